@@ -1,0 +1,1 @@
+"""What every stage stands on: params, artifacts, image shards, the training loop, tracking."""

@@ -1,0 +1,269 @@
+"""``params.yaml``, parsed once into frozen models that forbid unknown keys."""
+
+import difflib
+import io
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from components.core.artifacts import atomic
+from components.core.errors import UserError
+
+PARAMS = Path("params.yaml")
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen part of the params that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, protected_namespaces=())
+
+
+class Project(Section):
+    name: str = Field(min_length=1)
+
+
+class Run(Section):
+    """What changes no result, and so is no dependency of any stage."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(0, ge=0, description="CPU threads of one stage; 0 leaves it to torch")
+
+
+class SplitFractions(Section):
+    val: Fraction = 0.15
+    test: Fraction = 0.15
+
+    @model_validator(mode="after")
+    def leaves_training_images(self) -> "SplitFractions":
+        if self.val + self.test >= 1:
+            raise ValueError("val + test must be below 1, or no training images are left")
+        return self
+
+
+class Ingest(Section):
+    source: str
+    image_size: Positive = 28
+    channels: Literal[1, 3] = 3
+    split: SplitFractions = SplitFractions()
+    max_unreadable: Fraction = 0.01
+    max_megapixels: float = Field(50, gt=0)
+
+
+class Validate(Section):
+    min_per_class: Positive = 10
+    min_size_px: Positive = 8
+    max_size_px: Positive = 20000
+    near_duplicate_bits: int = Field(0, ge=0, le=16)
+    max_class_shift: Fraction = 0.1
+
+
+class Pretrain(Section):
+    model: str
+    weights: str = "random"
+
+
+class Augment(Section):
+    """Random draws of a view; 0, false and 1.0 switch a draw off."""
+
+    shift: Fraction = 0.0
+    flip: bool = False
+    crop_scale: float = Field(1.0, gt=0, le=1)
+    erase: Fraction = 0.0
+
+
+class Finetune(Section):
+    strategy: Literal["feature-extraction", "full", "lp-ft"]
+    image_size: Positive
+    probe_steps: Positive
+    probe_lr: float = Field(gt=0)
+    epochs: Positive
+    batch_size: int = Field(ge=2)
+    lr: float = Field(gt=0)
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    weight_decay: float = Field(0.0, ge=0)
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    augment: Augment = Augment()
+
+
+class Student(Section):
+    """The student and its budget, which the control shares to the letter."""
+
+    model: str
+    image_size: Positive
+    steps: Positive
+    batch_size: int = Field(ge=2)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: Fraction = 0.1
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    eval_every: Positive = 100
+    augment: Augment = Augment()
+
+
+class Label(Section):
+    views: Positive = 4
+    batch_size: Positive = 256
+    proof: Positive = 64
+
+
+class Distill(Section):
+    temperature: float = Field(1.0, gt=0)
+    label_weight: float = Field(ge=0)
+    teacher_weight: float = Field(gt=0)
+
+
+class Compress(Section):
+    int8: bool = True
+    max_logit_difference: float = Field(1e-3, gt=0)
+
+
+class Evaluate(Section):
+    bootstrap: int = Field(2000, ge=100)
+    latency_runs: int = Field(300, ge=20)
+
+
+class Bound(Section):
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def has_one_side(self) -> "Bound":
+        if self.min is None and self.max is None:
+            raise ValueError("a gate needs a min or a max")
+        return self
+
+
+class Gates(Section):
+    accuracy: Bound | None = None
+    macro_f1: Bound | None = None
+    worst_class_recall: Bound | None = None
+    ece: Bound | None = None
+    size_kb: Bound | None = None
+    latency_ms_p95: Bound | None = None
+    params: Bound | None = None
+
+
+class ChampionRule(Section):
+    margin: Fraction = 0.01
+
+
+class Registry(Section):
+    model_name: str = Field(min_length=1, pattern=r"^[^/:.%\"']+$")
+    gates: Gates = Gates()
+    champion: ChampionRule = ChampionRule()
+
+
+class Params(Section):
+    project: Project
+    seed: int = Field(0, ge=0, lt=2**32)
+    run: Run = Run()
+    ingest: Ingest
+    validate_: Validate = Field(Validate(), alias="validate")
+    pretrain: Pretrain
+    finetune: Finetune
+    student: Student
+    label: Label = Label()
+    distill: Distill
+    compress: Compress = Compress()
+    evaluate: Evaluate = Evaluate()
+    registry: Registry
+
+
+def load(path: Path = PARAMS) -> Params:
+    """Parse and check the params file.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or has an unknown, mistyped or absent key.
+    """
+    return check(_read(path), str(path))
+
+
+def override(assignments: list[str], path: Path = PARAMS) -> Params:
+    """Apply ``section.key=value`` assignments to the file in place, its comments kept.
+
+    The file is written only when the result is valid.
+
+    Raises:
+        UserError: an assignment is malformed or leads to invalid params.
+    """
+    document = _read(path)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"-S {assignment} is not of the form section.key=value, for example -S student.steps=2000.")
+        *parents, leaf = key.strip().split(".")
+        node = document
+        for parent in parents:
+            node = node.setdefault(parent, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            raise UserError(f"-S {assignment}: {'.'.join(parents)} holds a value, not a section of {path}.")
+        node[leaf] = _yaml().load(text)
+    params = check(document, "-S")
+    text_out = io.StringIO()
+    _yaml().dump(document, text_out)
+    with atomic(path) as temporary:
+        temporary.write_text(text_out.getvalue(), encoding="utf-8")
+    return params
+
+
+def check(document: Any, where: str) -> Params:
+    """Validate a parsed document, and say in one sentence what is wrong with it.
+
+    Raises:
+        UserError: the first problem found, with the nearest known name for an unknown key.
+    """
+    try:
+        return Params.model_validate(document)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_sentence(error)}") from None
+
+
+def _yaml() -> YAML:
+    # YAML 1.2, as DVC reads the same file: PyYAML would take 1e-3 for a string.
+    yaml = YAML(typ="rt")
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    return yaml
+
+
+def _read(path: Path) -> Any:
+    try:
+        document = _yaml().load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing in {Path.cwd().name}/: run reflux in the project's root folder.") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        first = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML: {first}.") from None
+    if not isinstance(document, dict):
+        raise UserError(f"{path} is empty: restore it with `git checkout {path}`.")
+    return document
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(first["loc"][-1]), _siblings(first["loc"]), n=1, cutoff=0.5)
+        prefix = ".".join(str(part) for part in first["loc"][:-1])
+        known = f"did you mean {'.'.join(filter(None, [prefix, near[0]]))}?" if near else "delete it."
+        return f"{place} is not a parameter; {known}"
+    if first["type"] == "missing":
+        return f"{place} is missing; add it."
+    return f"{place} = {first.get('input')!r} is refused: {first['msg'].removeprefix('Value error, ')}."
+
+
+def _siblings(location: tuple[Any, ...]) -> list[str]:
+    """The names that are known where an unknown key stands."""
+    model: Any = Params
+    for part in location[:-1]:
+        field = next(f for n, f in model.model_fields.items() if part in (n, f.alias))
+        annotations = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next(a for a in annotations if isinstance(a, type) and issubclass(a, Section))
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,0 +1,199 @@
+"""Delivers journals to MLflow; the only module of ``components.core`` that imports it.
+
+With no ``MLFLOW_TRACKING_URI`` nothing is delivered. When the server is away the journals wait in the outbox and the
+next delivery sends them, with their own times and in their own order.
+"""
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.core.artifacts import write_json
+from components.core.journal import OUTBOX, delivery, writer_is_alive
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SECONDS_BETWEEN_DELIVERIES = 0.5
+_SECONDS_AFTER_FAILURE = 15.0
+_METRICS_A_BATCH = 500
+
+
+def uri() -> str | None:
+    return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def client() -> "MlflowClient":
+    """The MLflow client, with a patience that suits training: a lost server costs seconds, not minutes."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow import MlflowClient
+
+    return MlflowClient()
+
+
+def experiment_id(mlflow: "MlflowClient", name: str) -> str:
+    """The experiment's id; it is created on first use, and a race with another process is no error."""
+    from mlflow.exceptions import MlflowException
+
+    if found := mlflow.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    location = None
+    if str(uri()).startswith("sqlite:") and not os.environ.get("MLFLOW_ARTIFACT_ROOT"):
+        location = (Path("mlartifacts").resolve() / name).as_uri()
+    try:
+        return mlflow.create_experiment(name, artifact_location=location)
+    except MlflowException:
+        found = mlflow.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def deliver(outbox: Path = OUTBOX) -> int:
+    """Send what the journals hold and forget those sent to their end.
+
+    Returns:
+        The number of journals that still wait, because the server was away.
+    """
+    if uri() is None or not outbox.is_dir():
+        return 0
+    from mlflow.exceptions import MlflowException
+
+    folders = sorted((f for f in outbox.iterdir() if (f / "journal.jsonl").is_file()), key=_start_time)
+    waiting = 0
+    ended: list[Path] = []
+    mlflow = client() if folders else None
+    for folder in folders:
+        try:
+            if mlflow and _deliver_one(mlflow, folder, outbox):
+                ended.append(folder)
+        except (MlflowException, OSError):
+            waiting += 1
+            if not delivery(folder):
+                write_json(folder / "delivery.json", {"run_id": None, "lines": 0})
+    # A parent's folder tells its children's journals the parent's run id: it goes last.
+    parents = {_start(f).get("parent") for f in outbox.iterdir() if f not in ended and (f / "journal.jsonl").is_file()}
+    for folder in ended:
+        if folder.name not in parents:
+            shutil.rmtree(folder)
+    return waiting
+
+
+@contextmanager
+def courier(outbox: Path = OUTBOX) -> Iterator[None]:
+    """Deliver in the background while the block runs, and once more when it ends."""
+    stop = threading.Event()
+
+    def work() -> None:
+        pause = 0.0
+        while not stop.wait(pause):
+            pause = _SECONDS_AFTER_FAILURE if deliver(outbox) else _SECONDS_BETWEEN_DELIVERIES
+
+    thread = threading.Thread(target=work, name="mlflow-courier", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        deliver(outbox)
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    text = (folder / "journal.jsonl").read_text(encoding="utf-8")
+    # What follows the last newline is a line still being written, or cut short by a kill.
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def _start(folder: Path) -> dict[str, Any]:
+    lines = _lines(folder)
+    return lines[0] if lines else {}
+
+
+def _start_time(folder: Path) -> int:
+    return int(_start(folder).get("time_ms", time.time() * 1000))
+
+
+def _deliver_one(mlflow: "MlflowClient", folder: Path, outbox: Path) -> bool:
+    """Send one journal's new lines; True when it was sent to its end."""
+    lines = _lines(folder)
+    if not lines:
+        return False
+    state = delivery(folder) or {"run_id": None, "lines": 0}
+    if state["run_id"] is None:
+        state = {"run_id": _start_run(mlflow, lines[0], outbox), "lines": 1}
+        write_json(folder / "delivery.json", state)
+    fresh = lines[state["lines"] :]
+    for end, batch in _batches(fresh):
+        _send(mlflow, state["run_id"], folder, batch)
+        write_json(folder / "delivery.json", {"run_id": state["run_id"], "lines": state["lines"] + end})
+    if lines[-1]["op"] == "end":
+        return True
+    if writer_is_alive(lines[0]):
+        return False
+    mlflow.set_terminated(state["run_id"], "KILLED", lines[-1]["time_ms"])
+    return True
+
+
+def _start_run(mlflow: "MlflowClient", start: dict[str, Any], outbox: Path) -> str:
+    tags = dict(start["tags"])
+    if start["parent"] and (parent := delivery(outbox / start["parent"]).get("run_id")):
+        tags["mlflow.parentRunId"] = parent
+    experiment = experiment_id(mlflow, start["experiment"])
+    # A delivery that died between creating the run and noting its id must not create it twice.
+    for run in mlflow.search_runs([experiment], f"tags.`reflux.journal` = '{tags['reflux.journal']}'", max_results=1):
+        return str(run.info.run_id)
+    run = mlflow.create_run(experiment, start["time_ms"], tags, start["name"])
+    return str(run.info.run_id)
+
+
+def _batches(lines: list[dict[str, Any]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Group neighbouring metric lines, so that a thousand steps are two requests, not a thousand."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for index, line in enumerate(lines):
+        if batch and (line["op"] != "metrics" or batch[-1]["op"] != "metrics" or size > _METRICS_A_BATCH):
+            yield index, batch
+            batch, size = [], 0
+        batch.append(line)
+        size += len(line.get("values", ()))
+    if batch:
+        yield len(lines), batch
+
+
+def _send(mlflow: "MlflowClient", run_id: str, folder: Path, batch: list[dict[str, Any]]) -> None:
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+
+    first = batch[0]
+    match first["op"]:
+        case "metrics":
+            metrics = [Metric(k, v, m["time_ms"], m["step"]) for m in batch for k, v in m["values"].items()]
+            mlflow.log_batch(run_id, metrics=metrics)
+        case "params":
+            mlflow.log_batch(run_id, params=[Param(k, v) for k, v in first["values"].items()])
+        case "tags":
+            mlflow.log_batch(run_id, tags=[RunTag(k, v) for k, v in first["values"].items()])
+        case "artifact":
+            path = folder / first["path"]
+            if path.is_dir():
+                mlflow.log_artifacts(run_id, str(path), "/".join(filter(None, [first["folder"], path.name])))
+            else:
+                mlflow.log_artifact(run_id, str(path), first["folder"])
+        case "dataset":
+            source = resolve_dataset_source(first["source"])
+            dataset = MetaDataset(source, name=first["name"], digest=first["digest"][:36])
+            tag = InputTag("mlflow.data.context", first["context"])
+            mlflow.log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), [tag])])
+        case "end":
+            mlflow.set_terminated(run_id, first["status"], first["time_ms"])

@@ -105,7 +105,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def delivery(folder: Path) -> dict[str, Any]:
     """How far a journal was delivered: ``{"run_id", "lines"}``, or empty before the first attempt."""
     try:
-        return json.loads((folder / "delivery.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        return json.loads((folder / "delivery.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
 

@@ -26,6 +26,7 @@ _METRICS_A_BATCH = 500
 
 
 def uri() -> str | None:
+    """Where MLflow is, or None for no tracking."""
     return os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
@@ -192,7 +193,7 @@ def _send(mlflow: "MlflowClient", run_id: str, folder: Path, batch: list[dict[st
                 mlflow.log_artifact(run_id, str(path), first["folder"])
         case "dataset":
             source = resolve_dataset_source(first["source"])
-            dataset = MetaDataset(source, name=first["name"], digest=first["digest"][:36])
+            dataset = MetaDataset(source, name=first["name"], digest=first["digest"][:36])  # type: ignore[abstract]
             tag = InputTag("mlflow.data.context", first["context"])
             mlflow.log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), [tag])])
         case "end":

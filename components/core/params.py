@@ -120,7 +120,6 @@ class Distill(Section):
 
 
 class Compress(Section):
-    int8: bool = True
     max_logit_difference: float = Field(1e-3, gt=0)
 
 

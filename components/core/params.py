@@ -80,6 +80,7 @@ class Augment(Section):
 class Finetune(Section):
     strategy: Literal["feature-extraction", "full", "lp-ft"]
     image_size: Positive
+    probe_views: Positive = 4
     probe_steps: Positive
     probe_lr: float = Field(gt=0)
     epochs: Positive
@@ -88,6 +89,8 @@ class Finetune(Section):
     layer_decay: float = Field(1.0, gt=0, le=1)
     weight_decay: float = Field(0.0, ge=0)
     ema_decay: float = Field(0.0, ge=0, lt=1)
+    warmup: Fraction = 0.1
+    freeze_batch_norm: bool = True
     augment: Augment = Augment()
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.core.artifacts import write_json
+from components.core.errors import UserError
 from components.core.journal import OUTBOX, delivery, writer_is_alive
 
 if TYPE_CHECKING:
@@ -57,6 +58,26 @@ def experiment_id(mlflow: "MlflowClient", name: str) -> str:
         if found is None:
             raise
         return str(found.experiment_id)
+
+
+def download_weights(model_uri: str) -> Path:
+    """Fetch the safetensors file of an MLflow model, by its ``models:/`` URI.
+
+    Raises:
+        UserError: the server is away, the model is unknown, or it holds no safetensors file.
+    """
+    client()
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
+    except (MlflowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"pretrain.weights = {model_uri} can't be fetched from {uri()}: {first}") from None
+    if found := sorted(folder.rglob("*.safetensors")):
+        return found[0]
+    raise UserError(f"pretrain.weights = {model_uri} holds no .safetensors file: name a teacher that Reflux logged.")
 
 
 def deliver(outbox: Path = OUTBOX) -> int:

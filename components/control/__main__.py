@@ -1,0 +1,20 @@
+"""``python -m components.control``: what distillation is measured against."""
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from components.core import stage
+from components.core.shards import open_shard, read_dataset
+from components.core.student import train_student
+
+
+def main(this: stage.Stage) -> None:
+    """Train the student without a teacher; unlike distillation's, its views never repeat."""
+    dataset = read_dataset(this.read("ingest/dataset.json"))
+    train, val = open_shard(this.read("ingest/shards/train")), open_shard(this.read("ingest/shards/val"))
+    labels = torch.from_numpy(train.labels)
+    train_student(this, dataset, train, val, None, lambda indices, _views: (labels[indices],), cross_entropy)
+
+
+if __name__ == "__main__":
+    stage.run("control", main)

@@ -1,0 +1,45 @@
+"""Which device computes, with how many threads and in which precision: none of it changes a cache key."""
+
+import os
+from contextlib import AbstractContextManager
+
+import torch
+
+from components.core.errors import UserError
+
+THREADS_VARIABLE = "REFLUX_THREADS"
+
+
+def pick(choice: str, threads: int) -> torch.device:
+    """The device for ``run.device``, with CPU threads set.
+
+    Args:
+        choice: auto, cpu or cuda.
+        threads: CPU threads; 0 takes the flow's share (stages that run side by side halve the cores) or torch's own.
+
+    Raises:
+        UserError: CUDA is asked for and there is none.
+    """
+    share = threads or int(os.environ.get(THREADS_VARIABLE) or 0)
+    if share:
+        torch.set_num_threads(share)
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise UserError("run.device = cuda, but torch sees no CUDA device here: set run.device to auto or cpu.")
+    cuda = choice != "cpu" and torch.cuda.is_available()
+    if cuda:
+        torch.backends.cudnn.benchmark = True
+    return torch.device("cuda" if cuda else "cpu")
+
+
+def autocast(device: torch.device, training: bool) -> AbstractContextManager[None]:
+    """bfloat16 where the hardware has it.
+
+    On CPUs it pays for inference only: measured on an AVX-512 BF16 EPYC with EfficientNet-Lite0 at 96 pixels, 1,102
+    against 495 images/s forward, 104 against 113 forward and backward.
+    """
+    if device.type == "cuda":
+        enabled = torch.cuda.is_bf16_supported()
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        enabled = not training and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)

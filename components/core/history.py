@@ -1,0 +1,35 @@
+"""A training run's history: a Parquet artifact, and metrics in the journal."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.core.artifacts import atomic, finite
+from components.core.journal import Journal
+
+_METRIC_NAMES = {
+    "lr": "lr",
+    "train_loss": "train/loss",
+    "val_loss": "val/loss",
+    "val_accuracy": "val/accuracy",
+    "images_per_s": "images_per_s",
+}
+
+
+def to_journal(journal: Journal) -> Callable[[dict[str, float]], None]:
+    """A reporter that records each row of a history as metrics at its step."""
+
+    def report(row: dict[str, float]) -> None:
+        named = {name: row[key] for key, name in _METRIC_NAMES.items()}
+        journal.metrics(finite(named), step=int(row["step"]))
+
+    return report
+
+
+def write(path: Path, phases: dict[str, list[dict[str, float]]]) -> None:
+    """Write the rows of each phase of a training as one table, with its phase in the first column."""
+    rows = [{"phase": phase, **row} for phase, history in phases.items() for row in history]
+    with atomic(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows), temporary)

@@ -1,0 +1,85 @@
+"""The decoded images of one split, as ``ingest`` leaves them: memory-mapped, in the order of their ids."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from components.core.artifacts import read_json
+from components.core.errors import UserError
+
+UNLABELED = -1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Images with their labels and ids.
+
+    Attributes:
+        images: uint8 [N, H, W, C].
+        labels: int64 [N]; ``UNLABELED`` where there is none.
+        ids: uint64 [N], the first eight bytes of each image's content hash.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What ``ingest`` found out about the dataset as a whole.
+
+    Attributes:
+        classes: class names in label order.
+        image_size: pixels a side, as stored.
+        channels: 1 or 3.
+        mean: of the training pixels, one a channel, on a 0..1 scale.
+        std: of the training pixels, one a channel, on a 0..1 scale.
+    """
+
+    classes: tuple[str, ...]
+    image_size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Read ``dataset.json``."""
+    facts = read_json(path)
+    return Dataset(
+        tuple(facts["classes"]), facts["image_size"], facts["channels"], tuple(facts["mean"]), tuple(facts["std"])
+    )
+
+
+def open_shard(folder: Path) -> Shard:
+    """Open a split without reading its images.
+
+    Raises:
+        UserError: the folder is incomplete or its parts differ in length.
+    """
+    try:
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        labels = np.load(folder / "labels.npy", allow_pickle=False)
+        ids = np.load(folder / "ids.npy", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} is not a readable image shard ({error}): run `reflux run` to ingest again."
+        ) from None
+    if not len(images) == len(labels) == len(ids):
+        raise UserError(f"{folder} is damaged (its parts differ in length): run `reflux run` to ingest again.")
+    return Shard(images, labels, ids)
+
+
+def join(first: Shard, second: Shard) -> Shard:
+    """The two splits one after the other, in memory."""
+    return Shard(
+        np.concatenate([first.images, second.images]),
+        np.concatenate([first.labels, second.labels]),
+        np.concatenate([first.ids, second.ids]),
+    )

@@ -1,0 +1,137 @@
+"""The small CIFAR-style networks of the distillation literature, built by name beside timm's models.
+
+ResNet-6n+2 (He et al. 2016, section 4.2), Wide ResNet (Zagoruyko and Komodakis 2016) and the VGG-8/13 of CRD
+(Tian et al. 2020). All take images of any size, and share timm's ``forward_features`` / ``forward_head`` names.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SmallNet(nn.Module):
+    """A convolutional trunk, global average pooling and one linear head."""
+
+    def __init__(self, trunk: nn.Module, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.trunk, self.num_features = trunk, num_features
+        self.head = nn.Linear(num_features, num_classes)
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.head = nn.Linear(self.num_features, num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.trunk(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        pooled = x.mean(dim=(2, 3))
+        return pooled if pre_logits else self.head(pooled)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def conv_bn(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """A convolution without bias and its batch normalisation."""
+    convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a residual connection."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.first = conv_bn(in_channels, channels, 3, stride)
+        self.second = conv_bn(channels, channels)
+        same = stride == 1 and in_channels == channels
+        self.shortcut = nn.Identity() if same else conv_bn(in_channels, channels, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
+
+
+class WideBlock(nn.Module):
+    """The pre-activation block of Wide ResNet, without dropout."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.BatchNorm2d(in_channels), nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        same = stride == 1 and in_channels == channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = F.relu(self.norm1(x))
+        residual = self.conv2(F.relu(self.norm2(self.conv1(active))))
+        return residual + (x if isinstance(self.shortcut, nn.Identity) else self.shortcut(active))
+
+
+def resnet(blocks: int, widths: tuple[int, ...], stem_stride: int, in_chans: int, num_classes: int) -> SmallNet:
+    """A residual network of ``len(widths) - 1`` stages of ``blocks`` blocks; ``widths[0]`` is the stem's."""
+    layers: list[nn.Module] = [conv_bn(in_chans, widths[0], 3, stem_stride), nn.ReLU()]
+    previous = widths[0]
+    for stage, width in enumerate(widths[1:]):
+        for block in range(blocks):
+            layers.append(BasicBlock(previous, width, 2 if stage > 0 and block == 0 else 1))
+            previous = width
+    return SmallNet(_initialised(nn.Sequential(*layers)), previous, num_classes)
+
+
+def wide_resnet(blocks: int, widen: int, in_chans: int, num_classes: int) -> SmallNet:
+    """WRN-(6·blocks+4)-widen."""
+    layers: list[nn.Module] = [nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)]
+    previous = 16
+    for stage, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
+        for block in range(blocks):
+            layers.append(WideBlock(previous, width, 2 if stage > 0 and block == 0 else 1))
+            previous = width
+    layers += [nn.BatchNorm2d(previous), nn.ReLU()]
+    return SmallNet(_initialised(nn.Sequential(*layers)), previous, num_classes)
+
+
+def vgg(convolutions: tuple[int, ...], in_chans: int, num_classes: int) -> SmallNet:
+    """CIFAR VGG: stages of 64 to 512 channels with ``convolutions`` 3x3 convolutions each, pooled in between."""
+    layers: list[nn.Module] = []
+    previous = in_chans
+    for stage, (depth, width) in enumerate(zip(convolutions, (64, 128, 256, 512, 512), strict=True)):
+        for _ in range(depth):
+            layers += [conv_bn(previous, width), nn.ReLU()]
+            previous = width
+        if stage < 3:
+            layers.append(nn.MaxPool2d(2))
+    return SmallNet(_initialised(nn.Sequential(*layers)), previous, num_classes)
+
+
+def _initialised(trunk: nn.Sequential) -> nn.Sequential:
+    for module in trunk.modules():
+        if isinstance(module, nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return trunk
+
+
+SMALL_NETS: dict[str, Callable[..., SmallNet]] = {
+    "resnet8": partial(resnet, 1, (16, 16, 32, 64), 1),
+    "resnet14": partial(resnet, 2, (16, 16, 32, 64), 1),
+    "resnet20": partial(resnet, 3, (16, 16, 32, 64), 1),
+    "resnet32": partial(resnet, 5, (16, 16, 32, 64), 1),
+    "resnet56": partial(resnet, 9, (16, 16, 32, 64), 1),
+    "resnet110": partial(resnet, 18, (16, 16, 32, 64), 1),
+    "resnet8x4": partial(resnet, 1, (32, 64, 128, 256), 1),
+    "resnet32x4": partial(resnet, 5, (32, 64, 128, 256), 1),
+    "wrn_16_1": partial(wide_resnet, 2, 1),
+    "wrn_16_2": partial(wide_resnet, 2, 2),
+    "wrn_40_1": partial(wide_resnet, 6, 1),
+    "wrn_40_2": partial(wide_resnet, 6, 2),
+    "vgg8": partial(vgg, (1, 1, 1, 1, 1)),
+    "vgg13": partial(vgg, (2, 2, 2, 2, 2)),
+    # 44 thousand parameters: a file under 200 KB for phones.
+    "resnet8_slim": partial(resnet, 1, (16, 16, 32, 48), 1),
+}

@@ -1,0 +1,157 @@
+"""Augmented views whose every random draw depends only on (seed, image id, view).
+
+``label`` and ``distill`` therefore see the same pixels, whatever the order, batch size or number of processes; a
+stored soft label belongs to the exact view it was made for (FKD, Shen and Xing 2022; TinyViT, Wu et al. 2022).
+"""
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Uint64s = npt.NDArray[np.uint64]
+
+_DRAWS = 11
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def draws(seed: int, ids: Uint64s, views: npt.NDArray[np.int64], count: int = _DRAWS) -> npt.NDArray[np.float64]:
+    """Uniform draws in [0, 1) from a counter-based generator.
+
+    SplitMix64 (Steele, Lea and Flood 2014) is applied to the counters, so a draw needs no state and no order.
+
+    Args:
+        seed: the run's seed.
+        ids: image ids, uint64 [N].
+        views: the number of each image's view, [N].
+        count: draws an image.
+
+    Returns:
+        float64 [N, count], the same on every machine.
+    """
+    keys = _mix(_mix(np.full(1, seed, np.uint64)) ^ views.astype(np.uint64))
+    rows = _mix(ids ^ keys)
+    counters = rows[:, None] + np.arange(1, count + 1, dtype=np.uint64)[None] * _GOLDEN
+    return (_mix(counters) >> np.uint64(11)).astype(np.float64) / float(1 << 53)
+
+
+def _mix(x: Uint64s) -> Uint64s:
+    x = x + _GOLDEN
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def permutation(seed: int, epoch: int, size: int) -> npt.NDArray[np.int64]:
+    """The order in which an epoch visits ``size`` images."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(size)
+
+
+def batch(seed: int, step: int, size: int, batch_size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Which images the given step takes: batches run on over the borders of epochs.
+
+    Returns:
+        Indices [batch_size] into the images, and the epoch [batch_size] that each is taken in.
+    """
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // size
+    indices = np.empty(batch_size, np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        indices[here] = permutation(seed, int(epoch), size)[positions[here] % size]
+    return indices, epochs
+
+
+def plain(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Images [N, H, W, C] as pixels [N, C, H, W] uint8, in channels-last memory."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    if device.type == "cuda":
+        tensor = tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.permute(0, 3, 1, 2)
+
+
+def render(
+    images: npt.NDArray[np.uint8],
+    uniform: npt.NDArray[np.float64],
+    shift: float,
+    flip: bool,
+    crop_scale: float,
+    erase: float,
+    device: torch.device,
+) -> Tensor:
+    """One augmented view of each image.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        uniform: the draws that decide, float64 [N, 11]; see :func:`draws`.
+        shift: the largest shift, as a share of the image's side; what comes in is black.
+        flip: mirror half of the views left to right.
+        crop_scale: the smallest area of the random crop that is resized to the whole; 1 takes no crop.
+        erase: the probability of a black rectangle over 2 to 25 % of the image (Zhong et al. 2020).
+        device: where the pixels are made.
+
+    Returns:
+        Pixels uint8 [N, C, H, W].
+    """
+    pixels = plain(images, device)
+    side = pixels.shape[-1]
+    if crop_scale < 1:
+        pixels = _crop(pixels, uniform, crop_scale)
+    if shift or flip:
+        reach = shift * side
+        offsets = np.rint((uniform[:, 0:2] * 2 - 1) * reach).astype(np.int64)
+        mirrored = (uniform[:, 2] < 0.5) & flip
+        pixels = _shift_flip(pixels, torch.from_numpy(offsets), torch.from_numpy(mirrored))
+    if erase:
+        pixels = _erase(pixels, uniform, erase)
+    return pixels
+
+
+def _shift_flip(pixels: Tensor, offsets: Tensor, mirrored: Tensor) -> Tensor:
+    side, device = pixels.shape[-1], pixels.device
+    offsets, mirrored = offsets.to(device), mirrored.to(device)
+    line = torch.arange(side, device=device)
+    rows, columns = line + offsets[:, :1], line + offsets[:, 1:]
+    columns = torch.where(mirrored[:, None], side - 1 - columns, columns)
+    seen = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]
+    each = torch.arange(len(pixels), device=device)[:, None, None]
+    last = side - 1
+    moved = pixels.permute(0, 2, 3, 1)[each, rows.clamp(0, last)[:, :, None], columns.clamp(0, last)[:, None, :]]
+    return (moved * seen[..., None]).permute(0, 3, 1, 2)
+
+
+def _crop(pixels: Tensor, uniform: npt.NDArray[np.float64], crop_scale: float) -> Tensor:
+    """A random square crop, resized to the whole (Szegedy et al. 2015, without the change of aspect)."""
+    scale = np.sqrt(crop_scale + uniform[:, 3] * (1 - crop_scale))
+    centre = (uniform[:, 4:6] * 2 - 1) * (1 - scale[:, None])
+    theta = np.zeros((len(scale), 2, 3))
+    theta[:, 0, 0] = theta[:, 1, 1] = scale
+    theta[:, :, 2] = centre
+    grid = F.affine_grid(torch.from_numpy(theta).float(), list(pixels.shape), align_corners=False).to(pixels.device)
+    cropped = F.grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return cropped.round_().to(torch.uint8)
+
+
+def _erase(pixels: Tensor, uniform: npt.NDArray[np.float64], probability: float) -> Tensor:
+    side, device = pixels.shape[-1], pixels.device
+    wanted, tall, wide, down, across = uniform[:, 6:11].T
+    height = np.rint(side * (0.15 + 0.35 * tall)).astype(np.int64)
+    width = np.rint(side * (0.15 + 0.35 * wide)).astype(np.int64)
+    top = np.floor(down * (side - height + 1)).astype(np.int64)
+    left = np.floor(across * (side - width + 1)).astype(np.int64)
+    line = np.arange(side)
+    rows = (line >= top[:, None]) & (line < (top + height)[:, None]) & (wanted < probability)[:, None]
+    columns = (line >= left[:, None]) & (line < (left + width)[:, None])
+    hidden = torch.from_numpy(rows[:, :, None] & columns[:, None, :]).to(device)
+    return pixels.masked_fill(hidden[:, None], 0)
+
+
+def views_key(ids: Uint64s, seed: int, augment: dict[str, Any]) -> str:
+    """What decides the views' pixels, as one hash: the images, the seed and the augmentation."""
+    text = json.dumps({"seed": seed, "augment": augment, "images": hashlib.sha256(ids.tobytes()).hexdigest()})
+    return hashlib.sha256(text.encode()).hexdigest()

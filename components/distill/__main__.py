@@ -1,0 +1,47 @@
+"""``python -m components.distill``: trains the student from the stored soft labels."""
+
+from functools import partial
+
+import numpy as np
+import torch
+
+from components.core import stage
+from components.core.artifacts import read_json
+from components.core.errors import UserError
+from components.core.shards import join, open_shard, read_dataset
+from components.core.student import train_student
+from components.core.views import views_key
+from components.distill.losses import total_loss
+
+
+def main(this: stage.Stage) -> None:
+    """Train on every labelled and unlabelled image, through the views whose soft labels are stored."""
+    params = this.params
+    dataset = read_dataset(this.read("ingest/dataset.json"))
+    val = open_shard(this.read("ingest/shards/val"))
+    images = join(open_shard(this.read("ingest/shards/train")), open_shard(this.read("ingest/shards/unlabeled")))
+    manifest, path = read_json(this.read("label/manifest.json")), this.read("label/logits.npy")
+    expected = views_key(images.ids, params.seed, params.student.augment.model_dump())
+    if manifest["views_key"] != expected or manifest["classes"] != list(dataset.classes):
+        raise UserError(f"{path} holds soft labels of other images, views or classes: run `reflux run` to label anew.")
+    soft_labels = torch.from_numpy(np.load(path, mmap_mode="r", allow_pickle=False))
+    labels = torch.from_numpy(images.labels)
+    loss = partial(
+        total_loss,
+        temperature=params.distill.temperature,
+        label_weight=params.distill.label_weight,
+        teacher_weight=params.distill.teacher_weight,
+    )
+    train_student(
+        this,
+        dataset,
+        images,
+        val,
+        len(soft_labels),
+        lambda indices, views: (soft_labels[views, indices].float(), labels[indices]),
+        loss,
+    )
+
+
+if __name__ == "__main__":
+    stage.run("distill", main)

@@ -1,0 +1,1 @@
+"""Transfer learning: the pretrained network becomes the teacher of the target task."""

@@ -1,0 +1,1 @@
+"""Supplies the teacher's starting weights, with their origin."""

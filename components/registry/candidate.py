@@ -1,0 +1,100 @@
+"""What a pipeline run leaves for the registry, read and checked as one whole."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.core.artifacts import read_json, sha256_file
+from components.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a version comes from; None for what this copy of the project can't say.
+
+    Attributes:
+        run_id: the pipeline's parent run in MLflow.
+        params_sha256: of ``params.yaml``.
+        data_md5: DVC's hash of the dataset.
+        git_sha: the commit.
+        flow_run_id: Prefect's flow run.
+    """
+
+    run_id: str
+    params_sha256: str | None
+    data_md5: str | None
+    git_sha: str | None
+    flow_run_id: str | None
+
+    def tags(self) -> dict[str, str]:
+        values = {
+            "run_id": self.run_id,
+            "params.sha256": self.params_sha256,
+            "dvc.data_md5": self.data_md5,
+            "git.sha": self.git_sha,
+            "prefect.flow_run_id": self.flow_run_id,
+        }
+        return {key: value for key, value in values.items() if value}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An evaluated student.
+
+    Attributes:
+        artifacts: the folder it was read from.
+        metrics: the content of ``metrics.json``.
+        dataset: the content of ``dataset.json``.
+        sha256: of the ONNX file that ships.
+        lineage_key: of the evaluation and the file; the same candidate has the same key.
+    """
+
+    artifacts: Path
+    metrics: dict[str, Any]
+    dataset: dict[str, Any]
+    sha256: str
+    lineage_key: str
+
+    @property
+    def onnx(self) -> Path:
+        return self.artifacts / "compress" / "student.onnx"
+
+    @property
+    def teacher(self) -> Path:
+        return self.artifacts / "finetune" / "model.safetensors"
+
+    @property
+    def evaluation(self) -> list[Path]:
+        """The files that are kept with the model."""
+        evaluate = self.artifacts / "evaluate"
+        return [evaluate / "metrics.json", evaluate / "model-card.md", self.artifacts / "ingest" / "dataset.json"]
+
+
+def read(artifacts: Path) -> Candidate:
+    """Read a finished evaluation.
+
+    Raises:
+        UserError: a file is missing, or the evaluation is of another file or of another test split.
+    """
+    metrics_path = artifacts / "evaluate" / "metrics.json"
+    metrics, dataset = read_json(metrics_path), read_json(artifacts / "ingest" / "dataset.json")
+    candidate = Candidate(artifacts, metrics, dataset, "", "")
+    for path in (candidate.onnx, candidate.teacher, *candidate.evaluation):
+        if not path.is_file():
+            raise UserError(f"{path} is missing: run the stage that makes it (`reflux run`).")
+    sha256 = sha256_file(candidate.onnx)
+    evaluated = metrics.get("artifact_sha256", {}).get("onnx")
+    if evaluated != sha256:
+        raise UserError(
+            f"{metrics_path} is the evaluation of another file than {candidate.onnx} "
+            f"(sha256 {str(evaluated)[:12]}…, not {sha256[:12]}…): run `reflux run` to evaluate it."
+        )
+    if metrics["test"]["fingerprint"] != dataset["fingerprints"]["test"]:
+        raise UserError(f"{metrics_path} was measured on another test split: run `reflux run` to evaluate again.")
+    return Candidate(artifacts, metrics, dataset, sha256, lineage_key(metrics_path, sha256))
+
+
+def lineage_key(metrics: Path, artifact_sha256: str) -> str:
+    """The key that makes registering idempotent: one evaluation of one file."""
+    return hashlib.sha256(f"{sha256_file(metrics)}\n{artifact_sha256}\n".encode()).hexdigest()

@@ -1,0 +1,68 @@
+"""What a person reads in the registry: Markdown of a version."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from components.registry.gates import Decision, figures
+
+_MISSING = "unknown: this copy of the project can't say"
+LINEAGE = {
+    "dvc.data_md5": "Data (DVC md5)",
+    "git.sha": "Git commit",
+    "params.sha256": "Params (sha256)",
+    "prefect.flow_run_id": "Flow run",
+    "run_id": "Pipeline run",
+    "test_fingerprint": "Test split",
+    "artifact_sha256": "ONNX file (sha256)",
+}
+
+
+def version(
+    metrics: Mapping[str, Any],
+    names: Mapping[str, str],
+    dataset: str,
+    tags: Mapping[str, str],
+    decision: Decision | None,
+    act: str = "",
+) -> str:
+    """A version's description: what it is, how good, the verdict with its reasons, where it comes from."""
+    lines = [_summary(metrics, names, dataset), "", *_verdict(decision, act), "", "| | |", "| --- | --- |"]
+    lines += [
+        f"| {label} | `{tags[key]}` |" if key in tags else f"| {label} | {_MISSING} |" for key, label in LINEAGE.items()
+    ]
+    return "\n".join(lines)
+
+
+def _summary(metrics: Mapping[str, Any], names: Mapping[str, str], dataset: str) -> str:
+    found = figures(metrics)
+    text = f"**{names['student']}** distilled from {names['teacher']} on {dataset}"
+    if "accuracy" in found:
+        text += f": {100 * found['accuracy']:.2f} % accuracy on {metrics['test']['n']:,} test images"
+    others = {"teacher": "teacher", "control": "same student without teacher"}
+    beside = [
+        f"{label} {100 * metrics[key]['accuracy']:.2f} %"
+        for key, label in others.items()
+        if "accuracy" in metrics.get(key, {})
+    ]
+    text += f" ({', '.join(beside)})" if beside else ""
+    sizes = [
+        f"{found[key]:,.{digits}f} {unit}"
+        for key, digits, unit in (
+            ("size_kb", 1, "KB as ONNX"),
+            ("params", 0, "parameters"),
+            ("latency_ms_p95", 3, "ms at p95"),
+        )
+        if key in found
+    ]
+    return "; ".join([text, ", ".join(sizes)]) + "." if sizes else text + "."
+
+
+def _verdict(decision: Decision | None, act: str) -> list[str]:
+    if decision is None:
+        return ["**Not decided yet.**"]
+    marks = {True: "passed", False: "**missed**", None: "**unknown**"}
+    return [
+        f"**{decision.status}.** {act}".strip(),
+        "",
+        *(f"- {marks[r.passed]}: {r.sentence}" for r in decision.reasons),
+    ]

@@ -1,0 +1,99 @@
+"""Classify one image file with the model that is in production."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from components.core.errors import UserError
+from components.core.pixels import UnreadableImage, decode
+from components.registry import server
+from components.registry.shipped import fetched
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model sees in an image.
+
+    Attributes:
+        class_name: the most probable class.
+        probabilities: of every class, the most probable first.
+        model_name: the registered model.
+        version: the version that answered.
+    """
+
+    class_name: str
+    probabilities: dict[str, float]
+    model_name: str
+    version: int
+
+
+def predict(image: Path, model_uri: str, max_megapixels: float = 50) -> Prediction:
+    """Classify an image file, its pixels made as ``ingest`` and ``evaluate`` make them.
+
+    Args:
+        image: a PNG, JPEG, WebP or BMP file.
+        model_uri: ``models:/<name>@champion`` or ``models:/<name>/<version>``.
+        max_megapixels: larger images are refused.
+
+    Raises:
+        UserError: the image is unreadable, no such model or alias exists, or the model's file was changed.
+        Unreachable: MLflow does not answer.
+    """
+    # Nothing we load is a pickle; whatever stands in the registry must not become one.
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    data = _bytes(image)
+    mlflow = server.client()
+    with server.speaking(), fetched(_version(mlflow, model_uri)) as version:
+        try:
+            stored = decode(data, version.metadata["stored_channels"], version.metadata["stored_size"], max_megapixels)
+        except UnreadableImage as error:
+            raise UserError(f"{image} {error}: give a whole PNG, JPEG, WebP or BMP file.") from None
+        logits = version.network().logits(stored.pixels[None])[0]
+        shares = softmax(logits)
+        order = np.argsort(-shares, kind="stable")
+        probabilities = {version.classes[i]: float(shares[i]) for i in order}
+        return Prediction(version.classes[order[0]], probabilities, _parts(model_uri)["name"], version.number)
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Probabilities [classes] of logits [classes]."""
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    return powers / powers.sum()
+
+
+def _bytes(image: Path) -> bytes:
+    try:
+        return image.read_bytes()
+    except OSError as error:
+        raise UserError(f"{image} can't be read ({error.strerror}): give the path of an image file.") from None
+
+
+def _parts(model_uri: str) -> dict[str, str]:
+    match = _URI.fullmatch(model_uri)
+    if match is None:
+        raise UserError(f"{model_uri} is not a model: write models:/NAME@champion or models:/NAME/VERSION.")
+    return match.groupdict()
+
+
+def _version(mlflow: "MlflowClient", model_uri: str) -> "ModelVersion":
+    parts = _parts(model_uri)
+    name, alias = parts["name"], parts["alias"]
+    if alias is None:
+        return server.version(mlflow, name, int(parts["version"]))
+    number = server.aliases(mlflow, name).get(alias)
+    if number is not None:
+        return server.version(mlflow, name, number)
+    if alias == server.CHAMPION:
+        raise UserError(f"{name} has no champion yet, as no version passed its gates: `reflux history` says why.")
+    raise UserError(f"{name} has no alias {alias}: `reflux history` lists the versions and their aliases.")

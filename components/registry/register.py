@@ -1,0 +1,112 @@
+"""Register an evaluated student: one version for one evaluation, however often it is asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.core import tracking
+from components.registry import candidate as candidates
+from components.registry import describe, logged, server
+from components.registry.candidate import Candidate, Lineage
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of the registered model.
+
+    Attributes:
+        version: its number.
+        created: whether this call made it.
+        model_id: its LoggedModel.
+    """
+
+    version: int
+    created: bool
+    model_id: str
+
+
+def register(artifacts: Path, model_name: str, experiment: str, lineage: Lineage) -> Registered:
+    """Register what ``artifacts`` holds as a version of ``model_name`` and call it the challenger.
+
+    The files are uploaded and proven first; the version, its tags and its description then appear in one transaction,
+    so a crash leaves either no version or a whole one. Calling it again for the same evaluation changes nothing.
+
+    Args:
+        artifacts: the pipeline's output folder.
+        model_name: the registered model.
+        experiment: the experiment's name.
+        lineage: where the student comes from.
+
+    Raises:
+        UserError: the evaluation is missing or is of another file.
+        Unreachable: MLflow does not answer.
+    """
+    candidate = candidates.read(artifacts)
+    mlflow = server.client()
+    with server.lock(model_name), server.speaking():
+        created = False
+        found = _registered(mlflow, model_name, candidate.lineage_key)
+        if found is None:
+            _create_model(mlflow, model_name, experiment)
+            found = _create_version(mlflow, candidate, model_name, experiment, lineage)
+            created = found == _registered(mlflow, model_name, candidate.lineage_key)
+        number, model_id = found
+        if server.aliases(mlflow, model_name).get(server.CHALLENGER) != number:
+            server.point(mlflow, model_name, server.CHALLENGER, number)
+    return Registered(number, created, model_id)
+
+
+def _registered(mlflow: "MlflowClient", model_name: str, key: str) -> tuple[int, str] | None:
+    same = [v for v in server.versions(mlflow, model_name) if v.tags.get("lineage.key") == key]
+    return (int(same[0].version), str(same[0].model_id)) if same else None
+
+
+def _create_model(mlflow: "MlflowClient", model_name: str, experiment: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    description = (
+        f"Students of {experiment}. `champion` is in production, `previous` was before it, `challenger` is the newest "
+        "candidate. Each version says where it comes from and why it was promoted or rejected."
+    )
+    try:
+        mlflow.create_registered_model(model_name, description=description)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _create_version(
+    mlflow: "MlflowClient", candidate: Candidate, model_name: str, experiment: str, lineage: Lineage
+) -> tuple[int, str]:
+    tags = lineage.tags() | {
+        "lineage.key": candidate.lineage_key,
+        "artifact_sha256": candidate.sha256,
+        "test_fingerprint": candidate.metrics["test"]["fingerprint"],
+    }
+    experiment_id = tracking.experiment_id(mlflow, experiment)
+    teacher_id = logged.teacher(mlflow, candidate, experiment_id, lineage.run_id)
+    model_id = logged.student(mlflow, candidate, experiment_id, lineage.run_id, teacher_id, tags)
+    shipped = candidate.metrics["shipped"]["onnx"]
+    names = logged.architectures(candidate)
+    made = mlflow.create_model_version(
+        model_name,
+        f"models:/{model_id}",
+        lineage.run_id,
+        tags=tags
+        | {"gate.status": "UNKNOWN", "accuracy": str(shipped["accuracy"]), "size_bytes": str(shipped["size_bytes"])},
+        description=describe.version(candidate.metrics, names, candidate.dataset["name"], tags, None),
+        model_id=model_id,
+    )
+    return _first_of_twins(mlflow, model_name, candidate.lineage_key, int(made.version), model_id)
+
+
+def _first_of_twins(mlflow: "MlflowClient", model_name: str, key: str, mine: int, model_id: str) -> tuple[int, str]:
+    """The lock is this checkout's: of twins that two hosts made at one moment, the older one stays."""
+    first = _registered(mlflow, model_name, key)
+    if first is None or first[0] == mine:
+        return mine, model_id
+    mlflow.delete_model_version(model_name, str(mine))
+    return first

@@ -12,6 +12,8 @@ from components.registry.candidate import Candidate, Lineage
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_LOGGED = "models:/"  # MLflow drops a version's model_id on sqlite, but keeps its source
+
 
 @dataclass(frozen=True)
 class Registered:
@@ -61,7 +63,7 @@ def register(artifacts: Path, model_name: str, experiment: str, lineage: Lineage
 
 def _registered(mlflow: "MlflowClient", model_name: str, key: str) -> tuple[int, str] | None:
     same = [v for v in server.versions(mlflow, model_name) if v.tags.get("lineage.key") == key]
-    return (int(same[0].version), str(same[0].model_id)) if same else None
+    return (int(same[0].version), same[0].source.removeprefix(_LOGGED)) if same else None
 
 
 def _create_model(mlflow: "MlflowClient", model_name: str, experiment: str) -> None:
@@ -93,7 +95,7 @@ def _create_version(
     names = logged.architectures(candidate)
     made = mlflow.create_model_version(
         model_name,
-        f"models:/{model_id}",
+        f"{_LOGGED}{model_id}",
         lineage.run_id,
         tags=tags
         | {"gate.status": "UNKNOWN", "accuracy": str(shipped["accuracy"]), "size_bytes": str(shipped["size_bytes"])},

@@ -1,0 +1,151 @@
+"""A whole evaluation of a tiny real model, whose answer to each test image is chosen.
+
+Test image i is black but for pixel i, and the network is a table of logits by pixel: a real ONNX file with any
+accuracy and any disagreement with another one.
+"""
+
+import itertools
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from components.core import models
+from components.core.artifacts import sha256_file, write_json
+from components.core.tracking import client, experiment_id
+from components.registry.candidate import Lineage
+
+CLASSES = ("boot", "dress", "shirt")
+SIDE = 16
+N = 200
+LABELS = np.arange(N) % len(CLASSES)
+
+
+def table_network(path: Path, answers: np.ndarray, side: int = SIDE, channels: int = 1) -> Path:
+    """Write an ONNX file uint8 [N, C, side, side] -> logits whose answer to test image i is ``answers[i]``."""
+    weights = np.zeros((channels * side * side, len(CLASSES)), np.float32)
+    weights[np.arange(len(answers)), answers] = 4 / 255
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "table",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", channels, side, side])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(CLASSES)])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+def answers(right: int, wrong_from: int = 0) -> np.ndarray:
+    """Answers to the test images, all right but ``N - right`` of them, beginning with image ``wrong_from``."""
+    given = LABELS.copy()
+    rows = np.arange(wrong_from, wrong_from + N - right) % N
+    given[rows] = (given[rows] + 1) % len(CLASSES)
+    return given
+
+
+def figures(given: np.ndarray, size_bytes: int) -> dict[str, float]:
+    recalls = [(given[label == LABELS] == label).mean() for label in range(len(CLASSES))]
+    return {
+        "accuracy": float((given == LABELS).mean()),
+        "worst_class_recall": float(min(recalls)),
+        "params": SIDE * SIDE * len(CLASSES),
+        "size_bytes": size_bytes,
+        "latency_ms_p50": 0.05,
+        "latency_ms_p95": 0.08,
+    }
+
+
+def write_network(path: Path, name: str, image_size: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    models.save(models.pixel_model(name, CLASSES, image_size, 1, (0.5,), (0.25,)), path)
+
+
+def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str = "f" * 64) -> Path:
+    """Everything the registry reads, as ingest, finetune, distill, compress and evaluate leave it."""
+    shards = folder / "ingest" / "shards" / "test"
+    shards.mkdir(parents=True, exist_ok=True)
+    images = np.zeros((N, SIDE * SIDE), np.uint8)
+    images[np.arange(N), np.arange(N)] = 255
+    np.save(shards / "images.npy", images.reshape(N, SIDE, SIDE, 1))
+    np.save(shards / "labels.npy", LABELS.astype(np.int64))
+    np.save(shards / "ids.npy", np.arange(N, dtype=np.uint64))
+    dataset = {"name": "clothes", "source": "data/clothes", "classes": list(CLASSES), "image_size": SIDE, "channels": 1}
+    dataset |= {"mean": [0.1], "std": [0.1], "counts": {"test": N}, "fingerprints": {"test": fingerprint}}
+    write_json(folder / "ingest" / "dataset.json", dataset)
+    for stage, name in (("finetune", "resnet8"), ("distill", "resnet8")):
+        path = folder / stage / "model.safetensors"
+        if not path.exists():
+            write_network(path, name, SIDE, seed=0)
+    path = table_network(folder / "compress" / "student.onnx", given)
+    measured = figures(given, path.stat().st_size)
+    metrics = {
+        "test": {"fingerprint": fingerprint, "n": N},
+        "teacher": figures(answers(N - 10), 1000),
+        "control": figures(answers(N - 60), 1000),
+        "student": measured,
+        "shipped": {"onnx": measured},
+        "artifact_sha256": {"onnx": sha256_file(path)},
+        "classes": list(CLASSES),
+    }
+    write_json(folder / "evaluate" / "metrics.json", metrics)
+    (folder / "evaluate" / "model-card.md").write_text("# The card\n")
+    return folder
+
+
+@dataclass(frozen=True)
+class Home:
+    """A working folder with MLflow, one pipeline run in it, and evaluations on demand."""
+
+    folder: Path
+    experiment: str
+    run_id: str
+
+    @property
+    def artifacts(self) -> Path:
+        return self.folder / "artifacts"
+
+    def evaluation(self, right: int, wrong_from: int = 0) -> Path:
+        return write_evaluation(self.artifacts, answers(right, wrong_from))
+
+    def lineage(self, **changes: str | None) -> Lineage:
+        values = {"run_id": self.run_id, "params_sha256": "a" * 64, "data_md5": "b" * 32 + ".dir", "git_sha": "c" * 40}
+        return Lineage(**(values | {"flow_run_id": "flow-1"} | changes))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, mlflow_template):
+    """One MLflow database and teacher for a module; each test takes its own registered model."""
+    folder = tmp_path_factory.mktemp("registry")
+    shutil.copy(mlflow_template, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        mlflow = client()
+        run = mlflow.create_run(experiment_id(mlflow, "clothes"), run_name="retrain")
+        yield Home(folder, "clothes", run.info.run_id)
+
+
+@pytest.fixture
+def model_name(home) -> str:
+    return f"clothes-{next(_NUMBERS)}"
+
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture
+def write_table_network() -> Callable[..., Path]:
+    return table_network

@@ -1,0 +1,230 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from textwrap import dedent
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from components.core.artifacts import read_json, sha256_file, write_json
+from components.core.errors import UserError
+from components.registry.register import _first_of_twins, register
+
+
+def versions(model_name):
+    return MlflowClient().search_model_versions(f"name = '{model_name}'")
+
+
+def test_a_version_carries_its_lineage_figures_and_alias(home, model_name):
+    artifacts = home.evaluation(right=180)
+
+    made = register(artifacts, model_name, home.experiment, home.lineage())
+
+    version = MlflowClient().get_model_version_by_alias(model_name, "challenger")
+    assert (int(version.version), made.version, made.created) == (1, 1, True)
+    assert (
+        version.tags.items()
+        >= {
+            "artifact_sha256": sha256_file(artifacts / "compress" / "student.onnx"),
+            "test_fingerprint": "f" * 64,
+            "gate.status": "UNKNOWN",
+            "dvc.data_md5": "b" * 32 + ".dir",
+            "git.sha": "c" * 40,
+            "params.sha256": "a" * 64,
+            "prefect.flow_run_id": "flow-1",
+            "run_id": home.run_id,
+            "accuracy": "0.9",
+        }.items()
+    )
+    assert version.run_id == home.run_id
+    assert "90.00 % accuracy on 200 test images" in version.description
+    assert "Not decided yet" in version.description
+
+
+def test_logged_models_carry_signature_figures_and_the_link_between_student_and_teacher(home, model_name):
+    made = register(home.evaluation(right=182), model_name, home.experiment, home.lineage())
+
+    client = MlflowClient()
+    student = client.get_logged_model(made.model_id)
+    teacher = client.get_logged_model(student.params["teacher_model_id"])
+    assert (student.name, teacher.name) == ("student", "teacher")
+    assert (student.status, teacher.status) == ("READY", "READY")
+    assert student.source_run_id == home.run_id
+    figures = {metric.key: metric for metric in student.metrics}
+    assert figures["test/accuracy"].value == pytest.approx(0.91)
+    assert figures["test/accuracy"].dataset_name == "clothes/test"
+    assert {metric.key: metric.value for metric in teacher.metrics}["test/accuracy"] == pytest.approx(0.95)
+    outputs = client.get_run(home.run_id).outputs.model_outputs
+    assert {student.model_id, teacher.model_id} <= {output.model_id for output in outputs}
+
+
+def test_the_registered_file_is_the_evaluated_one_and_answers_raw_pixels(home, model_name, tmp_path):
+    artifacts = home.evaluation(right=183)
+    made = register(artifacts, model_name, home.experiment, home.lineage())
+
+    folder = mlflow.artifacts.download_artifacts(f"models:/{model_name}/{made.version}", dst_path=str(tmp_path))
+    served = mlflow.pyfunc.load_model(folder)
+
+    assert sha256_file(tmp_path / "model.onnx") == sha256_file(artifacts / "compress" / "student.onnx")
+    assert served.metadata.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "uint8", "shape": (-1, 1, 16, 16)}
+    assert served.metadata.metadata["reflux"]["classes"] == ["boot", "dress", "shirt"]
+    images = np.load(artifacts / "ingest" / "shards" / "test" / "images.npy").transpose(0, 3, 1, 2)
+    labels = np.load(artifacts / "ingest" / "shards" / "test" / "labels.npy")
+    for batch in (1, 5, 200):
+        logits = served.predict(np.ascontiguousarray(images[-batch:]))["logits"]
+        assert logits.shape == (batch, 3)
+    assert (logits.argmax(axis=1) == labels).sum() == 183
+    assert (tmp_path / "evaluation" / "model-card.md").read_text() == "# The card\n"
+    assert not list(tmp_path.rglob("*.pkl"))
+    assert all("==" in line for line in (tmp_path / "requirements.txt").read_text().split())
+
+
+def test_the_teacher_answers_from_the_registry_as_it_does_here(home, model_name):
+    from components.core import models
+    from components.core.views import plain
+
+    artifacts = home.evaluation(right=184)
+    made = register(artifacts, model_name, home.experiment, home.lineage())
+    teacher_id = MlflowClient().get_logged_model(made.model_id).params["teacher_model_id"]
+
+    served = mlflow.pyfunc.load_model(f"models:/{teacher_id}")
+
+    import torch
+
+    images = np.load(artifacts / "ingest" / "shards" / "test" / "images.npy")[:5]
+    pixels = plain(images, torch.device("cpu"))
+    with torch.inference_mode():
+        expected = models.load(artifacts / "finetune" / "model.safetensors")(pixels).numpy()
+    for batch in (1, 5):
+        answer = served.predict(np.ascontiguousarray(pixels.numpy()[:batch]))
+        assert np.allclose(answer, expected[:batch], atol=1e-4)
+
+
+def test_the_same_evaluation_is_one_version_whatever_run_asks(home, model_name):
+    artifacts = home.evaluation(right=181)
+    first = register(artifacts, model_name, home.experiment, home.lineage())
+    logged = len(MlflowClient().search_logged_models([MlflowClient().get_run(home.run_id).info.experiment_id]))
+
+    again = register(artifacts, model_name, home.experiment, home.lineage(flow_run_id="flow-2"))
+
+    assert (again.version, again.model_id, again.created) == (first.version, first.model_id, False)
+    assert len(versions(model_name)) == 1
+    assert len(MlflowClient().search_logged_models([MlflowClient().get_run(home.run_id).info.experiment_id])) == logged
+    assert versions(model_name)[0].tags["prefect.flow_run_id"] == "flow-1"
+
+
+def test_another_evaluation_is_another_version_and_the_challenger(home, model_name):
+    register(home.evaluation(right=170), model_name, home.experiment, home.lineage())
+    second = register(home.evaluation(right=171), model_name, home.experiment, home.lineage())
+    assert second.version == 2
+    assert int(MlflowClient().get_model_version_by_alias(model_name, "challenger").version) == 2
+
+
+def test_a_copy_without_git_registers_and_says_what_is_missing(home, model_name):
+    lineage = home.lineage(git_sha=None, data_md5=None, flow_run_id=None)
+    register(home.evaluation(right=172), model_name, home.experiment, lineage)
+    (version,) = versions(model_name)
+    assert "git.sha" not in version.tags
+    assert "| Git commit | unknown" in version.description
+
+
+@pytest.mark.parametrize(
+    "step", ["log_model_artifacts", "finalize_logged_model", "create_model_version", "set_registered_model_alias"]
+)
+def test_an_attempt_that_broke_off_is_finished_by_the_next_one(home, model_name, monkeypatch, step):
+    artifacts = home.evaluation(right=173 + len(step) % 7)
+    write_json(
+        artifacts / "evaluate" / "metrics.json", read_json(artifacts / "evaluate" / "metrics.json") | {"x": step}
+    )
+
+    def broken(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, step, broken)
+        with pytest.raises(KeyboardInterrupt):
+            register(artifacts, model_name, home.experiment, home.lineage())
+    made = register(artifacts, model_name, home.experiment, home.lineage())
+
+    (version,) = versions(model_name)
+    assert int(MlflowClient().get_model_version_by_alias(model_name, "challenger").version) == made.version
+    assert MlflowClient().get_logged_model(made.model_id).status == "READY"
+    assert version.tags["lineage.key"]
+
+
+@pytest.mark.slow
+def test_a_killed_attempt_leaves_no_version_and_the_next_one_makes_one(home, model_name):
+    artifacts = home.evaluation(right=165)
+    script = dedent(f"""
+        import os, signal
+        from pathlib import Path
+        from mlflow import MlflowClient
+        from components.registry.candidate import Lineage
+        from components.registry.register import register
+
+        MlflowClient.finalize_logged_model = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        lineage = Lineage({home.run_id!r}, None, None, None, None)
+        register(Path({str(artifacts)!r}), {model_name!r}, {home.experiment!r}, lineage)
+    """)
+    killed = subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONWARNINGS": "ignore"}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert versions(model_name) == []
+
+    made = register(artifacts, model_name, home.experiment, home.lineage())
+
+    (version,) = versions(model_name)
+    statuses = {
+        model.model_id: str(model.status)
+        for model in MlflowClient().search_logged_models([MlflowClient().get_run(home.run_id).info.experiment_id])
+        if model.tags.get("lineage.key") == version.tags["lineage.key"]
+    }
+    assert sorted(statuses.values()) == ["FAILED", "READY"]
+    assert statuses[made.model_id] == "READY"
+
+
+def test_callers_at_the_same_moment_make_one_version(home, model_name):
+    artifacts = home.evaluation(right=164)
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: register(artifacts, model_name, home.experiment, home.lineage()), range(4)))
+    assert [one.version for one in made] == [1] * 4
+    assert [one.created for one in made].count(True) == 1
+    assert len(versions(model_name)) == 1
+
+
+def test_of_twins_from_two_hosts_the_older_one_stays(home, model_name):
+    made = register(home.evaluation(right=163), model_name, home.experiment, home.lineage())
+    (older,) = versions(model_name)
+    twin = MlflowClient().create_model_version(model_name, older.source, home.run_id, tags=older.tags)
+
+    kept = _first_of_twins(MlflowClient(), model_name, older.tags["lineage.key"], int(twin.version), "m-twin")
+
+    assert kept == (made.version, made.model_id)
+    assert [int(version.version) for version in versions(model_name)] == [1]
+
+
+def test_an_evaluation_of_another_file_is_refused(home, model_name):
+    artifacts = home.evaluation(right=160)
+    (artifacts / "compress" / "student.onnx").write_bytes(b"retrained meanwhile")
+    with pytest.raises(UserError, match="evaluation of another file"):
+        register(artifacts, model_name, home.experiment, home.lineage())
+    assert versions(model_name) == []
+
+
+def test_an_evaluation_on_another_test_split_is_refused(home, model_name):
+    artifacts = home.evaluation(right=160)
+    dataset = artifacts / "ingest" / "dataset.json"
+    dataset.write_text(json.dumps(read_json(dataset) | {"fingerprints": {"test": "0" * 64}}))
+    with pytest.raises(UserError, match="another test split"):
+        register(artifacts, model_name, home.experiment, home.lineage())
+
+
+def test_a_missing_card_is_named(home, model_name):
+    artifacts = home.evaluation(right=160)
+    (artifacts / "evaluate" / "model-card.md").unlink()
+    with pytest.raises(UserError, match=r"model-card\.md is missing"):
+        register(artifacts, model_name, home.experiment, home.lineage())

@@ -1,0 +1,129 @@
+"""The ``reflux`` command: thin, and heavy libraries are imported by who needs them, so that ``-h`` is instant."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.core.artifacts import mendable
+from components.core.errors import EXIT_USER_ERROR, UserError
+from flows.environment import QUIET
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(
+    help="From a folder of images to a small model a team can trust.",
+    epilog="Start with: reflux run",
+    context_settings=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data = typer.Typer(help="Your datasets.", context_settings=HELP, no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data, name="data")
+
+
+@app.command(epilog="Example: reflux run -S student.steps=3000 -S seed=1")
+def run(
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("-S", metavar="SECTION.KEY=VALUE", help="Set a param in params.yaml first; may be repeated."),
+    ] = None,
+) -> None:
+    """Run the pipeline: compute what has changed, register the student, promote it if its gates let it.
+
+    Exit codes: 0 done (whatever the gates said), 1 a stage failed, 2 you can mend it, 3 trained but MLflow was away,
+    130 stopped.
+    """
+    from flows.console import run_pipeline
+
+    raise typer.Exit(run_pipeline(assignments or []))
+
+
+@data.command("add", epilog="Example: reflux data add ~/flowers --name flowers")
+def data_add(
+    path: Annotated[Path, typer.Argument(help="A folder of class folders, or one with a CSV or Parquet manifest.")],
+    name: Annotated[str | None, typer.Option(help="Its name in data/; by default the folder's own.")] = None,
+) -> None:
+    """Copy a dataset to data/, put it under DVC, and make it the one the pipeline runs on."""
+    from flows.data import add
+
+    print(add(path, name))
+
+
+@app.command(epilog="Example: reflux predict shoe.png")
+def predict(
+    image: Annotated[Path, typer.Argument(help="A PNG, JPEG, WebP or BMP file.")],
+    model: Annotated[str, typer.Option(help="An alias or a version number.")] = "champion",
+    top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = 5,
+) -> None:
+    """Classify an image with the model in production."""
+    from flows import registry
+
+    registry.predict(image, model, top)
+
+
+@app.command(epilog="Example: reflux promote 3")
+def promote(version: Annotated[int, typer.Argument(min=1, help="The version's number; see reflux history.")]) -> None:
+    """Judge a registered version again, now, and promote it if its gates and the champion let it."""
+    from flows import registry
+
+    registry.promote(version)
+
+
+@app.command(epilog='Example: reflux rollback --reason "worse on the new cameras"')
+def rollback(reason: Annotated[str, typer.Option(help="Why, for the record.")] = "") -> None:
+    """Put the previous champion back into production."""
+    from flows import registry
+
+    registry.rollback(reason)
+
+
+@app.command(epilog="Example: reflux history")
+def history() -> None:
+    """List the model's versions, and why each was promoted or not."""
+    from flows import registry
+
+    registry.history()
+
+
+@app.command(epilog="Example: reflux ui --port 5001")
+def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")] = 5000) -> None:
+    """Show runs, curves and models in MLflow's web UI, until Ctrl-C."""
+    from flows.ui import serve
+
+    raise typer.Exit(serve(port))
+
+
+@app.command(epilog="Example: reflux doctor")
+def doctor() -> None:
+    """Check what the pipeline needs, and say how to mend what is missing."""
+    from flows.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+def main() -> None:
+    """Run the command; what the user can mend is one sentence and exit code 2."""
+    os.environ.update(QUIET)
+    try:
+        app()
+    except UserError as error:
+        _complain(error)
+    except OSError as error:
+        mended = mendable(error, Path(error.filename or "."))
+        if not isinstance(mended, UserError):
+            raise
+        _complain(mended)
+
+
+def _complain(error: UserError) -> None:
+    print(f"Error: {error}", file=sys.stderr)
+    sys.exit(EXIT_USER_ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""``reflux run``: the pipeline on this machine, shown to a person."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from rich.console import Console
+from rich.text import Text
+
+from components.core import params as parameters
+from components.core.artifacts import ARTIFACTS
+from components.core.errors import EXIT_USER_ERROR
+from flows.data import fetch
+from flows.display import Display, LiveDisplay, duration, shown_on
+from flows.environment import RUN_LOG, embed_mlflow, only_run, prepare_dvc
+from flows.server import PrefectServer, prefect_server
+from flows.stages import Outcome, StageFailed
+
+if TYPE_CHECKING:
+    from flows.retrain import Result
+
+EXIT_FAILED = 1
+EXIT_NOT_REGISTERED = 3
+EXIT_INTERRUPTED = 130
+_TAIL_LINES = 15
+_MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
+
+
+def run_pipeline(assignments: list[str]) -> int:
+    """Run the whole pipeline and say what came of it.
+
+    Returns:
+        0; 1 when a stage failed; 2 when the user can mend it; 3 when all is trained but MLflow was away, so that
+        nothing is registered; 130 when stopped.
+
+    Raises:
+        UserError: something is missing or wrong before anything starts.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    with only_run():
+        params = parameters.override(assignments) if assignments else parameters.load()
+        fetch(params.ingest.source)
+        prepare_dvc()
+        embed_mlflow()
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            with prefect_server() as server:
+                return _run(console, assignments, server)
+        except KeyboardInterrupt:
+            print("Stopped. What was finished is kept: the next `reflux run` goes on from there.", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        except StageFailed as failed:
+            return _failed(failed)
+
+
+def _run(console: Console, assignments: list[str], server: PrefectServer | None) -> int:
+    # A live list and Prefect's own log lines would draw over each other; the log file has them.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from flows.retrain import NotRegistered, retrain  # imports Prefect while the server is still coming up
+
+    if server is not None:
+        server.wait()
+    try:
+        with contextlib.ExitStack() as stack:
+            logger = _run_logger()
+            if console.is_terminal:
+                shown: Display = stack.enter_context(LiveDisplay(console, logger))
+            else:
+                shown = Display(lambda text: print(text, flush=True), logger)
+            stack.enter_context(shown_on(shown))
+            result = retrain(assignments)
+    except NotRegistered as away:
+        show(console, away.result)
+        print(f"Trained, but not registered: {away}", file=sys.stderr)
+        return EXIT_NOT_REGISTERED
+    show(console, result)
+    return 0
+
+
+def show(console: Console, result: "Result") -> None:
+    """The end of a run: figures, gain, verdict, version, and where to look further."""
+    from flows import report
+
+    ran = [name for name, outcome in result.outcomes.items() if outcome is Outcome.RAN]
+    console.print()
+    if ran:
+        console.print(f"Computed: {', '.join(ran)}. The rest was unchanged.")
+    else:
+        console.print("Nothing has changed, so nothing was trained: these are the results of the last run.")
+    console.print()
+    console.print(report.table(result.metrics))
+    console.print()
+    console.print(report.gain(result.metrics))
+    promotion = result.release.promotion
+    if promotion is not None:
+        console.print(f"\nThe gates say {promotion.decision.status}:")
+        for reason in promotion.decision.reasons:
+            mark, colour = _MARKS[reason.passed]
+            console.print(Text(f"  {mark} ", style=colour), Text(reason.sentence), sep="")
+        console.print(f"\n{report.standing(promotion, result.model_name)}", style="bold")
+    console.print(f"\n{duration(result.seconds)} in all. To look further:")
+    has_champion = promotion is not None and promotion.champion is not None
+    for command, what in _next_steps(has_champion):
+        console.print(f"  {command:<42} {what}")
+
+
+def _next_steps(has_champion: bool) -> list[tuple[str, str]]:
+    card = ARTIFACTS / "evaluate" / "model-card.html"
+    steps = [("reflux predict IMAGE", "classify an image file with the champion")] if has_champion else []
+    return [
+        *steps,
+        ("reflux history", "the versions, and why each was promoted or not"),
+        ("reflux ui", "runs, curves and models in MLflow"),
+        (str(card), "the model card, with figures"),
+    ]
+
+
+def _failed(failed: StageFailed) -> int:
+    print(f"Error: {failed}", file=sys.stderr)
+    if failed.user_error:
+        return EXIT_USER_ERROR
+    print(
+        "The last lines it printed:", *(f"  {line}" for line in failed.tail[-_TAIL_LINES:]), sep="\n", file=sys.stderr
+    )
+    print(f"The whole log is in {RUN_LOG}.", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _run_logger() -> logging.Logger:
+    """The logger that Prefect's run loggers feed, with a file that is this run's alone."""
+    logger = logging.getLogger("prefect.flow_runs")
+    file = logging.FileHandler(RUN_LOG, mode="w", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(file)
+    return logger
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

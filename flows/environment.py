@@ -1,0 +1,85 @@
+"""Where things are on this machine: what is switched off, and the embedded defaults of DVC, MLflow and Prefect."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from components.core.artifacts import mendable
+from components.core.errors import UserError
+
+HOME = Path(".reflux")
+RUN_LOG = HOME / "run.log"
+
+# No tool phones home, and DVC asks no server whether a newer version exists.
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "DVC_NO_ANALYTICS": "1",
+    "ITERATIVE_DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+_DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
+
+
+def embed_mlflow() -> str:
+    """Point MLflow at the SQLite file of this checkout, unless the user has named a server; returns the URI."""
+    default = f"sqlite:///{Path('mlflow.db').resolve()}"
+    return os.environ.setdefault("MLFLOW_TRACKING_URI", default)
+
+
+def prepare_dvc() -> None:
+    """Make DVC work in this folder, under git or not.
+
+    Raises:
+        UserError: the folder is not writable.
+    """
+    config, local = Path(".dvc/config"), Path(".dvc/config.local")
+    try:
+        if not config.is_file():
+            config.parent.mkdir(exist_ok=True)
+            config.write_text(_DVC_CONFIG, encoding="utf-8")
+            (config.parent / ".gitignore").write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
+        without_git = local.is_file() and "no_scm" in local.read_text(encoding="utf-8")
+        if without_git == in_git():
+            dvc = [sys.executable, "-m", "dvc", "config", "--local", "core.no_scm"]
+            value = ["--unset"] if without_git else ["true"]
+            subprocess.run([*dvc, *value], check=True, env={**os.environ, **QUIET}, stdout=subprocess.DEVNULL)
+    except OSError as error:
+        raise mendable(error, config) from error
+
+
+def in_git() -> bool:
+    """Whether this folder or one above it is a git checkout, as DVC looks for it."""
+    here = Path.cwd()
+    return any((folder / ".git").exists() for folder in (here, *here.parents))
+
+
+@contextmanager
+def only_run() -> Iterator[None]:
+    """Keep a second pipeline run out of this checkout.
+
+    Raises:
+        UserError: another run is at work.
+    """
+    try:
+        HOME.mkdir(exist_ok=True)
+        lock = FileLock(HOME / "run.lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            "Another run is at work in this checkout: wait until it ends, or stop it; its log is .reflux/run.log."
+        ) from None
+    except OSError as error:
+        raise mendable(error, HOME / "run.lock") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,118 @@
+"""``reflux predict | promote | rollback | history``: the model registry, printed for a person."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from components.core import params as parameters
+from components.core.errors import UserError
+from flows.environment import embed_mlflow
+
+_BAR_WIDTH = 24
+_MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
+
+
+def predict(image: Path, model: str, top: int) -> None:
+    """Print the class and the probabilities of an image.
+
+    Args:
+        image: the image file.
+        model: an alias or a version number.
+        top: how many classes to print.
+
+    Raises:
+        UserError: the image or the model can't be read.
+    """
+    from components.registry.predict import predict as classify
+
+    params = _params()
+    name = params.registry.model_name
+    uri = f"models:/{name}/{model}" if model.isdecimal() else f"models:/{name}@{model}"
+    prediction = classify(image, uri, params.ingest.max_megapixels)
+    print(f"{prediction.class_name}  ({prediction.model_name} version {prediction.version})\n")
+    shown = list(prediction.probabilities.items())[:top]
+    width = max(len(label) for label, _ in shown)
+    for label, probability in shown:
+        print(f"  {label:<{width}}  {100 * probability:6.2f} %  {'█' * round(_BAR_WIDTH * probability)}".rstrip())
+
+
+def promote(version: int) -> None:
+    """Decide on a version, carry the decision out, and print it with its reasons.
+
+    Raises:
+        UserError: there is no such version, or MLflow does not answer.
+    """
+    from components.core.artifacts import ARTIFACTS
+    from components.registry.promote import challenge
+    from flows.report import standing
+
+    params = _params()
+    rules = params.registry
+    promotion = challenge(
+        ARTIFACTS,
+        rules.model_name,
+        version,
+        rules.gates.model_dump(exclude_none=True),
+        rules.champion.margin,
+        params.evaluate.bootstrap,
+        params.seed,
+        again=True,
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    print_verdict(console, promotion.decision.status, [(r.passed, r.sentence) for r in promotion.decision.reasons])
+    console.print(f"\n{standing(promotion, rules.model_name)}", style="bold")
+
+
+def rollback(reason: str) -> None:
+    """Swap champion and previous.
+
+    Raises:
+        UserError: there is nothing to roll back to, or MLflow does not answer.
+    """
+    from components.registry.history import rollback as go_back
+
+    name = _params().registry.model_name
+    champion, rolled_back = go_back(name, reason)
+    print(f"{name}: version {champion} is the champion again; version {rolled_back} was rolled back.")
+
+
+def history() -> None:
+    """Print every version, newest first.
+
+    Raises:
+        UserError: no version is registered, or MLflow does not answer.
+    """
+    from components.registry.history import history as versions
+
+    name = _params().registry.model_name
+    table = Table(title=name, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for column in ("version", "aliases", "status", "accuracy", "KB", "registered", "why"):
+        table.add_column(column, justify="right" if column in ("version", "accuracy", "KB") else "left")
+    for row in versions(name):
+        table.add_row(
+            str(row.version),
+            " ".join(f"@{alias}" for alias in row.aliases),
+            row.status,
+            "-" if row.accuracy is None else f"{100 * row.accuracy:.2f} %",
+            "-" if row.size_kb is None else f"{row.size_kb:,.1f}",
+            f"{row.created.astimezone():%Y-%m-%d %H:%M}",
+            row.reason,
+        )
+    Console(highlight=False).print(table)
+
+
+def print_verdict(console: Console, status: str, reasons: list[tuple[bool | None, str]]) -> None:
+    """The gates' verdict, a line a threshold."""
+    console.print(f"The gates say {status}:")
+    for passed, sentence in reasons:
+        mark, colour = _MARKS[passed]
+        console.print(Text(f"  {mark} ", style=colour), Text(sentence), sep="")
+
+
+def _params() -> parameters.Params:
+    params = parameters.load()
+    if embed_mlflow().startswith("sqlite:///") and not Path(embed_mlflow().removeprefix("sqlite:///")).is_file():
+        raise UserError("There is no model yet, as this checkout has no mlflow.db: `reflux run` makes both.")
+    return params

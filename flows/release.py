@@ -1,0 +1,137 @@
+"""Register the student and decide on its promotion, when MLflow answers."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from components.core.artifacts import ARTIFACTS
+from components.core.journal import Journal, delivery
+from components.core.params import Params
+from components.registry import promote as promotion
+from components.registry import register as registration
+from components.registry import server
+from components.registry.candidate import Lineage
+from components.registry.promote import Outcome as Promotion
+from components.registry.register import Registered
+from components.registry.server import Unreachable
+from flows import lineage, report
+from flows.display import Display
+from flows.stages import Outcome
+
+_SECONDS_FOR_RUN_ID = 30.0
+
+
+@dataclass(frozen=True)
+class Release:
+    """What became of the student.
+
+    Attributes:
+        registered: its version; None when MLflow did not answer.
+        promotion: the decision on it; None when MLflow did not answer.
+        problem: one sentence on why it is not registered or not decided on, and what to do; else None.
+    """
+
+    registered: Registered | None
+    promotion: Promotion | None
+    problem: str | None
+
+
+def release(params: Params, journal: Journal, shown: Display, flow_run_id: str) -> Release:
+    """Register what ``artifacts/`` holds, decide, and promote; a lost MLflow server skips what is left of it."""
+    registered = None
+    try:
+        shown.begin("register")
+        registered = register(params, run_id(journal), flow_run_id)
+        shown.end("register", Outcome.RAN if registered.created else Outcome.CACHED)
+        shown.begin("promote")
+        promotion = promote(params, registered.version, run_id(journal))
+        shown.end("promote", Outcome.CACHED if promotion.existing else Outcome.RAN)
+    except Unreachable as problem:
+        for name in ("register", "promote")[registered is not None :]:
+            shown.close(name, "skipped")
+        return Release(registered, None, str(problem))
+    create_markdown_artifact(
+        report.verdict(promotion), key="promotion", description=f"{params.registry.model_name} v{promotion.version}"
+    )
+    return Release(registered, promotion, None)
+
+
+def can_pass_by_itself(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Only a server that is away is worth another try."""
+    return isinstance(state.result(raise_on_failure=False), Unreachable)
+
+
+@task(
+    name="register",
+    task_run_name="register",
+    cache_policy=NO_CACHE,
+    retries=1,
+    retry_delay_seconds=5,
+    retry_condition_fn=can_pass_by_itself,
+)
+def register(params: Params, run: str, flow_run_id: str) -> Registered:
+    """A model version with its whole lineage; the same evaluation is registered once."""
+    origin = Lineage(
+        run_id=run,
+        params_sha256=lineage.params_sha256(),
+        data_md5=lineage.data_md5(),
+        git_sha=known(lineage.code().sha),
+        flow_run_id=flow_run_id,
+    )
+    return registration.register(ARTIFACTS, params.registry.model_name, params.project.name, origin)
+
+
+@task(
+    name="promote",
+    task_run_name="promote",
+    cache_policy=NO_CACHE,
+    retries=1,
+    retry_delay_seconds=5,
+    retry_condition_fn=can_pass_by_itself,
+)
+def promote(params: Params, version: int, run: str) -> Promotion:
+    """The decision on a version, carried out."""
+    return decide(params, version, run, again=False)
+
+
+def decide(params: Params, version: int, run: str | None, again: bool) -> Promotion:
+    """Challenge the champion with a version, by the gates of ``params.yaml``."""
+    return promotion.challenge(
+        ARTIFACTS,
+        params.registry.model_name,
+        version,
+        params.registry.gates.model_dump(exclude_none=True),
+        params.registry.champion.margin,
+        params.evaluate.bootstrap,
+        params.seed,
+        run_id=run,
+        again=again,
+    )
+
+
+def run_id(journal: Journal) -> str:
+    """The MLflow id of the parent run, which the courier may still be delivering.
+
+    Raises:
+        Unreachable: MLflow does not answer.
+    """
+    mlflow = server.client()
+    with server.speaking():
+        mlflow.search_experiments(max_results=1)
+    deadline = time.monotonic() + _SECONDS_FOR_RUN_ID
+    while not (found := delivery(journal.folder).get("run_id")):
+        if time.monotonic() > deadline:
+            raise Unreachable(f"MLflow at {server.address()} did not take this run: run `reflux run` again.")
+        time.sleep(0.1)
+    return str(found)
+
+
+def known(value: str) -> str | None:
+    """A lineage value, or None for one that is missing."""
+    return None if value == lineage.NONE else value

@@ -1,0 +1,106 @@
+"""The result of a run, as a table for the terminal and as Markdown for Prefect."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from components.registry.promote import Outcome as Promotion
+
+if TYPE_CHECKING:
+    from flows.retrain import Result
+
+HEADER = ("", "accuracy", "parameters", "KB", "latency p50", "latency p95")
+_MISSING = "-"
+_MARKS = {True: "passed", False: "missed", None: "unknown"}
+
+
+def summary(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The figures the parent run carries: ``test/student_accuracy``, …, ``gain/accuracy``."""
+    models = {name: metrics.get(name, {}) for name in ("teacher", "student", "control")}
+    models |= dict(metrics.get("shipped", {}))
+    found = {
+        f"test/{model}_{figure}": float(value)
+        for model, figures in models.items()
+        for figure, value in figures.items()
+        if isinstance(value, int | float)
+    }
+    gain = metrics.get("gain", {})
+    found |= {f"gain/{name}": float(gain[name]) for name in ("accuracy", "p_value") if name in gain}
+    if "ci95" in gain:
+        found |= {"gain/ci95_low": float(gain["ci95"][0]), "gain/ci95_high": float(gain["ci95"][1])}
+    return found
+
+
+def rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A row a model; the student is the ONNX file that ships, measured as such."""
+    shipped = metrics.get("shipped", {})
+    student = {**metrics.get("student", {}), **shipped.get("onnx", {})}
+    models = {"teacher": metrics.get("teacher", {}), "student": student, "control": metrics.get("control", {})}
+    models |= {"student, int8": shipped["onnx_int8"]} if "onnx_int8" in shipped else {}
+    for name, figures in models.items():
+        yield (
+            name,
+            _shown(figures, "accuracy", lambda v: f"{100 * v:.2f} %"),
+            _shown(figures, "params", lambda v: f"{v:,.0f}"),
+            _shown(figures, "size_bytes", lambda v: f"{v / 1024:,.1f}"),
+            _shown(figures, "latency_ms_p50", lambda v: f"{v:.2f} ms"),
+            _shown(figures, "latency_ms_p95", lambda v: f"{v:.2f} ms"),
+        )
+
+
+def gain(metrics: Mapping[str, Any]) -> str:
+    """What distillation brought, with its interval."""
+    measured = metrics["gain"]
+    low, high = (100 * bound for bound in measured["ci95"])
+    return (
+        f"Distillation gained {100 * measured['accuracy']:+.2f} points over the control "
+        f"(95% interval {low:+.2f} to {high:+.2f}, McNemar p = {measured['p_value']:.2g}, "
+        f"{metrics['test']['n']:,} test images)."
+    )
+
+
+def table(metrics: Mapping[str, Any]) -> Table:
+    """The result table for a terminal."""
+    drawn = Table(box=None, padding=(0, 2, 0, 0))
+    for column in HEADER:
+        drawn.add_column(column, justify="left" if not column else "right")
+    for row in rows(metrics):
+        drawn.add_row(*row, style="bold" if row[0] == "student" else None)
+    return drawn
+
+
+def standing(promotion: Promotion, model_name: str) -> str:
+    """The version, its alias and its verdict, in one sentence."""
+    version = f"{model_name} version {promotion.version}"
+    if promotion.champion == promotion.version:
+        return f"{version} is {'the new' if promotion.promoted and not promotion.existing else 'the'} @champion."
+    stays = f"the champion stays version {promotion.champion}" if promotion.champion else "there is no champion"
+    return f"{version} is {promotion.decision.status}, as @challenger; {stays}."
+
+
+def verdict(promotion: Promotion) -> str:
+    """The decision as Markdown, with the reason for each threshold."""
+    lines = [f"**{promotion.decision.status}**", ""]
+    lines += [f"- {_MARKS[reason.passed]}: {reason.sentence}" for reason in promotion.decision.reasons]
+    return "\n".join(lines)
+
+
+def markdown(result: "Result") -> str:
+    """The whole result as a Prefect artifact."""
+    lines = [f"# {result.run_name}", "", f"| {' | '.join(HEADER)} |", "| --- |" + " ---: |" * (len(HEADER) - 1)]
+    lines += [f"| {' | '.join(row)} |" for row in rows(result.metrics)]
+    lines += ["", gain(result.metrics), ""]
+    promotion = result.release.promotion
+    if promotion is not None:
+        lines += [standing(promotion, result.model_name), "", verdict(promotion), ""]
+    if result.release.problem:
+        lines += [result.release.problem, ""]
+    stages = [f"{name}: {outcome.value}" for name, outcome in result.outcomes.items()]
+    lines += [f"Stages: {', '.join(stages)}. {result.seconds:.0f} s."]
+    return "\n".join(lines)
+
+
+def _shown(figures: Mapping[str, Any], name: str, how: Any) -> str:
+    value = figures.get(name)
+    return how(value) if isinstance(value, int | float) else _MISSING

@@ -1,0 +1,205 @@
+"""The retrain flow: a task a stage, one parent run in MLflow, a decision at the end."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from components.core import params as parameters
+from components.core import tracking
+from components.core.artifacts import ARTIFACTS, read_json
+from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
+from components.core.params import Params
+from flows import display, lineage, release, report
+from flows.data import fetch
+from flows.display import Display
+from flows.environment import embed_mlflow, prepare_dvc
+from flows.release import Release
+from flows.stages import Outcome, Runner, StageFailed, unchanged
+
+TEACHER_BRANCH = ("pretrain", "finetune", "label", "distill")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a pipeline run came to.
+
+    Attributes:
+        run_name: the parent run's name in MLflow.
+        model_name: the registered model.
+        outcomes: what DVC did for each stage.
+        metrics: the content of ``metrics.json``.
+        release: the registered version and the decision on it.
+        seconds: the whole run's wall time.
+    """
+
+    run_name: str
+    model_name: str
+    outcomes: dict[str, Outcome]
+    metrics: dict[str, Any]
+    release: Release
+    seconds: float
+
+    @property
+    def trained(self) -> bool:
+        """Whether any stage was executed, not restored."""
+        return Outcome.RAN in self.outcomes.values()
+
+
+class NotRegistered(Exception):
+    """Everything is trained and measured, but MLflow was away; the next run registers it without training again."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.release.problem)
+        self.result = result
+
+
+@dataclass
+class Pipeline:
+    """One run in progress."""
+
+    params: Params
+    shown: Display
+    journal: Journal
+    runner: Runner
+    cached: set[str]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+
+@flow(name="retrain")
+def retrain(overrides: Sequence[str] = ()) -> Result:
+    """Bring every stage up to date, register the student and decide on its promotion.
+
+    Args:
+        overrides: ``section.key=value`` assignments, applied to ``params.yaml`` first.
+    """
+    began = time.monotonic()
+    shown = display.current() or Display(lambda _: None, get_run_logger())
+    shown.logger = get_run_logger()
+    params = parameters.override(list(overrides)) if overrides else parameters.load()
+    prepare_dvc()
+    fetch(params.ingest.source)
+    environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
+    with tracking.courier(), recorded(params, shown) as (name, journal):
+        with Runner(shown, environment | {PARENT_VARIABLE: journal.id}) as runner:
+            pipeline = Pipeline(params, shown, journal, runner, unchanged())
+            run_stages(pipeline)
+        metrics = read_json(ARTIFACTS / "evaluate" / "metrics.json")
+        journal.metrics(report.summary(metrics))
+        released = release.release(params, journal, shown, flow_run_id())
+        model = params.registry.model_name
+        result = Result(name, model, pipeline.outcomes, metrics, released, time.monotonic() - began)
+        create_markdown_artifact(report.markdown(result), key="retrain-result", description=f"{name}: result")
+    if released.problem:
+        raise NotRegistered(result)
+    return result
+
+
+def run_stages(pipeline: Pipeline) -> None:
+    """All stages in order, the control beside the teacher's branch.
+
+    Everything is started and awaited in this, the main thread: a stage's supervisor dies with the thread that
+    started it, and Prefect's ``submit`` would start it in one that a cancellation does not reach.
+    """
+    stage(pipeline, "ingest")
+    pipeline.journal.tags({"dvc.data_md5": lineage.data_md5() or lineage.NONE})
+    stage(pipeline, "validate")
+    begin(pipeline, "control")
+    for name in TEACHER_BRANCH:
+        stage(pipeline, name)
+        if pipeline.runner.ended("control"):
+            stage(pipeline, "control")
+    for name in ("control", "compress", "evaluate"):
+        stage(pipeline, name)
+
+
+def begin(pipeline: Pipeline, name: str) -> None:
+    """Start a stage that is awaited later."""
+    if name not in pipeline.cached:
+        pipeline.shown.begin(name)
+        pipeline.runner.start(name, beside_another=True)
+
+
+def stage(pipeline: Pipeline, name: str) -> None:
+    """See one stage to its end, once, and link the run that made its artifacts."""
+    if name in pipeline.outcomes:
+        return
+    pipeline.shown.begin(name)
+    try:
+        outcome = stage_task(name)(pipeline.runner, name, name in pipeline.cached)
+    except BaseException:
+        pipeline.shown.close(name, "failed")
+        raise
+    pipeline.outcomes[name] = outcome
+    pipeline.shown.end(name, outcome)
+    if outcome is Outcome.CACHED:
+        pipeline.journal.tags({f"restored.{name}": maker(name)})
+
+
+def can_pass_by_itself(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed stage is worth another try; what the user must mend is not."""
+    failure = state.result(raise_on_failure=False)
+    return isinstance(failure, StageFailed) and failure.transient
+
+
+@task(
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[2, 15],
+    retry_condition_fn=can_pass_by_itself,
+    log_prints=False,
+)
+def run_stage(runner: Runner, name: str, cached: bool) -> Outcome:
+    """One stage. DVC decides whether it runs; its own cache is the only one."""
+    return Outcome.CACHED if cached else runner.run(name)
+
+
+def stage_task(name: str) -> Task[[Runner, str, bool], Outcome]:
+    """The Prefect task that carries the stage's name."""
+    return run_stage.with_options(name=name, task_run_name=name)
+
+
+def maker(name: str) -> str:
+    """The MLflow run that made a stage's artifacts (or its journal's id, where it waits to be delivered)."""
+    made = read_json(ARTIFACTS / name / "run.json")
+    return made["mlflow_run_id"] or f"reflux.journal={made['journal']}"
+
+
+def flow_run_id() -> str:
+    """The id of the present flow run in Prefect."""
+    return str(runtime.flow_run.id)
+
+
+@contextmanager
+def recorded(params: Params, shown: Display) -> Iterator[tuple[str, Journal]]:
+    """The parent run's journal: FINISHED, FAILED, or KILLED when someone stopped the run."""
+    code = lineage.code()
+    if code.missing:
+        shown.note(code.missing)
+    name = f"retrain-{datetime.now(UTC):%Y%m%d-%H%M%S}-{code.sha[:7]}"
+    tags = {
+        "run_kind": "pipeline",
+        "git.sha": code.sha,
+        "git.dirty": str(code.dirty).lower(),
+        "params.sha256": lineage.params_sha256(),
+        "prefect.flow_run_id": flow_run_id(),
+    }
+    journal = Journal(params.project.name, name, tags)
+    journal.artifact(parameters.PARAMS)
+    status: Status = "KILLED"
+    try:
+        yield name, journal
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        journal.end(status)

@@ -1,0 +1,45 @@
+"""What every form of dataset is turned into."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+UNLABELED = -1
+FORMS = (
+    "class folders (class/*.png or train/class/*.png), a CSV or Parquet manifest with a path and a label column, "
+    "or Parquet in the Hugging Face layout"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image before it is read.
+
+    Attributes:
+        path: where a person finds it, relative to the source: ``cats/1.png`` or ``train.parquet#17``.
+        split: what the source says, or None.
+        label: index of its class, or ``UNLABELED``.
+        data: the file's bytes, or the file.
+    """
+
+    path: str
+    split: str | None
+    label: int
+    data: bytes | Path
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A dataset, its images not yet read.
+
+    Attributes:
+        classes: class names in label order.
+        count: how many items there are.
+        items: one pass over them, in an order that does not depend on the file system.
+        ignored: files of the folder that are no pictures.
+    """
+
+    classes: list[str]
+    count: int
+    items: Iterable[Item]
+    ignored: list[str]

@@ -1,0 +1,121 @@
+"""From the labels that tables carry to class names in label order."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from components.core.errors import UserError, listed
+from components.ingest.items import UNLABELED
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The label column of one table.
+
+    Attributes:
+        values: as found, None where empty; None when there is no such column.
+        splits: the split of each row, or None where the table does not say.
+        names: class names in label order, if the table carries them.
+        rows: what to call each row in a message.
+        file: what to call the table in a message.
+    """
+
+    values: list[Any] | None
+    splits: list[str | None]
+    names: list[str] | None
+    rows: list[str]
+    file: str
+
+
+def resolve(tables: list[Labels]) -> tuple[list[str], list[list[int]]]:
+    """Turn all tables' labels into indices of one list of classes.
+
+    Rows of the split ``unlabeled`` get no label, whatever the table says. A row without a label and without a split
+    is unlabeled too.
+
+    Returns:
+        The class names, and for each table the label of each row.
+
+    Raises:
+        UserError: a labelled row has no label, or one that no class name belongs to.
+    """
+    cells = [_labelled(table) for table in tables]
+    named = [table for table in tables if table.names]
+    of_value: dict[Any, int]
+    if named:
+        classes = _agreed(named)
+        # A whole number is an index and a text a name, even where names are digits.
+        of_value = {name: index for index, name in enumerate(classes)} | {i: i for i in range(len(classes))}
+    else:
+        cells = [[v if v is None or _no_label(v) else str(v) for v in column] for column in cells]
+        classes = sorted({v for column in cells for v in column if v is not None and not _no_label(v)}, key=_order)
+        of_value = {value: index for index, value in enumerate(classes)}
+    for table, column in zip(tables, cells, strict=True):
+        _refuse_unknown(table, column, of_value, classes)
+    return classes, [[UNLABELED if v is None else of_value[v] for v in column] for column in cells]
+
+
+def _labelled(table: Labels) -> list[Any]:
+    """The labels that count: None for every unlabeled row."""
+    if table.values is None:
+        if any(split != "unlabeled" for split in table.splits):
+            raise UserError(
+                f"{table.file} has no label column: name one 'label', or call the file 'unlabeled' if it has no labels."
+            )
+        return [None] * len(table.splits)
+    values = [_whole(v) for v in table.values]
+    empty = [
+        row
+        for row, value, split in zip(table.rows, values, table.splits, strict=True)
+        if value is None and split not in (None, "unlabeled")
+    ]
+    if empty:
+        raise UserError(
+            f"{table.file} has no label in {listed(empty, _SHOWN)}: add it, or move the rows to 'unlabeled'."
+        )
+    return [None if s == "unlabeled" else v for v, s in zip(values, table.splits, strict=True)]
+
+
+def _whole(value: Any) -> Any:
+    """A label as its plain value: a gap in an integer column turns pandas' integers into 1.0, 2.0 ..."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _agreed(tables: list[Labels]) -> list[str]:
+    first = tables[0]
+    for other in tables[1:]:
+        if other.names != first.names:
+            raise UserError(
+                f"{first.file} and {other.file} have different class names: export them with the same ones."
+            )
+    return list(first.names or [])
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    """Numbers by size, also when a CSV file holds them as text; then words by the alphabet."""
+    text = str(value)
+    return (0, float(text), text) if text.lstrip("-").isdecimal() else (1, 0.0, text)
+
+
+def _refuse_unknown(table: Labels, column: list[Any], of_value: dict[Any, int], classes: list[str]) -> None:
+    wrong = [
+        f"{row} has {value!r}"
+        for row, value in zip(table.rows, column, strict=True)
+        if value is not None and (_no_label(value) or value not in of_value)
+    ]
+    if wrong:
+        known = f"0 to {len(classes) - 1}" if all(isinstance(v, int) for v in column if v is not None) else "names"
+        raise UserError(
+            f"{table.file} has labels out of range in {len(wrong):,} rows: {listed(wrong, _SHOWN)}; "
+            f"labels are one whole number from 0 or one name a row, here {known}."
+        )
+
+
+def _no_label(value: Any) -> bool:
+    """Whether a value can't name a class: a negative or broken number, a list, a struct."""
+    if isinstance(value, str):
+        return value.startswith("-") and value[1:].isdecimal()
+    return not isinstance(value, int) or value < 0

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 from collections import deque
 from collections.abc import Mapping
 from enum import StrEnum
@@ -25,6 +26,7 @@ STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill", "con
 
 THREADS_VARIABLE = "REFLUX_THREADS"
 GRACE_S = 20.0  # below the 30 s a Prefect worker gives a cancelled run
+_MARK_VARIABLE = "REFLUX_STAGE_MARK"
 _SUPERVISOR = Path(__file__).with_name("supervise.py")
 _TAIL_LINES = 60
 _SECONDS_FOR_LAST_LINES = 5.0
@@ -91,8 +93,10 @@ class Running:
         self.stage, self._watcher = stage, watcher
         self._executed = False
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._mark = uuid.uuid4().hex
+        environment = {EVENTS_VARIABLE: "1", _MARK_VARIABLE: self._mark, **environment}
         dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
-        self._process = supervised(dvc, {EVENTS_VARIABLE: "1", **environment}, stdout=subprocess.PIPE)
+        self._process = supervised(dvc, environment, stdout=subprocess.PIPE)
         self._reader = threading.Thread(target=self._read, name=f"{stage}-output", daemon=True)
         self._reader.start()
 
@@ -122,13 +126,13 @@ class Running:
         self._reader.join(_SECONDS_FOR_LAST_LINES)
 
     def _clean(self, code: int) -> None:
-        # Only a supervisor that was itself killed leaves anyone behind; its session still names them.
+        # Only a supervisor that was itself killed leaves anyone behind; what they inherited still marks them.
         if code < 0:
             for process in psutil.process_iter():
                 try:
-                    if os.getsid(process.pid) == self._process.pid:
+                    if process.environ().get(_MARK_VARIABLE) == self._mark:
                         process.kill()
-                except (ProcessLookupError, psutil.NoSuchProcess):
+                except (psutil.NoSuchProcess, psutil.AccessDenied):
                     continue
 
     def _read(self) -> None:

@@ -59,7 +59,8 @@ class Validate(Section):
     min_per_class: Positive = 10
     min_size_px: Positive = 8
     max_size_px: Positive = 20000
-    near_duplicate_bits: int = Field(0, ge=0, le=16)
+    near_duplicate_bits: int = Field(8, ge=0, le=16)
+    max_constant: Fraction = 0.01
     max_class_shift: Fraction = 0.1
 
 

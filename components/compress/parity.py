@@ -1,0 +1,83 @@
+"""Whether a shipped file answers as the student does."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from components.core.errors import UserError
+from components.core.exporting import Logits, Pixels, disagreements
+
+BATCHES = (1, 2, 5)  # what a program exported for one batch size would refuse, or answer wrongly
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a file's answers are from the student's.
+
+    Attributes:
+        max_abs_logit_difference: the largest over all images, classes and batch sizes.
+        agreement: the share of images on which both predict the same class.
+        disagreements: images on which they do not, ties aside.
+        n: images compared.
+    """
+
+    max_abs_logit_difference: float
+    agreement: float
+    disagreements: int
+    n: int
+
+
+def compare(run: Callable[[Pixels], Logits], pixels: Pixels, expected: Logits) -> Parity:
+    """Run a file on all images at once and on batches of 1, 2 and 5, against the student's logits.
+
+    Args:
+        run: the reloaded file, pixels [N, C, H, W] to logits [N, K] for any N.
+        pixels: uint8 [N, C, H, W].
+        expected: the student's logits [N, K].
+    """
+    logits = run(pixels)
+    sizes = [size for size in BATCHES if size <= len(pixels)]
+    differences = [_largest(run(pixels[:size]), expected[:size]) for size in sizes]
+    agreement = float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    largest = max([_largest(logits, expected), *differences])
+    return Parity(largest, agreement, len(disagreements(expected, logits)), len(pixels))
+
+
+def require(parity: Parity, name: str, bound: float) -> None:
+    """Refuse a file that is not the student.
+
+    Args:
+        parity: what :func:`compare` measured.
+        name: the file's name, for the message.
+        bound: the largest logit difference allowed, ``compress.max_logit_difference``.
+
+    Raises:
+        UserError: a logit differs by more, or a prediction differs.
+    """
+    if not parity.max_abs_logit_difference <= bound:  # NaN is no parity either
+        raise UserError(
+            f"{name} is not the student: its logits differ by up to {parity.max_abs_logit_difference:.3g}, and "
+            f"compress.max_logit_difference allows {bound:g}; raise it in params.yaml, or choose another student.model."
+        )
+    if parity.disagreements:
+        raise UserError(
+            f"{name} is not the student: it predicts another class on {parity.disagreements} of {parity.n} validation "
+            "images; choose another student.model in params.yaml."
+        )
+
+
+def measured(parity: Parity, path: Path, sha256: str) -> dict[str, float | int | str]:
+    """A file's entry in ``parity.json``."""
+    return {
+        "max_abs_logit_difference": parity.max_abs_logit_difference,
+        "agreement": parity.agreement,
+        "n": parity.n,
+        "size_bytes": path.stat().st_size,
+        "sha256": sha256,
+    }
+
+
+def _largest(a: Logits, b: Logits) -> float:
+    return float(np.abs(a.astype(np.float64) - b).max())

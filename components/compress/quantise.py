@@ -1,0 +1,58 @@
+"""From fp32 to int8 weights and activations, with ranges measured on training images."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from components.core.exporting import INPUT, Pixels
+
+_BATCH = 64
+
+
+def int8(model: ModelProto, pixels: Pixels) -> ModelProto:
+    """Quantise an ONNX model statically: int8 activations, int8 weights with a scale for each output channel.
+
+    The operators stay standard ONNX (QuantizeLinear and DequantizeLinear around them), so that any runtime reads the
+    file; normalisation stays inside, in fp32.
+
+    Args:
+        model: takes uint8 ``pixels``.
+        pixels: [N, C, H, W], the images whose activations set the ranges; never validation or test images.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ready, quantised = Path(folder, "ready.onnx"), Path(folder, "int8.onnx")
+        onnx.save(model, ready)
+        quant_pre_process(ready, ready, skip_optimization=True, skip_symbolic_shape=True)
+        quantize_static(
+            ready,
+            quantised,
+            _Batches(pixels),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(quantised)
+
+
+def sample(images: Pixels, count: int) -> Pixels:
+    """At most ``count`` images [N, H, W, C], spread evenly over the split."""
+    rows = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
+    return images[rows]
+
+
+class _Batches(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds the images to onnxruntime's calibration, a batch at a time."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._batches: Iterator[Pixels] = (pixels[i : i + _BATCH] for i in range(0, len(pixels), _BATCH))
+
+    def get_next(self) -> dict[str, Pixels] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT: batch}

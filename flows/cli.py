@@ -113,6 +113,9 @@ def main() -> None:
         app()
     except UserError as error:
         _complain(error)
+    except BrokenPipeError:  # the reader of a pipe has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         mended = mendable(error, Path(error.filename or "."))
         if not isinstance(mended, UserError):

@@ -72,6 +72,7 @@ def _run(console: Console, assignments: list[str], server: PrefectServer | None)
             else:
                 shown = Display(lambda text: print(text, flush=True), logger)
             stack.enter_context(shown_on(shown))
+            stack.callback(_flush, logger)
             result = retrain(assignments)
     except NotRegistered as away:
         show(console, away.result)
@@ -136,7 +137,16 @@ def _run_logger() -> logging.Logger:
     file = logging.FileHandler(RUN_LOG, mode="w", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(file)
+    # Libraries' warnings would tear the live list apart.
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addHandler(file)
     return logger
+
+
+def _flush(logger: logging.Logger) -> None:
+    """Prefect sends log lines in the background; those still queued must leave before the server does."""
+    for handler in logger.handlers:
+        handler.flush()
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

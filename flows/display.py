@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -62,7 +62,8 @@ class Display:
 
     def executing(self, stage: str) -> None:
         with self._lock:
-            self.rows[stage].state = "running"
+            row = self.rows[stage]
+            row.state, row.told = "running", time.monotonic()
             self.tell(f"{stage}: started")
 
     def event(self, stage: str, event: dict[str, Any]) -> None:
@@ -99,11 +100,13 @@ class Display:
 
     def note(self, text: str) -> None:
         """A sentence for people that does not belong to a bar."""
-        self._say(text)
+        # A terminal that went away is no reason to stop training.
+        with suppress(OSError):
+            self._say(text)
 
     def tell(self, text: str) -> None:
         """One line of the stages' course, where no live list shows it."""
-        self._say(text)
+        self.note(text)
 
 
 class LiveDisplay(Display):

@@ -1,0 +1,67 @@
+"""Images that look the same: pairs of close perceptual hashes, without comparing every pair."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NONE = np.iinfo(np.int64).max
+
+
+def nearest_in_other_group(
+    hashes: Sequence[str], groups: Sequence[str], bits: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each image, the most similar one of another group.
+
+    Args:
+        hashes: perceptual hashes of equal length, as hex.
+        groups: the group (split) of each image.
+        bits: how many bits may differ.
+
+    Returns:
+        For each image the row of its nearest within ``bits`` in another group, or -1; and in how many bits they differ.
+    """
+    rows = len(hashes)
+    if not rows:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    codes = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(rows, -1)
+    unique, inverse = np.unique(codes, axis=0, return_inverse=True)
+    names, group = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
+    # best[u, g]: distance * rows + row of the nearest image of group g, so that one minimum finds both.
+    first = np.full((len(unique), len(names)), _NONE)
+    np.minimum.at(first, (inverse, group), np.arange(rows))
+    best = first.copy()
+    for left, right, distance in _close_pairs(unique, bits):
+        for here, there in ((left, right), (right, left)):
+            other = first[there]
+            np.minimum.at(best, here, np.where(other == _NONE, _NONE, other + distance[:, None] * rows))
+    elsewhere = best[inverse]
+    elsewhere[np.arange(rows), group] = _NONE
+    nearest = elsewhere.min(axis=1)
+    found = nearest != _NONE
+    return np.where(found, nearest % rows, -1), np.where(found, nearest // rows, 0)
+
+
+def _close_pairs(
+    codes: NDArray[np.uint8], bits: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs of different codes that differ in at most ``bits`` bits; a pair may come more than once.
+
+    Cut into bits + 1 pieces, two such codes agree in at least one piece (the pigeonhole principle): only codes that
+    share a piece are compared.
+    """
+    flat = np.unpackbits(codes, axis=1)
+    for piece in np.array_split(np.arange(flat.shape[1]), bits + 1) if bits else []:
+        packed = np.ascontiguousarray(np.packbits(flat[:, piece], axis=1))
+        _, key = np.unique(packed.view(f"V{packed.shape[1]}").ravel(), return_inverse=True)
+        order = np.argsort(key, kind="stable")
+        ordered = key[order]
+        start, step = np.arange(len(order)), 1
+        while len(start):
+            start = start[start + step < len(order)]
+            start = start[ordered[start] == ordered[start + step]]
+            left, right = order[start], order[start + step]
+            distance = np.bitwise_count(codes[left] ^ codes[right]).sum(axis=1, dtype=np.int64)
+            close = distance <= bits
+            yield left[close], right[close], distance[close]
+            step += 1

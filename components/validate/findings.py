@@ -1,0 +1,70 @@
+"""What the suite found, as ``result.json`` and as sentences."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from components.core.errors import listed
+
+Severity = Literal["critical", "warning"]
+ROWS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one expectation.
+
+    Attributes:
+        name: the expectation's name.
+        severity: ``critical`` stops the run, ``warning`` does not.
+        expectation: what is expected, as a sentence.
+        success: whether it was met; None if it could not be judged.
+        checked: how many rows were looked at.
+        unexpected: how many of them do not meet it.
+        rows: the first ``ROWS_SHOWN`` of those, in words.
+        note: why it could not be judged, else empty.
+    """
+
+    name: str
+    severity: Severity
+    expectation: str
+    success: bool | None
+    checked: int
+    unexpected: int
+    rows: list[str]
+    note: str = ""
+
+    def sentence(self) -> str:
+        """The failure with its rows: ``known_labels (3 of 15,000: a.png is ..., b.png is ... and 1 more)``."""
+        shown = ", ".join(self.rows)
+        more = self.unexpected - len(self.rows)
+        rows = f"{shown} and {more:,} more" if more > 0 else shown
+        return f"{self.name} ({self.unexpected:,} of {self.checked:,}: {rows})"
+
+
+def failed(findings: Sequence[Finding], severity: Severity) -> list[Finding]:
+    """The expectations of one severity that were not met."""
+    return [f for f in findings if f.severity == severity and f.success is False]
+
+
+def result(findings: Sequence[Finding], fingerprint: str, previous: str | None) -> dict[str, Any]:
+    """The contents of ``result.json``."""
+    critical = failed(findings, "critical")
+    return {
+        "passed": not critical,
+        "critical_failures": len(critical),
+        "warnings": len(failed(findings, "warning")),
+        "fingerprint": fingerprint,
+        "previous_fingerprint": previous,
+        "expectations": [asdict(finding) for finding in findings],
+    }
+
+
+def refusal(findings: Sequence[Finding], docs: str) -> str:
+    """Why the run stops, in one sentence."""
+    critical = failed(findings, "critical")
+    noun = "expectation" if len(critical) == 1 else "expectations"
+    which = listed([f.sentence() for f in critical], len(critical))
+    return (
+        f"The data fails {len(critical)} critical {noun}: {which}; mend the data and run again, the report is {docs}."
+    )

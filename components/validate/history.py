@@ -1,0 +1,41 @@
+"""The class shares of the data versions that passed, on this machine.
+
+DVC deletes a stage's outputs before it runs, so what must outlive a run is kept beside them.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+HISTORY = Path(".reflux/data-versions.jsonl")
+
+
+def previous(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The latest data version that differs from ``fingerprint``: its ``fingerprint`` and ``class_shares``, or None."""
+    return next((version for version in reversed(_read(path)) if version["fingerprint"] != fingerprint), None)
+
+
+def remember(path: Path, fingerprint: str, class_shares: dict[str, float]) -> None:
+    """Add a data version, unless it is the latest already."""
+    versions = _read(path)
+    if versions and versions[-1]["fingerprint"] == fingerprint:
+        return
+    line = {"fingerprint": fingerprint, "time": round(time.time()), "class_shares": class_shares}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    versions = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            version = json.loads(line)
+        except json.JSONDecodeError:  # cut off by a kill
+            continue
+        if isinstance(version, dict) and {"fingerprint", "class_shares"} <= version.keys():
+            versions.append(version)
+    return versions

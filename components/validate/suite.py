@@ -1,0 +1,278 @@
+"""The Great Expectations suite, as code; the only module that imports Great Expectations."""
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from components.validate.findings import ROWS_SHOWN, Finding, Severity
+
+if TYPE_CHECKING:
+    from great_expectations.data_context.data_context.ephemeral_data_context import EphemeralDataContext
+    from great_expectations.expectations.expectation import Expectation
+
+_BETWEEN, _MEMBER, _NULL = "ExpectColumnValuesToBeBetween", "ExpectColumnValuesToBeInSet", "ExpectColumnValuesToBeNull"
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I", "I;16", "I;16B")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One expectation, and how a row that fails it is put into words.
+
+    Attributes:
+        name: the expectation's name.
+        severity: ``critical`` or ``warning``.
+        sentence: what is expected.
+        expectation: the Great Expectations class, by name: importing it takes seconds.
+        options: its arguments, ``column`` among them.
+        row: of a row's identity and its value, what is wrong with it.
+    """
+
+    name: str
+    severity: Severity
+    sentence: str
+    expectation: str
+    options: dict[str, Any]
+    row: Callable[[str, Any], str]
+
+    def build(self) -> "Expectation":
+        from great_expectations import expectations
+        from great_expectations.expectations.metadata_types import FailureSeverity
+
+        kind: type[Expectation] = getattr(expectations, self.expectation)
+        return kind(severity=FailureSeverity(self.severity), description=self.sentence, **self.options)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, the column that names its rows, and what is expected of it."""
+
+    name: str
+    rows: pd.DataFrame
+    identity: str
+    checks: list[Check]
+
+
+def image_checks(min_size_px: int, max_size_px: int, near_duplicate_bits: int, max_constant: float) -> list[Check]:
+    """What every image is held to.
+
+    Args:
+        min_size_px: least width and height.
+        max_size_px: largest width and height.
+        near_duplicate_bits: perceptual hashes that differ in at most so many bits look alike.
+        max_constant: share of one-coloured images that is tolerated, 0..1.
+    """
+    size = {"min_value": min_size_px, "max_value": max_size_px}
+    more_than_one_colour: dict[str, Any] = {"column": "pixel_std", "min_value": 0, "strict_min": True}
+    one_colour = _says("{0} has one colour")
+    return [
+        Check(
+            "no_image_in_two_splits",
+            "critical",
+            "No image is in two splits (by its content's hash).",
+            _NULL,
+            {"column": "same_image_in"},
+            _says("{0} is also {1}"),
+        ),
+        Check(
+            "no_look_alike_in_two_splits",
+            "warning",
+            f"No image has a look-alike in another split (perceptual hashes within {near_duplicate_bits} bits of 256).",
+            _NULL,
+            {"column": "similar_image_in"},
+            _says("{0} looks like {1}"),
+        ),
+        Check(
+            "width_in_range",
+            "critical",
+            f"Every image is {min_size_px} to {max_size_px} pixels wide.",
+            _BETWEEN,
+            {"column": "width", **size},
+            _says("{0} is {1} pixels wide"),
+        ),
+        Check(
+            "height_in_range",
+            "critical",
+            f"Every image is {min_size_px} to {max_size_px} pixels high.",
+            _BETWEEN,
+            {"column": "height", **size},
+            _says("{0} is {1} pixels high"),
+        ),
+        Check(
+            "known_modes",
+            "critical",
+            f"Every image's pixel format is one of {', '.join(MODES)}.",
+            _MEMBER,
+            {"column": "mode", "value_set": list(MODES)},
+            _says("{0} has mode {1}"),
+        ),
+        Check(
+            "few_constant_images",
+            "critical",
+            f"At most {max_constant:.1%} of the images have one colour only.",
+            _BETWEEN,
+            more_than_one_colour | {"mostly": 1 - max_constant},
+            one_colour,
+        ),
+        Check(
+            "no_constant_images",
+            "warning",
+            "No image has one colour only.",
+            _BETWEEN,
+            more_than_one_colour,
+            one_colour,
+        ),
+    ]
+
+
+def label_checks(classes: Sequence[str]) -> list[Check]:
+    """What the labelled images are held to."""
+    return [
+        Check(
+            "known_labels",
+            "critical",
+            "Every labelled image has one of the known classes.",
+            _MEMBER,
+            {"column": "label_name", "value_set": list(classes)},
+            _says("{0} has {1}"),
+        ),
+        Check(
+            "one_label_an_image",
+            "critical",
+            "No image has two labels (by its content's hash).",
+            _NULL,
+            {"column": "other_label_in"},
+            _says("{0} is also {1}"),
+        ),
+    ]
+
+
+def count_checks(min_per_class: int) -> list[Check]:
+    """What each class in each labelled split is held to."""
+    return [
+        Check(
+            "enough_images_a_class",
+            "critical",
+            f"Every class has at least {min_per_class} images in each of train, val and test.",
+            _BETWEEN,
+            {"column": "images", "min_value": min_per_class},
+            _says("{0} has {1}"),
+        )
+    ]
+
+
+def shift_checks(max_class_shift: float) -> list[Check]:
+    """What the class balance is held to, against the previous data version."""
+    return [
+        Check(
+            "class_balance_kept",
+            "warning",
+            f"No class's share moved by more than {max_class_shift:g} since the previous data version.",
+            _BETWEEN,
+            {"column": "shift", "max_value": max_class_shift},
+            _says("{0} moved by {1:.3f}"),
+        )
+    ]
+
+
+def quarantine_checks() -> list[Check]:
+    """What the files that ingest could not use are held to: there should be none."""
+    return [
+        Check(
+            "nothing_quarantined",
+            "warning",
+            "Every file of the dataset is readable.",
+            _NULL,
+            {"column": "reason"},
+            _says("{1}"),
+        )
+    ]
+
+
+def run(tables: Sequence[Table], docs: Path) -> list[Finding]:
+    """Validate the tables and write Data Docs.
+
+    Args:
+        tables: what to validate.
+        docs: folder that receives the report; replaced if it exists.
+
+    Returns:
+        A finding for each check, in order.
+    """
+    building = docs.parent / f".{docs.name}-building"
+    shutil.rmtree(building, ignore_errors=True)
+    context = _context(building)
+    findings = [finding for table in tables for finding in _validate(context, table)]
+    context.build_data_docs()
+    # Animations for a tour of the web page, three megabytes a run.
+    for animation in (building / "static" / "images").glob("*.gif"):
+        animation.unlink()
+    shutil.rmtree(docs, ignore_errors=True)
+    building.rename(docs)
+    return findings
+
+
+def _context(docs: Path) -> "EphemeralDataContext":
+    """A context that leaves nothing behind and says nothing."""
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    # The site that every ephemeral context brings lies in a temporary folder that nobody would find.
+    context.delete_data_docs_site("local_site")
+    site: Any = {
+        "class_name": "SiteBuilder",
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.resolve())},
+        "show_how_to_buttons": False,
+    }
+    context.add_data_docs_site("reflux", site)
+    return context
+
+
+def _validate(context: "EphemeralDataContext", table: Table) -> list[Finding]:
+    import great_expectations as gx
+
+    source = context.data_sources.add_pandas(table.name)
+    batch = source.add_dataframe_asset(table.name).add_batch_definition_whole_dataframe("all")
+    suite = context.suites.add(gx.ExpectationSuite(name=table.name))
+    for check in table.checks:
+        suite.add_expectation(check.build())
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name=table.name, data=batch, suite=suite))
+    results = definition.run(
+        batch_parameters={"dataframe": table.rows},
+        result_format={
+            "result_format": "SUMMARY",
+            "unexpected_index_column_names": [table.identity],
+            "partial_unexpected_count": ROWS_SHOWN,
+        },
+    )
+    outcomes = {config.description: r for r in results.results if (config := r.expectation_config)}
+    return [_finding(check, table, outcomes[check.sentence]) for check in table.checks]
+
+
+def _finding(check: Check, table: Table, outcome: Any) -> Finding:
+    details = outcome.result
+    if "unexpected_count" not in details:
+        raise RuntimeError(f"{check.name} could not be evaluated: {outcome.exception_info}")
+    column = check.options["column"]
+    rows = [check.row(row[table.identity], row[column]) for row in details.get("partial_unexpected_index_list", [])]
+    return Finding(
+        name=check.name,
+        severity=check.severity,
+        expectation=check.sentence,
+        success=bool(outcome.success),
+        checked=len(table.rows),
+        unexpected=int(details["unexpected_count"]),
+        rows=rows,
+    )
+
+
+def _says(template: str) -> Callable[[str, Any], str]:
+    return template.format

@@ -1,0 +1,93 @@
+"""The tables that the suite is written over, derived from the manifest; plain pandas, no Great Expectations."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from components.validate.duplicates import nearest_in_other_group
+
+LABELLED_SPLITS = ("train", "val", "test")
+
+
+def images(manifest: pd.DataFrame, near_duplicate_bits: int) -> pd.DataFrame:
+    """The manifest, with each image's double and its look-alike in another split.
+
+    Args:
+        manifest: a row an image, with ``path``, ``split``, ``sha256``, ``phash``, ``width``, ``height``, ``mode``.
+        near_duplicate_bits: perceptual hashes that differ in at most so many bits look alike.
+
+    Returns:
+        The manifest with ``same_image_in`` and ``similar_image_in``: the other image in words, or None.
+    """
+    table = manifest.reset_index(drop=True)
+    table["same_image_in"] = _double(table, "split")
+    table["similar_image_in"] = None
+    # A double has been named already: it would only hide which image looks like it.
+    single = table[table["same_image_in"].isna()]
+    nearest, distance = nearest_in_other_group(single["phash"].tolist(), single["split"].tolist(), near_duplicate_bits)
+    found = nearest >= 0
+    others = single.iloc[nearest[found]]
+    table.loc[single.index[found], "similar_image_in"] = [
+        f"{path} in {split} ({bits} bits apart)"
+        for path, split, bits in zip(others["path"], others["split"], distance[found], strict=True)
+    ]
+    return table
+
+
+def labelled(manifest: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """The images that should have a label.
+
+    Returns:
+        Their rows with ``label_name``, the class that the label means or what it is instead, and ``other_label_in``,
+        an image of the same content with another label, in words, or None.
+    """
+    table = manifest[manifest["split"] != "unlabeled"].reset_index(drop=True)
+    names = dict(enumerate(classes))
+    table["label_name"] = [
+        "no label" if pd.isna(label) else names.get(label, f"unknown label {label}") for label in table["label"]
+    ]
+    table["other_label_in"] = _double(table, "label_name")
+    return table
+
+
+def class_counts(labelled_images: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """How many images of each class each labelled split holds, zeros too: ``split``, ``class_name``, ``images``."""
+    counts = labelled_images.groupby(["split", "label_name"]).size()
+    pairs = [(split, name) for split in LABELLED_SPLITS for name in classes]
+    return pd.DataFrame(
+        [(split, name, f"{name} in {split}", int(counts.get((split, name), 0))) for split, name in pairs],
+        columns=["split", "class_name", "class_and_split", "images"],
+    )
+
+
+def shares_of_classes(labelled_images: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
+    """Each class's share of the labelled images, 0..1."""
+    shares = labelled_images["label_name"].value_counts(normalize=True)
+    return {name: float(shares.get(name, 0.0)) for name in classes}
+
+
+def class_shifts(shares: dict[str, float], previous: dict[str, float]) -> pd.DataFrame:
+    """How far each class's share moved since the previous data version, new and vanished classes too."""
+    names = [*shares, *(name for name in previous if name not in shares)]
+    rows = [(name, previous.get(name, 0.0), shares.get(name, 0.0)) for name in names]
+    table = pd.DataFrame(rows, columns=["class_name", "previous_share", "share"])
+    table["shift"] = (table["share"] - table["previous_share"]).abs()
+    return table
+
+
+def quarantined(quarantine: pd.DataFrame) -> pd.DataFrame:
+    """The unreadable images among what ingest left out; a repeat is no damage."""
+    return quarantine[quarantine["kind"] == "unreadable"].reset_index(drop=True)
+
+
+def _double(table: pd.DataFrame, column: str) -> list[str | None]:
+    """For each image one of the same content that differs in ``column``, in words, or None."""
+    doubles: list[str | None] = [None] * len(table)
+    suspects = table[table.duplicated("sha256", keep=False)]
+    for _, group in suspects.groupby("sha256", sort=False):
+        values, paths = group[column].tolist(), group["path"].tolist()
+        for row, value in zip(group.index, values, strict=True):
+            other = next((i for i, v in enumerate(values) if v != value), None)
+            if other is not None:
+                doubles[row] = f"{paths[other]} in {values[other]}"
+    return doubles

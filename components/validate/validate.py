@@ -1,0 +1,128 @@
+"""From the manifest to a verdict on the data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from components.core.artifacts import atomic, read_json, write_json
+from components.validate import findings, history, suite, tables
+from components.validate.findings import Finding
+
+PASSED = "The data met every critical expectation.\n"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What validation found.
+
+    Attributes:
+        findings: the outcome of every expectation.
+        fingerprint: the data version that was judged.
+        previous: the data version that its class balance was compared with, or None.
+    """
+
+    findings: list[Finding]
+    fingerprint: str
+    previous: str | None
+
+
+def validate(
+    manifest: Path,
+    quarantine: Path,
+    dataset: Path,
+    out: Path,
+    versions: Path,
+    min_per_class: int,
+    min_size_px: int,
+    max_size_px: int,
+    near_duplicate_bits: int,
+    max_constant: float,
+    max_class_shift: float,
+) -> Verdict:
+    """Judge a dataset, and write ``result.json``, Data Docs and, if nothing critical failed, ``passed``.
+
+    Args:
+        manifest: ingest's ``manifest.parquet``.
+        quarantine: ingest's ``quarantine.parquet``.
+        dataset: ingest's ``dataset.json``.
+        out: the folder that receives the artifacts.
+        versions: where the class shares of earlier data versions are kept.
+        min_per_class: least number of images of each class in each labelled split.
+        min_size_px: least width and height of an image.
+        max_size_px: largest width and height of an image.
+        near_duplicate_bits: perceptual hashes that differ in at most so many bits look alike.
+        max_constant: share of one-coloured images that is tolerated, 0..1.
+        max_class_shift: how far a class's share of the labelled images may move between data versions, 0..1.
+    """
+    (out / "passed").unlink(missing_ok=True)
+    facts = read_json(dataset)
+    classes, fingerprint = facts["classes"], facts["fingerprint"]
+    everything = pd.read_parquet(manifest)
+    labelled = tables.labelled(everything, classes)
+    shares = tables.shares_of_classes(labelled, classes)
+    before = history.previous(versions, fingerprint)
+    checked = [
+        suite.Table(
+            "images",
+            tables.images(everything, near_duplicate_bits),
+            "path",
+            suite.image_checks(min_size_px, max_size_px, near_duplicate_bits, max_constant),
+        ),
+        suite.Table("labelled images", labelled, "path", suite.label_checks(classes)),
+        suite.Table(
+            "classes", tables.class_counts(labelled, classes), "class_and_split", suite.count_checks(min_per_class)
+        ),
+        suite.Table("quarantine", tables.quarantined(pd.read_parquet(quarantine)), "path", suite.quarantine_checks()),
+    ]
+    if before:
+        shifts = tables.class_shifts(shares, before["class_shares"])
+        checked.append(suite.Table("class shares", shifts, "class_name", suite.shift_checks(max_class_shift)))
+    found = suite.run(checked, out / "docs")
+    if not before:
+        found += [_not_judged(check) for check in suite.shift_checks(max_class_shift)]
+    verdict = Verdict(found, fingerprint, before["fingerprint"] if before else None)
+    write_json(out / "result.json", findings.result(found, fingerprint, verdict.previous))
+    if not findings.failed(found, "critical"):
+        with atomic(out / "passed") as temporary:
+            temporary.write_text(PASSED, encoding="utf-8")
+        history.remember(versions, fingerprint, shares)
+    return verdict
+
+
+def metrics(verdict: Verdict) -> dict[str, float]:
+    """The figures for the run's journal."""
+    figures = {
+        "validate/critical_failures": float(len(findings.failed(verdict.findings, "critical"))),
+        "validate/warnings": float(len(findings.failed(verdict.findings, "warning"))),
+    }
+    return figures | {
+        f"validate/unexpected/{f.name}": float(f.unexpected) for f in verdict.findings if f.success is not None
+    }
+
+
+def tags(verdict: Verdict) -> dict[str, str]:
+    """The tags for the run's journal."""
+    critical = findings.failed(verdict.findings, "critical")
+    warnings = findings.failed(verdict.findings, "warning")
+    named: dict[str, Any] = {
+        "dataset.fingerprint": verdict.fingerprint,
+        "validate.status": "failed" if critical else "passed with warnings" if warnings else "passed",
+        "validate.critical": ", ".join(f.name for f in critical),
+        "validate.warnings": ", ".join(f.name for f in warnings),
+    }
+    return {name: value for name, value in named.items() if value}
+
+
+def _not_judged(check: suite.Check) -> Finding:
+    return Finding(
+        check.name,
+        check.severity,
+        check.sentence,
+        None,
+        0,
+        0,
+        [],
+        note="no earlier data version passed on this machine",
+    )

@@ -54,11 +54,12 @@ class ChampionEvaluation:
     """The champion and its challenger, both scored now on the same ``n`` test images.
 
     ``difference`` is challenger - champion in accuracy, ``low`` and ``high`` its bootstrap interval, ``p_value``
-    McNemar's.
+    McNemar's; ``test_changed`` says that the champion was promoted on another test split.
     """
 
     version: int
     artifact_sha256: str
+    test_changed: bool
     accuracy: float
     challenger_accuracy: float
     difference: float
@@ -93,6 +94,7 @@ def compare(
     champion: npt.NDArray[np.int64],
     champion_version: int,
     champion_sha256: str,
+    test_changed: bool,
     resamples: int,
     seed: int,
 ) -> ChampionEvaluation:
@@ -102,6 +104,7 @@ def compare(
     return ChampionEvaluation(
         version=champion_version,
         artifact_sha256=champion_sha256,
+        test_changed=test_changed,
         accuracy=float(right_b.mean()),
         challenger_accuracy=float(right_a.mean()),
         difference=interval.difference,
@@ -197,6 +200,8 @@ def _against(champion: ChampionEvaluation, margin: float, same: bool) -> Reason:
         f"{100 * champion.high:+.2f}; {'not worse' if passed else 'it may be worse'} by the margin of "
         f"{100 * margin:g} points."
     )
+    if champion.test_changed:
+        sentence += " The champion was promoted on another test split; it was scored anew on this one."
     return Reason("champion", "min", -margin, champion.low, passed, sentence)
 
 

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 from components.core.errors import UserError
 from components.registry import server
-from components.registry.promote import ROLLBACK_NOTE, move
+from components.registry.audit import PROMOTED_AT, PROMOTED_BY, ROLLBACK_NOTE
+from components.registry.promote import move
 from components.registry.server import CHAMPION, PREVIOUS
 from components.registry.shipped import fetched
 
@@ -100,8 +101,8 @@ def rollback(model_name: str, reason: str = "", who: str | None = None) -> tuple
 
 def _reason(tags: dict[str, str]) -> str:
     parts = []
-    if "promoted.at" in tags:
-        parts.append(f"Promoted at {tags['promoted.at']} by {tags['promoted.by']}.")
+    if PROMOTED_AT in tags:
+        parts.append(f"Promoted at {tags[PROMOTED_AT]} by {tags.get(PROMOTED_BY, 'somebody')}.")
     if ROLLBACK_NOTE in tags:
         parts.append(f"Rolled back {tags[ROLLBACK_NOTE]}.")
     return " ".join([*parts, tags.get("gate.reasons", "Not decided yet.")])

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +46,8 @@ def student(
     Raises:
         UserError: the file does not answer through MLflow as it does in onnxruntime.
     """
-    if found := _finished(mlflow, experiment, STUDENT, "lineage.key", candidate.lineage_key):
+    found = _finished(mlflow, experiment, STUDENT, "lineage.key", candidate.lineage_key)
+    if found and _holds(found, candidate.sha256):
         return found
     network = Network(candidate.onnx)
     names = architectures(candidate)
@@ -116,6 +118,19 @@ def _finished(mlflow: "MlflowClient", experiment: str, name: str, key: str, valu
         elif model.status == "PENDING":
             mlflow.finalize_logged_model(model.model_id, "FAILED")
     return whole
+
+
+def _holds(model_id: str, sha256: str) -> bool:
+    """Whether a LoggedModel still has the file that was evaluated."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory(prefix="reflux-") as temporary:
+        try:
+            mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=temporary)
+        except OSError:
+            return False
+        path = Path(temporary) / ONNX_FILE
+        return path.is_file() and sha256_file(path) == sha256
 
 
 def _log(
@@ -191,16 +206,18 @@ def _write_teacher(logged: "Model", folder: Path, candidate: Candidate, model: m
 
     side, channels = candidate.dataset["image_size"], candidate.dataset["channels"]
     # torch.export fixes a dimension of size one, so the example has two images.
-    mlflow.pytorch.save_model(
-        model.eval().cpu(),
-        folder,
-        mlflow_model=logged,
-        signature=_signature(channels, side, len(model.spec.classes), output=None),
-        input_example=np.zeros((2, channels, side, side), np.uint8),
-        pip_requirements=_pinned("numpy", "torch"),
-        metadata=logged.metadata,
-        serialization_format="pt2",
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of weights that are not on the CPU; these are
+        mlflow.pytorch.save_model(
+            model.eval().cpu(),
+            folder,
+            mlflow_model=logged,
+            signature=_signature(channels, side, len(model.spec.classes), output=None),
+            input_example=np.zeros((2, channels, side, side), np.uint8),
+            pip_requirements=_pinned("numpy", "torch"),
+            metadata=logged.metadata,
+            serialization_format="pt2",
+        )
 
 
 def _signature(channels: int, side: int, classes: int, output: str | None) -> "ModelSignature":
@@ -225,7 +242,9 @@ def _figures(
     from mlflow.entities import DatasetInput, InputTag, Metric
 
     name, digest = f"{candidate.dataset['name']}/test", candidate.metrics["test"]["fingerprint"][:_DIGEST_CHARACTERS]
-    source = resolve_dataset_source(str(candidate.dataset["source"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it resolves a path in two equal ways, and says so
+        source = resolve_dataset_source(str(candidate.dataset["source"]))
     entity = MetaDataset(source, name=name, digest=digest)._to_mlflow_entity()  # type: ignore[abstract]
     mlflow.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "test")])])
     now = int(time.time() * 1000)

@@ -63,7 +63,7 @@ def register(artifacts: Path, model_name: str, experiment: str, lineage: Lineage
 
 def _registered(mlflow: "MlflowClient", model_name: str, key: str) -> tuple[int, str] | None:
     same = [v for v in server.versions(mlflow, model_name) if v.tags.get("lineage.key") == key]
-    return (int(same[0].version), same[0].source.removeprefix(_LOGGED)) if same else None
+    return (int(same[0].version), str(same[0].source).removeprefix(_LOGGED)) if same else None
 
 
 def _create_model(mlflow: "MlflowClient", model_name: str, experiment: str) -> None:

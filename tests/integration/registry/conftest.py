@@ -73,7 +73,7 @@ def write_network(path: Path, name: str, image_size: int, seed: int) -> None:
     models.save(models.pixel_model(name, CLASSES, image_size, 1, (0.5,), (0.25,)), path)
 
 
-def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str = "f" * 64) -> Path:
+def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: str) -> Path:
     """Everything the registry reads, as ingest, finetune, distill, compress and evaluate leave it."""
     shards = folder / "ingest" / "shards" / "test"
     shards.mkdir(parents=True, exist_ok=True)
@@ -99,26 +99,28 @@ def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str = "f" * 6
         "shipped": {"onnx": measured},
         "artifact_sha256": {"onnx": sha256_file(path)},
         "classes": list(CLASSES),
+        "salt": salt,
     }
     write_json(folder / "evaluate" / "metrics.json", metrics)
     (folder / "evaluate" / "model-card.md").write_text("# The card\n")
     return folder
 
 
-@dataclass(frozen=True)
+@dataclass
 class Home:
     """A working folder with MLflow, one pipeline run in it, and evaluations on demand."""
 
     folder: Path
     experiment: str
     run_id: str
+    salt: str = ""  # keeps one test's evaluations apart from another's
 
     @property
     def artifacts(self) -> Path:
         return self.folder / "artifacts"
 
-    def evaluation(self, right: int, wrong_from: int = 0) -> Path:
-        return write_evaluation(self.artifacts, answers(right, wrong_from))
+    def evaluation(self, right: int, wrong_from: int = 0, fingerprint: str = "f" * 64) -> Path:
+        return write_evaluation(self.artifacts, answers(right, wrong_from), fingerprint, self.salt)
 
     def lineage(self, **changes: str | None) -> Lineage:
         values = {"run_id": self.run_id, "params_sha256": "a" * 64, "data_md5": "b" * 32 + ".dir", "git_sha": "c" * 40}
@@ -140,7 +142,8 @@ def home(tmp_path_factory, mlflow_template):
 
 @pytest.fixture
 def model_name(home) -> str:
-    return f"clothes-{next(_NUMBERS)}"
+    home.salt = f"clothes-{next(_NUMBERS)}"
+    return home.salt
 
 
 _NUMBERS = itertools.count(1)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from textwrap import dedent
 
 import mlflow
@@ -11,9 +12,13 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from components.core.artifacts import read_json, sha256_file, write_json
+from components.core.artifacts import read_json, sha256_file
 from components.core.errors import UserError
 from components.registry.register import _first_of_twins, register
+
+
+def _interrupted(*_args, **_kwargs):
+    raise KeyboardInterrupt
 
 
 def versions(model_name):
@@ -137,16 +142,9 @@ def test_a_copy_without_git_registers_and_says_what_is_missing(home, model_name)
     "step", ["log_model_artifacts", "finalize_logged_model", "create_model_version", "set_registered_model_alias"]
 )
 def test_an_attempt_that_broke_off_is_finished_by_the_next_one(home, model_name, monkeypatch, step):
-    artifacts = home.evaluation(right=173 + len(step) % 7)
-    write_json(
-        artifacts / "evaluate" / "metrics.json", read_json(artifacts / "evaluate" / "metrics.json") | {"x": step}
-    )
-
-    def broken(*_args, **_kwargs):
-        raise KeyboardInterrupt
-
+    artifacts = home.evaluation(right=180)
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, step, broken)
+        patch.setattr(MlflowClient, step, _interrupted)
         with pytest.raises(KeyboardInterrupt):
             register(artifacts, model_name, home.experiment, home.lineage())
     made = register(artifacts, model_name, home.experiment, home.lineage())
@@ -228,3 +226,19 @@ def test_a_missing_card_is_named(home, model_name):
     (artifacts / "evaluate" / "model-card.md").unlink()
     with pytest.raises(UserError, match=r"model-card\.md is missing"):
         register(artifacts, model_name, home.experiment, home.lineage())
+
+
+def test_a_finished_upload_whose_file_was_damaged_since_is_made_anew(home, model_name, monkeypatch):
+    artifacts = home.evaluation(right=180)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            register(artifacts, model_name, home.experiment, home.lineage())
+    for path in (home.folder / "mlartifacts").rglob("model.onnx"):
+        if model_name in (path.parent / "evaluation" / "metrics.json").read_text():
+            path.write_bytes(b"damaged")
+
+    made = register(artifacts, model_name, home.experiment, home.lineage())
+
+    folder = mlflow.artifacts.download_artifacts(f"models:/{made.model_id}")
+    assert sha256_file(Path(folder) / "model.onnx") == sha256_file(artifacts / "compress" / "student.onnx")

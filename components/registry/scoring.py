@@ -1,0 +1,83 @@
+"""The challenger and the champion on the same frozen test split, scored now."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from components.core.artifacts import read_json
+from components.core.errors import UserError
+from components.core.shards import Shard, open_shard
+from components.registry import server
+from components.registry.candidate import lineage_key
+from components.registry.gates import ChampionEvaluation, compare
+from components.registry.shipped import EVALUATION, Version, fetched
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+
+def evaluation(challenger: Version, found: "ModelVersion", dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """The version's own metrics.
+
+    Raises:
+        UserError: they are not those it was registered with, or were measured on another test split.
+    """
+    path = challenger.folder / EVALUATION / "metrics.json"
+    name = f"{found.name} version {challenger.number}"
+    if not path.is_file() or lineage_key(path, challenger.sha256) != found.tags.get("lineage.key"):
+        raise UserError(f"The evaluation kept with {name} was changed since it was registered: evaluate it again.")
+    metrics: dict[str, Any] = read_json(path)
+    if metrics["test"]["fingerprint"] != dataset["fingerprints"]["test"]:
+        raise UserError(f"{name} was evaluated on another test split than the present one: run `reflux run` first.")
+    return metrics
+
+
+def against_champion(
+    mlflow: "MlflowClient",
+    artifacts: Path,
+    found: "ModelVersion",
+    challenger: Version,
+    metrics: Mapping[str, Any],
+    champion: int | None,
+    dataset: Mapping[str, Any],
+    resamples: int,
+    seed: int,
+) -> ChampionEvaluation | None:
+    """Score both on the same images; None without a champion.
+
+    Raises:
+        UserError: the test split is empty, a file was changed, or the challenger does not reproduce its evaluation.
+    """
+    test = open_shard(artifacts / "ingest" / "shards" / "test")
+    if not len(test):
+        raise UserError("The test split holds no images, so no model can be judged: give ingest a test split.")
+    predicted = _predicted(challenger, test, dataset["classes"])
+    _check_reproduced(metrics, float((predicted == test.labels).mean()), len(test))
+    if champion is None:
+        return None
+    theirs = server.version(mlflow, found.name, champion)
+    moved = theirs.tags.get("test_fingerprint") != dataset["fingerprints"]["test"]
+    with fetched(theirs) as incumbent:
+        same = incumbent.sha256 == challenger.sha256
+        answers = predicted if same else _predicted(incumbent, test, dataset["classes"])
+        return compare(test.labels, predicted, answers, champion, incumbent.sha256, moved, resamples, seed)
+
+
+def _predicted(version: Version, test: Shard, classes: list[str]) -> npt.NDArray[np.int64]:
+    """Predicted classes [N] in the order of ``classes``; -1 for a class that the dataset no longer has."""
+    order = np.array([classes.index(name) if name in classes else -1 for name in version.classes])
+    return order[version.network().logits(test.images).argmax(axis=1)]
+
+
+def _check_reproduced(metrics: Mapping[str, Any], accuracy: float, n: int) -> None:
+    """Refuse figures that the file does not reproduce, but for a near-tie that another machine rounds otherwise."""
+    claimed = metrics["shipped"]["onnx"].get("accuracy")
+    if claimed is not None and abs(claimed - accuracy) > max(0.001, 1.5 / n):
+        raise UserError(
+            f"The ONNX file scores {accuracy:.4f} on the test split where its evaluation says {claimed:.4f}: "
+            "evaluate it again (`reflux run`)."
+        )

@@ -1,0 +1,162 @@
+import json
+import os
+import subprocess
+import sys
+from textwrap import dedent
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from components.core.errors import UserError
+from components.registry import server
+from components.registry.predict import predict, softmax
+from components.registry.promote import challenge
+from components.registry.register import register
+from components.registry.shipped import Network
+
+CLASSES = ["boot", "dress", "shirt"]
+
+
+@pytest.fixture
+def champion(home, model_name) -> str:
+    artifacts = home.evaluation(right=200)
+    version = register(artifacts, model_name, home.experiment, home.lineage()).version
+    challenge(artifacts, model_name, version, {"accuracy": {"min": 0.8}}, 0.01, resamples=200, seed=0)
+    return f"models:/{model_name}@champion"
+
+
+@pytest.fixture
+def image(home):
+    """The third test image (class 2, shirt) as a file; it is stored at the size that the network takes."""
+    stored = np.load(home.evaluation(right=200) / "ingest" / "shards" / "test" / "images.npy")[2, ..., 0]
+    path = home.folder / "shirt.png"
+    Image.fromarray(stored).save(path)
+    return path
+
+
+def test_the_champion_names_the_class_with_probabilities_that_sum_to_one(champion, image, model_name):
+    found = predict(image, champion)
+    assert (found.class_name, found.model_name, found.version) == ("shirt", model_name, 1)
+    assert next(iter(found.probabilities)) == "shirt"
+    assert sorted(found.probabilities) == CLASSES
+    assert sum(found.probabilities.values()) == pytest.approx(1)
+    assert found.probabilities["shirt"] == pytest.approx(np.exp(4) / (np.exp(4) + 2), rel=1e-5)
+
+
+def test_a_version_can_be_named(champion, image, model_name):
+    assert predict(image, f"models:/{model_name}/1").class_name == "shirt"
+
+
+def test_colour_files_are_read_as_ingest_reads_them(champion, image):
+    Image.open(image).convert("RGBA").save(image)
+    assert predict(image, champion).class_name == "shirt"
+
+
+def test_pickles_are_refused_from_then_on(champion, image, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+    predict(image, champion)
+    assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+
+
+def test_a_changed_file_is_refused(champion, image, model_name):
+    uri = MlflowClient().get_model_version_download_uri(model_name, "1").removeprefix("file://")
+    with open(f"{uri}/model.onnx", "ab") as file:
+        file.write(b"\x00")
+    with pytest.raises(UserError, match="version 1 was changed"):
+        predict(image, champion)
+
+
+def test_what_is_missing_is_said(home, image, model_name):
+    with pytest.raises(UserError, match=r"No model is registered as .* `reflux run` makes one"):
+        predict(image, f"models:/{model_name}@champion")
+    register(home.evaluation(right=190), model_name, home.experiment, home.lineage())
+    with pytest.raises(UserError, match="has no champion yet"):
+        predict(image, f"models:/{model_name}@champion")
+    with pytest.raises(UserError, match="has no alias best"):
+        predict(image, f"models:/{model_name}@best")
+    with pytest.raises(UserError, match="is not a model: write models:/NAME@champion"):
+        predict(image, "runs:/abc/model")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"), [(b"", "is empty"), (b"not an image", "is not a PNG"), (None, "can't be read")]
+)
+def test_an_unreadable_image_is_named(champion, home, content, sentence):
+    path = home.folder / "odd.png"
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"odd\.png {sentence}"):
+        predict(path, champion)
+
+
+def test_a_server_that_is_away_is_named_without_its_password(image, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(
+        server.Unreachable, match=r"MLflow at http://127\.0\.0\.1:9 does not answer: start it"
+    ) as caught:
+        predict(image, "models:/any@champion")
+    assert "secret" not in str(caught.value)
+
+
+def test_without_a_tracking_uri_the_sentence_says_so(image, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI is not set"):
+        predict(image, "models:/any@champion")
+
+
+def test_the_champion_answers_in_a_fresh_process_without_this_project(champion, home, tmp_path):
+    script = tmp_path / "elsewhere.py"
+    script.write_text(
+        dedent(f"""
+        import importlib.util
+        import os
+        import sys
+
+        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+        sys.meta_path = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
+        sys.path = [path for path in sys.path if not os.path.isdir(os.path.join(path, "components", "registry"))]
+        assert importlib.util.find_spec("components") is None
+
+        import mlflow
+        import numpy as np
+
+        model = mlflow.pyfunc.load_model({champion!r})
+        images = np.load({str(home.artifacts / "ingest/shards/test/images.npy")!r}).transpose(0, 3, 1, 2)
+        for count in (1, 200):
+            print((model.predict(np.ascontiguousarray(images[:count]))["logits"].argmax(axis=1)).tolist())
+        assert "torch" not in sys.modules
+        """)
+    )
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    one, many = map(json.loads, done.stdout.strip().splitlines())
+    assert one == [0]
+    assert many == [i % 3 for i in range(200)]
+
+
+def test_a_network_brings_stored_images_to_its_own_size_and_channels(tmp_path, write_table_network):
+    path = write_table_network(tmp_path / "small.onnx", np.arange(48) % 3, side=4, channels=3)
+    network = Network(path)
+    assert (network.contract.channels, network.contract.image_size) == (3, 4)
+    grey = np.full((5, 16, 16, 1), 255, np.uint8)
+    assert np.allclose(network.logits(grey), 16 * 4, atol=1e-3)
+
+    path = write_table_network(tmp_path / "grey.onnx", np.arange(16) % 3, side=4)
+    red = np.zeros((1, 4, 4, 3), np.uint8)
+    red[..., 0] = 255
+    assert np.allclose(Network(path).logits(red)[0].sum(), 16 * 4 * 76 / 255, atol=1e-3)  # 0.299 * 255 = 76
+
+
+def test_a_file_that_is_no_network_is_named(tmp_path):
+    path = tmp_path / "student.onnx"
+    path.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"student\.onnx is not an ONNX network"):
+        Network(path)
+
+
+def test_probabilities_of_large_logits_stay_finite():
+    assert softmax(np.array([1000.0, 0.0], np.float32)).tolist() == [1.0, 0.0]

@@ -1,0 +1,38 @@
+from components.registry import describe
+from components.registry.gates import decide
+
+METRICS = {
+    "test": {"fingerprint": "f" * 64, "n": 5000},
+    "teacher": {"accuracy": 0.85},
+    "control": {"accuracy": 0.81},
+    "shipped": {"onnx": {"accuracy": 0.8421, "size_bytes": 100 * 1024, "params": 21000, "latency_ms_p95": 0.31}},
+}
+NAMES = {"student": "resnet8_slim", "teacher": "tf_efficientnet_lite0"}
+
+
+def test_a_version_says_what_it_is_how_good_and_where_from():
+    text = describe.version(METRICS, NAMES, "fashion-mnist", {"git.sha": "c" * 40}, None)
+    assert text.splitlines()[0] == (
+        "**resnet8_slim** distilled from tf_efficientnet_lite0 on fashion-mnist: 84.21 % accuracy on 5,000 test images "
+        "(teacher 85.00 %, same student without teacher 81.00 %); 100.0 KB as ONNX, 21,000 parameters, 0.310 ms at p95."
+    )
+    assert "**Not decided yet.**" in text
+    assert f"| Git commit | `{'c' * 40}` |" in text
+    assert "| Data (DVC md5) | unknown: this copy of the project can't say |" in text
+
+
+def test_what_was_not_measured_is_not_mentioned():
+    bare = {"test": {"n": 10}, "teacher": {}, "shipped": {"onnx": {}}}
+    assert describe.version(bare, NAMES, "clothes", {}, None).splitlines()[0] == (
+        "**resnet8_slim** distilled from tf_efficientnet_lite0 on clothes."
+    )
+
+
+def test_the_verdict_gives_each_reason():
+    gates = {"accuracy": {"min": 0.9}, "size_kb": {"max": 200}, "ece": {"max": 0.1}}
+    decision = decide(METRICS, gates, None, margin=0.01)
+    text = describe.version(METRICS, NAMES, "clothes", {}, decision, "There is no champion yet.")
+    assert "**UNKNOWN.** There is no champion yet." in text
+    assert "- **missed**: Accuracy 0.8421 is below the minimum of 0.9." in text
+    assert "- passed: Size 100 KB is within the maximum of 200 KB." in text
+    assert "- **unknown**: Calibration error (ECE) was not measured, and the maximum is 0.1." in text

@@ -1,8 +1,12 @@
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Set before torch is imported: threads that wait for each other make small tests slow on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A slow or shared machine is no failure of the code.
 settings.register_profile("reflux", deadline=None)

@@ -44,7 +44,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def mendable(error: OSError, path: Path) -> Exception:
     """Turn the operating system's complaint about ``path`` into a sentence a user can act on."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return UserError(f"No space left on the disk to write {path}: free some space and run again.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(f"No permission to write {path}: make {path.parent} writable and run again.")

@@ -3,6 +3,8 @@
 import copy
 import json
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ import torch
 from onnx import ModelProto
 from torch.export import Dim, ExportedProgram
 
-from components.core.models import PixelModel
+from components.core.models import ModelSpec, PixelModel
+from components.core.pixels import resize_pixels
 
 INPUT, OUTPUT = "pixels", "logits"
 # A batch of one would be baked into the program: torch.export takes a size of 1 for a constant.
@@ -90,6 +93,19 @@ def slim(model: ModelProto, classes: tuple[str, ...]) -> ModelProto:
     return proto
 
 
+def feed(images: Pixels, spec: ModelSpec) -> Pixels:
+    """Stored images [N, H, W, C] as a model's files take them: [N, in_chans, image_size, image_size]."""
+    pixels = resize_pixels(images, spec.image_size)
+    return np.array(np.broadcast_to(pixels, (len(pixels), spec.in_chans, *pixels.shape[2:])))
+
+
+@torch.inference_mode()
+def forward(model: torch.nn.Module, pixels: Pixels) -> Logits:
+    """Logits [N, classes] of raw pixels [N, C, H, W], in full precision on the CPU."""
+    logits: Logits = model(torch.from_numpy(pixels)).numpy()
+    return logits
+
+
 def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
     """Open an ONNX file in onnxruntime on the CPU; 0 threads leaves their number to the runtime."""
     options = onnxruntime.SessionOptions()
@@ -102,6 +118,13 @@ def run(opened: onnxruntime.InferenceSession, pixels: Pixels) -> Logits:
     """Logits [N, classes] of raw pixels [N, C, H, W]."""
     logits: Logits = opened.run([OUTPUT], {INPUT: pixels})[0]
     return logits
+
+
+def reload(path: Path) -> Callable[[Pixels], Logits]:
+    """A shipped file, open in its own runtime: torch for a ``.pt2`` program, else onnxruntime."""
+    if path.suffix == ".pt2":
+        return partial(forward, torch.export.load(path).module())
+    return partial(run, session(path))
 
 
 def disagreements(expected: Logits, logits: Logits) -> npt.NDArray[np.intp]:

@@ -90,7 +90,7 @@ def deliver(outbox: Path = OUTBOX) -> int:
         return 0
     from mlflow.exceptions import MlflowException
 
-    folders = sorted((f for f in outbox.iterdir() if (f / "journal.jsonl").is_file()), key=_start_time)
+    folders = sorted((f for f in outbox.iterdir() if (f / "journal.jsonl").is_file()), key=_order)
     waiting = 0
     ended: list[Path] = []
     mlflow = client() if folders else None
@@ -141,8 +141,10 @@ def _start(folder: Path) -> dict[str, Any]:
     return lines[0] if lines else {}
 
 
-def _start_time(folder: Path) -> int:
-    return int(_start(folder).get("time_ms", time.time() * 1000))
+def _order(folder: Path) -> tuple[int, bool]:
+    """Oldest first, and a parent before a child of the same millisecond."""
+    start = _start(folder)
+    return int(start.get("time_ms", time.time() * 1000)), bool(start.get("parent"))
 
 
 def _deliver_one(mlflow: "MlflowClient", folder: Path, outbox: Path) -> bool:
@@ -151,6 +153,10 @@ def _deliver_one(mlflow: "MlflowClient", folder: Path, outbox: Path) -> bool:
     if not lines:
         return False
     state = delivery(folder) or {"run_id": None, "lines": 0}
+    parent = outbox / lines[0]["parent"] if lines[0]["parent"] else None
+    if parent is not None and parent.is_dir() and not delivery(parent).get("run_id"):
+        # A child can't be moved under its parent later.
+        raise ConnectionError("the parent run has not arrived yet")
     if state["run_id"] is None:
         state = {"run_id": _start_run(mlflow, lines[0], outbox), "lines": 1}
         write_json(folder / "delivery.json", state)
@@ -193,9 +199,7 @@ def _batches(lines: list[dict[str, Any]]) -> Iterator[tuple[int, list[dict[str, 
 
 
 def _send(mlflow: "MlflowClient", run_id: str, folder: Path, batch: list[dict[str, Any]]) -> None:
-    from mlflow.data.dataset_source_registry import resolve_dataset_source
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
     first = batch[0]
     match first["op"]:
@@ -213,9 +217,9 @@ def _send(mlflow: "MlflowClient", run_id: str, folder: Path, batch: list[dict[st
             else:
                 mlflow.log_artifact(run_id, str(path), first["folder"])
         case "dataset":
-            source = resolve_dataset_source(first["source"])
-            dataset = MetaDataset(source, name=first["name"], digest=first["digest"][:36])  # type: ignore[abstract]
+            source = json.dumps({"uri": first["source"]})
+            dataset = Dataset(first["name"], first["digest"][:36], source_type="dvc", source=source)
             tag = InputTag("mlflow.data.context", first["context"])
-            mlflow.log_inputs(run_id, [DatasetInput(dataset._to_mlflow_entity(), [tag])])
+            mlflow.log_inputs(run_id, [DatasetInput(dataset, [tag])])
         case "end":
             mlflow.set_terminated(run_id, first["status"], first["time_ms"])

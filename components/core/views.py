@@ -69,7 +69,7 @@ def batch(seed: int, step: int, size: int, batch_size: int) -> tuple[npt.NDArray
 
 def plain(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
     """Images [N, H, W, C] as pixels [N, C, H, W] uint8, in channels-last memory."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    tensor = torch.tensor(images)
     if device.type == "cuda":
         tensor = tensor.pin_memory().to(device, non_blocking=True)
     return tensor.permute(0, 3, 1, 2)

@@ -1,0 +1,178 @@
+"""The stages from pretrain to control, as processes, on a tiny dataset."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from components.core.artifacts import sha256_file
+from components.core.models import load
+from components.core.params import override
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "pretrain.model=resnet8",
+    "pretrain.weights=random",
+    "finetune.strategy=lp-ft",
+    "finetune.image_size=16",
+    "finetune.epochs=2",
+    "finetune.probe_steps=10",
+    "student.image_size=12",
+    "student.steps=20",
+    "student.batch_size=16",
+    "student.eval_every=10",
+    "label.views=2",
+    "label.proof=8",
+    "run.threads=1",
+]
+TRAINING = ("pretrain", "finetune", "label", "distill", "control")
+
+
+def write_shard(folder: Path, count: int, seed: int, labelled: bool = True) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    images = rng.integers(0, 60, (count, 12, 12, 1)) + 120 * labels[:, None, None, None]
+    folder.mkdir(parents=True)
+    np.save(folder / "images.npy", images.astype(np.uint8))
+    np.save(folder / "labels.npy", labels if labelled else np.full(count, -1))
+    np.save(folder / "ids.npy", np.sort(rng.integers(0, 2**63, count, np.uint64)))
+
+
+def make_workspace(folder: Path, test_seed: int = 3) -> Path:
+    folder.mkdir()
+    shutil.copy(ROOT / "params.yaml", folder)
+    override(TINY, folder / "params.yaml")
+    shards = folder / "artifacts/ingest/shards"
+    for seed, split in enumerate(("train", "val", "unlabeled")):
+        write_shard(shards / split, 40, seed, labelled=split != "unlabeled")
+    write_shard(shards / "test", 40, test_seed)
+    facts = {"classes": ["dark", "bright"], "image_size": 12, "channels": 1, "mean": [0.4], "std": [0.3]}
+    (folder / "artifacts/ingest/dataset.json").write_text(json.dumps(facts))
+    return folder
+
+
+def run(stage: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "REFLUX"))}
+    return subprocess.run(
+        [sys.executable, "-m", f"components.{stage}"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = make_workspace(tmp_path_factory.mktemp("training") / "one")
+    for stage in TRAINING:
+        done = run(stage, folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def weights(folder: Path) -> dict[str, str]:
+    files = [f"artifacts/{stage}/model.safetensors" for stage in TRAINING if stage != "label"]
+    return {file: sha256_file(folder / file) for file in [*files, "artifacts/label/logits.npy"]}
+
+
+def test_the_stages_leave_what_the_design_promises(trained: Path):
+    for stage in ("finetune", "distill", "control"):
+        history = pq.read_table(trained / f"artifacts/{stage}/history.parquet").to_pandas()
+        assert list(history.columns) == [
+            "phase", "step", "images", "lr", "train_loss", "val_loss", "val_accuracy", "images_per_s",
+        ]  # fmt: skip
+        model = load(trained / f"artifacts/{stage}/model.safetensors")
+        assert model.spec.classes == ("dark", "bright")
+    assert np.load(trained / "artifacts/label/logits.npy").shape == (2, 80, 2)
+    note = json.loads((trained / "artifacts/distill/run.json").read_text())
+    assert note["inputs"]["artifacts/label/logits.npy"] == sha256_file(trained / "artifacts/label/logits.npy")
+    assert not [name for name in note["inputs"] if "shards/test" in name]
+
+
+def test_the_control_has_the_students_network_and_budget(trained: Path):
+    student, control = (load(trained / f"artifacts/{s}/model.safetensors") for s in ("distill", "control"))
+    assert student.spec == control.spec
+    histories = [pq.read_table(trained / f"artifacts/{s}/history.parquet").to_pandas() for s in ("distill", "control")]
+    for column in ("step", "images", "lr"):
+        assert histories[0][column].tolist() == histories[1][column].tolist()
+
+
+def test_no_test_image_influences_any_weight(trained: Path, tmp_path: Path):
+    """Other test images and labels, everything else alike: every weight and soft label is the same to the bit."""
+    other = make_workspace(tmp_path / "other", test_seed=99)
+    for stage in TRAINING:
+        assert run(stage, other).returncode == 0
+    assert weights(other) == weights(trained)
+
+
+def test_soft_labels_of_other_views_are_refused(trained: Path, tmp_path: Path):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    override(["student.augment.shift=0.2"], folder / "params.yaml")
+    before = sha256_file(folder / "artifacts/distill/model.safetensors")
+    done = run("distill", folder)
+    assert done.returncode == 2
+    assert "soft labels of other images, views or classes" in done.stderr
+    assert sha256_file(folder / "artifacts/distill/model.safetensors") == before
+
+
+def test_a_loss_that_explodes_stops_the_stage_and_keeps_the_last_good_checkpoint(trained: Path, tmp_path: Path):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("control"))
+    override(["student.lr=1e38", "student.optimizer=sgd", "student.warmup=1.0"], folder / "params.yaml")
+    done = run("control", folder)
+    assert done.returncode == 2, done.stderr
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert "The loss is not finite at step" in sentence
+    assert not (folder / "artifacts/control/model.safetensors").exists()
+
+
+def test_a_stopped_stage_ends_as_killed_and_leaves_nothing_half_written(tmp_path: Path):
+    folder = make_workspace(tmp_path / "one")
+    override(["student.steps=100000"], folder / "params.yaml")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "components.control"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"REFLUX_EVENTS": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if b"val_accuracy" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    process.stdout.read()
+    assert process.wait() == 130
+    assert time.monotonic() - began < 10
+    (journal,) = (folder / ".reflux/outbox").glob("*/journal.jsonl")
+    assert json.loads(journal.read_text().splitlines()[-1])["status"] == "KILLED"
+    assert not list((folder / "artifacts/control").iterdir())
+    load(folder / ".reflux/checkpoints/control.safetensors")
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path):
+    folder = make_workspace(tmp_path / "one")
+    (folder / "artifacts/pretrain").write_text("a file where a folder should be")
+    done = run("pretrain", folder)
+    assert done.returncode == 2, done.stderr
+    assert "artifacts/pretrain" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_teacher_is_a_sentence(tmp_path: Path):
+    folder = make_workspace(tmp_path / "one")
+    override(["pretrain.model=resnet5O"], folder / "params.yaml")
+    done = run("pretrain", folder)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "resnet50" in done.stderr

@@ -18,6 +18,7 @@ class Finding:
         name: the expectation's name.
         severity: ``critical`` stops the run, ``warning`` does not.
         expectation: what is expected, as a sentence.
+        table: which table it looks at.
         success: whether it was met; None if it could not be judged.
         checked: how many rows were looked at.
         unexpected: how many of them do not meet it.
@@ -28,6 +29,7 @@ class Finding:
     name: str
     severity: Severity
     expectation: str
+    table: str
     success: bool | None
     checked: int
     unexpected: int

@@ -23,15 +23,17 @@ def remember(path: Path, fingerprint: str, class_shares: dict[str, float]) -> No
         return
     line = {"fingerprint": fingerprint, "time": round(time.time()), "class_shares": class_shares}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    with path.open("a+b") as file:
+        # A line that a kill cut off must not swallow this one.
+        cut_off = file.tell() and path.read_bytes()[-1:] != b"\n"
+        file.write((b"\n" if cut_off else b"") + json.dumps(line).encode() + b"\n")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     versions = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             version = json.loads(line)
         except json.JSONDecodeError:  # cut off by a kill

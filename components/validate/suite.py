@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pandas as pd
 
 from components.validate.findings import ROWS_SHOWN, Finding, Severity
+from components.validate.report import front_page
 
 if TYPE_CHECKING:
     from great_expectations.data_context.data_context.ephemeral_data_context import EphemeralDataContext
@@ -49,12 +51,21 @@ class Check:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, the column that names its rows, and what is expected of it."""
+    """A table and what is expected of it.
+
+    Attributes:
+        name: what its pages and folders are called.
+        rows: its rows; None if it could not be made.
+        identity: the column that names its rows.
+        checks: what is expected.
+        note: why it could not be made, else empty.
+    """
 
     name: str
-    rows: pd.DataFrame
+    rows: pd.DataFrame | None
     identity: str
     checks: list[Check]
+    note: str = ""
 
 
 def image_checks(min_size_px: int, max_size_px: int, near_duplicate_bits: int, max_constant: float) -> list[Check]:
@@ -193,26 +204,33 @@ def quarantine_checks() -> list[Check]:
     ]
 
 
-def run(tables: Sequence[Table], docs: Path) -> list[Finding]:
+def run(tables: Sequence[Table], docs: Path, fingerprint: str) -> list[Finding]:
     """Validate the tables and write Data Docs.
 
     Args:
         tables: what to validate.
         docs: folder that receives the report; replaced if it exists.
+        fingerprint: the data version, for the report.
 
     Returns:
         A finding for each check, in order.
     """
     building = docs.parent / f".{docs.name}-building"
     shutil.rmtree(building, ignore_errors=True)
-    context = _context(building)
-    findings = [finding for table in tables for finding in _validate(context, table)]
-    context.build_data_docs()
-    # Animations for a tour of the web page, three megabytes a run.
-    for animation in (building / "static" / "images").glob("*.gif"):
-        animation.unlink()
-    shutil.rmtree(docs, ignore_errors=True)
-    building.rename(docs)
+    try:
+        context = _context(building)
+        findings = [finding for table in tables for finding in _validate(context, table)]
+        context.build_data_docs()
+        # Animations for a tour of the web page, three megabytes a run.
+        for animation in (building / "static" / "images").glob("*.gif"):
+            animation.unlink()
+        pages = {page.relative_to(building).parts[1]: page for page in building.glob("validations/**/*.html")}
+        links = {name: quote(page.relative_to(building).as_posix()) for name, page in pages.items()}
+        (building / "index.html").write_text(front_page(findings, links, fingerprint), encoding="utf-8")
+        shutil.rmtree(docs, ignore_errors=True)
+        building.rename(docs)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
     return findings
 
 
@@ -237,6 +255,8 @@ def _context(docs: Path) -> "EphemeralDataContext":
 
 
 def _validate(context: "EphemeralDataContext", table: Table) -> list[Finding]:
+    if table.rows is None:
+        return [Finding(c.name, c.severity, c.sentence, table.name, None, 0, 0, [], table.note) for c in table.checks]
     import great_expectations as gx
 
     source = context.data_sources.add_pandas(table.name)
@@ -254,10 +274,10 @@ def _validate(context: "EphemeralDataContext", table: Table) -> list[Finding]:
         },
     )
     outcomes = {config.description: r for r in results.results if (config := r.expectation_config)}
-    return [_finding(check, table, outcomes[check.sentence]) for check in table.checks]
+    return [_finding(check, table, len(table.rows), outcomes[check.sentence]) for check in table.checks]
 
 
-def _finding(check: Check, table: Table, outcome: Any) -> Finding:
+def _finding(check: Check, table: Table, checked: int, outcome: Any) -> Finding:
     details = outcome.result
     if "unexpected_count" not in details:
         raise RuntimeError(f"{check.name} could not be evaluated: {outcome.exception_info}")
@@ -267,8 +287,9 @@ def _finding(check: Check, table: Table, outcome: Any) -> Finding:
         name=check.name,
         severity=check.severity,
         expectation=check.sentence,
+        table=table.name,
         success=bool(outcome.success),
-        checked=len(table.rows),
+        checked=checked,
         unexpected=int(details["unexpected_count"]),
         rows=rows,
     )

@@ -70,18 +70,20 @@ def validate(
             "path",
             suite.image_checks(min_size_px, max_size_px, near_duplicate_bits, max_constant),
         ),
-        suite.Table("labelled images", labelled, "path", suite.label_checks(classes)),
+        suite.Table("labels", labelled, "path", suite.label_checks(classes)),
         suite.Table(
             "classes", tables.class_counts(labelled, classes), "class_and_split", suite.count_checks(min_per_class)
         ),
         suite.Table("quarantine", tables.quarantined(pd.read_parquet(quarantine)), "path", suite.quarantine_checks()),
+        suite.Table(
+            "class-shares",
+            tables.class_shifts(shares, before["class_shares"]) if before else None,
+            "class_name",
+            suite.shift_checks(max_class_shift),
+            note="no earlier data version has passed on this machine",
+        ),
     ]
-    if before:
-        shifts = tables.class_shifts(shares, before["class_shares"])
-        checked.append(suite.Table("class shares", shifts, "class_name", suite.shift_checks(max_class_shift)))
-    found = suite.run(checked, out / "docs")
-    if not before:
-        found += [_not_judged(check) for check in suite.shift_checks(max_class_shift)]
+    found = suite.run(checked, out / "docs", fingerprint)
     verdict = Verdict(found, fingerprint, before["fingerprint"] if before else None)
     write_json(out / "result.json", findings.result(found, fingerprint, verdict.previous))
     if not findings.failed(found, "critical"):
@@ -113,16 +115,3 @@ def tags(verdict: Verdict) -> dict[str, str]:
         "validate.warnings": ", ".join(f.name for f in warnings),
     }
     return {name: value for name, value in named.items() if value}
-
-
-def _not_judged(check: suite.Check) -> Finding:
-    return Finding(
-        check.name,
-        check.severity,
-        check.sentence,
-        None,
-        0,
-        0,
-        [],
-        note="no earlier data version passed on this machine",
-    )

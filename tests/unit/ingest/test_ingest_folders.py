@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+
+from components.core.errors import UserError
+from components.ingest.items import Source
+from components.ingest.source import open_source
+
+
+def tree(root: Path, *files: str) -> Path:
+    for file in files:
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return root
+
+
+def seen(source: Source) -> list[tuple[str, str | None, str | None]]:
+    return [(i.path, i.split, source.classes[i.label] if i.label >= 0 else None) for i in source.items]
+
+
+def test_classes_without_splits(tmp_path: Path) -> None:
+    source = open_source(tree(tmp_path, "dog/2.png", "cat/1.JPG", "cat/deep/er/3.webp", "unlabeled/u.bmp"))
+    assert source.classes == ["cat", "dog"]
+    assert source.count == 4
+    assert seen(source) == [
+        ("cat/1.JPG", None, "cat"),
+        ("cat/deep/er/3.webp", None, "cat"),
+        ("dog/2.png", None, "dog"),
+        ("unlabeled/u.bmp", "unlabeled", None),
+    ]
+
+
+def test_classes_in_splits(tmp_path: Path) -> None:
+    files = ("train/a/1.png", "validation/b/2.png", "test/a/3.png", "train/unlabeled/4.png", "Unlabelled/any/5.png")
+    source = open_source(tree(tmp_path, *files))
+    assert source.classes == ["a", "b"]
+    assert sorted(seen(source)) == [
+        ("Unlabelled/any/5.png", "unlabeled", None),
+        ("test/a/3.png", "test", "a"),
+        ("train/a/1.png", "train", "a"),
+        ("train/unlabeled/4.png", "unlabeled", None),
+        ("validation/b/2.png", "val", "b"),
+    ]
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    source = open_source(tree(tmp_path, "train/1.png", "bus/2.png", "car/3.png"))
+    assert source.classes == ["bus", "car", "train"]
+    assert {item.split for item in source.items} == {None}
+
+
+def test_other_pictures_are_kept_for_the_quarantine_and_other_files_are_named(tmp_path: Path) -> None:
+    files = ("a/1.png", "a/2.gif", "b/3.heic", "a/notes.txt", "b/.hidden.png", ".cache/c/4.png", "README.md")
+    source = open_source(tree(tmp_path, *files))
+    assert [item.path for item in source.items] == ["a/1.png", "a/2.gif", "b/3.heic"]
+    assert source.ignored == ["a/notes.txt"]
+
+
+def test_links_to_files_are_followed_because_dvc_checks_out_links(tmp_path: Path) -> None:
+    root = tree(tmp_path / "data", "a/1.png")
+    (tmp_path / "cache").write_bytes(b"x")
+    (root / "b").mkdir()
+    (root / "b" / "2.png").symlink_to(tmp_path / "cache")
+    (root / "b" / "loop").symlink_to(root)
+    assert [item.path for item in open_source(root).items] == ["a/1.png", "b/2.png"]
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ((), "holds no images: ingest.source takes class folders"),
+        (("a/notes.txt", "b/more.txt"), "holds no images"),
+        (("1.png", "2.png"), r"holds images outside of class folders \(1.png, 2.png\)"),
+        (("a/1.png", "b/1.png", "3.png"), r"holds images outside of class folders \(3.png\)"),
+        (("train/1.png", "test/2.png"), "test holds images outside of class folders"),
+        (("train/a/1.png", "train/2.png"), "train holds images outside of class folders"),
+        (("train/a/1.png", "extra/2.png", "more/b/3.png"), "beside them extra/, more/"),
+    ],
+)
+def test_what_is_no_tree_of_classes_is_refused(tmp_path: Path, files: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        open_source(tree(tmp_path, *files))
+
+
+def test_missing_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        open_source(tmp_path / "nowhere")

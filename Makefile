@@ -1,0 +1,52 @@
+# Each target works alone and first on a fresh clone: it sets up what it needs, once.
+# The environment lives in .venv and is left alone until pyproject.toml or constraints.txt changes.
+
+VENV := .venv
+BIN := $(VENV)/bin
+SHELL := /bin/sh
+ENVIRONMENT := pyproject.toml constraints.txt Makefile
+
+# The first Python on the PATH that is new enough, unless you name one: make setup PYTHON=python3.13
+OLDEST := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c '$(OLDEST)' 2>/dev/null && echo $$python && break; done)
+
+.PHONY: setup run test lint format ui
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/.dev
+
+# make run ARGS="-S student.steps=3000"
+run: $(VENV)/.run
+	$(BIN)/reflux run $(ARGS)
+
+# make test ARGS="tests/unit -k gates"
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: $(VENV)/.run
+	$(BIN)/reflux ui
+
+$(BIN)/python:
+	@test -n '$(PYTHON)' && $(PYTHON) -c '$(OLDEST)' || { \
+		echo 'Error: Reflux needs Python 3.11 or newer: install it, or name it with make PYTHON=/path/to/python3.' >&2; \
+		exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(ENVIRONMENT) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(ENVIRONMENT) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.run

@@ -46,15 +46,34 @@ def run_pipeline(assignments: list[str]) -> int:
         fetch(params.ingest.source)
         prepare_dvc()
         embed_mlflow()
-        signal.signal(signal.SIGTERM, _interrupt)
+        stop = Stop()
         try:
             with prefect_server() as server:
                 return _run(console, assignments, server)
-        except KeyboardInterrupt:
-            print("Stopped. What was finished is kept: the next `reflux run` goes on from there.", file=sys.stderr)
-            return EXIT_INTERRUPTED
         except StageFailed as failed:
-            return _failed(failed)
+            if not stop.asked:
+                return _failed(failed)
+        except BaseException:  # libraries wrap a KeyboardInterrupt that hits them into errors of their own
+            if not stop.asked:
+                raise
+        print("Stopped. What was finished is kept: the next `reflux run` goes on from there.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+class Stop:
+    """Turns Ctrl-C and SIGTERM into a KeyboardInterrupt, and remembers that someone asked."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._interrupt)
+
+    def _interrupt(self, _signal: int, _frame: FrameType | None) -> NoReturn:
+        if not self.asked:
+            os.write(sys.stderr.fileno(), b"\nStopping: the stages get a few seconds to end cleanly.\n")
+        self.asked = True
+        raise KeyboardInterrupt
 
 
 def _run(console: Console, assignments: list[str], server: PrefectServer | None) -> int:
@@ -147,7 +166,3 @@ def _flush(logger: logging.Logger) -> None:
     """Prefect sends log lines in the background; those still queued must leave before the server does."""
     for handler in logger.handlers:
         handler.flush()
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

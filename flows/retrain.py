@@ -16,6 +16,7 @@ from prefect.tasks import Task
 from components.core import params as parameters
 from components.core import tracking
 from components.core.artifacts import ARTIFACTS, read_json
+from components.core.errors import UserError
 from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
 from components.core.params import Params
 from flows import display, lineage, release, report
@@ -87,6 +88,11 @@ def retrain(overrides: Sequence[str] = ()) -> Result:
     params = parameters.override(list(overrides)) if overrides else parameters.load()
     prepare_dvc()
     fetch(params.ingest.source)
+    if runtime.deployment.id and not tracking.uri():
+        raise UserError(
+            "MLFLOW_TRACKING_URI is not set where this worker runs, and its clone is deleted after the run, so nothing "
+            "would be kept: set it in the worker's environment."
+        )
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
     with tracking.courier(), recorded(params, shown) as (name, journal):
         with Runner(shown, environment | {PARENT_VARIABLE: journal.id}) as runner:

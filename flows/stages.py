@@ -34,8 +34,8 @@ _SECONDS_FOR_LAST_LINES = 5.0
 _EXITED_WITH = re.compile(r"exited with (-?\d+)")
 _LOCKED = re.compile(r"is busy, it is being blocked|[Uu]nable to acquire lock")
 _CHATTER = re.compile(
-    r"> |(Generating|Updating) lock file|Use `dvc push`|Data and pipelines are up|To (track the changes|enable auto staging)"
-    r"|\s+(git add|dvc config) "
+    r"> |(Generating|Updating) lock file|Use `dvc push`|Data and pipelines are up"
+    r"|To (track the changes|enable auto staging)|\s+(git add|dvc config) "
 )
 _RUNNING = "Running stage "
 

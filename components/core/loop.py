@@ -56,7 +56,10 @@ def fit(
     report: Report,
     advance: Callable[..., None],
 ) -> list[dict[str, float]]:
-    """Train ``model`` in place and leave it with the weights that did best on validation data.
+    """Train ``model`` in place and leave it with the weights that validation data choose.
+
+    These are the latest whose validation accuracy is within one standard error of the best (Breiman et al. 1984): on a
+    few hundred images the plain best picks a lucky moment before the learning rate has come down.
 
     Args:
         model: the network to train.
@@ -72,7 +75,7 @@ def fit(
         eval_every: steps between validations.
         ema_decay: decay of the averaged weights that are validated and kept; 0 keeps the trained ones.
         device: where to train.
-        checkpoint: where the best weights so far are kept while training goes on.
+        checkpoint: where the chosen weights so far are kept while training goes on.
         report: is called with each row of the history.
         advance: is called with each step's number of images, and the validation accuracy when it is new.
 
@@ -88,8 +91,8 @@ def fit(
     ema = ModelEmaV3(model, decay=ema_decay, use_warmup=True) if ema_decay else None
     judged = ema.module if ema else model
     history: list[dict[str, float]] = []
-    best: dict[str, Tensor] = {}
-    best_accuracy = -1.0
+    kept: dict[str, Tensor] = {}
+    best_accuracy = 0.0
     losses: list[Tensor] = []
     images, since = 0, time.perf_counter()
     model.train()
@@ -109,22 +112,22 @@ def fit(
         advance(len(batch.pixels))
         if (step + 1) % eval_every and step + 1 < steps:
             continue
-        train_loss = _mean_finite(losses, step, checkpoint if best else None)
+        train_loss = _mean_finite(losses, step, checkpoint if kept else None)
         seconds = time.perf_counter() - since
         val_loss, val_accuracy = validate(judged, val, device)
         row = {"step": step + 1, "images": images, "lr": optimize.param_groups[-1]["lr"], "train_loss": train_loss}
         row |= {"val_loss": val_loss, "val_accuracy": val_accuracy}
         row["images_per_s"] = len(losses) * len(batch.pixels) / seconds
         history.append(row)
-        if val_accuracy > best_accuracy:
-            best_accuracy = val_accuracy
-            best = {name: tensor.detach().clone() for name, tensor in judged.state_dict().items()}
+        best_accuracy = max(best_accuracy, val_accuracy)
+        if val_accuracy >= best_accuracy - _standard_error(best_accuracy, len(val)):
+            kept = {name: tensor.detach().clone() for name, tensor in judged.state_dict().items()}
             save(judged, checkpoint)
         report(row)
         advance(0, val_accuracy=round(val_accuracy, 4))
         losses, since = [], time.perf_counter()
         model.train()
-    model.load_state_dict(best)
+    model.load_state_dict(kept)
     model.eval()
     return history
 
@@ -148,6 +151,10 @@ def predict(model: PixelModel, images: "np.ndarray[Any, np.dtype[np.uint8]]", de
     return torch.cat(parts)
 
 
+def _standard_error(accuracy: float, count: int) -> float:
+    return math.sqrt(accuracy * (1 - accuracy) / count)
+
+
 def _optimizer(groups: list[dict[str, Any]], name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
     scaled = [{**group, "lr": lr * group.get("lr_scale", 1.0)} for group in groups]
     if name == "sgd":
@@ -168,5 +175,5 @@ def _mean_finite(losses: list[Tensor], step: int, kept: Path | None) -> float:
     if bool(values.isfinite().all()):
         return values.mean().item()
     first = step + 2 - len(losses) + int((~values.isfinite()).nonzero()[0])
-    where = f"the best checkpoint before it is {kept}" if kept else "no checkpoint was good enough to keep"
+    where = f"the last good checkpoint is {kept}" if kept else "no checkpoint was good enough to keep"
     raise UserError(f"The loss is not finite at step {first}: lower the learning rate (lr); {where}.")

@@ -54,17 +54,27 @@ def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, optimizer: str, em
     model, history, val, images = train(tmp_path, optimizer=optimizer, ema_decay=ema_decay)
     assert [row["step"] for row in history] == [10, 20, 30]
     assert images == 30 * 16
-    best = max(row["val_accuracy"] for row in history)
-    assert best > 0.9
+    assert max(row["val_accuracy"] for row in history) > 0.9
     assert not model.training
-    if not ema_decay:
-        assert validate(model, val, CPU)[1] == pytest.approx(best)
-    assert validate(load(tmp_path / "best.safetensors"), val, CPU)[1] == pytest.approx(best)
+    kept = validate(load(tmp_path / "best.safetensors"), val, CPU)
+    assert validate(model, val, CPU) == kept
+    assert kept[1] in [pytest.approx(row["val_accuracy"]) for row in history]
 
 
-def test_with_averaging_the_model_is_left_with_the_averaged_weights(tmp_path: Path):
-    model, history, val, _ = train(tmp_path, ema_decay=0.8)
-    assert validate(model, val, CPU)[1] == pytest.approx(max(row["val_accuracy"] for row in history))
+def test_the_latest_weights_within_one_standard_error_of_the_best_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Best 0.9 of 40 images, standard error 0.047: 0.87 later is as good, 0.80 at the end is not."""
+    measured = iter([(0.5, 0.6), (0.4, 0.9), (0.4, 0.87), (0.4, 0.8)])
+    weights: list[torch.Tensor] = []
+
+    def scripted(judged, _val, _device):
+        weights.append(judged.net.head.weight.detach().clone())
+        return next(measured)
+
+    monkeypatch.setattr("components.core.loop.validate", scripted)
+    model = train(tmp_path, steps=40)[0]
+    assert torch.equal(model.net.head.weight, weights[2])
 
 
 def test_the_same_run_twice_is_the_same_to_the_bit(tmp_path: Path):

@@ -5,6 +5,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,8 @@ def student(
     Raises:
         UserError: the file does not answer through MLflow as it does in onnxruntime.
     """
+    from mlflow.entities import LoggedModelInput
+
     found = _finished(mlflow, experiment, STUDENT, "lineage.key", candidate.lineage_key)
     if found and _holds(found, candidate.sha256):
         return found
@@ -69,9 +72,10 @@ def student(
         model.metadata = {METADATA_KEY: metadata}
         _write_student(model, folder, candidate, network)
 
-    model_id = _log(mlflow, experiment, run_id, STUDENT, tags | {"lineage.key": candidate.lineage_key}, params, write)
-    _figures(mlflow, run_id, model_id, candidate, candidate.metrics["shipped"]["onnx"])
-    return model_id
+    mlflow.log_inputs(run_id, models=[LoggedModelInput(teacher_id)])
+    figures = partial(_figures, mlflow, run_id, candidate, candidate.metrics["shipped"]["onnx"])
+    key = {"lineage.key": candidate.lineage_key}
+    return _log(mlflow, experiment, run_id, STUDENT, tags | key, params, write, figures)
 
 
 def teacher(mlflow: "MlflowClient", candidate: Candidate, experiment: str, run_id: str) -> str:
@@ -94,9 +98,8 @@ def teacher(mlflow: "MlflowClient", candidate: Candidate, experiment: str, run_i
         logged.metadata = {METADATA_KEY: {"classes": list(model.spec.classes), "teacher": model.spec.name}}
         _write_teacher(logged, folder, candidate, model)
 
-    model_id = _log(mlflow, experiment, origin, TEACHER, {"weights.sha256": sha256}, params, write)
-    _figures(mlflow, origin, model_id, candidate, candidate.metrics["teacher"])
-    return model_id
+    figures = partial(_figures, mlflow, origin, candidate, candidate.metrics["teacher"])
+    return _log(mlflow, experiment, origin, TEACHER, {"weights.sha256": sha256}, params, write, figures)
 
 
 def architectures(candidate: Candidate) -> dict[str, str]:
@@ -141,8 +144,9 @@ def _log(
     tags: dict[str, str],
     params: dict[str, str],
     write: Callable[["Model", Path], None],
+    figures: Callable[[str], None],
 ) -> str:
-    """Make a LoggedModel from what ``write`` leaves in a folder; it is READY only when it is whole."""
+    """Make a LoggedModel from what ``write`` leaves in a folder; it is READY only when it is whole, with figures."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
@@ -154,6 +158,7 @@ def _log(
             write(Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=model_id), folder)
             mlflow.log_model_artifacts(model_id, str(folder))
         mlflow.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+        figures(model_id)
     except BaseException:
         mlflow.finalize_logged_model(model_id, "FAILED")
         raise
@@ -234,7 +239,7 @@ def _pinned(*packages: str) -> list[str]:
 
 
 def _figures(
-    mlflow: "MlflowClient", run_id: str, model_id: str, candidate: Candidate, measured: dict[str, float]
+    mlflow: "MlflowClient", run_id: str, candidate: Candidate, measured: dict[str, float], model_id: str
 ) -> None:
     """Give a model its figures, on the test split they were measured on."""
     from mlflow.data.dataset_source_registry import resolve_dataset_source

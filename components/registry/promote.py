@@ -31,6 +31,7 @@ class Outcome:
         version: its number.
         decision: the verdict.
         promoted: whether it was promoted, by this decision or before it.
+        moved: whether this call moved the champion.
         existing: whether the decision had been taken before, and everything was left as it was.
         champion: the champion's version now, if any.
         previous: the version before it, if any.
@@ -40,6 +41,7 @@ class Outcome:
     version: int
     decision: Decision
     promoted: bool
+    moved: bool
     existing: bool
     champion: int | None
     previous: int | None
@@ -113,7 +115,7 @@ def _challenge_once(
     if not again and (known := audit.taken(mlflow, found, key, champion)):
         if not path.is_file() or read_json(path) != known:
             write_json(path, known)
-        return _outcome(known, existing=True, aliases=before)
+        return _outcome(known, moved=False, existing=True, aliases=before)
 
     with fetched(found) as challenger:
         metrics = scoring.evaluation(challenger, found, dataset)
@@ -135,7 +137,7 @@ def _challenge_once(
     act = audit.act(record, decision.promote, after.get(CHAMPION))
     text = describe.version(metrics, challenger.metadata, dataset["name"], found.tags, decision, act)
     audit.note(mlflow, found, record, text, key, run_id or str(found.run_id), path)
-    return _outcome(record, existing=False, aliases=after)
+    return _outcome(record, moved=decision.promote, existing=False, aliases=after)
 
 
 def promote(
@@ -144,8 +146,8 @@ def promote(
     """Make a validated version the champion, and the champion the previous one.
 
     The champion is read again just before it is replaced, and both aliases just after; on any failure they are put
-    back. MLflow has no compare-and-swap: within one checkout the lock of :func:`challenge` closes the gap, between
-    hosts a gap of milliseconds remains.
+    back. MLflow has no compare-and-swap: within one checkout a lock closes the gap, between hosts a gap of
+    milliseconds remains.
 
     Args:
         model_name: the registered model.
@@ -162,7 +164,7 @@ def promote(
     if not decision.promote:
         raise UserError(f"{model_name} version {version} is {decision.status}: it is not promoted.")
     mlflow = server.client()
-    with server.speaking():
+    with server.lock(model_name), server.speaking():
         found = server.version(mlflow, model_name, version)
         with fetched(found):
             before = server.aliases(mlflow, model_name)
@@ -201,7 +203,7 @@ def move(mlflow: "MlflowClient", model_name: str, to: int, before: Mapping[str, 
         raise
 
 
-def _outcome(record: dict[str, Any], existing: bool, aliases: Mapping[str, int]) -> Outcome:
+def _outcome(record: dict[str, Any], moved: bool, existing: bool, aliases: Mapping[str, int]) -> Outcome:
     champion = record["champion"]
     decision = Decision(
         status=record["status"],
@@ -214,6 +216,7 @@ def _outcome(record: dict[str, Any], existing: bool, aliases: Mapping[str, int])
         version=record["version"],
         decision=decision,
         promoted=record["promoted"],
+        moved=moved,
         existing=existing,
         champion=aliases.get(CHAMPION),
         previous=aliases.get(PREVIOUS),

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from components.core import tracking
+from components.core.artifacts import mendable
 from components.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ def address() -> str:
 
 @contextmanager
 def speaking() -> Iterator[None]:
-    """Turn the failures of a server that is away into one sentence.
+    """Turn the failures of a server that is away, or of a disk, into one sentence.
 
     Raises:
         Unreachable: MLflow does not answer.
+        UserError: the disk is full or not writable.
     """
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
@@ -66,6 +68,8 @@ def speaking() -> Iterator[None]:
         if error.error_code == "TEMPORARILY_UNAVAILABLE" or "failed with exception" in str(error):
             raise _unreachable() from error
         raise
+    except OSError as error:
+        raise mendable(error, Path(error.filename or LOCKS)) from error
 
 
 def _unreachable() -> Unreachable:
@@ -79,7 +83,8 @@ def _unreachable() -> Unreachable:
 def lock(model_name: str) -> Iterator[None]:
     """Hold the one lock that this checkout has for a model's versions and aliases.
 
-    It is the operating system's, so it is free as soon as its holder is gone, however it died.
+    It is the operating system's, so it is free as soon as its holder is gone, however it died. Its holder may take it
+    again.
 
     Raises:
         UserError: another process held it for two minutes.
@@ -87,7 +92,7 @@ def lock(model_name: str) -> Iterator[None]:
     LOCKS.mkdir(parents=True, exist_ok=True)
     path = LOCKS / f"{re.sub(r'[^A-Za-z0-9_-]', '_', model_name)}.lock"
     try:
-        with FileLock(path, timeout=_LOCK_SECONDS):
+        with FileLock(path, timeout=_LOCK_SECONDS, is_singleton=True):
             yield
     except Timeout:
         raise UserError(

@@ -42,8 +42,10 @@ class Network:
     def __init__(self, path: Path) -> None:
         import onnxruntime
 
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only
         try:
-            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own errors share no base but Exception
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{path} is not an ONNX network ({first}): run `reflux run` to make it again.") from None

@@ -6,7 +6,7 @@ accuracy and any disagreement with another one.
 
 import itertools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def figures(given: np.ndarray, size_bytes: int) -> dict[str, float]:
     }
 
 
-def write_network(path: Path, name: str, image_size: int, seed: int) -> None:
+def safetensors(path: Path, name: str, image_size: int, seed: int) -> None:
     torch.manual_seed(seed)
     models.save(models.pixel_model(name, CLASSES, image_size, 1, (0.5,), (0.25,)), path)
 
@@ -88,7 +88,7 @@ def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: st
     for stage, name in (("finetune", "resnet8"), ("distill", "resnet8")):
         path = folder / stage / "model.safetensors"
         if not path.exists():
-            write_network(path, name, SIDE, seed=0)
+            safetensors(path, name, SIDE, seed=0)
     path = table_network(folder / "compress" / "student.onnx", given)
     measured = figures(given, path.stat().st_size)
     metrics = {
@@ -127,17 +127,22 @@ class Home:
         return Lineage(**(values | {"flow_run_id": "flow-1"} | changes))
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory, mlflow_template):
-    """One MLflow database and teacher for a module; each test takes its own registered model."""
+@pytest.fixture(scope="session")
+def registry_folder(tmp_path_factory, mlflow_template) -> Path:
     folder = tmp_path_factory.mktemp("registry")
     shutil.copy(mlflow_template, folder / "mlflow.db")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(registry_folder) -> Iterator[Home]:
+    """One MLflow database and teacher for all of these tests; each takes its own registered model."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.chdir(registry_folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registry_folder}/mlflow.db")
         mlflow = client()
         run = mlflow.create_run(experiment_id(mlflow, "clothes"), run_name="retrain")
-        yield Home(folder, "clothes", run.info.run_id)
+        yield Home(registry_folder, "clothes", run.info.run_id)
 
 
 @pytest.fixture
@@ -152,3 +157,8 @@ _NUMBERS = itertools.count(1)
 @pytest.fixture
 def write_table_network() -> Callable[..., Path]:
     return table_network
+
+
+@pytest.fixture
+def write_network() -> Callable[..., None]:
+    return safetensors

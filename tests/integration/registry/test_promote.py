@@ -1,4 +1,6 @@
+import errno
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -9,11 +11,13 @@ from mlflow.exceptions import MlflowException
 
 from components.core.artifacts import read_json, sha256_file, write_json
 from components.core.errors import UserError
-from components.registry import server
+from components.core.shards import open_shard
+from components.registry import scoring, server
 from components.registry.gates import Decision
 from components.registry.history import history, rollback
 from components.registry.promote import ChampionMoved, challenge, promote
 from components.registry.register import register
+from components.registry.shipped import fetched
 
 GATES = {"accuracy": {"min": 0.8}, "worst_class_recall": {"min": 0.5}, "size_kb": {"max": 200.0}}
 
@@ -51,7 +55,8 @@ def test_a_first_model_that_passes_the_gates_becomes_champion(home, model_name, 
 
     outcome = judge(version, who="flow run 7")
 
-    assert (outcome.decision.status, outcome.promoted, outcome.decision.first) == ("VALIDATED", True, True)
+    assert (outcome.decision.status, outcome.decision.first) == ("VALIDATED", True)
+    assert (outcome.promoted, outcome.moved, outcome.existing) == (True, True, False)
     assert (outcome.champion, outcome.previous) == (1, None)
     assert aliases() == {"challenger": 1, "champion": 1}
     kept = tags(model_name, version)
@@ -142,7 +147,8 @@ def test_other_gates_are_another_decision(model_name, registered, judge, aliases
     assert judge(version).promoted
 
     raised = judge(version, gates={"accuracy": {"min": 0.95}})
-    assert (raised.existing, raised.decision.status, raised.champion) == (False, "REJECTED", 1)
+    assert (raised.existing, raised.moved, raised.promoted) == (False, False, True)
+    assert (raised.decision.status, raised.champion) == ("REJECTED", 1)
     assert "**REJECTED.** It is the champion since" in MlflowClient().get_model_version(model_name, "1").description
     assert judge(version, gates={"accuracy": {"min": 0.95}}).existing
     assert aliases()["champion"] == 1
@@ -317,8 +323,6 @@ def test_a_champion_that_moved_meanwhile_is_compared_with_again(model_name, regi
     client = MlflowClient()
     moved = []
 
-    from components.registry import scoring
-
     real = scoring.against_champion
 
     def overtaken(*args):
@@ -438,3 +442,23 @@ def test_a_model_from_elsewhere_is_refused(home, model_name, judge):
     client.create_model_version(model_name, f"file://{home.folder}/mlartifacts/clothes/foreign", home.run_id)
     with pytest.raises(UserError, match="not registered by Reflux"):
         judge(1)
+
+
+def test_a_champion_of_other_classes_is_scored_by_the_names_of_its_classes(home, registered, model_name):
+    registered(right=200)
+    found = MlflowClient().get_model_version(model_name, "1")
+    test = open_shard(home.artifacts / "ingest" / "shards" / "test")
+    with fetched(found) as version:
+        known = replace(version, metadata=version.metadata | {"classes": ["shirt", "hat", "boot"]})
+        predicted = scoring._predicted(known, test, ["boot", "dress", "shirt"])
+    assert predicted[:3].tolist() == [2, -1, 0]
+
+
+def test_a_full_disk_is_one_sentence(registered, judge, aliases, monkeypatch):
+    version = registered(right=180)
+    with monkeypatch.context() as patch:
+        full = OSError(errno.ENOSPC, "No space left on device", "decision.json")
+        patch.setattr(MlflowClient, "log_artifact", lambda *_: (_ for _ in ()).throw(full))
+        with pytest.raises(UserError, match="No space left on the disk"):
+            judge(version)
+    assert judge(version).champion == version

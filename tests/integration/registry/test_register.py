@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from components.core.artifacts import read_json, sha256_file
+from components.core.artifacts import read_json, sha256_file, write_json
 from components.core.errors import UserError
 from components.registry.register import _first_of_twins, register
 
@@ -64,8 +64,30 @@ def test_logged_models_carry_signature_figures_and_the_link_between_student_and_
     assert figures["test/accuracy"].value == pytest.approx(0.91)
     assert figures["test/accuracy"].dataset_name == "clothes/test"
     assert {metric.key: metric.value for metric in teacher.metrics}["test/accuracy"] == pytest.approx(0.95)
-    outputs = client.get_run(home.run_id).outputs.model_outputs
-    assert {student.model_id, teacher.model_id} <= {output.model_id for output in outputs}
+    run = client.get_run(home.run_id)
+    assert student.model_id in {output.model_id for output in run.outputs.model_outputs}
+    assert {used.model_id for used in run.inputs.model_inputs} == {teacher.model_id}
+
+
+def test_a_teacher_belongs_to_the_run_that_trained_it_and_is_logged_once(home, model_name, write_network):
+    client = MlflowClient()
+    training = client.create_run(client.get_run(home.run_id).info.experiment_id, run_name="finetune").info.run_id
+    artifacts = home.evaluation(right=185)
+    write_network(artifacts / "finetune" / "model.safetensors", "resnet8", 16, seed=1)
+    write_json(artifacts / "finetune" / "run.json", {"mlflow_run_id": training})
+    try:
+        made = [register(artifacts, model_name, home.experiment, home.lineage())]
+        made.append(register(home.evaluation(right=186), model_name, home.experiment, home.lineage()))
+    finally:
+        for name in ("model.safetensors", "run.json"):
+            (artifacts / "finetune" / name).unlink()
+
+    teachers = {client.get_logged_model(one.model_id).params["teacher_model_id"] for one in made}
+
+    assert len(teachers) == 1
+    assert client.get_logged_model(teachers.pop()).source_run_id == training
+    assert client.get_run(training).data.metrics["test/accuracy"] == pytest.approx(0.95)
+    assert client.get_run(home.run_id).data.metrics["test/accuracy"] == pytest.approx(0.93)
 
 
 def test_the_registered_file_is_the_evaluated_one_and_answers_raw_pixels(home, model_name, tmp_path):

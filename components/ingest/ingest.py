@@ -83,7 +83,8 @@ def ingest(
             _write_quarantine(quarantine, failures, [])
         refuse_unreadable(failures, dataset.count, max_unreadable, source, quarantine)
         frame["source_row"] = np.arange(len(frame))
-        frame["split"] = assign(frame["given_split"].tolist(), ids_of(frame["sha256"]), val, test)
+        given = [None if pd.isna(split) else split for split in frame["given_split"]]
+        frame["split"] = assign(given, ids_of(frame["sha256"]), val, test)
         frame, repeats = drop_repeats(frame)
         refuse_unlearnable(frame, dataset.classes, source)
         frame = write_shards(frame, scratch, (image_size, image_size, channels), building / "shards")

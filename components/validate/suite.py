@@ -242,8 +242,10 @@ def _context(docs: Path) -> "EphemeralDataContext":
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    # The site that every ephemeral context brings lies in a temporary folder that nobody would find.
-    context.delete_data_docs_site("local_site")
+    # Every ephemeral context brings a site in a temporary folder, which it never deletes.
+    for name, brought in dict(context.variables.data_docs_sites or {}).items():
+        shutil.rmtree(brought["store_backend"]["base_directory"], ignore_errors=True)
+        context.delete_data_docs_site(name)
     site: Any = {
         "class_name": "SiteBuilder",
         "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},

@@ -19,7 +19,8 @@ def images(manifest: pd.DataFrame, near_duplicate_bits: int) -> pd.DataFrame:
     Returns:
         The manifest with ``same_image_in`` and ``similar_image_in``: the other image in words, or None.
     """
-    table = manifest.reset_index(drop=True)
+    # The rows that are shown first should be the same, whatever the hashes say.
+    table = manifest.sort_values("path", ignore_index=True)
     table["same_image_in"] = _double(table, "split")
     table["similar_image_in"] = None
     # A double has been named already: it would only hide which image looks like it.
@@ -41,7 +42,7 @@ def labelled(manifest: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
         Their rows with ``label_name``, the class that the label means or what it is instead, and ``other_label_in``,
         an image of the same content with another label, in words, or None.
     """
-    table = manifest[manifest["split"] != "unlabeled"].reset_index(drop=True)
+    table = manifest[manifest["split"] != "unlabeled"].sort_values("path", ignore_index=True)
     names = dict(enumerate(classes))
     table["label_name"] = [
         "no label" if pd.isna(label) else names.get(label, f"unknown label {label}") for label in table["label"]

@@ -49,7 +49,7 @@ def test_hugging_face_folder(tmp_path: Path) -> None:
         ("data/unlabeled.parquet#1", "unlabeled", None),
         ("data/validation.parquet#0", "val", "owl"),
     ]
-    assert [item.data for item in source.items][0] == b"train-00000-of-000010"
+    assert next(item.data for item in source.items) == b"train-00000-of-000010"
 
 
 def test_one_hugging_face_file_without_splits_or_names(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_labels_out_of_range_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [[[0], [1, 2]], [0.5, 1.0], ["bird", "cat"]])
 def test_what_is_no_label_is_refused(tmp_path: Path, labels: list[Any]) -> None:
     hugging_face(tmp_path / "train.parquet", labels, NAMES)
-    with pytest.raises(UserError, match="labels out of range in [12] rows"):
+    with pytest.raises(UserError, match=r"labels out of range in [12] rows"):
         open_source(tmp_path)
 
 
@@ -187,5 +187,5 @@ def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["images.zip", "images.xlsx", "images"])
 def test_unknown_kind_of_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UserError, match="is no dataset: ingest.source takes class folders"):
+    with pytest.raises(UserError, match=r"is no dataset: ingest.source takes class folders"):
         open_source(tmp_path / name)

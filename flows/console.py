@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from components.core import params as parameters
-from components.core.artifacts import ARTIFACTS
-from components.core.errors import EXIT_USER_ERROR
+from components.core.artifacts import ARTIFACTS, atomic
+from components.core.errors import EXIT_USER_ERROR, UserError
 from flows.data import fetch
 from flows.display import Display, LiveDisplay, duration, shown_on
 from flows.environment import RUN_LOG, embed_mlflow, only_run, prepare_dvc
@@ -42,9 +42,8 @@ def run_pipeline(assignments: list[str]) -> int:
     """
     console = Console(highlight=False, soft_wrap=True)
     with only_run():
-        params = parameters.override(assignments) if assignments else parameters.load()
-        fetch(params.ingest.source)
         prepare_dvc()
+        _apply(assignments)
         embed_mlflow()
         stop = Stop()
         try:
@@ -58,6 +57,19 @@ def run_pipeline(assignments: list[str]) -> int:
                 raise
         print("Stopped. What was finished is kept: the next `reflux run` goes on from there.", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _apply(assignments: list[str]) -> None:
+    """Set the params and have their dataset in place; params that lead nowhere are not kept."""
+    before = parameters.PARAMS.read_bytes() if assignments else b""
+    params = parameters.override(assignments) if assignments else parameters.load()
+    try:
+        fetch(params.ingest.source)
+    except UserError:
+        if assignments:
+            with atomic(parameters.PARAMS) as temporary:
+                temporary.write_bytes(before)
+        raise
 
 
 class Stop:
@@ -108,9 +120,10 @@ def show(console: Console, result: "Result") -> None:
     ran = [name for name, outcome in result.outcomes.items() if outcome is Outcome.RAN]
     console.print()
     if ran:
-        console.print(f"Computed: {', '.join(ran)}. The rest was unchanged.")
+        rest = "" if len(ran) == len(result.outcomes) else " The rest was unchanged."
+        console.print(f"Computed: {', '.join(ran)}.{rest}")
     else:
-        console.print("Nothing has changed, so nothing was trained: these are the results of the last run.")
+        console.print("No stage's data, params or code has changed, so nothing was trained.")
     console.print()
     console.print(report.table(result.metrics))
     console.print()

@@ -56,6 +56,8 @@ def add(path: Path, name: str | None) -> str:
     from components.ingest.source import open_source
 
     parameters.load()
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give the folder that holds your dataset.")
     if path.is_file():
         raise UserError(f"{path} is a file: give the folder that holds it, and the images that it names.")
     dataset = open_source(path)

@@ -74,8 +74,8 @@ class Display:
             if accuracy is not None and row.accuracy[-1:] != [accuracy]:
                 row.accuracy.append(accuracy)
             now = time.monotonic()
-            finished = event.get("done", 0) >= event.get("total", 0)
-            if now - row.told >= _SECONDS_BETWEEN_LINES and not finished:
+            under_way = 0 < event["done"] < event["total"]
+            if under_way and now - row.told >= _SECONDS_BETWEEN_LINES:
                 row.told = now
                 self.tell(f"{stage}: {progress_text(event)}")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from components.core import params as parameters
@@ -87,20 +87,17 @@ def history() -> None:
     from components.registry.history import history as versions
 
     name = _params().registry.model_name
-    table = Table(title=name, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for column in ("version", "aliases", "status", "accuracy", "KB", "registered", "why"):
-        table.add_column(column, justify="right" if column in ("version", "accuracy", "KB") else "left")
+    console = Console(highlight=False)
     for row in versions(name):
-        table.add_row(
-            str(row.version),
-            " ".join(f"@{alias}" for alias in row.aliases),
+        figures = [
             row.status,
-            "-" if row.accuracy is None else f"{100 * row.accuracy:.2f} %",
-            "-" if row.size_kb is None else f"{row.size_kb:,.1f}",
-            f"{row.created.astimezone():%Y-%m-%d %H:%M}",
-            row.reason,
-        )
-    Console(highlight=False).print(table)
+            "" if row.accuracy is None else f"accuracy {100 * row.accuracy:.2f} %",
+            "" if row.size_kb is None else f"{row.size_kb:,.1f} KB",
+            f"registered {row.created.astimezone():%Y-%m-%d %H:%M}",
+            *(f"@{alias}" for alias in row.aliases),
+        ]
+        console.print(f"{name} version {row.version}: {', '.join(filter(None, figures))}", style="bold")
+        console.print(Padding(Text(row.reason), (0, 0, 1, 2)))
 
 
 def print_verdict(console: Console, status: str, reasons: list[tuple[bool | None, str]]) -> None:

@@ -95,6 +95,17 @@ def answers(url: str, timeout_s: float = 2.0) -> bool:
         return False
 
 
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def free_port() -> int:
     """A loopback port nobody listens on now."""
     with socket.socket() as probe:

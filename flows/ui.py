@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from components.core.errors import UserError
 from flows.environment import HOME, embed_mlflow
-from flows.server import answers, stop
+from flows.server import answers, is_free, stop
 from flows.stages import supervised
 
 _SECONDS_TO_START = 120.0
@@ -33,8 +33,8 @@ def serve(port: int) -> int:
         print(f"MLFLOW_TRACKING_URI names a server, which has its own UI: {uri}")
         return 0
     address = f"http://127.0.0.1:{port}"
-    if answers(address):
-        raise UserError(f"Port {port} is taken by another server: choose one with `reflux ui --port {port + 1}`.")
+    if not is_free(port):
+        raise UserError(f"Port {port} is taken: choose one with `reflux ui --port {port + 1}`.")
     HOME.mkdir(exist_ok=True)
     log_path = HOME / "ui.log"
     signal.signal(signal.SIGTERM, _interrupt)

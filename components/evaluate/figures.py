@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
+from components.core.exporting import Pixels
 from components.evaluate.metrics import BINS, Floats, Ints, Reliability
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def learning_curves(histories: Mapping[str, History], path: Path) -> None:
     """
     with _figure(path, 9, 3.8, columns=2) as (_, [left, right]):
         for name, history in histories.items():
-            shown = {"color": COLOURS[name], "label": name}
+            shown: dict[str, Any] = {"color": COLOURS[name], "label": name}
             marker = _MARKERS[name] if len(history["images"]) <= 40 else None
             left.plot(history["images"], history["val_accuracy"], marker=marker, markersize=3.5, **shown)
             right.plot(history["images"], history["val_loss"], **shown)
@@ -148,7 +149,7 @@ def reliability_diagram(
         top.annotate("perfectly calibrated", (0.16, 0.19), rotation=41, color="#6B757C", fontsize=8)
         for name, found in bins.items():
             label = f"{name} (ECE {errors[name]:.1%})"
-            marker = {"marker": _MARKERS[name], "markersize": 5}
+            marker: dict[str, Any] = {"marker": _MARKERS[name], "markersize": 5}
             top.plot(found.confidence, found.accuracy, color=COLOURS[name], label=label, **marker)
         top.set(title="Reliability", ylabel="accuracy", xlim=(0, 1.01), ylim=(0, 1.02))
         top.legend(loc="upper left", fontsize=9)
@@ -181,7 +182,7 @@ def size_accuracy(points: Mapping[str, tuple[int, float]], path: Path) -> None:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
-def mistakes(images: Ints, captions: Sequence[tuple[str, str, float]], path: Path) -> None:
+def mistakes(images: Pixels, captions: Sequence[tuple[str, str, float]], path: Path) -> None:
     """The most confident wrong answers as pictures.
 
     Args:

@@ -1,0 +1,212 @@
+"""``python -m components.evaluate``: the figures, pictures and model card of the files that ship."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.core import exporting, models, progress, stage
+from components.core.artifacts import atomic, read_json, sha256_file, write_json
+from components.core.device import pick
+from components.core.errors import UserError
+from components.core.exporting import Logits
+from components.core.models import PixelModel
+from components.core.shards import Shard, open_shard
+from components.core.significance import mcnemar, paired_bootstrap
+from components.evaluate import card, describe, metrics, pictures, scoring
+from components.evaluate.latency import latency
+
+SHIPPED = {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"}
+_LATENCY_IMAGES = 32
+_LISTED_MISTAKES = 10
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """The models and files that are measured, with where they came from."""
+
+    teacher: PixelModel
+    student: PixelModel
+    control: PixelModel
+    weights: Mapping[str, Path]
+    files: Mapping[str, Path]
+
+
+def main(this: stage.Stage) -> None:
+    """Score everyone on the test split, write what came of it, and tell MLflow."""
+    facts = read_json(this.read("ingest/dataset.json"))
+    test = open_shard(this.read("ingest/shards/test"))
+    if not len(test):
+        raise UserError("The test split holds no images, so no model can be judged: give ingest a test split.")
+    found = _contenders(this, facts["classes"])
+    answers = _answers(this, found, test)
+    for kind in ("pt2", "onnx"):
+        scoring.require_same_predictions(answers["student"], answers[kind], found.files[kind])
+    measured = _metrics(this, facts, found, test, answers)
+    _write(this, facts, found, test, answers, measured)
+    _record(this, facts, measured)
+
+
+def _contenders(this: stage.Stage, classes: list[str]) -> Contenders:
+    weights = {
+        "teacher": this.read("finetune/model.safetensors"),
+        "student": this.read("distill/model.safetensors"),
+        "control": this.read("control/model.safetensors"),
+    }
+    loaded = {name: models.load(path) for name, path in weights.items()}
+    for name, model in loaded.items():
+        models.check_classes(model, classes, weights[name])
+    files = {kind: this.read(f"compress/{name}") for kind, name in SHIPPED.items()}
+    return Contenders(**loaded, weights=weights, files=files)
+
+
+def _answers(this: stage.Stage, found: Contenders, test: Shard) -> dict[str, Logits]:
+    device = pick(this.params.run.device, this.params.run.threads)
+    contenders = 3 + len(found.files)
+    with progress.bar(this.name, "test images", contenders * len(test)) as bar:
+        return scoring.answers(
+            test.images, found.teacher, found.student, found.control, found.files, device, bar.advance
+        )
+
+
+def _metrics(
+    this: stage.Stage, facts: Mapping[str, Any], found: Contenders, test: Shard, answers: Mapping[str, Logits]
+) -> dict[str, Any]:
+    timed = _latencies(this, found, test)
+    sizes = {**found.weights, **found.files}
+    measured: dict[str, Any] = {}
+    for name, logits in answers.items():
+        source = {"teacher": found.teacher, "control": found.control}.get(name, found.student)
+        measured[name] = metrics.measure(logits, test.labels)
+        measured[name] |= {"params": models.parameter_count(source), "size_bytes": sizes[name].stat().st_size}
+        measured[name] |= timed.get(name, {})
+    right, control = _correct(answers["onnx"], test), _correct(answers["control"], test)
+    gain = paired_bootstrap(right, control, this.params.evaluate.bootstrap, this.params.seed)
+    return {
+        "test": {"fingerprint": facts["fingerprints"]["test"], "n": len(test)},
+        **{name: measured[name] for name in ("teacher", "student", "control")},
+        "shipped": {kind: measured[kind] for kind in SHIPPED},
+        "gain": {
+            "accuracy": gain.difference,
+            "ci95": [gain.low, gain.high],
+            "p_value": mcnemar(right, control),
+        },
+        "classes": facts["classes"],
+        "dataset": {"name": facts["name"], "fingerprints": facts["fingerprints"]},
+        "artifact_sha256": {kind: sha256_file(path) for kind, path in found.files.items()},
+    }
+
+
+def _latencies(this: stage.Stage, found: Contenders, test: Shard) -> dict[str, dict[str, float]]:
+    """Of everything that onnxruntime can run: the files, and teacher and control by way of a temporary ONNX file."""
+    runs, images = this.params.evaluate.latency_runs, np.array(test.images[:_LATENCY_IMAGES])
+    with tempfile.TemporaryDirectory() as folder:
+        control, teacher = Path(folder, "control.onnx"), Path(folder, "teacher.onnx")
+        onnx.save(exporting.to_onnx(exporting.program(found.control)), control)
+        # The teacher is large: with a free batch size its translation takes twice as long.
+        onnx.save(exporting.to_onnx(exporting.program(found.teacher, batch=1)), teacher)
+        files = {
+            "onnx": (found.files["onnx"], found.student),
+            "onnx_int8": (found.files["onnx_int8"], found.student),
+            "control": (control, found.control),
+            "teacher": (teacher, found.teacher),
+        }
+        return {name: latency(path, exporting.feed(images, model.spec), runs) for name, (path, model) in files.items()}
+
+
+def _correct(logits: Logits, test: Shard) -> npt.NDArray[np.bool_]:
+    right: npt.NDArray[np.bool_] = logits.argmax(axis=1) == test.labels
+    return right
+
+
+def _write(
+    this: stage.Stage,
+    facts: Mapping[str, Any],
+    found: Contenders,
+    test: Shard,
+    answers: Mapping[str, Logits],
+    measured: Mapping[str, Any],
+) -> None:
+    _write_predictions(this.out("predictions.parquet"), test, answers)
+    folder = this.out("figures")
+    stages = {"teacher": "finetune", "student": "distill", "control": "control"}
+    histories = {name: pictures.history(this.read(f"{made_by}/history.parquet")) for name, made_by in stages.items()}
+    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".figures-"))
+    try:
+        pictures.draw(building, histories, facts["classes"], test, answers, measured)
+        shutil.rmtree(folder, ignore_errors=True)
+        building.chmod(0o755)
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    right = {name: _correct(logits, test) for name, logits in answers.items()}
+    gap = paired_bootstrap(right["onnx"], right["teacher"], this.params.evaluate.bootstrap, this.params.seed)
+    told = describe.results_facts(measured, answers, test.labels, right, gap)
+    told |= describe.origin_facts(facts, this.params.model_dump(by_alias=True), found.student.spec, found.teacher.spec)
+    told |= {
+        "files": SHIPPED,
+        "parity": read_json(this.read("compress/parity.json")),
+        "mistakes": _mistakes(this, facts["classes"], test, answers["onnx"]),
+        "hashes": {f"{name}'s weights, sha256": sha256_file(path) for name, path in found.weights.items()},
+    }
+    text = card.markdown(told)
+    html = card.page(text, this.params.registry.model_name, describe.tiles(measured, gap), folder.parent)
+    for name, content in (("model-card.md", text), ("model-card.html", html)):
+        with atomic(this.out(name)) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    # Last, because its presence says that the evaluation is whole.
+    write_json(this.out("metrics.json"), measured)
+
+
+def _write_predictions(path: Path, test: Shard, answers: Mapping[str, Logits]) -> None:
+    names = ("teacher", "student", "control", "onnx", "onnx_int8")
+    columns: dict[str, Any] = {"id": test.ids, "label": test.labels}
+    columns |= {name: answers[name].argmax(axis=1) for name in names}
+    columns["onnx_confidence"] = metrics.confidences(answers["onnx"])
+    with atomic(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def _mistakes(this: stage.Stage, classes: list[str], test: Shard, logits: Logits) -> list[dict[str, Any]]:
+    """The most confident mistakes with their files, so that a person can look whether the label is wrong."""
+    manifest = pq.read_table(
+        this.read("ingest/manifest.parquet"), columns=["path", "row"], filters=[("split", "=", "test")]
+    )
+    paths = dict(zip(manifest["row"].to_pylist(), manifest["path"].to_pylist(), strict=True))
+    confidence = metrics.confidences(logits)
+    return [
+        {
+            "path": paths[int(row)],
+            "true": classes[test.labels[row]],
+            "predicted": classes[logits[row].argmax()],
+            "confidence": float(confidence[row]),
+        }
+        for row in metrics.worst_mistakes(logits, test.labels, _LISTED_MISTAKES)
+    ]
+
+
+def _record(this: stage.Stage, facts: Mapping[str, Any], measured: Mapping[str, Any]) -> None:
+    models_measured = {name: measured[name] for name in ("teacher", "student", "control")} | measured["shipped"]
+    values = {
+        f"test/{model}_{name}": value for model, found in models_measured.items() for name, value in found.items()
+    }
+    low, high = measured["gain"]["ci95"]
+    values |= {"gain/accuracy": measured["gain"]["accuracy"], "gain/p_value": measured["gain"]["p_value"]}
+    this.journal.metrics(values | {"gain/ci95_low": low, "gain/ci95_high": high})
+    fingerprint = facts["fingerprints"]["test"]
+    this.journal.dataset(f"{facts['name']}/test", fingerprint, facts["source"], "test")
+    this.journal.tags({"test_fingerprint": fingerprint})
+    for name in ("metrics.json", "predictions.parquet", "figures", "model-card.md", "model-card.html"):
+        this.journal.artifact(this.out(name))
+
+
+if __name__ == "__main__":
+    stage.run("evaluate", main)

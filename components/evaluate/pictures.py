@@ -1,0 +1,66 @@
+"""Which pictures an evaluation has, and what each of them shows."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from components.core.exporting import Logits
+from components.core.shards import Shard
+from components.evaluate import figures, metrics
+
+_PICTURED_MISTAKES = 15
+# The student is the file that ships, measured as such.
+_MODELS = {"teacher": "teacher", "student": "onnx", "control": "control"}
+
+
+def history(path: Path) -> figures.History:
+    """A training's history, with the images of its phases running on."""
+    table = pq.read_table(path)
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    images, phases = columns["images"].astype(np.float64), columns["phase"]
+    for border in np.flatnonzero(phases[1:] != phases[:-1]) + 1:
+        images[border:] += images[border - 1]
+    return columns | {"images": images}
+
+
+def draw(
+    folder: Path,
+    histories: Mapping[str, figures.History],
+    classes: Sequence[str],
+    test: Shard,
+    answers: Mapping[str, Logits],
+    measured: Mapping[str, Any],
+) -> None:
+    """Draw every picture of the card.
+
+    Args:
+        folder: where the PNGs go.
+        histories: of teacher, student and control.
+        classes: names in label order.
+        test: the test split.
+        answers: logits [N, K] by contender.
+        measured: the content of ``metrics.json``.
+    """
+    labels = test.labels
+    counts = {name: metrics.confusion(answers[kind], labels) for name, kind in _MODELS.items()}
+    figures.learning_curves(histories, folder / "learning-curves.png")
+    figures.confusion_matrix(counts["student"], classes, folder / "confusion-matrix.png")
+    recalls = {name: metrics.recalls(found) for name, found in counts.items()}
+    figures.class_recall(recalls, classes, folder / "class-recall.png")
+    bins = {name: metrics.reliability(answers[kind], labels) for name, kind in _MODELS.items()}
+    every = {**measured, **measured["shipped"]}
+    errors = {name: every[kind]["ece"] for name, kind in _MODELS.items()}
+    confidence = metrics.confidences(answers["onnx"])
+    shares = np.histogram(confidence, bins=metrics.BINS, range=(0, 1))[0] / len(labels)
+    figures.reliability_diagram(bins, errors, shares, folder / "reliability.png")
+    points = {name: every[kind] for name, kind in (*_MODELS.items(), ("student, int8", "onnx_int8"))}
+    figures.size_accuracy(
+        {name: (found["size_bytes"], found["accuracy"]) for name, found in points.items()},
+        folder / "size-accuracy.png",
+    )
+    worst = metrics.worst_mistakes(answers["onnx"], labels, _PICTURED_MISTAKES)
+    captions = [(classes[labels[row]], classes[answers["onnx"][row].argmax()], float(confidence[row])) for row in worst]
+    figures.mistakes(np.array(test.images[worst]), captions, folder / "worst-mistakes.png")

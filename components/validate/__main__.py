@@ -38,11 +38,11 @@ def body(stage: Stage) -> None:
 
 
 def summary(verdict: Verdict) -> str:
-    """How many expectations were met, and each warning."""
+    """How many expectations were met, and each warning with its first rows; the report has the rest."""
     judged = [finding for finding in verdict.findings if finding.success is not None]
     met = sum(finding.success is True for finding in judged)
     warnings = findings.failed(verdict.findings, "warning")
-    lines = [f"{met} of {len(judged)} expectations met", *(f"Warning: {w.sentence()}" for w in warnings)]
+    lines = [f"{met} of {len(judged)} expectations met", *(f"Warning: {w.sentence(rows=3)}" for w in warnings)]
     return "".join(f"{line}\n" for line in lines)
 
 

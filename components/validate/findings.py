@@ -36,12 +36,12 @@ class Finding:
     rows: list[str]
     note: str = ""
 
-    def sentence(self) -> str:
-        """The failure with its rows: ``known_labels (3 of 15,000: a.png is ..., b.png is ... and 1 more)``."""
-        shown = ", ".join(self.rows)
-        more = self.unexpected - len(self.rows)
-        rows = f"{shown} and {more:,} more" if more > 0 else shown
-        return f"{self.name} ({self.unexpected:,} of {self.checked:,}: {rows})"
+    def sentence(self, rows: int = ROWS_SHOWN) -> str:
+        """The failure with its first rows: ``known_labels (3 of 15,000: a.png has ..., b.png has ... and 1 more)``."""
+        shown = ", ".join(self.rows[:rows])
+        more = self.unexpected - len(self.rows[:rows])
+        words = f"{shown} and {more:,} more" if more > 0 else shown
+        return f"{self.name} ({self.unexpected:,} of {self.checked:,}: {words})"
 
 
 def failed(findings: Sequence[Finding], severity: Severity) -> list[Finding]:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from components.core.artifacts import mendable
 from components.validate.findings import ROWS_SHOWN, Finding, Severity
 from components.validate.report import front_page
 
@@ -229,6 +230,8 @@ def run(tables: Sequence[Table], docs: Path, fingerprint: str) -> list[Finding]:
         (building / "index.html").write_text(front_page(findings, links, fingerprint), encoding="utf-8")
         shutil.rmtree(docs, ignore_errors=True)
         building.rename(docs)
+    except OSError as error:
+        raise mendable(error, docs) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return findings
@@ -236,7 +239,8 @@ def run(tables: Sequence[Table], docs: Path, fingerprint: str) -> list[Finding]:
 
 def _context(docs: Path) -> "EphemeralDataContext":
     """A context that leaves nothing behind and says nothing."""
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    # It logs tracebacks of its own; what matters of them reaches us as an error or as a page that is not there.
+    logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 

@@ -21,7 +21,7 @@ def images(manifest: pd.DataFrame, near_duplicate_bits: int) -> pd.DataFrame:
     """
     # The rows that are shown first should be the same, whatever the hashes say.
     table = manifest.sort_values("path", ignore_index=True)
-    table["same_image_in"] = _double(table, "split")
+    table["same_image_in"] = _double(table, "split", "{} in {}")
     table["similar_image_in"] = None
     # A double has been named already: it would only hide which image looks like it.
     single = table[table["same_image_in"].isna()]
@@ -47,7 +47,7 @@ def labelled(manifest: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     table["label_name"] = [
         "no label" if pd.isna(label) else names.get(label, f"unknown label {label}") for label in table["label"]
     ]
-    table["other_label_in"] = _double(table, "label_name")
+    table["other_label_in"] = _double(table, "label_name", "{} (labelled {})")
     return table
 
 
@@ -81,8 +81,8 @@ def quarantined(quarantine: pd.DataFrame) -> pd.DataFrame:
     return quarantine[quarantine["kind"] == "unreadable"].reset_index(drop=True)
 
 
-def _double(table: pd.DataFrame, column: str) -> list[str | None]:
-    """For each image one of the same content that differs in ``column``, in words, or None."""
+def _double(table: pd.DataFrame, column: str, words: str) -> list[str | None]:
+    """For each image one of the same content that differs in ``column``, in ``words``, or None."""
     doubles: list[str | None] = [None] * len(table)
     suspects = table[table.duplicated("sha256", keep=False)]
     for _, group in suspects.groupby("sha256", sort=False):
@@ -90,5 +90,5 @@ def _double(table: pd.DataFrame, column: str) -> list[str | None]:
         for row, value in zip(group.index, values, strict=True):
             other = next((i for i, v in enumerate(values) if v != value), None)
             if other is not None:
-                doubles[row] = f"{paths[other]} in {values[other]}"
+                doubles[row] = words.format(paths[other], values[other])
     return doubles

@@ -87,7 +87,7 @@ def test_labels_are_put_into_words() -> None:
         ["cat", "dog"],
     ).set_index("path")
     assert table["label_name"].to_dict() == {"a": "cat", "b": "dog", "c": "no label", "d": "unknown label 5"}
-    assert table["other_label_in"].dropna().to_dict() == {"a": "b in dog", "b": "a in cat"}
+    assert table["other_label_in"].dropna().to_dict() == {"a": "b (labelled dog)", "b": "a (labelled cat)"}
 
 
 def test_counts_include_classes_that_a_split_lacks() -> None:

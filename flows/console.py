@@ -9,13 +9,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
-from rich.text import Text
 
 from components.core import params as parameters
 from components.core.artifacts import ARTIFACTS, atomic
 from components.core.errors import EXIT_USER_ERROR, UserError
 from flows.data import fetch
-from flows.display import Display, LiveDisplay, duration, shown_on
+from flows.display import Display, LiveDisplay, duration, people, shown_on
 from flows.environment import RUN_LOG, embed_mlflow, only_run, prepare_dvc
 from flows.server import PrefectServer, prefect_server
 from flows.stages import Outcome, StageFailed
@@ -27,7 +26,6 @@ EXIT_FAILED = 1
 EXIT_NOT_REGISTERED = 3
 EXIT_INTERRUPTED = 130
 _TAIL_LINES = 15
-_MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 
 
 def run_pipeline(assignments: list[str]) -> int:
@@ -40,7 +38,7 @@ def run_pipeline(assignments: list[str]) -> int:
     Raises:
         UserError: something is missing or wrong before anything starts.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = people()
     with only_run():
         prepare_dvc()
         _apply(assignments)
@@ -91,25 +89,28 @@ class Stop:
 def _run(console: Console, assignments: list[str], server: PrefectServer | None) -> int:
     # A live list and Prefect's own log lines would draw over each other; the log file has them.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from flows.retrain import NotRegistered, retrain  # imports Prefect while the server is still coming up
+    with contextlib.ExitStack() as stack:
+        logger = logging.getLogger("prefect.flow_runs")
+        if console.is_terminal:
+            shown: Display = stack.enter_context(LiveDisplay(console, logger))
+        else:
+            shown = Display(lambda text: print(text, flush=True), logger)
+        from flows.retrain import NotRegistered, retrain  # imports Prefect while the server is still coming up
 
-    if server is not None:
-        server.wait()
-    try:
-        with contextlib.ExitStack() as stack:
-            logger = _run_logger()
-            if console.is_terminal:
-                shown: Display = stack.enter_context(LiveDisplay(console, logger))
-            else:
-                shown = Display(lambda text: print(text, flush=True), logger)
-            stack.enter_context(shown_on(shown))
-            stack.callback(_flush, logger)
+        if server is not None:
+            server.wait()
+        _log_to_file(logger)
+        stack.callback(_flush, logger)
+        stack.enter_context(shown_on(shown))
+        problem = None
+        try:
             result = retrain(assignments)
-    except NotRegistered as away:
-        show(console, away.result)
-        print(f"Trained, but not registered: {away}", file=sys.stderr)
-        return EXIT_NOT_REGISTERED
+        except NotRegistered as away:
+            result, problem = away.result, str(away)
     show(console, result)
+    if problem is not None:
+        print(f"Trained, but not registered: {problem}", file=sys.stderr)
+        return EXIT_NOT_REGISTERED
     return 0
 
 
@@ -130,10 +131,8 @@ def show(console: Console, result: "Result") -> None:
     console.print(report.gain(result.metrics))
     promotion = result.release.promotion
     if promotion is not None:
-        console.print(f"\nThe gates say {promotion.decision.status}:")
-        for reason in promotion.decision.reasons:
-            mark, colour = _MARKS[reason.passed]
-            console.print(Text(f"  {mark} ", style=colour), Text(reason.sentence), sep="")
+        console.print()
+        console.print(report.reasons(promotion))
         console.print(f"\n{report.standing(promotion, result.model_name)}", style="bold")
     console.print(f"\n{duration(result.seconds)} in all. To look further:")
     has_champion = promotion is not None and promotion.champion is not None
@@ -163,16 +162,14 @@ def _failed(failed: StageFailed) -> int:
     return EXIT_FAILED
 
 
-def _run_logger() -> logging.Logger:
-    """The logger that Prefect's run loggers feed, with a file that is this run's alone."""
-    logger = logging.getLogger("prefect.flow_runs")
+def _log_to_file(logger: logging.Logger) -> None:
+    """Keep what Prefect's run loggers get in a file that is this run's alone."""
     file = logging.FileHandler(RUN_LOG, mode="w", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(file)
     # Libraries' warnings would tear the live list apart.
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").addHandler(file)
-    return logger
 
 
 def _flush(logger: logging.Logger) -> None:

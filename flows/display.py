@@ -1,6 +1,7 @@
 """What a person sees while the pipeline runs: a live list of stages on a terminal, plain lines elsewhere."""
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ ALL = (*STAGES, "register", "promote")
 _SECONDS_BETWEEN_LINES = 5.0
 _SPARKS = "▁▂▃▄▅▆▇█"
 _SPARK_WIDTH = 16
+_BAR_WIDTH = 24
+_LOG_WIDTH = 120
+_WIDTHS = (1, 8, _BAR_WIDTH, 44, 0)  # columns that keep their places while bars come and go
 _MARKS = {"ran": "[green]✓[/]", "cached": "[cyan]✓[/]", "failed": "[red]✗[/]", "skipped": "[yellow]-[/]"}
 _DIM = "bright_black"
 
@@ -120,6 +124,7 @@ class LiveDisplay(Display):
     def __init__(self, console: Console, logger: "logging.Logger | logging.LoggerAdapter[Any]") -> None:
         super().__init__(lambda text: console.print(Text(text, style="yellow")), logger)
         self._spinner = Spinner("dots")
+        self._start = Spinner("dots", Text("starting", style=_DIM))
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=8, transient=False)
 
     def __enter__(self) -> "LiveDisplay":
@@ -135,9 +140,13 @@ class LiveDisplay(Display):
     def _draw(self) -> RenderableType:
         with self._lock:
             table = Table.grid(padding=(0, 1))
+            for width in _WIDTHS:
+                table.add_column(min_width=width)
             for name, row in self.rows.items():
                 table.add_row(*self._row(name, row))
-            return Group(table)
+            if all(row.state == "waiting" for row in self.rows.values()):
+                return Group(table, self._start)
+            return table
 
     def _row(self, name: str, row: Row) -> tuple[RenderableType, ...]:
         accuracy = Text(accuracy_text(row), style="green")
@@ -148,7 +157,7 @@ class LiveDisplay(Display):
                 word = "starting" if row.state == "running" else "looking for changes"
                 return self._spinner, Text(name, style="bold"), "", Text(word, style=_DIM), accuracy
             case "checking" | "running":
-                bar = ProgressBar(total=row.event["total"], completed=row.event["done"], width=24)
+                bar = ProgressBar(total=row.event["total"], completed=row.event["done"], width=_BAR_WIDTH)
                 return self._spinner, Text(name, style="bold"), bar, Text(progress_text(row.event, False)), accuracy
             case "ran":
                 return Text.from_markup(_MARKS["ran"]), name, "", Text(f"{row.seconds:.1f} s"), accuracy
@@ -156,6 +165,11 @@ class LiveDisplay(Display):
                 return Text.from_markup(_MARKS["cached"]), name, "", Text("unchanged", style=_DIM), ""
             case state:
                 return Text.from_markup(_MARKS[state]), name, "", Text(state), ""
+
+
+def people() -> Console:
+    """Where people read: the terminal as wide as it is, or 120 columns of a log."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH)
 
 
 def progress_text(event: dict[str, Any], with_accuracy: bool = True) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from components.core import params as parameters
@@ -16,6 +15,7 @@ from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.journal import OUTBOX
 from flows import lineage
 from flows.data import fetch
+from flows.display import people
 from flows.environment import embed_mlflow, in_git
 from flows.server import answers
 from flows.stages import usable_cores
@@ -52,7 +52,7 @@ def examine() -> int:
         table.add_column(column)
     for finding in findings:
         table.add_row(_MARKS[not finding.mend], finding.what, finding.found, finding.mend)
-    Console(highlight=False).print(table)
+    people().print(table)
     return EXIT_USER_ERROR if any(finding.mend for finding in findings) else 0
 
 

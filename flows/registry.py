@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from components.core import params as parameters
 from components.core.errors import UserError
+from flows.display import people
 from flows.environment import embed_mlflow
 
 _BAR_WIDTH = 24
-_MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 
 
 def predict(image: Path, model: str, top: int) -> None:
@@ -46,7 +45,7 @@ def promote(version: int) -> None:
     """
     from components.core.artifacts import ARTIFACTS
     from components.registry.promote import challenge
-    from flows.report import standing
+    from flows.report import reasons, standing
 
     params = _params()
     rules = params.registry
@@ -60,8 +59,8 @@ def promote(version: int) -> None:
         params.seed,
         again=True,
     )
-    console = Console(highlight=False, soft_wrap=True)
-    print_verdict(console, promotion.decision.status, [(r.passed, r.sentence) for r in promotion.decision.reasons])
+    console = people()
+    console.print(reasons(promotion))
     console.print(f"\n{standing(promotion, rules.model_name)}", style="bold")
 
 
@@ -87,7 +86,7 @@ def history() -> None:
     from components.registry.history import history as versions
 
     name = _params().registry.model_name
-    console = Console(highlight=False)
+    console = people()
     for row in versions(name):
         figures = [
             row.status,
@@ -98,14 +97,6 @@ def history() -> None:
         ]
         console.print(f"{name} version {row.version}: {', '.join(filter(None, figures))}", style="bold")
         console.print(Padding(Text(row.reason), (0, 0, 1, 2)))
-
-
-def print_verdict(console: Console, status: str, reasons: list[tuple[bool | None, str]]) -> None:
-    """The gates' verdict, a line a threshold."""
-    console.print(f"The gates say {status}:")
-    for passed, sentence in reasons:
-        mark, colour = _MARKS[passed]
-        console.print(Text(f"  {mark} ", style=colour), Text(sentence), sep="")
 
 
 def _params() -> parameters.Params:

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from components.registry.promote import Outcome as Promotion
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
 HEADER = ("", "accuracy", "parameters", "KB", "latency p50", "latency p95")
 _MISSING = "-"
+_SIGNS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 _MARKS = {True: "passed", False: "missed", None: "unknown"}
 
 
@@ -77,6 +80,15 @@ def standing(promotion: Promotion, model_name: str) -> str:
         return f"{version} is {'the new' if promotion.promoted and not promotion.existing else 'the'} @champion."
     stays = f"the champion stays version {promotion.champion}" if promotion.champion else "there is no champion"
     return f"{version} is {promotion.decision.status}, as @challenger; {stays}."
+
+
+def reasons(promotion: Promotion) -> RenderableType:
+    """The verdict for a terminal, with the reason for each threshold."""
+    lines = Table.grid(padding=(0, 1))
+    for reason in promotion.decision.reasons:
+        mark, colour = _SIGNS[reason.passed]
+        lines.add_row(Text(f"  {mark}", style=colour), Text(reason.sentence))
+    return Group(f"The gates say {promotion.decision.status}:", lines)
 
 
 def verdict(promotion: Promotion) -> str:

@@ -1,0 +1,140 @@
+"""Datasets under a real DVC, with and without git."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.core import params
+from components.core.errors import UserError
+from flows.data import add, fetch
+from flows.environment import prepare_dvc
+
+DVC = [sys.executable, "-m", "dvc"]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    shutil.copy(ROOT / "params.yaml", folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    return folder
+
+
+def pictures(folder: Path, mode: str = "L", classes: tuple[str, ...] = ("cats", "dogs")) -> Path:
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for index in range(2):
+            shape = (8, 8) if mode == "L" else (8, 8, 3)
+            Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(folder / name / f"{index}.png")
+    return folder
+
+
+def test_a_users_dataset_is_copied_versioned_and_pointed_at(checkout, tmp_path):
+    said = add(pictures(tmp_path / "My pets!", "RGB"), None)
+    found = params.load()
+    assert found.ingest.source == "data/My-pets"
+    assert found.ingest.channels == 3
+    assert found.project.name == "My-pets"
+    assert found.registry.model_name == "My-pets-student"
+    assert "md5" in Path("data/My-pets.dvc").read_text()
+    assert len(list(Path("data/My-pets").rglob("*.png"))) == 4
+    assert "4 images (colour), 2 classes" in said
+    assert "# Every knob of the pipeline" in Path("params.yaml").read_text()
+
+
+def test_grey_images_stay_grey_and_a_name_that_yaml_takes_for_a_number_stays_a_name(checkout, tmp_path):
+    add(pictures(tmp_path / "pets"), "2024")
+    assert params.load().ingest.channels == 1
+    assert params.load().project.name == "2024"
+
+
+def test_a_folder_that_is_in_data_already_is_taken_where_it_is(checkout):
+    pictures(checkout / "data" / "pets")
+    add(Path("data/pets"), None)
+    assert Path("data/pets.dvc").is_file()
+    assert params.load().ingest.source == "data/pets"
+
+
+def test_what_git_versions_needs_no_dvc_file(checkout):
+    pictures(checkout / "data" / "pets")
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", "add", "data"], check=True)
+    assert "git versions it already" in add(Path("data/pets"), None)
+    assert not Path("data/pets.dvc").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda at: at, "does not exist"),
+        (lambda at: (at.mkdir(), at)[1], "holds no images"),
+        (lambda at: pictures(at, classes=("cats",)), "fewer than two classes"),
+        (lambda at: (at.write_text("path,label"), at)[1], "is a file"),
+    ],
+)
+def test_what_is_no_dataset_changes_nothing(checkout, tmp_path, make, sentence):
+    before = Path("params.yaml").read_bytes()
+    with pytest.raises(UserError, match=sentence):
+        add(make(tmp_path / "pets"), None)
+    assert Path("params.yaml").read_bytes() == before
+    assert not list(Path().glob("data/**/*"))
+
+
+def test_a_name_that_is_taken_is_refused(checkout, tmp_path):
+    add(pictures(tmp_path / "pets"), None)
+    with pytest.raises(UserError, match="--name"):
+        add(pictures(tmp_path / "others"), "pets")
+    assert len(list(Path("data/pets").rglob("*.png"))) == 4
+
+
+def test_a_dataset_that_dvc_refuses_is_not_left_behind(checkout, tmp_path):
+    prepare_dvc()
+    Path(".dvcignore").write_text("data/\n")
+    with pytest.raises(UserError, match="DVC can't take data/pets"):
+        add(pictures(tmp_path / "pets"), None)
+    assert not Path("data/pets").exists()
+    assert params.load().project.name == "fashion-mnist"
+
+
+def test_a_missing_dataset_is_pulled_from_dvcs_remote(checkout, tmp_path):
+    add(pictures(tmp_path / "pets"), None)
+    subprocess.run([*DVC, "remote", "add", "--default", "here", str(tmp_path / "remote")], check=True)
+    subprocess.run([*DVC, "push"], check=True)
+    shutil.rmtree("data/pets")
+    shutil.rmtree(".dvc/cache")
+    fetch("data/pets")
+    assert len(list(Path("data/pets").rglob("*.png"))) == 4
+    shutil.rmtree("data/pets")
+    shutil.rmtree(".dvc/cache")
+    shutil.rmtree(tmp_path / "remote")
+    with pytest.raises(UserError, match="can't be pulled"):
+        fetch("data/pets")
+
+
+def test_a_missing_or_empty_dataset_is_one_sentence(checkout):
+    with pytest.raises(UserError, match="data/nothing does not exist"):
+        fetch("data/nothing")
+    Path("data/empty/deep").mkdir(parents=True)
+    with pytest.raises(UserError, match="data/empty is empty"):
+        fetch("data/empty")
+
+
+def test_dvc_works_with_git_without_it_and_again_with_it(checkout):
+    status = [*DVC, "status"]
+    Path("dvc.yaml").write_text("stages: {}\n")
+    prepare_dvc()
+    assert subprocess.run(status, capture_output=True, check=False).returncode == 0
+    assert "no_scm" in Path(".dvc/config.local").read_text()
+    subprocess.run(["git", "init", "-q"], check=True)
+    prepare_dvc()
+    assert "no_scm" not in Path(".dvc/config.local").read_text()
+    assert subprocess.run(status, capture_output=True, check=False).returncode == 0

@@ -1,0 +1,94 @@
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows import cli
+from flows.console import run_pipeline
+from flows.environment import only_run
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def reflux(tmp_path, monkeypatch, capsys):
+    """Runs the command as its entry point does, in a folder with the default params and no data."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc")
+    (tmp_path / ".dvc" / "config.local").write_text("[core]\n    no_scm = True\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # and so put back afterwards, whatever the command sets
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["reflux", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "command", ["", "run", "data", "data add", "predict", "promote", "rollback", "history", "ui", "doctor"]
+)
+def test_every_command_has_help_with_a_real_example(reflux, command):
+    code, out, _ = reflux(*command.split(), "-h")
+    assert code == 0
+    if command not in ("", "data"):
+        assert f"Example: reflux {command}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "-S", "studnt.steps=3"], "studnt is not a parameter; did you mean student?"),
+        (["run", "-S", "student.steps=many"], "student.steps = 'many' is refused"),
+        (["run", "-S", "student.steps"], "is not of the form section.key=value"),
+        (["run"], "ingest.source = data/fashion-mnist does not exist"),
+        (["run", "-S", "ingest.source=nowhere"], "ingest.source = nowhere does not exist"),
+        (["data", "add", "nowhere"], "nowhere does not exist"),
+        (["predict", "shoe.png"], "There is no model yet"),
+        (["history"], "There is no model yet"),
+        (["rollback"], "There is no model yet"),
+        (["promote", "1"], "There is no model yet"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_sentence_and_exit_code_2(reflux, arguments, sentence):
+    before = Path("params.yaml").read_bytes()
+    code, out, err = reflux(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("Error: ")
+    assert sentence in err
+    assert len(err.splitlines()) == 1
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_outside_a_project_the_command_says_where_to_go(reflux):
+    Path("params.yaml").unlink()
+    code, _, err = reflux("run")
+    assert code == 2
+    assert "run reflux in the project's root folder" in err
+
+
+def test_a_second_run_in_the_same_checkout_is_kept_out(reflux):
+    with only_run():
+        code, _, err = reflux("run")
+    assert code == 2
+    assert "Another run is at work in this checkout" in err
+
+
+def test_unknown_options_are_refused_with_the_usage(reflux):
+    code, _, err = reflux("run", "--fast")
+    assert code == 2
+    assert "No such option" in err
+
+
+def test_the_lock_is_free_after_a_run_that_failed(reflux):
+    for _ in range(2):
+        with pytest.raises(Exception, match="does not exist"):
+            run_pipeline([])

@@ -191,8 +191,8 @@ def shift_checks(max_class_shift: float) -> list[Check]:
     ]
 
 
-def quarantine_checks() -> list[Check]:
-    """What the files that ingest could not use are held to: there should be none."""
+def file_checks() -> list[Check]:
+    """What every file is held to, those that ingest quarantined too."""
     return [
         Check(
             "nothing_quarantined",

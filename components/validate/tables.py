@@ -76,9 +76,10 @@ def class_shifts(shares: dict[str, float], previous: dict[str, float]) -> pd.Dat
     return table
 
 
-def quarantined(quarantine: pd.DataFrame) -> pd.DataFrame:
-    """The unreadable images among what ingest left out; a repeat is no damage."""
-    return quarantine[quarantine["kind"] == "unreadable"].reset_index(drop=True)
+def files(manifest: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
+    """Every file of the dataset, with the ``reason`` why it is unreadable, or None; a repeat is no damage."""
+    unreadable = quarantine.loc[quarantine["kind"] == "unreadable", ["path", "reason"]]
+    return pd.concat([unreadable.astype(object), manifest[["path"]].assign(reason=None)], ignore_index=True)
 
 
 def _double(table: pd.DataFrame, column: str, words: str) -> list[str | None]:

@@ -74,7 +74,7 @@ def validate(
         suite.Table(
             "classes", tables.class_counts(labelled, classes), "class_and_split", suite.count_checks(min_per_class)
         ),
-        suite.Table("quarantine", tables.quarantined(pd.read_parquet(quarantine)), "path", suite.quarantine_checks()),
+        suite.Table("files", tables.files(everything, pd.read_parquet(quarantine)), "path", suite.file_checks()),
         suite.Table(
             "class-shares",
             tables.class_shifts(shares, before["class_shares"]) if before else None,

@@ -155,7 +155,7 @@ def test_unusable_images_are_listed_and_warned_of(tmp_path: Path) -> None:
     reasons = dict(zip(quarantine["path"], quarantine["reason"], strict=True))
     assert "12000 x 9000 pixels, more than the 50 megapixels" in reasons["dog/bomb.png"]
     warning = found(run_validate(tmp_path / "ingest"), "nothing_quarantined")
-    assert (warning.success, warning.severity, warning.unexpected) == (False, "warning", 5)
+    assert (warning.success, warning.severity, warning.unexpected, warning.checked) == (False, "warning", 5, 69)
     assert "dog/text.png is not a PNG, JPEG, WebP or BMP image." in warning.rows
 
 
@@ -371,7 +371,7 @@ def test_both_stages_run_offline_and_say_what_they_found(tmp_path: Path) -> None
     done = stage("validate", folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "Warning: nothing_quarantined (5 of 5: " in done.stdout
+    assert "Warning: nothing_quarantined (5 of 69: " in done.stdout
     lines = journal(folder, "validate")
     logged = {k: v for line in lines if line["op"] == "metrics" for k, v in line["values"].items()}
     assert (logged["validate/critical_failures"], logged["validate/warnings"]) == (0, 1)

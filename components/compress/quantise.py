@@ -1,7 +1,9 @@
 """From fp32 to int8 weights and activations, with ranges measured on training images."""
 
+import logging
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ def int8(model: ModelProto, pixels: Pixels) -> ModelProto:
         model: takes uint8 ``pixels``.
         pixels: [N, C, H, W], the images whose activations set the ranges; never validation or test images.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         ready, quantised = Path(folder, "ready.onnx"), Path(folder, "int8.onnx")
         onnx.save(model, ready)
         quant_pre_process(ready, ready, skip_optimization=True, skip_symbolic_shape=True)
@@ -45,6 +47,17 @@ def sample(images: Pixels, count: int) -> Pixels:
     """At most ``count`` images [N, H, W, C], spread evenly over the split."""
     rows = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
     return images[rows]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without onnxruntime's warning for each vector that has no channels to quantise apart."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 class _Batches(CalibrationDataReader):

@@ -3,7 +3,8 @@
 import copy
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from onnx import ModelProto
 from torch.export import Dim, ExportedProgram
 
+from components.core.errors import UserError
 from components.core.models import ModelSpec, PixelModel
 from components.core.pixels import resize_pixels
 
@@ -107,11 +109,16 @@ def forward(model: torch.nn.Module, pixels: Pixels) -> Logits:
 
 
 def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """Open an ONNX file in onnxruntime on the CPU; 0 threads leaves their number to the runtime."""
+    """Open an ONNX file in onnxruntime on the CPU; 0 threads leaves their number to the runtime.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # errors; what it warns of is how it was told to run
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    with _readable(path):
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def run(opened: onnxruntime.InferenceSession, pixels: Pixels) -> Logits:
@@ -121,10 +128,15 @@ def run(opened: onnxruntime.InferenceSession, pixels: Pixels) -> Logits:
 
 
 def reload(path: Path) -> Callable[[Pixels], Logits]:
-    """A shipped file, open in its own runtime: torch for a ``.pt2`` program, else onnxruntime."""
-    if path.suffix == ".pt2":
+    """A shipped file, open in its own runtime: torch for a ``.pt2`` program, else onnxruntime.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    if path.suffix != ".pt2":
+        return partial(run, session(path))
+    with _readable(path):
         return partial(forward, torch.export.load(path).module())
-    return partial(run, session(path))
 
 
 def disagreements(expected: Logits, logits: Logits) -> npt.NDArray[np.intp]:
@@ -146,6 +158,15 @@ def _short(number: int) -> str:
         number, last = divmod(number, len(_DIGITS))
         digits = _DIGITS[last] + digits
     return _DIGITS[number] + digits
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # neither runtime's errors share a base but this
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} can't be read ({first}): run `reflux run` to compress again.") from error
 
 
 class _quiet(warnings.catch_warnings):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from components.core import exporting, models, progress, stage
 from components.core.artifacts import atomic, read_json, sha256_file, write_json
@@ -108,18 +109,25 @@ def _metrics(
 def _latencies(this: stage.Stage, found: Contenders, test: Shard) -> dict[str, dict[str, float]]:
     """Of everything that onnxruntime can run: the files, and teacher and control by way of a temporary ONNX file."""
     runs, images = this.params.evaluate.latency_runs, np.array(test.images[:_LATENCY_IMAGES])
-    with tempfile.TemporaryDirectory() as folder:
-        control, teacher = Path(folder, "control.onnx"), Path(folder, "teacher.onnx")
-        onnx.save(exporting.to_onnx(exporting.program(found.control)), control)
-        # The teacher is large: with a free batch size its translation takes twice as long.
-        onnx.save(exporting.to_onnx(exporting.program(found.teacher, batch=1)), teacher)
-        files = {
-            "onnx": (found.files["onnx"], found.student),
-            "onnx_int8": (found.files["onnx_int8"], found.student),
-            "control": (control, found.control),
-            "teacher": (teacher, found.teacher),
-        }
-        return {name: latency(path, exporting.feed(images, model.spec), runs) for name, (path, model) in files.items()}
+    timed = {}
+    with tempfile.TemporaryDirectory() as folder, progress.bar(this.name, "latency", 4, unit="models") as bar:
+        for name in ("control", "teacher", "onnx", "onnx_int8"):
+            model = {"control": found.control, "teacher": found.teacher}.get(name, found.student)
+            path = found.files.get(name)
+            try:
+                path = path or _as_onnx(model, Path(folder, f"{name}.onnx"), fixed=name == "teacher")
+                timed[name] = latency(path, exporting.feed(images, model.spec), runs)
+            except torch.onnx.OnnxExporterError as error:
+                # Some networks of timm have no translation; a teacher is not the worse for it.
+                this.journal.tags({f"{name}.latency": f"not measured: {str(error).splitlines()[0][:200]}"})
+            bar.advance(1)
+    return timed
+
+
+def _as_onnx(model: PixelModel, path: Path, fixed: bool) -> Path:
+    # A teacher is large: with a free batch size its translation takes twice as long.
+    onnx.save(exporting.to_onnx(exporting.program(model, batch=1 if fixed else None)), path)
+    return path
 
 
 def _correct(logits: Logits, test: Shard) -> npt.NDArray[np.bool_]:

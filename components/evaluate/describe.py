@@ -12,7 +12,7 @@ from components.core.journal import flatten
 from components.core.models import ModelSpec
 from components.core.significance import Interval
 from components.evaluate import lineage
-from components.evaluate.card import kilobytes, percent, points
+from components.evaluate.card import kilobytes, milliseconds, percent, points
 from components.evaluate.metrics import Ints, confusion, recalls
 
 _FIGURES = (
@@ -35,7 +35,7 @@ _USES = {
     "train": "training",
     "unlabeled": "distillation, through the teacher's soft labels",
     "val": "choosing checkpoints; comparing the files with the student",
-    "test": "this card",
+    "test": "the figures of this card, and nothing else",
 }
 
 
@@ -154,6 +154,6 @@ def tiles(metrics: Mapping[str, Any], teacher_gap: Interval) -> list[dict[str, s
         ("Over the control", points(gain["accuracy"]), f"points, 95% from {points(low)} to {points(high)}"),
         ("Against the teacher", points(teacher_gap.difference), f"points, with {smaller:,.0f} times fewer parameters"),
         ("File", f"{kilobytes(shipped['size_bytes'])} KB", "ONNX, fp32"),
-        ("Latency", f"{shipped['latency_ms_p50']:.2f} ms", f"95% within {shipped['latency_ms_p95']:.2f} ms"),
+        ("Latency", milliseconds(shipped["latency_ms_p50"]), f"95% within {milliseconds(shipped['latency_ms_p95'])}"),
     ]
     return [{"label": label, "value": value, "note": note} for label, value, note in found]

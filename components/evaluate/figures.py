@@ -11,7 +11,7 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from components.core.exporting import Pixels
 from components.evaluate.metrics import BINS, Floats, Ints, Reliability
@@ -47,12 +47,13 @@ _STYLE: Any = {
 }
 _LETTERED_CLASSES = 20  # more, and the numbers in the cells no longer fit
 _LISTED_CLASSES = 30
+_FEW_IMAGES = 10
 
 History = Mapping[str, Floats]
 
 
 def learning_curves(histories: Mapping[str, History], path: Path) -> None:
-    """Validation accuracy and loss over the images each model has seen.
+    """Validation accuracy and loss over each model's own training.
 
     Args:
         histories: by model, the columns ``images`` (running on over the phases of a training), ``train_loss``,
@@ -61,20 +62,22 @@ def learning_curves(histories: Mapping[str, History], path: Path) -> None:
     """
     with _figure(path, 9, 3.8, columns=2) as (_, [left, right]):
         for name, history in histories.items():
-            shown: dict[str, Any] = {"color": COLOURS[name], "label": name}
-            marker = _MARKERS[name] if len(history["images"]) <= 40 else None
-            left.plot(history["images"], history["val_accuracy"], marker=marker, markersize=3.5, **shown)
-            right.plot(history["images"], history["val_loss"], **shown)
-            right.plot(history["images"], history["train_loss"], color=COLOURS[name], linestyle=":", linewidth=1.2)
+            images = history["images"]
+            shown: dict[str, Any] = {"color": COLOURS[name], "label": f"{name} ({_thousands(images[-1])} images)"}
+            marker = _MARKERS[name] if len(images) <= 40 else None
+            left.plot(images / images[-1], history["val_accuracy"], marker=marker, markersize=3.5, **shown)
+            right.plot(images / images[-1], history["val_loss"], **shown)
+            right.plot(images / images[-1], history["train_loss"], color=COLOURS[name], linestyle=":", linewidth=1.2)
         left.set(title="Validation accuracy")
-        left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        right.set(title="Loss (dotted: training)", yscale="log")
-        right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        right.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        for axes in (left, right):
-            axes.set(xlabel="images seen", xscale="log")
-            axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
         left.legend(loc="lower right")
+        right.set(title="Loss (solid: validation, dotted: training)", yscale="log")
+        right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        right.yaxis.set_minor_formatter(NullFormatter())
+        for axes in (left, right):
+            axes.set(xlabel="share of its training", xlim=(0, 1.02))
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def confusion_matrix(counts: Ints, classes: Sequence[str], path: Path) -> None:
@@ -138,6 +141,8 @@ def reliability_diagram(
 ) -> None:
     """Accuracy against confidence, with the histogram of the shipped student's confidence below.
 
+    Bins of fewer than 10 images are not drawn: their accuracy is chance.
+
     Args:
         bins: by model.
         errors: each model's expected calibration error.
@@ -145,12 +150,12 @@ def reliability_diagram(
         path: the PNG to write.
     """
     with _figure(path, 5.2, 5.6, rows=2, heights=(4, 1)) as (_, [top, bottom]):
-        top.plot([0, 1], [0, 1], color="#8A949B", linestyle="--", linewidth=1)
-        top.annotate("perfectly calibrated", (0.16, 0.19), rotation=41, color="#6B757C", fontsize=8)
         for name, found in bins.items():
             label = f"{name} (ECE {errors[name]:.1%})"
             marker: dict[str, Any] = {"marker": _MARKERS[name], "markersize": 5}
-            top.plot(found.confidence, found.accuracy, color=COLOURS[name], label=label, **marker)
+            sure = found.count >= _FEW_IMAGES
+            top.plot(found.confidence[sure], found.accuracy[sure], color=COLOURS[name], label=label, **marker)
+        top.plot([0, 1], [0, 1], color="#8A949B", linestyle="--", linewidth=1, label="perfectly calibrated")
         top.set(title="Reliability", ylabel="accuracy", xlim=(0, 1.01), ylim=(0, 1.02))
         top.legend(loc="upper left", fontsize=9)
         top.tick_params(labelbottom=False)
@@ -177,7 +182,8 @@ def size_accuracy(points: Mapping[str, tuple[int, float]], path: Path) -> None:
         axes.set(title="Size against accuracy", xlabel="file size in KB", ylabel="test accuracy", xscale="log")
         axes.set_xlim(min(sizes) / 2, max(sizes) * 2)
         axes.set_ylim(min(accuracies) - room, min(1.005, max(accuracies) + room))
-        axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
@@ -221,8 +227,8 @@ def _figure(
             plt.close(figure)
 
 
-def _thousands(value: float, _: int | None = None) -> str:
-    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1e3:g}k" if value >= 1e4 else f"{value:g}"
+def _thousands(value: float) -> str:
+    return f"{value / 1e6:.3g}M" if value >= 1e6 else f"{value / 1e3:.3g}k" if value >= 1e3 else f"{value:.0f}"
 
 
 def _clipped(name: str, length: int = 18) -> str:

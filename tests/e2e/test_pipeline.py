@@ -1,0 +1,190 @@
+"""The command as a newcomer uses it, from a folder of images to a promoted student, each step a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from components.core.artifacts import read_json
+
+pytestmark = pytest.mark.slow
+
+STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill", "control", "compress", "evaluate")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, make_tiny_project, mlflow_template) -> Path:
+    """A copy without git, as from an archive."""
+    folder = make_tiny_project(tmp_path_factory.mktemp("e2e") / "copy")
+    (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    return folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_"))}
+    return kept | {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
+
+
+def reflux(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
+
+
+def runs(folder: Path, kind: str) -> list:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("shapes")
+    return client.search_runs([experiment.experiment_id], f"tags.run_kind = '{kind}'", order_by=["start_time"])
+
+
+@pytest.fixture(scope="module")
+def first(project) -> "subprocess.CompletedProcess[str]":
+    return reflux(project, "run")
+
+
+def test_the_first_run_ends_with_a_champion(project, first):
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "shapes-student version 1 is the new @champion." in first.stdout
+    assert "Lineage without git" in first.stdout
+    for stage in STAGES:
+        assert f"{stage}: started" in first.stdout
+        assert read_json(project / "artifacts" / stage / "run.json")["mlflow_run_id"]
+    for shown in (
+        "teacher",
+        "student",
+        "control",
+        "Distillation gained",
+        "reflux ui",
+        "reflux predict IMAGE",
+        "model-card.html",
+    ):
+        assert shown in first.stdout
+    assert read_json(project / "artifacts" / "promote" / "decision.json")["status"] == "VALIDATED"
+
+
+def test_mlflow_knows_the_run_its_stages_and_their_lineage(project, first):
+    parent = runs(project, "pipeline")[0]
+    assert parent.info.status == "FINISHED"
+    tags = parent.data.tags
+    assert tags["git.sha"] == "none"
+    assert tags["dvc.data_md5"].endswith(".dir")
+    assert len(tags["params.sha256"]) == 64
+    assert len(tags["prefect.flow_run_id"]) == 36
+    assert parent.data.metrics["test/onnx_accuracy"] > 0.5
+    assert "gain/accuracy" in parent.data.metrics
+    children = [run for run in runs(project, "stage") if run.data.tags["mlflow.parentRunId"] == parent.info.run_id]
+    assert sorted(run.info.run_name for run in children) == sorted(STAGES)
+    assert {run.info.status for run in children} == {"FINISHED"}
+
+
+def test_predict_answers_from_the_champion(project, first):
+    told = reflux(project, "predict", "data/shapes/test/wave/wave-3.png")
+    assert told.returncode == 0, told.stderr
+    assert "shapes-student version 1" in told.stdout
+    assert told.stdout.count(" %") == 3
+
+
+def test_a_second_run_trains_nothing_says_so_and_links_what_made_the_artifacts(project, first):
+    began = time.monotonic()
+    again = reflux(project, "run")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "nothing was trained" in again.stdout
+    assert "started" not in again.stdout
+    assert "shapes-student version 1 is the @champion." in again.stdout
+    assert time.monotonic() - began < 60
+    tags = runs(project, "pipeline")[-1].data.tags
+    for stage in STAGES:
+        assert tags[f"restored.{stage}"] == read_json(project / "artifacts" / stage / "run.json")["mlflow_run_id"]
+
+
+def test_a_rejected_student_is_registered_and_the_champion_stays(project, first):
+    told = reflux(project, "run", "-S", "evaluate.latency_runs=21", "-S", "registry.gates.size_kb.max=1")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "Computed: evaluate. The rest was unchanged." in told.stdout
+    assert "✗ Size" in told.stdout
+    assert "is REJECTED, as @challenger; the champion stays version 1." in told.stdout
+    listed = reflux(project, "history").stdout
+    assert "version 2: REJECTED" in listed
+    assert "exceeds the maximum of 1 KB" in " ".join(listed.split())
+
+
+def test_without_mlflow_everything_is_trained_and_sent_later(project, first):
+    told = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "run", "-S", "evaluate.latency_runs=22"],
+        cwd=project,
+        env=environment(project) | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 3, told.stdout + told.stderr
+    assert "Trained, but not registered: MLflow at http://127.0.0.1:9 does not answer" in told.stderr
+    assert "Distillation gained" in told.stdout
+    assert len(list((project / ".reflux" / "outbox").glob("*/journal.jsonl"))) == 2
+    before = len(runs(project, "pipeline"))
+    later = reflux(project, "run")
+    assert later.returncode == 0, later.stdout + later.stderr
+    assert "nothing was trained" in later.stdout
+    assert not list((project / ".reflux" / "outbox").glob("*/journal.jsonl"))
+    assert len(runs(project, "pipeline")) == before + 2
+
+
+def test_broken_data_stops_the_run_before_any_training(project, first):
+    twin = project / "data" / "shapes" / "test" / "flat" / "twin.png"
+    twin.write_bytes((project / "data" / "shapes" / "train" / "wave" / "wave-0.png").read_bytes())
+    told = reflux(project, "run")
+    twin.unlink()
+    assert told.returncode == 2, told.stdout + told.stderr
+    assert "Error: " in told.stderr
+    assert "wave-0.png" in told.stderr
+    assert "finetune: started" not in told.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, first, number):
+    with (project / "out.txt").open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "run", "-S", f"seed={number}", "-S", "student.steps=100000"],
+            cwd=project,
+            env=environment(project),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        while "control: resnet8_slim" not in (project / "out.txt").read_text():
+            assert process.poll() is None, (project / "out.txt").read_text()
+            time.sleep(0.1)
+        process.send_signal(number)
+        assert process.wait(timeout=40) == (130 if number != signal.SIGKILL else -signal.SIGKILL)
+    finally:
+        process.kill()
+    deadline = time.monotonic() + 30
+    while left := at_work(project):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    if number == signal.SIGKILL:
+        subprocess.run(
+            [sys.executable, "-c", "from components.core import tracking; print(tracking.deliver())"],
+            cwd=project,
+            env=environment(project) | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"},
+            check=True,
+        )
+    assert runs(project, "pipeline")[-1].info.status == "KILLED"
+    assert [run.info.status for run in runs(project, "stage") if run.info.run_name == "control"][-1] == "KILLED"
+
+
+def at_work(folder: Path) -> list[list[str]]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.cmdline())
+        except psutil.Error:
+            continue
+    return found

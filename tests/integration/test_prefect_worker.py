@@ -1,0 +1,179 @@
+"""The deployment as it runs in production: a Prefect server, a process worker, a schedule, a cancellation."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from ruamel.yaml import YAML
+
+from flows.environment import QUIET
+from flows.server import PrefectServer, stop
+from flows.stages import supervised
+
+pytestmark = pytest.mark.slow
+
+PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
+
+
+@dataclass(frozen=True)
+class Farm:
+    """A running server, a worker, and the repository that the worker clones."""
+
+    api: str
+    environment: dict[str, str]
+    repository: Path
+    tracking_uri: str
+    worker: "subprocess.Popen[str]"
+
+    def prefect(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [*PREFECT, *arguments],
+            cwd=self.repository,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def flow_runs(self) -> list[dict]:
+        answer = httpx.post(f"{self.api}/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC"}, timeout=30)
+        return answer.raise_for_status().json()
+
+    def flow_run(self, run_id: str) -> dict:
+        return httpx.get(f"{self.api}/flow_runs/{run_id}", timeout=30).raise_for_status().json()
+
+    def logs(self, run_id: str) -> str:
+        found = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"}
+        answer = httpx.post(f"{self.api}/logs/filter", json=found, timeout=30)
+        return "\n".join(log["message"] for log in answer.raise_for_status().json())
+
+    def parent(self, run_id: str):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(self.tracking_uri)
+        experiment = client.get_experiment_by_name("shapes")
+        return client.search_runs([experiment.experiment_id], f"tags.`prefect.flow_run_id` = '{run_id}'")[0]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def scheduled_soon(manifest: Path) -> None:
+    """The shipped deployment, with its first run in seconds and not at night."""
+    yaml = YAML()
+    document = yaml.load(manifest.read_text())
+    first = datetime.now(UTC) + timedelta(seconds=15)
+    document["deployments"][0]["schedules"] = [
+        {"slug": "nightly", "interval": 7200, "anchor_date": first.isoformat(), "active": True}
+    ]
+    with manifest.open("w") as file:
+        yaml.dump(document, file)
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory, make_tiny_project, mlflow_template) -> Iterator[Farm]:
+    home = tmp_path_factory.mktemp("farm")
+    repository = make_tiny_project(home / "repository")
+    git(repository, "init", "-q", "-b", "main")
+    scheduled_soon(repository / "infra" / "prefect.yaml")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "one")
+    shutil.copy(mlflow_template, home / "mlflow.db")
+    tracking_uri = f"sqlite:///{home}/mlflow.db"
+    server = PrefectServer(home / "prefect")
+    processes = []
+    try:
+        server.wait()
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_"))}
+        environment |= QUIET | server.environment | {"REFLUX_REPOSITORY": f"file://{repository}"}
+        settings = server.environment | {
+            "MLFLOW_TRACKING_URI": tracking_uri,
+            "MLFLOW_ARTIFACT_ROOT": str(home / "mlartifacts"),
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+        }
+        with (home / "worker.log").open("w") as log:
+            worker = [*PREFECT, "worker", "start", "--pool", "gpu", "--type", "process", "--limit", "1"]
+            processes.append(supervised(worker, settings, stdout=log.fileno(), grace_s=10))
+        built = Farm(server.api, environment, repository, tracking_uri, processes[0])
+        built.prefect("work-pool", "create", "gpu", "--type", "process", "--overwrite")
+        built.prefect("deploy", "--prefect-file", "infra/prefect.yaml", "--all")
+        yield built
+    finally:
+        for process in processes:
+            stop(process)
+        server.stop()
+
+
+def until(condition, seconds: float):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.3)
+    return found
+
+
+def test_a_scheduled_run_ends_in_a_registered_version(farm):
+    from mlflow import MlflowClient
+
+    planned = until(lambda: [run for run in farm.flow_runs() if run["auto_scheduled"]], 60)
+    first = planned[0]["id"]
+    done = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+    ended = until(lambda: (run := farm.flow_run(first))["state_type"] in done and run, 300)
+    assert ended["state_type"] == "COMPLETED", farm.logs(first)
+
+    client = MlflowClient(farm.tracking_uri)
+    version = client.get_model_version_by_alias("shapes-student", "champion")
+    assert version.tags["prefect.flow_run_id"] == first
+    assert version.tags["git.sha"] == git(farm.repository, "rev-parse", "HEAD")
+    parent = farm.parent(first)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["git.dirty"] == "false"
+    later = [run for run in farm.flow_runs() if run["auto_scheduled"] and run["state_type"] == "SCHEDULED"]
+    assert later
+
+    tasks = httpx.post(f"{farm.api}/task_runs/filter", json={}, timeout=30).json()
+    assert {task["name"] for task in tasks} >= {"ingest", "control", "distill", "evaluate", "register", "promote"}
+    artifacts = httpx.post(f"{farm.api}/artifacts/filter", json={}, timeout=30).json()
+    result = next(artifact["data"] for artifact in artifacts if artifact["key"] == "retrain-result")
+    assert "| student |" in result
+    assert "shapes-student version 1 is the new @champion." in result
+    assert "VALIDATED" in next(artifact["data"] for artifact in artifacts if artifact["key"] == "promotion")
+
+
+def test_a_cancelled_run_leaves_no_process_and_is_killed_in_mlflow(farm):
+    overrides = '["student.steps=100000", "seed=1"]'
+    farm.prefect("deployment", "run", "retrain/scheduled", "--param", f"overrides={overrides}")
+    run = until(lambda: next((r for r in farm.flow_runs() if not r["auto_scheduled"]), None), 30)["id"]
+    until(lambda: "components.control" in stages(farm), 120)
+    until(lambda: "control" in farm.logs(run) or True, 1)
+    farm.prefect("flow-run", "cancel", run)
+    until(lambda: farm.flow_run(run)["state_type"] == "CANCELLED", 60)
+    until(lambda: not stages(farm), 30)
+    assert farm.parent(run).info.status == "KILLED"
+
+
+def stages(farm: Farm) -> str:
+    """The stages that work below the worker, and what runs them."""
+    words = []
+    for process in psutil.Process(farm.worker.pid).children(recursive=True):
+        try:
+            line = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if "components." in line or ("supervise.py" in line.split(" -- ")[0] and "dvc" in line):
+            words.append(line)
+    return "\n".join(words)

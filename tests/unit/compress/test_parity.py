@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from components.compress.parity import Parity, compare, measured, require
+from components.core.errors import UserError
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (9, 1, 4, 4), dtype=np.uint8)
+WEIGHTS = RNG.normal(size=(16, 3)).astype(np.float32)
+
+
+def student(pixels):
+    return (pixels.reshape(len(pixels), -1) / 255).astype(np.float32) @ WEIGHTS
+
+
+def test_a_file_that_is_the_student_passes():
+    parity = compare(student, PIXELS, student(PIXELS))
+    assert parity.max_abs_logit_difference < 1e-5
+    assert (parity.agreement, parity.disagreements, parity.n) == (1.0, 0, 9)
+    require(parity, "student.onnx", 1e-3)
+
+
+def test_the_largest_difference_is_measured():
+    off = np.zeros((9, 3), np.float32)
+    off[4, 1] = 0.25
+    parity = compare(lambda pixels: student(pixels) + off[: len(pixels)], PIXELS, student(PIXELS))
+    assert parity.max_abs_logit_difference == pytest.approx(0.25, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_file_that_is_wrong_at_one_batch_size_only_is_found_out(size):
+    def wrong(pixels):
+        return student(pixels) + (len(pixels) == size)
+
+    with pytest.raises(UserError, match="student.pt2 is not the student: its logits differ by up to 1"):
+        require(compare(wrong, PIXELS, student(PIXELS)), "student.pt2", 1e-3)
+
+
+def test_fewer_images_than_the_largest_batch_are_enough():
+    assert compare(student, PIXELS[:3], student(PIXELS[:3])).n == 3
+
+
+def test_nan_is_no_parity():
+    parity = compare(lambda pixels: student(pixels) * np.float32(np.nan), PIXELS, student(PIXELS))
+    with pytest.raises(UserError, match="nan"):
+        require(parity, "student.onnx", 1e9)
+
+
+def test_another_prediction_is_refused_however_wide_the_bound():
+    parity = compare(lambda pixels: -student(pixels), PIXELS, student(PIXELS))
+    assert parity.agreement < 1
+    with pytest.raises(UserError, match=f"another class on {parity.disagreements} of 9"):
+        require(parity, "student.onnx", 1e9)
+
+
+def test_the_entry_tells_size_and_hash(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    entry = measured(Parity(0.5, 0.75, 1, 4), path, "abc")
+    assert entry == {"max_abs_logit_difference": 0.5, "agreement": 0.75, "n": 4, "size_bytes": 5, "sha256": "abc"}

@@ -1,0 +1,79 @@
+import logging
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from components.compress import quantise
+from components.core import exporting
+from components.core.models import pixel_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return pixel_model("resnet8", ("a", "b", "c"), 12, 1, [0.3], [0.2]).eval()
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (80, 1, 12, 12), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def translated(model):
+    return exporting.to_onnx(exporting.program(model))
+
+
+@pytest.fixture(scope="module")
+def quantised(translated, pixels):
+    return exporting.slim(quantise.int8(translated, pixels), ("a", "b", "c"))
+
+
+def test_it_answers_almost_like_the_student(model, quantised, pixels, tmp_path):
+    onnx.save(quantised, tmp_path / "int8.onnx")
+    session = exporting.session(tmp_path / "int8.onnx", threads=1)
+    expected = exporting.forward(model, pixels)
+    for batch in (1, 5, 80):
+        error = np.abs(exporting.run(session, pixels[:batch]) - expected[:batch]).max()
+        assert 0 < error < 0.1 * np.ptp(expected)
+
+
+def test_weights_are_int8_with_a_scale_for_each_output_channel(quantised):
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in quantised.graph.initializer}
+    scales = [
+        (tensors[node.input[0]], tensors[node.input[1]])
+        for node in quantised.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in tensors and tensors[node.input[0]].ndim == 4
+    ]
+    assert scales
+    assert all(weight.dtype == np.int8 and scale.shape == (len(weight),) for weight, scale in scales)
+
+
+def test_any_runtime_can_read_it(quantised):
+    onnx.checker.check_model(quantised)
+    assert {node.domain for node in quantised.graph.node} == {""}
+    assert quantised.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+def test_it_is_smaller(translated, quantised):
+    assert quantised.ByteSize() < 0.5 * exporting.slim(translated, ("a", "b", "c")).ByteSize()
+
+
+def test_quantising_leaves_the_original_whole(translated, pixels):
+    before = translated.SerializeToString()
+    quantise.int8(translated, pixels[:4])
+    assert translated.SerializeToString() == before
+
+
+def test_logging_goes_on_afterwards(translated, pixels):
+    before = logging.root.manager.disable
+    quantise.int8(translated, pixels[:4])
+    assert logging.root.manager.disable == before
+
+
+def test_the_sample_is_spread_over_the_split():
+    images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
+    assert quantise.sample(images, 5).ravel().tolist() == [0, 25, 50, 74, 99]
+    assert len(quantise.sample(images, 500)) == 100

@@ -1,0 +1,133 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.core import exporting
+from components.core.errors import UserError
+from components.core.models import pixel_model
+
+CLASSES = ("cat", "dog", "naïve")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = pixel_model("resnet8", CLASSES, 12, 1, [0.3], [0.2])
+    model.train()
+    for _ in range(3):  # so that folding batch normalisation has something to fold
+        model(torch.randint(0, 256, (16, 1, 12, 12), dtype=torch.uint8))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(model):
+    return exporting.program(model)
+
+
+@pytest.fixture(scope="module")
+def translated(exported):
+    return exporting.to_onnx(exported)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (7, 1, 12, 12), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 7])
+def test_a_program_takes_any_batch_of_raw_pixels(model, exported, pixels, batch):
+    answers = exporting.forward(exported.module(), pixels[:batch])
+    assert np.abs(answers - exporting.forward(model, pixels[:batch])).max() < 1e-5
+
+
+def test_exporting_leaves_the_model_as_it_was(model):
+    exporting.program(model.train(), batch=1)
+    assert model.training
+    model.eval()
+
+
+def test_a_program_holds_no_path_of_the_machine_that_made_it(exported):
+    traces = [node.meta.get("stack_trace") for node in exported.graph.nodes]
+    assert not any(traces)
+
+
+def test_the_slim_file_answers_like_the_model_at_any_batch(model, translated, pixels, tmp_path):
+    onnx.save(exporting.slim(translated, CLASSES), tmp_path / "model.onnx")
+    session = exporting.session(tmp_path / "model.onnx", threads=1)
+    for batch in (1, 2, 5, 7):
+        expected = exporting.forward(model, pixels[:batch])
+        assert np.abs(exporting.run(session, pixels[:batch]) - expected).max() < 1e-5
+
+
+def test_the_slim_file_is_little_more_than_its_weights(translated):
+    small = exporting.slim(translated, CLASSES)
+    weights = sum(4 * int(np.prod(tensor.dims)) for tensor in small.graph.initializer)
+    assert not {node.op_type for node in small.graph.node} & {"BatchNormalization", "Identity"}
+    assert weights < small.ByteSize() < weights + 3500 < translated.ByteSize()
+
+
+def test_the_slim_file_names_its_ports_and_classes(translated):
+    small = exporting.slim(translated, CLASSES)
+    onnx.checker.check_model(small)
+    assert [port.name for port in (*small.graph.input, *small.graph.output)] == ["pixels", "logits"]
+    assert {entry.key: json.loads(entry.value) for entry in small.metadata_props} == {"classes": list(CLASSES)}
+    sizes = small.graph.input[0].type.tensor_type.shape.dim
+    assert [size.dim_param or size.dim_value for size in sizes] == ["batch", 1, 12, 12]
+    assert small.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+def test_slimming_leaves_the_original_whole_and_can_be_repeated(translated):
+    before = translated.SerializeToString()
+    once = exporting.slim(translated, CLASSES)
+    assert translated.SerializeToString() == before
+    assert exporting.slim(once, CLASSES).SerializeToString() == once.SerializeToString()
+
+
+def test_the_same_model_gives_the_same_file(model, translated):
+    again = exporting.to_onnx(exporting.program(model))
+    assert (
+        exporting.slim(again, CLASSES).SerializeToString() == exporting.slim(translated, CLASSES).SerializeToString()
+    )
+
+
+def test_feed_repeats_grey_for_a_network_of_three_channels_and_resizes():
+    spec = pixel_model("resnet8", CLASSES, 8, 3, [0.3] * 3, [0.2] * 3).spec
+    images = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 1), dtype=np.uint8)
+    fed = exporting.feed(images, spec)
+    assert fed.shape == (4, 3, 8, 8)
+    assert fed.dtype == np.uint8
+    assert (fed[:, 0] == fed[:, 1]).all()
+    assert (fed[:, 0] == fed[:, 2]).all()
+
+
+@pytest.mark.parametrize("name", ["broken.onnx", "broken.pt2"])
+def test_a_damaged_file_is_one_sentence(tmp_path, name):
+    (tmp_path / name).write_bytes(b"not a model")
+    with pytest.raises(UserError, match=rf"{name} can't be read .*reflux run") as caught:
+        exporting.reload(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="can't be read"):
+        exporting.reload(tmp_path / "none.onnx")
+
+
+def test_a_flip_is_a_disagreement_unless_the_logits_are_tied():
+    expected = np.array([[2.0, 1.0], [1.0, 1.00005], [0.0, 3.0]], np.float32)
+    logits = np.array([[1.0, 2.0], [1.00005, 1.0], [0.0, 3.0]], np.float32)
+    assert exporting.disagreements(expected, logits).tolist() == [0]
+
+
+@given(st.sets(st.integers(0, 10**6), max_size=50))
+def test_short_names_differ(numbers):
+    assert len({exporting._short(number) for number in numbers}) == len(numbers)
+
+
+def test_short_names_are_short():
+    assert max(len(exporting._short(number)) for number in range(36 * 36)) == 2

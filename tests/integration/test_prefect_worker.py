@@ -72,16 +72,21 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def scheduled_soon(manifest: Path) -> None:
-    """The shipped deployment, with its first run in seconds and not at night."""
+def deploy(farm: Farm) -> None:
+    """Deploy what ``infra/prefect.yaml`` says, with its first run in seconds and not at night."""
+    manifest = farm.repository / "infra" / "prefect.yaml"
     yaml = YAML()
     document = yaml.load(manifest.read_text())
-    first = datetime.now(UTC) + timedelta(seconds=15)
-    document["deployments"][0]["schedules"] = [
-        {"slug": "nightly", "interval": 7200, "anchor_date": first.isoformat(), "active": True}
-    ]
-    with manifest.open("w") as file:
-        yaml.dump(document, file)
+    for lead in (20, 60, 180):  # on a busy machine, deploying itself takes a while
+        first = datetime.now(UTC) + timedelta(seconds=lead)
+        schedule = {"slug": "nightly", "interval": 7200, "anchor_date": first.isoformat(), "active": True}
+        document["deployments"][0]["schedules"] = [schedule]
+        with manifest.open("w") as file:
+            yaml.dump(document, file)
+        farm.prefect("deploy", "--prefect-file", "infra/prefect.yaml", "--all")
+        planned = until(lambda: [run for run in farm.flow_runs() if run["auto_scheduled"]], 60)
+        if datetime.fromisoformat(planned[0]["expected_start_time"]) < first + timedelta(hours=1):
+            return
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +94,6 @@ def farm(tmp_path_factory, make_tiny_project, mlflow_template) -> Iterator[Farm]
     home = tmp_path_factory.mktemp("farm")
     repository = make_tiny_project(home / "repository")
     git(repository, "init", "-q", "-b", "main")
-    scheduled_soon(repository / "infra" / "prefect.yaml")
     git(repository, "add", ".")
     git(repository, "commit", "-qm", "one")
     shutil.copy(mlflow_template, home / "mlflow.db")
@@ -110,7 +114,7 @@ def farm(tmp_path_factory, make_tiny_project, mlflow_template) -> Iterator[Farm]
             processes.append(supervised(worker, settings, stdout=log.fileno(), grace_s=10))
         built = Farm(server.api, environment, repository, tracking_uri, processes[0])
         built.prefect("work-pool", "create", "gpu", "--type", "process", "--overwrite")
-        built.prefect("deploy", "--prefect-file", "infra/prefect.yaml", "--all")
+        deploy(built)
         yield built
     finally:
         for process in processes:
@@ -129,8 +133,7 @@ def until(condition, seconds: float):
 def test_a_scheduled_run_ends_in_a_registered_version(farm):
     from mlflow import MlflowClient
 
-    planned = until(lambda: [run for run in farm.flow_runs() if run["auto_scheduled"]], 60)
-    first = planned[0]["id"]
+    first = next(run["id"] for run in farm.flow_runs() if run["auto_scheduled"])
     done = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
     ended = until(lambda: (run := farm.flow_run(first))["state_type"] in done and run, 300)
     assert ended["state_type"] == "COMPLETED", farm.logs(first)
@@ -159,7 +162,6 @@ def test_a_cancelled_run_leaves_no_process_and_is_killed_in_mlflow(farm):
     farm.prefect("deployment", "run", "retrain/scheduled", "--param", f"overrides={overrides}")
     run = until(lambda: next((r for r in farm.flow_runs() if not r["auto_scheduled"]), None), 30)["id"]
     until(lambda: "components.control" in stages(farm), 120)
-    until(lambda: "control" in farm.logs(run) or True, 1)
     farm.prefect("flow-run", "cancel", run)
     until(lambda: farm.flow_run(run)["state_type"] == "CANCELLED", 60)
     until(lambda: not stages(farm), 30)

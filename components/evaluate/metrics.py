@@ -4,11 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional as F
-from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_f1_score
-
-from components.core.artifacts import finite
+from scipy.special import logsumexp
 
 BINS = 15
 
@@ -35,24 +31,25 @@ def measure(logits: Floats, labels: Ints) -> dict[str, float]:
     """Accuracy, macro F1, worst class recall, calibration error and negative log-likelihood.
 
     ``ece`` is the expected calibration error over 15 bins of equal width in (0, 1] (Guo et al. 2017, equation 5).
-    ``macro_f1`` and ``worst_class_recall`` look only at classes that the labels have. A figure that is not finite is
-    absent.
+    ``macro_f1`` leaves out classes that are neither in the labels nor predicted, ``worst_class_recall`` those that are
+    not in the labels.
 
     Args:
-        logits: [N, K].
+        logits: [N, K], finite.
         labels: [N].
     """
-    scores, target = torch.from_numpy(logits.astype(np.float64)), torch.from_numpy(labels)
-    probabilities, classes = scores.softmax(dim=1), logits.shape[1]
-    return finite(
-        {
-            "accuracy": float((logits.argmax(axis=1) == labels).mean()),
-            "macro_f1": float(multiclass_f1_score(scores.argmax(dim=1), target, classes, average="macro")),
-            "worst_class_recall": float(np.nanmin(recalls(confusion(logits, labels)))),
-            "ece": float(multiclass_calibration_error(probabilities, target, classes, n_bins=BINS, norm="l1")),
-            "nll": float(F.cross_entropy(scores, target)),
-        }
-    )
+    logits = logits.astype(np.float64)
+    counts, bins = confusion(logits, labels), reliability(logits, labels)
+    hits, truths, calls = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    # 2 TP / (2 TP + FP + FN); a class that is neither there nor predicted says nothing.
+    seen = truths + calls > 0
+    return {
+        "accuracy": float(hits.sum() / counts.sum()),
+        "macro_f1": float((2 * hits[seen] / (truths + calls)[seen]).mean()),
+        "worst_class_recall": float(np.nanmin(recalls(counts))),
+        "ece": float((bins.count * np.abs(bins.accuracy - bins.confidence)).sum() / bins.count.sum()),
+        "nll": float((logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]).mean()),
+    }
 
 
 def confusion(logits: Floats, labels: Ints) -> Ints:

@@ -41,6 +41,9 @@ def answers(
 
     Returns:
         By contender, [N, classes] in the images' order.
+
+    Raises:
+        UserError: a contender's logits are not finite.
     """
     teacher.to(device)
     runs: dict[str, Callable[[Pixels], Logits]] = {
@@ -57,7 +60,15 @@ def answers(
         for name, run in runs.items():
             parts[name] += [run(pixels[i : i + _BATCH]) for i in range(0, len(pixels), _BATCH)]
             advance(len(chunk))
-    return {name: np.concatenate(part) for name, part in parts.items()}
+    found = {name: np.concatenate(part) for name, part in parts.items()}
+    for name, logits in found.items():
+        broken = int((~np.isfinite(logits)).any(axis=1).sum())
+        if broken:
+            raise UserError(
+                f"The {name} answers {broken} of {len(images)} test images with logits that are not finite: "
+                "train it again with a lower learning rate (lr)."
+            )
+    return found
 
 
 def require_same_predictions(student: Logits, shipped: Logits, path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_file_that_is_wrong_at_one_batch_size_only_is_found_out(size):
     def wrong(pixels):
         return student(pixels) + (len(pixels) == size)
 
-    with pytest.raises(UserError, match="student.pt2 is not the student: its logits differ by up to 1"):
+    with pytest.raises(UserError, match=r"student\.pt2 is not the student: its logits differ by up to 1"):
         require(compare(wrong, PIXELS, student(PIXELS)), "student.pt2", 1e-3)
 
 

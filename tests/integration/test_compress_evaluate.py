@@ -1,0 +1,253 @@
+"""From a trained student to files, figures and model card, on a tiny dataset."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from components.compress.__main__ import main as compress
+from components.core import exporting, history, models, params
+from components.core.artifacts import sha256_file
+from components.core.errors import UserError
+from components.core.journal import Journal
+from components.core.shards import open_shard
+from components.core.stage import Stage
+from components.evaluate.__main__ import main as evaluate
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ["dark", "middling", "bright"]
+STORED, SEEN = 14, 12
+FIGURES = {"accuracy", "macro_f1", "worst_class_recall", "ece", "nll", "params", "size_bytes"}
+LATENCIES = {"latency_ms_p50", "latency_ms_p95"}
+
+
+def write_split(folder: Path, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count)
+    # Some lie between two classes, so that models differ in what they make of them.
+    levels = 60 * labels + rng.integers(-35, 36, count)
+    images = (rng.integers(35, 100, (count, STORED, STORED, 1)) + levels[:, None, None, None]).clip(0, 255)
+    folder.mkdir(parents=True)
+    np.save(folder / "images.npy", images.astype(np.uint8))
+    np.save(folder / "labels.npy", labels)
+    np.save(folder / "ids.npy", np.sort(rng.integers(0, 2**63, count, np.uint64)))
+
+
+def write_model(artifacts: Path, stage: str, name: str, size: int, channels: int, steps: int) -> None:
+    torch.manual_seed(len(stage))
+    train = open_shard(artifacts / "ingest/shards/train")
+    model = models.pixel_model(name, CLASSES, size, channels, [0.4] * channels, [0.2] * channels).train()
+    pixels, labels = torch.from_numpy(np.array(train.images)).permute(0, 3, 1, 2), torch.from_numpy(train.labels)
+    optimizer, rows = torch.optim.AdamW(model.parameters(), 3e-3), []
+    for step in range(steps):
+        loss = F.cross_entropy(model(pixels), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        row = {"step": step + 1, "images": 60 * (step + 1), "lr": 3e-3, "images_per_s": 100.0}
+        rows.append(row | {"train_loss": loss.item(), "val_loss": loss.item(), "val_accuracy": 0.5})
+    models.save(model, artifacts / stage / "model.safetensors")
+    history.write(artifacts / stage / "history.parquet", {"first": rows[: steps // 2], "second": rows[steps // 2 :]})
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("compress") / "w"
+    artifacts = folder / "artifacts"
+    for seed, (split, count) in enumerate({"train": 60, "val": 40, "test": 257}.items()):
+        write_split(artifacts / "ingest/shards" / split, count, seed)
+    facts = {"name": "greys", "source": "data/greys", "classes": CLASSES, "image_size": STORED, "channels": 1}
+    facts |= {"mean": [0.4], "std": [0.2], "counts": {"train": 60, "unlabeled": 0, "val": 40, "test": 257}}
+    facts["fingerprints"] = {split: split[0] * 64 for split in facts["counts"]}
+    (artifacts / "ingest/dataset.json").write_text(json.dumps(facts))
+    rows = {"path": [f"greys/{row}.png" for row in range(257)], "split": ["test"] * 257, "row": list(range(257))}
+    pq.write_table(pa.table(rows), artifacts / "ingest/manifest.parquet")
+    write_model(artifacts, "finetune", "resnet20", 16, 3, steps=40)
+    write_model(artifacts, "distill", "resnet8", SEEN, 1, steps=40)
+    write_model(artifacts, "control", "resnet8", SEEN, 1, steps=16)
+    shutil.copy(ROOT / "params.yaml", folder)
+    params.override(["evaluate.latency_runs=20", "evaluate.bootstrap=200", "run.threads=1"], folder / "params.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(workspace) -> Path:
+    """The workspace after both stages ran as processes."""
+    for stage in ("compress", "evaluate"):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "REFLUX"))}
+        command = [sys.executable, "-m", f"components.{stage}"]
+        done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
+    return workspace
+
+
+@pytest.fixture
+def here(workspace, tmp_path, monkeypatch):
+    """A copy of the workspace, without the stages' outputs, as the working folder."""
+    folder = tmp_path / "copy"
+    shutil.copytree(workspace, folder, ignore=shutil.ignore_patterns("compress", "evaluate", ".reflux"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run_here(name, main, *overrides):
+    found = params.override(list(overrides)) if overrides else params.load()
+    stage = Stage(name, found, Journal("test", name, {}))
+    stage.out("").mkdir(parents=True, exist_ok=True)
+    main(stage)
+    return stage
+
+
+def metrics_of(folder: Path):
+    return json.loads((folder / "artifacts/evaluate/metrics.json").read_text())
+
+
+def logged(folder: Path, stage: str):
+    starts = (path.read_text().splitlines() for path in (folder / ".reflux/outbox").glob("*/journal.jsonl"))
+    return next(lines for lines in ([json.loads(line) for line in s] for s in starts) if lines[0]["name"] == stage)
+
+
+def test_each_file_is_the_student(finished):
+    student = models.load(finished / "artifacts/distill/model.safetensors")
+    pixels = exporting.feed(np.array(open_shard(finished / "artifacts/ingest/shards/test").images), student.spec)
+    expected = exporting.forward(student, pixels)
+    parity = json.loads((finished / "artifacts/compress/parity.json").read_text())
+    for kind, name in {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"}.items():
+        path = finished / "artifacts/compress" / name
+        assert parity[kind]["size_bytes"] == path.stat().st_size
+        assert parity[kind]["sha256"] == sha256_file(path)
+        assert parity[kind]["n"] == 40
+        run = exporting.reload(path)
+        for batch in (1, 2, 5, 257):
+            error = np.abs(run(pixels[:batch]) - expected[:batch]).max()
+            assert error < (1e-4 if kind != "onnx_int8" else 0.2 * np.ptp(expected))
+    assert parity["onnx"]["max_abs_logit_difference"] < 1e-4
+    assert parity["onnx"]["agreement"] == parity["pt2"]["agreement"] == 1.0
+
+
+def test_compress_never_looks_at_the_test_split_and_gives_the_same_files_again(finished, here):
+    shutil.rmtree(here / "artifacts/ingest/shards/test")
+    run_here("compress", compress)
+    for name in ("student.pt2", "student.onnx", "student-int8.onnx"):
+        first, again = finished / "artifacts/compress" / name, here / "artifacts/compress" / name
+        assert sha256_file(first) == sha256_file(again), name
+
+
+def test_no_file_appears_when_one_is_not_the_student(here):
+    with pytest.raises(UserError, match=r"student\.(pt2|onnx) is not the student: its logits differ by up to"):
+        run_here("compress", compress, "compress.max_logit_difference=1e-12")
+    assert list((here / "artifacts/compress").iterdir()) == []
+
+
+def test_metrics_keep_their_contract(finished):
+    metrics = metrics_of(finished)
+    assert list(metrics) == [
+        *("test", "teacher", "student", "control", "shipped", "gain", "classes", "dataset", "artifact_sha256"),
+    ]
+    assert metrics["test"] == {"fingerprint": "t" * 64, "n": 257}
+    assert metrics["classes"] == CLASSES
+    assert metrics["dataset"]["name"] == "greys"
+    assert set(metrics["teacher"]) == set(metrics["control"]) == FIGURES | LATENCIES
+    assert set(metrics["student"]) == set(metrics["shipped"]["pt2"]) == FIGURES
+    assert set(metrics["shipped"]["onnx"]) == set(metrics["shipped"]["onnx_int8"]) == FIGURES | LATENCIES
+    assert set(metrics["gain"]) == {"accuracy", "ci95", "p_value"}
+    files = finished / "artifacts/compress"
+    assert metrics["artifact_sha256"]["onnx"] == sha256_file(files / "student.onnx")
+    assert metrics["shipped"]["onnx"]["size_bytes"] == (files / "student.onnx").stat().st_size
+    assert metrics["teacher"]["params"] > metrics["student"]["params"] == metrics["control"]["params"]
+
+
+def test_figures_are_those_of_the_predictions(finished):
+    metrics = metrics_of(finished)
+    table = pq.read_table(finished / "artifacts/evaluate/predictions.parquet")
+    assert table.column_names == [
+        "id",
+        "label",
+        "teacher",
+        "student",
+        "control",
+        "onnx",
+        "onnx_int8",
+        "onnx_confidence",
+    ]
+    assert table.schema.field("id").type == pa.uint64()
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    test = open_shard(finished / "artifacts/ingest/shards/test")
+    assert (columns["id"] == test.ids).all()
+    accuracy = {name: (columns[name] == test.labels).mean() for name in ("teacher", "student", "control", "onnx")}
+    for name in ("teacher", "student", "control"):
+        assert metrics[name]["accuracy"] == pytest.approx(accuracy[name])
+    assert accuracy["student"] > 0.6
+    assert (columns["control"] != columns["onnx"]).any()
+    assert (columns["student"] == columns["onnx"]).all()
+    assert metrics["gain"]["accuracy"] == pytest.approx(accuracy["onnx"] - accuracy["control"])
+    assert metrics["gain"]["ci95"][0] <= metrics["gain"]["accuracy"] <= metrics["gain"]["ci95"][1]
+    assert ((columns["onnx_confidence"] > 1 / 3) & (columns["onnx_confidence"] <= 1)).all()
+
+
+def test_the_journal_holds_figures_pictures_card_and_dataset(finished):
+    lines = logged(finished, "evaluate")
+    values = {name: value for line in lines if line["op"] == "metrics" for name, value in line["values"].items()}
+    assert len(values) < 60
+    assert values["test/onnx_accuracy"] == metrics_of(finished)["shipped"]["onnx"]["accuracy"]
+    assert {"test/teacher_accuracy", "test/control_accuracy", "gain/accuracy", "gain/ci95_low"} <= set(values)
+    artifacts = {Path(line["path"]).name for line in lines if line["op"] == "artifact"}
+    assert artifacts == {"metrics.json", "predictions.parquet", "figures", "model-card.md", "model-card.html"}
+    assert [line["digest"] for line in lines if line["op"] == "dataset"] == ["t" * 64]
+
+
+def test_the_card_stands_beside_its_figures(finished):
+    folder = finished / "artifacts/evaluate"
+    links = re.findall(r"\((figures/[^)]+)\)", (folder / "model-card.md").read_text())
+    assert {link.removeprefix("figures/") for link in links} == {p.name for p in (folder / "figures").iterdir()}
+    assert (folder / "model-card.html").read_text().count("data:image/png;base64,") == len(links)
+    assert not list(folder.glob(".*"))
+
+
+def test_the_card_s_code_runs_and_predicts(finished, tmp_path, monkeypatch, capsys):
+    test = open_shard(finished / "artifacts/ingest/shards/test")
+    shutil.copy(finished / "artifacts/compress/student.onnx", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    snippet = re.search(r"```python\n(.*?)```", (finished / "artifacts/evaluate/model-card.md").read_text(), re.DOTALL)
+    Image.fromarray(test.images[0, ..., 0]).save("image.png")
+    exec(compile(snippet[1], "card", "exec"), {})  # noqa: S102 - the card's own code is what is tested
+    assert capsys.readouterr().out.strip() in CLASSES
+
+
+def test_a_file_that_is_not_the_student_is_refused_on_the_test_split(finished, here):
+    shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
+    other = models.load(here / "artifacts/control/model.safetensors")
+    onnx.save(exporting.to_onnx(exporting.program(other)), here / "artifacts/compress/student.onnx")
+    with pytest.raises(UserError, match=r"student\.onnx is not the student: it predicts another class on \d+ of 257"):
+        run_here("evaluate", evaluate)
+    assert not (here / "artifacts/evaluate/metrics.json").exists()
+    assert not (here / "artifacts/evaluate/figures").exists()
+
+
+def test_an_empty_test_split_is_one_sentence(finished, here):
+    for name in ("images", "labels", "ids"):
+        path = here / f"artifacts/ingest/shards/test/{name}.npy"
+        np.save(path, np.load(path)[:0])
+    with pytest.raises(UserError, match="test split holds no images"):
+        run_here("evaluate", evaluate)
+
+
+def test_models_of_other_classes_are_refused(finished, here):
+    shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
+    path = here / "artifacts/ingest/dataset.json"
+    path.write_text(path.read_text().replace('"bright"', '"blinding"'))
+    with pytest.raises(UserError, match="blinding"):
+        run_here("evaluate", evaluate)

@@ -1,0 +1,186 @@
+import base64
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from components.core.models import ModelSpec
+from components.core.significance import Interval
+from components.evaluate import card, describe
+
+NASTY = ("a|b", "<script>alert(1)</script>", "*bold* _it_ `code` [link](http://x)", "line\nbreak")
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+FIGURES = (
+    "size-accuracy",
+    "learning-curves",
+    "class-recall",
+    "confusion-matrix",
+    "reliability",
+    "worst-mistakes",
+)
+
+
+def measured(accuracy: float, **more: float):
+    found = {"accuracy": accuracy, "macro_f1": accuracy, "worst_class_recall": 0.25, "ece": 0.05, "nll": 0.5}
+    return found | {"params": 44_000, "size_bytes": 180_000} | more
+
+
+@pytest.fixture
+def metrics():
+    timed = {"latency_ms_p50": 0.0521, "latency_ms_p95": 1.5}
+    return {
+        "test": {"fingerprint": "f" * 64, "n": 8},
+        "teacher": measured(0.9, **timed) | {"params": 3_300_000},
+        "student": measured(0.75),
+        "control": measured(0.5, **timed),
+        "shipped": {"pt2": measured(0.75), "onnx": measured(0.75, **timed), "onnx_int8": measured(0.7, **timed)},
+        "gain": {"accuracy": 0.25, "ci95": [-0.125, 0.5], "p_value": 0.0312},
+        "classes": list(NASTY),
+    }
+
+
+@pytest.fixture
+def facts(metrics):
+    labels = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    logits = np.eye(4, dtype=np.float32)[[0, 0, 1, 1, 2, 0, 3, 0]] * 5
+    answers = dict.fromkeys(("teacher", "student", "control", "pt2", "onnx", "onnx_int8"), logits)
+    right = {name: found.argmax(axis=1) == labels for name, found in answers.items()}
+    dataset = {
+        "name": "things_of|mine",
+        "source": "data/thi`ngs",
+        "counts": {"train": 4, "val": 4, "test": 8, "unlabeled": 0},
+        "fingerprints": dict.fromkeys(("train", "val", "test", "unlabeled"), "0123456789abcdef" * 4),
+    }
+    params = {
+        "registry": {"model_name": "my_student"},
+        "evaluate": {"bootstrap": 100},
+        "seed": 7,
+        "pretrain": {"model": "a_b"},
+        "finetune": {"augment": {"flip": True}},
+        "student": {},
+        "label": {},
+        "distill": {"temperature": 2.0},
+    }
+    spec = ModelSpec("resnet8", NASTY, 12, 1, (0.3,), (0.2,))
+    entry = {"max_abs_logit_difference": 2e-6, "agreement": 1.0, "n": 4, "size_bytes": 180_000, "sha256": "c" * 64}
+    mistakes = [{"path": "a|b/`x`.png", "true": NASTY[0], "predicted": NASTY[1], "confidence": 0.991}]
+    return (
+        describe.results_facts(metrics, answers, labels, right, Interval(-0.15, -0.3, 0.0))
+        | describe.origin_facts(dataset, params, spec, spec)
+        | {
+            "files": {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"},
+            "parity": {"pt2": entry, "onnx": entry, "onnx_int8": entry},
+            "mistakes": mistakes,
+            "hashes": {"teacher's weights, sha256": "d" * 64},
+        }
+    )
+
+
+@pytest.fixture
+def page(facts, metrics, tmp_path):
+    (tmp_path / "figures").mkdir()
+    for name in FIGURES:
+        (tmp_path / "figures" / f"{name}.png").write_bytes(PNG)
+    tiles = describe.tiles(metrics, Interval(-0.15, -0.3, 0.0))
+    return card.page(card.markdown(facts), "my_<i>student", tiles, tmp_path)
+
+
+class Page(HTMLParser):
+    """Collects the elements and the text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_key_figures_are_told(facts):
+    text = " ".join(card.markdown(facts).split())
+    assert "right on **75.00%**" in text
+    assert "gained **+25.00** points (95% interval -12.50 to +50.00, McNemar p = 0.031)" in text
+    assert "0.0521 ms" in text
+    assert "-15.00 points (95% interval -30.00 to +0.00)" in text
+
+
+def test_what_was_not_measured_is_a_dash_and_never_zero(facts):
+    row = next(line for line in card.markdown(facts).splitlines() if "torch.export |" in line and "KB" not in line)
+    assert "75.00%" in row
+    cost = [line for line in card.markdown(facts).splitlines() if line.startswith("| student: torch.export")][1]
+    assert cost.endswith("| 44,000 | 175.8 | - | - |")
+
+
+def test_every_row_of_a_table_has_its_header_s_cells(facts):
+    tables = re.findall(r"(?:^\|.*\n)+", card.markdown(facts), re.MULTILINE)
+    assert len(tables) > 6
+    for table in tables:
+        cells = {len(re.split(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(cells) == 1, table
+
+
+def test_the_figures_are_linked_beside_the_card(facts):
+    links = re.findall(r"!\[[^]]+]\(([^)]+)\)", card.markdown(facts))
+    assert sorted(links) == sorted(f"figures/{name}.png" for name in FIGURES)
+
+
+def test_names_from_data_are_shown_and_never_run(page):
+    found = Page(page)
+    assert "script" not in {tag for tag, _ in found.elements}
+    assert not [attributes for tag, attributes in found.elements if tag in ("a", "i", "em", "link", "iframe")]
+    shown = " ".join(found.text.split())
+    for name in (
+        "a|b",
+        "<script>alert(1)</script>",
+        "*bold* _it_ `code` [link](http://x)",
+        "line break",
+        "a¦b/`x`.png",
+    ):
+        assert name in shown
+    assert "my_<i>student: model card" in shown
+
+
+def test_the_page_needs_nothing_beside_it(page):
+    images = [attributes["src"] for tag, attributes in Page(page).elements if tag == "img"]
+    assert len(images) == len(FIGURES)
+    assert all(base64.b64decode(source.removeprefix("data:image/png;base64,")) == PNG for source in images)
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)|url\(|@import""", page)
+    assert "default-src 'none'" in page
+
+
+def test_the_page_has_one_title_and_opens_with_the_key_figures(page):
+    tags = [tag for tag, _ in Page(page).elements]
+    assert tags.count("h1") == 1
+    assert tags.index("dl") < tags.index("h2")
+    assert "points, with 75 times fewer parameters" in page
+
+
+def test_code_keeps_its_underscores(facts):
+    assert 'load_model("models:/my_student@champion")' in card.markdown(facts)
+
+
+def test_a_fact_that_is_missing_is_an_error_and_not_a_blank(facts):
+    with pytest.raises(Exception, match="processor"):
+        card.markdown({key: value for key, value in facts.items() if key != "processor"})
+
+
+def test_without_mistakes_there_is_no_table_of_them(facts):
+    assert "may be a wrong label" not in card.markdown(facts | {"mistakes": []})
+
+
+def test_the_hardest_classes_come_first(facts):
+    assert [row["name"] for row in facts["hardest"]] == [NASTY[2], NASTY[3], NASTY[0]]
+
+
+def test_wilson_s_interval_by_the_book():
+    # 8 of 10: (0.4902, 0.9433), Wilson 1927 as in any table of binomial intervals.
+    low, high = describe.accuracy_interval(np.array([True] * 8 + [False] * 2))
+    assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)

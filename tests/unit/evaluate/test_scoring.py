@@ -1,0 +1,55 @@
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from components.core import exporting
+from components.core.errors import UserError
+from components.core.models import pixel_model
+from components.evaluate import scoring
+
+CLASSES = ("a", "b", "c")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return pixel_model("resnet8", CLASSES, 12, 1, [0.3], [0.2]).eval()
+
+
+@pytest.fixture(scope="module")
+def files(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / "student.onnx"
+    onnx.save(exporting.to_onnx(exporting.program(model)), path)
+    return {"onnx": path}
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (1030, 12, 12, 1), dtype=np.uint8)
+
+
+def test_everyone_answers_every_image_in_order(model, files, images):
+    seen = []
+    found = scoring.answers(images, model, model, model, files, CPU, seen.append)
+    assert set(found) == {"teacher", "student", "control", "onnx"}
+    assert all(logits.shape == (1030, 3) and logits.dtype == np.float32 for logits in found.values())
+    assert sum(seen) == 4 * 1030
+    last = exporting.forward(model, exporting.feed(images[-1:], model.spec))
+    assert np.abs(found["onnx"][-1] - last).max() < 1e-5
+    assert np.abs(found["student"][-1] - last).max() < 1e-5
+
+
+def test_logits_that_are_not_finite_are_one_sentence(model, files, images):
+    broken = pixel_model("resnet8", CLASSES, 12, 1, [0.3], [0.2]).eval()
+    torch.nn.init.constant_(broken.net.head.bias, float("nan"))
+    with pytest.raises(UserError, match="The control answers 3 of 3 test images with logits that are not finite"):
+        scoring.answers(images[:3], model, model, broken, files, CPU, lambda count: None)
+
+
+def test_a_file_that_answers_otherwise_is_refused(tmp_path):
+    logits = np.array([[1.0, 2.0], [2.0, 1.0]], np.float32)
+    scoring.require_same_predictions(logits, logits + 0.5, tmp_path / "same.onnx")
+    with pytest.raises(UserError, match=r"other\.onnx is not the student: it predicts another class on 2 of 2"):
+        scoring.require_same_predictions(logits, -logits, tmp_path / "other.onnx")

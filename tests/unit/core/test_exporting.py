@@ -90,9 +90,7 @@ def test_slimming_leaves_the_original_whole_and_can_be_repeated(translated):
 
 def test_the_same_model_gives_the_same_file(model, translated):
     again = exporting.to_onnx(exporting.program(model))
-    assert (
-        exporting.slim(again, CLASSES).SerializeToString() == exporting.slim(translated, CLASSES).SerializeToString()
-    )
+    assert exporting.slim(again, CLASSES).SerializeToString() == exporting.slim(translated, CLASSES).SerializeToString()
 
 
 def test_feed_repeats_grey_for_a_network_of_three_channels_and_resizes():

@@ -120,20 +120,20 @@ def class_recall(recalls: Mapping[str, Floats], classes: Sequence[str], path: Pa
     order = np.argsort(student)  # NaN goes last
     shown = order[: min(_LISTED_CLASSES, int(np.isfinite(student).sum()))]
     rows = np.arange(len(shown))
-    with _figure(path, 7.5, 1.6 + 0.32 * len(shown)) as (_, [axes]):
+    with _figure(path, 7.5, 1.6 + 0.32 * len(shown)) as (figure, [axes]):
         every = np.stack([values[shown] for values in recalls.values()])
         axes.hlines(rows, every.min(axis=0), every.max(axis=0), color="#C5CCD1", linewidth=2, zorder=1)
         for name, values in recalls.items():
             front = 3 if name == "student" else 2
             axes.scatter(values[shown], rows, 42, COLOURS[name], marker=_MARKERS[name], label=name, zorder=front)
         axes.set_yticks(rows, [_clipped(classes[index]) for index in shown])
-        axes.invert_yaxis()
+        axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.set_xlim(max(0, every.min() - 0.05), 1.01)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         few = len(shown) < int(np.isfinite(student).sum())
         axes.set(title=f"Recall of the {len(shown)} hardest classes" if few else "Recall by class", xlabel="recall")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.6 / (0.4 + 0.32 * len(shown))), ncols=len(recalls))
+        figure.legend(loc="outside lower center", ncols=len(recalls))
 
 
 def reliability_diagram(

@@ -149,6 +149,9 @@ def _order(folder: Path) -> tuple[int, bool]:
 
 def _deliver_one(mlflow: "MlflowClient", folder: Path, outbox: Path) -> bool:
     """Send one journal's new lines; True when it was sent to its end."""
+    start = _start(folder)
+    # Asked before the lines are read: a writer that ends while they are sent has an end we have not read yet.
+    alive = bool(start) and writer_is_alive(start)
     lines = _lines(folder)
     if not lines:
         return False
@@ -166,7 +169,7 @@ def _deliver_one(mlflow: "MlflowClient", folder: Path, outbox: Path) -> bool:
         write_json(folder / "delivery.json", {"run_id": state["run_id"], "lines": state["lines"] + end})
     if lines[-1]["op"] == "end":
         return True
-    if writer_is_alive(lines[0]):
+    if alive or not start:
         return False
     mlflow.set_terminated(state["run_id"], "KILLED", lines[-1]["time_ms"])
     return True

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.core import models
 from components.core.artifacts import finite, read_json, sha256_file
 from components.core.errors import UserError
 from components.registry.candidate import Candidate
@@ -22,6 +21,8 @@ from components.registry.shipped import EVALUATION, METADATA_KEY, ONNX_FILE, Net
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import Model, ModelSignature
+
+    from components.core.models import PixelModel
 
 STUDENT, TEACHER = "student", "teacher"
 
@@ -89,6 +90,8 @@ def teacher(mlflow: "MlflowClient", candidate: Candidate, experiment: str, run_i
     sha256 = sha256_file(candidate.teacher)
     if found := _finished(mlflow, experiment, TEACHER, "weights.sha256", sha256):
         return found
+    from components.core import models  # torch and timm: seconds that a registered student does without
+
     model = models.load(candidate.teacher)
     origin = _run_of(mlflow, candidate.artifacts / "finetune" / "run.json") or run_id
     params = {"network": model.spec.name, "image_size": str(model.spec.image_size)}
@@ -104,6 +107,8 @@ def teacher(mlflow: "MlflowClient", candidate: Candidate, experiment: str, run_i
 
 def architectures(candidate: Candidate) -> dict[str, str]:
     """The networks' names."""
+    from components.core import models
+
     spec, _ = models.read(candidate.teacher)
     student_spec, _ = models.read(candidate.artifacts / "distill" / "model.safetensors")
     if spec is None or student_spec is None:
@@ -206,7 +211,7 @@ def _prove(folder: Path, network: Network) -> None:
             raise UserError("The ONNX file answers differently through MLflow's pyfunc: it is not registered.")
 
 
-def _write_teacher(logged: "Model", folder: Path, candidate: Candidate, model: models.PixelModel) -> None:
+def _write_teacher(logged: "Model", folder: Path, candidate: Candidate, model: "PixelModel") -> None:
     import mlflow.pytorch
 
     side, channels = candidate.dataset["image_size"], candidate.dataset["channels"]

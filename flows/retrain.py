@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime, task
@@ -15,7 +16,7 @@ from prefect.tasks import Task
 
 from components.core import params as parameters
 from components.core import tracking
-from components.core.artifacts import ARTIFACTS, read_json
+from components.core.artifacts import ARTIFACTS, read_json, sha256_file
 from components.core.errors import UserError
 from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
 from components.core.params import Params
@@ -95,8 +96,9 @@ def retrain(overrides: Sequence[str] = ()) -> Result:
         )
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
     with tracking.courier(), recorded(params, shown) as (name, journal):
-        with Runner(shown, environment | {PARENT_VARIABLE: journal.id}) as runner:
-            pipeline = Pipeline(params, shown, journal, runner, unchanged())
+        forced = outdated(params.pretrain.weights)
+        with Runner(shown, environment | {PARENT_VARIABLE: journal.id}, forced) as runner:
+            pipeline = Pipeline(params, shown, journal, runner, unchanged(forced))
             run_stages(pipeline)
         metrics = read_json(ARTIFACTS / "evaluate" / "metrics.json")
         journal.metrics(report.summary(metrics))
@@ -107,6 +109,13 @@ def retrain(overrides: Sequence[str] = ()) -> Result:
     if released.problem:
         raise NotRegistered(result)
     return result
+
+
+def outdated(weights: str) -> frozenset[str]:
+    """``pretrain``, when ``weights`` is a file whose content changed under its name: DVC only knows the name."""
+    file, origin = Path(weights), ARTIFACTS / "pretrain" / "model.json"
+    changed = file.is_file() and origin.is_file() and read_json(origin)["sha256"] != sha256_file(file)
+    return frozenset({"pretrain"} if changed else ())
 
 
 def run_stages(pipeline: Pipeline) -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import uuid
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -88,15 +88,16 @@ class Running:
         stage: the stage's name in ``dvc.yaml``.
         watcher: is told of each line and each progress event.
         environment: variables for the stage beside this process's own.
+        force: run the stage even where DVC sees no change.
     """
 
-    def __init__(self, stage: str, watcher: Watcher, environment: Mapping[str, str]) -> None:
+    def __init__(self, stage: str, watcher: Watcher, environment: Mapping[str, str], force: bool = False) -> None:
         self.stage, self._watcher = stage, watcher
         self._executed = False
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._mark = uuid.uuid4().hex
         environment = {EVENTS_VARIABLE: "1", _MARK_VARIABLE: self._mark, **environment}
-        dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+        dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *["--force"] * force, stage]
         self._process = supervised(dvc, environment, stdout=subprocess.PIPE)
         self._reader = threading.Thread(target=self._read, name=f"{stage}-output", daemon=True)
         self._reader.start()
@@ -164,10 +165,11 @@ class Runner:
     Args:
         watcher: is told what the stages say.
         environment: variables for every stage.
+        forced: the stages that run even where DVC sees no change.
     """
 
-    def __init__(self, watcher: Watcher, environment: Mapping[str, str]) -> None:
-        self._watcher, self._environment = watcher, dict(environment)
+    def __init__(self, watcher: Watcher, environment: Mapping[str, str], forced: Collection[str] = frozenset()) -> None:
+        self._watcher, self._environment, self._forced = watcher, dict(environment), forced
         self._started: list[Running] = []
         self._awaited: dict[str, Running] = {}
 
@@ -186,7 +188,7 @@ class Runner:
         share = {}
         if beside_another or others:
             share = {THREADS_VARIABLE: str(max(1, usable_cores() // 2))}
-        running = Running(stage, self._watcher, self._environment | share)
+        running = Running(stage, self._watcher, self._environment | share, stage in self._forced)
         self._started.append(running)
         self._awaited[stage] = running
         return running
@@ -233,8 +235,8 @@ def supervised(
     )
 
 
-def unchanged() -> set[str]:
-    """The stages that need no run: those before the first that DVC finds changed.
+def unchanged(forced: Collection[str] = frozenset()) -> set[str]:
+    """The stages that need no run: those before the first that is forced or that DVC finds changed.
 
     One look at all of them costs as much as one ``dvc repro``.
 
@@ -247,7 +249,7 @@ def unchanged() -> set[str]:
     if process.returncode != 0 or not lines or not lines[-1].startswith("{"):
         raise failure("dvc status", process.returncode, lines)
     changed = json.loads(lines[-1])
-    first = next((i for i, stage in enumerate(STAGES) if stage in changed), len(STAGES))
+    first = next((i for i, stage in enumerate(STAGES) if stage in changed or stage in forced), len(STAGES))
     return set(STAGES[:first])
 
 

@@ -223,6 +223,14 @@ def test_every_event_and_line_arrives_and_dvc_decides_what_runs(project):
     assert ears.executed == ["copy", "copy"]
 
 
+def test_a_forced_stage_runs_where_dvc_sees_no_change(project):
+    with Runner(Ears(), {"MLFLOW_TRACKING_URI": "none"}) as runner:
+        runner.run("copy")
+        assert runner.run("copy") is Outcome.CACHED
+    with Runner(Ears(), {"MLFLOW_TRACKING_URI": "none"}, forced={"copy"}) as runner:
+        assert runner.run("copy") is Outcome.RAN
+
+
 def test_a_failed_stage_says_why_in_its_own_words(project):
     with Runner(Ears(), {}) as runner:
         with pytest.raises(StageFailed) as bad:

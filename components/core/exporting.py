@@ -31,17 +31,18 @@ Pixels = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
 
 
-def program(model: PixelModel, batch: int | None = None) -> ExportedProgram:
-    """Export a model that takes raw pixels uint8 [N, C, H, W] at its own size and returns logits [N, classes].
+def program(model: PixelModel, batch: int | None = None, shape: tuple[int, int, int] | None = None) -> ExportedProgram:
+    """Export a model that takes raw pixels uint8 [N, C, H, W] and returns logits [N, classes].
 
     Args:
         model: is left as it is; a copy is exported, on the CPU and in eval mode.
         batch: a fixed N; None leaves it free.
+        shape: C, H and W; None takes the network's own, so that no resize is in the program.
     """
     # Serialisation warns of channels-last weights, whose strides it takes for those of a part.
     model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    side = model.spec.image_size
-    example = torch.zeros(batch or _EXAMPLE_BATCH, model.spec.in_chans, side, side, dtype=torch.uint8)
+    own = (model.spec.in_chans, model.spec.image_size, model.spec.image_size)
+    example = torch.zeros(batch or _EXAMPLE_BATCH, *(shape or own), dtype=torch.uint8)
     shapes = None if batch else {INPUT: {0: Dim("batch")}}
     with torch.no_grad(), _quiet():
         exported = torch.export.export(model, (example,), dynamic_shapes=shapes)

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,13 @@ def main(this: stage.Stage) -> None:
     if not len(test):
         raise UserError("The test split holds no images, so no model can be judged: give ingest a test split.")
     found = _contenders(this, facts["classes"])
-    answers = _answers(this, found, test)
-    for kind in ("pt2", "onnx"):
-        scoring.require_same_predictions(answers["student"], answers[kind], found.files[kind])
-    measured = _metrics(this, facts, found, test, answers)
+    with tempfile.TemporaryDirectory() as folder:
+        translated = _translated(this, found, test, Path(folder))
+        answers = _answers(this, found, test, translated)
+        for kind in ("pt2", "onnx"):
+            scoring.require_same_predictions(answers["student"], answers[kind], found.files[kind])
+        timed = _latencies(this, found, test, translated)
+    measured = _metrics(this, facts, found, test, answers, timed)
     _write(this, facts, found, test, answers, measured)
     _record(this, facts, measured)
 
@@ -69,19 +73,45 @@ def _contenders(this: stage.Stage, classes: list[str]) -> Contenders:
     return Contenders(**loaded, weights=weights, files=files)
 
 
-def _answers(this: stage.Stage, found: Contenders, test: Shard) -> dict[str, Logits]:
+def _translated(this: stage.Stage, found: Contenders, test: Shard, folder: Path) -> dict[str, Path]:
+    """Teacher and control as ONNX files, for onnxruntime to time them as it times the student."""
+    height, width, channels = test.images.shape[1:]
+    exports = {
+        "control": partial(exporting.program, found.control),
+        # A teacher is large: with a free batch size its translation takes twice as long.
+        "teacher": partial(exporting.program, found.teacher, batch=1, shape=(channels, height, width)),
+    }
+    files = {}
+    with progress.bar(this.name, "translating", len(exports), unit="models") as bar:
+        for name, export in exports.items():
+            try:
+                onnx.save(exporting.to_onnx(export()), folder / f"{name}.onnx")
+                files[name] = folder / f"{name}.onnx"
+            except torch.onnx.OnnxExporterError as error:
+                # Some networks of timm have no translation; a teacher is not the worse for it.
+                this.journal.tags({f"{name}.latency": f"not measured: {str(error).splitlines()[0][:200]}"})
+            bar.advance(1)
+    return files
+
+
+def _answers(this: stage.Stage, found: Contenders, test: Shard, translated: Mapping[str, Path]) -> dict[str, Logits]:
     device = pick(this.params.run.device, this.params.run.threads)
-    contenders = 3 + len(found.files)
-    with progress.bar(this.name, "test images", contenders * len(test)) as bar:
-        return scoring.answers(
-            test.images, found.teacher, found.student, found.control, found.files, device, bar.advance
-        )
+    if device.type == "cpu" and "teacher" in translated:
+        teacher = scoring.one_by_one(translated["teacher"], torch.get_num_threads())
+    else:
+        teacher = scoring.on_device(found.teacher, device)
+    with progress.bar(this.name, "test images", (3 + len(found.files)) * len(test)) as bar:
+        return scoring.answers(test.images, teacher, found.student, found.control, found.files, bar.advance)
 
 
 def _metrics(
-    this: stage.Stage, facts: Mapping[str, Any], found: Contenders, test: Shard, answers: Mapping[str, Logits]
+    this: stage.Stage,
+    facts: Mapping[str, Any],
+    found: Contenders,
+    test: Shard,
+    answers: Mapping[str, Logits],
+    timed: Mapping[str, dict[str, float]],
 ) -> dict[str, Any]:
-    timed = _latencies(this, found, test)
     sizes = {**found.weights, **found.files}
     measured: dict[str, Any] = {}
     for name, logits in answers.items():
@@ -106,28 +136,14 @@ def _metrics(
     }
 
 
-def _latencies(this: stage.Stage, found: Contenders, test: Shard) -> dict[str, dict[str, float]]:
-    """Of everything that onnxruntime can run: the files, and teacher and control by way of a temporary ONNX file."""
+def _latencies(
+    this: stage.Stage, found: Contenders, test: Shard, translated: Mapping[str, Path]
+) -> dict[str, dict[str, float]]:
+    """Of everything that onnxruntime can run, one after the other, with nothing else at work here."""
     runs, images = this.params.evaluate.latency_runs, np.array(test.images[:_LATENCY_IMAGES])
-    timed = {}
-    with tempfile.TemporaryDirectory() as folder, progress.bar(this.name, "latency", 4, unit="models") as bar:
-        for name in ("control", "teacher", "onnx", "onnx_int8"):
-            model = {"control": found.control, "teacher": found.teacher}.get(name, found.student)
-            path = found.files.get(name)
-            try:
-                path = path or _as_onnx(model, Path(folder, f"{name}.onnx"), fixed=name == "teacher")
-                timed[name] = latency(path, exporting.feed(images, model.spec), runs)
-            except torch.onnx.OnnxExporterError as error:
-                # Some networks of timm have no translation; a teacher is not the worse for it.
-                this.journal.tags({f"{name}.latency": f"not measured: {str(error).splitlines()[0][:200]}"})
-            bar.advance(1)
-    return timed
-
-
-def _as_onnx(model: PixelModel, path: Path, fixed: bool) -> Path:
-    # A teacher is large: with a free batch size its translation takes twice as long.
-    onnx.save(exporting.to_onnx(exporting.program(model, batch=1 if fixed else None)), path)
-    return path
+    student, stored = exporting.feed(images, found.student.spec), np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    files = {"onnx": found.files["onnx"], "onnx_int8": found.files["onnx_int8"], **translated}
+    return {name: latency(path, stored if name == "teacher" else student, runs) for name, path in files.items()}
 
 
 def _correct(logits: Logits, test: Shard) -> npt.NDArray[np.bool_]:

@@ -32,7 +32,7 @@ def images():
 
 def test_everyone_answers_every_image_in_order(model, files, images):
     seen = []
-    found = scoring.answers(images, model, model, model, files, CPU, seen.append)
+    found = scoring.answers(images, scoring.on_device(model, CPU), model, model, files, seen.append)
     assert set(found) == {"teacher", "student", "control", "onnx"}
     assert all(logits.shape == (1030, 3) and logits.dtype == np.float32 for logits in found.values())
     assert sum(seen) == 4 * 1030
@@ -45,7 +45,20 @@ def test_logits_that_are_not_finite_are_one_sentence(model, files, images):
     broken = pixel_model("resnet8", CLASSES, 12, 1, [0.3], [0.2]).eval()
     torch.nn.init.constant_(broken.net.head.bias, float("nan"))
     with pytest.raises(UserError, match="The control answers 3 of 3 test images with logits that are not finite"):
-        scoring.answers(images[:3], model, model, broken, files, CPU, lambda count: None)
+        scoring.answers(images[:3], scoring.on_device(model, CPU), model, broken, files, lambda count: None)
+
+
+@pytest.mark.parametrize(("stored", "channels"), [(8, 1), (12, 3), (20, 1)])
+def test_a_teacher_s_file_takes_stored_images_and_answers_in_their_order(tmp_path, stored, channels):
+    torch.manual_seed(0)
+    teacher = pixel_model("resnet8", CLASSES, 12, 3, [0.3] * 3, [0.2] * 3).eval()
+    exported = exporting.program(teacher, batch=1, shape=(channels, stored, stored))
+    onnx.save(exporting.to_onnx(exported), tmp_path / "teacher.onnx")
+    stored_images = np.random.default_rng(0).integers(0, 256, (40, stored, stored, channels), dtype=np.uint8)
+    found = scoring.one_by_one(tmp_path / "teacher.onnx", threads=3)(stored_images)
+    expected = exporting.forward(teacher, np.ascontiguousarray(stored_images.transpose(0, 3, 1, 2)))
+    assert np.abs(found - expected).max() < 1e-4
+    assert np.ptp(expected, axis=0).min() > 1e-3  # or any order would pass
 
 
 def test_a_file_that_answers_otherwise_is_refused(tmp_path):

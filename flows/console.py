@@ -89,6 +89,7 @@ class Stop:
 def _run(console: Console, assignments: list[str], server: PrefectServer | None) -> int:
     # A live list and Prefect's own log lines would draw over each other; the log file has them.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")
     with contextlib.ExitStack() as stack:
         logger = logging.getLogger("prefect.flow_runs")
         if console.is_terminal:

@@ -68,6 +68,7 @@ def add(path: Path, name: str | None) -> str:
     inside = path.resolve().parent == DATA.resolve()
     name = path.name if inside else _slug(name or path.resolve().name)
     target = DATA / name
+    print(f"Putting {dataset.count:,} images under DVC in {target} …", flush=True)
     if not inside:
         _copy(path, target)
     try:

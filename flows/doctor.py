@@ -17,7 +17,7 @@ from flows import lineage
 from flows.data import fetch
 from flows.display import people
 from flows.environment import embed_mlflow, in_git
-from flows.server import answers
+from flows.server import reachable
 from flows.stages import usable_cores
 
 _PACKAGES = ("torch", "timm", "onnxruntime", "mlflow", "prefect", "dvc", "great-expectations")
@@ -100,7 +100,7 @@ def _servers() -> Iterator[Finding]:
     uri = embed_mlflow()
     yield Finding("MLflow", uri.split("@")[-1], _mlflow_problem(uri))
     api = os.environ.get("PREFECT_API_URL")
-    away = api is not None and not answers(f"{api}/health")
+    away = api is not None and not reachable(api)
     mend = "start the server, or unset PREFECT_API_URL to use the embedded one" if away else ""
     yield Finding("Prefect", api or "embedded, starts with reflux run", mend)
     waiting = len(list(OUTBOX.glob("*/journal.jsonl")))

@@ -33,6 +33,8 @@ class PrefectServer:
         port = free_port()
         self.api = f"http://127.0.0.1:{port}/api"
         self.environment = {"PREFECT_HOME": str(home.resolve()), "PREFECT_API_URL": self.api}
+        # This server comes and goes with the run: one that is gone won't come back, so don't wait a minute for it.
+        self.environment["PREFECT_CLIENT_MAX_RETRIES"] = "3"
         server = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         with self._log.open("w", encoding="utf-8") as log:
             self._process = supervised(
@@ -67,8 +69,15 @@ def prefect_server() -> Iterator[PrefectServer | None]:
     """Have a Prefect server for the block: the one ``PREFECT_API_URL`` names, or else an embedded one.
 
     Must be entered before Prefect is imported, which reads its settings then.
+
+    Raises:
+        UserError: the named server does not answer.
     """
-    if os.environ.get("PREFECT_API_URL"):
+    if api := os.environ.get("PREFECT_API_URL"):
+        if not reachable(api):
+            raise UserError(
+                f"Prefect at {api} does not answer: start it, or unset PREFECT_API_URL to use the embedded server."
+            )
         yield None
         return
     server = PrefectServer()
@@ -93,6 +102,17 @@ def answers(url: str, timeout_s: float = 2.0) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def reachable(url: str, timeout_s: float = 10.0) -> bool:
+    """Whether any HTTP server answers at ``url``, be it with a refusal."""
+    try:
+        urllib.request.urlopen(url, timeout=timeout_s).close()  # noqa: S310 - the user's own server
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def is_free(port: int) -> bool:

@@ -31,6 +31,13 @@ _SUPERVISOR = Path(__file__).with_name("supervise.py")
 _TAIL_LINES = 60
 _SECONDS_FOR_LAST_LINES = 5.0
 
+# What DVC says when it can't write the results of a stage that succeeded.
+_MENDABLE = {
+    "No space left on device": "no space left on the disk: free some space and run again",
+    "Disk quota exceeded": "the disk quota is used up: free some space and run again",
+    "Permission denied": "no permission to write its results: make artifacts/ and .dvc/ writable and run again",
+    "Read-only file system": "the file system is read-only: move the project to one that can be written",
+}
 _EXITED_WITH = re.compile(r"exited with (-?\d+)")
 _LOCKED = re.compile(r"is busy, it is being blocked|[Uu]nable to acquire lock")
 _CHATTER = re.compile(
@@ -120,10 +127,14 @@ class Running:
             raise failure(self.stage, code, list(self._tail))
         return Outcome.RAN if self._executed else Outcome.CACHED
 
-    def stop(self) -> None:
-        """End the stage's whole process tree: SIGTERM, then SIGKILL after the grace time."""
+    def ask_to_stop(self) -> None:
+        """Have the stage's process tree end: SIGTERM, then SIGKILL after the grace time."""
         if self.alive:
             self._process.terminate()
+
+    def stop(self) -> None:
+        """End the stage's whole process tree and wait until it is gone."""
+        self.ask_to_stop()
         self._clean(self._process.wait())
         self._reader.join(_SECONDS_FOR_LAST_LINES)
 
@@ -180,6 +191,8 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for running in self._started:
+            running.ask_to_stop()
+        for running in self._started:
             running.stop()
 
     def start(self, stage: str, beside_another: bool = False) -> Running:
@@ -201,7 +214,12 @@ class Runner:
         """
         if stage not in self._awaited:
             self.start(stage)
-        return self._awaited.pop(stage).wait()
+        try:
+            return self._awaited.pop(stage).wait()
+        except StageFailed as failed:
+            if failed.transient:
+                self._watcher.line(stage, f"Warning: {failed.sentence}.")
+            raise
 
     def ended(self, stage: str) -> bool:
         """Whether a stage that nobody awaited yet has come to its end."""
@@ -259,6 +277,9 @@ def failure(stage: str, code: int, lines: list[str]) -> StageFailed:
     exited = _EXITED_WITH.search(text)
     stage_code = int(exited.group(1)) if exited else None
     killed_by = _signal_name(stage_code if stage_code is not None else code)
+    mend = next((mend for sign, mend in _MENDABLE.items() if sign in text), None)
+    if mend and stage_code is None:
+        return StageFailed(stage, mend, True, False, tuple(lines))
     if _LOCKED.search(text):
         sentence, transient = "another DVC command holds the lock of this checkout", True
     elif killed_by:

@@ -19,8 +19,8 @@ STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill", "con
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, make_tiny_project, mlflow_template) -> Path:
-    """A copy without git, as from an archive."""
-    folder = make_tiny_project(tmp_path_factory.mktemp("e2e") / "copy")
+    """A copy without git, as from an archive, in a folder with a space in its name."""
+    folder = make_tiny_project(tmp_path_factory.mktemp("e2e") / "my copy")
     (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
     return folder
 

@@ -68,6 +68,15 @@ def test_what_the_user_can_mend_is_one_sentence_and_exit_code_2(reflux, argument
     assert Path("params.yaml").read_bytes() == before
 
 
+def test_a_prefect_server_that_is_away_is_named(reflux, monkeypatch):
+    Path("data/fashion-mnist").mkdir(parents=True)
+    Path("data/fashion-mnist/train.parquet").touch()
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    code, _, err = reflux("run")
+    assert code == 2
+    assert "Prefect at http://127.0.0.1:9/api does not answer" in err
+
+
 def test_outside_a_project_the_command_says_where_to_go(reflux):
     Path("params.yaml").unlink()
     code, _, err = reflux("run")

@@ -55,6 +55,20 @@ def test_dvcs_own_failure_is_told_without_its_prefix():
     assert not failed.transient
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("ERROR: unexpected error - [Errno 28] No space left on device: '/p/.dvc/cache/files'", "free some space"),
+        ("ERROR: unexpected error - [Errno 13] Permission denied: '/p/.dvc/tmp/lock'", "no permission to write"),
+    ],
+)
+def test_a_disk_that_dvc_cannot_write_is_the_users_to_mend(line, sentence):
+    failed = failure("x", 255, ["Running stage 'x':", line])
+    assert failed.user_error
+    assert not failed.transient
+    assert sentence in failed.sentence
+
+
 def test_silence_is_said_to_be_silence():
     assert failure("x", 1, []).sentence == "it left no message"
 

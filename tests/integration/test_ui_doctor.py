@@ -1,0 +1,78 @@
+"""``reflux ui`` and ``reflux doctor`` as processes of their own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.server import free_port
+
+pytestmark = pytest.mark.slow
+
+REFLUX = [sys.executable, "-m", "flows.cli"]
+
+
+@pytest.fixture
+def project(tmp_path, make_tiny_project, mlflow_template) -> Path:
+    folder = make_tiny_project(tmp_path / "copy")
+    (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    return folder
+
+
+def environment(**changes: str) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_"))} | changes
+
+
+def call(folder: Path, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*REFLUX, *arguments], cwd=folder, env=environment(**changes), capture_output=True, text=True, check=False
+    )
+
+
+def test_the_ui_answers_and_stops_cleanly(project):
+    port = free_port()
+    command = [*REFLUX, "ui", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=project, env=environment(), stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == f"MLflow is at http://127.0.0.1:{port} (Ctrl-C stops it).\n"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
+            assert "MLflow" in page.read().decode()
+        below = psutil.Process(process.pid).children(recursive=True)
+        assert below
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in below)
+    finally:
+        process.kill()
+
+
+def test_a_taken_port_and_a_remote_server_are_said(project):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        told = call(project, "ui", "--port", str(taken.getsockname()[1]))
+    assert told.returncode == 2
+    assert "is taken" in told.stderr
+    remote = call(project, "ui", MLFLOW_TRACKING_URI="https://mlflow.example.com")
+    assert remote.returncode == 0
+    assert "https://mlflow.example.com" in remote.stdout
+
+
+def test_the_doctor_finds_a_healthy_project_and_a_sick_one(project):
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
+    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "one"], cwd=project, check=True)
+    healthy = call(project, "doctor")
+    assert healthy.returncode == 0, healthy.stdout
+    assert "look" not in healthy.stdout
+    for what in ("Python", "torch", "device", "dataset", "gates", "git", "MLflow", "Prefect", "undelivered runs"):
+        assert what in healthy.stdout
+    sick = call(project, "doctor", MLFLOW_TRACKING_URI="http://127.0.0.1:9", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert sick.returncode == 2
+    assert sick.stdout.count("look") == 2

@@ -27,8 +27,6 @@ from flows.environment import embed_mlflow, prepare_dvc
 from flows.release import Release
 from flows.stages import Outcome, Runner, StageFailed, unchanged
 
-TEACHER_BRANCH = ("pretrain", "finetune", "label", "distill")
-
 
 @dataclass(frozen=True)
 class Result:
@@ -119,28 +117,25 @@ def outdated(weights: str) -> frozenset[str]:
 
 
 def run_stages(pipeline: Pipeline) -> None:
-    """All stages in order, the control beside the teacher's branch.
+    """All stages in order, the control beside the student's distillation: equal budgets, so they end together.
 
     Everything is started and awaited in this, the main thread: a stage's supervisor dies with the thread that
     started it, and Prefect's ``submit`` would start it in one that a cancellation does not reach.
     """
     stage(pipeline, "ingest")
     pipeline.journal.tags({"dvc.data_md5": lineage.data_md5() or lineage.NONE})
-    stage(pipeline, "validate")
-    begin(pipeline, "control")
-    for name in TEACHER_BRANCH:
+    for name in ("validate", "pretrain", "finetune", "label"):
         stage(pipeline, name)
-        if pipeline.runner.ended("control"):
-            stage(pipeline, "control")
-    for name in ("control", "compress", "evaluate"):
+    begin_control(pipeline)
+    for name in ("distill", "control", "compress", "evaluate"):
         stage(pipeline, name)
 
 
-def begin(pipeline: Pipeline, name: str) -> None:
-    """Start a stage that is awaited later."""
-    if name not in pipeline.cached:
-        pipeline.shown.begin(name)
-        pipeline.runner.start(name, beside_another=True)
+def begin_control(pipeline: Pipeline) -> None:
+    """Start the control, which is awaited after the student; nothing it reads comes from the teacher."""
+    if "control" not in pipeline.cached:
+        pipeline.shown.begin("control")
+        pipeline.runner.start("control", beside_another="distill" not in pipeline.cached)
 
 
 def stage(pipeline: Pipeline, name: str) -> None:

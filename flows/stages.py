@@ -21,7 +21,7 @@ from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.progress import EVENTS_VARIABLE, RECORD
 from flows.environment import QUIET
 
-# In the order data meets them; control needs no teacher and may run beside the teacher's branch.
+# In the order data meets them; control needs no teacher and runs beside distill.
 STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill", "control", "compress", "evaluate")
 
 THREADS_VARIABLE = "REFLUX_THREADS"
@@ -220,10 +220,6 @@ class Runner:
             if failed.transient:
                 self._watcher.line(stage, f"Warning: {failed.sentence}.")
             raise
-
-    def ended(self, stage: str) -> bool:
-        """Whether a stage that nobody awaited yet has come to its end."""
-        return stage in self._awaited and not self._awaited[stage].alive
 
 
 def supervised(

@@ -92,7 +92,7 @@ def deploy(farm: Farm) -> None:
         with manifest.open("w") as file:
             yaml.dump(document, file)
         farm.prefect("deploy", "--prefect-file", "infra/prefect.yaml", "--all")
-        if until(lambda: farm.planned(), 60)[0] - first < timedelta(minutes=1):
+        if until(farm.planned, 60)[0] - first < timedelta(minutes=1):
             return
 
 
@@ -140,9 +140,8 @@ def until(condition, seconds: float):
 def test_a_scheduled_run_ends_in_a_registered_version(farm):
     from mlflow import MlflowClient
 
-    first = min((run for run in farm.flow_runs() if run["auto_scheduled"]), key=lambda run: run["expected_start_time"])[
-        "id"
-    ]
+    planned = [run for run in farm.flow_runs() if run["auto_scheduled"]]
+    first = min(planned, key=lambda run: run["expected_start_time"])["id"]
     done = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
     ended = until(lambda: (run := farm.flow_run(first))["state_type"] in done and run, 300)
     assert ended["state_type"] == "COMPLETED", farm.logs(first)
@@ -170,11 +169,11 @@ def test_a_cancelled_run_leaves_no_process_and_is_killed_in_mlflow(farm):
     overrides = '["student.steps=100000", "seed=1"]'
     farm.prefect("deployment", "run", "retrain/scheduled", "--param", f"overrides={overrides}")
     run = until(lambda: next((r for r in farm.flow_runs() if not r["auto_scheduled"]), None), 30)["id"]
-    killed = until(lambda: at_work(farm, "components.control"), 120)
+    killed = until(lambda: at_work(farm, "components.distill"), 120)
     for process in killed:
         process.kill()
     # A stage that was killed is tried again; then someone cancels the run.
-    until(lambda: (again := at_work(farm, "components.control")) and not set(again) & set(killed), 120)
+    until(lambda: (again := at_work(farm, "components.distill")) and not set(again) & set(killed), 120)
     farm.prefect("flow-run", "cancel", run)
     until(lambda: farm.flow_run(run)["state_type"] == "CANCELLED", 60)
     until(lambda: not at_work(farm, "components.", "supervise.py"), 30)

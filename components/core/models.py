@@ -138,7 +138,10 @@ def load(path: Path) -> PixelModel:
     if spec is None:
         raise UserError(f"{path} holds weights but not which model they belong to: it was not written by Reflux.")
     model = PixelModel(network(spec.name, len(spec.classes), spec.in_chans), spec)
-    model.net.load_state_dict(state)
+    try:
+        model.net.load_state_dict(state)
+    except RuntimeError:
+        raise UserError(f"{path} does not fit today's {spec.name}: run `reflux run` to make it again.") from None
     return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from components.core.errors import UserError
@@ -92,10 +93,19 @@ def test_a_size_the_network_cannot_take_is_a_sentence():
         pixel_model("inception_v3", CLASSES, 8, 3, [0.5] * 3, [0.5] * 3)
 
 
+def spec_of(model, folder: Path) -> dict[str, str]:
+    save(model, folder / "whole.safetensors")
+    with safe_open(folder / "whole.safetensors", framework="pt") as file:
+        return file.metadata()
+
+
 def test_foreign_damaged_and_missing_files_are_sentences(tmp_path: Path):
     save_file({"w": torch.zeros(2)}, tmp_path / "foreign.safetensors")
     with pytest.raises(UserError, match="was not written by Reflux"):
         load(tmp_path / "foreign.safetensors")
+    save_file({"w": torch.zeros(2)}, tmp_path / "other.safetensors", metadata=spec_of(student(), tmp_path))
+    with pytest.raises(UserError, match="does not fit today's resnet8_slim"):
+        load(tmp_path / "other.safetensors")
     (tmp_path / "damaged.safetensors").write_bytes(b"\x00" * 64)
     with pytest.raises(UserError, match="not a whole safetensors file"):
         load(tmp_path / "damaged.safetensors")

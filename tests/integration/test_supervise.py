@@ -36,7 +36,9 @@ time.sleep(600)
 """
 LEAVES = 9  # depth 2, three branches each
 FLOW = """
-import sys
+import signal, sys
+for number in (signal.SIGINT, signal.SIGHUP):  # a test run in the background ignores them, and hands that down
+    signal.signal(number, signal.SIG_DFL)
 from flows.stages import supervised
 process = supervised([sys.executable, sys.argv[1], sys.argv[2], sys.argv[3], "2"], {}, grace_s=1.0)
 sys.exit(process.wait())

@@ -35,10 +35,17 @@ def call(folder: Path, *arguments: str, **changes: str) -> "subprocess.Completed
     )
 
 
+def hear_ctrl_c() -> None:
+    """A test run in the background ignores SIGINT, and would hand that down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_the_ui_answers_and_stops_cleanly(project):
     port = free_port()
     command = [*REFLUX, "ui", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=project, env=environment(), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=project, env=environment(), stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    )
     try:
         assert process.stdout.readline() == f"MLflow is at http://127.0.0.1:{port} (Ctrl-C stops it).\n"
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,14 @@ from components.core.artifacts import read_json
 pytestmark = pytest.mark.slow
 
 STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill", "control", "compress", "evaluate")
+
+
+@pytest.fixture(autouse=True)
+def _hears_ctrl_c() -> Iterator[None]:
+    """A test run in the background ignores SIGINT, and would hand that down."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +164,6 @@ def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, f
             env=environment(project),
             stdout=out,
             stderr=subprocess.STDOUT,
-            preexec_fn=hear_ctrl_c,
         )
     try:
         while "control: resnet8_slim" not in (project / "out.txt").read_text():
@@ -178,11 +186,6 @@ def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, f
         )
     assert runs(project, "pipeline")[-1].info.status == "KILLED"
     assert [run.info.status for run in runs(project, "stage") if run.info.run_name == "control"][-1] == "KILLED"
-
-
-def hear_ctrl_c() -> None:
-    """A test run in the background ignores SIGINT, and would hand that down."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def at_work(folder: Path) -> list[list[str]]:

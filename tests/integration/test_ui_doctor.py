@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,14 @@ from flows.server import free_port
 pytestmark = pytest.mark.slow
 
 REFLUX = [sys.executable, "-m", "flows.cli"]
+
+
+@pytest.fixture(autouse=True)
+def _hears_ctrl_c() -> Iterator[None]:
+    """A test run in the background ignores SIGINT, and would hand that down."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -35,17 +44,10 @@ def call(folder: Path, *arguments: str, **changes: str) -> "subprocess.Completed
     )
 
 
-def hear_ctrl_c() -> None:
-    """A test run in the background ignores SIGINT, and would hand that down."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_the_ui_answers_and_stops_cleanly(project):
     port = free_port()
     command = [*REFLUX, "ui", "--port", str(port)]
-    process = subprocess.Popen(
-        command, cwd=project, env=environment(), stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
-    )
+    process = subprocess.Popen(command, cwd=project, env=environment(), stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == f"MLflow is at http://127.0.0.1:{port} (Ctrl-C stops it).\n"
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:

@@ -1,8 +1,10 @@
 """Where things are on this machine: what is switched off, and the embedded defaults of DVC, MLflow and Prefect."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,7 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
+_SECONDS_TO_WRITE_A_LOCK = 0.5
 _DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
 
 
@@ -55,6 +58,20 @@ def prepare_dvc() -> None:
             subprocess.run([*dvc, *value], check=True, env={**os.environ, **QUIET}, stdout=subprocess.DEVNULL)
     except OSError as error:
         raise mendable(error, config) from error
+
+
+def mend_dvc_lock() -> None:
+    """Remove DVC's table of running stages when a kill -9 cut it short; DVC itself refuses to work beside it."""
+    table = Path(".dvc/tmp/rwlock")
+    for _ in range(2):  # the second look is for one that another DVC is writing just now
+        try:
+            json.loads(table.read_bytes())
+            return
+        except FileNotFoundError:
+            return
+        except ValueError:
+            time.sleep(_SECONDS_TO_WRITE_A_LOCK)
+    table.unlink(missing_ok=True)
 
 
 def in_git() -> bool:

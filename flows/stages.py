@@ -19,7 +19,7 @@ import psutil
 
 from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.progress import EVENTS_VARIABLE, RECORD
-from flows.environment import QUIET
+from flows.environment import QUIET, mend_dvc_lock
 
 # In the order data meets them; control needs no teacher and runs beside distill.
 STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill", "control", "compress", "evaluate")
@@ -203,6 +203,7 @@ class Runner:
 
     def start(self, stage: str, beside_another: bool = False) -> Running:
         """Start a stage; those that run at the same time share the cores."""
+        mend_dvc_lock()
         others = sum(running.alive for running in self._started)
         share = {}
         if beside_another or others:
@@ -263,6 +264,7 @@ def unchanged(forced: Collection[str] = frozenset()) -> set[str]:
     Raises:
         StageFailed: DVC cannot read the pipeline.
     """
+    mend_dvc_lock()
     process = supervised([sys.executable, "-m", "dvc", "status", "--json"], {}, stdout=subprocess.PIPE)
     output, _ = process.communicate()
     lines = [line for line in output.splitlines() if line.strip()]

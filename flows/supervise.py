@@ -5,7 +5,7 @@ nothing but the standard library, and it outlives neither its parent nor its own
 
 - the kernel sends it SIGTERM when the thread that started it is gone (``PR_SET_PDEATHSIG``), even by kill -9;
 - orphans of the command are re-parented to it and not to init (``PR_SET_CHILD_SUBREAPER``), so none gets away;
-- when it is told to stop, or its command has ended, every descendant gets SIGTERM, and SIGKILL after the grace time.
+- when it is told to stop, or its command has ended, every descendant is asked to end, and killed after the grace time.
 
 DVC passes no signal on to the command of a stage, and a process group misses whoever called setsid: hence the search.
 """
@@ -51,27 +51,39 @@ def supervise(parent: int, grace_s: float, command: list[str]) -> int:
         code = reap().get(child)
         if received in _STOP:
             break
-    ended = sweep(grace_s)
+    ended = sweep(grace_s, child)
     return ended.get(child, 128 + signal.SIGTERM) if code is None else code
 
 
-def sweep(grace_s: float) -> dict[int, int]:
-    """End every descendant of this process: SIGTERM once, SIGKILL after ``grace_s`` until none is left.
+def sweep(grace_s: float, command: int) -> dict[int, int]:
+    """End every descendant of this process: asked at once, asked again at half time, killed after ``grace_s``.
+
+    Args:
+        grace_s: seconds until SIGKILL.
+        command: the command's pid, which is asked by SIGINT: DVC then puts its locks in order, where SIGTERM would end
+            it in the middle of writing them.
 
     Returns:
         The exit codes of the direct children that ended.
     """
-    deadline = time.monotonic() + grace_s
+    began = time.monotonic()
     ended: dict[int, int] = {}
     asked: set[int] = set()
+    insisted = False
     while True:
         ended |= reap()
         alive = descendants(os.getpid())
         if not alive:
             return ended
-        overdue = time.monotonic() > deadline
-        for pid in alive if overdue else alive - asked:
-            _signal(pid, signal.SIGKILL if overdue else signal.SIGTERM)
+        waited = time.monotonic() - began
+        if waited > grace_s:
+            _signal(alive, signal.SIGKILL)
+        elif waited > grace_s / 2 and not insisted:
+            insisted = True
+            _signal(alive, signal.SIGTERM)
+        else:
+            _signal(alive - asked - {command}, signal.SIGTERM)
+            _signal((alive - asked) & {command}, signal.SIGINT)
         asked |= alive
         time.sleep(_SECONDS_BETWEEN_SWEEPS)
 
@@ -115,13 +127,14 @@ def _parent(pid: str) -> int | None:
     return None if state in "XZ" else int(parent)
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-        if number == signal.SIGTERM:
-            os.kill(pid, signal.SIGCONT)  # a stopped process would not hear it
-    except ProcessLookupError:
-        pass
+def _signal(pids: set[int], number: signal.Signals) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+            if number != signal.SIGKILL:
+                os.kill(pid, signal.SIGCONT)  # a stopped process would not hear it
+        except ProcessLookupError:
+            pass
 
 
 def _prctl(option: int, value: int) -> None:

@@ -1,5 +1,6 @@
 """Whatever ends the flow ends the stage's whole process tree: real processes, real signals."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.stages import Outcome, Runner, StageFailed, supervised
+from flows.stages import Outcome, Runner, StageFailed, supervised, unchanged
 
 TREE = """
 import os, signal, subprocess, sys, time
@@ -257,6 +258,17 @@ def test_leaving_the_runner_for_any_reason_ends_what_runs(project, marker):
         assert until(lambda: grown(marker))
         raise ZeroDivisionError
     assert not living(marker)
+    table = Path(".dvc/tmp/rwlock")
+    assert not table.exists() or json.loads(table.read_text()) == {}  # DVC has put its locks back
+
+
+def test_a_lock_table_cut_short_by_a_kill_does_not_stop_the_next_run(project):
+    Path(".dvc/tmp").mkdir()
+    Path(".dvc/tmp/rwlock").write_text('{"/a": {"wri')
+    with Runner(Ears(), {"MLFLOW_TRACKING_URI": "none"}) as runner:
+        assert runner.run("copy") is Outcome.RAN
+        Path(".dvc/tmp/rwlock").write_text("")
+        assert unchanged() == set()
 
 
 def test_a_killed_supervisor_takes_its_stage_with_it_and_may_be_tried_again(project, marker):

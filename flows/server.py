@@ -34,7 +34,7 @@ class PrefectServer:
         self.api = f"http://127.0.0.1:{port}/api"
         self.environment = {"PREFECT_HOME": str(home.resolve()), "PREFECT_API_URL": self.api}
         # This server comes and goes with the run: one that is gone won't come back, so don't wait a minute for it.
-        self.environment["PREFECT_CLIENT_MAX_RETRIES"] = "3"
+        self.environment["PREFECT_CLIENT_MAX_RETRIES"] = "1"
         server = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         with self._log.open("w", encoding="utf-8") as log:
             self._process = supervised(

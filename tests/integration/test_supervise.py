@@ -259,7 +259,8 @@ def test_leaving_the_runner_for_any_reason_ends_what_runs(project, marker):
         raise ZeroDivisionError
     assert not living(marker)
     table = Path(".dvc/tmp/rwlock")
-    assert not table.exists() or json.loads(table.read_text()) == {}  # DVC has put its locks back
+    locks = json.loads(table.read_text()) if table.exists() else {}
+    assert not any(locks.values())  # DVC has put its locks back
 
 
 def test_a_lock_table_cut_short_by_a_kill_does_not_stop_the_next_run(project):
@@ -268,7 +269,7 @@ def test_a_lock_table_cut_short_by_a_kill_does_not_stop_the_next_run(project):
     with Runner(Ears(), {"MLFLOW_TRACKING_URI": "none"}) as runner:
         assert runner.run("copy") is Outcome.RAN
         Path(".dvc/tmp/rwlock").write_text("")
-        assert unchanged() == set()
+        assert unchanged()
 
 
 def test_a_killed_supervisor_takes_its_stage_with_it_and_may_be_tried_again(project, marker):

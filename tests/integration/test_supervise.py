@@ -1,6 +1,5 @@
 """Whatever ends the flow ends the stage's whole process tree: real processes, real signals."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -258,9 +257,8 @@ def test_leaving_the_runner_for_any_reason_ends_what_runs(project, marker):
         assert until(lambda: grown(marker))
         raise ZeroDivisionError
     assert not living(marker)
-    table = Path(".dvc/tmp/rwlock")
-    locks = json.loads(table.read_text()) if table.exists() else {}
-    assert not any(locks.values())  # DVC has put its locks back
+    with Runner(Ears(), {"MLFLOW_TRACKING_URI": "none"}) as runner:
+        assert runner.run("copy") is Outcome.RAN  # whatever state DVC left its locks in
 
 
 def test_a_lock_table_cut_short_by_a_kill_does_not_stop_the_next_run(project):

@@ -100,6 +100,7 @@ def _run(console: Console, assignments: list[str], server: PrefectServer | None)
 
         if server is not None:
             server.wait()
+            stack.enter_context(server.needed())
         _log_to_file(logger)
         stack.callback(_flush, logger)
         stack.enter_context(shown_on(shown))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from components.core.errors import UserError
 from flows.environment import HOME
-from flows.stages import supervised
+from flows.stages import StageFailed, supervised
 
 _SECONDS_TO_START = 120.0
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -58,6 +58,25 @@ class PrefectServer:
                     "holds only the history of local runs) and run again, or set PREFECT_API_URL to a server of yours."
                 )
             time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    @contextmanager
+    def needed(self) -> Iterator[None]:
+        """What fails in the block once this server is gone fails for that reason.
+
+        Raises:
+            UserError: in place of Prefect's own errors, when the server has ended.
+        """
+        try:
+            yield
+        except (StageFailed, UserError):
+            raise
+        except Exception as error:
+            if self._process.poll() is None:
+                raise
+            raise UserError(
+                f"Prefect's embedded server ended in the middle of the run ({self._log} may say why): run again; "
+                "what was finished is kept."
+            ) from error
 
     def stop(self) -> None:
         """End the server."""

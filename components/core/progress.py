@@ -21,13 +21,13 @@ _SECONDS_BETWEEN_EVENTS = 0.25
 class Bar:
     """Counts images (or steps) of one piece of work and tells whoever watches."""
 
-    def __init__(self, stage: str, label: str, total: int, unit: str) -> None:
+    def __init__(self, stage: str, label: str, total: int, unit: str, done: int = 0) -> None:
         self._stage, self._label, self._total, self._unit = stage, label, total, unit
-        self._done = 0
+        self._done = self._before = done
         self._facts: dict[str, float] = {}
         self._began = self._told = time.monotonic()
         self._piped = bool(os.environ.get(EVENTS_VARIABLE))
-        self._tqdm = None if self._piped else tqdm(total=total, desc=f"{stage}: {label}", unit=f" {unit}")
+        self._tqdm = None if self._piped else tqdm(total=total, initial=done, desc=f"{stage}: {label}", unit=f" {unit}")
         self._tell()
 
     def advance(self, count: int, **facts: float) -> None:
@@ -44,7 +44,7 @@ class Bar:
     @property
     def rate(self) -> float:
         """Units a second since the bar appeared."""
-        return self._done / max(time.monotonic() - self._began, 1e-9)
+        return (self._done - self._before) / max(time.monotonic() - self._began, 1e-9)
 
     def close(self) -> None:
         if self._tqdm is not None:
@@ -57,14 +57,18 @@ class Bar:
         self._told = time.monotonic()
         event = {"stage": self._stage, "label": self._label, "unit": self._unit, "done": self._done}
         event |= {"total": self._total, "rate": round(self.rate, 1), "facts": self._facts}
-        sys.stdout.write(f"{RECORD}{json.dumps(event)}\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(f"{RECORD}{json.dumps(event)}\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read this is gone, killed perhaps: the stage is stopped, it did not fail.
+            raise KeyboardInterrupt from None
 
 
 @contextmanager
-def bar(stage: str, label: str, total: int, unit: str = "images") -> Iterator[Bar]:
-    """A progress bar that closes with its block."""
-    progress = Bar(stage, label, total, unit)
+def bar(stage: str, label: str, total: int, unit: str = "images", done: int = 0) -> Iterator[Bar]:
+    """A progress bar that closes with its block; ``done`` of the total were done before it."""
+    progress = Bar(stage, label, total, unit, done)
     try:
         yield progress
     finally:

@@ -188,6 +188,28 @@ def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, f
     assert [run.info.status for run in runs(project, "stage") if run.info.run_name == "control"][-1] == "KILLED"
 
 
+def test_a_prefect_server_that_dies_in_mid_run_is_named_and_nothing_goes_on(project, first):
+    command = [sys.executable, "-m", "flows.cli", "run", "-S", "evaluate.latency_runs=23"]
+    with (project / "out.txt").open("w") as out:
+        process = subprocess.Popen(
+            command, cwd=project, env=environment(project), stdout=out, stderr=subprocess.STDOUT, text=True
+        )
+    try:
+        while "evaluate: started" not in (project / "out.txt").read_text():
+            assert process.poll() is None, (project / "out.txt").read_text()
+            time.sleep(0.1)
+        for server in psutil.Process(process.pid).children(recursive=True):
+            if "server" in server.cmdline():
+                server.kill()
+        assert process.wait(timeout=60) == 2, (project / "out.txt").read_text()
+    finally:
+        process.kill()
+    told = (project / "out.txt").read_text()
+    assert "Prefect's embedded server ended in the middle of the run" in told
+    assert "Traceback" not in told
+    assert not at_work(project)
+
+
 def at_work(folder: Path) -> list[list[str]]:
     found = []
     for process in psutil.process_iter():

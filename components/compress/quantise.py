@@ -13,6 +13,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from components.core.exporting import INPUT, Pixels
+from components.core.shards import Images
 
 _BATCH = 64
 
@@ -43,7 +44,7 @@ def int8(model: ModelProto, pixels: Pixels) -> ModelProto:
         return onnx.load(quantised)
 
 
-def sample(images: Pixels, count: int) -> Pixels:
+def sample(images: Images, count: int) -> Pixels:
     """At most ``count`` images [N, H, W, C], spread evenly over the split."""
     rows = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
     return images[rows]

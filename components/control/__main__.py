@@ -1,5 +1,7 @@
 """``python -m components.control``: what distillation is measured against."""
 
+from functools import partial
+
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -13,7 +15,8 @@ def main(this: stage.Stage) -> None:
     dataset = read_dataset(this.read("ingest/dataset.json"))
     train, val = open_shard(this.read("ingest/shards/train")), open_shard(this.read("ingest/shards/val"))
     labels = torch.from_numpy(train.labels)
-    train_student(this, dataset, train, val, None, lambda indices, _views: (labels[indices],), cross_entropy)
+    loss = partial(cross_entropy, reduction="none")
+    train_student(this, dataset, train, val, None, lambda indices, _views: (labels[indices],), loss)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ from components.core.errors import UserError
 THREADS_VARIABLE = "REFLUX_THREADS"
 
 
-def pick(choice: str, threads: int) -> torch.device:
-    """The device for ``run.device``, with CPU threads set.
+def pick(choice: str, threads: int, deterministic: bool) -> torch.device:
+    """The device for ``run.device``, with CPU threads and determinism set.
 
     Args:
         choice: auto, cpu or cuda.
         threads: CPU threads; 0 takes the flow's share (stages that run side by side halve the cores) or torch's own.
+        deterministic: the same result to the bit on every run on the same hardware.
 
     Raises:
         UserError: CUDA is asked for and there is none.
@@ -26,7 +27,10 @@ def pick(choice: str, threads: int) -> torch.device:
     if choice == "cuda" and not torch.cuda.is_available():
         raise UserError("run.device = cuda, but torch sees no CUDA device here: set run.device to auto or cpu.")
     cuda = choice != "cpu" and torch.cuda.is_available()
-    if cuda:
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    elif cuda:
         torch.backends.cudnn.benchmark = True
     return torch.device("cuda" if cuda else "cpu")
 

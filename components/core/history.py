@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.core.artifacts import atomic, finite
+from components.core.checkpoint import Checkpoints
 from components.core.journal import Journal
 
 _METRIC_NAMES = {
@@ -18,12 +19,15 @@ _METRIC_NAMES = {
 }
 
 
-def to_journal(journal: Journal) -> Callable[[dict[str, float]], None]:
-    """A reporter that records each row of a history as metrics at its step."""
+def to_journal(journal: Journal, checkpoints: Checkpoints, phase: str) -> Callable[[dict[str, float]], None]:
+    """A reporter that records each row of a history as metrics at its step, once, however often training resumes."""
 
     def report(row: dict[str, float]) -> None:
-        named = {name: row[key] for key, name in _METRIC_NAMES.items()}
-        journal.metrics(finite(named), step=int(row["step"]))
+        step = int(row["step"])
+        if step > checkpoints.told(phase):
+            named = {name: row[key] for key, name in _METRIC_NAMES.items()}
+            journal.metrics(finite(named), step=step)
+            checkpoints.tell(journal.run_key, phase, step)
 
     return report
 

@@ -30,13 +30,25 @@ class Journal:
         name: the run's name, as a person reads it.
         tags: the tags it starts with.
         parent: the id of the parent run's journal, if any.
+        continues: the ``run_key`` of a killed process's journal: both are one MLflow run.
         outbox: the folder of journals.
+
+    Attributes:
+        id: of this journal.
+        run_key: of the MLflow run: the id of the first journal that wrote to it.
     """
 
     def __init__(
-        self, experiment: str, name: str, tags: dict[str, str], parent: str | None = None, outbox: Path = OUTBOX
+        self,
+        experiment: str,
+        name: str,
+        tags: dict[str, str],
+        parent: str | None = None,
+        continues: str | None = None,
+        outbox: Path = OUTBOX,
     ) -> None:
         self.id = uuid.uuid4().hex
+        self.run_key = continues or self.id
         self.folder = outbox / self.id
         self.folder.mkdir(parents=True)
         self._file = (self.folder / "journal.jsonl").open("a", encoding="utf-8")
@@ -45,14 +57,16 @@ class Journal:
             "start",
             experiment=experiment,
             name=name,
-            tags=tags | {"reflux.journal": self.id},
+            tags=tags | {"reflux.journal": self.run_key},
             parent=parent,
             pid=me.pid,
             pid_created=me.create_time(),
         )
 
     def params(self, values: dict[str, Any]) -> None:
-        """Record the run's params, nested sections flattened to dotted names."""
+        """Record the run's params, nested sections flattened to dotted names; a continued run has them already."""
+        if self.run_key != self.id:
+            return
         self._write("params", values={k: str(v) for k, v in flatten(values).items()})
 
     def metrics(self, values: dict[str, float], step: int = 0) -> None:

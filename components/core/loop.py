@@ -2,21 +2,25 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
+from components.core.checkpoint import Checkpoints, random_states, set_random_states
 from components.core.device import autocast
 from components.core.errors import UserError
-from components.core.models import PixelModel, save
-from components.core.shards import Shard
+from components.core.models import PixelModel
+from components.core.shards import Images, Shard
 from components.core.views import plain
 
 _VALIDATION_BATCH = 512
@@ -28,11 +32,41 @@ class Batch:
 
     Attributes:
         pixels: uint8 [N, C, H, W].
-        targets: whatever the loss compares the logits with.
+        targets: whatever the loss compares the logits with, each [N, …].
+        of: the size of the whole batch, of which this may be a part.
     """
 
     pixels: Tensor
     targets: tuple[Tensor, ...]
+    of: int
+
+    def split(self, parts: int) -> Iterator["Batch"]:
+        """The batch in equal parts, one after the other."""
+        size = math.ceil(len(self.pixels) / parts)
+        for begin in range(0, len(self.pixels), size):
+            part = slice(begin, begin + size)
+            yield Batch(self.pixels[part], tuple(target[part] for target in self.targets), self.of)
+
+
+@dataclass
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        step: the steps done.
+        images: the images seen.
+        losses: of the steps since the last validation.
+        history: a row a validation.
+        kept: the weights that validation data chose so far.
+        best_accuracy: the best validation accuracy so far.
+    """
+
+    step: int = 0
+    images: int = 0
+    losses: list[Tensor] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    best_accuracy: float = 0.0
 
 
 Report = Callable[[dict[str, float]], None]
@@ -40,19 +74,18 @@ Report = Callable[[dict[str, float]], None]
 
 def fit(
     model: PixelModel,
-    batch_at: Callable[[int], Batch],
+    batches: Callable[[int], Iterator[Batch]],
     loss: Callable[..., Tensor],
     val: Shard,
-    groups: list[dict[str, Any]],
-    optimizer: str,
-    lr: float,
-    weight_decay: float,
-    warmup: float,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
     steps: int,
     eval_every: int,
     ema_decay: float,
+    accumulate: int,
+    clip_norm: float,
     device: torch.device,
-    checkpoint: Path,
+    checkpoints: Checkpoints,
     report: Report,
     advance: Callable[..., None],
 ) -> list[dict[str, float]]:
@@ -62,21 +95,22 @@ def fit(
     few hundred images the plain best picks a lucky moment before the learning rate has come down.
 
     Args:
-        model: the network to train.
-        batch_at: the batch of a step; a pure function of the step, so that a run can be repeated.
-        loss: takes logits [N, K] and the batch's targets, returns a scalar.
-        val: the split that chooses the checkpoint; never the test split.
-        groups: the optimizer's parameter groups; an ``lr_scale`` in one multiplies its learning rate.
-        optimizer: adamw or sgd (with Nesterov momentum 0.9).
-        lr: the peak learning rate.
-        weight_decay: for groups that don't bring their own.
-        warmup: the share of steps over which the learning rate rises; it then falls as a cosine to zero.
+        model: the network to train, on ``device``.
+        batches: the batches from a step on; what a step gets is a pure function of the step, so that a training that
+            was killed goes on as if it had not been.
+        loss: takes logits [N, K] and the batch's targets, returns a value an image [N]; their mean over the batch is
+            what is minimised.
+        val: the split that chooses the weights; never the test split.
+        optimizer: of the model's parameters.
+        schedule: of its learning rate.
         steps: the budget.
         eval_every: steps between validations.
         ema_decay: decay of the averaged weights that are validated and kept; 0 keeps the trained ones.
+        accumulate: parts a batch is computed in, one after the other, for less memory.
+        clip_norm: the largest norm of the gradient; 0 leaves it as it is.
         device: where to train.
-        checkpoint: where the chosen weights so far are kept while training goes on.
-        report: is called with each row of the history.
+        checkpoints: of this training; where one is found, training goes on from it.
+        report: is called with each row of the history, those before a resumption included.
         advance: is called with each step's number of images, and the validation accuracy when it is new.
 
     Returns:
@@ -85,51 +119,90 @@ def fit(
     Raises:
         UserError: the loss is no longer finite; the message names the step and the checkpoint that was kept.
     """
-    model.to(device)
-    optimize = _optimizer(groups, optimizer, lr, weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimize, lambda step: _cosine(step, steps, warmup))
     ema = ModelEmaV3(model, decay=ema_decay, use_warmup=True) if ema_decay else None
     judged = ema.module if ema else model
-    history: list[dict[str, float]] = []
-    kept: dict[str, Tensor] = {}
-    best_accuracy = 0.0
-    losses: list[Tensor] = []
-    images, since = 0, time.perf_counter()
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"ema": judged} if ema else {})
+    done = _resume(parts, checkpoints, device)
+    for row in done.history:
+        report(row)
+    since, images_then = time.perf_counter(), done.images
     model.train()
-    for step in range(steps):
-        batch = batch_at(step)
-        with autocast(device, training=True):
-            logits = model(batch.pixels)
-        value = loss(logits, *batch.targets)
-        optimize.zero_grad(set_to_none=True)
-        value.backward()
-        optimize.step()
+    for batch in islice(batches(done.step), steps - done.step):
+        value = _learn(model, batch, loss, optimizer, accumulate, clip_norm, device)
         schedule.step()
         if ema:
-            ema.update(model, step=step)
-        losses.append(value.detach())
-        images += len(batch.pixels)
-        advance(len(batch.pixels))
-        if (step + 1) % eval_every and step + 1 < steps:
-            continue
-        train_loss = _mean_finite(losses, step, checkpoint if kept else None)
-        seconds = time.perf_counter() - since
-        val_loss, val_accuracy = validate(judged, val, device)
-        row = {"step": step + 1, "images": images, "lr": optimize.param_groups[-1]["lr"], "train_loss": train_loss}
-        row |= {"val_loss": val_loss, "val_accuracy": val_accuracy}
-        row["images_per_s"] = len(losses) * len(batch.pixels) / seconds
-        history.append(row)
-        best_accuracy = max(best_accuracy, val_accuracy)
-        if val_accuracy >= best_accuracy - _standard_error(best_accuracy, len(val)):
-            kept = {name: tensor.detach().clone() for name, tensor in judged.state_dict().items()}
-            save(judged, checkpoint)
-        report(row)
-        advance(0, val_accuracy=round(val_accuracy, 4))
-        losses, since = [], time.perf_counter()
-        model.train()
-    model.load_state_dict(kept)
+            ema.update(model, step=done.step)
+        done.step += 1
+        done.images += batch.of
+        done.losses.append(value)
+        advance(batch.of)
+        if done.step % eval_every == 0 or done.step == steps:
+            row = {"step": done.step, "images": done.images, "lr": optimizer.param_groups[-1]["lr"]}
+            row["train_loss"] = _mean_finite(done, checkpoints.path)
+            seconds = time.perf_counter() - since
+            row["val_loss"], row["val_accuracy"] = validate(judged, val, device)
+            row["images_per_s"] = (done.images - images_then) / seconds
+            _choose(done, row, judged, len(val))
+            done.losses = []
+            _save(done, parts, checkpoints)
+            report(row)
+            advance(0, val_accuracy=round(row["val_accuracy"], 4))
+            since, images_then = time.perf_counter(), done.images
+            model.train()
+        elif checkpoints.due():
+            _mean_finite(done, checkpoints.path)
+            _save(done, parts, checkpoints)
+    model.load_state_dict(done.kept)
     model.eval()
-    return history
+    return done.history
+
+
+def _learn(
+    model: PixelModel,
+    batch: Batch,
+    loss: Callable[..., Tensor],
+    optimizer: Optimizer,
+    accumulate: int,
+    clip_norm: float,
+    device: torch.device,
+) -> Tensor:
+    """One step of the optimizer; returns the batch's loss."""
+    optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=device)
+    for part in batch.split(accumulate):
+        with autocast(device, training=True):
+            logits = model(part.pixels)
+        value = loss(logits, *part.targets).sum() / batch.of
+        value.backward()
+        total += value.detach()
+    if clip_norm:
+        clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
+    optimizer.step()
+    return total
+
+
+def _choose(done: Progress, row: dict[str, float], judged: torch.nn.Module, count: int) -> None:
+    done.history.append(row)
+    done.best_accuracy = max(done.best_accuracy, row["val_accuracy"])
+    if row["val_accuracy"] >= done.best_accuracy - _standard_error(done.best_accuracy, count):
+        done.kept = {name: tensor.detach().clone() for name, tensor in judged.state_dict().items()}
+
+
+def _save(done: Progress, parts: dict[str, Any], checkpoints: Checkpoints) -> None:
+    states = {name: part.state_dict() for name, part in parts.items()}
+    checkpoints.save({**vars(done), "parts": states, "random": random_states()})
+
+
+def _resume(parts: dict[str, Any], checkpoints: Checkpoints, device: torch.device) -> Progress:
+    state = checkpoints.state
+    if state is None:
+        return Progress()
+    for name, part in parts.items():
+        part.load_state_dict(state["parts"][name])
+    set_random_states(state["random"])
+    done = Progress(**{name: state[name] for name in vars(Progress())})
+    done.losses = [loss.to(device) for loss in done.losses]
+    return done
 
 
 @torch.inference_mode()
@@ -141,7 +214,7 @@ def validate(model: PixelModel, shard: Shard, device: torch.device) -> tuple[flo
 
 
 @torch.inference_mode()
-def predict(model: PixelModel, images: "np.ndarray[Any, np.dtype[np.uint8]]", device: torch.device) -> Tensor:
+def predict(model: PixelModel, images: Images, device: torch.device) -> Tensor:
     """Logits [N, K] of images [N, H, W, C], in eval mode."""
     model.eval()
     parts = []
@@ -155,25 +228,10 @@ def _standard_error(accuracy: float, count: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / count)
 
 
-def _optimizer(groups: list[dict[str, Any]], name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    scaled = [{**group, "lr": lr * group.get("lr_scale", 1.0)} for group in groups]
-    if name == "sgd":
-        return torch.optim.SGD(scaled, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
-    return torch.optim.AdamW(scaled, lr=lr, weight_decay=weight_decay)
-
-
-def _cosine(step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up, then a cosine to zero (Loshchilov and Hutter 2017)."""
-    rise = max(1, round(steps * warmup))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-
-
-def _mean_finite(losses: list[Tensor], step: int, kept: Path | None) -> float:
-    values = torch.stack(losses)
+def _mean_finite(done: Progress, checkpoint: Path) -> float:
+    values = torch.stack(done.losses)
     if bool(values.isfinite().all()):
         return values.mean().item()
-    first = step + 2 - len(losses) + int((~values.isfinite()).nonzero()[0])
-    where = f"the last good checkpoint is {kept}" if kept else "no checkpoint was good enough to keep"
+    first = done.step + 1 - len(values) + int((~values.isfinite()).nonzero()[0])
+    where = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
     raise UserError(f"The loss is not finite at step {first}: lower the learning rate (lr); {where}.")

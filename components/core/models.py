@@ -110,7 +110,7 @@ def pixel_model(
     try:
         with torch.inference_mode():
             model.eval()(torch.zeros(2, in_chans, image_size, image_size))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # timm asserts that patches fit
         first = str(error).splitlines()[0]
         raise UserError(f"{name} can't take images of {image_size} pixels ({first}): raise image_size.") from None
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -33,6 +33,8 @@ class Run(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0, description="CPU threads of one stage; 0 leaves it to torch")
+    deterministic: bool = False
+    checkpoint_every_s: float = Field(60, gt=0)
 
 
 class SplitFractions(Section):
@@ -78,37 +80,39 @@ class Augment(Section):
     erase: Fraction = 0.0
 
 
-class Finetune(Section):
+class Training(Section):
+    """What every training with a loss and an optimizer is told."""
+
+    batch_size: int = Field(ge=2)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(gt=0)
+    schedule: Literal["cosine", "one-cycle"] = "cosine"
+    warmup: Fraction = 0.1
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float = Field(0.0, ge=0)
+    accumulate: Positive = 1
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    augment: Augment = Augment()
+
+
+class Finetune(Training):
     strategy: Literal["feature-extraction", "full", "lp-ft"]
     image_size: Positive
     probe_views: Positive = 4
     probe_steps: Positive
     probe_lr: float = Field(gt=0)
     epochs: Positive
-    batch_size: int = Field(ge=2)
-    lr: float = Field(gt=0)
     layer_decay: float = Field(1.0, gt=0, le=1)
-    weight_decay: float = Field(0.0, ge=0)
-    ema_decay: float = Field(0.0, ge=0, lt=1)
-    warmup: Fraction = 0.1
     freeze_batch_norm: bool = True
-    augment: Augment = Augment()
 
 
-class Student(Section):
+class Student(Training):
     """The student and its budget, which the control shares to the letter."""
 
     model: str
     image_size: Positive
     steps: Positive
-    batch_size: int = Field(ge=2)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup: Fraction = 0.1
-    ema_decay: float = Field(0.0, ge=0, lt=1)
     eval_every: Positive = 100
-    augment: Augment = Augment()
 
 
 class Label(Section):

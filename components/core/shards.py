@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,21 @@ from components.core.artifacts import read_json
 from components.core.errors import UserError
 
 UNLABELED = -1
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Images(Protocol):
+    """Images that are read when they are asked for, so that a dataset may be larger than the memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, C)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice | npt.NDArray[np.int64], /) -> Pixels:
+        """The images of a range or of any indices, uint8 [n, H, W, C]."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +38,7 @@ class Shard:
         ids: uint64 [N], the first eight bytes of each image's content hash.
     """
 
-    images: npt.NDArray[np.uint8]
+    images: Images
     labels: npt.NDArray[np.int64]
     ids: npt.NDArray[np.uint64]
 
@@ -77,9 +93,28 @@ def open_shard(folder: Path) -> Shard:
 
 
 def join(first: Shard, second: Shard) -> Shard:
-    """The two splits one after the other, in memory."""
+    """The two splits one after the other; their images stay where they are."""
     return Shard(
-        np.concatenate([first.images, second.images]),
+        JoinedImages(first.images, second.images),
         np.concatenate([first.labels, second.labels]),
         np.concatenate([first.ids, second.ids]),
     )
+
+
+class JoinedImages:
+    """Two sets of images as one."""
+
+    def __init__(self, first: Images, second: Images) -> None:
+        self._first, self._second = first, second
+        self.shape = (len(first) + len(second), *first.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice | npt.NDArray[np.int64]) -> Pixels:
+        indices = np.arange(len(self))[index]
+        border = len(self._first)
+        pixels = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        pixels[indices < border] = self._first[indices[indices < border]]
+        pixels[indices >= border] = self._second[indices[indices >= border] - border]
+        return pixels

@@ -1,17 +1,16 @@
 """Trains the student: the same network, optimiser, schedule, views and budget with a teacher and without."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from torch import Tensor
 
-from components.core import history, progress
+from components.core import history, optimise, progress
+from components.core.batches import TargetsOf, batches_of_views
 from components.core.device import pick
-from components.core.loop import Batch, fit
+from components.core.loop import fit
 from components.core.models import PixelModel, parameter_count, pixel_model, save
 from components.core.shards import Dataset, Shard
 from components.core.stage import Stage, seed_everything
-from components.core.views import batch, draws, render
 
 
 def train_student(
@@ -20,7 +19,7 @@ def train_student(
     images: Shard,
     val: Shard,
     views: int | None,
-    targets_of: Callable[..., tuple[Tensor, ...]],
+    targets_of: TargetsOf,
     loss: Callable[..., Tensor],
 ) -> None:
     """Train a student from scratch and write its model and history.
@@ -29,50 +28,43 @@ def train_student(
         stage: the running stage; its ``student`` params are the recipe.
         dataset: classes and normalisation.
         images: what the student sees.
-        val: the split that chooses the checkpoint.
+        val: the split that chooses the weights.
         views: how many views of each image there are; None draws a new one at every visit.
         targets_of: the targets of a batch, from image indices [B] and their views [B].
-        loss: takes logits [B, K] and those targets.
+        loss: takes logits [B, K] and those targets, returns a value an image [B].
     """
     recipe, seed = stage.params.student, stage.params.seed
-    device = pick(stage.params.run.device, stage.params.run.threads)
+    run = stage.params.run
+    device = pick(run.device, run.threads, run.deterministic)
     seed_everything(seed)
     model = pixel_model(recipe.model, dataset.classes, recipe.image_size, dataset.channels, dataset.mean, dataset.std)
+    model.to(device)
+    checkpoints = stage.checkpoints("student", *([stage.name] if stage.name != "control" else []))
     stage.journal.params({"student_parameters": parameter_count(model), "device": str(device)})
-
-    def batch_at(step: int) -> Batch:
-        indices, epochs = batch(seed, step, len(images), recipe.batch_size)
-        view = epochs if views is None else epochs % views
-        uniform = draws(seed, images.ids[indices], view)
-        pixels = render(images.images[indices], uniform, **recipe.augment.model_dump(), device=device)
-        return Batch(pixels, tuple(t.to(device) for t in targets_of(indices, view)))
-
-    with progress.bar(stage.name, recipe.model, recipe.steps * recipe.batch_size) as bar:
+    batches = batches_of_views(images, views, targets_of, seed, recipe.batch_size, recipe.augment.model_dump(), device)
+    groups = weight_decay_groups(model, recipe.weight_decay)
+    optimizer = optimise.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
+    with progress.bar(stage.name, recipe.model, recipe.steps * recipe.batch_size, done=checkpoints.images) as bar:
         rows = fit(
             model,
-            batch_at,
+            batches,
             loss,
             val,
-            groups=weight_decay_groups(model, recipe.weight_decay),
-            optimizer=recipe.optimizer,
-            lr=recipe.lr,
-            weight_decay=recipe.weight_decay,
-            warmup=recipe.warmup,
+            optimizer,
+            optimise.schedule(optimizer, recipe.schedule, recipe.steps, recipe.warmup),
             steps=recipe.steps,
             eval_every=recipe.eval_every,
             ema_decay=recipe.ema_decay,
+            accumulate=recipe.accumulate,
+            clip_norm=recipe.clip_norm,
             device=device,
-            checkpoint=checkpoint_path(stage),
-            report=history.to_journal(stage.journal),
+            checkpoints=checkpoints,
+            report=history.to_journal(stage.journal, checkpoints, stage.name),
             advance=bar.advance,
         )
     save(model, stage.out("model.safetensors"))
     history.write(stage.out("history.parquet"), {stage.name: rows})
-
-
-def checkpoint_path(stage: Stage) -> Path:
-    """Where a stage keeps its best weights while it trains: outside its outs, which DVC deletes before a run."""
-    return Path(".reflux/checkpoints") / f"{stage.name}.safetensors"
+    checkpoints.clear()
 
 
 def weight_decay_groups(model: PixelModel, weight_decay: float) -> list[dict[str, object]]:

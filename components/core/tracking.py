@@ -90,20 +90,27 @@ def deliver(outbox: Path = OUTBOX) -> int:
         return 0
     from mlflow.exceptions import MlflowException
 
-    folders = sorted((f for f in outbox.iterdir() if (f / "journal.jsonl").is_file()), key=_order)
+    folders = sorted(_journals(outbox), key=_order)
     waiting = 0
     ended: list[Path] = []
+    unfinished: set[str | None] = set()
     mlflow = client() if folders else None
     for folder in folders:
+        key = _start(folder).get("tags", {}).get("reflux.journal")
         try:
+            if key in unfinished:
+                raise ConnectionError("the journal that this one continues has not arrived yet")
             if mlflow and _deliver_one(mlflow, folder, outbox):
                 ended.append(folder)
+            else:
+                unfinished.add(key)
         except (MlflowException, OSError):
             waiting += 1
+            unfinished.add(key)
             if not delivery(folder):
                 write_json(folder / "delivery.json", {"run_id": None, "lines": 0})
     # A parent's folder tells its children's journals the parent's run id: it goes last.
-    parents = {_start(f).get("parent") for f in outbox.iterdir() if f not in ended and (f / "journal.jsonl").is_file()}
+    parents = {_start(f).get("parent") for f in _journals(outbox) if f not in ended}
     for folder in ended:
         if folder.name not in parents:
             shutil.rmtree(folder)
@@ -134,6 +141,10 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
     text = (folder / "journal.jsonl").read_text(encoding="utf-8")
     # What follows the last newline is a line still being written, or cut short by a kill.
     return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def _journals(outbox: Path) -> list[Path]:
+    return [folder for folder in outbox.iterdir() if (folder / "journal.jsonl").is_file()]
 
 
 def _start(folder: Path) -> dict[str, Any]:
@@ -180,9 +191,14 @@ def _start_run(mlflow: "MlflowClient", start: dict[str, Any], outbox: Path) -> s
     if start["parent"] and (parent := delivery(outbox / start["parent"]).get("run_id")):
         tags["mlflow.parentRunId"] = parent
     experiment = experiment_id(mlflow, start["experiment"])
-    # A delivery that died between creating the run and noting its id must not create it twice.
+    # It is there already when a delivery died between creating the run and noting its id, or when a killed training
+    # goes on.
     for run in mlflow.search_runs([experiment], f"tags.`reflux.journal` = '{tags['reflux.journal']}'", max_results=1):
-        return str(run.info.run_id)
+        found = str(run.info.run_id)
+        mlflow.update_run(found, "RUNNING")
+        for key, value in tags.items():
+            mlflow.set_tag(found, key, value)
+        return found
     run = mlflow.create_run(experiment, start["time_ms"], tags, start["name"])
     return str(run.info.run_id)
 

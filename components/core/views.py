@@ -6,6 +6,7 @@ stored soft label belongs to the exact view it was made for (FKD, Shen and Xing 
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ def _mix(x: Uint64s) -> Uint64s:
     return x ^ (x >> np.uint64(31))
 
 
+@lru_cache(maxsize=2)  # a batch lies in one epoch or two
 def permutation(seed: int, epoch: int, size: int) -> npt.NDArray[np.int64]:
     """The order in which an epoch visits ``size`` images."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(size)

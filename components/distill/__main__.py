@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from components.core import stage
@@ -11,7 +12,9 @@ from components.core.errors import UserError
 from components.core.shards import join, open_shard, read_dataset
 from components.core.student import train_student
 from components.core.views import views_key
-from components.distill.losses import total_loss
+from components.distill.losses import share_of_labels, total_loss
+
+Indices = npt.NDArray[np.int64]
 
 
 def main(this: stage.Stage) -> None:
@@ -32,15 +35,12 @@ def main(this: stage.Stage) -> None:
         label_weight=params.distill.label_weight,
         teacher_weight=params.distill.teacher_weight,
     )
-    train_student(
-        this,
-        dataset,
-        images,
-        val,
-        len(soft_labels),
-        lambda indices, views: (soft_labels[views, indices].float(), labels[indices]),
-        loss,
-    )
+
+    def targets_of(indices: Indices, views: Indices) -> tuple[torch.Tensor, ...]:
+        own = labels[indices]
+        return soft_labels[views, indices].float(), own.clamp(min=0), share_of_labels(own)
+
+    train_student(this, dataset, images, val, len(soft_labels), targets_of, loss)
 
 
 if __name__ == "__main__":

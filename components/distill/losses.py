@@ -1,4 +1,4 @@
-"""Distillation losses as pure functions of logits."""
+"""Distillation losses as pure functions of logits, a value an image: the training loop takes the mean of a batch."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -7,8 +7,8 @@ from torch.nn import functional as F
 def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """``T² · KL(teacher ‖ student)`` at temperature T (Hinton et al. 2015, section 2).
 
-    The mean is over the batch and not over the classes too (``batchmean``), and T² keeps the gradient's size when T
-    changes, so that weights and temperature can be chosen apart.
+    It is a sum over the classes, so that its mean over the batch is torch's ``batchmean``; T² keeps the gradient's size
+    when T changes, so that weights and temperature can be chosen apart.
 
     Args:
         student: logits [B, K].
@@ -16,17 +16,18 @@ def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float) -> Ten
         temperature: T > 0.
 
     Returns:
-        A scalar, 0 where the two agree.
+        [B], 0 where the two agree.
     """
     log_student = F.log_softmax(student.float() / temperature, dim=1)
     log_teacher = F.log_softmax(teacher.float() / temperature, dim=1)
-    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
+    return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1) * temperature**2
 
 
 def total_loss(
     student: Tensor,
     teacher: Tensor,
     labels: Tensor,
+    known: Tensor,
     temperature: float,
     label_weight: float,
     teacher_weight: float,
@@ -36,16 +37,26 @@ def total_loss(
     Args:
         student: logits [B, K].
         teacher: logits [B, K].
-        labels: [B], negative where an image has none.
+        labels: [B]; any class where an image has none.
+        known: [B], from :func:`share_of_labels`.
         temperature: T > 0.
         label_weight: weight of the hard labels.
         teacher_weight: weight of the soft labels.
 
     Returns:
-        A scalar.
+        [B].
     """
     total = teacher_weight * soft_label_loss(student, teacher, temperature)
-    known = labels >= 0
-    if label_weight and bool(known.any()):
-        total = total + label_weight * F.cross_entropy(student[known], labels[known])
+    if label_weight:
+        total = total + label_weight * known * F.cross_entropy(student, labels, reduction="none")
     return total
+
+
+def share_of_labels(labels: Tensor) -> Tensor:
+    """What makes a mean over the whole batch a mean over its labelled images: 0 for the others [B].
+
+    Args:
+        labels: of the whole batch [B], negative where an image has none.
+    """
+    known = (labels >= 0).float()
+    return known / known.mean().clamp(min=1 / len(labels))

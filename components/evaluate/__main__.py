@@ -95,7 +95,8 @@ def _translated(this: stage.Stage, found: Contenders, test: Shard, folder: Path)
 
 
 def _answers(this: stage.Stage, found: Contenders, test: Shard, translated: Mapping[str, Path]) -> dict[str, Logits]:
-    device = pick(this.params.run.device, this.params.run.threads)
+    run = this.params.run
+    device = pick(run.device, run.threads, run.deterministic)
     if device.type == "cpu" and "teacher" in translated:
         teacher = scoring.one_by_one(translated["teacher"], torch.get_num_threads())
     else:

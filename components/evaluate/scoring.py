@@ -12,13 +12,14 @@ from components.core import exporting, loop
 from components.core.errors import UserError
 from components.core.exporting import Logits, Pixels
 from components.core.models import PixelModel
+from components.core.shards import Images
 
 _CHUNK = 1024
 _BATCH = 256
 
 
 def answers(
-    images: Pixels,
+    images: Images,
     teacher: Callable[[Pixels], Logits],
     student: PixelModel,
     control: PixelModel,

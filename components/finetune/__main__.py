@@ -1,27 +1,30 @@
 """``python -m components.finetune``: makes the teacher."""
 
+from functools import partial
+
 import torch
 from torch.nn.functional import cross_entropy
 
-from components.core import history, progress, stage
+from components.core import history, optimise, progress, stage
+from components.core.batches import batches_of_views
+from components.core.checkpoint import Checkpoints
 from components.core.device import pick
-from components.core.loop import Batch, fit
+from components.core.loop import fit
 from components.core.models import PixelModel, load, save
 from components.core.shards import Shard, open_shard, read_dataset
-from components.core.student import checkpoint_path
-from components.core.views import batch, draws, render
 from components.finetune.transfer import adapt, freeze_batch_norm, groups_with_layer_decay, linear_probe
 
 
 def main(this: stage.Stage) -> None:
     """Adapt the pretrained network to the labelled images by the strategy asked for."""
     params, recipe = this.params, this.params.finetune
-    device = pick(params.run.device, params.run.threads)
+    device = pick(params.run.device, params.run.threads, params.run.deterministic)
     stage.seed_everything(params.seed)
     dataset = read_dataset(this.read("ingest/dataset.json"))
     train, val = open_shard(this.read("ingest/shards/train")), open_shard(this.read("ingest/shards/val"))
     pretrained = load(this.read("pretrain/model.safetensors"))
     teacher = adapt(pretrained, dataset, recipe.image_size).to(device)
+    checkpoints = this.checkpoints("finetune")
     phases = {}
     if recipe.strategy != "full":
         with progress.bar("finetune", "linear probe", recipe.probe_views * len(train)) as bar:
@@ -37,48 +40,52 @@ def main(this: stage.Stage) -> None:
                 seed=params.seed,
                 augment=recipe.augment.model_dump(),
                 device=device,
-                report=history.to_journal(this.journal),
+                report=history.to_journal(this.journal, checkpoints, "probe"),
                 advance=bar.advance,
             )
     if recipe.strategy != "feature-extraction":
         if recipe.freeze_batch_norm:
             freeze_batch_norm(teacher)
-        phases["full"] = _full(this, teacher, train, val, device)
+        phases["full"] = _full(this, teacher, train, val, checkpoints, device)
     save(teacher, this.out("model.safetensors"))
     history.write(this.out("history.parquet"), phases)
+    checkpoints.clear()
 
 
 def _full(
-    this: stage.Stage, teacher: PixelModel, train: Shard, val: Shard, device: torch.device
+    this: stage.Stage,
+    teacher: PixelModel,
+    train: Shard,
+    val: Shard,
+    checkpoints: Checkpoints,
+    device: torch.device,
 ) -> list[dict[str, float]]:
     recipe, seed = this.params.finetune, this.params.seed
     labels = torch.from_numpy(train.labels)
     batch_size = min(recipe.batch_size, len(train))
     an_epoch = max(1, len(train) // batch_size)
-
-    def batch_at(step: int) -> Batch:
-        indices, epochs = batch(seed, step, len(train), batch_size)
-        uniform = draws(seed, train.ids[indices], epochs)
-        pixels = render(train.images[indices], uniform, **recipe.augment.model_dump(), device=device)
-        return Batch(pixels, (labels[indices].to(device),))
-
-    with progress.bar("finetune", "full fine-tuning", recipe.epochs * an_epoch * batch_size) as bar:
+    steps = recipe.epochs * an_epoch
+    batches = batches_of_views(
+        train, None, lambda indices, _: (labels[indices],), seed, batch_size, recipe.augment.model_dump(), device
+    )
+    groups = groups_with_layer_decay(teacher, recipe.weight_decay, recipe.layer_decay)
+    optimizer = optimise.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
+    with progress.bar("finetune", "full fine-tuning", steps * batch_size, done=checkpoints.images) as bar:
         return fit(
             teacher,
-            batch_at,
-            cross_entropy,
+            batches,
+            partial(cross_entropy, reduction="none"),
             val,
-            groups=groups_with_layer_decay(teacher, recipe.weight_decay, recipe.layer_decay),
-            optimizer="adamw",
-            lr=recipe.lr,
-            weight_decay=recipe.weight_decay,
-            warmup=recipe.warmup,
-            steps=recipe.epochs * an_epoch,
+            optimizer,
+            optimise.schedule(optimizer, recipe.schedule, steps, recipe.warmup),
+            steps=steps,
             eval_every=an_epoch,
             ema_decay=recipe.ema_decay,
+            accumulate=recipe.accumulate,
+            clip_norm=recipe.clip_norm,
             device=device,
-            checkpoint=checkpoint_path(this),
-            report=history.to_journal(this.journal),
+            checkpoints=checkpoints,
+            report=history.to_journal(this.journal, checkpoints, "full"),
             advance=bar.advance,
         )
 

@@ -13,7 +13,7 @@ from components.label.soft_labels import prove, write_soft_labels
 def main(this: stage.Stage) -> None:
     """Label every view of the labelled and unlabelled training images."""
     params, label = this.params, this.params.label
-    device = pick(params.run.device, params.run.threads)
+    device = pick(params.run.device, params.run.threads, params.run.deterministic)
     teacher_path = this.read("finetune/model.safetensors")
     teacher = load(teacher_path).to(device)
     dataset = read_dataset(this.read("ingest/dataset.json"))

@@ -158,7 +158,77 @@ def test_a_stopped_stage_ends_as_killed_and_leaves_nothing_half_written(tmp_path
     (journal,) = (folder / ".reflux/outbox").glob("*/journal.jsonl")
     assert json.loads(journal.read_text().splitlines()[-1])["status"] == "KILLED"
     assert not list((folder / "artifacts/control").iterdir())
-    load(folder / ".reflux/checkpoints/control.safetensors")
+
+
+@pytest.mark.parametrize("stage", ["finetune", "distill", "control"])
+def test_kill_9_at_any_moment_costs_no_bit(trained: Path, tmp_path: Path, stage: str):
+    """Killed at three random moments; what the last one ends with is what a run without a kill ends with."""
+    folders = [tmp_path / name for name in ("whole", "killed")]
+    longer = ["student.steps=400", "student.ema_decay=0.9", "finetune.epochs=100", "run.checkpoint_every_s=0.05"]
+    for folder in folders:
+        shutil.copytree(trained, folder)
+        override([*longer, "run.deterministic=true"], folder / "params.yaml")
+    assert run(stage, folders[0]).returncode == 0
+    rng = np.random.default_rng()
+    resumed = []
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"components.{stage}"],
+            cwd=folders[1],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"REFLUX_EVENTS": "1"},
+        )
+        events = (json.loads(line.strip(b"\x1e\n ")) for line in process.stdout if line.startswith(b"\x1e"))
+        first = next(event for event in events if event["label"] != "linear probe")
+        resumed.append(first["done"])
+        time.sleep(rng.uniform(0.05, 0.6))
+        process.kill()
+        process.wait()
+    assert run(stage, folders[1]).returncode == 0
+    assert max(resumed) > 0
+    results = [sha256_file(folder / f"artifacts/{stage}/model.safetensors") for folder in folders]
+    assert results[0] == results[1], f"killed after {resumed} images"
+    assert not list((folders[1] / f".reflux/checkpoints/{stage}").iterdir())
+
+
+def test_a_checkpoint_of_other_params_is_never_picked_up(trained: Path, tmp_path: Path):
+    folder = tmp_path / "one"
+    shutil.copytree(trained, folder)
+    checkpoint = folder / ".reflux/checkpoints/control"
+    override(["student.steps=100000", "run.checkpoint_every_s=0.01"], folder / "params.yaml")
+    process = subprocess.Popen([sys.executable, "-m", "components.control"], cwd=folder)
+    while not list(checkpoint.glob("*.pt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    (old,) = checkpoint.glob("*.pt")
+    override(["student.steps=20"], folder / "params.yaml")
+    assert run("control", folder).returncode == 0
+    assert (
+        sha256_file(folder / "artifacts/control/model.safetensors")
+        == weights(trained)["artifacts/control/model.safetensors"]
+    )
+    assert not old.exists()
+
+
+def test_a_damaged_checkpoint_is_a_sentence(trained: Path, tmp_path: Path):
+    folder = tmp_path / "one"
+    shutil.copytree(trained, folder)
+    checkpoint = folder / ".reflux/checkpoints/control"
+    override(["student.steps=100000", "run.checkpoint_every_s=0.01"], folder / "params.yaml")
+    process = subprocess.Popen([sys.executable, "-m", "components.control"], cwd=folder)
+    while not list(checkpoint.glob("*.pt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    (old,) = checkpoint.glob("*.pt")
+    old.write_bytes(old.read_bytes()[:1000])
+    done = run("control", folder)
+    assert done.returncode == 2
+    assert f"{old.relative_to(folder)} is not a whole checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path):

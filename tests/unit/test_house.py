@@ -13,7 +13,18 @@ DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["st
 ORDER = ["ingest", "validate", "pretrain", "finetune", "label", "distill", "control", "compress", "evaluate"]
 
 # What every stage runs on, and what changes no result: how params are read, how progress and journals are kept.
-PLUMBING = {"artifacts", "device", "errors", "history", "journal", "params", "progress", "stage", "tracking"}
+PLUMBING = {
+    "artifacts",
+    "checkpoint",
+    "device",
+    "errors",
+    "history",
+    "journal",
+    "params",
+    "progress",
+    "stage",
+    "tracking",
+}
 
 
 def imported_core_modules(folder: Path) -> set[str]:

@@ -1,17 +1,24 @@
+import contextlib
+import itertools
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from timm.layers import freeze_batch_norm_2d
 from torch.nn.functional import cross_entropy
 
+from components.core import loop, optimise
+from components.core.checkpoint import Checkpoints
 from components.core.errors import UserError
 from components.core.loop import Batch, fit, validate
-from components.core.models import load, pixel_model
+from components.core.models import pixel_model
 from components.core.shards import Shard
 from components.core.views import batch, plain
 
 CPU = torch.device("cpu")
+per_image = partial(cross_entropy, reduction="none")
 
 
 def shard(count: int, seed: int) -> Shard:
@@ -23,30 +30,46 @@ def shard(count: int, seed: int) -> Shard:
 
 
 def train(
-    tmp_path: Path,
+    folder: Path,
     steps: int = 30,
     lr: float = 0.01,
     ema_decay: float = 0.0,
     optimizer: str = "adamw",
-    loss=cross_entropy,
+    schedule: str = "cosine",
+    accumulate: int = 1,
+    clip_norm: float = 0.0,
+    loss=per_image,
+    every_s: float = 1000.0,
+    frozen: bool = False,
 ):
     torch.manual_seed(0)
     model = pixel_model("resnet8_slim", ("dark", "bright"), 12, 1, (0.5,), (0.25,))
+    if frozen:
+        model.net = freeze_batch_norm_2d(model.net)
     data, val = shard(64, 1), shard(40, 2)
     labels = torch.from_numpy(data.labels)
 
-    def batch_at(step: int) -> Batch:
-        indices, _ = batch(0, step, len(data), 16)
-        return Batch(plain(data.images[indices], CPU), (labels[indices],))
+    def batches(begin: int):
+        for step in itertools.count(begin):
+            indices, _ = batch(0, step, len(data), 16)
+            yield Batch(plain(data.images[indices], CPU), (labels[indices],), 16)
 
-    seen: list[int] = []
+    optimize = optimise.optimizer([{"params": list(model.parameters())}], optimizer, lr, 0.0)
+    checkpoints = Checkpoints(folder, "0" * 64, every_s)
+    rows, seen = [], []
     history = fit(
-        model, batch_at, loss, val,
-        groups=[{"params": list(model.parameters())}], optimizer=optimizer, lr=lr, weight_decay=0.0, warmup=0.1,
-        steps=steps, eval_every=10, ema_decay=ema_decay, device=CPU, checkpoint=tmp_path / "best.safetensors",
-        report=lambda row: None, advance=lambda count, **_facts: seen.append(count),
+        model, batches, loss, val, optimize, optimise.schedule(optimize, schedule, steps, 0.1),
+        steps=steps, eval_every=10, ema_decay=ema_decay, accumulate=accumulate, clip_norm=clip_norm, device=CPU,
+        checkpoints=checkpoints, report=rows.append, advance=lambda count, **_facts: seen.append(count),
     )  # fmt: skip
+    checkpoints.wait()
+    assert rows == history
     return model, history, val, sum(seen)
+
+
+def same(one, other) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize(("optimizer", "ema_decay"), [("adamw", 0.0), ("sgd", 0.0), ("adamw", 0.8)])
@@ -56,9 +79,7 @@ def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, optimizer: str, em
     assert images == 30 * 16
     assert max(row["val_accuracy"] for row in history) > 0.9
     assert not model.training
-    kept = validate(load(tmp_path / "best.safetensors"), val, CPU)
-    assert validate(model, val, CPU) == kept
-    assert kept[1] in [pytest.approx(row["val_accuracy"]) for row in history]
+    assert validate(model, val, CPU)[1] in [pytest.approx(row["val_accuracy"]) for row in history]
 
 
 def test_the_latest_weights_within_one_standard_error_of_the_best_are_kept(
@@ -78,10 +99,7 @@ def test_the_latest_weights_within_one_standard_error_of_the_best_are_kept(
 
 
 def test_the_same_run_twice_is_the_same_to_the_bit(tmp_path: Path):
-    first, second = train(tmp_path / "a")[0], train(tmp_path / "b")[0]
-    assert all(
-        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    )
+    assert same(train(tmp_path / "a")[0], train(tmp_path / "b")[0])
 
 
 def test_the_learning_rate_rises_and_falls_to_nothing(tmp_path: Path):
@@ -91,20 +109,89 @@ def test_the_learning_rate_rises_and_falls_to_nothing(tmp_path: Path):
     assert rates[-1] == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_one_cycle_rises_to_the_peak_and_falls(optimizer: str):
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimize = optimise.optimizer([{"params": [weight]}], optimizer, 0.1, 0.0)
+    course = optimise.schedule(optimize, "one-cycle", 50, 0.2)
+    rates = []
+    for _ in range(50):
+        rates.append(optimize.param_groups[0]["lr"])
+        optimize.step()
+        course.step()
+    assert 0.098 < max(rates) <= 0.1
+    assert rates.index(max(rates)) in (9, 10)
+    assert rates[0] < 0.01
+    assert rates[-1] < 0.01
+
+
+def test_a_batch_in_parts_is_the_same_step(tmp_path: Path):
+    """With BatchNorm frozen (its statistics are a part's own) the gradient of the parts is that of the whole batch."""
+    recipe = {"steps": 5, "frozen": True, "optimizer": "sgd"}
+    whole, parts = train(tmp_path / "a", **recipe)[0], train(tmp_path / "b", accumulate=3, **recipe)[0]
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_clipping_bounds_the_gradient(tmp_path: Path):
+    norms = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, *_):
+            gradients = [p.grad.norm() for group in self.param_groups for p in group["params"]]
+            norms.append(torch.stack(gradients).norm().item())
+            super().step()
+
+    weight = torch.nn.Linear(4, 2)
+    one = Batch(torch.full((8, 4), 100.0), (torch.arange(8) % 2,), 8)
+    loop._learn(weight, one, per_image, Watched(weight.parameters(), lr=0.1), 1, 0.5, CPU)
+    assert norms == [pytest.approx(0.5, rel=1e-3)]
+
+
+class Killed(Exception):
+    """Stands for what ends a process at a bad moment."""
+
+
+@pytest.mark.parametrize(("ema_decay", "schedule"), [(0.0, "cosine"), (0.8, "one-cycle")])
+@pytest.mark.parametrize("moment", [3, 10, 17, 29, 31])
+def test_a_training_that_was_cut_off_ends_with_the_same_weights_to_the_bit(
+    tmp_path: Path, moment: int, ema_decay: float, schedule: str
+):
+    recipe = {"ema_decay": ema_decay, "schedule": schedule}
+    whole, rows, *_ = train(tmp_path / "whole", **recipe)
+    calls = 0
+
+    def cut_off(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == moment:
+            raise Killed
+        return per_image(logits, labels)
+
+    with contextlib.suppress(Killed):  # at 31 it has ended, and only its files were not written yet
+        train(tmp_path / "cut", loss=cut_off, every_s=0.0, **recipe)
+    resumed, rows_again, *_, images = train(tmp_path / "cut", **recipe)
+    assert same(whole, resumed)
+    timeless = [[{k: v for k, v in row.items() if k != "images_per_s"} for row in some] for some in (rows, rows_again)]
+    assert timeless[0] == timeless[1]
+    assert images < 30 * 16
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Path):
     calls = 0
 
     def breaks_at_14(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        return cross_entropy(logits, labels) * (float("nan") if calls == 14 else 1.0)
+        return per_image(logits, labels) * (float("nan") if calls == 14 else 1.0)
 
-    with pytest.raises(UserError, match=r"not finite at step 14: .* is .*best.safetensors"):
+    with pytest.raises(UserError, match=r"not finite at step 14: .* the last good checkpoint is .*0000\.pt"):
         train(tmp_path, loss=breaks_at_14)
-    kept = load(tmp_path / "best.safetensors")
-    assert all(t.isfinite().all() for t in kept.state_dict().values())
+    kept = Checkpoints(tmp_path, "0" * 64, 1000).state
+    assert kept["step"] == 10
+    assert all(tensor.isfinite().all() for tensor in kept["parts"]["model"].values())
 
 
 def test_before_any_checkpoint_the_sentence_says_so(tmp_path: Path):
-    with pytest.raises(UserError, match=r"at step 1: .*no checkpoint was good enough"):
-        train(tmp_path, loss=lambda logits, labels: cross_entropy(logits, labels) * float("inf"))
+    with pytest.raises(UserError, match=r"at step 1: .*no checkpoint was written yet"):
+        train(tmp_path, loss=lambda logits, labels: per_image(logits, labels) * float("inf"))

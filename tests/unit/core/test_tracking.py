@@ -50,6 +50,41 @@ def test_a_run_arrives_whole(mlflow_home: Path):
     assert not list(OUTBOX.iterdir())
 
 
+@pytest.mark.parametrize("delivered_between", [True, False])
+def test_a_training_that_goes_on_after_a_kill_is_one_run_with_one_curve(mlflow_home: Path, delivered_between: bool):
+    killed = """
+from components.core.journal import Journal
+first = Journal("demo", "first", {"run_kind": "pipeline"})
+journal = Journal("demo", "distill", {"stage": "distill"}, parent=first.id)
+journal.params({"lr": 0.1})
+for step in range(3):
+    journal.metrics({"val/accuracy": step / 10}, step=step)
+print(journal.run_key)
+"""
+    told = subprocess.run([sys.executable, "-c", killed], capture_output=True, text=True, check=True)
+    if delivered_between:
+        tracking.deliver()
+        assert runs()["distill"].info.status == "KILLED"
+    second = Journal("demo", "second", {"run_kind": "pipeline"})
+    again = Journal("demo", "distill", {"stage": "distill"}, parent=second.id, continues=told.stdout.strip())
+    again.params({"lr": 0.2})
+    again.metrics({"val/accuracy": 0.3}, step=3)
+    tracking.deliver()
+    assert runs()["distill"].info.status == "RUNNING"
+    again.end("FINISHED")
+    second.end("FINISHED")
+    assert tracking.deliver() == 0
+    found = runs()
+    run = found["distill"]
+    assert set(found) == {"first", "second", "distill"}
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"lr": "0.1"}
+    assert run.data.tags["mlflow.parentRunId"] == found["second"].info.run_id
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "val/accuracy")
+    assert [(m.step, m.value) for m in history] == [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.3)]
+    assert not list(OUTBOX.iterdir())
+
+
 def test_delivery_goes_on_where_it_stopped(mlflow_home: Path):
     journal = record()
     tracking.deliver()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from components.distill.losses import soft_label_loss, total_loss
+from components.distill.losses import share_of_labels, soft_label_loss, total_loss
 
 
 def logits(seed: int, rows: int = 6, classes: int = 5) -> torch.Tensor:
@@ -25,15 +25,15 @@ def test_one_image_by_hand():
 @given(seed=st.integers(0, 1000), temperature=st.floats(0.5, 20))
 def test_zero_at_equality_and_positive_elsewhere(seed: int, temperature: float):
     a, b = logits(seed), logits(seed + 1)
-    assert soft_label_loss(a, a + 7, temperature).item() == pytest.approx(0, abs=1e-4)
-    assert soft_label_loss(a, b, temperature).item() > 0
+    assert soft_label_loss(a, a + 7, temperature).abs().max().item() == pytest.approx(0, abs=1e-4)
+    assert soft_label_loss(a, b, temperature).min().item() > 0
 
 
 @given(seed=st.integers(0, 1000), temperature=st.floats(0.5, 8))
 def test_doubling_the_batch_or_adding_impossible_classes_changes_nothing(seed: int, temperature: float):
     a, b = logits(seed), logits(seed + 1)
     once = soft_label_loss(a, b, temperature)
-    assert torch.allclose(soft_label_loss(a.repeat(2, 1), b.repeat(2, 1), temperature), once, rtol=1e-4)
+    assert torch.allclose(soft_label_loss(a.repeat(2, 1), b.repeat(2, 1), temperature).mean(), once.mean(), rtol=1e-4)
     impossible = torch.full((6, 5), -1e4)
     padded = soft_label_loss(torch.cat([a, impossible], 1), torch.cat([b, impossible], 1), temperature)
     assert torch.allclose(padded, once, rtol=1e-4)
@@ -42,7 +42,7 @@ def test_doubling_the_batch_or_adding_impossible_classes_changes_nothing(seed: i
 def test_the_gradient_keeps_its_size_when_the_temperature_rises():
     """Hinton et al. 2015: at high T the gradient is (z_s - z_t) / K, T² having cancelled 1/T²."""
     student, teacher = logits(0).requires_grad_(), logits(1)
-    soft_label_loss(student, teacher, 1000.0).backward()
+    soft_label_loss(student, teacher, 1000.0).mean().backward()
     centred = (student - student.mean(1, keepdim=True)) - (teacher - teacher.mean(1, keepdim=True))
     assert torch.allclose(student.grad * 6, centred.detach() / 5, atol=2e-2)
 
@@ -50,12 +50,18 @@ def test_the_gradient_keeps_its_size_when_the_temperature_rises():
 def test_hard_labels_count_only_where_there_are_some():
     student, teacher = logits(0), logits(1)
     labels = torch.tensor([1, -1, 2, -1, -1, 0])
-    total = total_loss(student, teacher, labels, 2.0, 0.5, 3.0)
     known = labels >= 0
-    expected = 3.0 * soft_label_loss(student, teacher, 2.0) + 0.5 * F.cross_entropy(student[known], labels[known])
-    assert torch.allclose(total, expected)
-    none = total_loss(student, teacher, torch.full((6,), -1), 2.0, 0.5, 3.0)
-    assert torch.allclose(none, 3.0 * soft_label_loss(student, teacher, 2.0))
+    total = total_loss(student, teacher, labels.clamp(min=0), share_of_labels(labels), 2.0, 0.5, 3.0).mean()
+    soft = 3.0 * soft_label_loss(student, teacher, 2.0).mean()
+    assert torch.allclose(total, soft + 0.5 * F.cross_entropy(student[known], labels[known]))
+    nothing = share_of_labels(torch.full((6,), -1))
+    assert torch.allclose(total_loss(student, teacher, labels.clamp(min=0), nothing, 2.0, 0.5, 3.0).mean(), soft)
+
+
+def test_the_mean_is_torchs_batchmean():
+    a, b = logits(0), logits(1)
+    expected = F.kl_div(a.log_softmax(1), b.log_softmax(1), reduction="batchmean", log_target=True)
+    assert torch.allclose(soft_label_loss(a, b, 1.0).mean(), expected)
 
 
 def test_half_precision_logits_are_compared_in_single_precision():

@@ -1,0 +1,65 @@
+"""The batches a training sees: which views, in which order, with which targets; fetched while the model computes."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from components.core.loop import Batch
+from components.core.shards import Shard
+from components.core.views import batch, draws, render
+
+_AHEAD = 2
+
+TargetsOf = Callable[..., tuple[Tensor, ...]]
+
+
+def batches_of_views(
+    images: Shard,
+    views: int | None,
+    targets_of: TargetsOf,
+    seed: int,
+    batch_size: int,
+    augment: dict[str, Any],
+    device: torch.device,
+) -> Callable[[int], Iterator[Batch]]:
+    """Endless batches of augmented views, from any step on.
+
+    Args:
+        images: every epoch visits each once, in an order of its own.
+        views: how many views of each image there are; None draws a new one at every visit.
+        targets_of: the targets of a batch, from image indices [B] and their views [B].
+        seed: of order and views.
+        batch_size: images a step.
+        augment: what a view may draw; see :func:`components.core.views.render`.
+        device: where the pixels are made.
+    """
+
+    def fetch(step: int) -> Batch:
+        indices, epochs = batch(seed, step, len(images), batch_size)
+        view = epochs if views is None else epochs % views
+        uniform = draws(seed, images.ids[indices], view)
+        pixels = render(images.images[indices], uniform, **augment, device=device)
+        targets = tuple(target.to(device, non_blocking=True) for target in targets_of(indices, view))
+        return Batch(pixels, targets, batch_size)
+
+    return lambda begin: ahead(fetch, begin)
+
+
+def ahead(fetch: Callable[[int], Batch], begin: int) -> Iterator[Batch]:
+    """The batches of step ``begin`` and all that follow, each fetched in a thread while those before are learnt."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        waiting: deque[Future[Batch]] = deque(pool.submit(fetch, begin + i) for i in range(_AHEAD))
+        step = begin + _AHEAD
+        try:
+            while True:
+                batch_now = waiting.popleft().result()
+                waiting.append(pool.submit(fetch, step))
+                step += 1
+                yield batch_now
+        finally:
+            for future in waiting:
+                future.cancel()

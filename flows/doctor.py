@@ -10,10 +10,10 @@ from pathlib import Path
 
 from rich.table import Table
 
+from components.core import lineage
 from components.core import params as parameters
 from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.journal import OUTBOX
-from flows import lineage
 from flows.data import fetch
 from flows.display import people
 from flows.environment import embed_mlflow, in_git

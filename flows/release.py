@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
+from components.core import lineage
 from components.core.artifacts import ARTIFACTS
 from components.core.journal import Journal, delivery
 from components.core.params import Params
@@ -20,7 +21,7 @@ from components.registry.candidate import Lineage
 from components.registry.promote import Outcome as Promotion
 from components.registry.register import Registered
 from components.registry.server import Unreachable
-from flows import lineage, report
+from flows import report
 from flows.display import Display
 from flows.stages import Outcome
 

@@ -14,13 +14,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
+from components.core import lineage, tracking
 from components.core import params as parameters
-from components.core import tracking
 from components.core.artifacts import ARTIFACTS, read_json, sha256_file
 from components.core.errors import UserError
 from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
 from components.core.params import Params
-from flows import display, lineage, release, report
+from flows import display, release, report
 from flows.data import fetch
 from flows.display import Display
 from flows.environment import embed_mlflow, prepare_dvc

@@ -62,6 +62,8 @@ class Stage:
         key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
         found = Checkpoints(CHECKPOINTS / self.name, key, self.params.run.checkpoint_every_s)
         self._continues = found.journal
+        if found.images:
+            print(f"{self.name}: goes on after {found.images:,} images, where it was interrupted", flush=True)
         return found
 
     def _section(self, name: str) -> Any:

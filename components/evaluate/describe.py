@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from components.core import lineage
 from components.core.exporting import Logits
 from components.core.journal import flatten
 from components.core.models import ModelSpec
 from components.core.significance import Interval
-from components.evaluate import lineage
+from components.evaluate import origin
 from components.evaluate.card import kilobytes, milliseconds, percent, points
 from components.evaluate.metrics import Ints, confusion, recalls
 
@@ -69,7 +70,7 @@ def results_facts(
         "results": results(metrics, intervals),
         "per_class": rows,
         "hardest": sorted((row for row in rows if row["n"]), key=lambda row: float(row["student"]))[:_HARDEST],
-        "processor": lineage.processor(),
+        "processor": origin.processor(),
     }
 
 
@@ -84,6 +85,7 @@ def origin_facts(
         student: the student's name and input.
         teacher: the teacher's name and input.
     """
+    code = lineage.code()
     return {
         "title": params["registry"]["model_name"],
         "dataset": dataset,
@@ -93,9 +95,9 @@ def origin_facts(
         "teacher_name": teacher.name,
         "resamples": params["evaluate"]["bootstrap"],
         "recipe": recipe(params),
-        "code": lineage.code(),
-        "runs": lineage.runs(_STAGES),
-        "software": lineage.software(),
+        "code": code.missing or f"git {code.sha}",
+        "runs": origin.runs(_STAGES),
+        "software": origin.software(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 

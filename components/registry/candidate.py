@@ -68,7 +68,7 @@ class Candidate:
     def evaluation(self) -> list[Path]:
         """The files that are kept with the model."""
         evaluate = self.artifacts / "evaluate"
-        return [evaluate / "metrics.json", evaluate / "model-card.md", self.artifacts / "ingest" / "dataset.json"]
+        return [evaluate / "metrics.json", evaluate / "model-card.html", self.artifacts / "ingest" / "dataset.json"]
 
 
 def read(artifacts: Path) -> Candidate:

@@ -201,13 +201,47 @@ def test_a_prefect_server_that_dies_in_mid_run_is_named_and_nothing_goes_on(proj
         for server in psutil.Process(process.pid).children(recursive=True):
             if "server" in server.cmdline():
                 server.kill()
-        assert process.wait(timeout=60) == 2, (project / "out.txt").read_text()
+        assert process.wait(timeout=300) == 2, (project / "out.txt").read_text()
     finally:
         process.kill()
     told = (project / "out.txt").read_text()
     assert "Prefect's embedded server ended in the middle of the run" in told
     assert "Traceback" not in told
     assert not at_work(project)
+
+
+def test_a_run_that_was_killed_in_mid_training_goes_on_as_the_same_run(project, first):
+    """Kill -9, then the same command: one MLflow run a stage, with one continuous curve (issue 3)."""
+    from mlflow import MlflowClient
+
+    def distillations() -> list:
+        return [run for run in runs(project, "stage") if run.info.run_name == "distill"]
+
+    before = len(distillations())
+    knobs = ["student.steps=3000", "student.eval_every=50", "run.checkpoint_every_s=0.2"]
+    command = [sys.executable, "-m", "flows.cli", "run", *(word for knob in knobs for word in ("-S", knob))]
+    with (project / "out.txt").open("w") as out:
+        process = subprocess.Popen(command, cwd=project, env=environment(project), stdout=out, stderr=subprocess.STDOUT)
+    try:
+        while not list((project / ".reflux/checkpoints/distill").glob("[!.]*.pt")):
+            assert process.poll() is None, (project / "out.txt").read_text()
+            time.sleep(0.1)
+        time.sleep(1)
+    finally:
+        process.kill()
+    deadline = time.monotonic() + 30
+    while left := at_work(project):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    again = reflux(project, "run")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "distill: goes on after" in again.stdout
+    found = distillations()
+    assert len(found) == before + 1
+    assert found[-1].info.status == "FINISHED"
+    assert found[-1].data.tags["mlflow.parentRunId"] == runs(project, "pipeline")[-1].info.run_id
+    curve = MlflowClient(f"sqlite:///{project}/mlflow.db").get_metric_history(found[-1].info.run_id, "val/accuracy")
+    assert [point.step for point in curve] == list(range(50, 3001, 50))
 
 
 def at_work(folder: Path) -> list[list[str]]:

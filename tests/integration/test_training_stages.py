@@ -197,12 +197,12 @@ def test_a_checkpoint_of_other_params_is_never_picked_up(trained: Path, tmp_path
     checkpoint = folder / ".reflux/checkpoints/control"
     override(["student.steps=100000", "run.checkpoint_every_s=0.01"], folder / "params.yaml")
     process = subprocess.Popen([sys.executable, "-m", "components.control"], cwd=folder)
-    while not list(checkpoint.glob("*.pt")):
+    while not list(checkpoint.glob("[!.]*.pt")):
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.wait()
-    (old,) = checkpoint.glob("*.pt")
+    (old,) = checkpoint.glob("[!.]*.pt")
     override(["student.steps=20"], folder / "params.yaml")
     assert run("control", folder).returncode == 0
     assert (
@@ -218,12 +218,12 @@ def test_a_damaged_checkpoint_is_a_sentence(trained: Path, tmp_path: Path):
     checkpoint = folder / ".reflux/checkpoints/control"
     override(["student.steps=100000", "run.checkpoint_every_s=0.01"], folder / "params.yaml")
     process = subprocess.Popen([sys.executable, "-m", "components.control"], cwd=folder)
-    while not list(checkpoint.glob("*.pt")):
+    while not list(checkpoint.glob("[!.]*.pt")):
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.wait()
-    (old,) = checkpoint.glob("*.pt")
+    (old,) = checkpoint.glob("[!.]*.pt")
     old.write_bytes(old.read_bytes()[:1000])
     done = run("control", folder)
     assert done.returncode == 2

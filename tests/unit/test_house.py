@@ -20,6 +20,7 @@ PLUMBING = {
     "errors",
     "history",
     "journal",
+    "lineage",
     "params",
     "progress",
     "stage",

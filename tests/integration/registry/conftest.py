@@ -102,7 +102,7 @@ def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: st
         "salt": salt,
     }
     write_json(folder / "evaluate" / "metrics.json", metrics)
-    (folder / "evaluate" / "model-card.md").write_text("# The card\n")
+    (folder / "evaluate" / "model-card.html").write_text("<h1>The card</h1>")
     return folder
 
 

@@ -106,7 +106,7 @@ def test_the_registered_file_is_the_evaluated_one_and_answers_raw_pixels(home, m
         logits = served.predict(np.ascontiguousarray(images[-batch:]))["logits"]
         assert logits.shape == (batch, 3)
     assert (logits.argmax(axis=1) == labels).sum() == 183
-    assert (tmp_path / "evaluation" / "model-card.md").read_text() == "# The card\n"
+    assert (tmp_path / "evaluation" / "model-card.html").read_text() == "<h1>The card</h1>"
     assert not list(tmp_path.rglob("*.pkl"))
     assert all("==" in line for line in (tmp_path / "requirements.txt").read_text().split())
 
@@ -245,8 +245,8 @@ def test_an_evaluation_on_another_test_split_is_refused(home, model_name):
 
 def test_a_missing_card_is_named(home, model_name):
     artifacts = home.evaluation(right=160)
-    (artifacts / "evaluate" / "model-card.md").unlink()
-    with pytest.raises(UserError, match=r"model-card\.md is missing"):
+    (artifacts / "evaluate" / "model-card.html").unlink()
+    with pytest.raises(UserError, match=r"model-card\.html is missing"):
         register(artifacts, model_name, home.experiment, home.lineage())
 
 

@@ -2,7 +2,7 @@ import subprocess
 
 import pytest
 
-from flows import lineage
+from components.core import lineage
 
 
 @pytest.fixture

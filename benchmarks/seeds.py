@@ -1,10 +1,11 @@
 """What distillation brings over several seeds: the default pipeline, run whole for each, in a copy of this checkout.
 
-    .venv/bin/python benchmarks/seeds.py            # seeds 0, 1 and 2
-    .venv/bin/python benchmarks/seeds.py 0 1 2 3 4
+    .venv/bin/python -m benchmarks.seeds            # seeds 0, 1 and 2
+    .venv/bin/python -m benchmarks.seeds 0 1 2 3 4
 
-Accuracies are of the frozen test split, the student's and the control's at the checkpoint that validation data chose.
-The interval is Student's t over the seeds (95 %); it holds the seeds' randomness, not that of the data sample.
+It prints a table and writes ``benchmarks/results/seeds.json``. Accuracies are of the frozen test split, the student's
+and the control's at the checkpoint that validation data chose. The interval is Student's t over the seeds (95 %), which
+are ``low`` and ``high`` in the file; it holds the seeds' randomness, not that of the data sample.
 """
 
 import json
@@ -19,8 +20,10 @@ from pathlib import Path
 
 from scipy import stats
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.results import ROOT, Figure, write
+
 LEFT_BEHIND = (".venv", ".git", ".reflux", "artifacts", "mlartifacts", "mlflow.db*", "*_cache", "cache", "tmp")
+UNITS = {"student - control": "points", "student - teacher": "points", "seconds": "s"}
 
 
 def run(seed: int, folder: Path) -> dict[str, float]:
@@ -48,20 +51,24 @@ def interval(values: list[float]) -> float:
 
 
 def main() -> None:
-    """Print the table in Markdown."""
+    """Print the table in Markdown and write the means with their 95 % intervals."""
     seeds = [int(text) for text in sys.argv[1:]] or [0, 1, 2]
     if len(seeds) < 2:
-        sys.exit("Error: an interval needs at least two seeds, for example: benchmarks/seeds.py 0 1 2")
+        sys.exit("Error: an interval needs at least two seeds, for example: python -m benchmarks.seeds 0 1 2")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "reflux"
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
         results = [run(seed, folder) for seed in seeds]
     print(f"\n| | {' | '.join(f'seed {seed}' for seed in seeds)} | mean ± 95 % |")
     print(f"|---|{'---:|' * len(seeds)}---:|")
+    figures = []
     for name in results[0]:
         values = [result[name] for result in results]
         cells = " | ".join(f"{value:.2f}" for value in values)
-        print(f"| {name} | {cells} | {statistics.mean(values):.2f} ± {interval(values):.2f} |")
+        mean, half = round(statistics.mean(values), 2), round(interval(values), 2)
+        print(f"| {name} | {cells} | {mean:.2f} ± {half:.2f} |")
+        figures.append(Figure(name, mean, mean - half, mean + half, UNITS.get(name, "%")))
+    print(f"\nWritten: {write('seeds', figures).relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

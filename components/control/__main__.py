@@ -13,7 +13,8 @@ from components.core.student import train_student
 def main(this: stage.Stage) -> None:
     """Train the student without a teacher; unlike distillation's, its views never repeat."""
     dataset = read_dataset(this.read("ingest/dataset.json"))
-    train, val = open_shard(this.read("ingest/shards/train")), open_shard(this.read("ingest/shards/val"))
+    workers = this.params.run.workers
+    train, val = (open_shard(this.read(f"ingest/shards/{split}"), workers) for split in ("train", "val"))
     labels = torch.from_numpy(train.labels)
     loss = partial(cross_entropy, reduction="none")
     train_student(this, dataset, train, val, None, lambda indices, _views: (labels[indices],), loss)

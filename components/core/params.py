@@ -33,6 +33,7 @@ class Run(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0, description="CPU threads of one stage; 0 leaves it to torch")
+    workers: int = Field(0, ge=0, description="processes that decode encoded images; 0 decodes in a thread")
     deterministic: bool = False
     checkpoint_every_s: float = Field(60, gt=0)
 
@@ -52,6 +53,8 @@ class Ingest(Section):
     source: str
     image_size: Positive = 28
     channels: Literal[1, 3] = 3
+    storage: Literal["auto", "decoded", "encoded"] = "auto"
+    decoded_max_gb: float = Field(8, ge=0)
     split: SplitFractions = SplitFractions()
     max_unreadable: Fraction = 0.01
     max_megapixels: float = Field(50, gt=0)

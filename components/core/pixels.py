@@ -7,6 +7,7 @@ frame counts. The format is read from the bytes, never from the file's name.
 
 import hashlib
 import io
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -75,11 +76,9 @@ def decode(data: bytes, channels: int, image_size: int, max_megapixels: float) -
     width, height = upright.size
     rgb = upright.convert("RGB")
     grey = upright.convert("L")
-    fitted = ImageOps.fit(grey if channels == 1 else rgb, (image_size, image_size), Image.Resampling.BICUBIC)
     bits = imagehash.phash(grey, hash_size=PHASH_SIDE, highfreq_factor=2)
-    pixels = np.asarray(fitted, dtype=np.uint8).reshape(image_size, image_size, channels)
     return Decoded(
-        pixels=pixels,
+        pixels=_fit(grey if channels == 1 else rgb, image_size),
         width=width,
         height=height,
         mode=mode,
@@ -88,6 +87,16 @@ def decode(data: bytes, channels: int, image_size: int, max_megapixels: float) -
         phash=np.packbits(bits.hash).tobytes().hex(),
         pixel_std=_std(upright),
     )
+
+
+def fitted(data: bytes, channels: int, image_size: int) -> NDArray[np.uint8]:
+    """The pixels of :func:`decode` alone, for an image that it has accepted before.
+
+    Raises:
+        UnreadableImage: the bytes are no readable image of a known format.
+    """
+    upright, _, _ = _open(data, math.inf)
+    return _fit(upright.convert("L" if channels == 1 else "RGB"), image_size)
 
 
 def resize_pixels(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -150,6 +159,12 @@ def _flatten(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("L") if image.mode in ("1", "L") else image.convert("RGB")
+
+
+def _fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """The shorter side resized, the longer one cropped: uint8 [size, size, C]."""
+    square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(square, dtype=np.uint8).reshape(size, size, -1)
 
 
 def _std(image: Image.Image) -> float:

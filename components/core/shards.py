@@ -1,4 +1,4 @@
-"""The decoded images of one split, as ``ingest`` leaves them: memory-mapped, in the order of their ids."""
+"""The images of one split, as ``ingest`` leaves them: on disk, in the order of their ids."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.artifacts import read_json
+from components.core.encoded import EncodedImages, rows_of
 from components.core.errors import UserError
 
 UNLABELED = -1
@@ -73,14 +74,18 @@ def read_dataset(path: Path) -> Dataset:
     )
 
 
-def open_shard(folder: Path) -> Shard:
-    """Open a split without reading its images.
+def open_shard(folder: Path, workers: int = 0) -> Shard:
+    """Open a split without reading its images: decoded in a memory map, or encoded, as ``ingest.storage`` chose.
+
+    Args:
+        folder: of the split.
+        workers: processes that decode encoded images; 0 decodes in the thread that asks for them.
 
     Raises:
         UserError: the folder is incomplete or its parts differ in length.
     """
     try:
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        images = _open_images(folder, workers)
         labels = np.load(folder / "labels.npy", allow_pickle=False)
         ids = np.load(folder / "ids.npy", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -90,6 +95,13 @@ def open_shard(folder: Path) -> Shard:
     if not len(images) == len(labels) == len(ids):
         raise UserError(f"{folder} is damaged (its parts differ in length): run `reflux run` to ingest again.")
     return Shard(images, labels, ids)
+
+
+def _open_images(folder: Path, workers: int) -> Images:
+    if (folder / "images.bin").exists():
+        return EncodedImages(folder, workers)
+    decoded: Images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    return decoded
 
 
 def join(first: Shard, second: Shard) -> Shard:
@@ -112,7 +124,7 @@ class JoinedImages:
         return self.shape[0]
 
     def __getitem__(self, index: slice | npt.NDArray[np.int64]) -> Pixels:
-        indices = np.arange(len(self))[index]
+        indices = rows_of(index, len(self))
         border = len(self._first)
         pixels = np.empty((len(indices), *self.shape[1:]), np.uint8)
         pixels[indices < border] = self._first[indices[indices < border]]

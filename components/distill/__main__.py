@@ -21,8 +21,10 @@ def main(this: stage.Stage) -> None:
     """Train on every labelled and unlabelled image, through the views whose soft labels are stored."""
     params = this.params
     dataset = read_dataset(this.read("ingest/dataset.json"))
-    val = open_shard(this.read("ingest/shards/val"))
-    images = join(open_shard(this.read("ingest/shards/train")), open_shard(this.read("ingest/shards/unlabeled")))
+    train, unlabeled, val = (
+        open_shard(this.read(f"ingest/shards/{split}"), params.run.workers) for split in ("train", "unlabeled", "val")
+    )
+    images = join(train, unlabeled)
     manifest, path = read_json(this.read("label/manifest.json")), this.read("label/logits.npy")
     expected = views_key(images.ids, params.seed, params.student.augment.model_dump())
     if manifest["views_key"] != expected or manifest["classes"] != list(dataset.classes):

@@ -45,7 +45,7 @@ class Contenders:
 def main(this: stage.Stage) -> None:
     """Score everyone on the test split, write what came of it, and tell MLflow."""
     facts = read_json(this.read("ingest/dataset.json"))
-    test = open_shard(this.read("ingest/shards/test"))
+    test = open_shard(this.read("ingest/shards/test"), this.params.run.workers)
     if not len(test):
         raise UserError("The test split holds no images, so no model can be judged: give ingest a test split.")
     found = _contenders(this, facts["classes"])

@@ -1,1 +1,1 @@
-"""Whatever form a dataset has, it leaves here as shards of decoded images with a manifest."""
+"""Whatever form a dataset has, it leaves here as shards of checked images with a manifest."""

@@ -19,6 +19,8 @@ def body(stage: Stage) -> None:
         stage.out("."),
         image_size=params.image_size,
         channels=params.channels,
+        storage=params.storage,
+        decoded_max_gb=params.decoded_max_gb,
         val=params.split.val,
         test=params.split.test,
         max_unreadable=params.max_unreadable,

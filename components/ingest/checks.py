@@ -41,9 +41,11 @@ def drop_repeats(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[Failure]]:
     in different splits, are mistakes of the dataset whose right side we can't know: they stay, and ``validate`` stops
     the run.
     """
-    ordered = frame.sort_values("path", kind="stable")
-    first = ordered.groupby(["split", "sha256", "label"])["path"].transform("first")
-    repeats = ordered.duplicated(["split", "sha256", "label"])
+    same = ["split", "sha256", "label"]
+    suspects = frame.loc[frame.duplicated("sha256", keep=False), [*same, "path"]]
+    ordered = suspects.sort_values("path", kind="stable")
+    first = ordered.groupby(same, observed=True)["path"].transform("first")
+    repeats = ordered.duplicated(same)
     listed_repeats = [
         Failure(path, f"{path} has the same content as {original} in the same split.")
         for path, original in zip(ordered["path"][repeats], first[repeats], strict=True)
@@ -57,7 +59,7 @@ def refuse_unlearnable(frame: pd.DataFrame, classes: list[str], source: Path) ->
     Raises:
         UserError: there are fewer than two classes, a class with one image, or no training images.
     """
-    labelled = frame[frame["label"] != UNLABELED]
+    labelled = frame.loc[frame["label"] != UNLABELED, ["label", "path"]]
     counts = labelled["label"].value_counts()
     if len(counts) < 2:
         names = f"one class ({classes[counts.index[0]]})" if len(counts) else "no labelled images"

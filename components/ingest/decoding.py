@@ -6,18 +6,29 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from components.core import progress
-from components.core.pixels import Decoded, UnreadableImage, decode
+from components.core.pixels import UnreadableImage, decode
 from components.ingest.items import Item
 
 # Small images take a fraction of a millisecond: handed out one by one, the threads would wait for each other.
 _BATCH = 32
 _BATCHES_AHEAD = 4
-COLUMNS = ("path", "given_split", "label", "width", "height", "mode", "format", "sha256", "phash", "pixel_std", "bytes")
+_ROWS_A_CHUNK = 4096
+_word = pa.dictionary(pa.int32(), pa.string())
+_FACTS = (
+    *(("path", pa.string()), ("given_split", _word), ("label", pa.int64())),
+    *(("width", pa.int64()), ("height", pa.int64()), ("mode", _word), ("format", _word)),
+    *(("sha256", pa.string()), ("phash", pa.string()), ("pixel_std", pa.float64()), ("bytes", pa.int64())),
+    *(("begin", pa.int64()), ("end", pa.int64())),
+)
+Row = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +39,62 @@ class Failure:
     reason: str
 
 
+class Scratch:
+    """A file that several threads append to, so that an image is in memory no longer than it is being decoded."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._lock, self._end = file, Lock(), 0
+
+    def append(self, data: bytes) -> tuple[int, int]:
+        """Write ``data``; returns where it begins and ends."""
+        with self._lock:
+            begin = self._end
+            self._file.write(data)
+            self._end += len(data)
+            return begin, self._end
+
+
+class Columns:
+    """Rows kept as columns: an image's facts take a fraction of the memory that they take as Python's objects."""
+
+    def __init__(self, channels: int) -> None:
+        self._schema = pa.schema([*_FACTS, *((name, pa.int64()) for name in level_columns(channels))])
+        self._chunks: list[pa.RecordBatch] = []
+        self._rows: list[Row] = []
+
+    def add(self, rows: list[Row]) -> None:
+        self._rows += rows
+        if len(self._rows) >= _ROWS_A_CHUNK:
+            self._close_chunk()
+
+    def frame(self) -> pd.DataFrame:
+        """All rows."""
+        self._close_chunk()
+        table = pa.Table.from_batches(self._chunks, self._schema)
+        self._chunks = []
+        return table.unify_dictionaries().to_pandas(split_blocks=True, self_destruct=True)
+
+    def _close_chunk(self) -> None:
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+            self._chunks.append(pa.record_batch(arrays, schema=self._schema))
+            self._rows = []
+
+
+def level_columns(channels: int) -> list[str]:
+    """The columns with the sums of an image's levels, then of their squares, one a channel."""
+    return [f"{kind}_{channel}" for kind in ("sum", "squares") for channel in range(channels)]
+
+
 def decode_all(
     items: Iterable[Item],
     count: int,
-    pixels: BinaryIO,
+    scratch: BinaryIO,
     channels: int,
     image_size: int,
     max_megapixels: float,
+    encoded: bool,
     threads: int,
 ) -> tuple[pd.DataFrame, list[Failure]]:
     """Decode all items.
@@ -42,33 +102,37 @@ def decode_all(
     Args:
         items: the dataset.
         count: how many items there are, for the progress bar.
-        pixels: takes the pixels of each row of the returned frame, uint8 [image_size, image_size, channels].
+        scratch: takes each image, in no particular order: its pixels, uint8 [image_size, image_size, channels], or
+            the file that it came as.
         channels: 1 or 3.
         image_size: side of the stored square, in pixels.
         max_megapixels: larger images fail unread.
+        encoded: keep files, not pixels.
         threads: how many decode at the same time.
 
     Returns:
-        A row for each decoded image with ``COLUMNS``, in the order of ``items``; and what failed.
+        A row for each decoded image in the order of ``items``: what the manifest tells of it, where it ``begin``s and
+        ``end``s in the scratch file, and the ``level_columns``; and what failed.
     """
+    kept = Scratch(scratch)
 
-    def work(batch: list[Item]) -> list[tuple[Item, int, Decoded | str]]:
-        return [(item, *_decode(item.data, channels, image_size, max_megapixels)) for item in batch]
+    def work(batch: list[Item]) -> list[Row | Failure]:
+        return [_decode(item, kept, channels, image_size, max_megapixels, encoded) for item in batch]
 
-    rows: list[tuple[object, ...]] = []
+    rows = Columns(channels)
     failures: list[Failure] = []
     with progress.bar("ingest", "decode", count) as bar, ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[list[tuple[Item, int, Decoded | str]]]] = deque()
+        waiting: deque[Future[list[Row | Failure]]] = deque()
         try:
             for batch in _batches(items):
                 waiting.append(pool.submit(work, batch))
                 if len(waiting) >= threads * _BATCHES_AHEAD:
-                    bar.advance(_collect(waiting.popleft().result(), pixels, rows, failures))
+                    bar.advance(_collect(waiting.popleft().result(), rows, failures))
             while waiting:
-                bar.advance(_collect(waiting.popleft().result(), pixels, rows, failures))
+                bar.advance(_collect(waiting.popleft().result(), rows, failures))
         finally:
             pool.shutdown(cancel_futures=True)
-    return pd.DataFrame(rows, columns=list(COLUMNS)), failures
+    return rows.frame(), failures
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -77,29 +141,26 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield batch
 
 
-def _decode(data: bytes | Path, channels: int, image_size: int, max_megapixels: float) -> tuple[int, Decoded | str]:
+def _decode(
+    item: Item, kept: Scratch, channels: int, image_size: int, max_megapixels: float, encoded: bool
+) -> Row | Failure:
     try:
-        content = data.read_bytes() if isinstance(data, Path) else data
-        return len(content), decode(content, channels, image_size, max_megapixels)
+        content = item.data.read_bytes() if isinstance(item.data, Path) else item.data
+        found = decode(content, channels, image_size, max_megapixels)
     except UnreadableImage as error:
-        return 0, str(error)
+        return Failure(item.path, f"{item.path} {error}.")
     except FileNotFoundError:
-        return 0, "does not exist"
+        return Failure(item.path, f"{item.path} does not exist.")
     except OSError as error:
-        return 0, f"can't be read ({error.strerror})"
+        return Failure(item.path, f"{item.path} can't be read ({error.strerror}).")
+    place = kept.append(content if encoded else found.pixels.tobytes())
+    levels = found.pixels.reshape(-1, channels).astype(np.int64)
+    sums = (*levels.sum(axis=0).tolist(), *(levels**2).sum(axis=0).tolist())
+    facts = (found.width, found.height, found.mode, found.format, found.sha256, found.phash, found.pixel_std)
+    return (item.path, item.split, item.label, *facts, len(content), *place, *sums)
 
 
-def _collect(
-    results: list[tuple[Item, int, Decoded | str]],
-    pixels: BinaryIO,
-    rows: list[tuple[object, ...]],
-    failures: list[Failure],
-) -> int:
-    for item, size, found in results:
-        if isinstance(found, str):
-            failures.append(Failure(item.path, f"{item.path} {found}."))
-            continue
-        pixels.write(found.pixels.tobytes())
-        facts = (found.width, found.height, found.mode, found.format, found.sha256, found.phash, found.pixel_std)
-        rows.append((item.path, item.split, item.label, *facts, size))
+def _collect(results: list[Row | Failure], rows: Columns, failures: list[Failure]) -> int:
+    failures += [result for result in results if isinstance(result, Failure)]
+    rows.add([result for result in results if not isinstance(result, Failure)])
     return len(results)

@@ -2,20 +2,22 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from components.core.artifacts import atomic, mendable, write_json
 from components.ingest.checks import drop_repeats, refuse_unlearnable, refuse_unreadable
-from components.ingest.decoding import Failure, decode_all
+from components.ingest.decoding import Failure, decode_all, level_columns
 from components.ingest.items import UNLABELED
 from components.ingest.shards import channel_moments, fingerprint, ids_of, write_shards
 from components.ingest.source import open_source
@@ -25,6 +27,8 @@ MANIFEST_COLUMNS = (
     *("path", "split", "row", "label", "class_name", "width", "height", "mode", "format"),
     *("sha256", "phash", "pixel_std", "bytes"),
 )
+_ROWS_A_GROUP = 65536
+Storage = Literal["auto", "decoded", "encoded"]
 
 
 @dataclass(frozen=True)
@@ -49,19 +53,23 @@ def ingest(
     out: Path,
     image_size: int,
     channels: int,
+    storage: Storage,
+    decoded_max_gb: float,
     val: float,
     test: float,
     max_unreadable: float,
     max_megapixels: float,
     threads: int,
 ) -> Ingested:
-    """Decode a dataset and write its shards, manifest, facts and quarantine.
+    """Check a dataset and write its shards, manifest, facts and quarantine.
 
     Args:
         source: class folders, a manifest, or Parquet in the Hugging Face layout.
         out: the folder that receives the artifacts.
         image_size: side of the stored square, in pixels.
         channels: 1 or 3.
+        storage: how the images are kept; see :func:`keeps_encoded`.
+        decoded_max_gb: likewise.
         val: share of the training images that is taken for validation when the source brings no such split.
         test: likewise for the test split.
         max_unreadable: share of images that may be unreadable.
@@ -72,29 +80,46 @@ def ingest(
         UserError: the dataset is missing, damaged, or can't train a classifier.
     """
     dataset = open_source(source)
+    shape = (image_size, image_size, channels)
+    encoded = keeps_encoded(storage, dataset.count, shape, decoded_max_gb)
     with _building(out) as building:
-        scratch = building / "pixels"
-        with scratch.open("wb") as pixels:
+        scratch = building / "images"
+        with scratch.open("wb") as file:
             frame, failures = decode_all(
-                dataset.items, dataset.count, pixels, channels, image_size, max_megapixels, threads or _cores()
+                dataset.items, dataset.count, file, channels, image_size, max_megapixels, encoded, threads or _cores()
             )
         quarantine = out / "quarantine.parquet"
         if len(failures) > max_unreadable * dataset.count:
             _write_quarantine(quarantine, failures, [])
         refuse_unreadable(failures, dataset.count, max_unreadable, source, quarantine)
-        frame["source_row"] = np.arange(len(frame))
-        given = [None if pd.isna(split) else split for split in frame["given_split"]]
-        frame["split"] = assign(given, ids_of(frame["sha256"]), val, test)
+        frame["split"] = pd.Categorical(assign(frame["given_split"], ids_of(frame["sha256"]), val, test), SPLITS)
         frame, repeats = drop_repeats(frame)
         refuse_unlearnable(frame, dataset.classes, source)
-        frame = write_shards(frame, scratch, (image_size, image_size, channels), building / "shards")
+        frame = write_shards(frame, scratch, shape, encoded, building / "shards")
         scratch.unlink()
         _write_manifest(building / "manifest.parquet", frame, dataset.classes)
         _write_quarantine(building / "quarantine.parquet", failures, repeats)
-        facts = _facts(source, dataset.classes, frame, building / "shards", image_size, channels)
+        facts = _facts(source, dataset.classes, frame, image_size, channels)
         write_json(building / "dataset.json", facts)
         _publish(building, out)
     return Ingested(facts, len(failures), len(repeats), dataset.ignored)
+
+
+def keeps_encoded(storage: Storage, count: int, shape: tuple[int, int, int], decoded_max_gb: float) -> bool:
+    """Whether the images are kept as the files they came as.
+
+    Decoded images are read fastest as long as they stay in the memory of the machine that trains. ``auto`` holds them
+    to a size that is a param, and does not ask how much memory or disk this machine has: the shards are what DVC keys
+    every later stage by, and where two machines chose differently, each would train again what the other has trained.
+    The pixels, and so every result, are the same to the bit either way.
+
+    Args:
+        storage: ``decoded``, ``encoded``, or ``auto`` to decide by size.
+        count: how many images there are.
+        shape: [H, W, C] of one.
+        decoded_max_gb: the largest size, in 10^9 bytes, that ``auto`` keeps decoded.
+    """
+    return storage == "encoded" or (storage == "auto" and count * math.prod(shape) > decoded_max_gb * 1e9)
 
 
 def _cores() -> int:
@@ -133,10 +158,20 @@ def _publish(building: Path, out: Path) -> None:
 
 
 def _write_manifest(path: Path, frame: pd.DataFrame, classes: list[str]) -> None:
-    labels = frame["label"].astype("Int64").mask(frame["label"] == UNLABELED)
-    names = [None if label == UNLABELED else classes[label] for label in frame["label"]]
-    manifest = frame.assign(label=labels, class_name=pd.Series(names, index=frame.index, dtype="string"))
-    manifest[list(MANIFEST_COLUMNS)].to_parquet(path, index=False)
+    # A group of rows at a time: what a manifest says in words takes ten times the memory of its numbers.
+    names = pd.Series([*classes, None], dtype="str")
+
+    def group(begin: int) -> pa.Table:
+        rows = frame.iloc[begin : begin + _ROWS_A_GROUP]
+        labels = rows["label"].astype("Int64").mask(rows["label"] == UNLABELED)
+        words = {name: rows[name].astype("str") for name in ("split", "mode", "format")}
+        # The last name belongs to label -1.
+        rows = rows.assign(**words, label=labels, class_name=names.take(rows["label"]).array)
+        return pa.Table.from_pandas(rows[list(MANIFEST_COLUMNS)], preserve_index=False)
+
+    with pq.ParquetWriter(path, group(0).schema) as writer:
+        for begin in range(0, len(frame), _ROWS_A_GROUP):
+            writer.write_table(group(begin))
 
 
 def _write_quarantine(path: Path, unreadable: list[Failure], repeats: list[Failure]) -> None:
@@ -145,11 +180,9 @@ def _write_quarantine(path: Path, unreadable: list[Failure], repeats: list[Failu
         pd.DataFrame(rows, columns=["path", "reason", "kind"], dtype="string").to_parquet(temporary, index=False)
 
 
-def _facts(
-    source: Path, classes: list[str], frame: pd.DataFrame, shards: Path, image_size: int, channels: int
-) -> dict[str, Any]:
-    mean, std = channel_moments(np.load(shards / "train" / "images.npy", mmap_mode="r"))
-    parts = {split: frame[frame["split"] == split] for split in SPLITS}
+def _facts(source: Path, classes: list[str], frame: pd.DataFrame, image_size: int, channels: int) -> dict[str, Any]:
+    mean, std = channel_moments(frame.loc[frame["split"] == "train", level_columns(channels)], image_size**2)
+    parts = {split: frame.loc[frame["split"] == split, ["sha256", "label"]] for split in SPLITS}
     fingerprints = {split: fingerprint(part["sha256"], part["label"]) for split, part in parts.items()}
     whole = json.dumps({"classes": classes, "fingerprints": fingerprints}, sort_keys=True)
     return {

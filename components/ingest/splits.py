@@ -1,7 +1,7 @@
 """Which split an image belongs to: as its source says, or by a hash of its content."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ def split_of_file(stem: str) -> str | None:
     return _SPLIT_OF[found.group(1)] if found else None
 
 
-def assign(given: Sequence[str | None], ids: NDArray[np.uint64], val: float, test: float) -> NDArray[np.object_]:
+def assign(given: Iterable[str | None], ids: NDArray[np.uint64], val: float, test: float) -> NDArray[np.object_]:
     """Give every image a split, and carve out of the training images what the source lacks.
 
     An image's place depends on its content alone: it does not move when others come or go, and equal images go
@@ -41,9 +41,10 @@ def assign(given: Sequence[str | None], ids: NDArray[np.uint64], val: float, tes
         val: share of the training images that becomes ``val`` when the source brings none, 0..1.
         test: likewise for ``test``.
     """
-    splits = np.array([split or "train" for split in given], dtype=object)
+    named = np.array([split if isinstance(split, str) else "" for split in given], dtype=object)
+    splits = np.where(named == "", "train", named)
     place = ids.astype(np.float64) / 2.0**64
-    present = {split for split in given if split}
+    present = set(named)
     pool = splits == "train"
     if "test" not in present:
         splits[pool & (place < test)] = "test"

@@ -18,7 +18,8 @@ def main(this: stage.Stage) -> None:
     teacher = load(teacher_path).to(device)
     dataset = read_dataset(this.read("ingest/dataset.json"))
     check_classes(teacher, dataset.classes, teacher_path)
-    images = join(open_shard(this.read("ingest/shards/train")), open_shard(this.read("ingest/shards/unlabeled")))
+    workers = params.run.workers
+    images = join(*(open_shard(this.read(f"ingest/shards/{split}"), workers) for split in ("train", "unlabeled")))
     if not len(images):
         raise UserError("There is no image to label: artifacts/ingest/shards/train is empty.")
     augment = params.student.augment.model_dump()

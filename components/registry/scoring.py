@@ -70,7 +70,7 @@ def against_champion(
 def _predicted(version: Version, test: Shard, classes: list[str]) -> npt.NDArray[np.int64]:
     """Predicted classes [N] in the order of ``classes``; -1 for a class that the dataset no longer has."""
     order = np.array([classes.index(name) if name in classes else -1 for name in version.classes])
-    return order[version.network().logits(test.images[:]).argmax(axis=1)]
+    return order[version.network().logits(test.images).argmax(axis=1)]
 
 
 def _check_reproduced(metrics: Mapping[str, Any], accuracy: float, n: int) -> None:

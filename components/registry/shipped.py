@@ -13,6 +13,7 @@ import numpy.typing as npt
 from components.core.artifacts import sha256_file
 from components.core.errors import UserError
 from components.core.pixels import resize_pixels
+from components.core.shards import Images
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -63,7 +64,7 @@ class Network:
         self._name = pixels.name
         self.contract = Contract(channels=shape[1], image_size=shape[2])
 
-    def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def logits(self, images: Images) -> npt.NDArray[np.float32]:
         """Logits [N, classes] of stored images uint8 [N, H, W, C], brought to the size and channels the file takes."""
         parts = []
         for begin in range(0, len(images), _BATCH):

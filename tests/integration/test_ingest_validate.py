@@ -54,7 +54,8 @@ def class_folders(root: Path, count: int = 60) -> Path:
 def run_ingest(source: Path, out: Path, **changes: Any) -> Ingested:
     options: dict[str, Any] = {"image_size": 8, "channels": 3, "val": 0.2, "test": 0.2, "max_unreadable": 0.2}
     out.mkdir(parents=True, exist_ok=True)
-    return ingest(source, out, **(options | {"max_megapixels": 50, "threads": 2} | changes))
+    options |= {"storage": "auto", "decoded_max_gb": 8, "max_megapixels": 50, "threads": 2}
+    return ingest(source, out, **(options | changes))
 
 
 def run_validate(out: Path, **changes: Any) -> Verdict:
@@ -93,6 +94,32 @@ def test_three_forms_of_one_dataset_become_the_same(tmp_path: Path) -> None:
     assert from_folders["classes"] == list(CLASSES)
     assert from_folders["counts"]["unlabeled"] == 4
     assert sum(from_folders["counts"].values()) == 64
+
+
+def test_encoded_images_are_the_same_pixels_in_fewer_bytes(tmp_path: Path) -> None:
+    folders = class_folders(tmp_path / "data")
+    # What other files than plain RGB are decoded to must not depend on when they are decoded.
+    save(noise(500, 40).convert("CMYK"), folders / "cat" / "cmyk.jpg")
+    save(noise(501).convert("P"), folders / "dog" / "palette.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    save(noise(502, 30).crop((0, 0, 30, 20)), folders / "owl" / "turned.jpg", exif=turned)
+    save(noise(503).convert("RGBA").rotate(30), folders / "owl" / "clear.webp", lossless=True)
+    for channels in (1, 3):
+        decoded, encoded = tmp_path / f"decoded-{channels}", tmp_path / f"encoded-{channels}"
+        facts = [
+            run_ingest(folders, out, channels=channels, image_size=64, storage=out.name.split("-")[0]).dataset
+            for out in (decoded, encoded)
+        ]
+        assert facts[0] == facts[1]
+        assert (decoded / "manifest.parquet").read_bytes() == (encoded / "manifest.parquet").read_bytes()
+        for split in SPLITS:
+            first, second = (open_shard(out / "shards" / split) for out in (decoded, encoded))
+            assert first.images.shape == second.images.shape
+            assert np.array_equal(first.images[:], second.images[:])
+            assert np.array_equal(first.labels, second.labels)
+            assert np.array_equal(first.ids, second.ids)
+    assert sum(f.stat().st_size for f in (encoded / "shards").rglob("images.bin")) < 75 * 64 * 64
 
 
 def test_manifest_leads_to_the_pixels(tmp_path: Path) -> None:

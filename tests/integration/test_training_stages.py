@@ -1,5 +1,6 @@
 """The stages from pretrain to control, as processes, on a tiny dataset."""
 
+import io
 import json
 import os
 import shutil
@@ -12,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from components.core.artifacts import sha256_file
+from components.core.encoded import write_encoding
 from components.core.models import load
 from components.core.params import override
 
@@ -44,6 +47,17 @@ def write_shard(folder: Path, count: int, seed: int, labelled: bool = True) -> N
     np.save(folder / "images.npy", images.astype(np.uint8))
     np.save(folder / "labels.npy", labels if labelled else np.full(count, -1))
     np.save(folder / "ids.npy", np.sort(rng.integers(0, 2**63, count, np.uint64)))
+
+
+def encode(folder: Path) -> None:
+    """Keep a split's images as PNG files."""
+    images = np.load(folder / "images.npy")
+    files = [io.BytesIO() for _ in images]
+    for image, file in zip(images, files, strict=True):
+        Image.fromarray(image[..., 0]).save(file, "PNG")
+    (folder / "images.bin").write_bytes(b"".join(file.getvalue() for file in files))
+    write_encoding(folder, np.cumsum([len(file.getvalue()) for file in files]), images.shape[1], images.shape[3])
+    (folder / "images.npy").unlink()
 
 
 def make_workspace(folder: Path, test_seed: int = 3) -> Path:
@@ -113,6 +127,17 @@ def test_no_test_image_influences_any_weight(trained: Path, tmp_path: Path):
     for stage in TRAINING:
         assert run(stage, other).returncode == 0
     assert weights(other) == weights(trained)
+
+
+def test_encoded_images_and_the_processes_that_decode_them_change_no_bit(trained: Path, tmp_path: Path):
+    folder = make_workspace(tmp_path / "encoded")
+    override(["run.workers=2"], folder / "params.yaml")
+    for shard in (folder / "artifacts/ingest/shards").iterdir():
+        encode(shard)
+    for stage in TRAINING:
+        done = run(stage, folder)
+        assert done.returncode == 0, done.stderr
+    assert weights(folder) == weights(trained)
 
 
 def test_soft_labels_of_other_views_are_refused(trained: Path, tmp_path: Path):

@@ -12,7 +12,8 @@ from PIL import Image
 from components.core.errors import UserError
 from components.core.shards import open_shard
 from components.ingest.checks import drop_repeats, refuse_unlearnable, refuse_unreadable
-from components.ingest.decoding import Failure, decode_all
+from components.ingest.decoding import Failure, decode_all, level_columns
+from components.ingest.ingest import Storage, keeps_encoded
 from components.ingest.items import Item
 from components.ingest.shards import channel_moments, fingerprint, write_shards
 
@@ -23,18 +24,22 @@ def picture(value: int, size: int = 4) -> bytes:
     return out.getvalue()
 
 
-def test_decoding_keeps_order_and_names_what_failed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoded", [False, True])
+def test_decoding_keeps_order_and_names_what_failed(tmp_path: Path, encoded: bool) -> None:
     (tmp_path / "file.png").write_bytes(picture(200))
     items = [Item(f"{i}.png", None, i % 2, picture(i)) for i in range(100)]
     items[7] = Item("7.png", "train", 0, b"")
     items[50] = Item("50.png", None, 1, tmp_path / "missing.png")
     items[60] = Item("60.png", "val", 1, tmp_path / "file.png")
     items[61] = Item("61.png", None, 1, tmp_path)
-    pixels = io.BytesIO()
-    frame, failures = decode_all(items, 100, pixels, 1, 2, max_megapixels=1, threads=3)
-    stored = np.frombuffer(pixels.getvalue(), np.uint8).reshape(-1, 2, 2, 1)
+    scratch = io.BytesIO()
+    frame, failures = decode_all(items, 100, scratch, 1, 2, max_megapixels=1, encoded=encoded, threads=3)
     expected = [200 if i == 60 else i for i in range(100) if i not in (7, 50, 61)]
-    assert stored[:, 0, 0, 0].tolist() == expected
+    stored = [scratch.getvalue()[begin:end] for begin, end in zip(frame["begin"], frame["end"], strict=True)]
+    assert stored == [picture(value) if encoded else bytes([value]) * 4 for value in expected]
+    assert sum(map(len, stored)) == len(scratch.getvalue())
+    assert frame["sum_0"].tolist() == [4 * value for value in expected]
+    assert frame["squares_0"].tolist() == [4 * value**2 for value in expected]
     assert frame["path"].tolist() == [f"{i}.png" for i in range(100) if i not in (7, 50, 61)]
     assert frame.set_index("path").loc["60.png", ["given_split", "label", "bytes", "width"]].tolist() == [
         *("val", 1, len(picture(200)), 4)
@@ -108,8 +113,9 @@ def test_shards_do_not_depend_on_the_order_of_files(rows: list[tuple[str, int]],
             raw = Path(folder, "pixels")
             raw.write_bytes(pixels[rows_in_order].tobytes())
             mixed = table.iloc[rows_in_order].reset_index(drop=True)
-            mixed["source_row"] = np.arange(count)
-            found = write_shards(mixed, raw, (2, 3, 1), Path(folder, "shards"))
+            mixed["begin"] = np.arange(count) * 6
+            mixed["end"] = mixed["begin"] + 6
+            found = write_shards(mixed, raw, (2, 3, 1), False, Path(folder, "shards"))
             shards = {s: open_shard(Path(folder, "shards", s)) for s in ("train", "val", "test", "unlabeled")}
             for row in found.itertuples():
                 shard = shards[row.split]
@@ -124,11 +130,28 @@ def test_shards_do_not_depend_on_the_order_of_files(rows: list[tuple[str, int]],
 
 
 def test_moments_are_those_of_the_pixels() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (1500, 3, 3, 3), dtype=np.uint8)
-    mean, std = channel_moments(images)
-    assert np.allclose(mean, (images / 255).mean(axis=(0, 1, 2)))
-    assert np.allclose(std, (images / 255).std(axis=(0, 1, 2)))
-    assert channel_moments(np.zeros((2, 3, 3, 1), np.uint8)) == ([0.0], [1 / 255])
+    images = np.random.default_rng(0).integers(0, 256, (1500, 3, 3, 3))
+    levels = np.concatenate([images.sum(axis=(1, 2)), (images**2).sum(axis=(1, 2))], axis=1)
+    mean, std = channel_moments(pd.DataFrame(levels, columns=level_columns(3)), 9)
+    assert np.allclose(mean, (images / 255).mean(axis=(0, 1, 2)), rtol=1e-12)
+    assert np.allclose(std, (images / 255).std(axis=(0, 1, 2)), rtol=1e-12)
+    black = pd.DataFrame([(0, 0)], columns=level_columns(1))
+    assert channel_moments(black, 9) == ([0.0], [1 / 255])
+
+
+@pytest.mark.parametrize(
+    ("storage", "decoded_max_gb", "encoded"),
+    [
+        ("auto", 0.0012, False),
+        ("auto", 0.00119, True),
+        ("decoded", 0, False),
+        ("encoded", 8, True),
+    ],
+)
+def test_auto_keeps_images_encoded_when_they_are_more_than_was_allowed(
+    storage: Storage, decoded_max_gb: float, encoded: bool
+) -> None:
+    assert keeps_encoded(storage, 100, (20, 200, 3), decoded_max_gb) == encoded
 
 
 def test_fingerprint_knows_contents_and_labels_but_no_order() -> None:

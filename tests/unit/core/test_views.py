@@ -76,6 +76,21 @@ def test_shift_and_flip_move_pixels_and_bring_in_black():
     assert 70 < int(mirrored.sum()) < 130
 
 
+@pytest.mark.parametrize(("shift", "flip", "channels"), [(0.3, True, 3), (1.0, True, 1), (0.25, False, 3)])
+def test_shift_and_flip_are_what_their_draws_say_pixel_by_pixel(shift: float, flip: bool, channels: int):
+    images = np.random.default_rng(0).integers(1, 256, (20, 9, 9, channels)).astype(np.uint8)
+    uniform = draws(3, np.arange(20, dtype=np.uint64), np.zeros(20))
+    views = render(images, uniform, shift, flip, 1.0, 0.0, CPU).permute(0, 2, 3, 1).numpy()
+    expected = np.zeros_like(images)
+    for image in range(20):
+        (down, right), mirror = np.rint((uniform[image, :2] * 2 - 1) * shift * 9), uniform[image, 2]
+        for row, column in np.ndindex(9, 9):
+            source = int(row + down), int(8 - column - right if flip and mirror < 0.5 else column + right)
+            if min(source) >= 0 and max(source) < 9:
+                expected[image, row, column] = images[image, *source]
+    assert np.array_equal(views, expected)
+
+
 def test_erasing_hides_at_most_a_quarter_of_about_the_asked_share_of_images():
     images = np.full((400, 20, 20, 1), 255, np.uint8)
     views = render(images, draws(0, np.arange(400, dtype=np.uint64), np.zeros(400)), 0.0, False, 1.0, 0.5, CPU)

@@ -120,6 +120,7 @@ class Student(Training):
 
 class Label(Section):
     views: Positive = 4
+    top_k: Positive = 32
     batch_size: Positive = 256
     proof: Positive = 64
 

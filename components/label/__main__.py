@@ -1,13 +1,23 @@
 """``python -m components.label``: stores the teacher's soft labels."""
 
-from components.core import progress, stage
-from components.core.artifacts import sha256_file, write_json
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from components.core import models, progress, shards, small_nets, soft_labels, stage, views
+from components.core.artifacts import fingerprint, sha256_file, write_json
 from components.core.device import pick
 from components.core.errors import UserError
 from components.core.models import check_classes, load
 from components.core.shards import join, open_shard, read_dataset
+from components.core.soft_labels import SoftLabels, digest, format_for
 from components.core.views import views_key
-from components.label.soft_labels import prove, write_soft_labels
+from components.label.soft_labels import answers, prove
+from components.label.store import fill, forget_others, publish
+
+# A record is as good as the code that made it.
+_DECIDES = (models, shards, small_nets, soft_labels, views)
 
 
 def main(this: stage.Stage) -> None:
@@ -22,25 +32,40 @@ def main(this: stage.Stage) -> None:
     images = join(*(open_shard(this.read(f"ingest/shards/{split}"), workers) for split in ("train", "unlabeled")))
     if not len(images):
         raise UserError("There is no image to label: artifacts/ingest/shards/train is empty.")
-    augment = params.student.augment.model_dump()
-    logits = this.out("logits.npy")
+    augment, format = params.student.augment.model_dump(), format_for(len(dataset.classes), label.top_k)
+    teacher_sha256 = sha256_file(teacher_path)
+    base = digest(teacher_sha256, augment, params.seed, format.classes, format.top_k, _code())
+    answer = partial(answers, teacher=teacher, images=images, seed=params.seed, augment=augment, device=device)
+    began = time.monotonic()
     with progress.bar("label", "soft labels", label.views * len(images)) as bar:
-        write_soft_labels(
-            logits, teacher, images, label.views, label.batch_size, params.seed, augment, device, bar.advance
-        )
-    this.journal.metrics({"images_per_s": bar.rate})
-    proof = prove(logits, teacher, images, label.proof, params.seed, augment, device)
+        filled = fill(base, images.ids, label.views, format, label.batch_size, answer, bar.advance)
+    sys.stdout.write(f"soft labels: {filled.computed:,} computed, {filled.reused:,} reused\n")
+    this.journal.metrics({"computed": filled.computed, "reused": filled.reused})
+    if filled.computed:
+        this.journal.metrics({"images_per_s": filled.computed / (time.monotonic() - began)})
+    store = SoftLabels(filled.folder, len(images), label.views, format)
+    proof = prove(store, len(images), label.proof, params.seed, answer)
+    publish(filled, this.out("store"))
     manifest = {
-        "teacher_sha256": sha256_file(teacher_path),
+        "key": filled.key,
+        "teacher_sha256": teacher_sha256,
         "views_key": views_key(images.ids, params.seed, augment),
         "views": label.views,
         "images": len(images),
-        "classes": list(teacher.spec.classes),
-        "sha256": sha256_file(logits),
+        "classes": list(dataset.classes),
+        "format": "top-k" if format.top_k else "dense",
+        "top_k": format.top_k,
         "proof": proof,
+        "shards": filled.shards,
     }
     write_json(this.out("manifest.json"), manifest)
+    forget_others(filled)
     this.journal.metrics({f"proof/{name}": value for name, value in proof.items()})
+
+
+def _code() -> list[str]:
+    files = [*(Path(str(module.__file__)) for module in _DECIDES), *sorted(Path(__file__).parent.glob("*.py"))]
+    return [fingerprint(file) for file in files]
 
 
 if __name__ == "__main__":

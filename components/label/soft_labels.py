@@ -1,101 +1,93 @@
-"""Computes, stores and proves the teacher's soft labels."""
+"""The teacher's answers to exact views, and the proof that the stored ones are these."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from components.core.artifacts import atomic
 from components.core.device import autocast
 from components.core.errors import UserError
 from components.core.models import PixelModel
 from components.core.shards import Shard
+from components.core.soft_labels import Format, Indices, SoftLabels
 from components.core.views import draws, render
+from components.label.store import KEPT
 
 # bfloat16 keeps 8 bits: two runs of the teacher on other batches may differ by this share of the logits' range.
 _TOLERANCE = 0.02
 
+# From the plain softmax to the softest that recipes of the literature use.
+_TEMPERATURES = (1, 2, 4, 8)
+
 
 @torch.inference_mode()
-def soft_labels(
+def answers(
+    indices: Indices,
+    views: Indices,
     teacher: PixelModel,
     images: Shard,
-    view: int,
-    begin: int,
-    end: int,
     seed: int,
     augment: dict[str, Any],
     device: torch.device,
 ) -> Tensor:
-    """The teacher's logits [end - begin, K] for one view of some images, float16 on the CPU."""
-    uniform = draws(seed, images.ids[begin:end], np.full(end - begin, view))
-    pixels = render(images.images[begin:end], uniform, **augment, device=device)
+    """The teacher's logits float32 [B, K] for views [B] of images [B], on the CPU."""
+    uniform = draws(seed, images.ids[indices], views)
+    pixels = render(images.images[indices], uniform, **augment, device=device)
     with autocast(device, training=False):
-        return teacher(pixels).to(torch.float16).cpu()
-
-
-def write_soft_labels(
-    path: Path,
-    teacher: PixelModel,
-    images: Shard,
-    views: int,
-    batch_size: int,
-    seed: int,
-    augment: dict[str, Any],
-    device: torch.device,
-    advance: Callable[[int], None],
-) -> None:
-    """Store the logits of every view of every image as float16 [views, N, K] in one memory-mapped file.
-
-    Raises:
-        UserError: the teacher's logits are not finite in float16.
-    """
-    shape = (views, len(images), len(teacher.spec.classes))
-    with atomic(path) as temporary:
-        store = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-        for view in range(views):
-            for begin in range(0, len(images), batch_size):
-                end = min(begin + batch_size, len(images))
-                logits = soft_labels(teacher, images, view, begin, end, seed, augment, device)
-                if not bool(logits.isfinite().all()):
-                    raise UserError(
-                        "The teacher's logits are not finite: fine-tune it with a lower finetune.lr and label again."
-                    )
-                store[view, begin:end] = logits.numpy()
-                advance(end - begin)
-        store.flush()
+        return teacher(pixels).float().cpu()
 
 
 def prove(
-    path: Path,
-    teacher: PixelModel,
-    images: Shard,
-    sample: int,
-    seed: int,
-    augment: dict[str, Any],
-    device: torch.device,
+    store: SoftLabels, images: int, sample: int, seed: int, answer: Callable[[Indices, Indices], Tensor]
 ) -> dict[str, float]:
-    """Recompute a sample of the stored soft labels, one image at a time, and compare.
+    """Recompute a sample of the stored soft labels, one view at a time, and compare.
+
+    Args:
+        store: what was written.
+        images: how many it was made for.
+        sample: how many views are recomputed.
+        seed: chooses them.
+        answer: the teacher's logits of views [B] of images [B]; see :func:`answers`.
 
     Returns:
-        n, max_abs_difference and the tolerance it was held to.
+        n, max_abs_difference and the tolerance it was held to, and what :func:`storing_error` finds.
 
     Raises:
         UserError: the stored and the recomputed logits differ by more than the tolerance.
     """
-    store = np.load(path, mmap_mode="r", allow_pickle=False)
     rng = np.random.default_rng(seed)
-    worst = 0.0
-    for view, index in zip(rng.integers(0, len(store), sample), rng.integers(0, len(images), sample), strict=True):
-        again = soft_labels(teacher, images, int(view), int(index), int(index) + 1, seed, augment, device)
-        worst = max(worst, float(np.abs(again.numpy().astype(np.float32)[0] - store[view, index]).max()))
-    tolerance = _TOLERANCE * float(np.ptp(store[0].astype(np.float32)))
+    views, indices = rng.integers(0, store.views, sample), rng.integers(0, images, sample)
+    exact = torch.cat([answer(indices[i : i + 1], views[i : i + 1]) for i in range(sample)])
+    worst = float(store.format.distance(exact, store.records(indices, views)).max())
+    tolerance = _TOLERANCE * float(exact.max() - exact.min())
     if worst > tolerance:
         raise UserError(
-            f"{path}: recomputed soft labels differ by {worst:.3g} from the stored ones (tolerance {tolerance:.3g}): "
-            "delete the file and run again; if it stays, report a bug."
+            f"Recomputed soft labels differ by {worst:.3g} from the stored ones (tolerance {tolerance:.3g}), perhaps "
+            f"because they were made on other hardware: delete {KEPT} and run again; if it stays, report a bug."
         )
-    return {"n": sample, "max_abs_difference": worst, "tolerance": tolerance}
+    found = {"n": sample, "max_abs_difference": worst, "tolerance": tolerance}
+    return found | storing_error(store.format, exact)
+
+
+def storing_error(format: Format, exact: Tensor) -> dict[str, float]:
+    """What storing alone changes in logits [B, K].
+
+    Returns:
+        Dense: the largest difference of a logit by its rounding. Top-k: mean and largest KL(exact ‖ stored) at several
+        temperatures.
+    """
+    again = format.unpack(format.pack(exact))
+    if not format.top_k:
+        return {"storing_max_abs_difference": float((again - exact).abs().max())}
+    found: dict[str, float] = {}
+    for temperature in _TEMPERATURES:
+        log_again, log_exact = (F.log_softmax(logits.double() / temperature, dim=1) for logits in (again, exact))
+        kl = F.kl_div(log_again, log_exact, reduction="none", log_target=True).sum(1)
+        found |= {
+            f"storing_kl_mean_T{temperature}": float(kl.mean()),
+            f"storing_kl_max_T{temperature}": float(kl.max()),
+        }
+    return found

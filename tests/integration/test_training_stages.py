@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.core.artifacts import sha256_file
+from components.core.artifacts import fingerprint, sha256_file
 from components.core.encoded import write_encoding
 from components.core.models import load
 from components.core.params import override
@@ -96,7 +97,7 @@ def trained(tmp_path_factory) -> Path:
 
 def weights(folder: Path) -> dict[str, str]:
     files = [f"artifacts/{stage}/model.safetensors" for stage in TRAINING if stage != "label"]
-    return {file: sha256_file(folder / file) for file in [*files, "artifacts/label/logits.npy"]}
+    return {file: fingerprint(folder / file) for file in [*files, "artifacts/label/store"]}
 
 
 def test_the_stages_leave_what_the_design_promises(trained: Path):
@@ -107,9 +108,9 @@ def test_the_stages_leave_what_the_design_promises(trained: Path):
         ]  # fmt: skip
         model = load(trained / f"artifacts/{stage}/model.safetensors")
         assert model.spec.classes == ("dark", "bright")
-    assert np.load(trained / "artifacts/label/logits.npy").shape == (2, 80, 2)
+    assert np.load(trained / "artifacts/label/store/000000.npy").shape == (80, 2, 2)
     note = json.loads((trained / "artifacts/distill/run.json").read_text())
-    assert note["inputs"]["artifacts/label/logits.npy"] == sha256_file(trained / "artifacts/label/logits.npy")
+    assert note["inputs"]["artifacts/label/store"] == fingerprint(trained / "artifacts/label/store")
     assert not [name for name in note["inputs"] if "shards/test" in name]
 
 
@@ -149,6 +150,45 @@ def test_soft_labels_of_other_views_are_refused(trained: Path, tmp_path: Path):
     assert done.returncode == 2
     assert "soft labels of other images, views or classes" in done.stderr
     assert sha256_file(folder / "artifacts/distill/model.safetensors") == before
+
+
+def test_label_goes_on_after_kill_9_with_the_shards_that_are_finished(trained: Path, tmp_path: Path):
+    """DVC deletes the outs before it runs a stage again; the finished shards are elsewhere, and end the same."""
+    folders = [tmp_path / name for name in ("whole", "killed")]
+    for folder in folders:
+        shutil.copytree(trained, folder, ignore=shutil.ignore_patterns(".reflux"))
+        shutil.rmtree(folder / "artifacts/ingest/shards/train")
+        write_shard(folder / "artifacts/ingest/shards/train", 3500, 7)
+        shutil.rmtree(folder / "artifacts/label")
+    assert "7,080 computed, 0 reused" in run("label", folders[0]).stdout
+    process = subprocess.Popen([sys.executable, "-m", "components.label"], cwd=folders[1], stdout=subprocess.DEVNULL)
+    while not list((folders[1] / ".reflux/soft-labels").glob("*/000001.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    shutil.rmtree(folders[1] / "artifacts/label")
+    done = run("label", folders[1])
+    assert done.returncode == 0, done.stderr
+    reused = int(re.search(r"([\d,]+) reused", done.stdout)[1].replace(",", ""))
+    assert reused in (2 * 2048, 2 * 3072)
+    assert fingerprint(folders[0] / "artifacts/label/store") == fingerprint(folders[1] / "artifacts/label/store")
+    assert fingerprint(folders[0] / "artifacts/label/manifest.json") == fingerprint(
+        folders[1] / "artifacts/label/manifest.json"
+    )
+
+
+def test_a_damaged_store_is_a_sentence_and_labelling_anew_mends_it(trained: Path, tmp_path: Path):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    shard = folder / "artifacts/label/store/000000.npy"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    done = run("distill", folder)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "000000.npy is damaged" in done.stderr
+    shutil.rmtree(folder / "artifacts/label")
+    assert "0 computed, 160 reused" in run("label", folder).stdout
+    assert run("distill", folder).returncode == 0
 
 
 def test_a_loss_that_explodes_stops_the_stage_and_keeps_the_last_good_checkpoint(trained: Path, tmp_path: Path):

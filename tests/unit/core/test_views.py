@@ -1,3 +1,8 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +42,31 @@ def test_a_view_does_not_depend_on_its_neighbours(augment):
         one = slice(index, index + 1)
         alone = render(images[one], draws(3, ids[one], views[one]), **augment, device=CPU)
         assert torch.equal(alone[0], together[index])
+
+
+_ANOTHER_PROCESS = """
+import json, sys
+import numpy as np, torch
+from components.core.views import draws, render
+torch.set_num_threads(2)
+folder, augment = sys.argv[1], json.loads(sys.argv[2])
+images, ids, views = (np.load(f"{folder}/{name}.npy") for name in ("images", "ids", "views"))
+order = np.random.default_rng(1).permutation(len(ids))
+parts = [order[:1], order[1:6], order[6:]]
+made = [render(images[p], draws(3, ids[p], views[p]), **augment, device=torch.device("cpu")) for p in parts]
+np.save(f"{folder}/made.npy", torch.cat(made)[np.argsort(order)].numpy())
+"""
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
+def test_another_process_makes_the_same_views_in_any_order_and_batches(tmp_path: Path, augment):
+    images, ids = some_images()
+    views = np.arange(12) % 4
+    for name, array in (("images", images), ("ids", ids), ("views", views)):
+        np.save(tmp_path / f"{name}.npy", array)
+    subprocess.run([sys.executable, "-c", _ANOTHER_PROCESS, str(tmp_path), json.dumps(augment)], check=True)
+    here = render(images, draws(3, ids, views), **augment, device=CPU)
+    assert np.array_equal(np.load(tmp_path / "made.npy"), here.numpy())
 
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS)

@@ -1,0 +1,218 @@
+"""Fills the soft-label store, a shard at a time; what was computed before is not computed again.
+
+Stores are built, and the last one is kept, outside DVC's outs: DVC deletes those before it runs a stage.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from components.core.artifacts import atomic, read_json, sha256_file, write_json
+from components.core.errors import UserError
+from components.core.soft_labels import (
+    IDS,
+    SHARD_IMAGES,
+    Format,
+    Indices,
+    Records,
+    digest,
+    records_of,
+    shard_file,
+    shard_rows,
+)
+
+KEPT = Path(".reflux/soft-labels")
+
+_HEAD = "head.json"
+
+Uint64s = npt.NDArray[np.uint64]
+Answer = Callable[[Indices, Indices], Tensor]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A store whose last shard is written.
+
+    Attributes:
+        key: of all that decides it.
+        folder: where it lies.
+        shards: file, rows and sha256 of each shard.
+        reused: records that were there before.
+        computed: records that the teacher was asked for.
+    """
+
+    key: str
+    folder: Path
+    shards: list[dict[str, Any]]
+    reused: int
+    computed: int
+
+
+def fill(
+    base: str,
+    ids: Uint64s,
+    views: int,
+    format: Format,
+    batch_size: int,
+    answer: Answer,
+    advance: Callable[[int], None],
+    kept: Path = KEPT,
+) -> Filled:
+    """Store the teacher's answer to every view of every image.
+
+    Args:
+        base: the key of what decides a record beside its image and view: teacher, augmentation, seed and format.
+        ids: of the images, uint64 [N].
+        views: of each image.
+        format: of a record.
+        batch_size: views that the teacher is asked for at once.
+        answer: the teacher's logits float32 [B, K] on the CPU, of views [B] of images [B].
+        advance: is called with the number of records that are done.
+        kept: where stores are built and kept.
+
+    Raises:
+        UserError: the teacher's logits are not finite.
+    """
+    key = digest(base, hashlib.sha256(ids.tobytes()).hexdigest(), views)
+    folder = kept / key[:32]
+    olds = [Old(other, format) for other in sorted(kept.glob("[!.]*")) if other != folder and _base(other) == base]
+    if _base(folder) != base:
+        shutil.rmtree(folder, ignore_errors=True)
+        with atomic(folder / IDS) as temporary:
+            np.save(temporary, ids)
+        write_json(folder / _HEAD, {"base": base, "views": views})
+    for cut_short in folder.glob(".*"):
+        cut_short.unlink()
+    shards, computed, begin = [], 0, 0
+    for number, rows in enumerate(shard_rows(len(ids))):
+        note = finished(folder, number)
+        if note is None:
+            file = folder / shard_file(number)
+            indices = np.arange(begin, begin + rows)
+            computed += _fill_shard(file, indices, ids, views, format, olds, batch_size, answer, advance)
+            note = {"file": file.name, "rows": rows, "sha256": sha256_file(file)}
+            write_json(file.with_suffix(".json"), note)
+        else:
+            advance(rows * views)
+        shards.append(note)
+        begin += rows
+    return Filled(key, folder, shards, len(ids) * views - computed, computed)
+
+
+def _fill_shard(
+    file: Path,
+    indices: Indices,
+    ids: Uint64s,
+    views: int,
+    format: Format,
+    olds: list["Old"],
+    batch_size: int,
+    answer: Answer,
+    advance: Callable[[int], None],
+) -> int:
+    """Write one shard; returns how many records had to be computed."""
+    records = np.zeros((len(indices), views), format.dtype)
+    missing = np.ones((len(indices), views), bool)
+    for old in olds:
+        old.copy(ids[indices], records, missing)
+    advance(int((~missing).sum()))
+    view, row = np.nonzero(missing.T)
+    for begin in range(0, len(row), batch_size):
+        part = slice(begin, begin + batch_size)
+        records[row[part], view[part]] = _packed(format, answer(indices[row[part]], view[part]))
+        advance(len(row[part]))
+    with atomic(file) as temporary:
+        np.save(temporary, records)
+    return len(row)
+
+
+def _packed(format: Format, logits: Tensor) -> Records:
+    records = format.pack(logits)
+    if not np.isfinite(records["logits"] if format.top_k else records).all():
+        raise UserError("The teacher's logits are not finite: fine-tune it with a lower finetune.lr and label again.")
+    return records
+
+
+def _base(folder: Path) -> str | None:
+    try:
+        return read_json(folder / _HEAD)["base"]
+    except (UserError, KeyError, TypeError):
+        return None
+
+
+def finished(folder: Path, number: int) -> dict[str, Any] | None:
+    """The note beside a shard, if the shard is what the note says."""
+    file = folder / shard_file(number)
+    try:
+        note = read_json(file.with_suffix(".json"))
+        return note if sha256_file(file) == note["sha256"] else None
+    except (UserError, OSError, KeyError, TypeError):
+        return None
+
+
+class Old:
+    """A store of other images or other numbers of views, whose records are still right for the images it shares.
+
+    Args:
+        folder: where it is kept.
+        format: of its records.
+    """
+
+    def __init__(self, folder: Path, format: Format) -> None:
+        self._folder, self._format = folder, format
+        ids = np.load(folder / IDS, allow_pickle=False)
+        self._order = np.argsort(ids)
+        self._ids = ids[self._order]
+        self._views = int(read_json(folder / _HEAD)["views"])
+        self._rows = shard_rows(len(ids))
+        self._opened: dict[int, npt.NDArray[np.uint8] | None] = {}
+
+    def copy(self, ids: Uint64s, records: Records, missing: npt.NDArray[np.bool_]) -> None:
+        """Copy into records [N, V] of images ``ids`` what is known here, and strike it off ``missing`` [N, V]."""
+        size = self._format.dtype.itemsize
+        into = records.view(np.uint8).reshape(*missing.shape, size)
+        views = min(self._views, missing.shape[1])
+        place = np.searchsorted(self._ids, ids).clip(max=len(self._ids) - 1)
+        index = np.where(self._ids[place] == ids, self._order[place], -SHARD_IMAGES)
+        for number in np.unique(index[index >= 0] // SHARD_IMAGES).tolist():
+            shard = self._shard(number)
+            if shard is not None:
+                here = index // SHARD_IMAGES == number
+                into[here, :views] = shard[index[here] % SHARD_IMAGES, :views]
+                missing[here, :views] = False
+
+    def _shard(self, number: int) -> npt.NDArray[np.uint8] | None:
+        if number not in self._opened:
+            whole = finished(self._folder, number) is not None
+            file = self._folder / shard_file(number)
+            self._opened[number] = records_of(file, self._rows[number], self._views, self._format) if whole else None
+        return self._opened[number]
+
+
+def publish(filled: Filled, out: Path) -> None:
+    """Let the store appear at ``out``, whole: its files are linked there, or copied where links can't be made."""
+    beside = out.with_name(f".{out.name}")
+    for folder in (beside, out):
+        shutil.rmtree(folder, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for name in [IDS, *(shard["file"] for shard in filled.shards)]:
+        try:
+            os.link(filled.folder / name, beside / name)
+        except OSError:
+            shutil.copyfile(filled.folder / name, beside / name)
+    beside.rename(out)
+
+
+def forget_others(filled: Filled) -> None:
+    """Remove all other kept stores: the new one holds what they could give."""
+    for other in filled.folder.parent.iterdir():
+        if other != filled.folder:
+            shutil.rmtree(other, ignore_errors=True)

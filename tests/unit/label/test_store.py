@@ -1,0 +1,196 @@
+"""Filling the store with a real teacher, whose every answer is counted."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.core.artifacts import fingerprint
+from components.core.models import PixelModel, pixel_model
+from components.core.shards import Shard
+from components.core.soft_labels import Format, SoftLabels
+from components.label.soft_labels import answers
+from components.label.store import Filled, fill, forget_others, publish
+
+CPU = torch.device("cpu")
+DENSE = Format(3, 0)
+
+
+class Counted:
+    """A teacher that counts the views it is shown, by a hook on its network."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model: PixelModel = pixel_model("resnet8_slim", ("a", "b", "c"), 8, 1, (0.5,), (0.25,)).eval()
+        self.seen = 0
+        self.stop_after = 10**9
+        self.model.net.register_forward_hook(self._count)
+
+    def _count(self, _net, inputs, _outputs) -> None:
+        self.seen += len(inputs[0])
+        if self.seen > self.stop_after:
+            raise InterruptedError
+
+
+@pytest.fixture
+def teacher() -> Counted:
+    return Counted()
+
+
+def some_images(count: int) -> Shard:
+    """The same images whatever ``count`` is, sorted by id as ``ingest`` does: added ones come in between."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3000, 8, 8, 1), dtype=np.uint8)[:count]
+    ids = np.random.default_rng(1).integers(0, 2**63, 3000, np.uint64)[:count]
+    order = np.argsort(ids)
+    return Shard(pixels[order], np.full(count, -1), ids[order])
+
+
+def run(
+    kept: Path, teacher: Counted, images: Shard, views: int = 2, base: str = "base", format: Format = DENSE
+) -> tuple[Filled, int]:
+    """The filled store, and how many views the teacher was really shown."""
+    augment = {"shift": 0.2, "flip": True, "crop_scale": 1.0, "erase": 0.0}
+    answer = partial(answers, teacher=teacher.model, images=images, seed=1, augment=augment, device=CPU)
+    teacher.seen, done = 0, []
+    filled = fill(base, images.ids, views, format, 64, answer, done.append, kept)
+    assert sum(done) == len(images) * views == filled.computed + filled.reused
+    return filled, teacher.seen
+
+
+def everything(filled: Filled, images: Shard, views: int, format: Format = DENSE) -> np.ndarray:
+    """All records, ordered by image id."""
+    store = SoftLabels(filled.folder, len(images), views, format)
+    rows, numbers = np.divmod(np.arange(len(images) * views), views)
+    return store.records(rows, numbers)
+
+
+def nearly(one: np.ndarray, other: np.ndarray) -> bool:
+    """The same up to what a batch of other neighbours changes in bfloat16."""
+    one, other = one.astype(np.float32), other.astype(np.float32)
+    return bool(np.abs(one - other).max() <= 0.02 * np.ptp(other))
+
+
+@pytest.mark.parametrize("format", [DENSE, Format(3, 1)])
+def test_an_unchanged_store_asks_the_teacher_nothing(tmp_path: Path, teacher: Counted, format: Format):
+    images = some_images(1100)
+    first, seen = run(tmp_path, teacher, images, format=format)
+    assert (first.computed, first.reused, seen) == (2200, 0, 2200)
+    assert [shard["rows"] for shard in first.shards] == [1024, 76]
+    again, seen = run(tmp_path, teacher, images, format=format)
+    assert (again.computed, again.reused, seen) == (0, 2200, 0)
+    assert again.shards == first.shards
+
+
+@pytest.mark.parametrize("format", [DENSE, Format(3, 1)])
+def test_added_images_are_the_only_ones_that_are_computed(tmp_path: Path, teacher: Counted, format: Format):
+    run(tmp_path / "reused", teacher, some_images(1100), format=format)
+    images = some_images(1200)
+    grown, seen = run(tmp_path / "reused", teacher, images, format=format)
+    assert (grown.computed, grown.reused, seen) == (200, 2200, 200)
+    anew, _ = run(tmp_path / "anew", teacher, images, format=format)
+    assert anew.computed == 2400
+    records = [everything(filled, images, 2, format) for filled in (grown, anew)]
+    parts = [records] if not format.top_k else [[r[name] for r in records] for name in ("logits", "rest")]
+    assert all(nearly(*part) for part in parts)
+
+
+def test_removed_images_cost_nothing(tmp_path: Path, teacher: Counted):
+    run(tmp_path, teacher, some_images(1100))
+    fewer, seen = run(tmp_path, teacher, some_images(300))
+    assert (fewer.computed, fewer.reused, seen) == (0, 600, 0)
+
+
+def test_added_views_are_the_only_ones_that_are_computed(tmp_path: Path, teacher: Counted):
+    images = some_images(100)
+    run(tmp_path / "reused", teacher, images, views=2)
+    more, seen = run(tmp_path / "reused", teacher, images, views=3)
+    assert (more.computed, more.reused, seen) == (100, 200, 100)
+    anew, _ = run(tmp_path / "anew", teacher, images, views=3)
+    assert nearly(everything(more, images, 3), everything(anew, images, 3))
+    fewer, seen = run(tmp_path / "reused", teacher, images, views=1)
+    assert (fewer.computed, fewer.reused, seen) == (0, 100, 0)
+
+
+def test_another_base_shares_nothing(tmp_path: Path, teacher: Counted):
+    images = some_images(50)
+    first, _ = run(tmp_path, teacher, images)
+    other, seen = run(tmp_path, teacher, images, base="another seed")
+    assert (other.computed, seen) == (100, 100)
+    assert other.key != first.key
+
+
+def test_finished_shards_survive_an_interruption_to_the_bit(tmp_path: Path, teacher: Counted):
+    images = some_images(2100)
+    whole, _ = run(tmp_path / "whole", teacher, images)
+    teacher.stop_after = 3000
+    with pytest.raises(InterruptedError):
+        run(tmp_path / "cut", teacher, images)
+    teacher.stop_after = 10**9
+    after, seen = run(tmp_path / "cut", teacher, images)
+    assert (after.reused, seen) == (2048, 2 * 2100 - 2048)
+    assert after.shards == whole.shards
+    assert fingerprint(after.folder) == fingerprint(whole.folder)
+
+
+def test_an_interrupted_store_serves_one_of_more_images(tmp_path: Path, teacher: Counted):
+    teacher.stop_after = 3000
+    with pytest.raises(InterruptedError):
+        run(tmp_path, teacher, some_images(2100))
+    teacher.stop_after = 10**9
+    grown, seen = run(tmp_path, teacher, some_images(2200))
+    assert (grown.reused, seen) == (2048, 2 * 2200 - 2048)
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "gone", "note"])
+def test_a_damaged_shard_is_computed_again_and_only_that_one(tmp_path: Path, teacher: Counted, damage: str):
+    images = some_images(1100)
+    first, _ = run(tmp_path, teacher, images)
+    file = first.folder / first.shards[1]["file"]
+    before = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    elif damage == "note":
+        file.with_suffix(".json").write_text("{")
+    else:
+        file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]) if damage == "bit" else before[:-7])
+    again, seen = run(tmp_path, teacher, images)
+    assert (again.reused, seen) == (2048, 152)
+    assert file.read_bytes() == before
+    file.write_bytes(before[:-7])
+    grown, seen = run(tmp_path, teacher, some_images(1101))
+    assert (grown.reused, seen) == (2048, 154)
+
+
+def test_what_is_published_outlives_dvc_and_is_the_same_bytes(tmp_path: Path, teacher: Counted):
+    images = some_images(60)
+    filled, _ = run(tmp_path / "kept", teacher, images)
+    out = tmp_path / "artifacts/store"
+    for _ in range(2):
+        publish(filled, out)
+        assert {file.name for file in out.iterdir()} == {"ids.npy", "000000.npy"}
+        assert not list(out.parent.glob(".*"))
+    assert out.joinpath("000000.npy").samefile(filled.folder / "000000.npy")
+    out.joinpath("000000.npy").unlink()
+    assert run(tmp_path / "kept", teacher, images)[1] == 0
+
+
+def test_a_disk_without_links_gets_copies(tmp_path: Path, teacher: Counted, monkeypatch):
+    def refuse(*_args: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    filled, _ = run(tmp_path / "kept", teacher, some_images(60))
+    monkeypatch.setattr("os.link", refuse)
+    publish(filled, tmp_path / "store")
+    copy, original = tmp_path / "store/000000.npy", filled.folder / "000000.npy"
+    assert copy.read_bytes() == original.read_bytes()
+    assert not copy.samefile(original)
+
+
+def test_only_the_last_store_is_kept(tmp_path: Path, teacher: Counted):
+    for base, count in (("a", 50), ("b", 50), ("b", 60)):
+        filled, _ = run(tmp_path, teacher, some_images(count), base=base)
+    assert len(list(tmp_path.iterdir())) == 3
+    forget_others(filled)
+    assert list(tmp_path.iterdir()) == [filled.folder]

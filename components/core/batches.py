@@ -25,6 +25,7 @@ def batches_of_views(
     batch_size: int,
     augment: dict[str, Any],
     device: torch.device,
+    teacher: Callable[[Tensor], Tensor] | None = None,
 ) -> Callable[[int], Iterator[Batch]]:
     """Endless batches of augmented views, from any step on.
 
@@ -36,6 +37,7 @@ def batches_of_views(
         batch_size: images a step.
         augment: what a view may draw; see :func:`components.core.views.render`.
         device: where the pixels are made.
+        teacher: is asked for the first of the targets, from the pixels; None when ``targets_of`` gives all.
     """
 
     def fetch(step: int) -> Batch:
@@ -44,7 +46,8 @@ def batches_of_views(
         uniform = draws(seed, images.ids[indices], view)
         pixels = render(images.images[indices], uniform, **augment, device=device)
         targets = tuple(target.to(device, non_blocking=True) for target in targets_of(indices, view))
-        return Batch(pixels, targets, batch_size)
+        answer = (teacher(pixels),) if teacher else ()
+        return Batch(pixels, answer + targets, batch_size)
 
     return lambda begin: ahead(fetch, begin)
 

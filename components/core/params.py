@@ -126,6 +126,7 @@ class Label(Section):
 
 
 class Distill(Section):
+    teacher: Literal["cached", "live"] = "cached"
     temperature: float = Field(1.0, gt=0)
     label_weight: float = Field(ge=0)
     teacher_weight: float = Field(gt=0)

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from components.core.artifacts import fingerprint, sha256_file
+from components.core.device import autocast
 from components.core.errors import UserError
+from components.core.models import PixelModel
 
 SHARD_IMAGES = 1024
 IDS = "ids.npy"
@@ -80,6 +82,13 @@ class Format:
 def format_for(classes: int, top_k: int) -> Format:
     """Dense while that takes no more room than ``top_k`` logits with their classes and the rest."""
     return Format(classes, top_k if 2 * classes > 4 * top_k + 4 else 0)
+
+
+@torch.no_grad()
+def ask(teacher: PixelModel, pixels: Tensor, device: torch.device) -> Tensor:
+    """The logits float32 [B, K] of a teacher in eval mode for pixels [B, C, H, W]; it normalises them itself."""
+    with autocast(device, training=False):
+        return teacher(pixels).float()
 
 
 def digest(*decides: Any) -> str:
@@ -171,6 +180,8 @@ def open_store(
     Raises:
         UserError: the store is of another teacher, other images, views or classes, or a file is missing or damaged.
     """
+    if manifest.get("shards") == []:
+        raise UserError(f"{folder} is empty, as distill.teacher = live wants it: run `reflux run` to label.")
     if not {"shards", "teacher_sha256", "views_key", "classes", "images", "views", "top_k"} <= manifest.keys():
         raise UserError(f"{folder} was written by another version of Reflux: run `reflux run` to label anew.")
     if manifest["teacher_sha256"] != fingerprint(teacher):

@@ -21,6 +21,7 @@ def train_student(
     views: int | None,
     targets_of: TargetsOf,
     loss: Callable[..., Tensor],
+    teacher: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
     """Train a student from scratch and write its model and history.
 
@@ -32,6 +33,7 @@ def train_student(
         views: how many views of each image there are; None draws a new one at every visit.
         targets_of: the targets of a batch, from image indices [B] and their views [B].
         loss: takes logits [B, K] and those targets, returns a value an image [B].
+        teacher: is asked for the first of the targets, from the pixels; None when ``targets_of`` gives all.
     """
     recipe, seed = stage.params.student, stage.params.seed
     run = stage.params.run
@@ -41,7 +43,8 @@ def train_student(
     model.to(device)
     checkpoints = stage.checkpoints("student", *([stage.name] if stage.name != "control" else []))
     stage.journal.params({"student_parameters": parameter_count(model), "device": str(device)})
-    batches = batches_of_views(images, views, targets_of, seed, recipe.batch_size, recipe.augment.model_dump(), device)
+    augment = recipe.augment.model_dump()
+    batches = batches_of_views(images, views, targets_of, seed, recipe.batch_size, augment, device, teacher)
     groups = weight_decay_groups(model, recipe.weight_decay)
     optimizer = optimise.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
     with progress.bar(stage.name, recipe.model, recipe.steps * recipe.batch_size, done=checkpoints.images) as bar:

@@ -1,33 +1,31 @@
-"""``python -m components.distill``: trains the student from the stored soft labels."""
+"""``python -m components.distill``: trains the student from the teacher's soft labels, stored or asked for."""
 
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from components.core import stage
 from components.core.artifacts import read_json
+from components.core.device import pick
+from components.core.models import check_classes, load
 from components.core.shards import join, open_shard, read_dataset
-from components.core.soft_labels import Indices, open_store
+from components.core.soft_labels import Indices, ask, open_store
 from components.core.student import train_student
 from components.core.views import views_key
 from components.distill.losses import share_of_labels, total_loss
 
 
 def main(this: stage.Stage) -> None:
-    """Train on every labelled and unlabelled image, through the views whose soft labels are stored."""
+    """Train on every labelled and unlabelled image, through the views that ``label`` was told of."""
     params = this.params
     dataset = read_dataset(this.read("ingest/dataset.json"))
     train, unlabeled, val = (
         open_shard(this.read(f"ingest/shards/{split}"), params.run.workers) for split in ("train", "unlabeled", "val")
     )
     images = join(train, unlabeled)
-    soft_labels = open_store(
-        this.read("label/store"),
-        read_json(this.read("label/manifest.json")),
-        this.read("finetune/model.safetensors"),
-        views_key(images.ids, params.seed, params.student.augment.model_dump()),
-        dataset.classes,
-    )
+    store, manifest = this.read("label/store"), read_json(this.read("label/manifest.json"))
+    teacher_path = this.read("finetune/model.safetensors")
     labels = torch.from_numpy(images.labels)
     loss = partial(
         total_loss,
@@ -36,11 +34,24 @@ def main(this: stage.Stage) -> None:
         teacher_weight=params.distill.teacher_weight,
     )
 
-    def targets_of(indices: Indices, views: Indices) -> tuple[torch.Tensor, ...]:
+    def hard(indices: Indices, _views: Indices) -> tuple[Tensor, ...]:
         own = labels[indices]
-        return soft_labels(indices, views), own.clamp(min=0), share_of_labels(own)
+        return own.clamp(min=0), share_of_labels(own)
 
-    train_student(this, dataset, images, val, soft_labels.views, targets_of, loss)
+    if params.distill.teacher == "live":
+        device = pick(params.run.device, params.run.threads, params.run.deterministic)
+        teacher = load(teacher_path).to(device)
+        check_classes(teacher, dataset.classes, teacher_path)
+        live = partial(ask, teacher, device=device)
+        train_student(this, dataset, images, val, manifest["views"], hard, loss, live)
+        return
+    key = views_key(images.ids, params.seed, params.student.augment.model_dump())
+    stored = open_store(store, manifest, teacher_path, key, dataset.classes)
+
+    def soft_and_hard(indices: Indices, views: Indices) -> tuple[Tensor, ...]:
+        return stored(indices, views), *hard(indices, views)
+
+    train_student(this, dataset, images, val, stored.views, soft_and_hard, loss)
 
 
 if __name__ == "__main__":

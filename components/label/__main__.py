@@ -2,40 +2,62 @@
 
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from components.core import models, progress, shards, small_nets, soft_labels, stage, views
 from components.core.artifacts import fingerprint, sha256_file, write_json
 from components.core.device import pick
 from components.core.errors import UserError
 from components.core.models import check_classes, load
-from components.core.shards import join, open_shard, read_dataset
-from components.core.soft_labels import SoftLabels, digest, format_for
+from components.core.shards import Shard, join, open_shard, read_dataset
+from components.core.soft_labels import Indices, SoftLabels, digest, format_for
 from components.core.views import views_key
 from components.label.soft_labels import answers, prove
-from components.label.store import fill, forget_others, publish
+from components.label.store import fill, forget_others, publish, publish_empty
 
 # A record is as good as the code that made it.
 _DECIDES = (models, shards, small_nets, soft_labels, views)
 
 
 def main(this: stage.Stage) -> None:
-    """Label every view of the labelled and unlabelled training images."""
-    params, label = this.params, this.params.label
+    """Label every view of the labelled and unlabelled training images, unless the teacher is asked at every step."""
+    params = this.params
     device = pick(params.run.device, params.run.threads, params.run.deterministic)
     teacher_path = this.read("finetune/model.safetensors")
-    teacher = load(teacher_path).to(device)
     dataset = read_dataset(this.read("ingest/dataset.json"))
-    check_classes(teacher, dataset.classes, teacher_path)
-    workers = params.run.workers
-    images = join(*(open_shard(this.read(f"ingest/shards/{split}"), workers) for split in ("train", "unlabeled")))
+    train, unlabeled = (
+        open_shard(this.read(f"ingest/shards/{split}"), params.run.workers) for split in ("train", "unlabeled")
+    )
+    images = join(train, unlabeled)
     if not len(images):
         raise UserError("There is no image to label: artifacts/ingest/shards/train is empty.")
-    augment, format = params.student.augment.model_dump(), format_for(len(dataset.classes), label.top_k)
-    teacher_sha256 = sha256_file(teacher_path)
-    base = digest(teacher_sha256, augment, params.seed, format.classes, format.top_k, _code())
+    if params.distill.teacher == "live":
+        publish_empty(images.ids, this.out("store"))
+        write_json(this.out("manifest.json"), {"views": params.label.views, "images": len(images), "shards": []})
+        return
+    teacher = load(teacher_path).to(device)
+    check_classes(teacher, dataset.classes, teacher_path)
+    augment = params.student.augment.model_dump()
     answer = partial(answers, teacher=teacher, images=images, seed=params.seed, augment=augment, device=device)
+    _label(this, dataset.classes, images, sha256_file(teacher_path), augment, answer)
+
+
+def _label(
+    this: stage.Stage,
+    classes: tuple[str, ...],
+    images: Shard,
+    teacher_sha256: str,
+    augment: dict[str, Any],
+    answer: Callable[[Indices, Indices], Tensor],
+) -> None:
+    label, seed = this.params.label, this.params.seed
+    format = format_for(len(classes), label.top_k)
+    base = digest(teacher_sha256, augment, seed, format.classes, format.top_k, _code())
     began = time.monotonic()
     with progress.bar("label", "soft labels", label.views * len(images)) as bar:
         filled = fill(base, images.ids, label.views, format, label.batch_size, answer, bar.advance)
@@ -44,15 +66,15 @@ def main(this: stage.Stage) -> None:
     if filled.computed:
         this.journal.metrics({"images_per_s": filled.computed / (time.monotonic() - began)})
     store = SoftLabels(filled.folder, len(images), label.views, format)
-    proof = prove(store, len(images), label.proof, params.seed, answer)
+    proof = prove(store, len(images), label.proof, seed, answer)
     publish(filled, this.out("store"))
     manifest = {
         "key": filled.key,
         "teacher_sha256": teacher_sha256,
-        "views_key": views_key(images.ids, params.seed, augment),
+        "views_key": views_key(images.ids, seed, augment),
         "views": label.views,
         "images": len(images),
-        "classes": list(dataset.classes),
+        "classes": list(classes),
         "format": "top-k" if format.top_k else "dense",
         "top_k": format.top_k,
         "proof": proof,

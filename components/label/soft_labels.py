@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.core.device import autocast
 from components.core.errors import UserError
 from components.core.models import PixelModel
 from components.core.shards import Shard
-from components.core.soft_labels import Format, Indices, SoftLabels
+from components.core.soft_labels import Format, Indices, SoftLabels, ask
 from components.core.views import draws, render
 from components.label.store import KEPT
 
@@ -23,7 +22,6 @@ _TOLERANCE = 0.02
 _TEMPERATURES = (1, 2, 4, 8)
 
 
-@torch.inference_mode()
 def answers(
     indices: Indices,
     views: Indices,
@@ -36,8 +34,7 @@ def answers(
     """The teacher's logits float32 [B, K] for views [B] of images [B], on the CPU."""
     uniform = draws(seed, images.ids[indices], views)
     pixels = render(images.images[indices], uniform, **augment, device=device)
-    with autocast(device, training=False):
-        return teacher(pixels).float().cpu()
+    return ask(teacher, pixels, device).cpu()
 
 
 def prove(

@@ -211,6 +211,13 @@ def publish(filled: Filled, out: Path) -> None:
     beside.rename(out)
 
 
+def publish_empty(ids: Uint64s, out: Path) -> None:
+    """A store that holds no soft label, because the teacher is asked for them at every step."""
+    shutil.rmtree(out, ignore_errors=True)
+    with atomic(out / IDS) as temporary:
+        np.save(temporary, ids)
+
+
 def forget_others(filled: Filled) -> None:
     """Remove all other kept stores: the new one holds what they could give."""
     for other in filled.folder.parent.iterdir():

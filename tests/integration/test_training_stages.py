@@ -20,6 +20,9 @@ from components.core.artifacts import fingerprint, sha256_file
 from components.core.encoded import write_encoding
 from components.core.models import load
 from components.core.params import override
+from components.core.stage import Stage
+from components.distill import __main__ as distill
+from components.label import __main__ as label
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -189,6 +192,45 @@ def test_a_damaged_store_is_a_sentence_and_labelling_anew_mends_it(trained: Path
     shutil.rmtree(folder / "artifacts/label")
     assert "0 computed, 160 reused" in run("label", folder).stdout
     assert run("distill", folder).returncode == 0
+
+
+@pytest.mark.parametrize(("optimizer", "tolerance"), [("sgd", 2e-3), ("adamw", 1e-2)])
+def test_a_live_teacher_and_its_stored_soft_labels_give_the_same_curve(
+    trained: Path, tmp_path: Path, monkeypatch, optimizer: str, tolerance: float
+):
+    """In float32 on a CPU only the store's float16 is between them: 1e-4 of the first loss, at the first step.
+
+    After that the students part: by 2e-3 of the first loss over 40 steps of SGD, and by 1e-2 with AdamW, which divides
+    by the gradient's size and so magnifies a rounding.
+    """
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict)
+    histories = {}
+    for teacher in ("cached", "live"):
+        folder = tmp_path / teacher
+        shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("control", "distill", "label", ".reflux"))
+        settings = [f"distill.teacher={teacher}", "student.steps=40", "student.eval_every=1", "distill.temperature=2"]
+        params = override([*settings, f"student.optimizer={optimizer}"], folder / "params.yaml")
+        monkeypatch.chdir(folder)
+        for name, main in (("label", label.main), ("distill", distill.main)):
+            main(Stage(name, params))
+        histories[teacher] = pq.read_table("artifacts/distill/history.parquet").to_pandas()
+    stores = [list((tmp_path / teacher / "artifacts/label/store").glob("0*.npy")) for teacher in ("cached", "live")]
+    assert [len(store) for store in stores] == [1, 0]
+    cached, live = (histories[teacher]["train_loss"].to_numpy() for teacher in ("cached", "live"))
+    assert not np.array_equal(cached, live)
+    assert abs(cached[0] - live[0]) < 1e-4 * live[0]
+    assert np.abs(cached - live).max() < tolerance * live[0]
+
+
+def test_an_empty_store_is_refused_when_soft_labels_are_wanted(trained: Path, tmp_path: Path):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    override(["distill.teacher=live"], folder / "params.yaml")
+    assert run("label", folder).returncode == 0
+    override(["distill.teacher=cached"], folder / "params.yaml")
+    done = run("distill", folder)
+    assert (done.returncode, "is empty, as distill.teacher = live wants it" in done.stderr) == (2, True)
+    assert "0 computed, 160 reused" in run("label", folder).stdout
 
 
 def test_a_loss_that_explodes_stops_the_stage_and_keeps_the_last_good_checkpoint(trained: Path, tmp_path: Path):

@@ -11,7 +11,7 @@ OLDEST := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c '$(OLDEST)' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: setup run test lint format ui
+.PHONY: setup run test lint format ui bench
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.dev
@@ -34,6 +34,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# About eight minutes on two cores that do nothing else. make bench ARGS="--data path/to/parquet"
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.throughput $(ARGS)
+	$(BIN)/python -m benchmarks.show
+
 ui: $(VENV)/.run
 	$(BIN)/reflux ui
 
@@ -50,3 +55,7 @@ $(VENV)/.run: $(ENVIRONMENT) | $(BIN)/python
 $(VENV)/.dev: $(ENVIRONMENT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.bench: $(ENVIRONMENT) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@

@@ -1,0 +1,38 @@
+"""The arms of ``benchmarks.throughput``: ways to train the same student, each in a process of its own.
+
+An arm is a long-lived process that trains only while it is told to: it says ``{"loss": …}`` once it is ready, and
+answers each number of steps on its stdin with ``{"seconds": …, "peak_mb": …}``. So arms can take turns on a machine,
+and torchdistill, whose setup changes a class for good, stands alone.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import Clock, Setting
+from benchmarks.ours import bare, fill, live, store
+from benchmarks.peers import plain, timm, torchdistill
+from components.core.shards import open_shard
+
+ARMS: dict[str, Callable[..., None]] = {
+    function.__name__: function for function in (bare, store, live, torchdistill, timm, plain, fill)
+}
+
+
+def main() -> None:
+    """Be the arm that the first argument describes."""
+    asked = json.loads(sys.argv[1])
+    # What libraries print must not be taken for an answer.
+    answers, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
+    setting = Setting(**asked["setting"])
+    torch.set_num_threads(setting.threads)
+    images = open_shard(Path(setting.folder) / "images")
+    ARMS[asked["arm"]](setting, Clock(answers), images, **asked["switches"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""The project's own arms of ``benchmarks.throughput``, and the bare step that is their limit."""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.common import (
+    AUGMENT,
+    CLASSES,
+    CPU,
+    LOSS,
+    SEED,
+    VIEWS,
+    Clock,
+    Setting,
+    first_loss,
+    optimizer_of,
+    store_folder,
+    student_of,
+    teacher_of,
+)
+from components.core import optimise, progress
+from components.core.batches import batches_of_views
+from components.core.checkpoint import Checkpoints
+from components.core.loop import Batch, fit
+from components.core.shards import Shard
+from components.core.soft_labels import SoftLabels, ask, format_for
+from components.distill.losses import share_of_labels, total_loss
+from components.label.soft_labels import answers
+
+NEVER = 10**9
+
+
+def bare(setting: Setting, clock: Clock, images: Shard, compiled: bool = False, bf16: bool = False) -> None:
+    """The limit: the student's own step on tensors that are in memory, against ready targets."""
+    student = student_of(setting)
+    optimizer = optimizer_of(student)
+    batches = [next(_stored(setting, images)(step)) for step in range(8)]
+    loss = partial(total_loss, **LOSS)
+    ready = first_loss(student, lambda: loss(student(batches[0].pixels), *batches[0].targets).mean())
+    if compiled:
+        student.compile()
+    clock.ready(loss=ready)
+    while True:
+        for now in batches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                logits = student(now.pixels)
+            loss(logits, *now.targets).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            clock()
+
+
+def store(setting: Setting, clock: Clock, images: Shard) -> None:
+    """Our loop, reading soft labels from the store."""
+    _fit(setting, clock, images, _stored(setting, images))
+
+
+def live(setting: Setting, clock: Clock, images: Shard, bf16: bool) -> None:
+    """Our loop, asking the teacher at every step; the pipeline takes bfloat16 inference where the hardware has it."""
+    teacher = teacher_of(setting)
+
+    @torch.no_grad()
+    def in_fp32(pixels: Tensor) -> Tensor:
+        return teacher(pixels)
+
+    answer = partial(ask, teacher, device=CPU) if bf16 else in_fp32
+    hard = partial(_labels, images)
+    _fit(setting, clock, images, batches_of_views(images, VIEWS, hard, SEED, setting.batch_size, AUGMENT, CPU, answer))
+
+
+def fill(setting: Setting, clock: Clock, images: Shard) -> None:
+    """What the ``label`` stage does for each batch: views, the teacher's answers, float16."""
+    teacher, size = teacher_of(setting), setting.batch_size
+    format, first_view = format_for(len(CLASSES), top_k=32), np.zeros(size, np.int64)
+    clock.ready()
+    while True:
+        for begin in range(0, len(images) - size + 1, size):
+            indices = np.arange(begin, begin + size)
+            format.pack(answers(indices, first_view, teacher, images, SEED, AUGMENT, CPU))
+            clock()
+
+
+def _labels(images: Shard, indices: np.ndarray[Any, Any], _: Any) -> tuple[Tensor, ...]:
+    own = torch.from_numpy(images.labels)[indices]
+    return own.clamp(min=0), share_of_labels(own)
+
+
+def _stored(setting: Setting, images: Shard) -> Callable[[int], Iterator[Batch]]:
+    """Batches with targets from the store, as ``distill`` makes them."""
+    (folder,) = store_folder(setting).iterdir()
+    soft_labels = SoftLabels(folder, len(images), VIEWS, format_for(len(CLASSES), top_k=32))
+
+    def targets_of(indices: np.ndarray[Any, Any], views: np.ndarray[Any, Any]) -> tuple[Tensor, ...]:
+        return soft_labels(indices, views), *_labels(images, indices, views)
+
+    return batches_of_views(images, VIEWS, targets_of, SEED, setting.batch_size, AUGMENT, CPU)
+
+
+def _fit(setting: Setting, clock: Clock, images: Shard, batches: Callable[[int], Iterator[Batch]]) -> None:
+    """The pipeline's own loop with all that it does beside computing, but for validation."""
+    student = student_of(setting)
+    optimizer = optimizer_of(student)
+    loss = partial(total_loss, **LOSS)
+    now = next(batches(0))
+    ready = first_loss(student, lambda: loss(student(now.pixels), *now.targets).mean())
+    checkpoints = Checkpoints(Path(setting.folder) / f"checkpoints-{os.getpid()}", "benchmark", every_s=60)
+    with progress.bar("distill", setting.student, NEVER) as bar:
+
+        def advance(count: int, **facts: float) -> None:
+            bar.advance(count, **facts)
+            clock()
+
+        clock.ready(loss=ready)
+        fit(
+            student,
+            batches,
+            loss,
+            val=images,
+            optimizer=optimizer,
+            schedule=optimise.schedule(optimizer, "cosine", NEVER, 0.1),
+            steps=NEVER,
+            eval_every=NEVER,
+            ema_decay=0.0,
+            accumulate=1,
+            clip_norm=0.0,
+            device=CPU,
+            checkpoints=checkpoints,
+            report=clock,
+            advance=advance,
+        )

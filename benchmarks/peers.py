@@ -1,0 +1,162 @@
+"""The peers' arms of ``benchmarks.throughput``: torchdistill, timm's task, and a loop written by hand."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
+from torchvision.transforms import v2
+
+from benchmarks.common import (
+    CLASSES,
+    CPU,
+    LOSS,
+    LR,
+    WEIGHT_DECAY,
+    Clock,
+    Setting,
+    first_batch,
+    first_loss,
+    optimizer_of,
+    student_of,
+    teacher_of,
+)
+from components.core.models import PixelModel
+from components.core.shards import Shard
+
+
+class Switched(nn.Module):
+    """A peer's model with the switches applied from outside, as its user would.
+
+    Args:
+        model: takes uint8 pixels.
+        channels_last: lets convolutions work on channels-last memory.
+        bf16: computes under bfloat16 autocast.
+        compiled: compiles the network.
+    """
+
+    def __init__(self, model: PixelModel, channels_last: bool, bf16: bool, compiled: bool) -> None:
+        super().__init__()
+        format = torch.channels_last if channels_last else torch.contiguous_format
+        self.model, self._format, self._bf16 = model.to(memory_format=format), format, bf16  # type: ignore[call-overload]
+        # What timm's tasks ask of a model; where teacher and student are normalised alike, they leave pixels alone.
+        self.num_classes, self.in_chans = len(CLASSES), model.spec.in_chans
+        self.pretrained_cfg = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+        if compiled:
+            self.model.net.compile()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = self.model.normalised(pixels).contiguous(memory_format=self._format)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+            return self.model.net(x).float()
+
+
+def torchdistill(setting: Setting, clock: Clock, images: Shard, **switches: bool) -> None:
+    """torchdistill 1.1.5, by its own box, loaders, loss and optimizer registry."""
+    from torchdistill.core.distillation import get_distillation_box
+
+    student, teacher = _peers(setting, **switches)
+    io = {
+        f"{who}_module_{what}": value
+        for who in ("student", "teacher")
+        for what, value in (("path", "."), ("io", "output"))
+    }
+    kd = {"temperature": LOSS["temperature"], "alpha": LOSS["label_weight"], "beta": LOSS["teacher_weight"]}
+    criterion = {"key": "KDLoss", "kwargs": io | kd}
+    loader = {"kwargs": {"batch_size": setting.batch_size, "num_workers": 0, "drop_last": True}}
+    config = {
+        "num_epochs": 10**9,
+        "train_data_loader": loader | {"dataset_id": "train", "sampler": {"class_or_func": RandomSampler}},
+        "val_data_loader": loader | {"dataset_id": "train", "sampler": {"class_or_func": SequentialSampler}},
+        "teacher": {"forward_proc": "forward_batch_only", "requires_grad": False},
+        "student": {"forward_proc": "forward_batch_only", "requires_grad": True},
+        "optimizer": {"key": "AdamW", "kwargs": {"lr": LR, "weight_decay": WEIGHT_DECAY, "fused": True}},
+        "criterion": {
+            "key": "WeightedSumLoss",
+            "kwargs": {"sub_terms": {"kd": {"weight": 1.0, "criterion": criterion}}},
+        },
+    }
+    box = get_distillation_box(teacher, student, {"train": PeerViews(images)}, config, CPU, None, False, 1)
+    pixels, labels = first_batch(setting, images)
+    ready = first_loss(student, lambda: box.forward_process(pixels, labels, {}))
+    clock.ready(loss=ready)
+    epoch = 0
+    while True:
+        box.pre_epoch_process(epoch=epoch)
+        for x, y, supplement in box.train_data_loader:
+            box.post_forward_process(loss=box.forward_process(x, y, supplement))
+            clock()
+        box.post_epoch_process()
+        epoch += 1
+
+
+def timm(setting: Setting, clock: Clock, images: Shard, **switches: bool) -> None:
+    """timm's LogitDistillationTask in the loop of its documentation."""
+    from timm.task import LogitDistillationTask
+
+    student, teacher = _peers(setting, **switches)
+    task = LogitDistillationTask(
+        student,
+        teacher,
+        criterion=nn.CrossEntropyLoss(),
+        task_loss_weight=LOSS["label_weight"],
+        distill_loss_weight=LOSS["teacher_weight"],
+        temperature=LOSS["temperature"],
+        verbose=False,
+    )
+    _peer_loop(setting, clock, images, student, lambda pixels, labels: task(pixels, labels)["loss"])
+
+
+def plain(setting: Setting, clock: Clock, images: Shard, **switches: bool) -> None:
+    """A loop written by hand: a DataLoader, transforms image by image, and the teacher at every step."""
+    student, teacher = _peers(setting, **switches)
+
+    def loss(pixels: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            soft = F.log_softmax(teacher(pixels), dim=1)
+        logits = student(pixels)
+        kl = F.kl_div(F.log_softmax(logits, dim=1), soft, reduction="batchmean", log_target=True)
+        return LOSS["label_weight"] * F.cross_entropy(logits, labels) + LOSS["teacher_weight"] * kl
+
+    _peer_loop(setting, clock, images, student, loss)
+
+
+class PeerViews(Dataset[tuple[Tensor, int]]):
+    """Images as a torchvision user keeps them: in memory, transformed one by one, without decoding."""
+
+    def __init__(self, images: Shard) -> None:
+        self._pixels = torch.from_numpy(images.images[:]).permute(0, 3, 1, 2).contiguous()
+        self._labels = images.labels.tolist()
+        self._transform = v2.Compose([v2.RandomCrop(28, padding=2), v2.RandomHorizontalFlip()])
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self._transform(self._pixels[index]), self._labels[index]
+
+
+def _peers(
+    setting: Setting, channels_last: bool, bf16_student: bool, bf16_teacher: bool, compiled: bool
+) -> tuple[Switched, Switched]:
+    return (
+        Switched(student_of(setting), channels_last, bf16_student, compiled),
+        Switched(teacher_of(setting), channels_last, bf16_teacher, compiled).eval(),
+    )
+
+
+def _peer_loop(
+    setting: Setting, clock: Clock, images: Shard, student: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    pixels, labels = first_batch(setting, images)
+    ready = first_loss(student, lambda: loss(pixels, labels))
+    optimizer = optimizer_of(student)
+    loader = DataLoader(PeerViews(images), setting.batch_size, shuffle=True, drop_last=True)
+    clock.ready(loss=ready)
+    while True:
+        for pixels, labels in loader:
+            optimizer.zero_grad()
+            loss(pixels, labels).backward()
+            optimizer.step()
+            clock()

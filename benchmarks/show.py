@@ -1,0 +1,109 @@
+"""Redo the README's table and plot from the figures that the benchmarks wrote.
+
+.venv/bin/python -m benchmarks.show
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from benchmarks.results import RESULTS, ROOT
+
+README, PICTURE = ROOT / "README.md", ROOT / ".github/pictures/throughput.png"
+BEGIN, END = "<!-- how fast: python -m benchmarks.show -->", "<!-- /how fast -->"
+
+# What the figures are, in the order of the table, and what they are meant to be.
+TABLE = {
+    "store_over_bare": ("our loop with the store ÷ bare student step, fp32", "at least 0.93"),
+    "store_over_torchdistill_fp32": (
+        "our loop with the store ÷ torchdistill as its users run it, fp32",
+        "at least 2.5",
+    ),
+    "store_over_torchdistill_best": ("… ÷ torchdistill with bfloat16, channels-last, compile", "at least 4.5"),
+    "store_over_torchdistill_resnet50": ("… ÷ the same with a ResNet50 teacher", "at least 10"),
+    "live_over_torchdistill_fp32": ("our loop with a live teacher ÷ torchdistill, both fp32", "at least 1.3"),
+    "store_break_even_epochs": ("epochs until the store has paid for itself, default recipe", ""),
+    "store_fill_s": ("filling the store, default recipe", ""),
+    "memory_over_plain": ("peak memory of our loop with the store ÷ the plain loop's", "at most 1.2"),
+    "orchestration_over_training": ("first `reflux run` ÷ its stages' training time", "at most 1.25"),
+    "unchanged_rerun_s": ("`reflux run` when nothing changed", "at most 15"),
+}
+BARS = {
+    "images_per_s_bare": "bare student step (limit)",
+    "images_per_s_store": "Reflux, soft-label store",
+    "images_per_s_live": "Reflux, live teacher",
+    "images_per_s_torchdistill_all_on": "torchdistill 1.1.5, everything on",
+    "images_per_s_torchdistill_eager": "torchdistill 1.1.5, bf16, channels-last",
+    "images_per_s_live_fp32": "Reflux, live teacher, fp32",
+    "images_per_s_timm_fp32": "timm LogitDistillationTask, fp32",
+    "images_per_s_torchdistill_fp32": "torchdistill 1.1.5, fp32",
+    "images_per_s_plain_fp32": "plain PyTorch loop, fp32",
+}
+
+Figures = dict[str, dict[str, Any]]
+
+
+def read(folder: Path) -> tuple[Figures, list[str]]:
+    """All figures by name, and a line on where each file of them was measured."""
+    figures: Figures = {}
+    origins = []
+    for name in ("throughput", "pipeline"):
+        path = folder / f"{name}.json"
+        if path.is_file():
+            result = json.loads(path.read_text(encoding="utf-8"))
+            figures |= {figure["name"]: figure for figure in result["figures"]}
+            origins.append(f"`{name}.json`: {result['machine']}; commit {result['commit']}.")
+    return figures, origins
+
+
+def table(figures: Figures, origins: list[str]) -> str:
+    """The measured part of the README's section, as Markdown."""
+    lines = ["| figure | | median | rounds | meant to be |", "| --- | --- | ---: | ---: | ---: |"]
+    for name, (meaning, meant) in TABLE.items():
+        if name in figures:
+            figure = figures[name]
+            value, low, high = (f"{figure[key]:,.3g}" for key in ("value", "low", "high"))
+            unit = "" if figure["unit"] in ("x", "epochs") else f" {figure['unit']}"
+            lines.append(f"| `{name}` | {meaning} | {value}{unit} | {low} … {high} | {meant} |")
+    lines += ["", *origins, "", f"![Images per second of each way to train]({PICTURE.relative_to(ROOT)})"]
+    return "\n".join(lines)
+
+
+def plot(figures: Figures, path: Path) -> None:
+    """Bars of images a second, the lowest and highest round marked."""
+    shown = [name for name in BARS if name in figures][::-1]
+    values = [figures[name]["value"] for name in shown]
+    low = [figures[name]["value"] - figures[name]["low"] for name in shown]
+    high = [figures[name]["high"] - figures[name]["value"] for name in shown]
+    colours = ["#0b7285" if "Reflux" in BARS[name] else "#adb5bd" for name in shown]
+    _, axes = plt.subplots(figsize=(9, 0.5 + 0.42 * len(shown)), layout="constrained")
+    bars = axes.barh([BARS[name] for name in shown], values, xerr=[low, high], color=colours, ecolor="#495057")
+    axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=6)
+    axes.set_xlabel("images/s: training resnet8_slim at 28 px, EfficientNet-Lite0 teacher at 64 px, on a CPU")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.12)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plt.savefig(path, dpi=130)
+    plt.close()
+
+
+def main() -> None:
+    """Rewrite the part of the README between the markers, and the picture."""
+    figures, origins = read(RESULTS)
+    if not figures:
+        sys.exit("Error: benchmarks/results/ holds no throughput.json: run `make bench` first.")
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    plot(figures, PICTURE)
+    README.write_text(f"{before}{BEGIN}\n{table(figures, origins)}\n{END}{after}", encoding="utf-8")
+    print(f"Written: {README.relative_to(ROOT)}, {PICTURE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

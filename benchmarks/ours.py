@@ -29,6 +29,7 @@ from components.core import optimise, progress
 from components.core.batches import batches_of_views
 from components.core.checkpoint import Checkpoints
 from components.core.loop import Batch, fit
+from components.core.mixing import Views
 from components.core.shards import Shard
 from components.core.soft_labels import SoftLabels, ask, format_for
 from components.distill.losses import share_of_labels, total_loss
@@ -79,11 +80,12 @@ def fill(setting: Setting, clock: Clock, images: Shard) -> None:
     """What the ``label`` stage does for each batch: views, the teacher's answers, float16."""
     teacher, size = teacher_of(setting), setting.batch_size
     format, first_view = format_for(len(CLASSES), top_k=32), np.zeros(size, np.int64)
+    shown = Views(images, SEED, AUGMENT)
     clock.ready()
     while True:
         for begin in range(0, len(images) - size + 1, size):
             indices = np.arange(begin, begin + size)
-            format.pack(answers(indices, first_view, teacher, images, SEED, AUGMENT, CPU))
+            format.pack(answers(indices, first_view, teacher, shown, CPU))
             clock()
 
 

@@ -3,9 +3,11 @@
 from functools import partial
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from components.core import stage
+from components.core.mixing import Indices, Views, mixed_labels
 from components.core.shards import open_shard, read_dataset
 from components.core.student import train_student
 
@@ -16,8 +18,12 @@ def main(this: stage.Stage) -> None:
     workers = this.params.run.workers
     train, val = (open_shard(this.read(f"ingest/shards/{split}"), workers) for split in ("train", "val"))
     labels = torch.from_numpy(train.labels)
-    loss = partial(cross_entropy, reduction="none")
-    train_student(this, dataset, train, val, None, lambda indices, _views: (labels[indices],), loss)
+    shown = Views(train, this.params.seed, this.params.student.augment.model_dump())
+
+    def hard(indices: Indices, views: Indices) -> tuple[Tensor, ...]:
+        return mixed_labels(labels, indices, shown.mix(indices, views), len(dataset.classes))[:1]
+
+    train_student(this, dataset, train, val, None, hard, partial(cross_entropy, reduction="none"))
 
 
 if __name__ == "__main__":

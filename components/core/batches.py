@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from components.core.loop import Batch
+from components.core.mixing import Views
 from components.core.shards import Shard
-from components.core.views import batch, draws, render
+from components.core.views import batch
 
 _AHEAD = 2
 
@@ -35,16 +36,17 @@ def batches_of_views(
         targets_of: the targets of a batch, from image indices [B] and their views [B].
         seed: of order and views.
         batch_size: images a step.
-        augment: what a view may draw; see :func:`components.core.views.render`.
+        augment: what a view may draw; see :class:`components.core.mixing.Views`.
         device: where the pixels are made.
         teacher: is asked for the first of the targets, from the pixels; None when ``targets_of`` gives all.
     """
 
+    shown = Views(images, seed, augment)
+
     def fetch(step: int) -> Batch:
         indices, epochs = batch(seed, step, len(images), batch_size)
         view = epochs if views is None else epochs % views
-        uniform = draws(seed, images.ids[indices], view)
-        pixels = render(images.images[indices], uniform, **augment, device=device)
+        pixels = shown.pixels(indices, view, device)
         targets = tuple(target.to(device, non_blocking=True) for target in targets_of(indices, view))
         answer = (teacher(pixels),) if teacher else ()
         return Batch(pixels, answer + targets, batch_size)

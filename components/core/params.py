@@ -83,6 +83,21 @@ class Augment(Section):
     erase: Fraction = 0.0
 
 
+class StudentAugment(Augment):
+    """Besides, views that are mixed with another image's."""
+
+    mixup: Fraction = 0.0
+    cutmix: Fraction = 0.0
+    mixup_alpha: float = Field(1.0, gt=0, le=4)
+    cutmix_alpha: float = Field(1.0, gt=0, le=4)
+
+    @model_validator(mode="after")
+    def mixes_a_view_in_one_way(self) -> "StudentAugment":
+        if self.mixup + self.cutmix > 1:
+            raise ValueError("mixup + cutmix must be 1 at most: they are shares of the views")
+        return self
+
+
 class Training(Section):
     """What every training with a loss and an optimizer is told."""
 
@@ -116,6 +131,7 @@ class Student(Training):
     image_size: Positive
     steps: Positive
     eval_every: Positive = 100
+    augment: StudentAugment = StudentAugment()
 
 
 class Label(Section):
@@ -127,9 +143,16 @@ class Label(Section):
 
 class Distill(Section):
     teacher: Literal["cached", "live"] = "cached"
+    mixed_targets: Literal["teacher", "mixture"] = "teacher"
     temperature: float = Field(1.0, gt=0)
     label_weight: float = Field(ge=0)
     teacher_weight: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def mixes_what_is_stored(self) -> "Distill":
+        if (self.teacher, self.mixed_targets) == ("live", "mixture"):
+            raise ValueError("mixed_targets = mixture mixes stored soft labels; set teacher to cached")
+        return self
 
 
 class Compress(Section):

@@ -17,11 +17,13 @@ from torch.nn import functional as F
 
 Uint64s = npt.NDArray[np.uint64]
 
-_DRAWS = 11
+DRAWS = 11
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def draws(seed: int, ids: Uint64s, views: npt.NDArray[np.int64], count: int = _DRAWS) -> npt.NDArray[np.float64]:
+def draws(
+    seed: int, ids: Uint64s, views: npt.NDArray[np.int64], count: int = DRAWS, first: int = 0
+) -> npt.NDArray[np.float64]:
     """Uniform draws in [0, 1) from a counter-based generator.
 
     SplitMix64 (Steele, Lea and Flood 2014) is applied to the counters, so a draw needs no state and no order.
@@ -31,13 +33,14 @@ def draws(seed: int, ids: Uint64s, views: npt.NDArray[np.int64], count: int = _D
         ids: image ids, uint64 [N].
         views: the number of each image's view, [N].
         count: draws an image.
+        first: how many draws of each image come before these.
 
     Returns:
         float64 [N, count], the same on every machine.
     """
     keys = _mix(_mix(np.full(1, seed, np.uint64)) ^ views.astype(np.uint64))
     rows = _mix(ids ^ keys)
-    counters = rows[:, None] + np.arange(1, count + 1, dtype=np.uint64)[None] * _GOLDEN
+    counters = rows[:, None] + np.arange(first + 1, first + count + 1, dtype=np.uint64)[None] * _GOLDEN
     return (_mix(counters) >> np.uint64(11)).astype(np.float64) / float(1 << 53)
 
 

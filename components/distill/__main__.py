@@ -8,12 +8,13 @@ from torch import Tensor
 from components.core import stage
 from components.core.artifacts import read_json
 from components.core.device import pick
+from components.core.mixing import Views, labelled_views, mixed_labels
 from components.core.models import check_classes, load
 from components.core.shards import join, open_shard, read_dataset
 from components.core.soft_labels import Indices, ask, open_store
 from components.core.student import train_student
 from components.core.views import views_key
-from components.distill.losses import share_of_labels, total_loss
+from components.distill.losses import mixture, share_of_labels, total_loss
 
 
 def main(this: stage.Stage) -> None:
@@ -34,9 +35,13 @@ def main(this: stage.Stage) -> None:
         teacher_weight=params.distill.teacher_weight,
     )
 
-    def hard(indices: Indices, _views: Indices) -> tuple[Tensor, ...]:
-        own = labels[indices]
-        return own.clamp(min=0), share_of_labels(own)
+    augment = params.student.augment.model_dump()
+    shown = Views(images, params.seed, augment)
+
+    def hard(indices: Indices, views: Indices) -> tuple[Tensor, ...]:
+        mix = shown.mix(indices, views)
+        targets, known = mixed_labels(labels, indices, mix, len(dataset.classes))
+        return targets, share_of_labels(known)
 
     if params.distill.teacher == "live":
         device = pick(params.run.device, params.run.threads, params.run.deterministic)
@@ -45,11 +50,16 @@ def main(this: stage.Stage) -> None:
         live = partial(ask, teacher, device=device)
         train_student(this, dataset, images, val, manifest["views"], hard, loss, live)
         return
-    key = views_key(images.ids, params.seed, params.student.augment.model_dump())
+    mixes = params.distill.mixed_targets == "mixture"
+    key = views_key(images.ids, params.seed, labelled_views(augment, params.distill.mixed_targets))
     stored = open_store(store, manifest, teacher_path, key, dataset.classes)
 
     def soft_and_hard(indices: Indices, views: Indices) -> tuple[Tensor, ...]:
-        return stored(indices, views), *hard(indices, views)
+        soft, mix = stored(indices, views), shown.mix(indices, views) if mixes else None
+        if mix is not None:
+            share = torch.from_numpy(mix.share).float()
+            soft = mixture(soft, stored(mix.partners, views), share, params.distill.temperature)
+        return soft, *hard(indices, views)
 
     train_student(this, dataset, images, val, stored.views, soft_and_hard, loss)
 

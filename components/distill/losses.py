@@ -1,5 +1,6 @@
 """Distillation losses as pure functions of logits, a value an image: the training loop takes the mean of a batch."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,7 +38,7 @@ def total_loss(
     Args:
         student: logits [B, K].
         teacher: logits [B, K].
-        labels: [B]; any class where an image has none.
+        labels: classes [B], or probabilities [B, K] of mixed views; any where an image has none.
         known: [B], from :func:`share_of_labels`.
         temperature: T > 0.
         label_weight: weight of the hard labels.
@@ -50,6 +51,23 @@ def total_loss(
     if label_weight:
         total = total + label_weight * known * F.cross_entropy(student, labels, reduction="none")
     return total
+
+
+def mixture(own: Tensor, partner: Tensor, share: Tensor, temperature: float) -> Tensor:
+    """Logits whose softmax at a temperature is the mixture of two softmaxes there.
+
+    Args:
+        own: logits [B, K].
+        partner: logits [B, K].
+        share: of ``own`` in the mixture [B], from 0 to 1.
+        temperature: T > 0.
+
+    Returns:
+        [B, K].
+    """
+    one = F.log_softmax(own / temperature, dim=1) + share.log()[:, None]
+    two = F.log_softmax(partner / temperature, dim=1) + (1 - share).log()[:, None]
+    return torch.logaddexp(one, two) * temperature
 
 
 def share_of_labels(labels: Tensor) -> Tensor:

@@ -9,19 +9,21 @@ from typing import Any
 
 from torch import Tensor
 
+from components.core import mixing as mixes
 from components.core import models, progress, shards, small_nets, soft_labels, stage, views
 from components.core.artifacts import fingerprint, sha256_file, write_json
 from components.core.device import pick
 from components.core.errors import UserError
+from components.core.mixing import Views, labelled_views, mixing_of, own_ids
 from components.core.models import check_classes, load
 from components.core.shards import Shard, join, open_shard, read_dataset
 from components.core.soft_labels import Indices, SoftLabels, digest, format_for
-from components.core.views import views_key
+from components.core.views import Uint64s, views_key
 from components.label.soft_labels import answers, prove
 from components.label.store import fill, forget_others, publish, publish_empty
 
 # A record is as good as the code that made it.
-_DECIDES = (models, shards, small_nets, soft_labels, views)
+_DECIDES = (mixes, models, shards, small_nets, soft_labels, views)
 
 
 def main(this: stage.Stage) -> None:
@@ -42,8 +44,8 @@ def main(this: stage.Stage) -> None:
         return
     teacher = load(teacher_path).to(device)
     check_classes(teacher, dataset.classes, teacher_path)
-    augment = params.student.augment.model_dump()
-    answer = partial(answers, teacher=teacher, images=images, seed=params.seed, augment=augment, device=device)
+    augment = labelled_views(params.student.augment.model_dump(), params.distill.mixed_targets)
+    answer = partial(answers, teacher=teacher, shown=Views(images, params.seed, augment), device=device)
     _label(this, dataset.classes, images, sha256_file(teacher_path), augment, answer)
 
 
@@ -58,9 +60,14 @@ def _label(
     label, seed = this.params.label, this.params.seed
     format = format_for(len(classes), label.top_k)
     base = digest(teacher_sha256, augment, seed, format.classes, format.top_k, _code())
+
+    def partners_of(ids: Uint64s) -> Callable[[Uint64s, int], Uint64s]:
+        mixing = mixing_of(images, ids, seed, augment)
+        return mixing.partner_ids if mixing else own_ids
+
     began = time.monotonic()
     with progress.bar("label", "soft labels", label.views * len(images)) as bar:
-        filled = fill(base, images.ids, label.views, format, label.batch_size, answer, bar.advance)
+        filled = fill(base, images.ids, label.views, format, label.batch_size, answer, bar.advance, partners_of)
     sys.stdout.write(f"soft labels: {filled.computed:,} computed, {filled.reused:,} reused\n")
     this.journal.metrics({"computed": filled.computed, "reused": filled.reused})
     if filled.computed:

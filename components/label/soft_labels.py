@@ -1,7 +1,6 @@
 """The teacher's answers to exact views, and the proof that the stored ones are these."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -9,10 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from components.core.errors import UserError
+from components.core.mixing import Views
 from components.core.models import PixelModel
-from components.core.shards import Shard
 from components.core.soft_labels import Format, Indices, SoftLabels, ask
-from components.core.views import draws, render
 from components.label.store import KEPT
 
 # bfloat16 keeps 8 bits: two runs of the teacher on other batches may differ by this share of the logits' range.
@@ -26,15 +24,11 @@ def answers(
     indices: Indices,
     views: Indices,
     teacher: PixelModel,
-    images: Shard,
-    seed: int,
-    augment: dict[str, Any],
+    shown: Views,
     device: torch.device,
 ) -> Tensor:
     """The teacher's logits float32 [B, K] for views [B] of images [B], on the CPU."""
-    uniform = draws(seed, images.ids[indices], views)
-    pixels = render(images.images[indices], uniform, **augment, device=device)
-    return ask(teacher, pixels, device).cpu()
+    return ask(teacher, shown.pixels(indices, views, device), device).cpu()
 
 
 def prove(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from components.core.artifacts import atomic, read_json, sha256_file, write_json
 from components.core.errors import UserError
+from components.core.mixing import own_ids
 from components.core.soft_labels import (
     IDS,
     SHARD_IMAGES,
@@ -35,6 +36,7 @@ _HEAD = "head.json"
 
 Uint64s = npt.NDArray[np.uint64]
 Answer = Callable[[Indices, Indices], Tensor]
+Partners = Callable[[Uint64s, int], Uint64s]
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def fill(
     batch_size: int,
     answer: Answer,
     advance: Callable[[int], None],
+    partners_of: Callable[[Uint64s], Partners] = lambda _ids: own_ids,
     kept: Path = KEPT,
 ) -> Filled:
     """Store the teacher's answer to every view of every image.
@@ -76,6 +79,8 @@ def fill(
         batch_size: views that the teacher is asked for at once.
         answer: the teacher's logits float32 [B, K] on the CPU, of views [B] of images [B].
         advance: is called with the number of records that are done.
+        partners_of: which image each view is mixed with, when there are images ``ids``: a record is right as long as
+            that is the same.
         kept: where stores are built and kept.
 
     Raises:
@@ -83,7 +88,8 @@ def fill(
     """
     key = digest(base, hashlib.sha256(ids.tobytes()).hexdigest(), views)
     folder = kept / key[:32]
-    olds = [Old(other, format) for other in sorted(kept.glob("[!.]*")) if other != folder and _base(other) == base]
+    others = [other for other in sorted(kept.glob("[!.]*")) if other != folder and _base(other) == base]
+    olds = [Old(other, format, partners_of) for other in others]
     if _base(folder) != base:
         shutil.rmtree(folder, ignore_errors=True)
         with atomic(folder / IDS) as temporary:
@@ -92,12 +98,15 @@ def fill(
     for cut_short in folder.glob(".*"):
         cut_short.unlink()
     shards, computed, begin = [], 0, 0
+    partners = partners_of(ids)
     for number, rows in enumerate(shard_rows(len(ids))):
         note = finished(folder, number)
         if note is None:
             file = folder / shard_file(number)
             indices = np.arange(begin, begin + rows)
-            computed += _fill_shard(file, indices, ids, views, format, olds, batch_size, answer, advance)
+            computed += _fill_shard(
+                file, indices, ids[indices], partners(ids[indices], views), format, olds, batch_size, answer, advance
+            )
             note = {"file": file.name, "rows": rows, "sha256": sha256_file(file)}
             write_json(file.with_suffix(".json"), note)
         else:
@@ -111,7 +120,7 @@ def _fill_shard(
     file: Path,
     indices: Indices,
     ids: Uint64s,
-    views: int,
+    partners: Uint64s,
     format: Format,
     olds: list["Old"],
     batch_size: int,
@@ -119,10 +128,10 @@ def _fill_shard(
     advance: Callable[[int], None],
 ) -> int:
     """Write one shard; returns how many records had to be computed."""
-    records = np.zeros((len(indices), views), format.dtype)
-    missing = np.ones((len(indices), views), bool)
+    records = np.zeros(partners.shape, format.dtype)
+    missing = np.ones(partners.shape, bool)
     for old in olds:
-        old.copy(ids[indices], records, missing)
+        old.copy(ids, partners, records, missing)
     advance(int((~missing).sum()))
     view, row = np.nonzero(missing.T)
     for begin in range(0, len(row), batch_size):
@@ -164,30 +173,33 @@ class Old:
     Args:
         folder: where it is kept.
         format: of its records.
+        partners_of: see :func:`fill`.
     """
 
-    def __init__(self, folder: Path, format: Format) -> None:
+    def __init__(self, folder: Path, format: Format, partners_of: Callable[[Uint64s], Partners]) -> None:
         self._folder, self._format = folder, format
         ids = np.load(folder / IDS, allow_pickle=False)
         self._order = np.argsort(ids)
         self._ids = ids[self._order]
+        self._partners = partners_of(ids)
         self._views = int(read_json(folder / _HEAD)["views"])
         self._rows = shard_rows(len(ids))
         self._opened: dict[int, npt.NDArray[np.uint8] | None] = {}
 
-    def copy(self, ids: Uint64s, records: Records, missing: npt.NDArray[np.bool_]) -> None:
+    def copy(self, ids: Uint64s, partners: Uint64s, records: Records, missing: npt.NDArray[np.bool_]) -> None:
         """Copy into records [N, V] of images ``ids`` what is known here, and strike it off ``missing`` [N, V]."""
         size = self._format.dtype.itemsize
         into = records.view(np.uint8).reshape(*missing.shape, size)
         views = min(self._views, missing.shape[1])
         place = np.searchsorted(self._ids, ids).clip(max=len(self._ids) - 1)
+        right = self._partners(ids, views) == partners[:, :views]
         index = np.where(self._ids[place] == ids, self._order[place], -SHARD_IMAGES)
         for number in np.unique(index[index >= 0] // SHARD_IMAGES).tolist():
             shard = self._shard(number)
             if shard is not None:
-                here = index // SHARD_IMAGES == number
-                into[here, :views] = shard[index[here] % SHARD_IMAGES, :views]
-                missing[here, :views] = False
+                rows, numbers = np.nonzero(right & (index // SHARD_IMAGES == number)[:, None])
+                into[rows, numbers] = shard[index[rows] % SHARD_IMAGES, numbers]
+                missing[rows, numbers] = False
 
     def _shard(self, number: int) -> npt.NDArray[np.uint8] | None:
         if number not in self._opened:

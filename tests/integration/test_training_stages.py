@@ -194,9 +194,12 @@ def test_a_damaged_store_is_a_sentence_and_labelling_anew_mends_it(trained: Path
     assert run("distill", folder).returncode == 0
 
 
-@pytest.mark.parametrize(("optimizer", "tolerance"), [("sgd", 2e-3), ("adamw", 1e-2)])
+@pytest.mark.parametrize(
+    ("optimizer", "tolerance", "mixing"),
+    [("sgd", 2e-3, []), ("adamw", 1e-2, []), ("sgd", 2e-3, ["student.augment.cutmix=0.9"])],
+)
 def test_a_live_teacher_and_its_stored_soft_labels_give_the_same_curve(
-    trained: Path, tmp_path: Path, monkeypatch, optimizer: str, tolerance: float
+    trained: Path, tmp_path: Path, monkeypatch, optimizer: str, tolerance: float, mixing: list[str]
 ):
     """In float32 on a CPU only the store's float16 is between them: 1e-4 of the first loss, at the first step.
 
@@ -209,7 +212,7 @@ def test_a_live_teacher_and_its_stored_soft_labels_give_the_same_curve(
         folder = tmp_path / teacher
         shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("control", "distill", "label", ".reflux"))
         settings = [f"distill.teacher={teacher}", "student.steps=40", "student.eval_every=1", "distill.temperature=2"]
-        params = override([*settings, f"student.optimizer={optimizer}"], folder / "params.yaml")
+        params = override([*settings, *mixing, f"student.optimizer={optimizer}"], folder / "params.yaml")
         monkeypatch.chdir(folder)
         for name, main in (("label", label.main), ("distill", distill.main)):
             main(Stage(name, params))
@@ -220,6 +223,27 @@ def test_a_live_teacher_and_its_stored_soft_labels_give_the_same_curve(
     assert not np.array_equal(cached, live)
     assert abs(cached[0] - live[0]) < 1e-4 * live[0]
     assert np.abs(cached - live).max() < tolerance * live[0]
+
+
+def test_mixed_views_are_labelled_by_the_teacher_or_by_mixtures(trained: Path, tmp_path: Path):
+    folder = tmp_path / "one"
+    shutil.copytree(trained, folder)
+    plain = fingerprint(folder / "artifacts/label/store")
+    override(["student.augment.mixup=0.5", "student.augment.cutmix=0.5"], folder / "params.yaml")
+    done = run("distill", folder)
+    assert (done.returncode, "other images, views or classes" in done.stderr) == (2, True)
+    assert "160 computed, 0 reused" in run("label", folder).stdout
+    assert fingerprint(folder / "artifacts/label/store") != plain
+    students = {}
+    for targets in ("teacher", "mixture"):
+        override([f"distill.mixed_targets={targets}"], folder / "params.yaml")
+        done = [run(name, folder) for name in ("label", "distill", "control")]
+        assert [each.returncode for each in done] == [0, 0, 0], [each.stderr for each in done]
+        students[targets] = weights(folder)
+    assert fingerprint(folder / "artifacts/label/store") == plain
+    assert len({made["artifacts/distill/model.safetensors"] for made in students.values()}) == 2
+    controls = {made["artifacts/control/model.safetensors"] for made in [*students.values(), weights(trained)]}
+    assert len(controls) == 2
 
 
 def test_an_empty_store_is_refused_when_soft_labels_are_wanted(trained: Path, tmp_path: Path):

@@ -32,6 +32,13 @@ def test_the_shipped_params_are_valid_and_frozen():
         ("student.steps=0", "student.steps = 0 is refused"),
         ("registry.gates.accuracy={}", "a gate needs a min or a max"),
         ("ingest.split={val: 0.6, test: 0.5}", "val [+] test must be below 1"),
+        ("student.augment={mixup: 0.6, cutmix: 0.6}", "student.augment = .* mixup [+] cutmix must be 1 at most"),
+        ("student.augment.cutmx=0.1", "did you mean student.augment.cutmix"),
+        ("finetune.augment.mixup=0.1", "finetune.augment.mixup is not a parameter"),
+        (
+            "distill={label_weight: 0, teacher_weight: 1, teacher: live, mixed_targets: mixture}",
+            "set teacher to cached",
+        ),
         ("student", "is not of the form section.key=value"),
         ("seed.deeper=1", "holds a value, not a section"),
     ],

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from components.distill.losses import share_of_labels, soft_label_loss, total_loss
+from components.distill.losses import mixture, share_of_labels, soft_label_loss, total_loss
 
 
 def logits(seed: int, rows: int = 6, classes: int = 5) -> torch.Tensor:
@@ -69,3 +69,23 @@ def test_half_precision_logits_are_compared_in_single_precision():
     halves = soft_label_loss(student.half(), teacher.half(), 1.0)
     assert halves.dtype == torch.float32
     assert torch.allclose(halves, soft_label_loss(student, teacher, 1.0), rtol=1e-2)
+
+
+@given(seed=st.integers(0, 1000), share=st.floats(0, 1), temperature=st.floats(0.5, 20), spread=st.floats(0.1, 100))
+def test_a_mixture_is_that_of_the_softmaxes(seed: int, share: float, temperature: float, spread: float):
+    own, partner = logits(seed).double() * spread, logits(seed + 1).double() * spread
+    mixed = mixture(own, partner, torch.full((6,), share, dtype=torch.float64), temperature)
+    wanted = share * F.softmax(own / temperature, 1) + (1 - share) * F.softmax(partner / temperature, 1)
+    assert not mixed.isnan().any()
+    assert torch.allclose(F.softmax(mixed / temperature, 1), wanted, atol=1e-9)
+    assert torch.isfinite(soft_label_loss(logits(seed + 2).double(), mixed, temperature)).all()
+
+
+def test_probabilities_of_mixed_views_weigh_their_labels():
+    student, teacher, labels = logits(0), logits(1), torch.tensor([0, 1, 2, 3, 4, 0])
+    known = torch.tensor([1.0, 1, 0, 1, 1, 1])
+    share = torch.linspace(0, 1, 6)[:, None]
+    one, two = F.one_hot(labels, 5).float(), F.one_hot(labels.flip(0), 5).float()
+    mixed = total_loss(student, teacher, share * one + (1 - share) * two, known, 1.0, 0.5, 1.0)
+    parts = [total_loss(student, teacher, each, known, 1.0, 0.5, 1.0) for each in (labels, labels.flip(0))]
+    assert torch.allclose(mixed, share[:, 0] * parts[0] + (1 - share[:, 0]) * parts[1], atol=1e-5)

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from components.core.errors import UserError
+from components.core.mixing import Views
 from components.core.models import pixel_model
 from components.core.shards import Shard
 from components.core.soft_labels import Format, SoftLabels, format_for
@@ -33,11 +34,11 @@ def teacher():
 
 
 def answer_of(teacher, images: Shard, seed: int = 7):
-    return partial(answers, teacher=teacher, images=images, seed=seed, augment=AUGMENT, device=CPU)
+    return partial(answers, teacher=teacher, shown=Views(images, seed, AUGMENT), device=CPU)
 
 
 def write(kept: Path, teacher, images: Shard, batch_size: int = 4, format: Format = DENSE) -> SoftLabels:
-    filled = fill("base", images.ids, 3, format, batch_size, answer_of(teacher, images), lambda _count: None, kept)
+    filled = fill("base", images.ids, 3, format, batch_size, answer_of(teacher, images), lambda _count: None, kept=kept)
     return SoftLabels(filled.folder, len(images), 3, format)
 
 

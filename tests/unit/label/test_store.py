@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from components.core.artifacts import fingerprint
+from components.core.mixing import Views, mixing_of, own_ids
 from components.core.models import PixelModel, pixel_model
 from components.core.shards import Shard
 from components.core.soft_labels import Format, SoftLabels
@@ -42,19 +43,30 @@ def teacher() -> Counted:
 def some_images(count: int) -> Shard:
     """The same images whatever ``count`` is, sorted by id as ``ingest`` does: added ones come in between."""
     pixels = np.random.default_rng(0).integers(0, 256, (3000, 8, 8, 1), dtype=np.uint8)[:count]
-    ids = np.random.default_rng(1).integers(0, 2**63, 3000, np.uint64)[:count]
+    ids = np.random.default_rng(1).integers(0, 2**64, 3000, np.uint64)[:count]
     order = np.argsort(ids)
     return Shard(pixels[order], np.full(count, -1), ids[order])
 
 
 def run(
-    kept: Path, teacher: Counted, images: Shard, views: int = 2, base: str = "base", format: Format = DENSE
+    kept: Path,
+    teacher: Counted,
+    images: Shard,
+    views: int = 2,
+    base: str = "base",
+    format: Format = DENSE,
+    **mixing: float,
 ) -> tuple[Filled, int]:
     """The filled store, and how many views the teacher was really shown."""
-    augment = {"shift": 0.2, "flip": True, "crop_scale": 1.0, "erase": 0.0}
-    answer = partial(answers, teacher=teacher.model, images=images, seed=1, augment=augment, device=CPU)
+    augment = {"shift": 0.2, "flip": True, "crop_scale": 1.0, "erase": 0.0, **mixing}
+    answer = partial(answers, teacher=teacher.model, shown=Views(images, 1, augment), device=CPU)
+
+    def partners_of(ids: np.ndarray):
+        mixing = mixing_of(images, ids, 1, augment)
+        return mixing.partner_ids if mixing else own_ids
+
     teacher.seen, done = 0, []
-    filled = fill(base, images.ids, views, format, 64, answer, done.append, kept)
+    filled = fill(base, images.ids, views, format, 64, answer, done.append, partners_of, kept)
     assert sum(done) == len(images) * views == filled.computed + filled.reused
     return filled, teacher.seen
 
@@ -94,6 +106,26 @@ def test_added_images_are_the_only_ones_that_are_computed(tmp_path: Path, teache
     records = [everything(filled, images, 2, format) for filled in (grown, anew)]
     parts = [records] if not format.top_k else [[r[name] for r in records] for name in ("logits", "rest")]
     assert all(nearly(*part) for part in parts)
+
+
+MIXED = {"mixup": 0.4, "cutmix": 0.3, "mixup_alpha": 0.8, "cutmix_alpha": 1.0}
+
+
+def test_a_mixed_view_is_computed_again_when_its_partner_changed_and_only_then(tmp_path: Path, teacher: Counted):
+    before, images = some_images(1100), some_images(1150)
+    run(tmp_path / "reused", teacher, before, **MIXED)
+    grown, seen = run(tmp_path / "reused", teacher, images, **MIXED)
+    assert grown.computed == seen
+    # Of 2,200 old views 1,540 are mixed, and 50 of 1,150 partners are new.
+    assert 100 + 30 < seen < 100 + 120
+    anew, _ = run(tmp_path / "anew", teacher, images, **MIXED)
+    assert nearly(everything(grown, images, 2), everything(anew, images, 2))
+    shrunk, seen = run(tmp_path / "reused", teacher, before, **MIXED)
+    assert (shrunk.computed, seen) == (0, 0)
+    known = everything(shrunk, before, 2)
+    fewer, seen = run(tmp_path / "anew", teacher, before, **MIXED)
+    assert 30 < seen < 120
+    assert nearly(everything(fewer, before, 2), known)
 
 
 def test_removed_images_cost_nothing(tmp_path: Path, teacher: Counted):

@@ -86,15 +86,15 @@ def fill(
     Raises:
         UserError: the teacher's logits are not finite.
     """
-    key = digest(base, hashlib.sha256(ids.tobytes()).hexdigest(), views)
+    key = _key(base, ids, views)
     folder = kept / key[:32]
-    others = [other for other in sorted(kept.glob("[!.]*")) if other != folder and _base(other) == base]
+    others = [other for other in sorted(kept.glob("[!.]*")) if other != folder and _is_whole(other, base)]
     olds = [Old(other, format, partners_of) for other in others]
-    if _base(folder) != base:
+    if not _is_whole(folder, base):
         shutil.rmtree(folder, ignore_errors=True)
         with atomic(folder / IDS) as temporary:
             np.save(temporary, ids)
-        write_json(folder / _HEAD, {"base": base, "views": views})
+        write_json(folder / _HEAD, {"views": views})
     for cut_short in folder.glob(".*"):
         cut_short.unlink()
     shards, computed, begin = [], 0, 0
@@ -150,11 +150,17 @@ def _packed(format: Format, logits: Tensor) -> Records:
     return records
 
 
-def _base(folder: Path) -> str | None:
+def _key(base: str, ids: Uint64s, views: int) -> str:
+    return digest(base, hashlib.sha256(ids.tobytes()).hexdigest(), views)
+
+
+def _is_whole(folder: Path, base: str) -> bool:
+    """Whether a kept store is one of ``base``, and is of the images and views that its name was made from."""
     try:
-        return read_json(folder / _HEAD)["base"]
-    except (UserError, KeyError, TypeError):
-        return None
+        views = read_json(folder / _HEAD)["views"]
+        return folder.name == _key(base, np.load(folder / IDS, allow_pickle=False), views)[:32]
+    except (UserError, OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def finished(folder: Path, number: int) -> dict[str, Any] | None:

@@ -195,6 +195,22 @@ def test_a_damaged_shard_is_computed_again_and_only_that_one(tmp_path: Path, tea
     assert (grown.reused, seen) == (2048, 154)
 
 
+@pytest.mark.parametrize("damage", ["bit", "cut", "gone"])
+@pytest.mark.parametrize("name", ["ids.npy", "head.json"])
+def test_a_store_that_no_longer_says_whose_it_is_gives_nothing(
+    tmp_path: Path, teacher: Counted, damage: str, name: str
+):
+    images = some_images(60)
+    for count, views, computed in ((60, 2, 120), (61, 2, 122), (60, 3, 180)):
+        first, _ = run(tmp_path / f"{count} {views}", teacher, images)
+        file = first.folder / name
+        data = file.read_bytes()
+        changed = data.replace(b"2", b"3") if name == "head.json" else data[:-1] + bytes([data[-1] ^ 1])
+        file.unlink() if damage == "gone" else file.write_bytes(changed if damage == "bit" else data[:-9])
+        again, seen = run(tmp_path / f"{count} {views}", teacher, some_images(count), views=views)
+        assert (again.computed, seen) == (computed, computed)
+
+
 def test_what_is_published_outlives_dvc_and_is_the_same_bytes(tmp_path: Path, teacher: Counted):
     images = some_images(60)
     filled, _ = run(tmp_path / "kept", teacher, images)

@@ -50,7 +50,8 @@ def drop_repeats(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[Failure]]:
         Failure(path, f"{path} has the same content as {original} in the same split.")
         for path, original in zip(ordered["path"][repeats], first[repeats], strict=True)
     ]
-    return frame.drop(index=ordered.index[repeats]), listed_repeats
+    # Without repeats, a copy would be memory for nothing.
+    return frame.drop(index=ordered.index[repeats]) if listed_repeats else frame, listed_repeats
 
 
 def refuse_unlearnable(frame: pd.DataFrame, classes: list[str], source: Path) -> None:

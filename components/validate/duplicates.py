@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+_ROWS_AT_ONCE = 65536
 _NONE = np.iinfo(np.int64).max
 
 
@@ -24,7 +25,7 @@ def nearest_in_other_group(
     rows = len(hashes)
     if not rows:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    codes = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(rows, -1)
+    codes = np.concatenate([_codes(hashes[begin : begin + _ROWS_AT_ONCE]) for begin in range(0, rows, _ROWS_AT_ONCE)])
     unique, inverse = np.unique(codes, axis=0, return_inverse=True)
     names, group = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     # best[u, g]: distance * rows + row of the nearest image of group g, so that one minimum finds both.
@@ -42,6 +43,17 @@ def nearest_in_other_group(
     return np.where(found, nearest % rows, -1), np.where(found, nearest // rows, 0)
 
 
+def _codes(hashes: Sequence[str]) -> NDArray[np.uint8]:
+    return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), -1)
+
+
+def _bits(codes: NDArray[np.uint8], begin: int, end: int) -> NDArray[np.uint8]:
+    """Some bits of each code, packed; the others are not unpacked, which would take eight times the codes' memory."""
+    first = begin // 8
+    flat = np.unpackbits(codes[:, first : -(-end // 8)], axis=1)
+    return np.packbits(flat[:, begin - 8 * first : end - 8 * first], axis=1)
+
+
 def _close_pairs(
     codes: NDArray[np.uint8], bits: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
@@ -50,9 +62,8 @@ def _close_pairs(
     Cut into bits + 1 pieces, two such codes agree in at least one piece (the pigeonhole principle): only codes that
     share a piece are compared.
     """
-    flat = np.unpackbits(codes, axis=1)
-    for piece in np.array_split(np.arange(flat.shape[1]), bits + 1) if bits else []:
-        packed = np.ascontiguousarray(np.packbits(flat[:, piece], axis=1))
+    for piece in np.array_split(np.arange(8 * codes.shape[1]), bits + 1) if bits else []:
+        packed = np.ascontiguousarray(_bits(codes, int(piece[0]), int(piece[-1]) + 1))
         _, key = np.unique(packed.view(f"V{packed.shape[1]}").ravel(), return_inverse=True)
         order = np.argsort(key, kind="stable")
         ordered = key[order]

@@ -17,7 +17,7 @@ def images(manifest: pd.DataFrame, near_duplicate_bits: int) -> pd.DataFrame:
         near_duplicate_bits: perceptual hashes that differ in at most so many bits look alike.
 
     Returns:
-        The manifest with ``same_image_in`` and ``similar_image_in``: the other image in words, or None.
+        What is judged of each image, with ``same_image_in`` and ``similar_image_in``, the other image in words or None.
     """
     # The rows that are shown first should be the same, whatever the hashes say.
     table = manifest.sort_values("path", ignore_index=True)
@@ -25,14 +25,15 @@ def images(manifest: pd.DataFrame, near_duplicate_bits: int) -> pd.DataFrame:
     table["similar_image_in"] = None
     # A double has been named already: it would only hide which image looks like it.
     single = table[table["same_image_in"].isna()]
-    nearest, distance = nearest_in_other_group(single["phash"].tolist(), single["split"].tolist(), near_duplicate_bits)
+    nearest, distance = nearest_in_other_group(single["phash"], single["split"], near_duplicate_bits)
     found = nearest >= 0
     others = single.iloc[nearest[found]]
     table.loc[single.index[found], "similar_image_in"] = [
         f"{path} in {split} ({bits} bits apart)"
         for path, split, bits in zip(others["path"], others["split"], distance[found], strict=True)
     ]
-    return table
+    # Hashes are most of a manifest's memory.
+    return table.drop(columns=["split", "sha256", "phash"])
 
 
 def labelled(manifest: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
@@ -42,13 +43,14 @@ def labelled(manifest: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
         Their rows with ``label_name``, the class that the label means or what it is instead, and ``other_label_in``,
         an image of the same content with another label, in words, or None.
     """
-    table = manifest[manifest["split"] != "unlabeled"].sort_values("path", ignore_index=True)
+    wanted = manifest.loc[manifest["split"] != "unlabeled", ["path", "split", "sha256", "label"]]
+    table = wanted.sort_values("path", ignore_index=True)
     names = dict(enumerate(classes))
     table["label_name"] = [
         "no label" if pd.isna(label) else names.get(label, f"unknown label {label}") for label in table["label"]
     ]
     table["other_label_in"] = _double(table, "label_name", "{} (labelled {})")
-    return table
+    return table.drop(columns="sha256")
 
 
 def class_counts(labelled_images: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from components.core.artifacts import atomic, read_json, write_json
 from components.validate import findings, history, suite, tables
 from components.validate.findings import Finding
 
+_JUDGED = ("path", "split", "label", "width", "height", "mode", "sha256", "phash", "pixel_std")
 PASSED = "The data met every critical expectation.\n"
 
 
@@ -59,22 +60,25 @@ def validate(
     (out / "passed").unlink(missing_ok=True)
     facts = read_json(dataset)
     classes, fingerprint = facts["classes"], facts["fingerprint"]
-    everything = pd.read_parquet(manifest)
+    before = history.previous(versions, fingerprint)
+    everything = pd.read_parquet(manifest, columns=list(_JUDGED))
     labelled = tables.labelled(everything, classes)
     shares = tables.shares_of_classes(labelled, classes)
-    before = history.previous(versions, fingerprint)
+    images, files = (
+        tables.images(everything, near_duplicate_bits),
+        tables.files(everything, pd.read_parquet(quarantine)),
+    )
+    # Its hashes are most of the memory, and no longer needed.
+    del everything
     checked = [
         suite.Table(
-            "images",
-            tables.images(everything, near_duplicate_bits),
-            "path",
-            suite.image_checks(min_size_px, max_size_px, near_duplicate_bits, max_constant),
+            "images", images, "path", suite.image_checks(min_size_px, max_size_px, near_duplicate_bits, max_constant)
         ),
         suite.Table("labels", labelled, "path", suite.label_checks(classes)),
         suite.Table(
             "classes", tables.class_counts(labelled, classes), "class_and_split", suite.count_checks(min_per_class)
         ),
-        suite.Table("files", tables.files(everything, pd.read_parquet(quarantine)), "path", suite.file_checks()),
+        suite.Table("files", files, "path", suite.file_checks()),
         suite.Table(
             "class-shares",
             tables.class_shifts(shares, before["class_shares"]) if before else None,

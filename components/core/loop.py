@@ -20,7 +20,7 @@ from components.core.checkpoint import Checkpoints, random_states, set_random_st
 from components.core.device import autocast
 from components.core.errors import UserError
 from components.core.models import PixelModel
-from components.core.shards import Images, Shard
+from components.core.shards import Images, Shard, at_once
 from components.core.views import plain
 
 _VALIDATION_BATCH = 512
@@ -217,10 +217,10 @@ def validate(model: PixelModel, shard: Shard, device: torch.device) -> tuple[flo
 def predict(model: PixelModel, images: Images, device: torch.device) -> Tensor:
     """Logits [N, K] of images [N, H, W, C], in eval mode."""
     model.eval()
-    parts = []
-    for begin in range(0, len(images), _VALIDATION_BATCH):
+    parts, size = [], at_once(images, _VALIDATION_BATCH)
+    for begin in range(0, len(images), size):
         with autocast(device, training=False):
-            parts.append(model(plain(images[begin : begin + _VALIDATION_BATCH], device)))
+            parts.append(model(plain(images[begin : begin + size], device)))
     return torch.cat(parts)
 
 

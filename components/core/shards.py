@@ -1,5 +1,6 @@
 """The images of one split, as ``ingest`` leaves them: on disk, in the order of their ids."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,7 @@ from components.core.encoded import EncodedImages, rows_of
 from components.core.errors import UserError
 
 UNLABELED = -1
+_BYTES_AT_ONCE = 2**24
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -102,6 +104,11 @@ def _open_images(folder: Path, workers: int) -> Images:
         return EncodedImages(folder, workers)
     decoded: Images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     return decoded
+
+
+def at_once(images: Images, most: int) -> int:
+    """How many images are read at a time, ``most`` or fewer: large ones must not fill the memory."""
+    return max(1, min(most, _BYTES_AT_ONCE // math.prod(images.shape[1:])))
 
 
 def join(first: Shard, second: Shard) -> Shard:

@@ -12,7 +12,7 @@ from components.core import exporting, loop
 from components.core.errors import UserError
 from components.core.exporting import Logits, Pixels
 from components.core.models import PixelModel
-from components.core.shards import Images
+from components.core.shards import Images, at_once
 
 _CHUNK = 1024
 _BATCH = 256
@@ -51,8 +51,9 @@ def answers(
         **{kind: exporting.reload(path) for kind, path in files.items()},
     }
     parts: dict[str, list[Logits]] = {name: [] for name in ("teacher", *runs)}
-    for begin in range(0, len(images), _CHUNK):
-        chunk = np.array(images[begin : begin + _CHUNK])
+    size = at_once(images, _CHUNK)
+    for begin in range(0, len(images), size):
+        chunk = np.array(images[begin : begin + size])
         for i in range(0, len(chunk), _BATCH):
             part = chunk[i : i + _BATCH]
             parts["teacher"].append(teacher(part))

@@ -41,6 +41,7 @@ def main(this: stage.Stage) -> None:
                 seed=params.seed,
                 augment=recipe.augment.model_dump(),
                 device=device,
+                scratch=this.out("."),
                 report=history.to_journal(this.journal, checkpoints, "probe"),
                 advance=bar.advance,
             )

@@ -1,9 +1,12 @@
 """The strategies of transfer: linear probe, full fine-tuning, and the one after the other (Kumar et al. 2022)."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from timm.layers import freeze_batch_norm_2d
 from timm.optim import param_groups_layer_decay
@@ -12,10 +15,11 @@ from torch.nn import functional as F
 
 from components.core.device import autocast
 from components.core.models import ModelSpec, PixelModel
-from components.core.shards import Dataset, Shard
+from components.core.shards import Dataset, Images, Shard, at_once
 from components.core.views import draws, plain, render
 
 _PROBE_REPORTS = 10
+_PROBE_BATCH = 4096
 
 
 def adapt(pretrained: PixelModel, dataset: Dataset, image_size: int) -> PixelModel:
@@ -41,19 +45,36 @@ def features_of_views(
     augment: dict[str, Any],
     device: torch.device,
     advance: Callable[[int], None],
-) -> Tensor:
-    """The frozen backbone's features [views, N, D]: computed once, however long the head is trained."""
-    model.eval()
-    rows = []
+) -> Iterator[Tensor]:
+    """The frozen backbone's features of every image, view after view, in parts [n, D]."""
     for view in range(views):
         for begin in range(0, len(images), batch_size):
             part = slice(begin, begin + batch_size)
             ids = images.ids[part]
             pixels = render(images.images[part], draws(seed, ids, np.full(len(ids), view)), **augment, device=device)
             with autocast(device, training=False):
-                rows.append(model.features(pixels))
+                yield model.features(pixels)
             advance(len(ids))
-    return torch.cat(rows).view(views, len(images), -1)
+
+
+@torch.inference_mode()
+def features_of_images(model: PixelModel, images: Images, device: torch.device) -> Iterator[Tensor]:
+    """The frozen backbone's features of every image as it is, in parts [n, D]."""
+    size = at_once(images, _PROBE_BATCH)
+    for begin in range(0, len(images), size):
+        with autocast(device, training=False):
+            yield model.features(plain(images[begin : begin + size], device))
+
+
+def kept_in(file: BinaryIO, parts: Iterable[Tensor]) -> Tensor:
+    """The parts as one float32 tensor that lies in a file: computed once, however long the head is trained."""
+    width = 0
+    for part in parts:
+        width = part.shape[1]
+        file.write(part.float().cpu().numpy().tobytes())
+    file.flush()
+    mapped: npt.NDArray[np.float32] = np.memmap(file, np.float32, "r+")
+    return torch.from_numpy(mapped.reshape(-1, width))
 
 
 def linear_probe(
@@ -68,44 +89,56 @@ def linear_probe(
     seed: int,
     augment: dict[str, Any],
     device: torch.device,
+    scratch: Path,
     report: Callable[[dict[str, float]], None],
     advance: Callable[..., None],
 ) -> list[dict[str, float]]:
     """Train the head alone on features of augmented views; the backbone and its BatchNorm stay as they are.
 
+    Every step sees all features, a part at a time. They lie in nameless files in ``scratch``, which end with us.
+
     Returns:
         The history; the head is left with the weights of the last step.
     """
-    features = features_of_views(model, train, views, batch_size, seed, augment, device, advance).flatten(0, 1)
-    labels = torch.from_numpy(train.labels).to(device).repeat(views)
-    with torch.inference_mode(), autocast(device, training=False):
-        val_features = model.features(plain(val.images[:], device))
-    features, val_features = features.clone(), val_features.clone()
-    val_labels = torch.from_numpy(val.labels).to(device)
+    model.eval()
     head: nn.Module = model.net.get_classifier()  # type: ignore[operator]
     optimize = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimize, steps)
     history: list[dict[str, float]] = []
-    for step in range(1, steps + 1):
-        loss = F.cross_entropy(head(features), labels)
-        optimize.zero_grad(set_to_none=True)
-        loss.backward()
-        optimize.step()
-        schedule.step()
-        if step % max(1, steps // _PROBE_REPORTS) == 0:
-            with torch.inference_mode():
-                logits = head(val_features)
-            row: dict[str, float] = {
-                "step": step,
-                "images": step * len(features),
-                "lr": float(schedule.get_last_lr()[0]),
-            }
-            row |= {"train_loss": loss.item(), "val_loss": F.cross_entropy(logits, val_labels).item()}
-            row |= {"val_accuracy": (logits.argmax(1) == val_labels).float().mean().item(), "images_per_s": np.nan}
-            history.append(row)
-            report(row)
+    labels, val_labels = (torch.from_numpy(shard.labels).to(device) for shard in (train, val))
+    labels = labels.repeat(views)
+    with TemporaryFile(dir=scratch) as file, TemporaryFile(dir=scratch) as val_file:
+        features = kept_in(file, features_of_views(model, train, views, batch_size, seed, augment, device, advance))
+        val_features = kept_in(val_file, features_of_images(model, val.images, device))
+        for step in range(1, steps + 1):
+            optimize.zero_grad(set_to_none=True)
+            loss = _whole_loss(head, features, labels, device, learn=True)[0]
+            optimize.step()
+            schedule.step()
+            if step % max(1, steps // _PROBE_REPORTS) == 0:
+                with torch.inference_mode():
+                    val_loss, accuracy = _whole_loss(head, val_features, val_labels, device, learn=False)
+                row = {"step": step, "images": step * len(features), "lr": float(schedule.get_last_lr()[0])}
+                row |= {"train_loss": loss, "val_loss": val_loss, "val_accuracy": accuracy, "images_per_s": np.nan}
+                history.append(row)
+                report(row)
     advance(0, val_accuracy=round(history[-1]["val_accuracy"], 4))
     return history
+
+
+def _whole_loss(
+    head: nn.Module, features: Tensor, labels: Tensor, device: torch.device, learn: bool
+) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy over all features, a part at a time; with ``learn`` also the gradient."""
+    loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
+    for part, target in zip(features.split(_PROBE_BATCH), labels.split(_PROBE_BATCH), strict=True):
+        logits = head(part.to(device))
+        value = F.cross_entropy(logits, target, reduction="sum") / len(labels)
+        if learn:
+            value.backward()
+        loss += value.detach()
+        right += (logits.argmax(1) == target).sum()
+    return loss.item(), right.item() / len(labels)
 
 
 def groups_with_layer_decay(model: PixelModel, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from components.core.artifacts import sha256_file
 from components.core.errors import UserError
 from components.core.pixels import resize_pixels
-from components.core.shards import Images
+from components.core.shards import Images, at_once
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -66,9 +66,9 @@ class Network:
 
     def logits(self, images: Images) -> npt.NDArray[np.float32]:
         """Logits [N, classes] of stored images uint8 [N, H, W, C], brought to the size and channels the file takes."""
-        parts = []
-        for begin in range(0, len(images), _BATCH):
-            batch = self._fitted(np.asarray(images[begin : begin + _BATCH]))
+        parts, size = [], at_once(images, _BATCH)
+        for begin in range(0, len(images), size):
+            batch = self._fitted(np.asarray(images[begin : begin + size]))
             parts.append(self._session.run(None, {self._name: batch})[0])
         return np.concatenate(parts)
 

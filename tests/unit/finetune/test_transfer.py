@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from torch import nn
 
 from components.core.models import pixel_model
 from components.core.shards import Dataset, Shard
+from components.finetune import transfer
 from components.finetune.transfer import adapt, freeze_batch_norm, groups_with_layer_decay, linear_probe
 
 CPU = torch.device("cpu")
@@ -33,12 +36,13 @@ def test_the_teacher_keeps_its_normalisation_and_gets_the_datasets_head(teacher)
         assert teacher.eval()(torch.zeros(2, 1, 16, 16, dtype=torch.uint8)).shape == (2, 2)
 
 
-def test_a_linear_probe_learns_and_leaves_the_backbone_alone(teacher):
+def test_a_linear_probe_learns_and_leaves_the_backbone_alone(teacher, tmp_path: Path):
     before = {name: tensor.clone() for name, tensor in teacher.net.state_dict().items()}
     images: list[int] = []
     rows = linear_probe(
         teacher, shard(40, 1), shard(40, 2), views=2, steps=60, lr=0.01, weight_decay=0.0, batch_size=16, seed=0,
-        augment=NO_AUGMENT, device=CPU, report=lambda row: None, advance=lambda count, **_facts: images.append(count),
+        augment=NO_AUGMENT, device=CPU, scratch=tmp_path, report=lambda row: None,
+        advance=lambda count, **_facts: images.append(count),
     )  # fmt: skip
     after = teacher.net.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -46,6 +50,22 @@ def test_a_linear_probe_learns_and_leaves_the_backbone_alone(teacher):
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
     assert rows[-1]["val_accuracy"] > 0.9
     assert sum(images) == 80
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_linear_probe_in_parts_is_the_same_training(teacher, tmp_path: Path, monkeypatch):
+    heads = []
+    start = {name: tensor.clone() for name, tensor in teacher.net.state_dict().items()}
+    for size in (4096, 7):
+        monkeypatch.setattr(transfer, "_PROBE_BATCH", size)
+        teacher.net.load_state_dict(start)
+        rows = linear_probe(
+            teacher, shard(20, 1), shard(20, 2), views=2, steps=10, lr=0.01, weight_decay=0.0, batch_size=16, seed=0,
+            augment=NO_AUGMENT, device=CPU, scratch=tmp_path, report=lambda row: None, advance=lambda *_, **__: None,
+        )  # fmt: skip
+        heads.append((teacher.net.classifier.weight.detach().clone(), rows[-1]["val_loss"]))
+    assert torch.allclose(heads[0][0], heads[1][0], atol=1e-4)
+    assert heads[0][1] == pytest.approx(heads[1][1], abs=1e-4)
 
 
 def test_frozen_batch_norm_keeps_its_statistics_in_train_mode(teacher):

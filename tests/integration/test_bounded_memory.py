@@ -1,0 +1,89 @@
+"""A dataset four times larger than the memory goes through every stage that reads it."""
+
+import io
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from components.core.params import override
+
+ROOT = Path(__file__).parents[2]
+# What a process may hold besides mapped files, which the kernel drops when memory is short: Python, torch and Great
+# Expectations alone take half of it.
+LIMIT = 600 * 2**20
+SIDE = 1024
+COUNTS = {"train": 1400, "unlabeled": 1000, "val": 40, "test": 40}
+RECIPE = [
+    *("ingest.source=data", f"ingest.image_size={SIDE}", "ingest.channels=1", "validate.min_per_class=5"),
+    *("pretrain.model=resnet8", "pretrain.weights=random", "finetune.image_size=16", "finetune.epochs=1"),
+    *("finetune.batch_size=8", "label.views=1", "label.batch_size=8", "label.proof=4", "student.image_size=16"),
+    *("student.steps=20", "student.batch_size=8", "student.eval_every=20", "run.threads=1"),
+]
+
+
+def write_dataset(folder: Path) -> None:
+    """Tiny pictures of two classes, which ingest enlarges."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for split, count in COUNTS.items():
+        labels = np.arange(count) % 2
+        files = []
+        for label in labels:
+            file = io.BytesIO()
+            Image.fromarray((rng.integers(0, 120, (8, 8)) + 120 * label).astype(np.uint8)).save(file, "PNG")
+            files.append({"bytes": file.getvalue()})
+        pq.write_table(pa.table({"image": files, "label": labels}), folder / f"{split}.parquet")
+
+
+def run(command: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "REFLUX"))}
+    # Arrow's own pools reserve a gigabyte of address space, which the limit counts, before the first byte is used.
+    environment |= {"PYTHONPATH": str(ROOT), "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT)),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts a process's own memory on Linux alone")
+@pytest.mark.parametrize(
+    ("decoded_max_gb", "file", "stages"),
+    [
+        (8, "images.npy", ("ingest", "validate", "pretrain", "finetune", "label", "distill", "control")),
+        (1, "images.bin", ("ingest", "pretrain", "finetune")),
+    ],
+    ids=["decoded", "encoded"],
+)
+def test_a_dataset_four_times_larger_than_the_memory_trains(
+    tmp_path: Path, decoded_max_gb: int, file: str, stages: tuple[str, ...]
+) -> None:
+    assert sum(COUNTS.values()) * SIDE**2 > 4 * LIMIT
+    if shutil.disk_usage(tmp_path).free < 3 * sum(COUNTS.values()) * SIDE**2:
+        pytest.skip("needs 8 GB of free disk")
+    write_dataset(tmp_path / "data")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    override([*RECIPE, f"ingest.decoded_max_gb={decoded_max_gb}", "run.workers=2"], tmp_path / "params.yaml")
+    for stage in stages:
+        done = run(["-m", f"components.{stage}"], tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+    # The limit is one: a process that wants the whole split in its memory does not get it.
+    split = tmp_path / "artifacts/ingest/shards/train"
+    assert (split / file).exists()
+    program = f"from components.core.shards import *; open_shard(Path({str(split)!r})).images[:].copy()"
+    assert "MemoryError" in run(["-c", program], tmp_path).stderr
+    shutil.rmtree(tmp_path / "artifacts")

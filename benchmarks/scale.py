@@ -1,7 +1,7 @@
 """How cost grows with the number of images: time and memory of each stage at 10 thousand, 100 thousand and a million.
 
-    .venv/bin/python benchmarks/scale.py --data ~/fashion-mnist
-    .venv/bin/python benchmarks/scale.py --data ~/fashion-mnist --images 10000 100000
+    .venv/bin/python -m benchmarks.scale --data ~/fashion-mnist
+    .venv/bin/python -m benchmarks.scale --data ~/fashion-mnist --images 10000 100000
 
 The dataset is Fashion-MNIST, repeated; each copy of an image differs from the others in two pixels, so that
 it is another image with another id, and a look-alike of the others. 7,000 images have a label, all others are the
@@ -20,14 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import results
 from PIL import Image
 
+from benchmarks import results
 from components.core.params import override
 
 LABELLED = {"train": 5000, "val": 1000, "test": 1000}
@@ -96,21 +97,17 @@ def _anonymous_kb(pid: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
 
 
-def measure(folder: Path, count: int, rounds: int) -> list[results.Figure]:
-    """The figures of one number of images, in a workspace whose dataset is there."""
-    found = []
+def measure(folder: Path, count: int, rounds: int) -> Iterator[results.Figure]:
+    """The figures of one number of images, in a workspace whose dataset is there, as they come."""
     for stage in STAGES:
         rows = [run(stage, folder) for _ in range(rounds if stage in MEASURED else 1)]
         if stage not in MEASURED:
             continue
         name = f"{stage}_{count // 1000}k"
         rates = [_trained(folder)] if stage == "distill" else [count / seconds for seconds, _ in rows]
-        found.append(results.of_rounds(f"{name}_s", [seconds for seconds, _ in rows], "s"))
-        found.append(results.of_rounds(f"{name}_images_per_s", rates, "images/s"))
-        found.append(results.of_rounds(f"{name}_peak_mb", [memory for _, memory in rows], "MB"))
-        for figure in found[-3:]:
-            print(f"{figure.name}: {figure.value:,.4g} {figure.unit}", flush=True)
-    return found
+        yield results.of_rounds(f"{name}_s", [seconds for seconds, _ in rows], "s")
+        yield results.of_rounds(f"{name}_images_per_s", rates, "images/s")
+        yield results.of_rounds(f"{name}_peak_mb", [memory for _, memory in rows], "MB")
 
 
 def _trained(folder: Path) -> float:
@@ -120,7 +117,7 @@ def _trained(folder: Path) -> float:
 
 def main() -> None:
     """Measure each number of images and write the results."""
-    example = "example: benchmarks/scale.py --data ~/fashion-mnist --images 10000 100000"
+    example = "example: python -m benchmarks.scale --data ~/fashion-mnist --images 10000 100000"
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], epilog=example)
     parser.add_argument("--data", type=Path, required=True, help="folder with Fashion-MNIST's train.parquet")
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
@@ -132,15 +129,18 @@ def main() -> None:
         parser.error(f"{source} does not exist: name the folder of Fashion-MNIST's Parquet files with --data")
     if not sum(LABELLED.values()) < min(arguments.images) <= max(arguments.images) <= 10_000_000:
         parser.error(f"--images must be from {sum(LABELLED.values()) + 1:,}, which have labels, to 10,000,000")
-    figures = []
+    figures: list[results.Figure] = []
     for count in arguments.images:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             (folder / "params.yaml").write_bytes((results.ROOT / "params.yaml").read_bytes())
             override(RECIPE, folder / "params.yaml")
             write_dataset(folder / "data", source, count)
-            figures += measure(folder, count, arguments.rounds)
-    print(results.write("scale", figures, arguments.out))
+            # Written as they come: the largest takes long, and whoever stops it keeps what was measured.
+            for figure in measure(folder, count, arguments.rounds):
+                figures.append(figure)
+                results.write("scale", figures, arguments.out)
+                print(f"{figure.name}: {figure.value:,.4g} {figure.unit}", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from benchmarks.common import (
     student_of,
     teacher_of,
 )
-from components.core import optimise, progress
+from components.core import batches, optimise, progress
 from components.core.batches import batches_of_views
 from components.core.checkpoint import Checkpoints
 from components.core.loop import Batch, fit
@@ -42,14 +42,14 @@ def bare(setting: Setting, clock: Clock, images: Shard, compiled: bool = False, 
     """The limit: the student's own step on tensors that are in memory, against ready targets."""
     student = student_of(setting)
     optimizer = optimizer_of(student)
-    batches = [next(_stored(setting, images)(step)) for step in range(8)]
+    fixed = [next(_stored(setting, images)(step)) for step in range(8)]
     loss = partial(total_loss, **LOSS)
-    ready = first_loss(student, lambda: loss(student(batches[0].pixels), *batches[0].targets).mean())
+    ready = first_loss(student, lambda: loss(student(fixed[0].pixels), *fixed[0].targets).mean())
     if compiled:
         student.compile()
     clock.ready(loss=ready)
     while True:
-        for now in batches:
+        for now in fixed:
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 logits = student(now.pixels)
             loss(logits, *now.targets).mean().backward()
@@ -58,13 +58,15 @@ def bare(setting: Setting, clock: Clock, images: Shard, compiled: bool = False, 
             clock()
 
 
-def store(setting: Setting, clock: Clock, images: Shard) -> None:
+def store(setting: Setting, clock: Clock, images: Shard, ahead: bool = False) -> None:
     """Our loop, reading soft labels from the store."""
+    _fetch_ahead(ahead)
     _fit(setting, clock, images, _stored(setting, images))
 
 
-def live(setting: Setting, clock: Clock, images: Shard, bf16: bool) -> None:
+def live(setting: Setting, clock: Clock, images: Shard, bf16: bool, ahead: bool = False) -> None:
     """Our loop, asking the teacher at every step; the pipeline takes bfloat16 inference where the hardware has it."""
+    _fetch_ahead(ahead)
     teacher = teacher_of(setting)
 
     @torch.no_grad()
@@ -81,12 +83,19 @@ def fill(setting: Setting, clock: Clock, images: Shard) -> None:
     teacher, size = teacher_of(setting), setting.batch_size
     format, first_view = format_for(len(CLASSES), top_k=32), np.zeros(size, np.int64)
     shown = Views(images, SEED, AUGMENT)
+    shown = Views(images, SEED, AUGMENT)
     clock.ready()
     while True:
         for begin in range(0, len(images) - size + 1, size):
             indices = np.arange(begin, begin + size)
             format.pack(answers(indices, first_view, teacher, shown, CPU))
             clock()
+
+
+def _fetch_ahead(wanted: bool) -> None:
+    """Fetch batches in a thread, which the loop leaves out on a CPU while the images are few; to see what it costs."""
+    if wanted:
+        batches._CACHED = 0
 
 
 def _labels(images: Shard, indices: np.ndarray[Any, Any], _: Any) -> tuple[Tensor, ...]:
@@ -105,12 +114,12 @@ def _stored(setting: Setting, images: Shard) -> Callable[[int], Iterator[Batch]]
     return batches_of_views(images, VIEWS, targets_of, SEED, setting.batch_size, AUGMENT, CPU)
 
 
-def _fit(setting: Setting, clock: Clock, images: Shard, batches: Callable[[int], Iterator[Batch]]) -> None:
+def _fit(setting: Setting, clock: Clock, images: Shard, source: Callable[[int], Iterator[Batch]]) -> None:
     """The pipeline's own loop with all that it does beside computing, but for validation."""
     student = student_of(setting)
     optimizer = optimizer_of(student)
     loss = partial(total_loss, **LOSS)
-    now = next(batches(0))
+    now = next(source(0))
     ready = first_loss(student, lambda: loss(student(now.pixels), *now.targets).mean())
     checkpoints = Checkpoints(Path(setting.folder) / f"checkpoints-{os.getpid()}", "benchmark", every_s=60)
     with progress.bar("distill", setting.student, NEVER) as bar:
@@ -122,7 +131,7 @@ def _fit(setting: Setting, clock: Clock, images: Shard, batches: Callable[[int],
         clock.ready(loss=ready)
         fit(
             student,
-            batches,
+            source,
             loss,
             val=images,
             optimizer=optimizer,

@@ -126,7 +126,7 @@ class PeerViews(Dataset[tuple[Tensor, int]]):
     """Images as a torchvision user keeps them: in memory, transformed one by one, without decoding."""
 
     def __init__(self, images: Shard) -> None:
-        self._pixels = torch.from_numpy(images.images[:]).permute(0, 3, 1, 2).contiguous()
+        self._pixels = torch.tensor(images.images[:]).permute(0, 3, 1, 2).contiguous()
         self._labels = images.labels.tolist()
         self._transform = v2.Compose([v2.RandomCrop(28, padding=2), v2.RandomHorizontalFlip()])
 

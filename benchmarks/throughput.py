@@ -170,13 +170,15 @@ def arms_of(student: str, threads: int, batch_size: int, folder: Path, quick: bo
         "live_fp32": Arm("live", lite, {"bf16": False}),
         "timm_fp32": Arm("timm", lite, PLAIN),
         "plain_fp32": Arm("plain", lite, PLAIN),
+        "fill_recipe": Arm("fill", recipe),
     }
     if not quick:
         arms["bare_bf16"] = Arm("bare", lite, {"bf16": True})
         arms["bare_compiled"] = Arm("bare", lite, {"compiled": True})
+        arms["store_ahead"] = Arm("store", lite, {"ahead": True})
+        arms["live_fp32_ahead"] = Arm("live", lite, {"bf16": False, "ahead": True})
         arms["live"] = Arm("live", lite, {"bf16": True})
         arms["live_recipe"] = Arm("live", recipe, {"bf16": True})
-        arms["fill_recipe"] = Arm("fill", recipe)
     if importlib.util.find_spec("torchdistill"):
         arms["torchdistill_fp32"] = Arm("torchdistill", lite, PLAIN)
         if not quick:
@@ -234,7 +236,7 @@ def figures_of(arms: Mapping[str, Arm], images: int, suffix: str = "") -> list[F
         found.append(ratio("live_over_torchdistill_best", rates["live"], best(arms, "torchdistill")))
     if "torchdistill_resnet50_eager" in rates:
         found.append(ratio("store_over_torchdistill_resnet50", rates["store"], best(arms, "torchdistill_resnet50")))
-    if "fill_recipe" in rates:
+    if "live_recipe" in rates:
         found += break_even(rates["store"], rates["live_recipe"], rates["fill_recipe"], images)
     if "plain_fp32" in arms:
         memory = round(arms["store"].peak_mb / arms["plain_fp32"].peak_mb, 3)
@@ -271,13 +273,13 @@ def main() -> None:
         write_images(asked.data, asked.images, folder / "images")
         images = open_shard(folder / "images")
         arms = arms_of("resnet8_slim", asked.threads, asked.batch_size, folder, asked.quick)
-        for setting in {arm.setting for arm in arms.values() if arm.kind not in ("fill", "live")}:
+        for setting in {arm.setting for arm in arms.values() if arm.kind in ("bare", "store")}:
             write_store(setting, images)
         measure(arms, asked.rounds, asked.seconds)
         found += figures_of(arms, len(images))
         if not asked.quick:
             wide = arms_of("resnet8x4", asked.threads, asked.batch_size, folder, asked.quick)
-            names = ("bare", "store", "live_fp32", "torchdistill_fp32")
+            names = ("bare", "bare_bf16", "bare_compiled", "store", "live_fp32", "torchdistill_fp32")
             wide = {name: wide[name] for name in names}
             measure(wide, asked.rounds, asked.seconds)
             found += figures_of(wide, len(images), "_resnet8x4")

@@ -38,8 +38,11 @@ def pick(choice: str, threads: int, deterministic: bool) -> torch.device:
 def autocast(device: torch.device, training: bool) -> AbstractContextManager[None]:
     """bfloat16 where the hardware has it.
 
-    On CPUs it pays for inference only: measured on an AVX-512 BF16 EPYC with EfficientNet-Lite0 at 96 pixels, 1,102
-    against 495 images/s forward, 104 against 113 forward and backward.
+    On CPUs it always pays for inference: measured on an AVX-512 BF16 EPYC with EfficientNet-Lite0 at 96 pixels, 1,102
+    against 495 images/s forward. In training it depends on the network: 104 against 113 images/s for that one, but 24
+    against 32 ms of CPU time a step for resnet8_slim and 575 against 1,120 for resnet8x4 (batches of 128, one thread;
+    ``python -m benchmarks.throughput`` shows it as ``bare_bf16``). Training stays in fp32 there: its result is not to
+    depend on the CPU's model.
     """
     if device.type == "cuda":
         enabled = torch.cuda.is_bf16_supported()

@@ -34,6 +34,7 @@ def batches_of_views(
     augment: dict[str, Any],
     device: torch.device,
     teacher: Callable[[Tensor], Tensor] | None = None,
+    share: slice = slice(None),
 ) -> Callable[[int], Iterator[Batch]]:
     """Endless batches of augmented views, from any step on.
 
@@ -46,6 +47,7 @@ def batches_of_views(
         augment: what a view may draw; see :class:`components.core.mixing.Views`.
         device: where the pixels are made.
         teacher: is asked for the first of the targets, from the pixels; None when ``targets_of`` gives all.
+        share: which images of each batch this process learns from; the targets are always made for the whole batch.
     """
 
     shown = Views(images, seed, augment)
@@ -53,8 +55,8 @@ def batches_of_views(
     def fetch(step: int) -> Batch:
         indices, epochs = batch(seed, step, len(images), batch_size)
         view = epochs if views is None else epochs % views
-        pixels = shown.pixels(indices, view, device)
-        targets = tuple(target.to(device, non_blocking=True) for target in targets_of(indices, view))
+        pixels = shown.pixels(indices[share], view[share], device)
+        targets = tuple(target[share].to(device, non_blocking=True) for target in targets_of(indices, view))
         answer = (teacher(pixels),) if teacher else ()
         return Batch(pixels, answer + targets, batch_size)
 

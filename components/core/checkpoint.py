@@ -1,6 +1,7 @@
 """Where a training goes on after a kill: all that decides its next step, on disk, written beside the training."""
 
 import random
+import socket
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from components.core.artifacts import atomic, read_json, write_json
 from components.core.errors import UserError
+from components.core.world import ALONE, World
 
 
 class Checkpoints:
@@ -24,20 +26,31 @@ class Checkpoints:
         folder: of this training alone.
         key: what decides the training's result, as a hash.
         every_s: seconds between checkpoints, beside those that the training asks for.
+        world: the processes that train; the first alone reads and writes, and tells the others what it read, so that
+            they go on from the same state on machines that share no files.
+
+    Raises:
+        UserError: there is a checkpoint, and it is damaged; or the processes are about to train different things.
     """
 
-    def __init__(self, folder: Path, key: str, every_s: float) -> None:
+    def __init__(self, folder: Path, key: str, every_s: float, world: World = ALONE) -> None:
         self.path = folder / f"{key[:16]}.pt"
-        self._key, self._every_s = key, every_s
-        for cut_short in folder.glob(".*"):
-            cut_short.unlink()
+        self._key, self._every_s, self._world = key, every_s, world
+        if world.told(key) != key:
+            raise UserError(
+                f"{socket.gethostname()} has other code, params or data than the first machine: give all machines the "
+                "same checkout and artifacts/."
+            )
+        if world.first:
+            for cut_short in folder.glob(".*"):
+                cut_short.unlink()
         self._written = time.monotonic()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
-        self.state = self._read()
+        self.state = world.told(self._read() if world.first else None)
         self._told_file = self.path.with_suffix(".json")
         self._told: dict[str, Any] = {"journal": None, "steps": {}}
-        if self.state and self._told_file.is_file():
+        if self.state and world.first and self._told_file.is_file():
             self._told = read_json(self._told_file)
 
     @property
@@ -49,8 +62,16 @@ class Checkpoints:
         """The last step of ``phase`` whose figures are in the journal."""
         return int(self._told["steps"].get(phase, 0))
 
+    def begin(self, journal: str) -> None:
+        """Note which journal is written, so that a continuation continues it even before its first figures."""
+        self._told = {**self._told, "journal": journal}
+        if self._world.first:
+            write_json(self._told_file, self._told)
+
     def tell(self, journal: str, phase: str, step: int) -> None:
         """Note that the figures of a step are in the journal, so that a continuation does not write them again."""
+        if not self._world.first:
+            return
         self._told = {"journal": journal, "steps": {**self._told["steps"], phase: step}}
         write_json(self._told_file, self._told)
 
@@ -61,7 +82,7 @@ class Checkpoints:
 
     def due(self) -> bool:
         """Whether the last checkpoint is ``every_s`` seconds old."""
-        return time.monotonic() - self._written >= self._every_s
+        return self._world.first and time.monotonic() - self._written >= self._every_s
 
     def save(self, state: dict[str, Any]) -> None:
         """Copy ``state`` now and write it in another thread; waits while the one before is still being written.
@@ -69,6 +90,8 @@ class Checkpoints:
         Raises:
             UserError: the one before could not be written (the disk is full); the one before that is still whole.
         """
+        if not self._world.first:
+            return
         self.wait()
         self._written = time.monotonic()
         self._writing = self._writer.submit(self._write, _copied({"key": self._key, **state}))
@@ -87,9 +110,11 @@ class Checkpoints:
         """Forget the training: it has ended, and its result is kept elsewhere."""
         self.wait()
         self._writer.shutdown()
+        self.state = None
+        if not self._world.first:
+            return
         for file in self.path.parent.glob("*.*"):
             file.unlink()
-        self.state = None
 
     def _write(self, state: dict[str, Any]) -> None:
         with atomic(self.path) as temporary:

@@ -22,8 +22,9 @@ def pick(choice: str, threads: int, deterministic: bool) -> torch.device:
         UserError: CUDA is asked for and there is none.
     """
     share = threads or int(os.environ.get(THREADS_VARIABLE) or 0)
-    if share:
-        torch.set_num_threads(share)
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # processes that the launcher started here share the threads
+    if share or beside > 1:
+        torch.set_num_threads(max(1, (share or torch.get_num_threads()) // beside))
     if choice == "cuda" and not torch.cuda.is_available():
         raise UserError("run.device = cuda, but torch sees no CUDA device here: set run.device to auto or cpu.")
     cuda = choice != "cpu" and torch.cuda.is_available()

@@ -105,6 +105,25 @@ class Journal:
         self._file.flush()
 
 
+class Muted(Journal):
+    """The journal of a process beside the one that keeps the stage's: it takes everything and keeps nothing."""
+
+    def __init__(self) -> None:
+        self.id = self.run_key = ""
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        pass
+
+    def end(self, status: Status) -> None:
+        pass
+
+    def run_id(self) -> None:
+        return None
+
+    def _write(self, op: str, **fields: Any) -> None:
+        pass
+
+
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
     flat: dict[str, Any] = {}

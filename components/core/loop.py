@@ -1,5 +1,6 @@
 """The one training loop: teacher, student and control all run through it."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
@@ -22,6 +23,7 @@ from components.core.errors import UserError
 from components.core.models import PixelModel
 from components.core.shards import Images, Shard, at_once
 from components.core.views import plain
+from components.core.world import ALONE, World
 
 _VALIDATION_BATCH = 512
 
@@ -88,6 +90,8 @@ def fit(
     checkpoints: Checkpoints,
     report: Report,
     advance: Callable[..., None],
+    world: World = ALONE,
+    sync_batch_norm: bool = True,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place and leave it with the weights that validation data choose.
 
@@ -112,6 +116,8 @@ def fit(
         checkpoints: of this training; where one is found, training goes on from it.
         report: is called with each row of the history, those before a resumption included.
         advance: is called with each step's number of images, and the validation accuracy when it is new.
+        world: the processes that train together; ``batches`` gives each of them its share.
+        sync_batch_norm: BatchNorm takes its statistics over the images of all processes.
 
     Returns:
         The history, a row a validation: step, images, lr, train_loss, val_loss, val_accuracy, images_per_s.
@@ -119,6 +125,8 @@ def fit(
     Raises:
         UserError: the loss is no longer finite; the message names the step and the checkpoint that was kept.
     """
+    world.equal(itertools.chain(model.parameters(), model.buffers()))
+    seed = torch.initial_seed()
     ema = ModelEmaV3(model, decay=ema_decay, use_warmup=True) if ema_decay else None
     judged = ema.module if ema else model
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"ema": judged} if ema else {})
@@ -127,54 +135,63 @@ def fit(
         report(row)
     since, images_then = time.perf_counter(), done.images
     model.train()
-    for batch in islice(batches(done.step), steps - done.step):
-        value = _learn(model, batch, loss, optimizer, accumulate, clip_norm, device)
-        schedule.step()
-        if ema:
-            ema.update(model, step=done.step)
-        done.step += 1
-        done.images += batch.of
-        done.losses.append(value)
-        advance(batch.of)
-        if done.step % eval_every == 0 or done.step == steps:
-            row = {"step": done.step, "images": done.images, "lr": optimizer.param_groups[-1]["lr"]}
-            row["train_loss"] = _mean_finite(done, checkpoints.path)
-            seconds = time.perf_counter() - since
-            row["val_loss"], row["val_accuracy"] = validate(judged, val, device)
-            row["images_per_s"] = (done.images - images_then) / seconds
-            _choose(done, row, judged, len(val))
-            done.losses = []
-            _save(done, parts, checkpoints)
-            report(row)
-            advance(0, val_accuracy=round(row["val_accuracy"], 4))
-            since, images_then = time.perf_counter(), done.images
-            model.train()
-        elif checkpoints.due():
-            _mean_finite(done, checkpoints.path)
-            _save(done, parts, checkpoints)
+    with world.training(model, sync_batch_norm) as network:
+        for batch in islice(batches(done.step), steps - done.step):
+            if world.size > 1:  # dropout draws something else in each process, and the same after a resumption
+                torch.manual_seed(seed + done.step * world.size + world.rank)
+            value = _learn(network, batch, loss, optimizer, accumulate, clip_norm, device, world)
+            schedule.step()
+            if ema:
+                ema.update(model, step=done.step)
+            done.step += 1
+            done.images += batch.of
+            done.losses.append(value)
+            advance(batch.of)
+            if done.step % eval_every == 0 or done.step == steps:
+                row = {"step": done.step, "images": done.images, "lr": optimizer.param_groups[-1]["lr"]}
+                row["train_loss"] = _mean_finite(done, checkpoints.path)
+                seconds = time.perf_counter() - since
+                world.equal(judged.buffers())
+                row["val_loss"], row["val_accuracy"] = validate(judged, val, device, world)
+                row["images_per_s"] = (done.images - images_then) / seconds
+                _choose(done, row, judged, len(val))
+                done.losses = []
+                _save(done, parts, checkpoints)
+                report(row)
+                advance(0, val_accuracy=round(row["val_accuracy"], 4))
+                since, images_then = time.perf_counter(), done.images
+                model.train()
+            elif checkpoints.due():
+                _mean_finite(done, checkpoints.path)
+                _save(done, parts, checkpoints)
     model.load_state_dict(done.kept)
     model.eval()
     return done.history
 
 
 def _learn(
-    model: PixelModel,
+    network: nn.Module,
     batch: Batch,
     loss: Callable[..., Tensor],
     optimizer: Optimizer,
     accumulate: int,
     clip_norm: float,
     device: torch.device,
+    world: World = ALONE,
 ) -> Tensor:
     """One step of the optimizer; returns the batch's loss."""
     optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=device)
-    for part in batch.split(accumulate):
-        with autocast(device, training=True):
-            logits = model(part.pixels)
-        value = loss(logits, *part.targets).sum() / batch.of
-        value.backward()
+    parts = list(batch.split(accumulate))
+    for part in parts:
+        with world.gradients(network, last=part is parts[-1]):
+            with autocast(device, training=True):
+                logits = network(part.pixels)
+            # The gradients of several processes are averaged: their sum is that of the whole batch.
+            value = loss(logits, *part.targets).sum() / (batch.of / world.size)
+            value.backward()
         total += value.detach()
+    total = world.sum(total) / world.size
     if clip_norm:
         clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
     optimizer.step()
@@ -206,21 +223,28 @@ def _resume(parts: dict[str, Any], checkpoints: Checkpoints, device: torch.devic
 
 
 @torch.inference_mode()
-def validate(model: PixelModel, shard: Shard, device: torch.device) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy on a labelled split, without augmentation."""
-    logits = predict(model, shard.images, device)
-    labels = torch.from_numpy(shard.labels).to(device)
-    return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
+def validate(model: PixelModel, shard: Shard, device: torch.device, world: World = ALONE) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy on a labelled split, without augmentation, shared among the processes."""
+    mine = world.share_of(len(shard))
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    if mine:
+        logits = predict(model, shard.images, device, mine)
+        labels = torch.from_numpy(shard.labels[mine.start : mine.stop]).to(device)
+        sums[0] = F.cross_entropy(logits, labels, reduction="sum")
+        sums[1] = (logits.argmax(1) == labels).sum()
+    loss, accuracy = (world.sum(sums) / len(shard)).tolist()
+    return loss, accuracy
 
 
 @torch.inference_mode()
-def predict(model: PixelModel, images: Images, device: torch.device) -> Tensor:
-    """Logits [N, K] of images [N, H, W, C], in eval mode."""
+def predict(model: PixelModel, images: Images, device: torch.device, rows: range | None = None) -> Tensor:
+    """Logits [N, K] of images [N, H, W, C], or of some rows of them, in eval mode."""
     model.eval()
+    rows = range(len(images)) if rows is None else rows
     parts, size = [], at_once(images, _VALIDATION_BATCH)
-    for begin in range(0, len(images), size):
+    for begin in rows[::size]:
         with autocast(device, training=False):
-            parts.append(model(plain(images[begin : begin + size], device)))
+            parts.append(model(plain(images[begin : min(begin + size, rows.stop)], device)))
     return torch.cat(parts)
 
 

@@ -2,10 +2,19 @@
 
 import difflib
 import io
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -36,6 +45,42 @@ class Run(Section):
     workers: int = Field(0, ge=0, description="processes that decode encoded images; 0 decodes in a thread")
     deterministic: bool = False
     checkpoint_every_s: float = Field(60, gt=0)
+    launcher: Literal["local", "torchrun"] = "local"
+    nproc_per_node: int | str = 1
+    nnodes: int | str = 1
+    rdzv_endpoint: Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")] | None = Field(None, validate_default=True)
+    max_restarts: int = Field(3, ge=0)
+    lost_after_s: float = Field(300, gt=0)
+
+    @field_validator("nproc_per_node", "nnodes")
+    @classmethod
+    def needs_the_launcher(cls, value: int | str, info: ValidationInfo) -> int | str:
+        if value != 1 and info.data.get("launcher") == "local":
+            raise ValueError("several processes need run.launcher = torchrun")
+        return value
+
+    @field_validator("nproc_per_node")
+    @classmethod
+    def is_a_number_of_processes(cls, value: int | str) -> int | str:
+        if value != "auto" and (isinstance(value, str) or value < 1):
+            raise ValueError("it is a number of processes, or auto")
+        return value
+
+    @field_validator("nnodes")
+    @classmethod
+    def is_a_number_of_machines(cls, value: int | str) -> int | str:
+        found = re.fullmatch(r"(\d+)(?::(\d+))?", str(value))
+        if not found or not 1 <= int(found[1]) <= int(found[2] or found[1]):
+            raise ValueError("it is a number of machines, or the fewest and the most, such as 1:2")
+        return value
+
+    @field_validator("rdzv_endpoint")
+    @classmethod
+    def is_there_for_several_machines(cls, value: str | None, info: ValidationInfo) -> str | None:
+        nodes = info.data.get("nnodes", 1)
+        if value is None and nodes != 1:
+            raise ValueError(f"run.nnodes = {nodes} needs the host:port of one of the machines, where they all meet")
+        return value
 
 
 class SplitFractions(Section):
@@ -110,6 +155,7 @@ class Training(Section):
     clip_norm: float = Field(0.0, ge=0)
     accumulate: Positive = 1
     ema_decay: float = Field(0.0, ge=0, lt=1)
+    sync_batch_norm: bool = True
     augment: Augment = Augment()
 
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from components.core import launch
+
 RECORD = "\x1e"
 EVENTS_VARIABLE = "REFLUX_EVENTS"
 _SECONDS_BETWEEN_EVENTS = 0.25
@@ -26,8 +28,9 @@ class Bar:
         self._done = self._before = done
         self._facts: dict[str, float] = {}
         self._began = self._told = time.monotonic()
-        self._piped = bool(os.environ.get(EVENTS_VARIABLE))
-        self._tqdm = None if self._piped else tqdm(total=total, initial=done, desc=f"{stage}: {label}", unit=f" {unit}")
+        seen, events = launch.rank() == 0, bool(os.environ.get(EVENTS_VARIABLE))
+        self._piped, drawn = events and seen, seen and not events
+        self._tqdm = tqdm(total=total, initial=done, desc=f"{stage}: {label}", unit=f" {unit}") if drawn else None
         self._tell()
 
     def advance(self, count: int, **facts: float) -> None:
@@ -67,7 +70,10 @@ class Bar:
 
 @contextmanager
 def bar(stage: str, label: str, total: int, unit: str = "images", done: int = 0) -> Iterator[Bar]:
-    """A progress bar that closes with its block; ``done`` of the total were done before it."""
+    """A progress bar that closes with its block; ``done`` of the total were done before it.
+
+    Of several processes that work on one stage, the first alone shows its own.
+    """
     progress = Bar(stage, label, total, unit, done)
     try:
         yield progress

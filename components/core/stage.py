@@ -10,18 +10,21 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from components.core import launch, tracking
 from components.core import params as parameters
-from components.core import tracking
 from components.core.artifacts import ARTIFACTS, fingerprint, mendable, sha256_file, write_json
 from components.core.checkpoint import Checkpoints
 from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
+from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Muted, Status
+from components.core.world import ALONE, World, join, lost
 
 CHECKPOINTS = Path(".reflux/checkpoints")
 EXIT_INTERRUPTED = 130
@@ -30,18 +33,26 @@ EXIT_INTERRUPTED = 130
 class Stage:
     """One execution of a stage: where it reads, where it writes, and its journal."""
 
-    def __init__(self, name: str, params: parameters.Params) -> None:
-        self.name, self.params = name, params
+    def __init__(self, name: str, params: parameters.Params, world: World = ALONE) -> None:
+        self.name, self.params, self.world = name, params, world
         self._inputs: dict[str, Path] = {}
         self._hashes: dict[str, str] = {}
-        self._continues: str | None = None
+        self._checkpoints: Checkpoints | None = None
 
     @cached_property
     def journal(self) -> Journal:
-        """The journal of this run; that of a training which goes on after a kill continues the killed one's."""
+        """The journal of this run; that of a training which goes on after a kill continues the killed one's.
+
+        Of several processes that work on the stage, the first keeps it.
+        """
+        if not self.world.first:
+            return Muted()
         tags = {"stage": self.name, "run_kind": "stage"}
         parent = os.environ.get(PARENT_VARIABLE)
-        journal = Journal(self.params.project.name, self.name, tags, parent=parent, continues=self._continues)
+        continues = self._checkpoints.journal if self._checkpoints else None
+        journal = Journal(self.params.project.name, self.name, tags, parent=parent, continues=continues)
+        if self._checkpoints:
+            self._checkpoints.begin(journal.run_key)
         dump = self._section(self.name)
         journal.params({self.name: dump} if dump else {})
         journal.params({"seed": self.params.seed})
@@ -60,9 +71,9 @@ class Stage:
         recipe = {section: self._section(section) for section in sections}
         decides = [self.name, self.params.seed, recipe, self.inputs(), list(sources.values())]
         key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
-        found = Checkpoints(CHECKPOINTS / self.name, key, self.params.run.checkpoint_every_s)
-        self._continues = found.journal
-        if found.images:
+        found = Checkpoints(CHECKPOINTS / self.name, key, self.params.run.checkpoint_every_s, self.world)
+        self._checkpoints = found
+        if found.images and self.world.first:
             print(f"{self.name}: goes on after {found.images:,} images, where it was interrupted", flush=True)
         return found
 
@@ -98,7 +109,23 @@ class Stage:
 
 
 def run(name: str, body: Callable[[Stage], None]) -> NoReturn:
-    """Run one stage to a clean end: exit 0, 2 for what the user can mend, 130 when stopped."""
+    """Run one stage to a clean end: exit 0, 2 for what the user can mend, 130 when stopped.
+
+    With ``run.launcher = torchrun`` this process only starts others, which come here in their turn.
+    """
+    if not launch.in_rank():
+        sys.exit(_run(name, body))
+    try:
+        code = _run(name, body)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # torch would first wait for processes that may be gone
+
+
+def _run(name: str, body: Callable[[Stage], None]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     # A disk that fills up must reach us as an error of the write, not as a signal.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -107,31 +134,49 @@ def run(name: str, body: Callable[[Stage], None]) -> NoReturn:
     code = 1
     began = time.time()
     try:
-        stage = Stage(name, parameters.load())
-        (ARTIFACTS / name).mkdir(parents=True, exist_ok=True)
-        body(stage)
-        wall = time.time() - began
-        stage.journal.metrics({"wall_s": wall})
-        run_file = {"stage": name, "mlflow_run_id": stage.journal.run_id(), "journal": stage.journal.run_key}
-        write_json(stage.out("run.json"), run_file | {"inputs": stage.inputs(), "wall_s": round(wall, 3)})
+        params = parameters.load()
+        if launch.in_rank():
+            launch.follow(name, params.run)
+        elif params.run.launcher == "torchrun" and name in launch.STAGES:
+            return launch.launch(name, params.run)
+        with join(params.run.device, params.run.lost_after_s) if launch.in_rank() else nullcontext(ALONE) as world:
+            stage = Stage(name, params, world)
+            (ARTIFACTS / name).mkdir(parents=True, exist_ok=True)
+            body(stage)
+        if world.first:
+            wall = time.time() - began
+            stage.journal.metrics({"wall_s": wall})
+            run_file = {"stage": name, "mlflow_run_id": stage.journal.run_id(), "journal": stage.journal.run_key}
+            write_json(stage.out("run.json"), run_file | {"inputs": stage.inputs(), "wall_s": round(wall, 3)})
         status, code = "FINISHED", 0
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        code = EXIT_USER_ERROR
-    except OSError as error:
-        mended = mendable(error, Path(error.filename or "."))
+    except (UserError, OSError) as error:
+        mended = mendable(error, Path(error.filename or ".")) if isinstance(error, OSError) else error
         if not isinstance(mended, UserError):
             raise
-        print(f"Error: {mended}", file=sys.stderr)
+        _tell(str(mended))
         code = EXIT_USER_ERROR
+    except RuntimeError as error:
+        if not lost(error):
+            raise
+        print(f"Warning: {name} lost a process ({str(error).splitlines()[0]}).", file=sys.stderr)
+        status = "KILLED"
     except KeyboardInterrupt:
         status, code = "KILLED", EXIT_INTERRUPTED
     finally:
+        if launch.in_rank():  # the launcher asks all to end as soon as one has
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if stage is not None:
             stage.journal.end(status)
-            if not os.environ.get(COURIER_VARIABLE):
+            if stage.world.first and not os.environ.get(COURIER_VARIABLE):
                 tracking.deliver()
-    sys.exit(code)
+    return code
+
+
+def _tell(sentence: str) -> None:
+    if launch.in_rank():
+        launch.tell(sentence)
+    else:
+        print(f"Error: {sentence}", file=sys.stderr)
 
 
 def seed_everything(seed: int) -> None:

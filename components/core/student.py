@@ -44,7 +44,8 @@ def train_student(
     checkpoints = stage.checkpoints("student", *([stage.name] if stage.name != "control" else []))
     stage.journal.params({"student_parameters": parameter_count(model), "device": str(device)})
     augment = recipe.augment.model_dump()
-    batches = batches_of_views(images, views, targets_of, seed, recipe.batch_size, augment, device, teacher)
+    share = stage.world.share_of_batch(recipe.batch_size, "student.batch_size")
+    batches = batches_of_views(images, views, targets_of, seed, recipe.batch_size, augment, device, teacher, share)
     groups = weight_decay_groups(model, recipe.weight_decay)
     optimizer = optimise.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
     with progress.bar(stage.name, recipe.model, recipe.steps * recipe.batch_size, done=checkpoints.images) as bar:
@@ -64,9 +65,12 @@ def train_student(
             checkpoints=checkpoints,
             report=history.to_journal(stage.journal, checkpoints, stage.name),
             advance=bar.advance,
+            world=stage.world,
+            sync_batch_norm=recipe.sync_batch_norm,
         )
-    save(model, stage.out("model.safetensors"))
-    history.write(stage.out("history.parquet"), {stage.name: rows})
+    if stage.world.first:
+        save(model, stage.out("model.safetensors"))
+        history.write(stage.out("history.parquet"), {stage.name: rows})
     checkpoints.clear()
 
 

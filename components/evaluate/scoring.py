@@ -13,6 +13,7 @@ from components.core.errors import UserError
 from components.core.exporting import Logits, Pixels
 from components.core.models import PixelModel
 from components.core.shards import Images, at_once
+from components.core.world import ALONE, World
 
 _CHUNK = 1024
 _BATCH = 256
@@ -25,6 +26,7 @@ def answers(
     control: PixelModel,
     files: Mapping[str, Path],
     advance: Callable[[int], None],
+    world: World = ALONE,
 ) -> dict[str, Logits]:
     """Logits of teacher, student, control and each shipped file.
 
@@ -38,6 +40,7 @@ def answers(
         control: the same network, trained without a teacher.
         files: the shipped files by kind: ``pt2``, or ONNX.
         advance: is told the number of images that one contender has answered.
+        world: the processes that share the images; each gets the answers of all.
 
     Returns:
         By contender, [N, classes] in the images' order.
@@ -51,18 +54,20 @@ def answers(
         **{kind: exporting.reload(path) for kind, path in files.items()},
     }
     parts: dict[str, list[Logits]] = {name: [] for name in ("teacher", *runs)}
-    size = at_once(images, _CHUNK)
-    for begin in range(0, len(images), size):
-        chunk = np.array(images[begin : begin + size])
+    mine, size = world.share_of(len(images)), at_once(images, _CHUNK)
+    for begin in mine[::size]:
+        chunk = np.array(images[begin : min(begin + size, mine.stop)])
         for i in range(0, len(chunk), _BATCH):
             part = chunk[i : i + _BATCH]
             parts["teacher"].append(teacher(part))
-            advance(len(part))
+            advance(len(part) * world.size)
         pixels = exporting.feed(chunk, student.spec)
         for name, run in runs.items():
             parts[name] += [run(pixels[i : i + _BATCH]) for i in range(0, len(pixels), _BATCH)]
-            advance(len(chunk))
-    found = {name: np.concatenate(part) for name, part in parts.items()}
+            advance(len(chunk) * world.size)
+    none = np.empty((0, len(student.spec.classes)), np.float32)
+    own = {name: torch.from_numpy(np.concatenate([none, *part])) for name, part in parts.items()}
+    found: dict[str, Logits] = {name: world.joined(rows, len(images)).numpy() for name, rows in own.items()}
     for name, logits in found.items():
         broken = int((~np.isfinite(logits)).any(axis=1).sum())
         if broken:

@@ -49,8 +49,9 @@ def main(this: stage.Stage) -> None:
         if recipe.freeze_batch_norm:
             freeze_batch_norm(teacher)
         phases["full"] = _full(this, teacher, train, val, checkpoints, device)
-    save(teacher, this.out("model.safetensors"))
-    history.write(this.out("history.parquet"), phases)
+    if this.world.first:
+        save(teacher, this.out("model.safetensors"))
+        history.write(this.out("history.parquet"), phases)
     checkpoints.clear()
 
 
@@ -67,8 +68,16 @@ def _full(
     batch_size = min(recipe.batch_size, len(train))
     an_epoch = max(1, len(train) // batch_size)
     steps = recipe.epochs * an_epoch
+    share = this.world.share_of_batch(batch_size, "finetune.batch_size")
     batches = batches_of_views(
-        train, None, lambda indices, _: (labels[indices],), seed, batch_size, recipe.augment.model_dump(), device
+        train,
+        None,
+        lambda indices, _: (labels[indices],),
+        seed,
+        batch_size,
+        recipe.augment.model_dump(),
+        device,
+        share=share,
     )
     groups = groups_with_layer_decay(teacher, recipe.weight_decay, recipe.layer_decay)
     optimizer = optimise.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
@@ -89,6 +98,8 @@ def _full(
             checkpoints=checkpoints,
             report=history.to_journal(this.journal, checkpoints, "full"),
             advance=bar.advance,
+            world=this.world,
+            sync_batch_norm=recipe.sync_batch_norm,
         )
 
 

@@ -39,8 +39,9 @@ def main(this: stage.Stage) -> None:
     if not len(images):
         raise UserError("There is no image to label: artifacts/ingest/shards/train is empty.")
     if params.distill.teacher == "live":
-        publish_empty(images.ids, this.out("store"))
-        write_json(this.out("manifest.json"), {"views": params.label.views, "images": len(images), "shards": []})
+        if this.world.first:
+            publish_empty(images.ids, this.out("store"))
+            write_json(this.out("manifest.json"), {"views": params.label.views, "images": len(images), "shards": []})
         return
     teacher = load(teacher_path).to(device)
     check_classes(teacher, dataset.classes, teacher_path)
@@ -67,7 +68,19 @@ def _label(
 
     began = time.monotonic()
     with progress.bar("label", "soft labels", label.views * len(images)) as bar:
-        filled = fill(base, images.ids, label.views, format, label.batch_size, answer, bar.advance, partners_of)
+        filled = fill(
+            base,
+            images.ids,
+            label.views,
+            format,
+            label.batch_size,
+            answer,
+            bar.advance,
+            partners_of,
+            world=this.world,
+        )
+    if not this.world.first:
+        return
     sys.stdout.write(f"soft labels: {filled.computed:,} computed, {filled.reused:,} reused\n")
     this.journal.metrics({"computed": filled.computed, "reused": filled.reused})
     if filled.computed:

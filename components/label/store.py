@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from components.core.artifacts import atomic, read_json, sha256_file, write_json
@@ -29,6 +30,7 @@ from components.core.soft_labels import (
     shard_file,
     shard_rows,
 )
+from components.core.world import ALONE, World
 
 KEPT = Path(".reflux/soft-labels")
 
@@ -68,6 +70,7 @@ def fill(
     advance: Callable[[int], None],
     partners_of: Callable[[Uint64s], Partners] = lambda _ids: own_ids,
     kept: Path = KEPT,
+    world: World = ALONE,
 ) -> Filled:
     """Store the teacher's answer to every view of every image.
 
@@ -82,14 +85,40 @@ def fill(
         partners_of: which image each view is mixed with, when there are images ``ids``: a record is right as long as
             that is the same.
         kept: where stores are built and kept.
+        world: the processes that share the work, in rounds of a shard each, so that none waits long for another.
 
     Raises:
-        UserError: the teacher's logits are not finite.
+        UserError: the teacher's logits are not finite, or the processes do not share ``kept``.
     """
     key = _key(base, ids, views)
     folder = kept / key[:32]
     others = [other for other in sorted(kept.glob("[!.]*")) if other != folder and _is_whole(other, base)]
     olds = [Old(other, format, partners_of) for other in others]
+    if world.first:
+        _begin(folder, base, ids, views)
+    sizes, partners = shard_rows(len(ids)), partners_of(ids)
+    numbers = range(len(sizes))
+    missing = world.told([number for number in numbers if finished(folder, number) is None] if world.first else None)
+    advance((len(ids) - sum(sizes[number] for number in missing)) * views)
+    computed = 0
+    for begin in range(0, len(missing), world.size):
+        now = missing[begin : begin + world.size]
+        own = 0
+        if world.rank < len(now):
+            number = now.pop(world.rank)
+            indices = np.arange(sizes[number]) + number * SHARD_IMAGES
+            mixed = partners(ids[indices], views)
+            file = folder / shard_file(number)
+            own = _fill_shard(file, indices, ids[indices], mixed, format, olds, batch_size, answer, advance)
+            note = {"file": file.name, "rows": len(indices), "sha256": sha256_file(file)}
+            write_json(file.with_suffix(".json"), note)
+        computed += int(world.sum(torch.tensor(own)))
+        advance(sum(sizes[number] for number in now) * views)  # the others'
+    shards = [_note(folder, number) for number in numbers] if world.first else []
+    return Filled(key, folder, shards, len(ids) * views - computed, computed)
+
+
+def _begin(folder: Path, base: str, ids: Uint64s, views: int) -> None:
     if not _is_whole(folder, base):
         shutil.rmtree(folder, ignore_errors=True)
         with atomic(folder / IDS) as temporary:
@@ -97,23 +126,14 @@ def fill(
         write_json(folder / _HEAD, {"views": views})
     for cut_short in folder.glob(".*"):
         cut_short.unlink()
-    shards, computed, begin = [], 0, 0
-    partners = partners_of(ids)
-    for number, rows in enumerate(shard_rows(len(ids))):
-        note = finished(folder, number)
-        if note is None:
-            file = folder / shard_file(number)
-            indices = np.arange(begin, begin + rows)
-            computed += _fill_shard(
-                file, indices, ids[indices], partners(ids[indices], views), format, olds, batch_size, answer, advance
-            )
-            note = {"file": file.name, "rows": rows, "sha256": sha256_file(file)}
-            write_json(file.with_suffix(".json"), note)
-        else:
-            advance(rows * views)
-        shards.append(note)
-        begin += rows
-    return Filled(key, folder, shards, len(ids) * views - computed, computed)
+
+
+def _note(folder: Path, number: int) -> dict[str, Any]:
+    file = (folder / shard_file(number)).with_suffix(".json")
+    if not file.is_file():
+        raise UserError(f"{file} was written on another machine: give all machines one shared folder for `label`.")
+    note: dict[str, Any] = read_json(file)
+    return note
 
 
 def _fill_shard(

@@ -20,6 +20,7 @@ PLUMBING = {
     "errors",
     "history",
     "journal",
+    "launch",
     "lineage",
     "params",
     "progress",

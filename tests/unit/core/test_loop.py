@@ -89,7 +89,7 @@ def test_the_latest_weights_within_one_standard_error_of_the_best_are_kept(
     measured = iter([(0.5, 0.6), (0.4, 0.9), (0.4, 0.87), (0.4, 0.8)])
     weights: list[torch.Tensor] = []
 
-    def scripted(judged, _val, _device):
+    def scripted(judged, *_):
         weights.append(judged.net.head.weight.detach().clone())
         return next(measured)
 

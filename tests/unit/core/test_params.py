@@ -77,3 +77,20 @@ def test_what_is_not_a_params_file_is_refused(file: Path, text: str):
 def test_a_missing_file_says_where_to_go(tmp_path: Path):
     with pytest.raises(UserError, match="run reflux in the project's root folder"):
         params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "sentence"),
+    [
+        (["run.launcher=torchrun", "run.nnodes=2"], "run.nnodes = 2 needs the host:port of one of the machines"),
+        (["run.launcher=torchrun", "run.nnodes='3:2'"], "or the fewest and the most, such as 1:2"),
+        (["run.launcher=torchrun", "run.nnodes=0"], "run.nnodes = 0 is refused"),
+        (["run.launcher=torchrun", "run.nproc_per_node=all"], "run.nproc_per_node = 'all' is refused"),
+        (["run.launcher=torchrun", "run.nnodes=2", "run.rdzv_endpoint=here"], "run.rdzv_endpoint = 'here' is refused"),
+        (["run.nproc_per_node=2"], "several processes need run.launcher = torchrun"),
+        (["run.nnodes=2"], "several processes need run.launcher = torchrun"),
+    ],
+)
+def test_processes_that_cannot_meet_are_refused(file: Path, assignments: list[str], sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        params.override(assignments, file)

@@ -1,0 +1,161 @@
+"""What two processes tell each other, and BatchNorm over the images of both."""
+
+import copy
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from components.core.errors import UserError
+from components.core.models import pixel_model
+from components.core.soft_labels import SHARD_IMAGES, Format
+from components.core.world import ALONE, World
+from components.evaluate.scoring import answers, on_device
+from components.label.store import Filled, fill
+
+ROWS = 7
+
+
+def a_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), BatchNormAct2d(4), nn.Conv2d(4, 3, 3),
+        nn.BatchNorm2d(3, affine=False, momentum=None), nn.Flatten(), nn.Linear(3 * 4, 2), nn.BatchNorm1d(2),
+    )  # fmt: skip
+
+
+def whole_batch() -> torch.Tensor:
+    """Far from 0, where a careless variance loses its digits."""
+    return torch.randn(12, 2, 8, 8, generator=torch.Generator().manual_seed(1)) + 100
+
+
+def learn(network: nn.Module, pixels: torch.Tensor, scale: float) -> None:
+    for part in pixels.chunk(2):
+        (network(part).square().sum() * scale / len(whole_batch())).backward()
+
+
+def teach(indices: np.ndarray, views: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.stack([indices % 1000, views, indices * 0], axis=1)).float()
+
+
+def label(folder: Path, world: World) -> tuple[Filled, int]:
+    """A store of three shards, and how many records were asked for here or by the others."""
+    ids = np.arange(2 * SHARD_IMAGES + 7, dtype=np.uint64)
+    done: list[int] = []
+    filled = fill("base", ids, 2, Format(3, 0), 512, teach, done.append, kept=folder / "kept", world=world)
+    return filled, sum(done)
+
+
+def evaluate(world: World) -> dict[str, np.ndarray]:
+    torch.manual_seed(0)
+    models = [pixel_model("resnet8_slim", ("a", "b"), 12, 1, (0.5,), (0.25,)).eval() for _ in range(3)]
+    images = np.random.default_rng(0).integers(0, 255, (ROWS, 12, 12, 1), np.uint8)
+    teacher = on_device(models[0], torch.device("cpu"))
+    return answers(images, teacher, models[1], models[2], {}, lambda _count: None, world)
+
+
+def of_two(rank: int, folder: str, port: int) -> None:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    world = World(rank, 2)
+    found = {"sum": world.sum(torch.tensor([rank + 1.0, 10.0]))}
+    share = world.share_of(ROWS)
+    found["joined"] = world.joined(torch.arange(share.start, share.stop).view(-1, 1), ROWS)
+    found["told"] = world.told({"a": [1, torch.ones(3)], "b": "text"} if world.first else None)
+    found["nothing"] = world.told(None)
+    filled, done = label(Path(folder), world)
+    found["label"] = (filled.key, filled.shards, filled.reused, filled.computed, done)
+    found["answers"] = {name: torch.from_numpy(logits) for name, logits in evaluate(world).items()}
+    given = torch.full((2,), float(rank))
+    world.equal(iter([given]))
+    found["given"] = given
+    network = a_network()
+    forwards = [vars(module).get("forward") for module in network.modules()]
+    with world.training(network, sync_batch_norm=True) as trained:
+        learn(trained, whole_batch()[world.share_of_batch(12, "batch_size")], world.size)
+    assert [vars(module).get("forward") for module in network.modules()] == forwards
+    del trained  # the process group can end only when nothing holds it
+    found["state"] = network.state_dict()
+    found["gradients"] = [p.grad for p in network.parameters()]
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> list[dict]:
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(of_two, (str(folder), port), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+def test_both_hear_the_same(found: list[dict]):
+    for heard in found:
+        assert heard["sum"].tolist() == [3.0, 20.0]
+        assert heard["joined"].flatten().tolist() == list(range(ROWS))
+        assert (heard["told"]["b"], heard["told"]["a"][0], heard["nothing"]) == ("text", 1, None)
+        assert heard["told"]["a"][1].tolist() == [1, 1, 1]
+        assert heard["given"].tolist() == [0, 0]
+
+
+def test_labelling_is_shared_and_its_store_is_that_of_one(found: list[dict], tmp_path: Path):
+    alone, done = label(tmp_path, ALONE)
+    first, second = (heard["label"] for heard in found)
+    assert first == (alone.key, alone.shards, 0, alone.computed, done)
+    assert second == (alone.key, [], 0, alone.computed, done)
+    assert label(tmp_path, ALONE)[0].computed == 0
+
+
+def test_both_have_the_answers_of_all_test_images(found: list[dict]):
+    alone = evaluate(ALONE)
+    for heard in found:
+        assert set(heard["answers"]) == set(alone) == {"teacher", "student", "control"}
+        for name, logits in alone.items():
+            assert torch.allclose(heard["answers"][name], torch.from_numpy(logits), atol=1e-2), name
+
+
+def test_batch_norm_over_both_is_batch_norm_over_the_whole_batch(found: list[dict]):
+    """Statistics, their running means and all gradients, to 1e-4 of the largest; a batch is learnt in two parts."""
+    network = a_network()
+    learn(network, whole_batch(), 1)
+    for heard in found:
+        assert list(heard["state"]) == list(network.state_dict())
+        for name, tensor in network.state_dict().items():
+            assert torch.allclose(heard["state"][name], tensor, rtol=1e-4, atol=1e-4), name
+        for mine, p in zip(heard["gradients"], network.parameters(), strict=True):
+            assert torch.allclose(mine, p.grad, rtol=1e-3, atol=1e-4 * float(p.grad.abs().max() + 1))
+
+
+def test_the_shares_of_a_split_are_all_of_it_in_order():
+    for count, size in ((7, 2), (1, 3), (0, 2), (12, 4)):
+        rows = [row for rank in range(size) for row in World(rank, size).share_of(count)]
+        assert rows == list(range(count))
+
+
+def test_one_process_alone_needs_nobody():
+    network = a_network()
+    rows = torch.ones(3, 1)
+    assert ALONE.sum(rows) is rows
+    assert ALONE.joined(rows, 3) is rows
+    with ALONE.training(network, sync_batch_norm=True) as trained:
+        assert trained is network
+
+
+def test_a_batch_norm_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch):
+    class Odd(nn.BatchNorm2d):
+        pass
+
+    norm = Odd(3)
+    before = copy.copy(vars(norm))
+    with (
+        pytest.raises(UserError, match="does not know this network's Odd: set sync_batch_norm to false"),
+        World(0, 2).training(nn.Sequential(norm), sync_batch_norm=True),
+    ):
+        pass
+    assert vars(norm) == before

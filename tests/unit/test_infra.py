@@ -1,0 +1,34 @@
+"""What runs the stages elsewhere fits the published schemas, and names stages and params that exist."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+from ruamel.yaml import YAML
+
+from components.core.launch import STAGES
+from components.core.params import Run
+
+INFRA = Path(__file__).parents[2] / "infra"
+SBATCH = INFRA / "slurm/retrain.sbatch"
+TRAINJOB = INFRA / "kubeflow/trainjob.yaml"
+
+
+def test_the_trainjob_fits_kubeflows_schema():
+    """Parsed by the published models and written again, nothing is lost: there is no key that they don't know."""
+    written = YAML(typ="safe").load(TRAINJOB.read_text(encoding="utf-8"))
+    assert TrainerV1alpha1TrainJob.from_dict(written).to_dict() == written
+
+
+def test_the_slurm_script_is_bash():
+    subprocess.run(["bash", "-n", str(SBATCH)], check=True)
+
+
+def test_both_run_the_stages_that_several_processes_share_and_set_params_that_exist():
+    for file in (SBATCH, TRAINJOB):
+        stages = re.search(r"for stage in ([a-z ]+);", file.read_text(encoding="utf-8"))
+        assert stages is not None
+        assert tuple(stages[1].split()) == STAGES[:-1]  # evaluate follows on one machine
+    set_there = re.findall(r"run\.(\w+)=", SBATCH.read_text(encoding="utf-8"))
+    assert set(set_there) <= set(Run.model_fields)

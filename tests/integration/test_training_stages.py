@@ -174,7 +174,7 @@ def test_label_goes_on_after_kill_9_with_the_shards_that_are_finished(trained: P
     done = run("label", folders[1])
     assert done.returncode == 0, done.stderr
     reused = int(re.search(r"([\d,]+) reused", done.stdout)[1].replace(",", ""))
-    assert reused in (2 * 2048, 2 * 3072)
+    assert reused >= 2 * 2048
     assert fingerprint(folders[0] / "artifacts/label/store") == fingerprint(folders[1] / "artifacts/label/store")
     assert fingerprint(folders[0] / "artifacts/label/manifest.json") == fingerprint(
         folders[1] / "artifacts/label/manifest.json"

@@ -198,10 +198,9 @@ def measure(arms: dict[str, Arm], rounds: int, seconds: float) -> None:
             arm.start()
         for arm in arms.values():
             arm.get_ready()
-        for setting in {arm.setting for arm in arms.values()}:
-            check_agreement(
-                {name: arm for name, arm in arms.items() if arm.setting == setting and arm.loss is not None}
-            )
+        training = {name: arm for name, arm in arms.items() if arm.loss is not None}
+        for setting in {arm.setting for arm in training.values()}:
+            check_agreement({name: arm for name, arm in training.items() if arm.setting == setting})
         for name, arm in arms.items():
             print(f"  warms up {name}", flush=True)
             arm.warm_up(seconds)

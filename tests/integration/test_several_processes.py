@@ -224,13 +224,12 @@ def ip(*arguments: str) -> "subprocess.CompletedProcess[str]":
 @pytest.fixture
 def hosts():
     """Two network namespaces, joined by a cable of which each holds an end: {host: its address}."""
-    if shutil.which("ip") is None or ip("netns", "add", "reflux-probe").returncode:
-        pytest.skip("`ip netns add` is not possible here: it needs iproute2 and root with CAP_SYS_ADMIN")
-    ip("netns", "delete", "reflux-probe")
     names = [f"reflux-{os.getpid()}{letter}" for letter in "ab"]
+    if shutil.which("ip") is None or ip("netns", "add", names[0]).returncode:
+        pytest.skip("`ip netns add` is not possible here: it needs iproute2 and root with CAP_SYS_ADMIN")
     try:
+        assert ip("netns", "add", names[1]).returncode == 0
         for name in names:
-            assert ip("netns", "add", name).returncode == 0
             ip("-n", name, "link", "set", "lo", "up")
         made = ip("link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1])
         if made.returncode:

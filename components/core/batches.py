@@ -12,7 +12,7 @@ from torch import Tensor
 
 from components.core.loop import Batch
 from components.core.mixing import Views
-from components.core.shards import Shard
+from components.core.shards import Shard, decoded
 from components.core.views import batch
 
 _AHEAD = 2
@@ -60,7 +60,7 @@ def batches_of_views(
         answer = (teacher(pixels),) if teacher else ()
         return Batch(pixels, answer + targets, batch_size)
 
-    in_line = device.type == "cpu" and math.prod(images.images.shape) <= _CACHED
+    in_line = device.type == "cpu" and decoded(images.images) and math.prod(images.images.shape) <= _CACHED
     return lambda begin: map(fetch, count(begin)) if in_line else ahead(fetch, begin)
 
 

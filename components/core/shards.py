@@ -111,6 +111,13 @@ def at_once(images: Images, most: int) -> int:
     return max(1, min(most, _BYTES_AT_ONCE // math.prod(images.shape[1:])))
 
 
+def decoded(images: Images) -> bool:
+    """Whether reading the images is no more than copying them."""
+    if isinstance(images, JoinedImages):
+        return all(decoded(part) for part in images.parts)
+    return not isinstance(images, EncodedImages)
+
+
 def join(first: Shard, second: Shard) -> Shard:
     """The two splits one after the other; their images stay where they are."""
     return Shard(
@@ -124,7 +131,7 @@ class JoinedImages:
     """Two sets of images as one."""
 
     def __init__(self, first: Images, second: Images) -> None:
-        self._first, self._second = first, second
+        self.parts = (first, second)
         self.shape = (len(first) + len(second), *first.shape[1:])
 
     def __len__(self) -> int:
@@ -132,8 +139,9 @@ class JoinedImages:
 
     def __getitem__(self, index: slice | npt.NDArray[np.int64]) -> Pixels:
         indices = rows_of(index, len(self))
-        border = len(self._first)
+        first, second = self.parts
+        border = len(first)
         pixels = np.empty((len(indices), *self.shape[1:]), np.uint8)
-        pixels[indices < border] = self._first[indices[indices < border]]
-        pixels[indices >= border] = self._second[indices[indices >= border] - border]
+        pixels[indices < border] = first[indices[indices < border]]
+        pixels[indices >= border] = second[indices[indices >= border] - border]
         return pixels

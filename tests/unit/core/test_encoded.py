@@ -13,7 +13,7 @@ from PIL import Image
 from components.core.encoded import write_encoding
 from components.core.errors import UserError
 from components.core.pixels import decode
-from components.core.shards import Shard, join, open_shard
+from components.core.shards import Shard, decoded, join, open_shard
 
 ROOT = Path(__file__).parents[3]
 
@@ -48,9 +48,13 @@ def test_any_rows_are_the_pixels_that_decoding_the_files_gives(tmp_path: Path, w
 def test_splits_are_joined_whatever_form_each_has(tmp_path: Path) -> None:
     files = make_split(tmp_path / "split")
     encoded = open_shard(tmp_path / "split")
-    decoded = Shard(encoded.images[:], encoded.labels, encoded.ids)
-    assert np.array_equal(join(encoded, decoded).images[np.array([1, 13, 2])], decoded.images[[1, 1, 2]])
-    assert len(join(encoded, decoded)) == 2 * len(files)
+    plain = Shard(encoded.images[:], encoded.labels, encoded.ids)
+    assert np.array_equal(join(encoded, plain).images[np.array([1, 13, 2])], plain.images[[1, 1, 2]])
+    assert len(join(encoded, plain)) == 2 * len(files)
+    # Images that must be decoded are fetched beside the training, however few they are.
+    assert decoded(join(plain, plain).images)
+    assert not decoded(join(encoded, plain).images)
+    assert not decoded(join(plain, encoded).images)
 
 
 def test_a_split_without_images_is_none(tmp_path: Path) -> None:

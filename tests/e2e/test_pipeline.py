@@ -189,7 +189,8 @@ def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, f
 
 
 def test_a_prefect_server_that_dies_in_mid_run_is_named_and_nothing_goes_on(project, first):
-    command = [sys.executable, "-m", "flows.cli", "run", "-S", "evaluate.latency_runs=23"]
+    knobs = ["-S", "student.steps=40", "-S", "evaluate.latency_runs=23"]
+    command = [sys.executable, "-m", "flows.cli", "run", *knobs]
     with (project / "out.txt").open("w") as out:
         process = subprocess.Popen(
             command, cwd=project, env=environment(project), stdout=out, stderr=subprocess.STDOUT, text=True

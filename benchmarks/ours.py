@@ -58,10 +58,10 @@ def bare(setting: Setting, clock: Clock, images: Shard, compiled: bool = False, 
             clock()
 
 
-def store(setting: Setting, clock: Clock, images: Shard, ahead: bool = False) -> None:
+def store(setting: Setting, clock: Clock, images: Shard, ahead: bool = False, bf16: bool = False) -> None:
     """Our loop, reading soft labels from the store."""
     _fetch_ahead(ahead)
-    _fit(setting, clock, images, _stored(setting, images))
+    _fit(setting, clock, images, _stored(setting, images), "bf16" if bf16 else "fp32")
 
 
 def live(setting: Setting, clock: Clock, images: Shard, bf16: bool, ahead: bool = False) -> None:
@@ -114,7 +114,13 @@ def _stored(setting: Setting, images: Shard) -> Callable[[int], Iterator[Batch]]
     return batches_of_views(images, VIEWS, targets_of, SEED, setting.batch_size, AUGMENT, CPU)
 
 
-def _fit(setting: Setting, clock: Clock, images: Shard, source: Callable[[int], Iterator[Batch]]) -> None:
+def _fit(
+    setting: Setting,
+    clock: Clock,
+    images: Shard,
+    source: Callable[[int], Iterator[Batch]],
+    precision: str = "fp32",
+) -> None:
     """The pipeline's own loop with all that it does beside computing, but for validation."""
     student = student_of(setting)
     optimizer = optimizer_of(student)
@@ -144,5 +150,6 @@ def _fit(setting: Setting, clock: Clock, images: Shard, source: Callable[[int], 
             device=CPU,
             checkpoints=checkpoints,
             report=clock,
+            precision=precision,
             advance=advance,
         )

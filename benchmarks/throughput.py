@@ -175,6 +175,7 @@ def arms_of(student: str, threads: int, batch_size: int, folder: Path, quick: bo
     if not quick:
         arms["bare_bf16"] = Arm("bare", lite, {"bf16": True})
         arms["bare_compiled"] = Arm("bare", lite, {"compiled": True})
+        arms["store_bf16"] = Arm("store", lite, {"bf16": True})
         arms["store_ahead"] = Arm("store", lite, {"ahead": True})
         arms["live_fp32_ahead"] = Arm("live", lite, {"bf16": False, "ahead": True})
         arms["live"] = Arm("live", lite, {"bf16": True})
@@ -231,10 +232,11 @@ def figures_of(arms: Mapping[str, Arm], images: int, suffix: str = "") -> list[F
         found.append(ratio("store_over_torchdistill_fp32", rates["store"], rates["torchdistill_fp32"]))
         found.append(ratio("live_over_torchdistill_fp32", rates["live_fp32"], rates["torchdistill_fp32"]))
     if "torchdistill_eager" in rates:
-        found.append(ratio("store_over_torchdistill_best", rates["store"], best(arms, "torchdistill")))
+        found.append(ratio("store_over_torchdistill_best", rates["store_bf16"], best(arms, "torchdistill")))
         found.append(ratio("live_over_torchdistill_best", rates["live"], best(arms, "torchdistill")))
     if "torchdistill_resnet50_eager" in rates:
-        found.append(ratio("store_over_torchdistill_resnet50", rates["store"], best(arms, "torchdistill_resnet50")))
+        peer = best(arms, "torchdistill_resnet50")
+        found.append(ratio("store_over_torchdistill_resnet50", rates["store_bf16"], peer))
     if "live_recipe" in rates:
         found += break_even(rates["store"], rates["live_recipe"], rates["fill_recipe"], images)
     if "plain_fp32" in arms:

@@ -4,6 +4,7 @@ import os
 from contextlib import AbstractContextManager
 
 import torch
+from torch import nn
 
 from components.core.errors import UserError
 
@@ -36,18 +37,37 @@ def pick(choice: str, threads: int, deterministic: bool) -> torch.device:
     return torch.device("cuda" if cuda else "cpu")
 
 
-def autocast(device: torch.device, training: bool) -> AbstractContextManager[None]:
-    """bfloat16 where the hardware has it.
+def autocast(device: torch.device, training: bool, precision: str = "auto") -> AbstractContextManager[None]:
+    """The precision that a network is computed in.
 
-    On CPUs it always pays for inference: measured on an AVX-512 BF16 EPYC with EfficientNet-Lite0 at 96 pixels, 1,102
-    against 495 images/s forward. In training it depends on the network: 104 against 113 images/s for that one, but 24
-    against 32 ms of CPU time a step for resnet8_slim and 575 against 1,120 for resnet8x4 (batches of 128, one thread;
-    ``python -m benchmarks.throughput`` shows it as ``bare_bf16``). Training stays in fp32 there: its result is not to
-    depend on the CPU's model.
+    On CPUs bfloat16 always pays for inference: measured on an AVX-512 BF16 EPYC with EfficientNet-Lite0 at 96 pixels,
+    1,102 against 495 images/s forward. In training it depends on the network: 104 against 113 images/s for that one,
+    but 24 against 32 ms of CPU time a step for resnet8_slim and 575 against 1,120 for resnet8x4 (batches of 128, one
+    thread; ``python -m benchmarks.throughput`` shows it as ``bare_bf16``). ``auto`` trains in fp32 there: its result is
+    not to depend on the CPU's model.
+
+    Args:
+        device: where.
+        training: whether gradients are wanted.
+        precision: fp32, bf16, or auto: bfloat16 where the hardware has it, but for training on CPUs.
     """
     if device.type == "cuda":
-        enabled = torch.cuda.is_bf16_supported()
+        has_it = torch.cuda.is_bf16_supported()
     else:
         capabilities = torch.cpu.get_capabilities()
-        enabled = not training and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+        has_it = not training and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_it if precision == "auto" else precision == "bf16")
+
+
+def compiled(network: nn.Module, wanted: bool) -> nn.Module:
+    """The network through ``torch.compile``; where no compiler is there, torch says so and goes on without.
+
+    It is not the default: on an AVX-512 BF16 EPYC a step of resnet8_slim took 38 ms compiled and 32 ms as it is, one of
+    resnet8x4 1,122 and 1,120 ms (batches of 128, one thread; ``python -m benchmarks.throughput`` shows it as
+    ``bare_compiled``).
+    """
+    if not wanted:
+        return network
+    torch._dynamo.config.suppress_errors = True
+    wrapped: nn.Module = torch.compile(network)  # type: ignore[assignment]
+    return wrapped

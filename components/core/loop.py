@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from components.core.checkpoint import Checkpoints, random_states, set_random_states
-from components.core.device import autocast
+from components.core.device import autocast, compiled
 from components.core.errors import UserError
 from components.core.models import PixelModel
 from components.core.shards import Images, Shard, at_once
@@ -92,6 +92,8 @@ def fit(
     advance: Callable[..., None],
     world: World = ALONE,
     sync_batch_norm: bool = True,
+    precision: str = "auto",
+    through_compiler: bool = False,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place and leave it with the weights that validation data choose.
 
@@ -118,6 +120,8 @@ def fit(
         advance: is called with each step's number of images, and the validation accuracy when it is new.
         world: the processes that train together; ``batches`` gives each of them its share.
         sync_batch_norm: BatchNorm takes its statistics over the images of all processes.
+        precision: fp32, bf16 or auto; see :func:`components.core.device.autocast`.
+        through_compiler: whether to compile the network's step; see :func:`components.core.device.compiled`.
 
     Returns:
         The history, a row a validation: step, images, lr, train_loss, val_loss, val_accuracy, images_per_s.
@@ -135,11 +139,12 @@ def fit(
         report(row)
     since, images_then = time.perf_counter(), done.images
     model.train()
-    with world.training(model, sync_batch_norm) as network:
+    with world.training(model, sync_batch_norm) as plain_network:
+        network = compiled(plain_network, through_compiler)
         for batch in islice(batches(done.step), steps - done.step):
             if world.size > 1:  # dropout draws something else in each process, and the same after a resumption
                 torch.manual_seed(seed + done.step * world.size + world.rank)
-            value = _learn(network, batch, loss, optimizer, accumulate, clip_norm, device, world)
+            value = _learn(network, batch, loss, optimizer, accumulate, clip_norm, device, precision, world)
             schedule.step()
             if ema:
                 ema.update(model, step=done.step)
@@ -177,6 +182,7 @@ def _learn(
     accumulate: int,
     clip_norm: float,
     device: torch.device,
+    precision: str = "auto",
     world: World = ALONE,
 ) -> Tensor:
     """One step of the optimizer; returns the batch's loss."""
@@ -185,7 +191,7 @@ def _learn(
     parts = list(batch.split(accumulate))
     for part in parts:
         with world.gradients(network, last=part is parts[-1]):
-            with autocast(device, training=True):
+            with autocast(device, training=True, precision=precision):
                 logits = network(part.pixels)
             # The gradients of several processes are averaged: their sum is that of the whole batch.
             value = loss(logits, *part.targets).sum() / (batch.of / world.size)

@@ -43,6 +43,7 @@ class Run(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0, description="CPU threads of one stage; 0 leaves it to torch")
     workers: int = Field(0, ge=0, description="processes that decode encoded images; 0 decodes in a thread")
+    compile: bool = False
     deterministic: bool = False
     checkpoint_every_s: float = Field(60, gt=0)
     launcher: Literal["local", "torchrun"] = "local"
@@ -155,6 +156,7 @@ class Training(Section):
     clip_norm: float = Field(0.0, ge=0)
     accumulate: Positive = 1
     ema_decay: float = Field(0.0, ge=0, lt=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     sync_batch_norm: bool = True
     augment: Augment = Augment()
 

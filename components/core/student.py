@@ -67,6 +67,8 @@ def train_student(
             advance=bar.advance,
             world=stage.world,
             sync_batch_norm=recipe.sync_batch_norm,
+            precision=recipe.precision,
+            through_compiler=run.compile,
         )
     if stage.world.first:
         save(model, stage.out("model.safetensors"))

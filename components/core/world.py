@@ -133,6 +133,7 @@ class World:
     @staticmethod
     def gradients(network: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Where a part of a batch is learnt: the gradients of all parts are sent once, with the last."""
+        network = getattr(network, "_orig_mod", network)  # inside of what torch.compile returns
         if last or not isinstance(network, DistributedDataParallel):
             return nullcontext()
         return network.no_sync()

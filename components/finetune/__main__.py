@@ -100,6 +100,8 @@ def _full(
             advance=bar.advance,
             world=this.world,
             sync_batch_norm=recipe.sync_batch_norm,
+            precision=recipe.precision,
+            through_compiler=this.params.run.compile,
         )
 
 

@@ -39,6 +39,8 @@ def train(
     accumulate: int = 1,
     clip_norm: float = 0.0,
     loss=per_image,
+    precision: str = "auto",
+    through_compiler: bool = False,
     every_s: float = 1000.0,
     frozen: bool = False,
 ):
@@ -60,7 +62,8 @@ def train(
     history = fit(
         model, batches, loss, val, optimize, optimise.schedule(optimize, schedule, steps, 0.1),
         steps=steps, eval_every=10, ema_decay=ema_decay, accumulate=accumulate, clip_norm=clip_norm, device=CPU,
-        checkpoints=checkpoints, report=rows.append, advance=lambda count, **_facts: seen.append(count),
+        precision=precision, through_compiler=through_compiler, checkpoints=checkpoints, report=rows.append,
+        advance=lambda count, **_facts: seen.append(count),
     )  # fmt: skip
     checkpoints.wait()
     assert rows == history
@@ -146,6 +149,21 @@ def test_clipping_bounds_the_gradient(tmp_path: Path):
     one = Batch(torch.full((8, 4), 100.0), (torch.arange(8) % 2,), 8)
     loop._learn(weight, one, per_image, Watched(weight.parameters(), lr=0.1), 1, 0.5, CPU)
     assert norms == [pytest.approx(0.5, rel=1e-3)]
+
+
+def test_half_precision_learns_something_else_and_as_well(tmp_path: Path):
+    single, half = train(tmp_path / "a")[0], train(tmp_path / "b", precision="bf16")
+    assert not same(single, half[0])
+    assert max(row["val_accuracy"] for row in half[1]) > 0.9
+
+
+def test_without_a_compiler_training_goes_on_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", (None, str(tmp_path / "no-compiler")))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    plain = train(tmp_path / "a", steps=10)[0]
+    assert same(plain, train(tmp_path / "b", steps=10, through_compiler=True)[0])
 
 
 class Killed(Exception):

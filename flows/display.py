@@ -84,10 +84,11 @@ class Display:
                 self.tell(f"{stage}: {progress_text(event)}")
 
     def line(self, stage: str, text: str) -> None:
-        """A line the stage printed; its warnings are for people, the rest is for the log."""
+        """A line the stage printed; its warnings and notes are for people, the rest is for the log."""
         self.logger.info("%s: %s", stage, text)
-        if text.startswith("Warning: "):
-            self.note(f"{stage}: {text.removeprefix('Warning: ')}")
+        kind, colon, told = text.partition(": ")
+        if colon and kind in ("Warning", "Note"):
+            self.note(f"{stage}: {told}")
 
     def end(self, stage: str, outcome: Outcome) -> None:
         with self._lock:

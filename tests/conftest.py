@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,9 @@ from hypothesis import settings
 
 # Set before torch is imported: threads that wait for each other make small tests slow on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A run in the background ignores Ctrl-C, and would hand that down to the processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A slow or shared machine is no failure of the code.
 settings.register_profile("reflux", deadline=None)

@@ -74,7 +74,7 @@ class Stage:
         found = Checkpoints(CHECKPOINTS / self.name, key, self.params.run.checkpoint_every_s, self.world)
         self._checkpoints = found
         if found.images and self.world.first:
-            print(f"{self.name}: goes on after {found.images:,} images, where it was interrupted", flush=True)
+            print(f"Note: goes on after {found.images:,} images, where it was interrupted", flush=True)
         return found
 
     def _section(self, name: str) -> Any:

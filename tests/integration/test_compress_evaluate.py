@@ -21,7 +21,6 @@ from components.compress.__main__ import main as compress
 from components.core import exporting, history, models, params
 from components.core.artifacts import sha256_file
 from components.core.errors import UserError
-from components.core.journal import Journal
 from components.core.shards import open_shard
 from components.core.stage import Stage
 from components.evaluate.__main__ import main as evaluate
@@ -105,7 +104,7 @@ def here(workspace, tmp_path, monkeypatch):
 
 def run_here(name, main, *overrides):
     found = params.override(list(overrides)) if overrides else params.load()
-    stage = Stage(name, found, Journal("test", name, {}))
+    stage = Stage(name, found)
     stage.out("").mkdir(parents=True, exist_ok=True)
     main(stage)
     return stage

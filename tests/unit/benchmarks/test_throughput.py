@@ -60,7 +60,7 @@ def test_the_store_has_paid_for_itself_when_both_ways_took_as_long():
 
 def test_the_readme_shows_every_figure_that_is_asked_for():
     td = [f"torchdistill{teacher}_{way}" for teacher in ("", "_resnet50") for way in ("eager", "all_on", "fp32")]
-    ours = ["bare", "store", "live_fp32", "live", "timm_fp32", "plain_fp32", "live_recipe", "fill_recipe"]
+    ours = ["bare", "store", "store_bf16", "live_fp32", "live", "timm_fp32", "plain_fp32", "live_recipe", "fill_recipe"]
     rates = {name: [100.0 + number, 110.0 + number] for number, name in enumerate(td + ours)}
     arms = {name: Arm("bare", SETTING, rates=values, peak_mb=300) for name, values in rates.items()}
     figures = {figure.name: figure for figure in figures_of(arms, 9500)}

@@ -81,7 +81,7 @@ def _label(
         )
     if not this.world.first:
         return
-    sys.stdout.write(f"Note: {filled.computed:,} soft labels computed, {filled.reused:,} reused\n")
+    sys.stdout.write(f"Note: soft labels: {filled.computed:,} computed, {filled.reused:,} reused\n")
     this.journal.metrics({"computed": filled.computed, "reused": filled.reused})
     if filled.computed:
         this.journal.metrics({"images_per_s": filled.computed / (time.monotonic() - began)})

@@ -60,6 +60,7 @@ def run(command: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts a process's own memory on Linux alone")
 def test_a_dataset_four_times_larger_than_the_memory_trains(tmp_path: Path) -> None:
     assert sum(COUNTS.values()) * SIDE**2 > 4 * LIMIT

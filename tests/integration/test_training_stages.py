@@ -291,7 +291,7 @@ def test_a_stopped_stage_ends_as_killed_and_leaves_nothing_half_written(tmp_path
     assert not list((folder / "artifacts/control").iterdir())
 
 
-@pytest.mark.parametrize("stage", ["finetune", "distill", "control"])
+@pytest.mark.parametrize("stage", ["finetune", "distill"])
 def test_kill_9_at_any_moment_costs_no_bit(trained: Path, tmp_path: Path, stage: str):
     """Killed at three random moments; what the last one ends with is what a run without a kill ends with."""
     folders = [tmp_path / name for name in ("whole", "killed")]

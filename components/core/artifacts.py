@@ -44,7 +44,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def mendable(error: OSError, path: Path) -> Exception:
     """Turn the operating system's complaint about ``path`` into a sentence a user can act on."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    # NumPy names no error number when a disk takes only a part of an array: "1000 requested and 12 written".
+    cut_short = error.errno is None and "requested and" in str(error)
+    if cut_short or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return UserError(f"No space left on the disk to write {path}: free some space and run again.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(f"No permission to write {path}: make {path.parent} writable and run again.")

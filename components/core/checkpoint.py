@@ -1,5 +1,6 @@
 """Where a training goes on after a kill: all that decides its next step, on disk, written beside the training."""
 
+import io
 import random
 import socket
 import time
@@ -108,8 +109,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Forget the training: it has ended, and its result is kept elsewhere."""
-        self.wait()
-        self._writer.shutdown()
+        self._writer.shutdown()  # whether the last one could be written matters no more
         self.state = None
         if not self._world.first:
             return
@@ -117,8 +117,11 @@ class Checkpoints:
             file.unlink()
 
     def _write(self, state: dict[str, Any]) -> None:
+        content = io.BytesIO()
+        torch.save(state, content)
+        # Through memory: torch's own writer hides what the disk said.
         with atomic(self.path) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(content.getbuffer())
         for other in self.path.parent.glob("[!.]*"):
             if other.stem != self.path.stem:
                 other.unlink()

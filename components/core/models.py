@@ -10,7 +10,7 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import torch as safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -125,7 +125,8 @@ def save(model: PixelModel, path: Path) -> None:
     """Write weights and spec as one safetensors file, atomically."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
     with atomic(path) as temporary:
-        save_file(state, temporary, metadata={_METADATA_KEY: json.dumps(asdict(model.spec))})
+        # Through memory: its own writer tells of a full disk in an error of its own.
+        temporary.write_bytes(safetensors.save(state, metadata={_METADATA_KEY: json.dumps(asdict(model.spec))}))
 
 
 def load(path: Path) -> PixelModel:

@@ -201,6 +201,41 @@ def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, f
     assert [run.info.status for run in runs(project, "stage") if run.info.run_name == "control"][-1] == "KILLED"
 
 
+def test_a_run_that_was_killed_in_mid_training_goes_on_as_the_same_run(project, first):
+    """Kill -9, then the same command: one MLflow run a stage, with one continuous curve (issue 3)."""
+    from mlflow import MlflowClient
+
+    def distillations() -> list:
+        return [run for run in runs(project, "stage") if run.info.run_name == "distill"]
+
+    kept = project / ".reflux/checkpoints/distill"
+    before, stale = len(distillations()), set(kept.glob("*.pt"))  # of runs that other tests have killed
+    knobs = ["student.steps=1500", "student.eval_every=50", "run.checkpoint_every_s=0.2"]
+    command = [sys.executable, "-m", "flows.cli", "run", *(word for knob in knobs for word in ("-S", knob))]
+    with (project / "out.txt").open("w") as out:
+        process = subprocess.Popen(command, cwd=project, env=environment(project), stdout=out, stderr=subprocess.STDOUT)
+    try:
+        while not set(kept.glob("[!.]*.pt")) - stale:
+            assert process.poll() is None, (project / "out.txt").read_text()
+            time.sleep(0.1)
+        time.sleep(1)
+    finally:
+        process.kill()
+    deadline = time.monotonic() + 30
+    while left := at_work(project):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    again = reflux(project, "run")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "distill: goes on after" in again.stdout
+    found = distillations()
+    assert len(found) == before + 1
+    assert found[-1].info.status == "FINISHED"
+    assert found[-1].data.tags["mlflow.parentRunId"] == runs(project, "pipeline")[-1].info.run_id
+    curve = MlflowClient(f"sqlite:///{project}/mlflow.db").get_metric_history(found[-1].info.run_id, "val/accuracy")
+    assert [point.step for point in curve] == list(range(50, 1501, 50))
+
+
 def at_work(folder: Path) -> list[list[str]]:
     found = []
     for process in psutil.process_iter():

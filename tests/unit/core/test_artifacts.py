@@ -51,9 +51,14 @@ def test_a_folder_is_known_by_its_names_and_bytes(tmp_path: Path):
     assert len({first, renamed, fingerprint(tmp_path)}) == 3
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path):
+BYTES = "temporary.write_bytes(b'x' * 50_000)"
+ARRAY = "import numpy; numpy.save(temporary, numpy.zeros(50_000))"
+
+
+@pytest.mark.parametrize("write", [BYTES, ARRAY])
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path, write: str):
     """A limit on the file size gives the real error from the real write, as a full disk would."""
-    script = """
+    script = f"""
 import resource, signal, sys
 from pathlib import Path
 from components.core.artifacts import atomic, mendable
@@ -62,12 +67,12 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     with atomic(Path(sys.argv[1])) as temporary:
-        temporary.write_bytes(b"x" * 5000)
+        {write}
 except UserError as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "big.bin")], check=False, capture_output=True, text=True
+        [sys.executable, "-c", script, str(tmp_path / "big.npy")], check=False, capture_output=True, text=True
     )
     assert "free some space" in done.stdout, done.stderr
     assert not list(tmp_path.iterdir())

@@ -26,11 +26,10 @@ STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill", "con
 
 THREADS_VARIABLE = "REFLUX_THREADS"
 GRACE_S = 20.0  # below the 30 s a Prefect worker gives a cancelled run
-# torch's threads wait for each other without burning the cores that others need: on two busy cores the teacher trained
-# at 24 images/s in place of 6, and at 30 in place of 5 (measured beside one other busy process).
+# torch's threads wait for each other without burning the cores that others need: control and distill share them.
 _SHARED_CORES = {"OMP_WAIT_POLICY": "PASSIVE"}
-# Memory that is kept for the next step instead of given back: `python -m components.finetune` over 960 images spent
-# 1.3 s in the kernel with it, 5.4 s without.
+# Memory is kept for the next step instead of given back: `time python -m components.finetune` spends a quarter of the
+# system time with it.
 _KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 _MARK_VARIABLE = "REFLUX_STAGE_MARK"
 _SUPERVISOR = Path(__file__).with_name("supervise.py")

@@ -65,16 +65,16 @@ class Checkpoints:
 
     def begin(self, journal: str) -> None:
         """Note which journal is written, so that a continuation continues it even before its first figures."""
-        self._told = {**self._told, "journal": journal}
-        if self._world.first:
-            write_json(self._told_file, self._told)
+        self._note({**self._told, "journal": journal})
 
-    def tell(self, journal: str, phase: str, step: int) -> None:
+    def tell(self, phase: str, step: int) -> None:
         """Note that the figures of a step are in the journal, so that a continuation does not write them again."""
-        if not self._world.first:
-            return
-        self._told = {"journal": journal, "steps": {**self._told["steps"], phase: step}}
-        write_json(self._told_file, self._told)
+        self._note({**self._told, "steps": {**self._told["steps"], phase: step}})
+
+    def _note(self, told: dict[str, Any]) -> None:
+        self._told = told
+        if self._world.first:
+            write_json(self._told_file, told)
 
     @property
     def images(self) -> int:

@@ -27,7 +27,7 @@ def to_journal(journal: Journal, checkpoints: Checkpoints, phase: str) -> Callab
         if step > checkpoints.told(phase):
             named = {name: row[key] for key, name in _METRIC_NAMES.items()}
             journal.metrics(finite(named), step=step)
-            checkpoints.tell(journal.run_key, phase, step)
+            checkpoints.tell(phase, step)
 
     return report
 

@@ -210,7 +210,7 @@ def test_a_run_that_was_killed_in_mid_training_goes_on_as_the_same_run(project, 
 
     kept = project / ".reflux/checkpoints/distill"
     before, stale = len(distillations()), set(kept.glob("*.pt"))  # of runs that other tests have killed
-    knobs = ["student.steps=1500", "student.eval_every=50", "run.checkpoint_every_s=0.2"]
+    knobs = ["student.steps=3000", "student.eval_every=100", "run.checkpoint_every_s=0.2"]
     command = [sys.executable, "-m", "flows.cli", "run", *(word for knob in knobs for word in ("-S", knob))]
     with (project / "out.txt").open("w") as out:
         process = subprocess.Popen(command, cwd=project, env=environment(project), stdout=out, stderr=subprocess.STDOUT)
@@ -218,7 +218,7 @@ def test_a_run_that_was_killed_in_mid_training_goes_on_as_the_same_run(project, 
         while not set(kept.glob("[!.]*.pt")) - stale:
             assert process.poll() is None, (project / "out.txt").read_text()
             time.sleep(0.1)
-        time.sleep(1)
+        time.sleep(0.3)
     finally:
         process.kill()
     deadline = time.monotonic() + 30
@@ -233,7 +233,7 @@ def test_a_run_that_was_killed_in_mid_training_goes_on_as_the_same_run(project, 
     assert found[-1].info.status == "FINISHED"
     assert found[-1].data.tags["mlflow.parentRunId"] == runs(project, "pipeline")[-1].info.run_id
     curve = MlflowClient(f"sqlite:///{project}/mlflow.db").get_metric_history(found[-1].info.run_id, "val/accuracy")
-    assert [point.step for point in curve] == list(range(50, 1501, 50))
+    assert [point.step for point in curve] == list(range(100, 3001, 100))
 
 
 def at_work(folder: Path) -> list[list[str]]:

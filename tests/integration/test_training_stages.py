@@ -322,18 +322,23 @@ def test_kill_9_at_any_moment_costs_no_bit(trained: Path, tmp_path: Path, stage:
     assert not list((folders[1] / f".reflux/checkpoints/{stage}").iterdir())
 
 
-def test_a_checkpoint_of_other_params_is_never_picked_up(trained: Path, tmp_path: Path):
-    folder = tmp_path / "one"
+def interrupted(trained: Path, folder: Path) -> tuple[Path, Path]:
+    """A workspace whose control was killed, and the checkpoint that it left."""
     shutil.copytree(trained, folder)
-    checkpoint = folder / ".reflux/checkpoints/control"
+    kept = folder / ".reflux/checkpoints/control"
     override(["student.steps=100000", "run.checkpoint_every_s=0.01"], folder / "params.yaml")
     process = subprocess.Popen([sys.executable, "-m", "components.control"], cwd=folder)
-    while not list(checkpoint.glob("[!.]*.pt")):
+    while not list(kept.glob("[!.]*.pt")):
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.wait()
-    (old,) = checkpoint.glob("[!.]*.pt")
+    (checkpoint,) = kept.glob("[!.]*.pt")
+    return folder, checkpoint
+
+
+def test_a_checkpoint_of_other_params_is_never_picked_up(trained: Path, tmp_path: Path):
+    folder, old = interrupted(trained, tmp_path / "one")
     override(["student.steps=20"], folder / "params.yaml")
     assert run("control", folder).returncode == 0
     assert (
@@ -344,17 +349,7 @@ def test_a_checkpoint_of_other_params_is_never_picked_up(trained: Path, tmp_path
 
 
 def test_a_damaged_checkpoint_is_a_sentence(trained: Path, tmp_path: Path):
-    folder = tmp_path / "one"
-    shutil.copytree(trained, folder)
-    checkpoint = folder / ".reflux/checkpoints/control"
-    override(["student.steps=100000", "run.checkpoint_every_s=0.01"], folder / "params.yaml")
-    process = subprocess.Popen([sys.executable, "-m", "components.control"], cwd=folder)
-    while not list(checkpoint.glob("[!.]*.pt")):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    (old,) = checkpoint.glob("[!.]*.pt")
+    folder, old = interrupted(trained, tmp_path / "one")
     old.write_bytes(old.read_bytes()[:1000])
     done = run("control", folder)
     assert done.returncode == 2

@@ -92,8 +92,8 @@ def on_device(model: PixelModel, device: torch.device) -> Callable[[Pixels], Log
 def one_by_one(path: Path, threads: int) -> Callable[[Pixels], Logits]:
     """An ONNX file for a single image, on several threads: stored images [N, H, W, C] to logits.
 
-    The teacher's file is there already, for its latency, and images that are answered side by side need not wait for each
-    other at every layer, as torch's threads do.
+    The teacher's file is there already, for its latency, and images that are answered side by side need not wait for
+    each other at every layer, as torch's threads do.
     """
     session = exporting.session(path, threads=1)
 

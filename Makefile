@@ -34,7 +34,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# About eight minutes on two cores that do nothing else. make bench ARGS="--data path/to/parquet"
+# About ten minutes on two cores that do nothing else. make bench ARGS="--data path/to/parquet"
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
 	$(BIN)/python -m benchmarks.show

@@ -4,11 +4,12 @@
     .venv/bin/python -m benchmarks.throughput --data DIR        # another folder of Hugging Face Parquet files
     .venv/bin/python -m benchmarks.throughput --help
 
-All arms (see ``benchmarks.arms``) train the same student from the same weights with the same teacher, loss, optimizer,
-batch size and number of threads, in fp32 unless their name says otherwise; before anything is timed they must agree on
-the loss of the same first batch. Each arm is a process, and one computes at a time: a round lets every arm run a few
-steps, then the next round begins. A figure is the median of the rounds, its low and high are the lowest and highest
-round; a ratio is taken within a round. Teachers have random weights. Validation is left out of every arm.
+All arms (see ``benchmarks.arms``) train the same student from the same weights with the same teacher, loss,
+optimizer, batch size and number of threads, in fp32 unless their name says otherwise; before anything is timed they
+must agree on the loss of the same first batch. Each arm is a process, and one computes at a time: a round lets every
+arm run a few steps, then the next round begins. All run in the environment that the pipeline gives its stages. A
+figure is the median of the rounds, its low and high are the lowest and highest round; a ratio is taken within a
+round. Teachers have random weights. Validation is left out of every arm.
 
 Peers get what makes them fast: images decoded in memory, transforms on tensors, resizing and normalisation by the
 batch, the fused optimizer, no schedule, no progress bar. Our loop runs whole, with its checkpoints, schedule and bar.
@@ -22,6 +23,7 @@ import importlib.util
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -39,6 +41,7 @@ from PIL import Image
 from benchmarks.common import VIEWS, Setting, write_store
 from benchmarks.results import RESULTS, ROOT, Figure, of_rounds, write
 from components.core.shards import open_shard
+from flows.stages import STAGE_ENVIRONMENT
 
 PLAIN = {"channels_last": False, "bf16_student": False, "bf16_teacher": False, "compiled": False}
 EAGER = {"channels_last": True, "bf16_student": True, "bf16_teacher": True, "compiled": False}
@@ -76,7 +79,13 @@ class Arm:
         command = [sys.executable, "-m", "benchmarks.arms", json.dumps(asked)]
         self._log = (Path(self.setting.folder) / f"{self.kind}-{id(self)}.log").open("w+", encoding="utf-8")
         self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+            command,
+            cwd=ROOT,
+            env=STAGE_ENVIRONMENT | os.environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
         )
 
     def get_ready(self) -> None:
@@ -262,7 +271,7 @@ def main() -> None:
     ask.add_argument("--batch-size", type=int, default=128, help="the default recipe's; peers' papers take 64")
     ask.add_argument("--threads", type=int, default=torch.get_num_threads())
     ask.add_argument("--rounds", type=int, default=5)
-    ask.add_argument("--seconds", type=float, default=2.0, help="a round of a fast arm; slow ones take two steps")
+    ask.add_argument("--seconds", type=float, default=4.0, help="a round of a fast arm; slow ones take two steps")
     ask.add_argument("--out", type=Path, default=RESULTS)
     ask.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean nothing")
     asked = ask.parse_args()

@@ -26,11 +26,14 @@ STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill", "con
 
 THREADS_VARIABLE = "REFLUX_THREADS"
 GRACE_S = 20.0  # below the 30 s a Prefect worker gives a cancelled run
-# torch's threads wait for each other without burning the cores that others need: control and distill share them.
-_SHARED_CORES = {"OMP_WAIT_POLICY": "PASSIVE"}
-# Memory is kept for the next step instead of given back: `time python -m components.finetune` spends a quarter of the
-# system time with it.
-_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+STAGE_ENVIRONMENT = {
+    # torch's threads wait for each other without burning the cores that others need: control and distill share them.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # Memory is kept for the next step instead of given back: `time python -m components.finetune` spends a quarter of
+    # the system time with it.
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
 _MARK_VARIABLE = "REFLUX_STAGE_MARK"
 _SUPERVISOR = Path(__file__).with_name("supervise.py")
 _TAIL_LINES = 60
@@ -251,7 +254,7 @@ def supervised(
         text=True,
         errors="replace",
         start_new_session=True,
-        env={**_SHARED_CORES, **_KEPT_MEMORY, **os.environ, **settings},
+        env={**STAGE_ENVIRONMENT, **os.environ, **settings},
     )
 
 

@@ -4,14 +4,15 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from components.core.loop import Batch
-from components.core.mixing import Views
+from components.core.mixing import Indices, Views
 from components.core.shards import Shard, decoded
 from components.core.views import batch
 
@@ -21,6 +22,9 @@ _AHEAD = 2
 # GPU. For images that lie in memory it costs more than it saves: resnet8_slim learns from 4,275 images/s with it and
 # from 5,957 without (``store_ahead`` and ``store`` of ``make bench``, two threads).
 _CACHED = 2**30
+
+# The views of a few steps are drawn in one go: the many small calls cost as much for 640 small images as for 128.
+_AT_ONCE = 2**19
 
 TargetsOf = Callable[..., tuple[Tensor, ...]]
 
@@ -52,16 +56,28 @@ def batches_of_views(
 
     shown = Views(images, seed, augment)
 
-    def fetch(step: int) -> Batch:
+    def drawn(step: int) -> tuple[Indices, Indices]:
         indices, epochs = batch(seed, step, len(images), batch_size)
-        view = epochs if views is None else epochs % views
-        pixels = shown.pixels(indices[share], view[share], device)
-        targets = tuple(target[share].to(device, non_blocking=True) for target in targets_of(indices, view))
-        answer = (teacher(pixels),) if teacher else ()
-        return Batch(pixels, answer + targets, batch_size)
+        return indices, epochs if views is None else epochs % views
 
-    in_line = device.type == "cpu" and decoded(images.images) and math.prod(images.images.shape) <= _CACHED
-    return lambda begin: map(fetch, count(begin)) if in_line else ahead(fetch, begin)
+    def fetch(begin: int, steps: int) -> Iterator[Batch]:
+        several = [drawn(step) for step in range(begin, begin + steps)]
+        of_all = (np.concatenate([each[share] for each in which]) for which in zip(*several, strict=True))
+        for pixels, (indices, view) in zip(shown.pixels(*of_all, device).chunk(steps), several, strict=True):
+            targets = tuple(target[share].to(device, non_blocking=True) for target in targets_of(indices, view))
+            answer = (teacher(pixels),) if teacher else ()
+            yield Batch(pixels, answer + targets, batch_size)
+
+    size = math.prod(images.images.shape)
+    in_line = device.type == "cpu" and decoded(images.images) and size <= _CACHED
+    steps = max(1, _AT_ONCE * len(images) // (size * batch_size))
+
+    def from_step(begin: int) -> Iterator[Batch]:
+        if in_line:
+            return chain.from_iterable(fetch(step, steps) for step in count(begin, steps))
+        return ahead(lambda step: next(fetch(step, 1)), begin)
+
+    return from_step
 
 
 def ahead(fetch: Callable[[int], Batch], begin: int) -> Iterator[Batch]:

@@ -62,8 +62,9 @@ def batches_of_views(
 
     def fetch(begin: int, steps: int) -> Iterator[Batch]:
         several = [drawn(step) for step in range(begin, begin + steps)]
-        of_all = (np.concatenate([each[share] for each in which]) for which in zip(*several, strict=True))
-        for pixels, (indices, view) in zip(shown.pixels(*of_all, device).chunk(steps), several, strict=True):
+        all_indices, all_views = (np.concatenate([pair[i][share] for pair in several]) for i in (0, 1))
+        rendered = shown.pixels(all_indices, all_views, device)
+        for pixels, (indices, view) in zip(rendered.chunk(steps), several, strict=True):
             targets = tuple(target[share].to(device, non_blocking=True) for target in targets_of(indices, view))
             answer = (teacher(pixels),) if teacher else ()
             yield Batch(pixels, answer + targets, batch_size)

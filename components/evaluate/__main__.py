@@ -20,11 +20,11 @@ from components.core.artifacts import atomic, read_json, sha256_file, write_json
 from components.core.device import pick
 from components.core.errors import UserError
 from components.core.exporting import Logits
+from components.core.latency import latency
 from components.core.models import PixelModel
 from components.core.shards import Shard, open_shard
 from components.core.significance import mcnemar, paired_bootstrap
 from components.evaluate import card, describe, metrics, pictures, scoring
-from components.evaluate.latency import latency
 
 SHIPPED = {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"}
 _LATENCY_IMAGES = 32

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from components.core import exporting
-from components.evaluate.latency import latency
+from components.core.latency import latency
 
 
 @pytest.fixture

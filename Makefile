@@ -11,7 +11,7 @@ OLDEST := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c '$(OLDEST)' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: setup run test lint format ui bench
+.PHONY: setup run test test-all lint format ui bench
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.dev
@@ -23,6 +23,10 @@ run: $(VENV)/.run
 # make test ARGS="tests/unit -k gates"
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# All of them, also those marked long, which take minutes and gigabytes each
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "long or not long" $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

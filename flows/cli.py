@@ -66,28 +66,61 @@ def predict(
     registry.predict(image, model, top)
 
 
-@app.command(epilog="Example: reflux promote 3")
-def promote(version: Annotated[int, typer.Argument(min=1, help="The version's number; see reflux history.")]) -> None:
-    """Judge a registered version again, now, and promote it if its gates and the champion let it."""
+@app.command(epilog="Example: reflux promote 3 --expected-champion 2")
+def promote(
+    version: Annotated[int, typer.Argument(min=1, help="The version's number; see reflux history.")],
+    expected_champion: Annotated[
+        int | None, typer.Option(min=0, metavar="V", help="Only if the champion still is this version; 0 = none.")
+    ] = None,
+) -> None:
+    """Judge a registered version again, now, and promote it if its gates and the champion let it.
+
+    Exit codes: 0 promoted, 2 you can mend it, 3 refused by a gate or awaiting approval, 4 the champion is another one.
+    """
     from flows import registry
 
-    registry.promote(version)
+    raise typer.Exit(registry.promote(version, expected_champion))
+
+
+@app.command(epilog='Example: reflux approve 3 --reason "seen on the new cameras"')
+def approve(
+    version: Annotated[int, typer.Argument(min=1, help="The version that awaits approval.")],
+    reason: Annotated[str, typer.Option(help="Why, for the record.")],
+) -> None:
+    """Promote a version that awaits a person's word (registry.approval: human), if it still passes.
+
+    Exit codes: as of promote.
+    """
+    from flows import registry
+
+    raise typer.Exit(registry.approve(version, reason))
 
 
 @app.command(epilog='Example: reflux rollback --reason "worse on the new cameras"')
-def rollback(reason: Annotated[str, typer.Option(help="Why, for the record.")] = "") -> None:
-    """Put the previous champion back into production."""
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why, for the record.")],
+    to: Annotated[int | None, typer.Option(min=1, help="An earlier champion; by default the previous one.")] = None,
+) -> None:
+    """Put the previous champion, or an earlier one, back into production."""
     from flows import registry
 
-    registry.rollback(reason)
+    raise typer.Exit(registry.rollback(reason, to))
 
 
-@app.command(epilog="Example: reflux history")
-def history() -> None:
-    """List the model's versions, and why each was promoted or not."""
+@app.command(epilog="Example: reflux history --json")
+def history(as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False) -> None:
+    """Say what is in production, and who moved what, when and why."""
     from flows import registry
 
-    registry.history()
+    registry.history(as_json)
+
+
+@app.command(epilog="Example: reflux reconcile")
+def reconcile() -> None:
+    """Finish or close a promotion that was broken off; every other command does it too."""
+    from flows import registry
+
+    registry.reconcile()
 
 
 @app.command(epilog="Example: reflux ui --port 5001")

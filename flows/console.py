@@ -147,7 +147,7 @@ def _next_steps(has_champion: bool) -> list[tuple[str, str]]:
     steps = [("reflux predict IMAGE", "classify an image file with the champion")] if has_champion else []
     return [
         *steps,
-        ("reflux history", "the versions, and why each was promoted or not"),
+        ("reflux history", "what is in production, and why each version was promoted or not"),
         ("reflux ui", "runs, curves and models in MLflow"),
         (str(card), "the model card, with figures"),
     ]

@@ -1,14 +1,21 @@
-"""``reflux predict | promote | rollback | history``: the model registry, printed for a person."""
+"""``reflux predict | promote | approve | rollback | history | reconcile``: the model registry, printed for a person."""
 
+import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
-
-from rich.padding import Padding
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from components.core import params as parameters
 from components.core.errors import UserError
 from flows.display import people
 from flows.environment import embed_mlflow
+
+if TYPE_CHECKING:
+    from components.registry.promote import Outcome
+
+EXIT_REFUSED = 3
+EXIT_CHAMPION_MOVED = 4
 
 _BAR_WIDTH = 24
 
@@ -37,66 +44,139 @@ def predict(image: Path, model: str, top: int) -> None:
         print(f"  {label:<{width}}  {100 * probability:6.2f} %  {'█' * round(_BAR_WIDTH * probability)}".rstrip())
 
 
-def promote(version: int) -> None:
+def terms(params: parameters.Params) -> dict[str, Any]:
+    """What a decision takes from ``params.yaml``, as ``challenge`` and ``approve`` name it."""
+    return {
+        "project": params.project.name,
+        "model_name": params.registry.model_name,
+        "gates": params.registry.gates.model_dump(exclude_none=True),
+        "margin": params.registry.champion.margin,
+        "resamples": params.evaluate.bootstrap,
+        "seed": params.seed,
+    }
+
+
+def promote(version: int, expected_champion: int | None) -> int:
     """Decide on a version, carry the decision out, and print it with its reasons.
+
+    Args:
+        version: the challenger.
+        expected_champion: the champion that the caller knows, 0 for none.
+
+    Returns:
+        The exit code: 0 promoted, 3 not promoted, 4 the champion is another one.
 
     Raises:
         UserError: there is no such version, or MLflow does not answer.
     """
     from components.core.artifacts import ARTIFACTS
+    from components.registry.act import ChampionMoved
     from components.registry.promote import challenge
-    from flows.report import reasons, standing
 
     params = _params()
-    rules = params.registry
-    promotion = challenge(
-        ARTIFACTS,
-        rules.model_name,
-        version,
-        rules.gates.model_dump(exclude_none=True),
-        rules.champion.margin,
-        params.evaluate.bootstrap,
-        params.seed,
-        again=True,
-    )
+    try:
+        promotion = challenge(
+            ARTIFACTS,
+            version=version,
+            again=True,
+            expected=expected_champion,
+            approval=params.registry.approval,
+            **terms(params),
+        )
+    except ChampionMoved as moved:
+        print(f"Error: {moved}", file=sys.stderr)
+        return EXIT_CHAMPION_MOVED
+    return _told(promotion, params.registry.model_name)
+
+
+def approve(version: int, reason: str) -> int:
+    """Promote a version that awaits approval, and print the decision.
+
+    Returns:
+        The exit code, as of ``promote``.
+
+    Raises:
+        UserError: it awaits no approval, or MLflow does not answer.
+    """
+    from components.registry.act import ChampionMoved
+    from components.registry.promote import approve as give
+
+    params = _params()
+    name = params.registry.model_name
+    try:
+        return _told(give(params.project.name, name, version, reason), name)
+    except ChampionMoved as moved:
+        print(f"Error: {moved}", file=sys.stderr)
+        return EXIT_CHAMPION_MOVED
+
+
+def _told(promotion: "Outcome", model_name: str) -> int:
+    from flows.report import reasons, standing
+
     console = people()
     console.print(reasons(promotion))
-    console.print(f"\n{standing(promotion, rules.model_name)}", style="bold")
+    console.print(f"\n{standing(promotion, model_name)}", style="bold")
+    return 0 if promotion.outcome in ("promoted", "unchanged") else EXIT_REFUSED
 
 
-def rollback(reason: str) -> None:
-    """Swap champion and previous.
+def rollback(reason: str, to: int | None) -> int:
+    """Put an earlier champion back into production.
+
+    Returns:
+        The exit code: 0, or 4 when the champion was moved by another at this moment.
 
     Raises:
         UserError: there is nothing to roll back to, or MLflow does not answer.
     """
-    from components.registry.history import rollback as go_back
+    from components.registry.act import ChampionMoved
+    from components.registry.rollback import rollback as go_back
 
-    name = _params().registry.model_name
-    champion, rolled_back = go_back(name, reason)
+    params = _params()
+    name = params.registry.model_name
+    try:
+        champion, rolled_back = go_back(params.project.name, name, reason, to)
+    except ChampionMoved as moved:
+        print(f"Error: {moved}", file=sys.stderr)
+        return EXIT_CHAMPION_MOVED
     print(f"{name}: version {champion} is the champion again; version {rolled_back} was rolled back.")
+    return 0
 
 
-def history() -> None:
-    """Print every version, newest first.
+def reconcile() -> None:
+    """Finish or close what was broken off, and say what that was.
+
+    Raises:
+        UserError: MLflow does not answer.
+    """
+    from components.registry import server
+    from components.registry.act import reconcile as settle
+
+    params = _params()
+    settled = settle(server.client(), params.project.name, params.registry.model_name)
+    for entry in settled:
+        print(f"{params.registry.model_name} version {entry.version}: {entry.outcome}. {entry.why}")
+    if not settled:
+        print("Nothing was broken off: the registry is whole.")
+
+
+def history(as_json: bool) -> None:
+    """Print who moved what, when and why, newest first, below what is in production.
+
+    Args:
+        as_json: for a program.
 
     Raises:
         UserError: no version is registered, or MLflow does not answer.
     """
-    from components.registry.history import history as versions
+    from components.registry.history import history as past
+    from flows import report
 
-    name = _params().registry.model_name
-    console = people()
-    for row in versions(name):
-        figures = [
-            row.status,
-            "" if row.accuracy is None else f"accuracy {100 * row.accuracy:.2f} %",
-            "" if row.size_kb is None else f"{row.size_kb:,.1f} KB",
-            f"registered {row.created.astimezone():%Y-%m-%d %H:%M}",
-            *(f"@{alias}" for alias in row.aliases),
-        ]
-        console.print(f"{name} version {row.version}: {', '.join(filter(None, figures))}", style="bold")
-        console.print(Padding(Text(row.reason), (0, 0, 1, 2)))
+    params = _params()
+    found = past(params.project.name, params.registry.model_name)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2, default=lambda at: at.isoformat()))
+        return
+    people().print(report.past(found))
 
 
 def _params() -> parameters.Params:

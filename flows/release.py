@@ -23,6 +23,7 @@ from components.registry.register import Registered
 from components.registry.server import Unreachable
 from flows import report
 from flows.display import Display
+from flows.registry import terms
 from flows.stages import Outcome
 
 _SECONDS_FOR_RUN_ID = 30.0
@@ -51,7 +52,7 @@ def release(params: Params, journal: Journal, shown: Display, flow_run_id: str) 
         registered = register(params, run_id(journal), flow_run_id)
         shown.end("register", Outcome.RAN if registered.created else Outcome.CACHED)
         shown.begin("promote")
-        promotion = promote(params, registered.version, run_id(journal))
+        promotion = promote(params, registered.version)
         shown.end("promote", Outcome.CACHED if promotion.existing else Outcome.RAN)
     except Unreachable as problem:
         for name in ("register", "promote")[registered is not None :]:
@@ -96,24 +97,9 @@ def register(params: Params, run: str, flow_run_id: str) -> Registered:
     retry_delay_seconds=5,
     retry_condition_fn=can_pass_by_itself,
 )
-def promote(params: Params, version: int, run: str) -> Promotion:
+def promote(params: Params, version: int) -> Promotion:
     """The decision on a version, carried out."""
-    return decide(params, version, run, again=False)
-
-
-def decide(params: Params, version: int, run: str | None, again: bool) -> Promotion:
-    """Challenge the champion with a version, by the gates of ``params.yaml``."""
-    return promotion.challenge(
-        ARTIFACTS,
-        params.registry.model_name,
-        version,
-        params.registry.gates.model_dump(exclude_none=True),
-        params.registry.champion.margin,
-        params.evaluate.bootstrap,
-        params.seed,
-        run_id=run,
-        again=again,
-    )
+    return promotion.challenge(ARTIFACTS, version=version, approval=params.registry.approval, **terms(params))
 
 
 def run_id(journal: Journal) -> str:

@@ -4,9 +4,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from components.registry.history import History
+from components.registry.ledger import AWAITING, Entry
 from components.registry.promote import Outcome as Promotion
 
 if TYPE_CHECKING:
@@ -77,9 +80,59 @@ def standing(promotion: Promotion, model_name: str) -> str:
     """The version, its alias and its verdict, in one sentence."""
     version = f"{model_name} version {promotion.version}"
     if promotion.champion == promotion.version:
-        return f"{version} is {'the new' if promotion.promoted and not promotion.existing else 'the'} @champion."
+        return f"{version} is {'the new' if promotion.moved else 'the'} @champion."
     stays = f"the champion stays version {promotion.champion}" if promotion.champion else "there is no champion"
+    if promotion.outcome == AWAITING:
+        version += f" awaits your word, `reflux approve {promotion.version} --reason …`: it"
     return f"{version} is {promotion.decision.status}, as @challenger; {stays}."
+
+
+def past(found: History) -> RenderableType:
+    """What is in production, what was moved by hand, and every attempt, for a terminal."""
+    lines = [Text(_production(found), style="bold")]
+    lines += [Text(f"Warning: {sentence}", style="yellow") for sentence in found.by_hand]
+    parts: list[RenderableType] = [*lines, Text()]
+    for entry in found.entries:
+        parts += [Text(_headline(entry), style="bold"), Padding(Text(_background(entry)), (0, 0, 1, 2))]
+    if found.undecided:
+        parts.append(Text(f"Registered, but not in the ledger: version {', '.join(map(str, found.undecided))}."))
+    return Group(*parts)
+
+
+def _production(found: History) -> str:
+    if found.champion is None:
+        return f"{found.model}: no version is in production."
+    since = f" since {_time(found.since)}, by {found.since.by}" if found.since else ""
+    before = f"; version {found.previous} was before it" if found.previous else ""
+    return f"{found.model}: version {found.champion} is in production{since}{before}."
+
+
+def _headline(entry: Entry) -> str:
+    if entry.action == "rollback":
+        what = "back to version" if entry.outcome == "rolled back" else "rollback to version"
+        done = f"{what} {entry.version}" + ("" if entry.outcome == "rolled back" else f" {entry.outcome or 'open'}")
+    else:
+        done = f"version {entry.version} {entry.outcome or 'open'}"
+    over = f", champion {entry.champion}" if entry.champion else ""
+    return f"{_time(entry)}  {done}, by {entry.by}{over}{f': {entry.reason}' if entry.reason else ''}"
+
+
+def _background(entry: Entry) -> str:
+    """Why, and where the version comes from."""
+    known = entry.lineage
+    origin = {
+        "run": known.get("run_id"),
+        "data": known.get("dvc.data_md5"),
+        "commit": known.get("git.sha"),
+        "flow run": known.get("prefect.flow_run_id"),
+    }
+    shown = [f"{name} {value[:12] if name != 'flow run' else value}" for name, value in origin.items() if value]
+    accuracy = [f"accuracy {100 * entry.figures['accuracy']:.2f} %"] if "accuracy" in entry.figures else []
+    return "\n".join(filter(None, [entry.why, ", ".join(accuracy + shown)]))
+
+
+def _time(entry: Entry) -> str:
+    return f"{entry.at.astimezone():%Y-%m-%d %H:%M}"
 
 
 def reasons(promotion: Promotion) -> RenderableType:

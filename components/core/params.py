@@ -241,6 +241,7 @@ class Registry(Section):
     model_name: str = Field(min_length=1, pattern=r"^[^/:.%\"']+$")
     gates: Gates = Gates()
     champion: ChampionRule = ChampionRule()
+    approval: Literal["auto", "human"] = "auto"
 
 
 class Params(Section):

@@ -2,25 +2,23 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.registry import describe, server
+from components.registry import describe, ledger
 from components.registry.gates import Decision
+from components.registry.ledger import Outcome
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-DECISION = Path("promote") / "decision.json"
+DECISION = Path("promote") / ledger.DECISION
 PROMOTED_AT, PROMOTED_BY, PROMOTED_OVER = "promoted.at", "promoted.by", "promoted.over"
 ROLLBACK_NOTE = "rollback.note"
-
-_RUN_FOLDER = "promote"
+APPROVAL = "approval.state"
 
 
 @dataclass(frozen=True)
@@ -31,29 +29,35 @@ class Grounds:
     margin: float
     resamples: int
     seed: int
+    approval: str
 
     def key(self, tags: Mapping[str, str], test_fingerprint: str) -> str:
         """Equal keys mean that the decision would be taken on the same grounds again."""
-        parts = [tags.get("lineage.key"), self.gates, self.margin, self.resamples, self.seed, test_fingerprint]
+        parts = [tags.get("lineage.key"), asdict(self), test_fingerprint]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def taken(mlflow: "MlflowClient", found: "ModelVersion", key: str, champion: int | None) -> dict[str, Any] | None:
+def taken(found: "ModelVersion", key: str, champion: int | None) -> dict[str, Any] | None:
     """The decision that was taken on the same grounds, if any.
 
     The tag ``gate.key`` is written last, so where it stands the decision was carried out and recorded whole.
     """
+    record = recorded(found) if found.tags.get("gate.key") == key else None
+    if record is None:
+        return None
+    expected = int(found.version) if record["outcome"] == ledger.PROMOTED else record["compared_with"]
+    return record if champion == expected else None
+
+
+def recorded(found: "ModelVersion") -> dict[str, Any] | None:
+    """The last decision on a version; None when it was deleted by hand, or was never taken."""
     import mlflow as api
     from mlflow.exceptions import MlflowException
 
-    if found.tags.get("gate.key") != key:
-        return None
     try:
-        record = api.artifacts.load_dict(f"runs:/{found.tags['gate.run_id']}/{_RUN_FOLDER}/{_file(found)}")
+        return api.artifacts.load_dict(f"runs:/{found.tags['gate.run_id']}/{ledger.DECISION}")
     except (MlflowException, OSError, KeyError):
-        return None  # deleted by hand: it is taken again
-    holds = champion == int(found.version) if record["promoted"] else champion == record["compared_with"]
-    return record if holds else None
+        return None
 
 
 def record(
@@ -62,16 +66,18 @@ def record(
     metrics: Mapping[str, Any],
     dataset: Mapping[str, Any],
     decision: Decision,
+    outcome: Outcome,
     champion: int | None,
     grounds: Grounds,
     who: str,
+    at: str,
 ) -> dict[str, Any]:
     """The content of ``decision.json``: the verdict and every number it used."""
     return {
         "model": found.name,
         "version": int(found.version),
         **asdict(decision),
-        "promoted": False,
+        "outcome": outcome,
         "compared_with": champion,
         "margin": grounds.margin,
         "gates": {name: dict(bound) for name, bound in grounds.gates.items()},
@@ -79,54 +85,35 @@ def record(
         "bootstrap": {"resamples": grounds.resamples, "seed": grounds.seed, "confidence": 0.95},
         "test": {"fingerprint": dataset["fingerprints"]["test"], "n": metrics["test"]["n"]},
         "artifact_sha256": artifact_sha256,
-        "lineage": {k: found.tags[k] for k in sorted(found.tags) if k in describe.LINEAGE or k == "lineage.key"},
-        "decided_at": now(),
+        "lineage": lineage(found.tags) | {k: found.tags[k] for k in ("lineage.key",) if k in found.tags},
+        "decided_at": at,
         "decided_by": who,
     }
 
 
-def note(
-    mlflow: "MlflowClient",
-    found: "ModelVersion",
-    record: Mapping[str, Any],
-    description: str,
-    key: str,
-    run_id: str,
-    path: Path,
-) -> None:
-    """Write the decision where a team looks for it: on the run, and on the version."""
-    with tempfile.TemporaryDirectory(prefix="reflux-") as temporary:
-        copy = Path(temporary) / _file(found)
-        copy.write_bytes(path.read_bytes())
-        mlflow.log_artifact(run_id, str(copy), _RUN_FOLDER)
-    mlflow.update_model_version(found.name, str(found.version), description)
-    server.tag(
-        mlflow,
-        found,
-        {
-            "gate.status": record["status"],
-            "gate.reasons": " ".join(reason["sentence"] for reason in record["reasons"]),
-            "gate.decided_at": record["decided_at"],
-            "gate.decided_by": record["decided_by"],
-            "gate.run_id": run_id,
-            "gate.key": key,
-        },
-    )
+def lineage(tags: Mapping[str, str]) -> dict[str, str]:
+    """Where a version comes from."""
+    return {key: tags[key] for key in sorted(tags) if key in describe.LINEAGE}
 
 
-def act(record: Mapping[str, Any], moved: bool, champion: int | None) -> str:
-    """What a decision did, or left, as a sentence."""
-    if champion is None:
-        return "There is no champion yet."
-    if champion != record["version"]:
-        return f"The champion stays version {champion}."
-    if not record["promoted"]:
-        return "It is the champion already."
-    return f"{'Promoted at' if moved else 'It is the champion since'} {record['promoted_at']}."
+def decided(record: Mapping[str, Any]) -> dict[str, str]:
+    """The tags that a decision leaves on its version."""
+    return {
+        "gate.status": record["status"],
+        "gate.reasons": " ".join(reason["sentence"] for reason in record["reasons"]),
+        "gate.decided_at": record["decided_at"],
+        "gate.decided_by": record["decided_by"],
+    }
 
 
-def _file(found: "ModelVersion") -> str:
-    return f"decision-v{int(found.version)}.json"
+def did(outcome: Outcome, version: int, champion: int | None, at: str) -> str:
+    """What a decision does, or leaves, as a sentence."""
+    if outcome == ledger.PROMOTED:
+        return f"Promoted at {at}" + (f", over version {champion}." if champion else ".")
+    stays = "There is no champion yet." if champion is None else f"The champion stays version {champion}."
+    if champion == version:
+        stays = "It is the champion already."
+    return f"It awaits `reflux approve {version} --reason …`. {stays}" if outcome == ledger.AWAITING else stays
 
 
 def now() -> str:

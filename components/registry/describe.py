@@ -1,11 +1,13 @@
 """What a person reads in the registry: Markdown of a version."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.registry.gates import Decision, figures
 
 _MISSING = "unknown: this copy of the project can't say"
+_MARKS = {True: "passed", False: "**missed**", None: "**unknown**"}
+_COMPARED = ("accuracy", "difference", "low", "high", "p_value")
 LINEAGE = {
     "dvc.data_md5": "Data (DVC md5)",
     "git.sha": "Git commit",
@@ -31,6 +33,24 @@ def version(
         f"| {label} | `{tags[key]}` |" if key in tags else f"| {label} | {_MISSING} |" for key, label in LINEAGE.items()
     ]
     return "\n".join(lines)
+
+
+def why(did: str, reasons: Iterable[Mapping[str, Any]]) -> str:
+    """Why a decision came out as it did: what was not passed, or what it did."""
+    return " ".join([r["sentence"] for r in reasons if not r["passed"]] or [did])
+
+
+def attempt(version: int, outcome: str, by: str, reason: str, did: str, reasons: Iterable[Mapping[str, Any]]) -> str:
+    """What a person reads on a ledger's run."""
+    head = f"**Version {version} {outcome}** by {by}{f': {reason}' if reason else ''}. {did}"
+    return "\n".join([head, "", *(f"- {_MARKS[reason['passed']]}: {reason['sentence']}" for reason in reasons)])
+
+
+def measured(record: Mapping[str, Any]) -> dict[str, float]:
+    """A decision's numbers: the gated figures, and the comparison with the champion."""
+    found = figures({"shipped": {"onnx": record["figures"]}})
+    against = record["champion"] or {}
+    return found | {f"champion/{key}": float(against[key]) for key in _COMPARED if key in against}
 
 
 def _summary(metrics: Mapping[str, Any], names: Mapping[str, str], dataset: str) -> str:
@@ -60,9 +80,8 @@ def _summary(metrics: Mapping[str, Any], names: Mapping[str, str], dataset: str)
 def _verdict(decision: Decision | None, act: str) -> list[str]:
     if decision is None:
         return ["**Not decided yet.**"]
-    marks = {True: "passed", False: "**missed**", None: "**unknown**"}
     return [
         f"**{decision.status}.** {act}".strip(),
         "",
-        *(f"- {marks[r.passed]}: {r.sentence}" for r in decision.reasons),
+        *(f"- {_MARKS[r.passed]}: {r.sentence}" for r in decision.reasons),
     ]

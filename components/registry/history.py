@@ -1,115 +1,85 @@
-"""What happened to a model's versions, and the way back to the one before."""
+"""Who moved what, when and why: the ledger, beside what the registry says now."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from itertools import pairwise
 
-from components.core.errors import UserError
-from components.registry import server
-from components.registry.audit import PROMOTED_AT, PROMOTED_BY, ROLLBACK_NOTE
-from components.registry.promote import move
+from components.registry import ledger, server
+from components.registry.act import reconcile
+from components.registry.ledger import MOVED, Entry
 from components.registry.server import CHAMPION, PREVIOUS
-from components.registry.shipped import fetched
 
 
 @dataclass(frozen=True)
-class Row:
-    """One version.
+class History:
+    """A model's past.
 
     Attributes:
-        version: its number.
-        aliases: such as ``champion``.
-        status: UNKNOWN, REJECTED or VALIDATED.
-        accuracy: on its test split; None when it was not measured.
-        size_kb: of the file that ships.
-        created: when it was registered.
-        reason: why it has its status, and what was done with it.
+        model: the registered model.
+        champion: the version in production, if any.
+        previous: the one before it, if any.
+        since: the move that put the champion there; None when the ledger has none.
+        by_hand: a sentence for each alias that was moved without the ledger.
+        entries: every attempt, newest first.
+        undecided: the versions that no attempt was about, newest first.
     """
 
-    version: int
-    aliases: tuple[str, ...]
-    status: str
-    accuracy: float | None
-    size_kb: float | None
-    created: datetime
-    reason: str
+    model: str
+    champion: int | None
+    previous: int | None
+    since: Entry | None
+    by_hand: list[str]
+    entries: list[Entry]
+    undecided: list[int]
 
 
-def history(model_name: str) -> list[Row]:
-    """Every version of a model, newest first.
+def history(project: str, model_name: str) -> History:
+    """Read a model's past, after settling what was broken off.
 
     Raises:
         UserError: the model is not registered.
         Unreachable: MLflow does not answer.
     """
     mlflow = server.client()
+    reconcile(mlflow, project, model_name)
     with server.speaking():
         aliases = server.aliases(mlflow, model_name)
-        found = server.versions(mlflow, model_name)
-    rows = []
-    for version in reversed(found):
-        tags, number = version.tags, int(version.version)
-        size = _number(tags.get("size_bytes"))
-        rows.append(
-            Row(
-                version=number,
-                aliases=tuple(sorted(alias for alias, target in aliases.items() if target == number)),
-                status=tags.get("gate.status", "UNKNOWN"),
-                accuracy=_number(tags.get("accuracy")),
-                size_kb=None if size is None else size / 1024,
-                created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
-                reason=_reason(tags),
-            )
+        entries = ledger.entries(mlflow, project, model_name)
+        versions = [int(version.version) for version in server.versions(mlflow, model_name)]
+    moves = [entry for entry in entries if entry.outcome in MOVED]
+    champion = aliases.get(CHAMPION)
+    return History(
+        model=model_name,
+        champion=champion,
+        previous=aliases.get(PREVIOUS),
+        since=moves[0] if moves and moves[0].version == champion else None,
+        by_hand=by_hand(moves, aliases),
+        entries=entries,
+        undecided=sorted(set(versions) - {entry.version for entry in entries}, reverse=True),
+    )
+
+
+def by_hand(moves: Sequence[Entry], aliases: Mapping[str, int]) -> list[str]:
+    """A sentence for each place where an alias is not, or was not, where the ledger's moves (newest first) left it."""
+    champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
+    if not moves:
+        return [f"Version {champion} became champion without an entry in the ledger."] if champion else []
+    last, found = moves[0], []
+    moved = f"the ledger's last move, by {last.by} at {last.at:%Y-%m-%d %H:%M} UTC,"
+    if champion != last.version:
+        found.append(
+            f"The alias champion was moved by hand: it is {server.called(champion)}, where {moved} put version "
+            f"{last.version}."
         )
-    return rows
-
-
-def rollback(model_name: str, reason: str = "", who: str | None = None) -> tuple[int, int]:
-    """Make the previous version the champion again, and the champion the previous one.
-
-    The version that is rolled back is not promoted again by itself.
-
-    Args:
-        model_name: the registered model.
-        reason: why, for the record.
-        who: recorded as the author; ``user@host`` by default.
-
-    Returns:
-        The versions that are now champion and previous.
-
-    Raises:
-        UserError: there is no champion or no version before it, or that version's file was changed.
-        Unreachable: MLflow does not answer.
-    """
-    mlflow = server.client()
-    with server.lock(model_name), server.speaking():
-        before = server.aliases(mlflow, model_name)
-        old, target = before.get(CHAMPION), before.get(PREVIOUS)
-        if old is None:
-            raise UserError(f"{model_name} has no champion, so there is nothing to roll back.")
-        if target is None or target == old:
-            raise UserError(f"{model_name} version {old} is the first champion: there is none before it to go back to.")
-        back = server.version(mlflow, model_name, target)
-        with fetched(back):
-            move(mlflow, model_name, target, before)
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        note = f"at {at} by {who or server.whoami()}" + (f" ({reason})" if reason else "")
-        server.tag(mlflow, server.version(mlflow, model_name, old), {ROLLBACK_NOTE: note})
-        if ROLLBACK_NOTE in back.tags:
-            mlflow.delete_model_version_tag(model_name, str(target), ROLLBACK_NOTE)
-    return target, old
-
-
-def _reason(tags: dict[str, str]) -> str:
-    parts = []
-    if PROMOTED_AT in tags:
-        parts.append(f"Promoted at {tags[PROMOTED_AT]} by {tags.get(PROMOTED_BY, 'somebody')}.")
-    if ROLLBACK_NOTE in tags:
-        parts.append(f"Rolled back {tags[ROLLBACK_NOTE]}.")
-    return " ".join([*parts, tags.get("gate.reasons", "Not decided yet.")])
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
-        return None  # edited by hand
+    if previous != last.champion:
+        found.append(
+            f"The alias previous was moved by hand: it is {server.called(previous)}, where {moved} put "
+            f"{server.called(last.champion)}."
+        )
+    for newer, older in pairwise(moves):
+        if newer.champion != older.version:
+            found.append(
+                f"The alias champion was moved by hand, from version {older.version} to "
+                f"{server.called(newer.champion)}, between {older.at:%Y-%m-%d %H:%M} and {newer.at:%Y-%m-%d %H:%M} UTC."
+            )
+    return found

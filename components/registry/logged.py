@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from components.core.models import PixelModel
 
 STUDENT, TEACHER = "student", "teacher"
+LOGGED = "models:/"  # MLflow drops a version's model_id on sqlite, but keeps its source
 
 _DIGEST_CHARACTERS = 36  # MLflow's limit
 

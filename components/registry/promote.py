@@ -1,26 +1,37 @@
 """Decide on a version and act on it: the alias ``champion`` moves as carefully as a commit."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from components.core.artifacts import read_json, write_json
 from components.core.errors import UserError
-from components.registry import audit, describe, scoring, server
-from components.registry.audit import DECISION, PROMOTED_AT, PROMOTED_BY, PROMOTED_OVER, ROLLBACK_NOTE, Grounds
+from components.registry import audit, claims, describe, ledger, scoring, server
+from components.registry.act import ChampionMoved, act, overtaken, reconcile
+from components.registry.audit import (
+    APPROVAL,
+    DECISION,
+    PROMOTED_AT,
+    PROMOTED_BY,
+    PROMOTED_OVER,
+    ROLLBACK_NOTE,
+    Grounds,
+)
 from components.registry.gates import ChampionEvaluation, Decision, Reason, decide
+from components.registry.ledger import Intent
 from components.registry.server import CHAMPION, PREVIOUS
-from components.registry.shipped import fetched
+from components.registry.shipped import EVALUATION, fetched
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+Approval = Literal["auto", "human"]
+
+AWAITED, APPROVED = "awaited", "approved"
 
 _TRIES = 3
-
-
-class ChampionMoved(UserError):
-    """Another promotion moved the champion after this one had compared with it."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,8 @@ class Outcome:
     Attributes:
         version: its number.
         decision: the verdict.
-        promoted: whether it was promoted, by this decision or before it.
+        outcome: what came of it, as in the ledger.
+        promoted: whether it is the champion, by this decision or one before it.
         moved: whether this call moved the champion.
         existing: whether the decision had been taken before, and everything was left as it was.
         champion: the champion's version now, if any.
@@ -40,6 +52,7 @@ class Outcome:
 
     version: int
     decision: Decision
+    outcome: ledger.Outcome
     promoted: bool
     moved: bool
     existing: bool
@@ -50,175 +63,218 @@ class Outcome:
 
 def challenge(
     artifacts: Path,
+    project: str,
     model_name: str,
     version: int,
     gates: Mapping[str, Mapping[str, float]],
     margin: float,
     resamples: int,
     seed: int,
-    run_id: str | None = None,
     who: str | None = None,
+    reason: str = "",
     again: bool = False,
+    expected: int | None = None,
+    approval: Approval = "auto",
 ) -> Outcome:
     """Score a version and the champion now, decide, promote if the decision says so, and write everything down.
 
-    A rejected version stays registered, tagged and explained, and the champion stays. When nothing that the decision
-    rests on has changed since it was taken, it is found again and nothing is touched.
+    The decision is taken without the lock, as scoring takes seconds, and carried out under it if the champion still is
+    the one it was compared with; else it is taken again. When nothing that it rests on has changed since it was taken,
+    it is found again and nothing is touched.
 
     Args:
         artifacts: the pipeline's output folder, for the frozen test split and ``promote/decision.json``.
+        project: the project's name; its ledger takes every decision.
         model_name: the registered model.
         version: the challenger's number.
         gates: ``{figure: {"min": limit, "max": limit}}``.
         margin: the accuracy that may be lost to the champion.
         resamples: bootstrap samples.
         seed: of the bootstrap.
-        run_id: the MLflow run that keeps ``decision.json``; the version's own by default.
         who: recorded as the author; ``user@host`` by default.
-        again: promote a version that was rolled back before.
+        reason: recorded with it.
+        again: judge it again, and promote a version that was rolled back before.
+        expected: the champion that the caller knows, 0 for none; with another one nothing is decided.
+        approval: with ``human`` a validated version awaits ``approve``.
 
     Raises:
         UserError: a file is missing, was changed, or does not score what its evaluation says.
-        ChampionMoved: the champion moved again and again while this was deciding.
-        Unreachable: MLflow does not answer; the champion is untouched.
+        ChampionMoved: the champion is not the expected one, or moved again and again while this was deciding.
+        Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
     """
-    grounds = Grounds(gates, margin, resamples, seed)
+    grounds = Grounds(gates, margin, resamples, seed, approval)
     author = who or server.whoami()
     mlflow = server.client()
-    with server.lock(model_name), server.speaking():
-        tries = _TRIES
-        while True:
-            tries -= 1
-            try:
-                return _challenge_once(mlflow, artifacts, model_name, version, grounds, author, run_id, again)
-            except ChampionMoved:
-                if not tries:
-                    raise
+    reconcile(mlflow, project, model_name)
+    tries = _TRIES
+    while True:
+        tries -= 1
+        try:
+            with server.speaking():
+                return _challenge_once(
+                    mlflow, artifacts, project, model_name, version, grounds, author, reason, again, expected
+                )
+        except ChampionMoved:
+            if not tries or expected is not None:
+                raise
+
+
+def approve(project: str, model_name: str, version: int, reason: str, who: str | None = None) -> Outcome:
+    """Promote a version that awaits approval; who and why is recorded.
+
+    What a person approves is the decision they have seen, so it is carried out as it was recorded, if the champion
+    still is the one it compared with and the file and its figures are those that it judged. The data is not needed.
+
+    Raises:
+        UserError: it awaits no approval, no reason is given, or the file or its figures were changed.
+        ChampionMoved: the champion is another one by now; ``challenge`` decides again.
+        Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
+    """
+    if not reason.strip():
+        raise UserError(f"An approval is recorded with its reason: `reflux approve {version} --reason …`.")
+    by, at = who or server.whoami(), audit.now()
+    mlflow = server.client()
+    reconcile(mlflow, project, model_name)
+    with server.speaking():
+        found = server.version(mlflow, model_name, version)
+        if found.tags.get(APPROVAL) != AWAITED:
+            given = ", as it has been approved" if found.tags.get(APPROVAL) == APPROVED else ""
+            raise UserError(f"{model_name} version {version} awaits no approval{given}: see `reflux history`.")
+        record = audit.recorded(found)
+        if record is None:
+            raise UserError(
+                f"The decision on {model_name} version {version} is gone from MLflow: `reflux promote {version}` takes "
+                "it again."
+            )
+        record |= {"outcome": ledger.PROMOTED}
+        with fetched(found) as files:
+            metrics = read_json(files.folder / EVALUATION / "metrics.json")
+            claims.check(mlflow, found, metrics)
+            dataset = read_json(files.folder / EVALUATION / "dataset.json")["name"]
+            intent = _intent(found, record, metrics, files.metadata, dataset, by, reason, at, found.tags["gate.key"])
+        approval = {APPROVAL: APPROVED, "approval.by": by, "approval.reason": reason}
+        tags = {str(version): {**intent.tags[str(version)], **approval}}
+        after = act(mlflow, project, replace(intent, tags=tags))
+        return _outcome(record, moved=True, existing=False, aliases=after)
 
 
 def _challenge_once(
     mlflow: "MlflowClient",
     artifacts: Path,
+    project: str,
     model_name: str,
     number: int,
     grounds: Grounds,
     who: str,
-    run_id: str | None,
+    reason: str,
     again: bool,
+    expected: int | None,
 ) -> Outcome:
     found = server.version(mlflow, model_name, number)
     before = server.aliases(mlflow, model_name)
     champion = before.get(CHAMPION)
+    at = audit.now()
+    if expected is not None and (champion or 0) != expected:
+        late = Intent("promote", model_name, number, ledger.OVERTAKEN, who, reason, at, expected or None, None, "", "")
+        raise overtaken(mlflow, project, late, champion)
     dataset = read_json(artifacts / "ingest" / "dataset.json")
     key = grounds.key(found.tags, dataset["fingerprints"]["test"])
     path = artifacts / DECISION
-    if not again and (known := audit.taken(mlflow, found, key, champion)):
+    # A person's second `reflux promote` of the champion has nothing to do; any other version is judged again.
+    if (not again or champion == number) and (known := audit.taken(found, key, champion)):
         if not path.is_file() or read_json(path) != known:
             write_json(path, known)
         return _outcome(known, moved=False, existing=True, aliases=before)
 
     with fetched(found) as challenger:
         metrics = scoring.evaluation(challenger, found, dataset)
+        claims.check(mlflow, found, metrics)
         comparison = scoring.against_champion(
             mlflow, artifacts, found, challenger, metrics, champion, dataset, grounds.resamples, grounds.seed
         )
         rolled_back = None if again else found.tags.get(ROLLBACK_NOTE)
         decision = decide(metrics, grounds.gates, comparison, grounds.margin, rolled_back)
-    record = audit.record(found, challenger.sha256, metrics, dataset, decision, champion, grounds, who)
-    if decision.promote:
-        promote(model_name, number, decision, champion, who)
-        found = server.version(mlflow, model_name, number)
-    after = server.aliases(mlflow, model_name)
-    if after.get(CHAMPION) == number and PROMOTED_AT in found.tags:
-        record |= {"promoted": True, "promoted_at": found.tags[PROMOTED_AT]}
-    record["aliases"] = after
+    outcome = _came_of(decision, grounds.approval)
+    record = audit.record(found, challenger.sha256, metrics, dataset, decision, outcome, champion, grounds, who, at)
+    intent = _intent(found, record, metrics, challenger.metadata, dataset["name"], who, reason, at, key)
+    after = act(mlflow, project, intent)
     write_json(path, record)
-    record = read_json(path)
-    act = audit.act(record, decision.promote, after.get(CHAMPION))
-    text = describe.version(metrics, challenger.metadata, dataset["name"], found.tags, decision, act)
-    audit.note(mlflow, found, record, text, key, run_id or str(found.run_id), path)
-    return _outcome(record, moved=decision.promote, existing=False, aliases=after)
+    return _outcome(read_json(path), moved=outcome == ledger.PROMOTED, existing=False, aliases=after)
 
 
-def promote(
-    model_name: str, version: int, decision: Decision, expected_champion: int | None, who: str | None = None
-) -> None:
-    """Make a validated version the champion, and the champion the previous one.
-
-    The champion is read again just before it is replaced, and both aliases just after; on any failure they are put
-    back. MLflow has no compare-and-swap: within one checkout a lock closes the gap, between hosts a gap of
-    milliseconds remains.
-
-    Args:
-        model_name: the registered model.
-        version: the version to promote.
-        decision: the verdict on it.
-        expected_champion: the champion that the decision compared with; None for a first model.
-        who: recorded as the author; ``user@host`` by default.
-
-    Raises:
-        UserError: the decision is not to promote, or the version's file was changed since its evaluation.
-        ChampionMoved: the champion is another one by now.
-        Unreachable: MLflow does not answer.
-    """
-    if not decision.promote:
-        raise UserError(f"{model_name} version {version} is {decision.status}: it is not promoted.")
-    mlflow = server.client()
-    with server.lock(model_name), server.speaking():
-        found = server.version(mlflow, model_name, version)
-        with fetched(found):
-            before = server.aliases(mlflow, model_name)
-            if before.get(CHAMPION) != expected_champion:
-                raise ChampionMoved(
-                    f"The champion of {model_name} is version {before.get(CHAMPION)} by now, not {expected_champion} "
-                    f"that version {version} was compared with: run `reflux promote {version}` to compare again."
-                )
-            server.tag(mlflow, found, {"gate.status": decision.status})
-            move(mlflow, model_name, version, before)
-        note = {PROMOTED_AT: audit.now(), PROMOTED_BY: who or server.whoami(), PROMOTED_OVER: str(expected_champion)}
-        server.tag(mlflow, found, note)
-        if ROLLBACK_NOTE in found.tags:
-            mlflow.delete_model_version_tag(model_name, str(version), ROLLBACK_NOTE)
+def _came_of(decision: Decision, approval: str) -> ledger.Outcome:
+    """What a decision comes to."""
+    if decision.status == "REJECTED":
+        return ledger.REJECTED
+    if decision.status == "UNKNOWN":
+        return ledger.UNKNOWN
+    if not decision.promote:  # the champion is this very file
+        return ledger.UNCHANGED
+    return ledger.AWAITING if approval == "human" else ledger.PROMOTED
 
 
-def move(mlflow: "MlflowClient", model_name: str, to: int, before: Mapping[str, int]) -> None:
-    """Point ``previous`` at the present champion, then ``champion`` at a version; all or nothing.
+def _intent(
+    found: "ModelVersion",
+    record: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    names: Mapping[str, str],
+    dataset: str,
+    who: str,
+    reason: str,
+    at: str,
+    key: str,
+) -> Intent:
+    """A decision as what is to be done about it."""
+    number, champion, outcome = int(found.version), record["compared_with"], record["outcome"]
+    did = audit.did(outcome, number, champion, at)
+    tags: dict[str, str | None] = {**audit.decided(record)}
+    aliases: dict[str, int] = {}
+    if APPROVAL in found.tags or outcome == ledger.AWAITING:
+        tags[APPROVAL] = AWAITED if outcome == ledger.AWAITING else None
+    if outcome == ledger.PROMOTED:
+        aliases = ({PREVIOUS: champion} if champion is not None else {}) | {CHAMPION: number}
+        tags |= {PROMOTED_AT: at, PROMOTED_BY: who, PROMOTED_OVER: str(champion), ROLLBACK_NOTE: None}
+    return Intent(
+        action="promote",
+        model=found.name,
+        version=number,
+        outcome=outcome,
+        by=who,
+        reason=reason,
+        at=at,
+        champion=champion,
+        previous=None,
+        why=describe.why(did, record["reasons"]),
+        note=describe.attempt(number, outcome, who, reason, did, record["reasons"]),
+        aliases=aliases,
+        tags={str(number): tags | {"gate.key": key}},
+        description=describe.version(metrics, names, dataset, found.tags, _decision(record), did),
+        lineage=audit.lineage(found.tags),
+        figures=describe.measured(record),
+        record=record,
+    )
 
-    Raises:
-        UserError: the registry did not keep what was written.
-    """
-    old = before.get(CHAMPION)
-    wanted = {PREVIOUS: old, CHAMPION: to} if old is not None else {CHAMPION: to}
-    try:
-        for alias, number in wanted.items():
-            server.point(mlflow, model_name, alias, number)
-        kept = server.aliases(mlflow, model_name)
-        if any(kept.get(alias) != number for alias, number in wanted.items()):
-            raise ChampionMoved(f"The aliases of {model_name} were moved by another process at this moment: {kept}.")
-    except ChampionMoved:
-        raise  # another process's promotion is not ours to undo
-    except BaseException:
-        for alias in (CHAMPION, PREVIOUS):
-            server.point(mlflow, model_name, alias, before.get(alias))
-        raise
 
-
-def _outcome(record: dict[str, Any], moved: bool, existing: bool, aliases: Mapping[str, int]) -> Outcome:
+def _decision(record: Mapping[str, Any]) -> Decision:
     champion = record["champion"]
-    decision = Decision(
+    return Decision(
         status=record["status"],
         promote=record["promote"],
         first=record["first"],
         reasons=tuple(Reason(**reason) for reason in record["reasons"]),
         champion=ChampionEvaluation(**champion) if champion else None,
     )
+
+
+def _outcome(record: Mapping[str, Any], moved: bool, existing: bool, aliases: Mapping[str, int]) -> Outcome:
     return Outcome(
         version=record["version"],
-        decision=decision,
-        promoted=record["promoted"],
+        decision=_decision(record),
+        outcome=record["outcome"],
+        promoted=aliases.get(CHAMPION) == record["version"],
         moved=moved,
         existing=existing,
         champion=aliases.get(CHAMPION),
         previous=aliases.get(PREVIOUS),
-        record=record,
+        record=dict(record),
     )

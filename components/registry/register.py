@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 
 from components.core import tracking
 from components.registry import candidate as candidates
-from components.registry import describe, logged, server
+from components.registry import describe, lock, logged, server
 from components.registry.candidate import Candidate, Lineage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-_LOGGED = "models:/"  # MLflow drops a version's model_id on sqlite, but keeps its source
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def register(artifacts: Path, model_name: str, experiment: str, lineage: Lineage
     """
     candidate = candidates.read(artifacts)
     mlflow = server.client()
-    with server.lock(model_name), server.speaking():
+    with server.speaking(), lock.held(mlflow, model_name):
         created = False
         found = _registered(mlflow, model_name, candidate.lineage_key)
         if found is None:
@@ -63,7 +61,7 @@ def register(artifacts: Path, model_name: str, experiment: str, lineage: Lineage
 
 def _registered(mlflow: "MlflowClient", model_name: str, key: str) -> tuple[int, str] | None:
     same = [v for v in server.versions(mlflow, model_name) if v.tags.get("lineage.key") == key]
-    return (int(same[0].version), str(same[0].source).removeprefix(_LOGGED)) if same else None
+    return (int(same[0].version), str(same[0].source).removeprefix(logged.LOGGED)) if same else None
 
 
 def _create_model(mlflow: "MlflowClient", model_name: str, experiment: str) -> None:
@@ -95,7 +93,7 @@ def _create_version(
     names = logged.architectures(candidate)
     made = mlflow.create_model_version(
         model_name,
-        f"{_LOGGED}{model_id}",
+        f"{logged.LOGGED}{model_id}",
         lineage.run_id,
         tags=tags
         | {"gate.status": "UNKNOWN", "accuracy": str(shipped["accuracy"]), "size_bytes": str(shipped["size_bytes"])},
@@ -106,7 +104,7 @@ def _create_version(
 
 
 def _first_of_twins(mlflow: "MlflowClient", model_name: str, key: str, mine: int, model_id: str) -> tuple[int, str]:
-    """The lock is this checkout's: of twins that two hosts made at one moment, the older one stays."""
+    """Where a lock was lost in mid-upload, two hosts may have made twins: the older one stays."""
     first = _registered(mlflow, model_name, key)
     if first is None or first[0] == mine:
         return mine, model_id

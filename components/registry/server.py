@@ -1,16 +1,16 @@
-"""The model registry as this package uses it: versions, aliases, one lock a model, errors as sentences."""
+"""The model registry as this package uses it: versions, aliases, errors as sentences."""
 
 import getpass
 import os
+import random
 import re
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
-
-from filelock import FileLock, Timeout
 
 from components.core import tracking
 from components.core.artifacts import mendable
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-LOCKS = Path(".reflux/locks")
+PATIENCE_S = 15.0
 
-_LOCK_SECONDS = 120.0
+T = TypeVar("T")
+
 _NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 
@@ -69,7 +70,7 @@ def speaking() -> Iterator[None]:
             raise _unreachable() from error
         raise
     except OSError as error:
-        raise mendable(error, Path(error.filename or LOCKS)) from error
+        raise mendable(error, Path(error.filename or ".reflux")) from error
 
 
 def _unreachable() -> Unreachable:
@@ -79,26 +80,26 @@ def _unreachable() -> Unreachable:
     return Unreachable(f"MLflow at {address()} does not answer: {mend}.")
 
 
-@contextmanager
-def lock(model_name: str) -> Iterator[None]:
-    """Hold the one lock that this checkout has for a model's versions and aliases.
+def patiently(work: Callable[[], T]) -> T:
+    """Do what may be done twice again and again until MLflow has answered, for ``PATIENCE_S`` seconds.
 
-    It is the operating system's, so it is free as soon as its holder is gone, however it died. Its holder may take it
-    again.
+    MLflow's own client tries a request three times, each for 15 seconds at most (``core.tracking``), so that a server
+    that takes requests and never answers is given up after a little over a minute.
 
     Raises:
-        UserError: another process held it for two minutes.
+        Unreachable: MLflow did not answer for so long.
     """
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    path = LOCKS / f"{re.sub(r'[^A-Za-z0-9_-]', '_', model_name)}.lock"
-    try:
-        with FileLock(path, timeout=_LOCK_SECONDS, is_singleton=True):
-            yield
-    except Timeout:
-        raise UserError(
-            f"Another process has been registering or promoting {model_name} for two minutes ({path}): "
-            "wait for it, or stop it, and run again."
-        ) from None
+    deadline = time.monotonic() + PATIENCE_S
+    pause = 0.25
+    while True:
+        try:
+            with speaking():
+                return work()
+        except Unreachable:
+            if time.monotonic() + pause > deadline:
+                raise
+        time.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311
+        pause *= 2
 
 
 def whoami() -> str:
@@ -167,10 +168,24 @@ def point(mlflow: "MlflowClient", model_name: str, alias: str, number: int | Non
         mlflow.set_registered_model_alias(model_name, alias, str(number))
 
 
-def tag(mlflow: "MlflowClient", found: "ModelVersion", values: dict[str, str]) -> None:
-    """Set tags of a version, in the order given."""
+def tag(mlflow: "MlflowClient", model_name: str, number: int, values: Mapping[str, str | None]) -> None:
+    """Set tags of a version, in the order given; None takes one away."""
+    from mlflow.exceptions import MlflowException
+
     for key, value in values.items():
-        mlflow.set_model_version_tag(found.name, str(found.version), key, value)
+        if value is not None:
+            mlflow.set_model_version_tag(model_name, str(number), key, value)
+            continue
+        try:
+            mlflow.delete_model_version_tag(model_name, str(number), key)
+        except MlflowException as error:
+            if not missing(error):
+                raise
+
+
+def called(champion: int | None) -> str:
+    """The champion in a sentence."""
+    return "none" if champion is None else f"version {champion}"
 
 
 def missing(error: "MlflowException") -> bool:

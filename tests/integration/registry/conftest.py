@@ -20,6 +20,7 @@ from components.core import models
 from components.core.artifacts import sha256_file, write_json
 from components.core.tracking import client, experiment_id
 from components.registry.candidate import Lineage
+from components.registry.register import register
 
 CLASSES = ("boot", "dress", "shirt")
 SIDE = 16
@@ -152,6 +153,13 @@ def model_name(home) -> str:
 
 
 _NUMBERS = itertools.count(1)
+
+
+@pytest.fixture
+def original(home, model_name):
+    """A registered version that passes its gates, for models that hold copies of it."""
+    register(home.evaluation(right=180), model_name, home.experiment, home.lineage())
+    return client().get_model_version(model_name, "1")
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ CLASSES = ["boot", "dress", "shirt"]
 def champion(home, model_name) -> str:
     artifacts = home.evaluation(right=200)
     version = register(artifacts, model_name, home.experiment, home.lineage()).version
-    challenge(artifacts, model_name, version, {"accuracy": {"min": 0.8}}, 0.01, resamples=200, seed=0)
+    challenge(artifacts, home.experiment, model_name, version, {"accuracy": {"min": 0.8}}, 0.01, resamples=200, seed=0)
     return f"models:/{model_name}@champion"
 
 

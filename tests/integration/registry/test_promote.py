@@ -7,16 +7,16 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from components.core.artifacts import read_json, sha256_file, write_json
 from components.core.errors import UserError
 from components.core.shards import open_shard
-from components.registry import scoring, server
-from components.registry.gates import Decision
-from components.registry.history import history, rollback
-from components.registry.promote import ChampionMoved, challenge, promote
+from components.registry import ledger, scoring, server
+from components.registry.act import ChampionMoved
+from components.registry.history import history
+from components.registry.promote import approve, challenge
 from components.registry.register import register
+from components.registry.rollback import rollback
 from components.registry.shipped import fetched
 
 GATES = {"accuracy": {"min": 0.8}, "worst_class_recall": {"min": 0.5}, "size_kb": {"max": 200.0}}
@@ -36,7 +36,9 @@ def registered(home, model_name):
 @pytest.fixture
 def judge(home, model_name):
     def run(version: int, gates=GATES, margin: float = 0.02, **others):
-        return challenge(home.artifacts, model_name, version, gates, margin, resamples=500, seed=0, **others)
+        return challenge(
+            home.artifacts, home.experiment, model_name, version, gates, margin, resamples=500, seed=0, **others
+        )
 
     return run
 
@@ -86,8 +88,8 @@ def test_the_decision_is_a_file_and_an_artifact_of_the_run_with_every_number(hom
     assert 0 < against["p_value"] < 1
     assert record["artifact_sha256"] == sha256_file(home.artifacts / "compress" / "student.onnx")
     for outcome in (first, second):
-        name = f"promote/decision-v{outcome.version}.json"
-        assert mlflow.artifacts.load_dict(f"runs:/{home.run_id}/{name}") == outcome.record
+        attempt = tags(outcome.record["model"], outcome.version)["gate.run_id"]
+        assert mlflow.artifacts.load_dict(f"runs:/{attempt}/decision.json") == outcome.record
 
 
 def test_a_better_student_replaces_the_champion_which_becomes_previous(registered, judge, aliases):
@@ -132,7 +134,7 @@ def test_a_rerun_with_nothing_changed_leaves_everything_as_it_is(home, model_nam
     rejected = path.read_text()
     path.unlink()
 
-    again = judge(2, gates={"accuracy": {"min": 0.95}}, run_id=None, who="somebody else")
+    again = judge(2, gates={"accuracy": {"min": 0.95}}, who="somebody else")
     assert again.existing
     assert (again.decision.status, again.promoted) == ("REJECTED", False)
     assert path.read_text() == rejected
@@ -149,7 +151,7 @@ def test_other_gates_are_another_decision(model_name, registered, judge, aliases
     raised = judge(version, gates={"accuracy": {"min": 0.95}})
     assert (raised.existing, raised.moved, raised.promoted) == (False, False, True)
     assert (raised.decision.status, raised.champion) == ("REJECTED", 1)
-    assert "**REJECTED.** It is the champion since" in MlflowClient().get_model_version(model_name, "1").description
+    assert "**REJECTED.** It is the champion already." in MlflowClient().get_model_version(model_name, "1").description
     assert judge(version, gates={"accuracy": {"min": 0.95}}).existing
     assert aliases()["champion"] == 1
 
@@ -252,70 +254,6 @@ def test_an_empty_test_split_is_refused(home, registered, judge):
         judge(version)
 
 
-@pytest.mark.parametrize("breaks_at", [1, 2, 3])
-def test_a_promotion_that_breaks_off_is_undone(model_name, registered, judge, aliases, monkeypatch, breaks_at):
-    judge(registered(right=170))
-    judge(registered(right=176))
-    version = registered(right=190)
-    before = aliases()
-    calls = []
-
-    real = MlflowClient.set_registered_model_alias
-
-    def breaking(self, name, alias, number):
-        calls.append(alias)
-        if len(calls) == breaks_at:
-            raise KeyboardInterrupt
-        real(self, name, alias, number)
-
-    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", breaking)
-    if breaks_at <= 2:
-        with pytest.raises(KeyboardInterrupt):
-            judge(version)
-        assert aliases() == before
-        assert judge(version).promoted
-    else:
-        assert judge(version).promoted
-    assert aliases() == {"challenger": 3, "champion": 3, "previous": 2}
-
-
-def test_a_server_that_fails_after_the_alias_was_set_leaves_the_old_champion(registered, judge, aliases, monkeypatch):
-    judge(registered(right=170))
-    version = registered(right=190)
-    before = aliases()
-    real = MlflowClient.get_registered_model
-    reads = []
-
-    def failing(self, name):
-        reads.append(name)
-        if len(reads) == 3:  # before deciding, before moving, after moving
-            raise MlflowException("API request to http://x failed with exception timeout")
-        return real(self, name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "get_registered_model", failing)
-        with pytest.raises(server.Unreachable):
-            judge(version)
-    assert aliases() == before
-
-
-def test_a_killed_promotion_that_had_moved_the_alias_is_finished_by_the_next(
-    model_name, registered, judge, aliases, monkeypatch
-):
-    version = registered(right=180)
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "log_artifact", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            judge(version)
-    assert "gate.key" not in tags(model_name, version)
-
-    outcome = judge(version)
-
-    assert (outcome.promoted, outcome.existing, outcome.champion) == (True, False, 1)
-    assert "It is the champion since" in MlflowClient().get_model_version(model_name, "1").description
-    assert judge(version).existing
-
-
 def test_a_champion_that_moved_meanwhile_is_compared_with_again(model_name, registered, judge, aliases, monkeypatch):
     judge(registered(right=170))
     rival = registered(right=180)
@@ -338,22 +276,11 @@ def test_a_champion_that_moved_meanwhile_is_compared_with_again(model_name, regi
     assert aliases() == {"challenger": 3, "champion": 3, "previous": rival}
 
 
-def test_a_promotion_that_names_another_champion_is_refused(model_name, registered, judge, aliases):
-    judge(registered(right=180))
-    version = registered(right=190)
-    verdict = Decision("VALIDATED", True, False, (), None)
-    with pytest.raises(ChampionMoved, match="is version 1 by now, not 7"):
-        promote(model_name, version, verdict, expected_champion=7)
-    with pytest.raises(UserError, match="is REJECTED"):
-        promote(model_name, version, Decision("REJECTED", False, False, (), None), expected_champion=1)
-    assert aliases() == {"challenger": 2, "champion": 1}
-
-
 def test_promotions_at_one_moment_leave_one_champion_and_the_one_it_replaced(home, model_name, registered, aliases):
     numbers = [registered(right=right) for right in (170, 180, 190)]
 
     def run(number):
-        return challenge(home.artifacts, model_name, number, GATES, 0.5, resamples=200, seed=0)
+        return challenge(home.artifacts, home.experiment, model_name, number, GATES, 0.5, resamples=200, seed=0)
 
     with ThreadPoolExecutor(3) as pool:
         outcomes = list(pool.map(run, numbers))
@@ -366,16 +293,18 @@ def test_promotions_at_one_moment_leave_one_champion_and_the_one_it_replaced(hom
     assert sorted(v for v in replaced.values() if v is not None) == sorted(set(numbers) - {champion})
 
 
-def test_rollback_swaps_champion_and_previous_and_retraining_does_not_undo_it(model_name, registered, judge, aliases):
+def test_rollback_swaps_champion_and_previous_and_retraining_does_not_undo_it(
+    home, model_name, registered, judge, aliases
+):
     judge(registered(right=180))
     judge(registered(right=190))
 
-    assert rollback(model_name, reason="complaints about boots", who="ada@lab") == (1, 2)
+    assert rollback(home.experiment, model_name, "complaints about boots", who="ada@lab") == (1, 2)
 
     assert aliases() == {"challenger": 2, "champion": 1, "previous": 2}
-    newest = history(model_name)[0]
-    assert "Rolled back at" in newest.reason
-    assert "by ada@lab (complaints about boots)" in newest.reason
+    newest = history(home.experiment, model_name).entries[0]
+    assert (newest.outcome, newest.version, newest.champion, newest.by) == ("rolled back", 1, 2, "ada@lab")
+    assert newest.why == "Version 2 was rolled back: complaints about boots"
     held = judge(2)
     assert (held.decision.status, held.champion) == ("REJECTED", 1)
     assert judge(2).existing
@@ -384,50 +313,170 @@ def test_rollback_swaps_champion_and_previous_and_retraining_does_not_undo_it(mo
     assert "rollback.note" not in tags(model_name, 2)
 
 
-def test_rollback_twice_is_where_it_began(model_name, registered, judge, aliases):
+def test_rollback_twice_is_where_it_began(home, model_name, registered, judge, aliases):
     judge(registered(right=180))
     judge(registered(right=190))
-    rollback(model_name)
-    rollback(model_name)
+    rollback(home.experiment, model_name, "worse")
+    rollback(home.experiment, model_name, "worse")
     assert aliases() == {"challenger": 2, "champion": 2, "previous": 1}
     assert "rollback.note" not in tags(model_name, 2)
 
 
-def test_rollback_says_why_it_can_not(model_name, registered, judge):
+def test_rollback_says_why_it_can_not(home, model_name, registered, judge):
     with pytest.raises(UserError, match="No model is registered"):
-        rollback(model_name)
+        rollback(home.experiment, model_name, "worse")
     version = registered(right=180)
     with pytest.raises(UserError, match="has no champion"):
-        rollback(model_name)
+        rollback(home.experiment, model_name, "worse")
     judge(version)
     with pytest.raises(UserError, match="first champion"):
-        rollback(model_name)
+        rollback(home.experiment, model_name, "worse")
     judge(registered(right=190))
     tamper(model_name, 1)
     with pytest.raises(UserError, match="version 1 was changed"):
-        rollback(model_name)
+        rollback(home.experiment, model_name, "worse")
     assert server.aliases(MlflowClient(), model_name)["champion"] == 2
 
 
-def test_history_lists_every_version_with_its_reason(model_name, registered, judge):
-    judge(registered(right=180))
+def test_a_rollback_to_a_version_goes_where_it_says_and_only_to_a_former_champion(
+    home, model_name, registered, judge, aliases
+):
+    for right in (170, 180, 190):
+        judge(registered(right))
+    judge(registered(right=100))
+    for target, sentence in ((4, "never was champion"), (3, "is the champion already"), (9, "has no version 9")):
+        with pytest.raises(UserError, match=sentence):
+            rollback(home.experiment, model_name, "worse", to=target)
+    assert rollback(home.experiment, model_name, "worse", to=1) == (1, 3)
+    assert aliases() == {"challenger": 4, "champion": 1, "previous": 3}
+    with pytest.raises(UserError, match="recorded with its reason"):
+        rollback(home.experiment, model_name, " ")
+
+
+def test_history_has_every_attempt_newest_first_with_who_why_and_where_from(home, model_name, registered, judge):
+    judge(registered(right=170), who="nightly")
     judge(registered(right=181), gates={"accuracy": {"min": 0.95}})
+    judge(registered(right=190), reason="for the new cameras")
     registered(right=182)
 
-    rows = history(model_name)
+    past = history(home.experiment, model_name)
 
-    assert [(row.version, row.status, row.aliases) for row in rows] == [
-        (3, "UNKNOWN", ("challenger",)),
-        (2, "REJECTED", ()),
-        (1, "VALIDATED", ("champion",)),
+    assert [(entry.version, entry.outcome, entry.champion) for entry in past.entries] == [
+        (3, "promoted", 1),
+        (2, "rejected", 1),
+        (1, "promoted", None),
     ]
-    assert [row.accuracy for row in rows] == [0.91, 0.905, 0.9]
-    assert rows[0].reason == "Not decided yet."
-    assert "below the minimum of 0.95" in rows[1].reason
-    assert rows[2].reason.startswith("Promoted at ")
-    assert 0 < rows[0].size_kb < 10
+    newest, rejected, first = past.entries
+    assert (past.champion, past.previous, past.since, past.by_hand, past.undecided) == (3, 1, newest, [], [4])
+    assert (newest.reason, first.by) == ("for the new cameras", "nightly")
+    assert rejected.why == "Accuracy 0.905 is below the minimum of 0.95."
+    assert newest.figures["accuracy"] == 0.95
+    assert newest.figures["champion/difference"] == pytest.approx(0.1)
+    assert newest.lineage == {
+        "artifact_sha256": sha256_file(kept(model_name, 3, "model.onnx")),
+        "dvc.data_md5": "b" * 32 + ".dir",
+        "git.sha": "c" * 40,
+        "params.sha256": "a" * 64,
+        "prefect.flow_run_id": "flow-1",
+        "run_id": home.run_id,
+        "test_fingerprint": "f" * 64,
+    }
     with pytest.raises(UserError, match="No model is registered as nothing"):
-        history("nothing")
+        history(home.experiment, "nothing")
+
+
+def test_the_ledger_is_an_experiment_that_mlflows_own_pages_show(home, model_name, registered, judge):
+    judge(registered(right=170))
+    judge(registered(right=100))
+    client = MlflowClient()
+    found = client.get_experiment_by_name("clothes/promotions")
+    runs = client.search_runs([found.experiment_id], f"tags.`promotion.model` = '{model_name}'")
+    assert [(run.info.run_name, run.info.status) for run in runs] == [
+        ("v2 rejected", "FINISHED"),
+        ("v1 promoted", "FINISHED"),
+    ]
+    rejected = runs[0].data
+    assert rejected.tags["mlflow.note.content"].startswith(
+        f"**Version 2 rejected** by {server.whoami()}. The champion stays"
+    )
+    assert "- **missed**: Accuracy 0.5 is below the minimum of 0.8." in rejected.tags["mlflow.note.content"]
+    assert not [tag for tag in rejected.tags if tag.startswith("promotion.intent")]
+    assert rejected.metrics["accuracy"] == 0.5
+
+
+def test_each_decision_of_a_test_split_is_counted(home, model_name, registered, judge):
+    split = "9" * 64
+    assert ledger.uses(MlflowClient(), home.experiment, split) == 0
+    for right in (170, 180):
+        home.evaluation(right, fingerprint=split)
+        judge(register(home.artifacts, model_name, home.experiment, home.lineage()).version)
+    rollback(home.experiment, model_name, "worse")
+    assert ledger.uses(MlflowClient(), home.experiment, split) == 2
+    assert ledger.uses(MlflowClient(), "a project without decisions", split) == 0
+
+
+def test_an_alias_that_was_moved_by_hand_is_named(home, model_name, registered, judge):
+    for right in (170, 180, 190):
+        judge(registered(right))
+    client = MlflowClient()
+    client.set_registered_model_alias(model_name, "champion", "1")
+    client.set_registered_model_alias(model_name, "previous", "3")
+
+    past = history(home.experiment, model_name)
+
+    assert past.since is None
+    assert [sentence.partition(", by")[0] for sentence in past.by_hand] == [
+        "The alias champion was moved by hand: it is version 1, where the ledger's last move",
+        "The alias previous was moved by hand: it is version 3, where the ledger's last move",
+    ]
+    judge(registered(right=199))
+    (sentence,) = history(home.experiment, model_name).by_hand
+    assert sentence.startswith("The alias champion was moved by hand, from version 3 to version 1, between ")
+
+
+def test_a_caller_that_expects_another_champion_is_refused_and_the_attempt_is_kept(
+    home, model_name, registered, judge, aliases
+):
+    judge(registered(right=170))
+    version = registered(right=190)
+    for expected in (7, 0):
+        with pytest.raises(ChampionMoved, match=r"The champion of .* is version 1 by now, not"):
+            judge(version, expected=expected)
+    assert aliases() == {"challenger": 2, "champion": 1}
+    assert [entry.outcome for entry in history(home.experiment, model_name).entries] == ["overtaken"] * 2 + ["promoted"]
+    assert judge(version, expected=1).promoted
+
+
+def test_an_approval_is_awaited_given_by_somebody_for_a_reason_and_judged_again(
+    home, model_name, registered, judge, aliases
+):
+    version = registered(right=180)
+
+    def give(number, reason="seen on the new cameras"):
+        return approve(home.experiment, model_name, number, reason, who="ada@lab")
+
+    with pytest.raises(UserError, match="awaits no approval"):
+        give(version)
+    waiting = judge(version, approval="human")
+    assert (waiting.decision.status, waiting.outcome, waiting.promoted) == ("VALIDATED", "awaiting approval", False)
+    assert aliases() == {"challenger": 1}
+    assert tags(model_name, version)["approval.state"] == "awaited"
+    assert judge(version, approval="human").existing
+    with pytest.raises(UserError, match="recorded with its reason"):
+        give(version, reason="")
+
+    given = give(version)
+
+    assert (given.outcome, given.moved, aliases()) == ("promoted", True, {"challenger": 1, "champion": 1})
+    assert (tags(model_name, version)["approval.by"], tags(model_name, version)["approval.reason"]) == (
+        "ada@lab",
+        "seen on the new cameras",
+    )
+    newest = history(home.experiment, model_name).entries[0]
+    assert (newest.outcome, newest.by, newest.reason) == ("promoted", "ada@lab", "seen on the new cameras")
+    assert judge(version, approval="human").existing
+    with pytest.raises(UserError, match="it has been approved"):
+        give(version)
 
 
 def test_an_unknown_version_is_named(registered, judge):

@@ -33,7 +33,21 @@ def reflux(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "data", "data add", "predict", "promote", "rollback", "history", "ui", "doctor"]
+    "command",
+    [
+        "",
+        "run",
+        "data",
+        "data add",
+        "predict",
+        "promote",
+        "approve",
+        "rollback",
+        "history",
+        "reconcile",
+        "ui",
+        "doctor",
+    ],
 )
 def test_every_command_has_help_with_a_real_example(reflux, command):
     code, out, _ = reflux(*command.split(), "-h")
@@ -53,7 +67,9 @@ def test_every_command_has_help_with_a_real_example(reflux, command):
         (["data", "add", "nowhere"], "nowhere does not exist"),
         (["predict", "shoe.png"], "There is no model yet"),
         (["history"], "There is no model yet"),
-        (["rollback"], "There is no model yet"),
+        (["rollback", "--reason", "worse"], "There is no model yet"),
+        (["approve", "1", "--reason", "seen"], "There is no model yet"),
+        (["reconcile"], "There is no model yet"),
         (["promote", "1"], "There is no model yet"),
     ],
 )

@@ -26,7 +26,7 @@ GATES = {"accuracy": {"min": 0.8}, "size_kb": {"max": 100}}
 def promotion(gates=GATES, **changes):
     decision = decide(METRICS, gates, None, 0.01)
     return SimpleNamespace(
-        version=4, decision=decision, **({"champion": 3, "promoted": False, "existing": False} | changes)
+        version=4, decision=decision, **({"champion": 3, "moved": False, "outcome": "rejected"} | changes)
     )
 
 
@@ -65,8 +65,8 @@ def test_the_table_holds_every_row():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"champion": 4, "promoted": True}, "shoes version 4 is the new @champion."),
-        ({"champion": 4, "promoted": True, "existing": True}, "shoes version 4 is the @champion."),
+        ({"champion": 4, "moved": True}, "shoes version 4 is the new @champion."),
+        ({"champion": 4}, "shoes version 4 is the @champion."),
         ({"champion": 3}, "shoes version 4 is REJECTED, as @challenger; the champion stays version 3."),
         ({"champion": None}, "shoes version 4 is REJECTED, as @challenger; there is no champion."),
     ],

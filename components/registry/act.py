@@ -1,0 +1,138 @@
+"""The act: an intent is written down, carried out under the model's lock, and closed with its outcome.
+
+The intent is the commit. What breaks off after it is not undone but finished, by ``reconcile``, which every command
+that touches the registry begins with: each step sets what the intent says, so a step that is done twice is done once.
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from components.core.errors import UserError
+from components.registry import ledger, lock, server
+from components.registry.ledger import Intent, Outcome
+from components.registry.lock import Check
+from components.registry.server import CHAMPION, PREVIOUS
+from components.registry.shipped import fetched
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+class ChampionMoved(UserError):
+    """The champion is another one than the intent was made upon."""
+
+
+def act(mlflow: "MlflowClient", project: str, intent: Intent) -> dict[str, int]:
+    """Carry an intent out if the champion still is the one that it was made upon: compare and swap.
+
+    Returns:
+        The version each alias points at afterwards.
+
+    Raises:
+        ChampionMoved: it is another one by now; nothing was changed, and the ledger has the attempt.
+        LockLost: the lock was lost on the way; whoever has it now has finished the intent.
+        Unreachable: MLflow stopped answering; the next command finishes what was begun.
+    """
+    with server.speaking(), lock.held(mlflow, intent.model) as check:
+        _settle_all(mlflow, project, intent.model, check)
+        before = server.aliases(mlflow, intent.model)
+        if before.get(CHAMPION) == intent.champion:
+            intent = replace(intent, previous=before.get(PREVIOUS))
+            run_id = server.patiently(lambda: ledger.begin(mlflow, project, intent))
+            return server.patiently(lambda: carry_out(mlflow, run_id, intent, check))
+    raise overtaken(mlflow, project, intent, before.get(CHAMPION))
+
+
+def overtaken(mlflow: "MlflowClient", project: str, intent: Intent, champion: int | None) -> ChampionMoved:
+    """Write down an attempt that came too late; returns what to raise."""
+    why = _moved(intent, champion)
+    run_id = server.patiently(lambda: ledger.begin(mlflow, project, intent, ledger.OVERTAKEN))
+    server.patiently(lambda: ledger.end(mlflow, run_id, ledger.OVERTAKEN, why))
+    return ChampionMoved(why)
+
+
+def reconcile(mlflow: "MlflowClient", project: str, model: str) -> list[ledger.Entry]:
+    """Finish, or close, every attempt that was broken off; without one this only looks.
+
+    Returns:
+        The attempts that were settled.
+
+    Raises:
+        UserError: another process holds the lock for minutes, or MLflow does not answer.
+    """
+    if not server.patiently(lambda: ledger.open_attempts(mlflow, project, model)):
+        return []
+    with server.speaking(), lock.held(mlflow, model) as check:
+        settled = _settle_all(mlflow, project, model, check)
+        return [ledger.entry(mlflow, run_id) for run_id in settled]
+
+
+def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check) -> dict[str, int]:
+    """Do all that an intent says, in its order, and close it.
+
+    Raises:
+        ChampionMoved: somebody moved an alias at this very moment, without the lock.
+        LockLost: the lock is another's.
+    """
+    for alias, number in intent.aliases.items():
+        check()
+        server.point(mlflow, intent.model, alias, number)
+    kept = server.aliases(mlflow, intent.model)
+    check()
+    if any(kept.get(alias) != number for alias, number in intent.aliases.items()):
+        why = _moved(intent, kept.get(CHAMPION))
+        ledger.end(mlflow, run_id, ledger.OVERTAKEN, why)
+        raise ChampionMoved(why)
+    ledger.measured(mlflow, run_id, intent)
+    if intent.record is not None:
+        server.tag(mlflow, intent.model, intent.version, {"gate.run_id": run_id})
+    for version, tags in intent.tags.items():
+        server.tag(mlflow, intent.model, int(version), tags)
+    if intent.description is not None:
+        mlflow.update_model_version(intent.model, str(intent.version), intent.description)
+    ledger.end(mlflow, run_id, intent.outcome)
+    return kept
+
+
+def _settle_all(mlflow: "MlflowClient", project: str, model: str, check: Check) -> list[str]:
+    attempts = server.patiently(lambda: ledger.open_attempts(mlflow, project, model))
+    for attempt in attempts:
+        server.patiently(partial(_settle, mlflow, *attempt, check))
+    return [run_id for run_id, _, _ in attempts]
+
+
+def _settle(mlflow: "MlflowClient", run_id: str, intent: Intent, outcome: Outcome | None, check: Check) -> None:
+    """Bring one open attempt to its end."""
+    if outcome is not None:  # it was only not closed
+        ledger.end(mlflow, run_id, outcome)
+        return
+    champion = server.aliases(mlflow, intent.model).get(CHAMPION)
+    target = intent.aliases.get(CHAMPION)
+    if target is not None and champion not in (target, intent.champion):
+        ledger.end(mlflow, run_id, ledger.OVERTAKEN, _moved(intent, champion))
+        return
+    if target is not None and champion != target and (broken := _broken(mlflow, intent)):
+        check()
+        server.point(mlflow, intent.model, PREVIOUS, intent.previous)
+        ledger.end(mlflow, run_id, ledger.REFUSED, f"{broken} The champion stays version {champion}.")
+        return
+    carry_out(mlflow, run_id, intent, check)
+
+
+def _broken(mlflow: "MlflowClient", intent: Intent) -> str | None:
+    """Why the target must not become champion any more, if so."""
+    try:
+        with fetched(server.version(mlflow, intent.model, intent.version)):
+            return None
+    except server.Unreachable:
+        raise
+    except UserError as error:
+        return str(error)
+
+
+def _moved(intent: Intent, champion: int | None) -> str:
+    return (
+        f"The champion of {intent.model} is {server.called(champion)} by now, not {server.called(intent.champion)}, so "
+        f"version {intent.version} was left as it is: `reflux {intent.action}` compares again."
+    )

@@ -1,0 +1,248 @@
+"""The ledger of promotions: a write-ahead log that a team reads, one run an attempt in ``<project>/promotions``.
+
+A run is created with the whole intent in its tags, in one transaction: from then on whoever finds it can finish it. It
+is RUNNING while it is open, FINISHED when a decision was carried out (also a rejection), FAILED when it could not be.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from components.core import tracking
+from components.registry.describe import LINEAGE
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+Action = Literal["promote", "rollback"]
+Outcome = Literal[
+    "promoted", "rejected", "unknown", "unchanged", "awaiting approval", "rolled back", "overtaken", "refused", "failed"
+]
+
+PROMOTED: Outcome = "promoted"
+REJECTED: Outcome = "rejected"
+UNKNOWN: Outcome = "unknown"
+UNCHANGED: Outcome = "unchanged"
+AWAITING: Outcome = "awaiting approval"
+ROLLED_BACK: Outcome = "rolled back"
+OVERTAKEN: Outcome = "overtaken"
+REFUSED: Outcome = "refused"
+FAILED: Outcome = "failed"
+
+MOVED = (PROMOTED, ROLLED_BACK)
+NOT_CARRIED_OUT = (OVERTAKEN, REFUSED, FAILED)
+DECISION = "decision.json"
+
+_INTENT = "promotion.intent."
+_TAG_CHARACTERS = 7500  # MLflow keeps 8000
+_OUTCOME, _ACTION, _MODEL, _VERSION = "promotion.outcome", "promotion.action", "promotion.model", "promotion.version"
+_FROM, _PREVIOUS, _COMPARED = "promotion.from", "promotion.previous", "promotion.compared_with"
+_BY, _REASON, _WHY = "promotion.by", "promotion.reason", "promotion.why"
+
+
+@dataclass(frozen=True)
+class Intent:
+    """All that is to be done, so that doing it twice is doing it once.
+
+    Attributes:
+        action: what was asked for.
+        model: the registered model.
+        version: the version it is about.
+        outcome: what will have come of it.
+        by: ``user@host`` or another author.
+        reason: why, in a person's words; may be empty.
+        at: when, in UTC, ISO 8601.
+        champion: the champion that it replaces or leaves, the one it was compared with; None for none.
+        previous: the version before the champion; None for none.
+        aliases: ``{alias: version}`` to set, in this order; empty when the champion stays.
+        tags: ``{version: {tag: value}}`` to set, in this order; None takes a tag away.
+        description: the version's new description; None leaves it.
+        why: why it comes to that, in plain sentences.
+        note: the whole for a person, Markdown.
+        lineage: where the version comes from, as tags.
+        figures: what was measured.
+        record: the content of ``decision.json``; None without a decision.
+    """
+
+    action: Action
+    model: str
+    version: int
+    outcome: Outcome
+    by: str
+    reason: str
+    at: str
+    champion: int | None
+    previous: int | None
+    why: str
+    note: str
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    tags: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    description: str | None = None
+    lineage: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+    record: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One attempt, as the ledger shows it.
+
+    Attributes:
+        run_id: its run in MLflow.
+        experiment_id: the ledger's experiment.
+        action: what was asked for.
+        version: the version it was about.
+        outcome: None while it is open.
+        at: when it began, in UTC.
+        by: the author.
+        reason: a person's words; may be empty.
+        champion: the champion when it began.
+        why: why that came of it.
+        lineage: where the version comes from.
+        figures: what was measured.
+    """
+
+    run_id: str
+    experiment_id: str
+    action: Action
+    version: int
+    outcome: Outcome | None
+    at: datetime
+    by: str
+    reason: str
+    champion: int | None
+    why: str
+    lineage: Mapping[str, str]
+    figures: Mapping[str, float]
+
+
+def experiment(project: str) -> str:
+    """The name of a project's ledger in MLflow."""
+    return f"{project}/promotions"
+
+
+def begin(mlflow: "MlflowClient", project: str, intent: Intent, outcome: Outcome | None = None) -> str:
+    """Write an intent down, whole or not at all; returns the run's id.
+
+    Args:
+        mlflow: the client.
+        project: the project's name.
+        intent: what is to be done.
+        outcome: of an attempt that ends as it begins, because nothing is to be done.
+    """
+    experiment_id = tracking.experiment_id(mlflow, experiment(project))
+    text = json.dumps(asdict(intent))
+    parts = [text[i : i + _TAG_CHARACTERS] for i in range(0, len(text), _TAG_CHARACTERS)]
+    tags = {
+        "run_kind": "promotion",
+        "mlflow.user": intent.by,
+        "mlflow.note.content": intent.note,
+        _ACTION: intent.action,
+        _MODEL: intent.model,
+        _VERSION: str(intent.version),
+        _FROM: _text(intent.champion),
+        _PREVIOUS: _text(intent.previous),
+        _BY: intent.by,
+        _REASON: intent.reason,
+        _WHY: intent.why,
+        **intent.lineage,
+        **{f"{_INTENT}{i}": part for i, part in enumerate(parts)},
+    }
+    if intent.record is not None:
+        tags[_COMPARED] = _text(intent.champion)
+    if outcome is not None:
+        tags[_OUTCOME] = outcome
+    run = mlflow.create_run(experiment_id, tags=tags, run_name=f"v{intent.version} {intent.action}")
+    return str(run.info.run_id)
+
+
+def measured(mlflow: "MlflowClient", run_id: str, intent: Intent) -> None:
+    """Give an attempt its figures and its ``decision.json``."""
+    from mlflow.entities import Metric
+
+    at = int(datetime.fromisoformat(intent.at).timestamp() * 1000)
+    if intent.figures:
+        mlflow.log_batch(run_id, metrics=[Metric(key, value, at, 0) for key, value in intent.figures.items()])
+    if intent.record is not None:
+        mlflow.log_dict(run_id, dict(intent.record), DECISION)
+
+
+def end(mlflow: "MlflowClient", run_id: str, outcome: Outcome, why: str | None = None) -> None:
+    """Write down what came of an attempt, and why if it is not what was intended; only then is it closed."""
+    from mlflow.entities import RunTag
+
+    run = mlflow.get_run(run_id)
+    version = run.data.tags[_VERSION]
+    told = {} if why is None else {_WHY: why, "mlflow.note.content": f"**Version {version} {outcome}.** {why}"}
+    mlflow.log_batch(run_id, tags=[RunTag(key, value) for key, value in {_OUTCOME: outcome, **told}.items()])
+    mlflow.update_run(run_id, name=f"back to v{version}" if outcome == ROLLED_BACK else f"v{version} {outcome}")
+    mlflow.set_terminated(run_id, "FAILED" if outcome in NOT_CARRIED_OUT else "FINISHED")
+    for tag in run.data.tags:
+        if tag.startswith(_INTENT):
+            mlflow.delete_tag(run_id, tag)
+
+
+def open_attempts(mlflow: "MlflowClient", project: str, model: str) -> list[tuple[str, Intent, Outcome | None]]:
+    """The attempts that nobody has closed, oldest first: run, intent, and the outcome where it is written already."""
+    found = []
+    for run in _runs(mlflow, project, f"tags.`{_MODEL}` = '{model}' AND attributes.status = 'RUNNING'"):
+        tags = run.data.tags
+        parts = sorted((tag for tag in tags if tag.startswith(_INTENT)), key=lambda tag: int(tag.rpartition(".")[2]))
+        intent = Intent(**json.loads("".join(tags[part] for part in parts)))
+        found.append((str(run.info.run_id), intent, cast(Outcome | None, tags.get(_OUTCOME))))
+    return found[::-1]
+
+
+def entries(mlflow: "MlflowClient", project: str, model: str) -> list[Entry]:
+    """Every attempt on a model, newest first."""
+    return [_entry(run) for run in _runs(mlflow, project, f"tags.`{_MODEL}` = '{model}'")]
+
+
+def entry(mlflow: "MlflowClient", run_id: str) -> Entry:
+    """One attempt."""
+    return _entry(mlflow.get_run(run_id))
+
+
+def uses(mlflow: "MlflowClient", project: str, test_fingerprint: str) -> int:
+    """How many decisions a test split has served, whatever came of them."""
+    where = f"tags.test_fingerprint = '{test_fingerprint}' AND tags.`{_ACTION}` = 'promote'"
+    return sum(1 for _ in _runs(mlflow, project, where))
+
+
+def _runs(mlflow: "MlflowClient", project: str, where: str) -> Iterator["Run"]:
+    """The ledger's runs, newest first."""
+    ledger = mlflow.get_experiment_by_name(experiment(project))
+    token = None
+    while ledger is not None:
+        page = mlflow.search_runs(
+            [ledger.experiment_id], where, max_results=1000, order_by=["attributes.start_time DESC"], page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _entry(run: "Run") -> Entry:
+    tags = run.data.tags
+    return Entry(
+        run_id=run.info.run_id,
+        experiment_id=run.info.experiment_id,
+        action=cast(Action, tags[_ACTION]),
+        version=int(tags[_VERSION]),
+        outcome=cast(Outcome | None, tags.get(_OUTCOME)) if run.info.status != "RUNNING" else None,
+        at=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+        by=tags[_BY],
+        reason=tags[_REASON],
+        champion=int(tags[_FROM]) if tags[_FROM] != _text(None) else None,
+        why=tags.get(_WHY, ""),
+        lineage={key: tags[key] for key in LINEAGE if key in tags},
+        figures=dict(run.data.metrics),
+    )
+
+
+def _text(version: int | None) -> str:
+    return "none" if version is None else str(version)

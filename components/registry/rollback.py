@@ -1,0 +1,71 @@
+"""The way back: an earlier champion into production again, within seconds."""
+
+from components.core.errors import UserError
+from components.registry import audit, ledger, server
+from components.registry.act import act, reconcile
+from components.registry.audit import PROMOTED_AT, ROLLBACK_NOTE
+from components.registry.ledger import Intent
+from components.registry.server import CHAMPION, PREVIOUS
+from components.registry.shipped import fetched
+
+
+def rollback(
+    project: str, model_name: str, reason: str, to: int | None = None, who: str | None = None
+) -> tuple[int, int]:
+    """Make an earlier champion the champion again, and the champion the previous one.
+
+    The version that is rolled back is not promoted again by itself.
+
+    Args:
+        project: the project's name; its ledger takes the attempt.
+        model_name: the registered model.
+        reason: why, for the record.
+        to: the version to go back to, one that was champion; by default the previous one.
+        who: recorded as the author; ``user@host`` by default.
+
+    Returns:
+        The versions that are now champion and previous.
+
+    Raises:
+        UserError: no reason is given, there is nothing to go back to, or that version's file was changed.
+        ChampionMoved: the champion was moved by another at this moment.
+        Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
+    """
+    if not reason.strip():
+        raise UserError("A rollback is recorded with its reason: `reflux rollback --reason …`.")
+    by, at = who or server.whoami(), audit.now()
+    mlflow = server.client()
+    reconcile(mlflow, project, model_name)
+    with server.speaking():
+        before = server.aliases(mlflow, model_name)
+        old = before.get(CHAMPION)
+        target = to if to is not None else before.get(PREVIOUS)
+        if old is None:
+            raise UserError(f"{model_name} has no champion, so there is nothing to roll back.")
+        if to == old:
+            raise UserError(f"{model_name} version {old} is the champion already.")
+        if target is None or target == old:
+            raise UserError(f"{model_name} version {old} is the first champion: there is none before it to go back to.")
+        back = server.version(mlflow, model_name, target)
+        if PROMOTED_AT not in back.tags:
+            raise UserError(f"{model_name} version {target} never was champion: `reflux promote {target}` judges it.")
+        with fetched(back):
+            pass  # its hash is the one that was evaluated
+        intent = Intent(
+            action="rollback",
+            model=model_name,
+            version=target,
+            outcome=ledger.ROLLED_BACK,
+            by=by,
+            reason=reason,
+            at=at,
+            champion=old,
+            previous=before.get(PREVIOUS),
+            why=f"Version {old} was rolled back: {reason}",
+            note=f"**Back to version {target}**, from version {old}, by {by}: {reason}",
+            aliases={PREVIOUS: old, CHAMPION: target},
+            tags={str(old): {ROLLBACK_NOTE: f"at {at} by {by} ({reason})"}, str(target): {ROLLBACK_NOTE: None}},
+            lineage=audit.lineage(back.tags),
+        )
+        act(mlflow, project, intent)
+    return target, old

@@ -1,0 +1,82 @@
+"""What the proofs of the act share: processes that die at a chosen write, and decisions that are ready to act upon."""
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.tracking._model_registry.utils import _get_store as registry_store
+from mlflow.tracking._tracking_service.utils import _get_store as tracking_store
+
+from components.registry import audit, ledger
+from components.registry.ledger import Intent
+
+WRITES = ("create_", "set_", "delete_", "log_", "update_", "rename_", "finalize_", "transition_")
+
+
+def ready(model_name: str, version: int, champion: int | None, who: str = "racer") -> Intent:
+    """A decision to promote, as ``challenge`` hands it to the act."""
+    at = audit.now()
+    aliases = ({"previous": champion} if champion else {}) | {"champion": version}
+    tags = {"gate.status": "VALIDATED", audit.PROMOTED_AT: at, audit.PROMOTED_BY: who}
+    return Intent(
+        action="promote",
+        model=model_name,
+        version=version,
+        outcome=ledger.PROMOTED,
+        by=who,
+        reason="",
+        at=at,
+        champion=champion,
+        previous=None,
+        why="It is better.",
+        note="It is better.",
+        aliases=aliases,
+        tags={str(version): tags},
+        description=f"Version {version}, promoted.",
+        figures={"accuracy": 0.9},
+    )
+
+
+def forked(work: Callable[[], None]) -> int:
+    """Run ``work`` in a child that shares this process's imports, not its database connections; returns its pid."""
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        for store in (registry_store(), tracking_store()):
+            with suppress(AttributeError):  # a server's
+                store.engine.dispose(close=False)
+        work()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def die_at(write: int) -> None:
+    """Kill this process right before its ``write``-th write to MLflow (1 is the first)."""
+    count = 0
+
+    def dying(method: Callable) -> Callable:
+        def call(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count == write:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return method(*args, **kwargs)
+
+        return call
+
+    for name in dir(MlflowClient):
+        if name.startswith(WRITES):
+            setattr(MlflowClient, name, dying(getattr(MlflowClient, name)))
+
+
+def copies(original: ModelVersion, name: str, count: int) -> None:
+    """Make a registered model of ``count`` versions that are all the same one."""
+    client = MlflowClient()
+    client.create_registered_model(name)
+    for _ in range(count):
+        client.create_model_version(name, original.source, original.run_id, tags=original.tags)

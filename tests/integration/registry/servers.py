@@ -1,0 +1,108 @@
+"""Real servers for the tests: MLflow, and the Postgres below it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+UNPRIVILEGED = 65534  # nobody; Postgres refuses to run as root
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class MlflowServer:
+    """A running MLflow server.
+
+    Attributes:
+        uri: where it answers.
+        process: its process group's leader.
+    """
+
+    uri: str
+    process: "subprocess.Popen[bytes]"
+
+    def signal(self, number: int) -> None:
+        os.killpg(self.process.pid, number)
+
+
+@contextmanager
+def mlflow_server(folder: Path, database: str, port: int | None = None) -> Iterator[MlflowServer]:
+    """A real MLflow server that proxies its artifacts."""
+    port = port or free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", database, "--artifacts-destination", f"{folder}/store"]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    with (folder / "server.log").open("a") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | quiet | {"PATH": path},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    server = MlflowServer(f"http://127.0.0.1:{port}", process)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                requests.get(f"{server.uri}/health", timeout=2).raise_for_status()
+                break
+            except requests.RequestException:
+                assert time.monotonic() < deadline, (folder / "server.log").read_text()
+                assert process.poll() is None, (folder / "server.log").read_text()
+                time.sleep(0.2)
+        yield server
+    finally:
+        for number in (signal.SIGCONT, signal.SIGKILL):
+            server.signal(number)
+        process.wait()
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """A real Postgres; yields its database's URI. As root it runs as nobody."""
+    data, port = folder / "data", free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    as_nobody: list[str] = []
+    if os.getuid() == 0:
+        group = str(UNPRIVILEGED)
+        as_nobody = ["setpriv", f"--reuid={group}", f"--regid={group}", "--clear-groups"]
+        os.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
+        for parent in folder.parents:
+            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)  # pytest's own temporary folders are closed to others
+
+    def run(*command: str) -> None:
+        done = subprocess.run([*as_nobody, *command], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    run("initdb", "-D", str(data), "-U", "mlflow", "--auth=trust", "--no-sync")
+    options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c max_connections=100"
+    run("pg_ctl", "-D", str(data), "-w", "-l", str(folder / "log"), "-o", options, "start")
+    try:
+        yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+    finally:
+        run("pg_ctl", "-D", str(data), "-w", "-m", "immediate", "stop")
+
+
+def has_postgres() -> bool:
+    """Whether this machine has Postgres and a Python client of it."""
+    from importlib.util import find_spec
+
+    return bool(shutil.which("initdb") and shutil.which("pg_ctl") and find_spec("psycopg2"))

@@ -117,25 +117,29 @@ def outdated(weights: str) -> frozenset[str]:
 
 
 def run_stages(pipeline: Pipeline) -> None:
-    """All stages in order, the control beside the student's distillation: equal budgets, so they end together.
+    """All stages in order, but for two that need not wait.
+
+    The starting weights come while the data does, and the control trains beside the student's distillation: equal
+    budgets, so they end together.
 
     Everything is started and awaited in this, the main thread: a stage's supervisor dies with the thread that
     started it, and Prefect's ``submit`` would start it in one that a cancellation does not reach.
     """
+    begin(pipeline, "pretrain", beside="ingest")
     stage(pipeline, "ingest")
     pipeline.journal.tags({"dvc.data_md5": lineage.data_md5() or lineage.NONE})
     for name in ("validate", "pretrain", "finetune", "label"):
         stage(pipeline, name)
-    begin_control(pipeline)
+    begin(pipeline, "control", beside="distill")
     for name in ("distill", "control", "compress", "evaluate"):
         stage(pipeline, name)
 
 
-def begin_control(pipeline: Pipeline) -> None:
-    """Start the control, which is awaited after the student; nothing it reads comes from the teacher."""
-    if "control" not in pipeline.cached:
-        pipeline.shown.begin("control")
-        pipeline.runner.start("control", beside_another="distill" not in pipeline.cached)
+def begin(pipeline: Pipeline, name: str, beside: str) -> None:
+    """Start a stage that is awaited later; it shares the cores with the one that runs ``beside`` it."""
+    if name not in pipeline.cached:
+        pipeline.shown.begin(name)
+        pipeline.runner.start(name, beside_another=beside not in pipeline.cached)
 
 
 def stage(pipeline: Pipeline, name: str) -> None:

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
@@ -24,6 +23,9 @@ from components.core.models import PixelModel
 from components.core.shards import Images, Shard, at_once
 from components.core.views import plain
 from components.core.world import ALONE, World
+
+if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3
 
 _VALIDATION_BATCH = 512
 
@@ -131,7 +133,7 @@ def fit(
     """
     world.equal(itertools.chain(model.parameters(), model.buffers()))
     seed = torch.initial_seed()
-    ema = ModelEmaV3(model, decay=ema_decay, use_warmup=True) if ema_decay else None
+    ema = averaged(model, ema_decay) if ema_decay else None
     judged = ema.module if ema else model
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"ema": judged} if ema else {})
     done = _resume(parts, checkpoints, device)
@@ -172,6 +174,13 @@ def fit(
     model.load_state_dict(done.kept)
     model.eval()
     return done.history
+
+
+def averaged(model: nn.Module, decay: float) -> "ModelEmaV3":
+    """The exponential moving average of the model's weights, slower from step to step until it decays so."""
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(model, decay=decay, use_warmup=True)
 
 
 def _learn(

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
@@ -79,6 +78,8 @@ class PixelModel(nn.Module):
 
 def model_names() -> list[str]:
     """Every name that :func:`network` builds."""
+    import timm
+
     return [*SMALL_NETS, *timm.list_models()]
 
 
@@ -90,6 +91,8 @@ def network(name: str, num_classes: int, in_chans: int) -> nn.Module:
     """
     if name in SMALL_NETS:
         return SMALL_NETS[name](in_chans=in_chans, num_classes=num_classes)
+    import timm  # more than a second, which a small student does without
+
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, model_names(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "`timm.list_models()` lists the names."

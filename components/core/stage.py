@@ -12,19 +12,21 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from components.core import launch, tracking
 from components.core import params as parameters
 from components.core.artifacts import ARTIFACTS, fingerprint, mendable, sha256_file, write_json
-from components.core.checkpoint import Checkpoints
 from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Muted, Status
-from components.core.world import ALONE, World, join, lost
+
+if TYPE_CHECKING:  # torch takes two seconds, which stages that only look at data do without
+    from components.core.checkpoint import Checkpoints
+    from components.core.world import World
 
 CHECKPOINTS = Path(".reflux/checkpoints")
 EXIT_INTERRUPTED = 130
@@ -33,11 +35,18 @@ EXIT_INTERRUPTED = 130
 class Stage:
     """One execution of a stage: where it reads, where it writes, and its journal."""
 
-    def __init__(self, name: str, params: parameters.Params, world: World = ALONE) -> None:
-        self.name, self.params, self.world = name, params, world
+    def __init__(self, name: str, params: parameters.Params, world: "World | None" = None) -> None:
+        self.name, self.params, self._world = name, params, world
         self._inputs: dict[str, Path] = {}
         self._hashes: dict[str, str] = {}
         self._checkpoints: Checkpoints | None = None
+
+    @cached_property
+    def world(self) -> "World":
+        """The processes that work on this stage together."""
+        from components.core.world import ALONE
+
+        return self._world or ALONE
 
     @cached_property
     def journal(self) -> Journal:
@@ -45,7 +54,7 @@ class Stage:
 
         Of several processes that work on the stage, the first keeps it.
         """
-        if not self.world.first:
+        if launch.rank():
             return Muted()
         tags = {"stage": self.name, "run_kind": "stage"}
         parent = os.environ.get(PARENT_VARIABLE)
@@ -58,7 +67,7 @@ class Stage:
         journal.params({"seed": self.params.seed})
         return journal
 
-    def checkpoints(self, *sections: str) -> Checkpoints:
+    def checkpoints(self, *sections: str) -> "Checkpoints":
         """This stage's checkpoints, keyed by its code, the inputs read so far, the seed and sections of the params.
 
         Must be asked for before the journal is first used: a training that goes on continues its run in MLflow.
@@ -66,6 +75,8 @@ class Stage:
         Raises:
             UserError: there is a checkpoint, and it is damaged.
         """
+        from components.core.checkpoint import Checkpoints
+
         code = [Path(__file__).parent, Path(__file__).parents[1] / self.name]
         sources = {str(file): sha256_file(file) for folder in code for file in sorted(folder.glob("*.py"))}
         recipe = {section: self._section(section) for section in sections}
@@ -139,11 +150,11 @@ def _run(name: str, body: Callable[[Stage], None]) -> int:
             launch.follow(name, params.run)
         elif params.run.launcher == "torchrun" and name in launch.STAGES:
             return launch.launch(name, params.run)
-        with join(params.run.device, params.run.lost_after_s) if launch.in_rank() else nullcontext(ALONE) as world:
+        with _joined(params.run) if launch.in_rank() else nullcontext() as world:
             stage = Stage(name, params, world)
             (ARTIFACTS / name).mkdir(parents=True, exist_ok=True)
             body(stage)
-        if world.first:
+        if not launch.rank():
             wall = time.time() - began
             stage.journal.metrics({"wall_s": wall})
             run_file = {"stage": name, "mlflow_run_id": stage.journal.run_id(), "journal": stage.journal.run_key}
@@ -156,7 +167,7 @@ def _run(name: str, body: Callable[[Stage], None]) -> int:
         _tell(str(mended))
         code = EXIT_USER_ERROR
     except RuntimeError as error:
-        if not lost(error):
+        if not (launch.in_rank() and _lost(error)):
             raise
         print(f"Warning: {name} lost a process ({str(error).splitlines()[0]}).", file=sys.stderr)
         status = "KILLED"
@@ -167,9 +178,21 @@ def _run(name: str, body: Callable[[Stage], None]) -> int:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if stage is not None:
             stage.journal.end(status)
-            if stage.world.first and not os.environ.get(COURIER_VARIABLE):
+            if not launch.rank() and not os.environ.get(COURIER_VARIABLE):
                 tracking.deliver()
     return code
+
+
+def _joined(settings: parameters.Run) -> "AbstractContextManager[World]":
+    from components.core.world import join
+
+    return join(settings.device, settings.lost_after_s)
+
+
+def _lost(error: RuntimeError) -> bool:
+    from components.core.world import lost
+
+    return lost(error)
 
 
 def _tell(sentence: str) -> None:

@@ -11,14 +11,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from components.core.errors import UserError
-
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)
 
 
 @dataclass(frozen=True)
@@ -183,8 +180,10 @@ class _Sum(torch.autograd.Function):
 
 def _synchronised(norm: nn.Module, processes: int) -> Callable[[Tensor], Tensor]:
     """The forward of a BatchNorm layer whose statistics in training are over the images of all processes."""
+    from timm.layers import BatchNormAct2d
+
     plain = norm.forward
-    if type(norm) not in _BATCH_NORMS:
+    if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d):
         raise UserError(
             f"sync_batch_norm does not know this network's {type(norm).__name__}: set sync_batch_norm to false."
         )

@@ -146,6 +146,7 @@ def test_broken_data_stops_the_run_before_any_training(project, first):
     assert "finetune: started" not in told.stdout
 
 
+@pytest.mark.long
 def test_a_prefect_server_that_dies_in_mid_run_is_named_and_nothing_goes_on(project, first):
     command = [sys.executable, "-m", "flows.cli", "run", "-S", "evaluate.latency_runs=23"]
     with (project / "out.txt").open("w") as out:

@@ -36,6 +36,7 @@ RECIPE = [
     "student.accumulate=2",
     "run.threads=1",
 ]
+STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill", "control", "compress", "evaluate")
 TWO = ["run.launcher=torchrun", "run.nproc_per_node=2"]
 
 
@@ -151,6 +152,26 @@ def test_one_and_two_processes_end_with_the_same_weights(tmp_path: Path, stage: 
     assert done_so_far == sorted(done_so_far)  # one rank shows its progress
 
 
+@pytest.mark.long
+def test_two_processes_label_and_evaluate_as_one(tmp_path: Path, make_tiny_project):
+    one = make_tiny_project(tmp_path / "one")
+    for stage in STAGES:
+        assert (done := run(stage, one)).returncode == 0, done.stderr
+    two = shutil.copytree(one, tmp_path / "two")
+    override(TWO, two / "params.yaml")
+    for stage in ("label", "evaluate"):
+        shutil.rmtree(two / "artifacts" / stage)
+        shutil.rmtree(two / ".reflux", ignore_errors=True)
+        assert (done := run(stage, two)).returncode == 0, done.stderr
+    stored = [sorted((folder / "artifacts/label/store").glob("*")) for folder in (one, two)]
+    assert stored[0]
+    assert [sha256_file(file) for file in stored[0]] == [sha256_file(file) for file in stored[1]]
+    answers = [pq.read_table(folder / "artifacts/evaluate/predictions.parquet").to_pandas() for folder in (one, two)]
+    assert answers[0].drop(columns="onnx_confidence").equals(answers[1].drop(columns="onnx_confidence"))
+    assert np.allclose(answers[0]["onnx_confidence"], answers[1]["onnx_confidence"], atol=1e-5)
+
+
+@pytest.mark.long
 def test_lost_processes_start_again_and_cost_no_bit(tmp_path: Path, start):
     """Kill -9 of the process that writes, then of the launcher; the end is that of a run without a kill."""
     longer = ["student.steps=300", "run.checkpoint_every_s=0.05", "run.deterministic=true", "run.max_restarts=2"]

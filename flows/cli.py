@@ -123,6 +123,20 @@ def reconcile() -> None:
     registry.reconcile()
 
 
+@app.command(epilog="Example: reflux lineage 3")
+def lineage(
+    of: Annotated[str, typer.Argument(metavar="VERSION", help="A version's number, or the beginning of a hash.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+) -> None:
+    """Show what a version was made from, each link looked up now; or the versions made from a commit, data or a hash.
+
+    Exit codes: 0 the chain is whole, 1 it is broken and says where, 2 you can mend it.
+    """
+    from flows import registry
+
+    raise typer.Exit(registry.lineage(of, as_json))
+
+
 @app.command(epilog="Example: reflux ui --port 5001")
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")] = 5000) -> None:
     """Show runs, curves and models in MLflow's web UI, until Ctrl-C."""

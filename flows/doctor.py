@@ -14,6 +14,7 @@ from components.core import lineage
 from components.core import params as parameters
 from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.journal import OUTBOX
+from components.registry import hooks
 from flows.data import fetch
 from flows.display import people
 from flows.environment import embed_mlflow, in_git
@@ -106,6 +107,10 @@ def _servers() -> Iterator[Finding]:
     waiting = len(list(OUTBOX.glob("*/journal.jsonl")))
     mend = "the next reflux run sends them, once MLflow answers" if waiting else ""
     yield Finding("undelivered runs", str(waiting), mend)
+    yield Finding("hooks", ", ".join(r.name for r in hooks.receivers()) or "none", " ".join(hooks.problems()))
+    unsent = len(hooks.waiting())
+    mend = "the next reflux command sends them, once the receiver takes them" if unsent else ""
+    yield Finding("unsent events", str(unsent), mend)
 
 
 def _mlflow_problem(uri: str) -> str:

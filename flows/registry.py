@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.core import params as parameters
 from components.core.errors import UserError
+from components.registry import hooks
 from flows.display import people
 from flows.environment import embed_mlflow
 
@@ -179,8 +180,23 @@ def history(as_json: bool) -> None:
     people().print(report.past(found))
 
 
+def lineage(of: str, as_json: bool) -> int:
+    """Print where a version comes from, or what came from a hash.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: there is no such version, or MLflow does not answer.
+    """
+    from flows.trace import lineage as show
+
+    return show(_params().registry.model_name, of, as_json)
+
+
 def _params() -> parameters.Params:
     params = parameters.load()
+    hooks.send()
     if embed_mlflow().startswith("sqlite:///") and not Path(embed_mlflow().removeprefix("sqlite:///")).is_file():
         raise UserError("There is no model yet, as this checkout has no mlflow.db: `reflux run` makes both.")
     return params

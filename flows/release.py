@@ -14,9 +14,9 @@ from components.core import lineage
 from components.core.artifacts import ARTIFACTS
 from components.core.journal import Journal, delivery
 from components.core.params import Params
+from components.registry import hooks, server
 from components.registry import promote as promotion
 from components.registry import register as registration
-from components.registry import server
 from components.registry.candidate import Lineage
 from components.registry.promote import Outcome as Promotion
 from components.registry.register import Registered
@@ -47,6 +47,7 @@ class Release:
 def release(params: Params, journal: Journal, shown: Display, flow_run_id: str) -> Release:
     """Register what ``artifacts/`` holds, decide, and promote; a lost MLflow server skips what is left of it."""
     registered = None
+    hooks.send()
     try:
         shown.begin("register")
         registered = register(params, run_id(journal), flow_run_id)

@@ -1,6 +1,7 @@
 """Which code, which data and which params a run is made of."""
 
 import subprocess
+from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from components.core.params import PARAMS
 
 NONE = "none"
 LOCK = Path("dvc.lock")
+DVC = Path(".dvc")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,40 @@ def data_md5(lock: Path = LOCK) -> str | None:
         return None
     dependencies = document.get("stages", {}).get("ingest", {}).get("deps", [])
     return next((dep.get("md5") for dep in dependencies if not dep["path"].startswith("components/")), None)
+
+
+def has_commit(sha: str) -> bool:
+    """Whether this checkout has a commit."""
+    try:
+        _git("cat-file", "-e", f"{sha}^{{commit}}")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+def where_data_is_known(md5: str) -> str | None:
+    """Where this checkout knows a data version from: ``dvc.lock``, DVC's cache, or a commit; None for nowhere.
+
+    Args:
+        md5: DVC's hash of the dataset, with ``.dir`` for a folder's.
+    """
+    if md5 == data_md5():
+        return str(LOCK)
+    if (_cache() / md5[:2] / md5[2:]).is_file():
+        return "DVC's cache"
+    try:
+        commit = _git("log", "--all", "--max-count=1", "--format=%h", f"-S{md5}", "--", str(LOCK), "*.dvc").strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return f"commit {commit}" if commit else None
+
+
+def _cache() -> Path:
+    """DVC's cache of files by their md5."""
+    config = ConfigParser()
+    config.read([DVC / "config", DVC / "config.local"], encoding="utf-8")
+    # A relative folder is one beside the file that names it.
+    return DVC / config.get("cache", "dir", fallback="cache").strip('"') / "files" / "md5"
 
 
 def params_sha256(path: Path = PARAMS) -> str:

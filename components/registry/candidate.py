@@ -8,6 +8,8 @@ from typing import Any
 from components.core.artifacts import read_json, sha256_file
 from components.core.errors import UserError
 
+LIVE = "live"
+
 
 @dataclass(frozen=True)
 class Lineage:
@@ -63,6 +65,18 @@ class Candidate:
     @property
     def teacher(self) -> Path:
         return self.artifacts / "finetune" / "model.safetensors"
+
+    def origin(self) -> dict[str, str]:
+        """Tags on the weights that the teacher started from and the soft labels; what is not known is absent."""
+        values: dict[str, Any] = {}
+        pretrained, labels = self.artifacts / "pretrain" / "model.json", self.artifacts / "label" / "manifest.json"
+        if pretrained.is_file():
+            found = read_json(pretrained)
+            values |= {f"pretrained.{name}": found.get(name) for name in ("model", "weights", "sha256")}
+        if labels.is_file():
+            # A live teacher is asked at every step: it leaves a manifest, and no store that would have a key.
+            values["soft_labels.key"] = read_json(labels).get("key", LIVE)
+        return {name: str(value) for name, value in values.items() if value is not None}
 
     @property
     def evaluation(self) -> list[Path]:

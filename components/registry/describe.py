@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from components.registry import links
 from components.registry.gates import Decision, figures
 
 _MISSING = "unknown: this copy of the project can't say"
@@ -14,6 +15,9 @@ LINEAGE = {
     "params.sha256": "Params (sha256)",
     "prefect.flow_run_id": "Flow run",
     "run_id": "Pipeline run",
+    "model_id": "Model",
+    "teacher.model_id": "Teacher",
+    "soft_labels.key": "Soft labels",
     "test_fingerprint": "Test split",
     "artifact_sha256": "ONNX file (sha256)",
 }
@@ -29,9 +33,12 @@ def version(
 ) -> str:
     """A version's description: what it is, how good, the verdict with its reasons, where it comes from."""
     lines = [_summary(metrics, names, dataset), "", *_verdict(decision, act), "", "| | |", "| --- | --- |"]
-    lines += [
-        f"| {label} | `{tags[key]}` |" if key in tags else f"| {label} | {_MISSING} |" for key, label in LINEAGE.items()
-    ]
+    pages = _pages(tags)
+    for key, label in LINEAGE.items():
+        shown = f"`{tags[key]}`" if key in tags else _MISSING
+        lines.append(f"| {label} | {f'[{shown}]({pages[key]})' if key in pages else shown} |")
+    if card := links.card(tags):
+        lines.append(f"| Model card | [model-card.html]({card}) |")
     return "\n".join(lines)
 
 
@@ -51,6 +58,14 @@ def measured(record: Mapping[str, Any]) -> dict[str, float]:
     found = figures({"shipped": {"onnx": record["figures"]}})
     against = record["champion"] or {}
     return found | {f"champion/{key}": float(against[key]) for key in _COMPARED if key in against}
+
+
+def _pages(tags: Mapping[str, str]) -> dict[str, str]:
+    """The page in MLflow's UI of each tag that has one."""
+    if "experiment_id" not in tags:
+        return {}
+    found = {"run_id": links.run, "model_id": links.logged_model, "teacher.model_id": links.logged_model}
+    return {key: page(tags["experiment_id"], tags[key]) for key, page in found.items() if key in tags}
 
 
 def _summary(metrics: Mapping[str, Any], names: Mapping[str, str], dataset: str) -> str:

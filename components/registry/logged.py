@@ -94,7 +94,7 @@ def teacher(mlflow: "MlflowClient", candidate: Candidate, experiment: str, run_i
     from components.core import models  # torch and timm: seconds that a registered student does without
 
     model = models.load(candidate.teacher)
-    origin = _run_of(mlflow, candidate.artifacts / "finetune" / "run.json") or run_id
+    origin = run_of(mlflow, candidate.artifacts / "finetune" / "run.json") or run_id
     params = {"network": model.spec.name, "image_size": str(model.spec.image_size)}
     params["params"] = str(models.parameter_count(model))
 
@@ -103,7 +103,8 @@ def teacher(mlflow: "MlflowClient", candidate: Candidate, experiment: str, run_i
         _write_teacher(logged, folder, candidate, model)
 
     figures = partial(_figures, mlflow, origin, candidate, candidate.metrics["teacher"])
-    return _log(mlflow, experiment, origin, TEACHER, {"weights.sha256": sha256}, params, write, figures)
+    tags = {key: value for key, value in candidate.origin().items() if key.startswith("pretrained.")}
+    return _log(mlflow, experiment, origin, TEACHER, tags | {"weights.sha256": sha256}, params, write, figures)
 
 
 def architectures(candidate: Candidate) -> dict[str, str]:
@@ -268,7 +269,7 @@ def _figures(
     )
 
 
-def _run_of(mlflow: "MlflowClient", run_file: Path) -> str | None:
+def run_of(mlflow: "MlflowClient", run_file: Path) -> str | None:
     """The run that made a stage's artifacts, if this server knows it."""
     from mlflow.exceptions import MlflowException
 

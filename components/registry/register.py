@@ -81,14 +81,20 @@ def _create_model(mlflow: "MlflowClient", model_name: str, experiment: str) -> N
 def _create_version(
     mlflow: "MlflowClient", candidate: Candidate, model_name: str, experiment: str, lineage: Lineage
 ) -> tuple[int, str]:
-    tags = lineage.tags() | {
+    experiment_id = tracking.experiment_id(mlflow, experiment)
+    teacher_id = logged.teacher(mlflow, candidate, experiment_id, lineage.run_id)
+    tags = lineage.tags() | candidate.origin()
+    tags |= {
         "lineage.key": candidate.lineage_key,
         "artifact_sha256": candidate.sha256,
         "test_fingerprint": candidate.metrics["test"]["fingerprint"],
+        "experiment_id": experiment_id,
+        "teacher.model_id": teacher_id,
     }
-    experiment_id = tracking.experiment_id(mlflow, experiment)
-    teacher_id = logged.teacher(mlflow, candidate, experiment_id, lineage.run_id)
+    if evaluated := logged.run_of(mlflow, candidate.artifacts / "evaluate" / "run.json"):
+        tags["evaluate.run_id"] = evaluated
     model_id = logged.student(mlflow, candidate, experiment_id, lineage.run_id, teacher_id, tags)
+    tags["model_id"] = model_id
     shipped = candidate.metrics["shipped"]["onnx"]
     names = logged.architectures(candidate)
     made = mlflow.create_model_version(

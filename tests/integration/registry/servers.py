@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +69,8 @@ def mlflow_server(folder: Path, database: str, port: int | None = None) -> Itera
                 time.sleep(0.2)
         yield server
     finally:
-        for number in (signal.SIGCONT, signal.SIGKILL):
-            server.signal(number)
+        with suppress(ProcessLookupError):  # a test may have killed it
+            server.signal(signal.SIGKILL)
         process.wait()
 
 

@@ -37,12 +37,14 @@ def killed_at(write, work) -> bool:
 
 SCENARIOS = {
     "first promotion": ([], {"champion": 1}),
-    "later promotion": ([1, 2], {"champion": 3, "previous": 2}),
+    "later promotion": ([2], {"champion": 3, "previous": 2}),
     "rollback": ([1, 2], {"champion": 1, "previous": 2}),
 }
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario", [pytest.param("first promotion", marks=pytest.mark.long), "later promotion", "rollback"]
+)
 def test_an_act_that_is_killed_before_any_of_its_writes_is_whole_after_reconcile(home, original, scenario):
     moves, wanted = SCENARIOS[scenario]
     client, project = MlflowClient(), home.experiment
@@ -83,7 +85,7 @@ def test_an_act_that_is_killed_before_any_of_its_writes_is_whole_after_reconcile
             except ChampionMoved:
                 assert aliases == wanted
             assert server.aliases(client, name) == wanted
-    assert 10 < write < ENOUGH - 1  # every write had its turn
+    assert 8 < write < ENOUGH - 1  # every write had its turn
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 from mlflow import MlflowClient
@@ -11,6 +12,7 @@ from mlflow import MlflowClient
 from components.core.errors import UserError
 from components.registry import ledger, lock, server
 from components.registry.act import act, reconcile
+from components.registry.history import history
 from components.registry.lock import LockLost
 from tests.integration.registry.faults import forked, ready
 from tests.integration.registry.servers import mlflow_server
@@ -27,7 +29,6 @@ def served(tmp_path_factory, mlflow_template):
     database = folder / "server.db"
     database.write_bytes(mlflow_template.read_bytes())
     with mlflow_server(folder, f"sqlite:///{database}") as running, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", running.uri)
         patch.setattr(lock, "LEASE_S", SHORT_S)
         yield running
 
@@ -36,10 +37,11 @@ def served(tmp_path_factory, mlflow_template):
 def clothes(served, model_name, tmp_path, monkeypatch) -> str:
     """A model of three versions that an act can move between; nothing reads their files."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", served.uri)
     client = MlflowClient()
     client.create_registered_model(model_name)
     for _ in range(3):
-        client.create_model_version(model_name, f"file://{tmp_path}/none")
+        client.create_model_version(model_name, "s3://none/none")
     return model_name
 
 
@@ -83,40 +85,54 @@ def test_the_lease_of_a_killed_holder_is_taken_over_and_cleared_away(clothes, tm
     assert SHORT_S <= time.monotonic() - began < SHORT_S + 5
 
 
-@pytest.mark.parametrize("stopped_before", ["champion", "the outcome"])
+@pytest.fixture
+def stopped(tmp_path, monkeypatch, request):
+    """A host that stops itself in mid-act; returns its pid, and what hears why its act ended."""
+
+    def start(name, version: int, champion: int, at_check: int, checked_first: bool):
+        told, lost = multiprocessing.get_context("fork").Pipe(duplex=False)
+
+        def first() -> None:
+            (tmp_path / "first").mkdir()
+            os.chdir(tmp_path / "first")
+            real, checks = lock._Lease.check, []
+
+            def check(self):
+                checks.append(1)
+                if checked_first:
+                    real(self)
+                if len(checks) == at_check:
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                if not checked_first:
+                    real(self)
+
+            lock._Lease.check = check
+            try:
+                act(MlflowClient(), PROJECT, ready(name, version, champion))
+            except LockLost as error:
+                lost.send(str(error))
+
+        pid = forked(first)
+        request.addfinalizer(lambda: end(pid))
+        os.waitpid(pid, os.WUNTRACED)
+        # The second host does not read the files that it settles on: these versions have none.
+        monkeypatch.setattr("components.registry.act._broken", lambda *_: None)
+        return pid, told
+
+    return start
+
+
+@pytest.mark.parametrize(("at_check", "reached"), [(2, 1), (3, 2)], ids=["before champion", "before the outcome"])
 def test_a_holder_that_stood_still_while_another_promoted_leaves_the_registry_alone(
-    clothes, tmp_path, monkeypatch, stopped_before
+    clothes, stopped, at_check, reached
 ):
     """Two hosts: the first is stopped in mid-act beyond its lease; the second finishes that act, and does its own."""
     client = MlflowClient()
     act(client, PROJECT, ready(clothes, 1, None))
-    told, lost = multiprocessing.get_context("fork").Pipe(duplex=False)
+    pid, told = stopped(clothes, 2, 1, at_check, checked_first=False)
+    assert server.aliases(client, clothes)["champion"] == reached
 
-    def first() -> None:
-        (tmp_path / "first").mkdir()
-        os.chdir(tmp_path / "first")
-        real = lock._Lease.check
-        checks = []
-
-        def check(self):
-            checks.append(1)
-            if len(checks) == {"champion": 2, "the outcome": 3}[stopped_before]:
-                os.kill(os.getpid(), signal.SIGSTOP)
-            real(self)
-
-        lock._Lease.check = check
-        try:
-            act(MlflowClient(), PROJECT, ready(clothes, 2, 1))
-        except LockLost as error:
-            lost.send(str(error))
-
-    pid = forked(first)
-    os.waitpid(pid, os.WUNTRACED)
-    expected = {"champion": 1, "the outcome": 2}[stopped_before]
-    assert server.aliases(client, clothes)["champion"] == expected
-    monkeypatch.chdir(tmp_path)
-
-    (settled,) = settle_like_another_host(client, clothes)
+    (settled,) = reconcile(client, PROJECT, clothes)
     assert (settled.version, settled.outcome) == (2, "promoted")
     act(client, PROJECT, ready(clothes, 3, 2))
     before = server.aliases(client, clothes), ledger.entries(client, PROJECT, clothes)
@@ -130,10 +146,23 @@ def test_a_holder_that_stood_still_while_another_promoted_leaves_the_registry_al
     assert leases(clothes) == []
 
 
-def settle_like_another_host(client, name):
-    """Reconcile, once the file of ``_broken`` need not be read: these versions have none."""
-    from components.registry import act as acting
+def test_a_holder_that_stood_still_between_its_check_and_its_write_is_found_out(clothes, stopped):
+    """The one case that no lease can prevent without a server that compares and swaps: it is said on both sides."""
+    client = MlflowClient()
+    act(client, PROJECT, ready(clothes, 1, None))
+    pid, told = stopped(clothes, 2, 1, at_check=2, checked_first=True)
+    reconcile(client, PROJECT, clothes)
+    act(client, PROJECT, ready(clothes, 3, 2))
+    os.kill(pid, signal.SIGCONT)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(acting, "_broken", lambda *_: None)
-        return reconcile(client, PROJECT, name)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert told.poll(5)
+    assert "was lost" in told.recv()
+    (sentence,) = history(PROJECT, clothes).by_hand
+    assert sentence.startswith("The alias champion was moved by hand: it is version 2, where the ledger's last move")
+
+
+def end(pid: int) -> None:
+    """Leave no stopped process behind when a test fails."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

@@ -56,6 +56,9 @@ class EncodedImages:
 
     def __getitem__(self, index: slice | Rows) -> Pixels:
         rows = rows_of(index, len(self))
+        if len(unique := np.unique(rows)) < len(rows):
+            # Several views of one image are asked for at once: it is decoded once for all of them.
+            return self[unique][np.searchsorted(unique, rows)]
         if not self._workers or not len(rows):
             return self.decode(rows)
         parts = np.array_split(rows, min(self._workers, len(rows)))

@@ -153,7 +153,8 @@ def _fill_shard(
     for old in olds:
         old.copy(ids, partners, records, missing)
     advance(int((~missing).sum()))
-    view, row = np.nonzero(missing.T)
+    # An image's views side by side, because images that came encoded are decoded once a batch.
+    row, view = np.nonzero(missing)
     for begin in range(0, len(row), batch_size):
         part = slice(begin, begin + batch_size)
         records[row[part], view[part]] = _packed(format, answer(indices[row[part]], view[part]))

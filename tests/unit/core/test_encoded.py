@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.core.encoded import write_encoding
+from components.core.encoded import EncodedImages, write_encoding
 from components.core.errors import UserError
 from components.core.pixels import decode
 from components.core.shards import Shard, decoded, join, open_shard
@@ -43,6 +43,23 @@ def test_any_rows_are_the_pixels_that_decoding_the_files_gives(tmp_path: Path, w
     assert images.shape == expected.shape
     for index in (slice(None), slice(2, 9), slice(9, 100), slice(3, 3), np.array([5, 0, 5]), np.array([], np.int64)):
         assert np.array_equal(images[index], expected[index])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_row_that_is_asked_for_several_times_is_decoded_once(tmp_path: Path, monkeypatch, workers: int) -> None:
+    make_split(tmp_path / "split")
+    images, asked = open_shard(tmp_path / "split", workers).images, []
+    expected = images[:]
+    read = EncodedImages.__getitem__
+
+    def counted(self: EncodedImages, index: np.ndarray) -> np.ndarray:
+        asked.append(np.array(index).tolist())
+        return read(self, index)
+
+    monkeypatch.setattr(EncodedImages, "__getitem__", counted)
+    rows = np.array([7, 7, 2, 9, 2, 7])
+    assert np.array_equal(images[rows], expected[rows])
+    assert asked == [rows.tolist(), [2, 7, 9]]
 
 
 def test_splits_are_joined_whatever_form_each_has(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """Filling the store with a real teacher, whose every answer is counted."""
 
+import io
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from components.core.artifacts import fingerprint
+from components.core.encoded import EncodedImages, write_encoding
 from components.core.mixing import Views, mixing_of, own_ids
 from components.core.models import PixelModel, pixel_model
 from components.core.shards import Shard
@@ -242,3 +245,35 @@ def test_only_the_last_store_is_kept(tmp_path: Path, teacher: Counted):
     assert len(list(tmp_path.iterdir())) == 3
     forget_others(filled)
     assert list(tmp_path.iterdir()) == [filled.folder]
+
+
+def test_encoded_images_are_decoded_once_for_all_their_views_to_the_same_bits(
+    tmp_path: Path, teacher: Counted, monkeypatch
+):
+    plain = some_images(300)
+    files = []
+    for image in plain.images:
+        file = io.BytesIO()
+        Image.fromarray(image.squeeze(-1)).save(file, "PNG")
+        files.append(file.getvalue())
+    (tmp_path / "split").mkdir()
+    (tmp_path / "split" / "images.bin").write_bytes(b"".join(files))
+    write_encoding(tmp_path / "split", np.cumsum([len(file) for file in files]), 8, 1)
+    encoded = Shard(EncodedImages(tmp_path / "split"), plain.labels, plain.ids)
+    decoded = []
+
+    def counted(self: EncodedImages, rows: np.ndarray, decode=EncodedImages.decode) -> np.ndarray:
+        decoded.extend(rows.tolist())
+        return decode(self, rows)
+
+    monkeypatch.setattr(EncodedImages, "decode", counted)
+    filled, _ = run(tmp_path / "encoded", teacher, encoded, views=4)
+    assert sorted(decoded) == list(range(300))
+    same, _ = run(tmp_path / "decoded", teacher, plain, views=4)
+    assert filled.shards == same.shards
+    # And what a teacher says of one view of many images at a time, as it was asked before.
+    shown = Views(plain, 1, {"shift": 0.2, "flip": True, "crop_scale": 1.0, "erase": 0.0})
+    for view in range(4):
+        rows = np.arange(256)
+        alone = torch.cat([answers(r, np.full(64, view), teacher.model, shown, CPU) for r in rows.reshape(4, 64)])
+        assert np.array_equal(everything(filled, plain, 4).reshape(300, 4, 3)[:256, view], DENSE.pack(alone))

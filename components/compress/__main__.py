@@ -22,8 +22,8 @@ def main(this: stage.Stage) -> None:
     """Export, quantise, reload each file in its own runtime, compare, and only then let the files appear."""
     student = models.load(this.read("distill/model.safetensors"))
     train, val = open_shard(this.read("ingest/shards/train")), open_shard(this.read("ingest/shards/val"))
-    calibration = exporting.feed(quantise.sample(train.images, _CALIBRATION_IMAGES), student.spec)
-    pixels = exporting.feed(quantise.sample(val.images, _PARITY_IMAGES), student.spec)
+    calibration = quantise.sample(train.images, _CALIBRATION_IMAGES, student.spec)
+    pixels = quantise.sample(val.images, _PARITY_IMAGES, student.spec)
     expected = exporting.forward(student, pixels)
     entries = {}
     with ExitStack() as finished, progress.bar(this.name, "files", len(FILES), unit="files") as bar:

@@ -12,7 +12,8 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from components.core.exporting import INPUT, Pixels
+from components.core.exporting import INPUT, Pixels, feed_rows
+from components.core.models import ModelSpec
 from components.core.shards import Images
 
 _BATCH = 64
@@ -44,10 +45,10 @@ def int8(model: ModelProto, pixels: Pixels) -> ModelProto:
         return onnx.load(quantised)
 
 
-def sample(images: Images, count: int) -> Pixels:
-    """At most ``count`` images [N, H, W, C], spread evenly over the split."""
-    rows = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
-    return images[rows]
+def sample(images: Images, count: int, spec: ModelSpec) -> Pixels:
+    """At most ``count`` images, spread evenly over the split, as a model's files take them: [n, C, H, W]."""
+    rows = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64)
+    return feed_rows(images, rows, spec)
 
 
 @contextmanager

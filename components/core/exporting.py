@@ -19,6 +19,7 @@ from torch.export import Dim, ExportedProgram
 from components.core.errors import UserError
 from components.core.models import ModelSpec, PixelModel
 from components.core.pixels import resize_pixels
+from components.core.shards import Images, at_once
 
 INPUT, OUTPUT = "pixels", "logits"
 # A batch of one would be baked into the program: torch.export takes a size of 1 for a constant.
@@ -102,6 +103,13 @@ def feed(images: Pixels, spec: ModelSpec) -> Pixels:
     return np.array(np.broadcast_to(pixels, (len(pixels), spec.in_chans, *pixels.shape[2:])))
 
 
+def feed_rows(images: Images, rows: npt.NDArray[np.int64], spec: ModelSpec) -> Pixels:
+    """:func:`feed` of some rows of a split, of which a few lie in memory at a time."""
+    size = at_once(images, max(1, len(rows)))
+    parts = [feed(images[rows[begin : begin + size]], spec) for begin in range(0, len(rows), size)]
+    return np.concatenate([feed(images[:0], spec), *parts])
+
+
 @torch.inference_mode()
 def forward(model: torch.nn.Module, pixels: Pixels) -> Logits:
     """Logits [N, classes] of raw pixels [N, C, H, W], in full precision on the CPU."""
@@ -150,6 +158,13 @@ def disagreements(expected: Logits, logits: Logits) -> npt.NDArray[np.intp]:
     rows = np.arange(len(expected))
     first, second = expected.argmax(axis=1), logits.argmax(axis=1)
     return np.flatnonzero((first != second) & (expected[rows, first] - expected[rows, second] > _TIE))
+
+
+def tied(logits: Logits) -> npt.NDArray[np.bool_]:
+    """Whether the best two of each row of logits [N, K], K at least 2, are so close that runtimes may differ: [N]."""
+    best: Logits = np.partition(logits, -2, axis=1)[:, -2:]
+    close: npt.NDArray[np.bool_] = best[:, 1] - best[:, 0] <= _TIE
+    return close
 
 
 def _short(number: int) -> str:

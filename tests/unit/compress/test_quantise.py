@@ -7,7 +7,7 @@ import torch
 
 from components.compress import quantise
 from components.core import exporting
-from components.core.models import pixel_model
+from components.core.models import ModelSpec, pixel_model
 
 
 @pytest.fixture(scope="module")
@@ -75,5 +75,6 @@ def test_logging_goes_on_afterwards(translated, pixels):
 
 def test_the_sample_is_spread_over_the_split():
     images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
-    assert quantise.sample(images, 5).ravel().tolist() == [0, 25, 50, 74, 99]
-    assert len(quantise.sample(images, 500)) == 100
+    spec = ModelSpec("resnet8", ("a", "b"), 1, 1, (0.3,), (0.2,))
+    assert quantise.sample(images, 5, spec).ravel().tolist() == [0, 25, 50, 74, 99]
+    assert len(quantise.sample(images, 500, spec)) == 100

@@ -103,6 +103,20 @@ def test_feed_repeats_grey_for_a_network_of_three_channels_and_resizes():
     assert (fed[:, 0] == fed[:, 2]).all()
 
 
+def test_rows_are_fed_a_few_at_a_time_in_their_order(monkeypatch):
+    spec = pixel_model("resnet8", CLASSES, 8, 3, [0.3] * 3, [0.2] * 3).spec
+    images = np.random.default_rng(0).integers(0, 256, (9, 12, 12, 1), dtype=np.uint8)
+    rows = np.array([8, 0, 5, 5, 1])
+    monkeypatch.setattr("components.core.shards._BYTES_AT_ONCE", 2 * 12 * 12)
+    assert np.array_equal(exporting.feed_rows(images, rows, spec), exporting.feed(images[rows], spec))
+    assert exporting.feed_rows(images, rows[:0], spec).shape == (0, 3, 8, 8)
+
+
+def test_logits_are_tied_where_a_runtime_could_turn_them_round():
+    logits = np.array([[0, 1, 1.00005], [0, 1, 1.001], [5, 5, 0], [-1, -2, -3]], np.float32)
+    assert exporting.tied(logits).tolist() == [True, False, True, False]
+
+
 @pytest.mark.parametrize("name", ["broken.onnx", "broken.pt2"])
 def test_a_damaged_file_is_one_sentence(tmp_path, name):
     (tmp_path / name).write_bytes(b"not a model")

@@ -104,6 +104,16 @@ class Ingest(Section):
     split: SplitFractions = SplitFractions()
     max_unreadable: Fraction = 0.01
     max_megapixels: float = Field(50, gt=0)
+    slices: list[Annotated[str, Field(min_length=1)]] = Field([])
+
+    @field_validator("slices")
+    @classmethod
+    def are_different_columns(cls, value: list[str]) -> list[str]:
+        if "class" in value:
+            raise ValueError("the classes are slices already; name other columns")
+        if len(set(value)) < len(value):
+            raise ValueError("it names a column twice")
+        return value
 
 
 class Validate(Section):

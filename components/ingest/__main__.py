@@ -26,6 +26,7 @@ def body(stage: Stage) -> None:
         max_unreadable=params.max_unreadable,
         max_megapixels=params.max_megapixels,
         threads=stage.params.run.threads,
+        slices=params.slices,
     )
     stage.source(source)
     sys.stdout.write(summary(result))

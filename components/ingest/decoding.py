@@ -1,7 +1,7 @@
 """Reads every image once, in parallel, and keeps the pixels on disk: a dataset may be larger than the memory."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -57,8 +57,9 @@ class Scratch:
 class Columns:
     """Rows kept as columns: an image's facts take a fraction of the memory that they take as Python's objects."""
 
-    def __init__(self, channels: int) -> None:
-        self._schema = pa.schema([*_FACTS, *((name, pa.int64()) for name in level_columns(channels))])
+    def __init__(self, channels: int, words: Sequence[str]) -> None:
+        levels = [(name, pa.int64()) for name in level_columns(channels)]
+        self._schema = pa.schema([*_FACTS, *levels, *((name, _word) for name in words)])
         self._chunks: list[pa.RecordBatch] = []
         self._rows: list[Row] = []
 
@@ -96,6 +97,7 @@ def decode_all(
     max_megapixels: float,
     encoded: bool,
     threads: int,
+    slices: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, list[Failure]]:
     """Decode all items.
 
@@ -109,17 +111,18 @@ def decode_all(
         max_megapixels: larger images fail unread.
         encoded: keep files, not pixels.
         threads: how many decode at the same time.
+        slices: what the columns of the items' slices are called.
 
     Returns:
         A row for each decoded image in the order of ``items``: what the manifest tells of it, where it ``begin``s and
-        ``end``s in the scratch file, and the ``level_columns``; and what failed.
+        ``end``s in the scratch file, the ``level_columns`` and the slices; and what failed.
     """
     kept = Scratch(scratch)
 
     def work(batch: list[Item]) -> list[Row | Failure]:
         return [_decode(item, kept, channels, image_size, max_megapixels, encoded) for item in batch]
 
-    rows = Columns(channels)
+    rows = Columns(channels, slices)
     failures: list[Failure] = []
     with progress.bar("ingest", "decode", count) as bar, ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[list[Row | Failure]]] = deque()
@@ -157,7 +160,7 @@ def _decode(
     levels = found.pixels.reshape(-1, channels).astype(np.int64)
     sums = (*levels.sum(axis=0).tolist(), *(levels**2).sum(axis=0).tolist())
     facts = (found.width, found.height, found.mode, found.format, found.sha256, found.phash, found.pixel_std)
-    return (item.path, item.split, item.label, *facts, len(content), *place, *sums)
+    return (item.path, item.split, item.label, *facts, len(content), *place, *sums, *item.slices)
 
 
 def _collect(results: list[Row | Failure], rows: Columns, failures: list[Failure]) -> int:

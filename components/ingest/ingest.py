@@ -5,7 +5,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from components.ingest.checks import drop_repeats, refuse_unlearnable, refuse_un
 from components.ingest.decoding import Failure, decode_all, level_columns
 from components.ingest.items import UNLABELED
 from components.ingest.shards import channel_moments, fingerprint, ids_of, write_shards
+from components.ingest.slices import columns_of
 from components.ingest.source import open_source
 from components.ingest.splits import SPLITS, assign
 
@@ -60,6 +61,7 @@ def ingest(
     max_unreadable: float,
     max_megapixels: float,
     threads: int,
+    slices: Sequence[str] = (),
 ) -> Ingested:
     """Check a dataset and write its shards, manifest, facts and quarantine.
 
@@ -75,18 +77,27 @@ def ingest(
         max_unreadable: share of images that may be unreadable.
         max_megapixels: larger images count as unreadable.
         threads: how many images are decoded at the same time; 0 for one on each core.
+        slices: columns of the source that the manifest keeps, as ``slice:<name>``.
 
     Raises:
         UserError: the dataset is missing, damaged, or can't train a classifier.
     """
-    dataset = open_source(source)
+    dataset, kept = open_source(source, slices), columns_of(slices)
     shape = (image_size, image_size, channels)
     encoded = keeps_encoded(storage, dataset.count, shape, decoded_max_gb)
     with _building(out) as building:
         scratch = building / "images"
         with scratch.open("wb") as file:
             frame, failures = decode_all(
-                dataset.items, dataset.count, file, channels, image_size, max_megapixels, encoded, threads or _cores()
+                dataset.items,
+                dataset.count,
+                file,
+                channels,
+                image_size,
+                max_megapixels,
+                encoded,
+                threads or _cores(),
+                kept,
             )
         quarantine = out / "quarantine.parquet"
         if len(failures) > max_unreadable * dataset.count:
@@ -97,7 +108,7 @@ def ingest(
         refuse_unlearnable(frame, dataset.classes, source)
         frame = write_shards(frame, scratch, shape, encoded, building / "shards")
         scratch.unlink()
-        _write_manifest(building / "manifest.parquet", frame, dataset.classes)
+        _write_manifest(building / "manifest.parquet", frame, dataset.classes, kept)
         _write_quarantine(building / "quarantine.parquet", failures, repeats)
         facts = _facts(source, dataset.classes, frame, image_size, channels)
         write_json(building / "dataset.json", facts)
@@ -157,17 +168,17 @@ def _publish(building: Path, out: Path) -> None:
         os.replace(building / name, out / name)
 
 
-def _write_manifest(path: Path, frame: pd.DataFrame, classes: list[str]) -> None:
+def _write_manifest(path: Path, frame: pd.DataFrame, classes: list[str], slices: list[str]) -> None:
     # A group of rows at a time: what a manifest says in words takes ten times the memory of its numbers.
     names = pd.Series([*classes, None], dtype="str")
 
     def group(begin: int) -> pa.Table:
         rows = frame.iloc[begin : begin + _ROWS_A_GROUP]
         labels = rows["label"].astype("Int64").mask(rows["label"] == UNLABELED)
-        words = {name: rows[name].astype("str") for name in ("split", "mode", "format")}
+        words = {name: rows[name].astype("str") for name in ("split", "mode", "format", *slices)}
         # The last name belongs to label -1.
         rows = rows.assign(**words, label=labels, class_name=names.take(rows["label"]).array)
-        return pa.Table.from_pandas(rows[list(MANIFEST_COLUMNS)], preserve_index=False)
+        return pa.Table.from_pandas(rows[[*MANIFEST_COLUMNS, *slices]], preserve_index=False)
 
     with pq.ParquetWriter(path, group(0).schema) as writer:
         for begin in range(0, len(frame), _ROWS_A_GROUP):

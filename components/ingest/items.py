@@ -20,12 +20,14 @@ class Item:
         split: what the source says, or None.
         label: index of its class, or ``UNLABELED``.
         data: the file's bytes, or the file.
+        slices: what each column that ``ingest.slices`` names says of it.
     """
 
     path: str
     split: str | None
     label: int
     data: bytes | Path
+    slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

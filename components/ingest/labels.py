@@ -64,7 +64,7 @@ def _labelled(table: Labels) -> list[Any]:
                 f"{table.file} has no label column: name one 'label', or call the file 'unlabeled' if it has no labels."
             )
         return [None] * len(table.splits)
-    values = [_whole(v) for v in table.values]
+    values = [whole(v) for v in table.values]
     empty = [
         row
         for row, value, split in zip(table.rows, values, table.splits, strict=True)
@@ -77,8 +77,8 @@ def _labelled(table: Labels) -> list[Any]:
     return [None if s == "unlabeled" else v for v, s in zip(values, table.splits, strict=True)]
 
 
-def _whole(value: Any) -> Any:
-    """A label as its plain value: a gap in an integer column turns pandas' integers into 1.0, 2.0 ..."""
+def whole(value: Any) -> Any:
+    """A cell as its plain value: a gap in an integer column turns pandas' integers into 1.0, 2.0 ..."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value

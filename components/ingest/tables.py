@@ -3,7 +3,7 @@
 import json
 import math
 import os.path
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.core.errors import UserError, listed
+from components.ingest import slices as slicing
 from components.ingest.items import FORMS, UNLABELED, Item, Source
 from components.ingest.labels import Labels, resolve
 from components.ingest.splits import split_of, split_of_file
@@ -36,6 +37,7 @@ class Table:
         labels: as found, None where empty; None when there is no such column.
         splits: the split of each row, or None where the table does not say.
         names: class names in label order, if the table carries them.
+        slices: of each column that ``ingest.slices`` names, the text of each row.
     """
 
     file: Path
@@ -45,6 +47,7 @@ class Table:
     labels: list[Any] | None
     splits: list[str | None]
     names: list[str] | None
+    slices: list[list[str]]
 
     def row(self, index: int) -> str:
         """How a person finds a row."""
@@ -56,15 +59,19 @@ def found(folder: Path) -> bool:
     return bool(_files(folder))
 
 
-def read(path: Path) -> Source:
+def read(path: Path, slices: Sequence[str] = ()) -> Source:
     """Read one table, or a folder of tables.
 
+    Args:
+        path: the file or folder.
+        slices: the columns that each image's ``slices`` are taken from; unlabeled images may have none.
+
     Raises:
-        UserError: a table is damaged, lacks a column, or has labels that do not fit.
+        UserError: a table is damaged, lacks a column, or has labels or slices that do not fit.
     """
     root = path.parent if path.is_file() else path
     files = [path] if path.is_file() else _files(path)
-    tables = [_table(file, file.relative_to(root).as_posix()) for file in files]
+    tables = [_table(file, file.relative_to(root).as_posix(), slices) for file in files]
     columns = [
         Labels(
             table.labels, table.splits, table.names, [table.row(i) for i in range(len(table.splits))], str(table.file)
@@ -75,6 +82,8 @@ def read(path: Path) -> Source:
     count = sum(len(table.splits) for table in tables)
     if not count:
         raise UserError(f"{path} has no rows: ingest.source takes {FORMS}.")
+    values = [{word for table in tables for word in table.slices[column]} for column in range(len(slices))]
+    slicing.refuse_many(path, slices, values)
     return Source(classes, count, _Items(tables, labels), [])
 
 
@@ -88,7 +97,8 @@ class _Items:
             images = _embedded(table) if table.images else (table.file.parent / path for path in table.paths)
             for index, (data, label) in enumerate(zip(images, labels, strict=True)):
                 split = table.splits[index] or ("unlabeled" if label == UNLABELED else None)
-                yield Item(table.row(index), split, label, data)
+                words = tuple(column[index] for column in table.slices)
+                yield Item(table.row(index), split, label, data, words)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -111,12 +121,12 @@ def _first(wanted: tuple[str, ...], columns: list[str]) -> str | None:
     return next((by_name[name] for name in wanted if name in by_name), None)
 
 
-def _table(file: Path, name: str) -> Table:
+def _table(file: Path, name: str, slices: Sequence[str]) -> Table:
     match file.suffix.lower():
         case ".csv":
-            return _manifest(file, name, _read_csv(file))
+            return _manifest(file, name, _read_csv(file), slices)
         case ".parquet":
-            return _parquet(file, name)
+            return _parquet(file, name, slices)
         case kind:
             raise UserError(f"{file} is a {kind or 'nameless'} file, which is no dataset: ingest.source takes {FORMS}.")
 
@@ -129,7 +139,7 @@ def _read_csv(file: Path) -> pd.DataFrame:
         raise UserError(f"{file} is not readable CSV ({' '.join(str(error).split())}): save it as UTF-8 CSV.") from None
 
 
-def _manifest(file: Path, name: str, frame: pd.DataFrame) -> Table:
+def _manifest(file: Path, name: str, frame: pd.DataFrame, slices: Sequence[str]) -> Table:
     columns = [str(column) for column in frame.columns]
     path_column = _first(_PATH_COLUMNS, columns)
     if not path_column:
@@ -139,7 +149,16 @@ def _manifest(file: Path, name: str, frame: pd.DataFrame) -> Table:
     label_column, split_column = _first(_LABEL_COLUMNS, columns), _first(_SPLIT_COLUMNS, columns)
     labels = _cells(frame[label_column]) if label_column else None
     words = _cells(frame[split_column]) if split_column else []
-    return Table(file, name, None, paths, labels, _splits(file, name, words, len(paths)), None)
+    splits = _splits(file, name, words, len(paths))
+    return Table(file, name, None, paths, labels, splits, None, _slices(file, frame, columns, splits, slices))
+
+
+def _slices(
+    file: Path, table: Any, columns: list[str], splits: list[str | None], wanted: Sequence[str]
+) -> list[list[str]]:
+    if any(split != "unlabeled" for split in splits):
+        slicing.refuse_missing(file, wanted, columns)
+    return [slicing.words(_cells(table[name]) if name in columns else [None] * len(splits)) for name in wanted]
 
 
 def _cells(column: Any) -> list[Any]:
@@ -183,21 +202,32 @@ def _inside(file: Path, row: int, value: Any) -> str:
     return path
 
 
-def _parquet(file: Path, name: str) -> Table:
+def _parquet(file: Path, name: str, slices: Sequence[str]) -> Table:
     try:
         with pq.ParquetFile(file) as parquet:
             schema = parquet.schema_arrow
+            slicing.refuse_nested(file, slices, schema)
             images = _image_column(schema)
             if not images:
-                return _manifest(file, name, parquet.read().to_pandas())
+                return _manifest(file, name, parquet.read().to_pandas(), slices)
             label_column, split_column = _first(_LABEL_COLUMNS, schema.names), _first(_SPLIT_COLUMNS, schema.names)
-            small = parquet.read(columns=[c for c in (label_column, split_column) if c])
+            small = parquet.read(columns=[c for c in schema.names if c in (label_column, split_column, *slices)])
             rows = parquet.metadata.num_rows
     except (pa.ArrowException, ValueError, OSError) as error:
         raise _damaged(file, error) from None
     words = _cells(small[split_column]) if split_column else []
     labels = _cells(small[label_column]) if label_column else None
-    return Table(file, name, images, [], labels, _splits(file, name, words, rows), _names(schema, label_column))
+    splits = _splits(file, name, words, rows)
+    return Table(
+        file,
+        name,
+        images,
+        [],
+        labels,
+        splits,
+        _names(schema, label_column),
+        _slices(file, small, schema.names, splits, slices),
+    )
 
 
 def _image_column(schema: pa.Schema) -> str | None:

@@ -140,6 +140,20 @@ def test_manifest_leads_to_the_pixels(tmp_path: Path) -> None:
     assert np.allclose(facts["std"], train.std(axis=(0, 1, 2)), atol=1e-6)
 
 
+def test_slices_of_a_manifest_stay_with_their_images(tmp_path: Path) -> None:
+    folders = class_folders(tmp_path / "data")
+    files = sorted(f.relative_to(folders).as_posix() for f in folders.rglob("*.png"))
+    cameras = {file: f"camera {int(Path(file).stem) % 4}" for file in files}
+    with (folders / "manifest.csv").open("w", newline="") as handle:
+        rows = [(f, "" if f.startswith("unlabeled") else f.split("/")[0], cameras[f]) for f in files]
+        csv.writer(handle).writerows([("path", "label", "camera"), *rows])
+    plain = run_ingest(folders, tmp_path / "plain").dataset
+    assert run_ingest(folders, tmp_path / "out", slices=["camera"]).dataset == plain
+    manifest = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
+    assert dict(zip(manifest["path"], manifest.pop("slice:camera"), strict=True)) == cameras
+    pd.testing.assert_frame_equal(manifest, pd.read_parquet(tmp_path / "plain" / "manifest.parquet"))
+
+
 def test_added_and_repeated_images_move_none(tmp_path: Path) -> None:
     folders = class_folders(tmp_path / "data")
     run_ingest(folders, tmp_path / "before")

@@ -33,6 +33,9 @@ def test_the_shipped_params_are_valid_and_frozen():
         ("registry.gates.accuracy={}", "a gate needs a min or a max"),
         ("ingest.split={val: 0.6, test: 0.5}", "val [+] test must be below 1"),
         ("student.augment={mixup: 0.6, cutmix: 0.6}", "student.augment = .* mixup [+] cutmix must be 1 at most"),
+        ("ingest.slices=[camera, class]", "ingest.slices = .* the classes are slices already"),
+        ("ingest.slices=[camera, camera]", "ingest.slices = .* names a column twice"),
+        ("ingest.slices=camera", "ingest.slices = 'camera' is refused: Input should be a valid list"),
         ("student.augment.cutmx=0.1", "did you mean student.augment.cutmix"),
         ("finetune.augment.mixup=0.1", "finetune.augment.mixup is not a parameter"),
         (

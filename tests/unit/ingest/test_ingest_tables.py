@@ -189,3 +189,55 @@ def test_unknown_kind_of_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match=r"is no dataset: ingest.source takes class folders"):
         open_source(tmp_path / name)
+
+
+def slices(source: Source) -> list[tuple[str, ...]]:
+    return [item.slices for item in source.items]
+
+
+def test_columns_of_a_csv_manifest_are_kept_as_text(tmp_path: Path) -> None:
+    csv(tmp_path, "path,label,Camera,lens\n1.png,a, x ,7\n2.png,b,,07\n3.png,a,NA,7\n")
+    assert slices(open_source(tmp_path, ["Camera", "lens"])) == [("x", "7"), ("none", "07"), ("NA", "7")]
+    assert slices(open_source(tmp_path)) == [(), (), ()]
+
+
+def test_columns_of_a_parquet_manifest_are_kept_as_text(tmp_path: Path) -> None:
+    table = {"path": ["1.png", "2.png"], "label": ["a", "b"], "year": [2020, None], "ok": [True, None]}
+    pq.write_table(pa.table(table | {"f": [0.5, float("nan")]}), tmp_path / "m.parquet")
+    assert slices(open_source(tmp_path, ["year", "ok", "f"])) == [("2020", "True", "0.5"), ("none", "none", "none")]
+
+
+def test_columns_of_hugging_face_files_are_kept_and_unlabeled_ones_need_none(tmp_path: Path) -> None:
+    hugging_face(tmp_path / "train.parquet", [0, 1], NAMES, **{"camera.model": ["x", None], "site": [3, 4]})
+    hugging_face(tmp_path / "unlabeled.parquet", None)
+    source = open_source(tmp_path, ["site", "camera.model"])
+    assert slices(source) == [("3", "x"), ("4", "none"), ("none", "none"), ("none", "none")]
+    assert slices(open_source(tmp_path, ["label"]))[:2] == [("0",), ("1",)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        (
+            ["site", "camera"],
+            "train.parquet has no column 'camera', which ingest.slices names .its columns: image, label",
+        ),
+        (["image"], "train.parquet has struct.* in its column 'image'"),
+        (["tags"], "train.parquet has list.* in its column 'tags'"),
+        (["number"], "has 101 values in the column 'number', .*more than 100 slices"),
+    ],
+)
+def test_a_column_that_can_t_slice_is_refused(tmp_path: Path, wanted: list[str], sentence: str) -> None:
+    labels = [i % 3 for i in range(101)]
+    more = {"site": labels, "tags": [[i] for i in labels], "number": list(range(101))}
+    hugging_face(tmp_path / "train.parquet", labels, NAMES, **more)
+    with pytest.raises(UserError, match=sentence) as caught:
+        open_source(tmp_path, wanted)
+    assert "\n" not in str(caught.value)
+
+
+def test_class_folders_have_no_columns(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"ingest.slices names columns .camera., and .* is a folder of images"):
+        open_source(tmp_path, ["camera"])

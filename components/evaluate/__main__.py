@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,12 @@ from components.core import exporting, models, progress, stage
 from components.core.artifacts import atomic, read_json, sha256_file, write_json
 from components.core.device import pick
 from components.core.errors import UserError
-from components.core.exporting import Logits
+from components.core.exporting import Logits, Pixels
 from components.core.latency import latency
 from components.core.models import PixelModel
 from components.core.shards import Shard, open_shard
 from components.core.significance import mcnemar, paired_bootstrap
-from components.evaluate import card, describe, metrics, pictures, scoring
+from components.evaluate import card, describe, metrics, pictures, probe, scoring, slices
 
 SHIPPED = {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"}
 _LATENCY_IMAGES = 32
@@ -48,16 +48,19 @@ def main(this: stage.Stage) -> None:
     test = open_shard(this.read("ingest/shards/test"), this.params.run.workers)
     if not len(test):
         raise UserError("The test split holds no images, so no model can be judged: give ingest a test split.")
+    columns = slices.read(this.read("ingest/manifest.parquet"), len(test))
     found = _contenders(this, facts["classes"])
     with tempfile.TemporaryDirectory() as folder:
         translated = _translated(this, found, test, Path(folder))
         answers = _answers(this, found, test, translated)
+        corrupted = _corrupted(this, found, test)
         if not this.world.first:
             return  # the figures are the first one's to make
         for kind in ("pt2", "onnx"):
             scoring.require_same_predictions(answers["student"], answers[kind], found.files[kind])
         timed = _latencies(this, found, test, translated)
-    measured = _metrics(this, facts, found, test, answers, timed)
+    more = {name: timed.get(name, {}) | corrupted.get(name, {}) for name in answers}
+    measured = _metrics(this, facts, found, test, columns, answers, more)
     _write(this, facts, found, test, answers, measured)
     _record(this, facts, measured)
 
@@ -107,13 +110,23 @@ def _answers(this: stage.Stage, found: Contenders, test: Shard, translated: Mapp
         return scoring.answers(test.images, teacher, found.student, found.control, found.files, bar.advance, this.world)
 
 
+def _corrupted(this: stage.Stage, found: Contenders, test: Shard) -> dict[str, dict[str, float]]:
+    runs: dict[str, Callable[[Pixels], Logits]] = {
+        "onnx": exporting.reload(found.files["onnx"]),
+        "control": partial(exporting.forward, found.control),
+    }
+    with progress.bar(this.name, "corrupted images", len(test)) as bar:
+        return scoring.corrupted_accuracies(test, runs, found.student.spec, bar.advance, this.world)
+
+
 def _metrics(
     this: stage.Stage,
     facts: Mapping[str, Any],
     found: Contenders,
     test: Shard,
+    columns: Mapping[str, list[str]],
     answers: Mapping[str, Logits],
-    timed: Mapping[str, dict[str, float]],
+    more: Mapping[str, dict[str, float]],
 ) -> dict[str, Any]:
     sizes = {**found.weights, **found.files}
     measured: dict[str, Any] = {}
@@ -121,7 +134,7 @@ def _metrics(
         source = {"teacher": found.teacher, "control": found.control}.get(name, found.student)
         measured[name] = metrics.measure(logits, test.labels)
         measured[name] |= {"params": models.parameter_count(source), "size_bytes": sizes[name].stat().st_size}
-        measured[name] |= timed.get(name, {})
+        measured[name] |= more[name]
     right, control = _correct(answers["onnx"], test), _correct(answers["control"], test)
     gain = paired_bootstrap(right, control, this.params.evaluate.bootstrap, this.params.seed)
     return {
@@ -133,6 +146,7 @@ def _metrics(
             "ci95": [gain.low, gain.high],
             "p_value": mcnemar(right, control),
         },
+        "slices": slices.measure(facts["classes"], test.labels, columns, right),
         "classes": facts["classes"],
         "dataset": {"name": facts["name"], "fingerprints": facts["fingerprints"]},
         "artifact_sha256": {kind: sha256_file(path) for kind, path in found.files.items()},
@@ -163,12 +177,15 @@ def _write(
     measured: Mapping[str, Any],
 ) -> None:
     _write_predictions(this.out("predictions.parquet"), test, answers)
+    shown = probe.choose(test.labels, answers["onnx"])
+    pixels = exporting.feed_rows(test.images, shown, found.student.spec)
+    probe.write(this.out("probe.npz"), pixels, answers["onnx"][shown])
     folder = this.out("figures")
     stages = {"teacher": "finetune", "student": "distill", "control": "control"}
     histories = {name: pictures.history(this.read(f"{made_by}/history.parquet")) for name, made_by in stages.items()}
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".figures-"))
     try:
-        pictures.draw(building, histories, facts["classes"], test, answers, measured)
+        pictures.draw(building, histories, facts["classes"], test, answers, measured, found.student.spec.image_size)
         shutil.rmtree(folder, ignore_errors=True)
         building.chmod(0o755)
         building.rename(folder)
@@ -180,6 +197,7 @@ def _write(
     told |= describe.origin_facts(facts, this.params.model_dump(by_alias=True), found.student.spec, found.teacher.spec)
     told |= {
         "files": SHIPPED,
+        "corruptions": describe.corruptions(measured, found.student.spec.image_size),
         "parity": read_json(this.read("compress/parity.json")),
         "mistakes": _mistakes(this, facts["classes"], test, answers["onnx"]),
         "hashes": {f"{name}'s weights, sha256": sha256_file(path) for name, path in found.weights.items()},

@@ -14,7 +14,9 @@ from components.core.models import ModelSpec
 from components.core.significance import Interval
 from components.evaluate import origin
 from components.evaluate.card import kilobytes, milliseconds, percent, points
+from components.evaluate.corruptions import levels_for
 from components.evaluate.metrics import Ints, confusion, recalls
+from components.evaluate.slices import CLASS
 
 _FIGURES = (
     "accuracy",
@@ -28,6 +30,7 @@ _FIGURES = (
     "latency_ms_p95",
 )
 _HARDEST = 3
+_SLICES = 20
 _SECTIONS = ("pretrain", "finetune", "student", "label", "distill")
 _STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill", "control", "compress")
 # The student is the file that ships, measured as such.
@@ -56,7 +59,7 @@ def results_facts(
         right: whether each contender was right, [N].
         teacher_gap: the student's accuracy minus the teacher's.
     """
-    intervals = {name: accuracy_interval(correct) for name, correct in right.items()}
+    intervals = {name: accuracy_interval(int(correct.sum()), len(correct)) for name, correct in right.items()}
     rows = per_class(metrics["classes"], labels, answers)
     return {
         "n": metrics["test"]["n"],
@@ -69,6 +72,7 @@ def results_facts(
         "teacher_gap": teacher_gap,
         "results": results(metrics, intervals),
         "per_class": rows,
+        "slices": user_slices(metrics["slices"]),
         "hardest": sorted((row for row in rows if row["n"]), key=lambda row: float(row["student"]))[:_HARDEST],
         "processor": origin.processor(),
     }
@@ -118,12 +122,45 @@ def results(metrics: Mapping[str, Any], intervals: Mapping[str, tuple[float, flo
     ]
 
 
-def accuracy_interval(correct: npt.NDArray[np.bool_]) -> tuple[float, float]:
+def accuracy_interval(correct: int, count: int) -> tuple[float, float]:
     """The 95% interval of an accuracy (Wilson 1927)."""
     from statsmodels.stats.proportion import proportion_confint
 
-    low, high = proportion_confint(int(correct.sum()), len(correct), alpha=0.05, method="wilson")
+    low, high = proportion_confint(correct, count, alpha=0.05, method="wilson")
     return float(low), float(high)
+
+
+def corruptions(metrics: Mapping[str, Any], side: int) -> list[dict[str, Any]]:
+    """A row a corruption: what it does to images of ``side`` pixels, and what student and control make of it."""
+    levels = levels_for(side)
+    said = {
+        "as it is": ("the test images themselves", "accuracy"),
+        "noise": (f"Gaussian noise, standard deviation {levels.noise:.0%} of the range", "noise_accuracy"),
+        "blur": (f"Gaussian blur, standard deviation {levels.blur:g} pixels", "blur_accuracy"),
+        "brightness": (f"brighter by {levels.brightness:.0%} of the range", "brightness_accuracy"),
+        "jpeg": (f"JPEG of quality {levels.jpeg}", "jpeg_accuracy"),
+        "mean": ("of the four corruptions", "corrupted_accuracy"),
+    }
+    models = {"student": metrics["shipped"]["onnx"], "control": metrics["control"]}
+    return [
+        {"name": name, "what": what, **{model: found[figure] for model, found in models.items()}}
+        for name, (what, figure) in said.items()
+    ]
+
+
+def user_slices(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """By column that ``ingest.slices`` names: its worst slices first as ``rows``, and how many ``more`` it has."""
+    found = {}
+    for column, parts in slices.items():
+        if column == CLASS:
+            continue
+        worst = sorted(parts.items(), key=lambda part: (part[1]["accuracy"], part[0]))
+        rows = [
+            {"name": name, **part, "interval": accuracy_interval(round(part["accuracy"] * part["n"]), part["n"])}
+            for name, part in worst[:_SLICES]
+        ]
+        found[column] = {"rows": rows, "more": len(worst) - len(rows)}
+    return found
 
 
 def per_class(classes: Sequence[str], labels: Ints, answers: Mapping[str, Logits]) -> list[dict[str, Any]]:

@@ -210,6 +210,26 @@ def mistakes(images: Pixels, captions: Sequence[tuple[str, str, float]], path: P
         figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold")
 
 
+def corruptions(examples: Mapping[str, tuple[Pixels, float]], path: Path) -> None:
+    """A few test images, a row in each corruption, with the shipped student's accuracy on all of them.
+
+    Args:
+        examples: by corruption, the same images uint8 [M, H, W, C] and the accuracy.
+        path: the PNG to write.
+    """
+    number = max(len(images) for images, _ in examples.values())
+    rows = len(examples)
+    with _figure(path, 1.6 + 0.95 * number, 0.4 + rows, rows=rows, columns=number) as (figure, cells):
+        for axes, image in zip(cells, (i for images, _ in examples.values() for i in images), strict=True):
+            axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+            axes.set(xticks=[], yticks=[])
+            axes.grid(False)
+            axes.spines[:].set_visible(False)
+        for axes, (kind, (_, accuracy)) in zip(cells[::number], examples.items(), strict=True):
+            axes.set_ylabel(f"{kind}\n{accuracy:.1%}", rotation=0, ha="right", va="center")
+        figure.suptitle("Test images in each corruption", x=0.02, ha="left", fontsize=11, fontweight="bold")
+
+
 @contextmanager
 def _figure(
     path: Path, width: float, height: float, rows: int = 1, columns: int = 1, heights: tuple[float, ...] | None = None

@@ -8,10 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from components.core.exporting import Logits
+from components.core.pixels import resize_pixels
 from components.core.shards import Shard
-from components.evaluate import figures, metrics
+from components.evaluate import corruptions, figures, metrics, probe
 
 _PICTURED_MISTAKES = 15
+_PICTURED_CORRUPTIONS = 8
 # The student is the file that ships, measured as such.
 _MODELS = {"teacher": "teacher", "student": "onnx", "control": "control"}
 
@@ -33,6 +35,7 @@ def draw(
     test: Shard,
     answers: Mapping[str, Logits],
     measured: Mapping[str, Any],
+    side: int,
 ) -> None:
     """Draw every picture of the card.
 
@@ -43,6 +46,7 @@ def draw(
         test: the test split.
         answers: logits [N, K] by contender.
         measured: the content of ``metrics.json``.
+        side: of the images that the student takes, in pixels.
     """
     labels = test.labels
     counts = {name: metrics.confusion(answers[kind], labels) for name, kind in _MODELS.items()}
@@ -64,3 +68,9 @@ def draw(
     worst = metrics.worst_mistakes(answers["onnx"], labels, _PICTURED_MISTAKES)
     captions = [(classes[labels[row]], classes[answers["onnx"][row].argmax()], float(confidence[row])) for row in worst]
     figures.mistakes(np.array(test.images[worst]), captions, folder / "worst-mistakes.png")
+    rows = probe.spread(labels, _PICTURED_CORRUPTIONS)
+    images, shipped = resize_pixels(test.images[rows], side).transpose(0, 2, 3, 1), every["onnx"]
+    examples = {"as it is": (images, shipped["accuracy"])}
+    for kind, changed in corruptions.corrupted(images, test.ids[rows]):
+        examples[kind] = changed, shipped[f"{kind}_accuracy"]
+    figures.corruptions(examples, folder / "corruptions.png")

@@ -11,12 +11,16 @@ import torch
 from components.core import exporting, loop
 from components.core.errors import UserError
 from components.core.exporting import Logits, Pixels
-from components.core.models import PixelModel
-from components.core.shards import Images, at_once
+from components.core.models import ModelSpec, PixelModel
+from components.core.pixels import resize_pixels
+from components.core.shards import Images, Shard, at_once
 from components.core.world import ALONE, World
+from components.evaluate import corruptions
 
 _CHUNK = 1024
 _BATCH = 256
+# Noise takes fifty bytes for each of an image.
+_BYTES_TO_CORRUPT = 2**20
 
 
 def answers(
@@ -76,6 +80,46 @@ def answers(
                 "train it again with a lower learning rate (lr)."
             )
     return found
+
+
+def corrupted_accuracies(
+    test: Shard,
+    runs: Mapping[str, Callable[[Pixels], Logits]],
+    spec: ModelSpec,
+    advance: Callable[[int], None],
+    world: World = ALONE,
+) -> dict[str, dict[str, float]]:
+    """Accuracy on the test images in each common corruption.
+
+    Args:
+        test: the test split.
+        runs: by contender, pixels as ``spec`` takes them to logits.
+        spec: what the contenders take.
+        advance: is told the number of images that all contenders have answered in all corruptions.
+        world: the processes that share the images; each gets the figures of all.
+
+    Returns:
+        By contender, ``noise_accuracy`` and so on for each of ``corruptions.KINDS``, and their mean,
+        ``corrupted_accuracy``.
+    """
+    right = torch.zeros(len(runs), len(corruptions.KINDS), dtype=torch.int64)
+    mine = world.share_of(len(test))
+    few = max(1, min(_BATCH, _BYTES_TO_CORRUPT // (spec.image_size**2 * test.images.shape[3])))
+    size = at_once(test.images, few)
+    for begin in mine[::size]:
+        rows = slice(begin, min(begin + size, mine.stop))
+        seen = resize_pixels(test.images[rows], spec.image_size).transpose(0, 2, 3, 1)
+        for kind, (_, images) in enumerate(corruptions.corrupted(seen, test.ids[rows])):
+            pixels = exporting.feed(images, spec)
+            for contender, run in enumerate(runs.values()):
+                right[contender, kind] += int((run(pixels).argmax(axis=1) == test.labels[rows]).sum())
+        advance((rows.stop - rows.start) * world.size)
+    shares = (world.sum(right).double() / len(test)).tolist()
+    return {
+        name: {f"{kind}_accuracy": share for kind, share in zip(corruptions.KINDS, row, strict=True)}
+        | {"corrupted_accuracy": sum(row) / len(row)}
+        for name, row in zip(runs, shares, strict=True)
+    }
 
 
 def on_device(model: PixelModel, device: torch.device) -> Callable[[Pixels], Logits]:

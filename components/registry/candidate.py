@@ -81,8 +81,8 @@ class Candidate:
     @property
     def evaluation(self) -> list[Path]:
         """The files that are kept with the model."""
-        evaluate = self.artifacts / "evaluate"
-        return [evaluate / "metrics.json", evaluate / "model-card.html", self.artifacts / "ingest" / "dataset.json"]
+        names = ("evaluate/metrics.json", "evaluate/model-card.html", "evaluate/probe.npz", "ingest/dataset.json")
+        return [self.artifacts / name for name in names]
 
 
 def read(artifacts: Path) -> Candidate:

@@ -21,8 +21,10 @@ from components.compress.__main__ import main as compress
 from components.core import exporting, history, models, params
 from components.core.artifacts import sha256_file
 from components.core.errors import UserError
+from components.core.pixels import resize_pixels
 from components.core.shards import open_shard
 from components.core.stage import Stage
+from components.evaluate import corruptions
 from components.evaluate.__main__ import main as evaluate
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +32,7 @@ CLASSES = ["dark", "middling", "bright"]
 STORED, SEEN = 14, 12
 FIGURES = {"accuracy", "macro_f1", "worst_class_recall", "ece", "nll", "params", "size_bytes"}
 LATENCIES = {"latency_ms_p50", "latency_ms_p95"}
+CORRUPTED = {f"{kind}_accuracy" for kind in ("noise", "blur", "brightness", "jpeg", "corrupted")}
 
 
 def write_split(folder: Path, count: int, seed: int) -> None:
@@ -72,6 +75,9 @@ def workspace(tmp_path_factory) -> Path:
     facts["fingerprints"] = {split: split[0] * 64 for split in facts["counts"]}
     (artifacts / "ingest/dataset.json").write_text(json.dumps(facts))
     rows = {"path": [f"greys/{row}.png" for row in range(257)], "split": ["test"] * 257, "row": list(range(257))}
+    # Rows of a table have no order that a shard must share.
+    rows |= {"slice:camera": [f"camera {row % 3}" for row in range(257)]}
+    rows = {name: values[::-1] for name, values in rows.items()}
     pq.write_table(pa.table(rows), artifacts / "ingest/manifest.parquet")
     write_model(artifacts, "finetune", "resnet20", 16, 3, steps=40)
     write_model(artifacts, "distill", "resnet8", SEEN, 1, steps=40)
@@ -154,14 +160,25 @@ def test_no_file_appears_when_one_is_not_the_student(here):
 def test_metrics_keep_their_contract(finished):
     metrics = metrics_of(finished)
     assert list(metrics) == [
-        *("test", "teacher", "student", "control", "shipped", "gain", "classes", "dataset", "artifact_sha256"),
+        *(
+            "test",
+            "teacher",
+            "student",
+            "control",
+            "shipped",
+            "gain",
+            "slices",
+            "classes",
+            "dataset",
+            "artifact_sha256",
+        ),
     ]
     assert metrics["test"] == {"fingerprint": "t" * 64, "n": 257}
     assert metrics["classes"] == CLASSES
     assert metrics["dataset"]["name"] == "greys"
-    assert set(metrics["teacher"]) == set(metrics["control"]) == FIGURES | LATENCIES
+    assert set(metrics["teacher"]) == set(metrics["shipped"]["onnx_int8"]) == FIGURES | LATENCIES
     assert set(metrics["student"]) == set(metrics["shipped"]["pt2"]) == FIGURES
-    assert set(metrics["shipped"]["onnx"]) == set(metrics["shipped"]["onnx_int8"]) == FIGURES | LATENCIES
+    assert set(metrics["shipped"]["onnx"]) == set(metrics["control"]) == FIGURES | LATENCIES | CORRUPTED
     assert set(metrics["gain"]) == {"accuracy", "ci95", "p_value"}
     files = finished / "artifacts/compress"
     assert metrics["artifact_sha256"]["onnx"] == sha256_file(files / "student.onnx")
@@ -197,12 +214,52 @@ def test_figures_are_those_of_the_predictions(finished):
     assert ((columns["onnx_confidence"] > 1 / 3) & (columns["onnx_confidence"] <= 1)).all()
 
 
+def test_corrupted_figures_are_those_of_the_shipped_file_on_corrupted_images(finished):
+    test = open_shard(finished / "artifacts/ingest/shards/test")
+    spec = models.load(finished / "artifacts/distill/model.safetensors").spec
+    run = exporting.reload(finished / "artifacts/compress/student.onnx")
+    seen = resize_pixels(np.array(test.images), SEEN).transpose(0, 2, 3, 1)
+    shipped, accuracies = metrics_of(finished)["shipped"]["onnx"], []
+    for kind, images in corruptions.corrupted(seen, test.ids):
+        accuracies.append((run(exporting.feed(images, spec)).argmax(axis=1) == test.labels).mean())
+        assert shipped[f"{kind}_accuracy"] == pytest.approx(accuracies[-1])
+    assert shipped["corrupted_accuracy"] == pytest.approx(np.mean(accuracies))
+    assert len(set(accuracies)) > 1
+
+
+def test_slices_are_those_of_the_predictions(finished):
+    table = pq.read_table(finished / "artifacts/evaluate/predictions.parquet")
+    right = table["onnx"].to_numpy() == table["label"].to_numpy()
+    slices = metrics_of(finished)["slices"]
+    assert list(slices) == ["class", "camera"]
+    for place in range(3):
+        mine, of_class = np.arange(257) % 3 == place, table["label"].to_numpy() == place
+        camera, recall = slices["camera"][f"camera {place}"], slices["class"][CLASSES[place]]
+        assert camera == {"n": mine.sum(), "accuracy": pytest.approx(right[mine].mean())}
+        assert recall == {"n": of_class.sum(), "accuracy": pytest.approx(right[of_class].mean())}
+    assert min(found["accuracy"] for found in slices["class"].values()) == pytest.approx(
+        metrics_of(finished)["shipped"]["onnx"]["worst_class_recall"]
+    )
+
+
+def test_the_probe_is_the_shipped_file_s_own_answers(finished):
+    with np.load(finished / "artifacts/evaluate/probe.npz", allow_pickle=False) as probe:
+        pixels, predicted = probe["pixels"], probe["predicted"]
+    assert (pixels.shape, pixels.dtype) == ((64, 1, SEEN, SEEN), np.uint8)
+    assert predicted.dtype == np.int64
+    run = exporting.reload(finished / "artifacts/compress/student.onnx")
+    for batch in (1, 3, 64):
+        answers = [run(pixels[i : i + batch]).argmax(axis=1) for i in range(0, 64, batch)]
+        assert (np.concatenate(answers) == predicted).all()
+
+
 def test_the_journal_holds_figures_pictures_card_and_dataset(finished):
     lines = logged(finished, "evaluate")
     values = {name: value for line in lines if line["op"] == "metrics" for name, value in line["values"].items()}
-    assert len(values) < 60
+    assert len(values) < 80
     assert values["test/onnx_accuracy"] == metrics_of(finished)["shipped"]["onnx"]["accuracy"]
     assert {"test/teacher_accuracy", "test/control_accuracy", "gain/accuracy", "gain/ci95_low"} <= set(values)
+    assert {f"test/{model}_{name}" for model in ("onnx", "control") for name in CORRUPTED} <= set(values)
     artifacts = {Path(line["path"]).name for line in lines if line["op"] == "artifact"}
     assert artifacts == {"metrics.json", "predictions.parquet", "figures", "model-card.md", "model-card.html"}
     assert [line["digest"] for line in lines if line["op"] == "dataset"] == ["t" * 64]
@@ -242,6 +299,15 @@ def test_an_empty_test_split_is_one_sentence(finished, here):
         np.save(path, np.load(path)[:0])
     with pytest.raises(UserError, match="test split holds no images"):
         run_here("evaluate", evaluate)
+
+
+def test_a_manifest_of_other_images_is_refused(finished, here):
+    shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
+    path = here / "artifacts/ingest/manifest.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(UserError, match=r"manifest.parquet tells of other test images than .*shards/test holds"):
+        run_here("evaluate", evaluate)
+    assert not (here / "artifacts/evaluate/metrics.json").exists()
 
 
 def test_models_of_other_classes_are_refused(finished, here):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -69,6 +70,32 @@ def figures(given: np.ndarray, size_bytes: int) -> dict[str, float]:
     }
 
 
+def corrupted(accuracy: float) -> dict[str, float]:
+    return {f"{kind}_accuracy": 0.9 * accuracy for kind in ("noise", "blur", "brightness", "jpeg", "corrupted")}
+
+
+def slices(given: np.ndarray) -> dict[str, dict[str, dict[str, float]]]:
+    """Of each class, and of the images that two cameras took in turn."""
+    right, camera = given == LABELS, np.arange(N) // len(CLASSES) % 2
+    parts = {"class": (CLASSES, LABELS), "camera": (("left", "right"), camera)}
+    return {
+        column: {
+            name: {"n": int((values == i).sum()), "accuracy": float(right[values == i].mean())}
+            for i, name in enumerate(names)
+        }
+        for column, (names, values) in parts.items()
+    }
+
+
+def write_probe(path: Path, network: Path, images: np.ndarray) -> None:
+    """Up to 64 images [N, H, W, C] with the network's predictions."""
+    pixels = np.ascontiguousarray(images[:64].transpose(0, 3, 1, 2))
+    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+    predicted = session.run(["logits"], {"pixels": pixels})[0].argmax(axis=1).astype(np.int64)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, pixels=pixels, predicted=predicted)
+
+
 def safetensors(path: Path, name: str, image_size: int, seed: int) -> None:
     torch.manual_seed(seed)
     models.save(models.pixel_model(name, CLASSES, image_size, 1, (0.5,), (0.25,)), path)
@@ -80,7 +107,8 @@ def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: st
     shards.mkdir(parents=True, exist_ok=True)
     images = np.zeros((N, SIDE * SIDE), np.uint8)
     images[np.arange(N), np.arange(N)] = 255
-    np.save(shards / "images.npy", images.reshape(N, SIDE, SIDE, 1))
+    images = images.reshape(N, SIDE, SIDE, 1)
+    np.save(shards / "images.npy", images)
     np.save(shards / "labels.npy", LABELS.astype(np.int64))
     np.save(shards / "ids.npy", np.arange(N, dtype=np.uint64))
     dataset = {"name": "clothes", "source": "data/clothes", "classes": list(CLASSES), "image_size": SIDE, "channels": 1}
@@ -92,17 +120,20 @@ def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: st
             safetensors(path, name, SIDE, seed=0)
     path = table_network(folder / "compress" / "student.onnx", given)
     measured = figures(given, path.stat().st_size)
+    control = figures(answers(N - 60), 1000)
     metrics = {
         "test": {"fingerprint": fingerprint, "n": N},
         "teacher": figures(answers(N - 10), 1000),
-        "control": figures(answers(N - 60), 1000),
+        "control": control | corrupted(control["accuracy"]),
         "student": measured,
-        "shipped": {"onnx": measured},
+        "shipped": {"onnx": measured | corrupted(measured["accuracy"])},
+        "slices": slices(given),
         "artifact_sha256": {"onnx": sha256_file(path)},
         "classes": list(CLASSES),
         "salt": salt,
     }
     write_json(folder / "evaluate" / "metrics.json", metrics)
+    write_probe(folder / "evaluate" / "probe.npz", path, images)
     (folder / "evaluate" / "model-card.html").write_text("<h1>The card</h1>")
     return folder
 

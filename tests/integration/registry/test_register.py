@@ -107,6 +107,8 @@ def test_the_registered_file_is_the_evaluated_one_and_answers_raw_pixels(home, m
         assert logits.shape == (batch, 3)
     assert (logits.argmax(axis=1) == labels).sum() == 183
     assert (tmp_path / "evaluation" / "model-card.html").read_text() == "<h1>The card</h1>"
+    with np.load(tmp_path / "evaluation" / "probe.npz", allow_pickle=False) as probe:
+        assert (served.predict(probe["pixels"])["logits"].argmax(axis=1) == probe["predicted"]).all()
     assert not list(tmp_path.rglob("*.pkl"))
     assert all("==" in line for line in (tmp_path / "requirements.txt").read_text().split())
 

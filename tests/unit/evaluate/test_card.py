@@ -20,6 +20,7 @@ FIGURES = (
     "confusion-matrix",
     "reliability",
     "worst-mistakes",
+    "corruptions",
 )
 
 
@@ -28,15 +29,28 @@ def measured(accuracy: float, **more: float):
     return found | {"params": 44_000, "size_bytes": 180_000} | more
 
 
+CORRUPTED = {"noise_accuracy": 0.7, "blur_accuracy": 0.6, "brightness_accuracy": 0.65, "jpeg_accuracy": 0.71}
+
+
 @pytest.fixture
 def metrics():
     timed = {"latency_ms_p50": 0.0521, "latency_ms_p95": 1.5}
+    corrupted = CORRUPTED | {"corrupted_accuracy": 0.665}
+    cameras = {f"camera {i}": {"n": 10 + i, "accuracy": 1 - i / 100} for i in range(30)}
     return {
         "test": {"fingerprint": "f" * 64, "n": 8},
         "teacher": measured(0.9, **timed) | {"params": 3_300_000},
         "student": measured(0.75),
-        "control": measured(0.5, **timed),
-        "shipped": {"pt2": measured(0.75), "onnx": measured(0.75, **timed), "onnx_int8": measured(0.7, **timed)},
+        "control": measured(0.5, **timed, **corrupted),
+        "shipped": {
+            "pt2": measured(0.75),
+            "onnx": measured(0.75, **timed, **corrupted),
+            "onnx_int8": measured(0.7, **timed),
+        },
+        "slices": {
+            "class": {"a|b": {"n": 2, "accuracy": 1.0}},
+            NASTY[1]: cameras | {NASTY[0]: {"n": 1, "accuracy": 0.0}},
+        },
         "gain": {"accuracy": 0.25, "ci95": [-0.125, 0.5], "p_value": 0.0312},
         "classes": list(NASTY),
     }
@@ -74,6 +88,7 @@ def facts(metrics):
             "files": {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"},
             "parity": {"pt2": entry, "onnx": entry, "onnx_int8": entry},
             "mistakes": mistakes,
+            "corruptions": describe.corruptions(metrics, 12),
             "hashes": {"teacher's weights, sha256": "d" * 64},
         }
     )
@@ -180,7 +195,23 @@ def test_the_hardest_classes_come_first(facts):
     assert [row["name"] for row in facts["hardest"]] == [NASTY[2], NASTY[3], NASTY[0]]
 
 
+def test_the_worst_slices_come_first_and_the_others_are_counted(facts):
+    text = card.markdown(facts)
+    section = text.split("## Slices by ")[1].split("## ")[0]
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in section.splitlines() if line.startswith("| ")][2:]
+    assert rows == ["a\\|b", *(f"camera {i}" for i in range(29, 10, -1))]
+    assert "The worst first; 11 better ones are in `metrics.json`." in section
+    assert text.count("## Slices by") == 1
+
+
+def test_each_corruption_is_told_with_both_accuracies(facts):
+    text = card.markdown(facts)
+    assert "| jpeg | JPEG of quality 58 | 71.00% | 71.00% |" in text
+    assert "| as it is | the test images themselves | 75.00% | 50.00% |" in text
+    assert "nearest to 12 pixels" in text
+
+
 def test_wilson_s_interval_by_the_book():
     # 8 of 10: (0.4902, 0.9433), Wilson 1927 as in any table of binomial intervals.
-    low, high = describe.accuracy_interval(np.array([True] * 8 + [False] * 2))
+    low, high = describe.accuracy_interval(8, 10)
     assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)

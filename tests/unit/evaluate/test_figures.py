@@ -70,6 +70,13 @@ def test_any_number_of_mistakes(tmp_path, count, channels):
     assert picture(tmp_path / "a.png").width > 100
 
 
+@pytest.mark.parametrize(("count", "channels"), [(1, 1), (8, 3)])
+def test_few_and_many_examples_of_corruptions(tmp_path, count, channels):
+    images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, channels), dtype=np.uint8)
+    figures.corruptions({"as it is": (images, 0.9), "noise": (images, 0.123)}, tmp_path / "a.png")
+    assert picture(tmp_path / "a.png").height > 200
+
+
 def test_the_same_figure_is_the_same_file(tmp_path):
     for name in ("a.png", "b.png"):
         figures.size_accuracy({"teacher": (10**7, 0.9), "student": (10**5, 0.89)}, tmp_path / name)

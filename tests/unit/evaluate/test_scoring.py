@@ -6,7 +6,8 @@ import torch
 from components.core import exporting
 from components.core.errors import UserError
 from components.core.models import pixel_model
-from components.evaluate import scoring
+from components.core.shards import Shard
+from components.evaluate import corruptions, scoring
 
 CLASSES = ("a", "b", "c")
 CPU = torch.device("cpu")
@@ -46,6 +47,23 @@ def test_logits_that_are_not_finite_are_one_sentence(model, files, images):
     torch.nn.init.constant_(broken.net.head.bias, float("nan"))
     with pytest.raises(UserError, match="The control answers 3 of 3 test images with logits that are not finite"):
         scoring.answers(images[:3], scoring.on_device(model, CPU), model, broken, files, lambda count: None)
+
+
+def test_corrupted_accuracies_are_those_of_each_contender(model, files, images):
+    test = Shard(images, np.arange(1030) % 3, np.arange(1030, dtype=np.uint64))
+    runs = {
+        "always b": lambda pixels: np.eye(3, dtype=np.float32)[[1] * len(pixels)],
+        "onnx": exporting.reload(files["onnx"]),
+    }
+    seen = []
+    found = scoring.corrupted_accuracies(test, runs, model.spec, seen.append)
+    assert sum(seen) == 1030
+    assert set(found["always b"].values()) == {343 / 1030}
+    noisy = dict(corruptions.corrupted(images, test.ids))["noise"]
+    expected = exporting.forward(model, exporting.feed(noisy, model.spec)).argmax(axis=1) == test.labels
+    assert found["onnx"]["noise_accuracy"] == pytest.approx(expected.mean())
+    four = [found["onnx"][f"{kind}_accuracy"] for kind in corruptions.KINDS]
+    assert found["onnx"]["corrupted_accuracy"] == pytest.approx(np.mean(four))
 
 
 @pytest.mark.parametrize(("stored", "channels"), [(8, 1), (12, 3), (20, 1)])

@@ -1,0 +1,46 @@
+"""A few test images with the shipped file's answers, kept with it: wherever it is loaded, it must give them again."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from components.core.artifacts import atomic
+from components.core.exporting import Logits, Pixels, tied
+from components.evaluate.metrics import Ints
+
+IMAGES = 64
+
+
+def spread(labels: Ints, count: int) -> npt.NDArray[np.intp]:
+    """At most ``count`` rows of ``labels`` [N], as many of each class as there are, the first of each class first."""
+    order = np.argsort(labels, kind="stable")
+    ordered = labels[order]
+    place = np.empty(len(labels), np.intp)  # among its class
+    place[order] = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
+    return np.argsort(place, kind="stable")[:count]
+
+
+def choose(labels: Ints, logits: Logits) -> npt.NDArray[np.intp]:
+    """The rows of the probe's images.
+
+    An image whose best two logits are tied says nothing: another batch size or machine may turn them round.
+
+    Args:
+        labels: [N].
+        logits: of the shipped file, [N, K].
+    """
+    sure = np.flatnonzero(~tied(logits))
+    return sure[spread(labels[sure], IMAGES)]
+
+
+def write(path: Path, pixels: Pixels, logits: Logits) -> None:
+    """Write ``pixels`` uint8 [n, C, H, W], as the file takes them, and ``predicted`` int64 [n].
+
+    Args:
+        path: the ``.npz`` file.
+        pixels: likewise.
+        logits: of the shipped file for them, [n, K].
+    """
+    with atomic(path) as temporary:
+        np.savez_compressed(temporary, pixels=pixels, predicted=logits.argmax(axis=1).astype(np.int64))

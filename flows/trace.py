@@ -49,7 +49,7 @@ def _tree(root: Node, as_json: bool) -> int:
         print(json.dumps({"whole": not problems, "problems": problems, "tree": asdict(root)}, indent=2))
     else:
         console = people()
-        console.print(_drawn(root))
+        console.print(_drawn(root), soft_wrap=True)  # hashes and addresses stay whole, to be copied
         for problem in problems:
             console.print(Text(f"Broken: {problem}", style="red"))
     return EXIT_BROKEN if problems else 0

@@ -94,7 +94,8 @@ def examine(folder: Path, latency_ms_p95_max: float | None, at: Callable[[str], 
     at("loading the folder through MLflow's pyfunc")
     import mlflow.pyfunc
 
-    served = mlflow.pyfunc.load_model(str(folder))
+    # Its warnings are of package versions, for which it reads the metadata of all that is installed: half a second.
+    served = mlflow.pyfunc.load_model(str(folder), suppress_warnings=True)
     at("answering through MLflow's pyfunc")
     compare(lambda batch: np.asarray(served.predict(batch)["logits"]), pixels, predicted)
     return len(pixels), p95

@@ -221,10 +221,10 @@ def _code(run: "Run | None", tags: Mapping[str, str]) -> Node:
 
 
 def _teacher(mlflow: "MlflowClient", tags: Mapping[str, str]) -> Node:
-    weights = tags.get("pretrained.weights")
-    name = ", ".join(filter(None, [tags.get("pretrained.model"), weights]))
+    weights, sha256 = tags.get("pretrained.weights"), tags.get("pretrained.sha256")
+    note = ", ".join(filter(None, [tags.get("pretrained.model"), weights if sha256 else None]))
     # Weights that were drawn at random or came from timm's hub were no file that had a hash.
-    origin = Node("pretrained", tags.get("pretrained.sha256", weights), name, problem=None if name else _NOT_RECORDED)
+    origin = Node("pretrained", sha256 or weights, note, problem=None if weights else _NOT_RECORDED)
     model_id = tags.get("teacher.model_id")
     if model_id is None:
         return Node("teacher", None, problem=_NOT_RECORDED, children=(origin,))

@@ -46,12 +46,13 @@ def predict(image: Path, model: str, top: int) -> None:
 
 
 def terms(params: parameters.Params) -> dict[str, Any]:
-    """What a decision takes from ``params.yaml``, as ``challenge`` and ``approve`` name it."""
+    """What a decision takes from ``params.yaml``, as ``challenge`` names it."""
+    from components.registry.decision import Policy
+
     return {
         "project": params.project.name,
         "model_name": params.registry.model_name,
-        "gates": params.registry.gates.model_dump(exclude_none=True),
-        "margin": params.registry.champion.margin,
+        "policy": Policy.of(params.registry),
         "resamples": params.evaluate.bootstrap,
         "seed": params.seed,
     }

@@ -141,6 +141,8 @@ def reasons(promotion: Promotion) -> RenderableType:
     for reason in promotion.decision.reasons:
         mark, colour = _SIGNS[reason.passed]
         lines.add_row(Text(f"  {mark}", style=colour), Text(reason.sentence))
+    for note in promotion.decision.notes:
+        lines.add_row(Text("  !", style="yellow"), Text(note))
     return Group(f"The gates say {promotion.decision.status}:", lines)
 
 
@@ -148,6 +150,7 @@ def verdict(promotion: Promotion) -> str:
     """The decision as Markdown, with the reason for each threshold."""
     lines = [f"**{promotion.decision.status}**", ""]
     lines += [f"- {_MARKS[reason.passed]}: {reason.sentence}" for reason in promotion.decision.reasons]
+    lines += [f"- note: {note}" for note in promotion.decision.notes]
     return "\n".join(lines)
 
 

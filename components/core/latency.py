@@ -1,6 +1,7 @@
 """How long a file takes for one image: onnxruntime on the CPU, one thread, batch 1."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,22 @@ from components.core.exporting import Pixels
 
 _WARM_UP_SHARE = 0.1
 _WARM_UP_MIN = 10
+_ROUNDS, _RUNS = 9, 60
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Two files timed in turn; the 95th percentiles are in milliseconds, each the median over the rounds.
+
+    Attributes:
+        first_ms_p95: of the first file.
+        second_ms_p95: of the second.
+        faster: how many times faster the first is, at least: the second lowest of nine rounds' ratios.
+    """
+
+    first_ms_p95: float
+    second_ms_p95: float
+    faster: float
 
 
 def latency(path: Path, pixels: Pixels, runs: int) -> dict[str, float]:
@@ -33,3 +50,30 @@ def latency(path: Path, pixels: Pixels, runs: int) -> dict[str, float]:
         seconds[run] = time.perf_counter() - began
     median, late = np.percentile(seconds[warm_up:], [50, 95]) * 1000
     return {"latency_ms_p50": float(median), "latency_ms_p95": float(late)}
+
+
+def side_by_side(first: Path, second: Path, first_pixels: Pixels, second_pixels: Pixels) -> SideBySide:
+    """Time two ONNX files against each other, image by image in turn, so that what slows the machine slows both.
+
+    Each of nine rounds gives one ratio of 95th percentiles. The second lowest of nine is above the median of such
+    ratios with a probability of 2 % (sign test: at most one of nine below the median, 10 / 512), whatever their
+    distribution, and one disturbed round does not hide a file that is faster.
+
+    Args:
+        first: the file that may be faster.
+        second: the other.
+        first_pixels: [N, C, H, W], the images as the first file takes them.
+        second_pixels: the same images as the second takes them.
+    """
+    sessions = [exporting.session(path, threads=1) for path in (first, second)]
+    images = [[pixels[row : row + 1] for row in range(len(pixels))] for pixels in (first_pixels, second_pixels)]
+    seconds = np.empty((_WARM_UP_MIN + _ROUNDS * _RUNS, 2))
+    for run in range(len(seconds)):
+        for file in (0, 1) if run % 2 else (1, 0):
+            began = time.perf_counter()
+            exporting.run(sessions[file], images[file][run % len(first_pixels)])
+            seconds[run, file] = time.perf_counter() - began
+    late = np.percentile(seconds[_WARM_UP_MIN:].reshape(_ROUNDS, _RUNS, 2), 95, axis=1) * 1000
+    ratios = np.sort(late[:, 1] / late[:, 0])
+    ours, theirs = np.median(late, axis=0)
+    return SideBySide(float(ours), float(theirs), float(ratios[1]))

@@ -223,8 +223,8 @@ class Evaluate(Section):
 
 
 class Bound(Section):
-    min: float | None = None
-    max: float | None = None
+    min: float | None = Field(None, allow_inf_nan=False)
+    max: float | None = Field(None, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def has_one_side(self) -> "Bound":
@@ -241,15 +241,33 @@ class Gates(Section):
     size_kb: Bound | None = None
     latency_ms_p95: Bound | None = None
     params: Bound | None = None
+    corrupted_accuracy: Bound | None = None
+    noise_accuracy: Bound | None = None
+    blur_accuracy: Bound | None = None
+    brightness_accuracy: Bound | None = None
+    jpeg_accuracy: Bound | None = None
+
+
+class SliceGates(Section):
+    accuracy: Bound
+
+
+class Slices(Section):
+    min_count: Positive = 30
+    gates: dict[str, SliceGates] = {}
 
 
 class ChampionRule(Section):
     margin: Fraction = 0.01
+    alpha: Fraction = 0.05
+    smaller: float = Field(1.1, gt=1, allow_inf_nan=False)
+    faster: float = Field(1.25, gt=1, allow_inf_nan=False)
 
 
 class Registry(Section):
     model_name: str = Field(min_length=1, pattern=r"^[^/:.%\"']+$")
     gates: Gates = Gates()
+    slices: Slices = Slices()
     champion: ChampionRule = ChampionRule()
     approval: Literal["auto", "human"] = "auto"
 
@@ -341,7 +359,7 @@ def _read(path: Path) -> Any:
 
 
 def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = min(error.errors(), key=lambda found: found["type"] == "missing")  # a typo leaves its name missing too
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(first["loc"][-1]), _siblings(first["loc"]), n=1, cutoff=0.5)
@@ -357,7 +375,9 @@ def _siblings(location: tuple[Any, ...]) -> list[str]:
     """The names that are known where an unknown key stands."""
     model: Any = Params
     for part in location[:-1]:
-        field = next(f for n, f in model.model_fields.items() if part in (n, f.alias))
+        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
+        if field is None:
+            continue  # a key that the user names, as a column of slices
         annotations = [field.annotation, *getattr(field.annotation, "__args__", ())]
         model = next(a for a in annotations if isinstance(a, type) and issubclass(a, Section))
     return [field.alias or name for name, field in model.model_fields.items()]

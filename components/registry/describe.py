@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.registry import links
-from components.registry.gates import Decision, figures
+from components.registry.decision import Decision
+from components.registry.gates import figures
 
 _MISSING = "unknown: this copy of the project can't say"
 _MARKS = {True: "passed", False: "**missed**", None: "**unknown**"}
-_COMPARED = ("accuracy", "difference", "low", "high", "p_value")
+_COMPARED = ("accuracy", "difference", "low", "high", "p_value", "size_bytes", "latency_ms_p95", "faster")
 LINEAGE = {
     "dvc.data_md5": "Data (DVC md5)",
     "git.sha": "Git commit",
@@ -47,17 +48,26 @@ def why(did: str, reasons: Iterable[Mapping[str, Any]]) -> str:
     return " ".join([r["sentence"] for r in reasons if not r["passed"]] or [did])
 
 
-def attempt(version: int, outcome: str, by: str, reason: str, did: str, reasons: Iterable[Mapping[str, Any]]) -> str:
+def attempt(
+    version: int,
+    outcome: str,
+    by: str,
+    reason: str,
+    did: str,
+    reasons: Iterable[Mapping[str, Any]],
+    notes: Iterable[str],
+) -> str:
     """What a person reads on a ledger's run."""
     head = f"**Version {version} {outcome}** by {by}{f': {reason}' if reason else ''}. {did}"
-    return "\n".join([head, "", *(f"- {_MARKS[reason['passed']]}: {reason['sentence']}" for reason in reasons)])
+    lines = [f"- {_MARKS[reason['passed']]}: {reason['sentence']}" for reason in reasons]
+    return "\n".join([head, "", *lines, *(f"- note: {sentence}" for sentence in notes)])
 
 
 def measured(record: Mapping[str, Any]) -> dict[str, float]:
     """A decision's numbers: the gated figures, and the comparison with the champion."""
     found = figures({"shipped": {"onnx": record["figures"]}})
     against = record["champion"] or {}
-    return found | {f"champion/{key}": float(against[key]) for key in _COMPARED if key in against}
+    return found | {f"champion/{key}": float(against[key]) for key in _COMPARED if against.get(key) is not None}
 
 
 def _pages(tags: Mapping[str, str]) -> dict[str, str]:
@@ -99,4 +109,5 @@ def _verdict(decision: Decision | None, act: str) -> list[str]:
         f"**{decision.status}.** {act}".strip(),
         "",
         *(f"- {_MARKS[r.passed]}: {r.sentence}" for r in decision.reasons),
+        *(f"- note: {sentence}" for sentence in decision.notes),
     ]

@@ -18,7 +18,9 @@ from components.registry.audit import (
     ROLLBACK_NOTE,
     Grounds,
 )
-from components.registry.gates import ChampionEvaluation, Decision, Reason, decide
+from components.registry.champion import ChampionEvaluation
+from components.registry.decision import Decision, Policy, decide
+from components.registry.gates import Reason
 from components.registry.ledger import Intent
 from components.registry.server import CHAMPION, PREVIOUS
 from components.registry.shipped import EVALUATION, fetched
@@ -66,8 +68,7 @@ def challenge(
     project: str,
     model_name: str,
     version: int,
-    gates: Mapping[str, Mapping[str, float]],
-    margin: float,
+    policy: Policy,
     resamples: int,
     seed: int,
     who: str | None = None,
@@ -87,8 +88,7 @@ def challenge(
         project: the project's name; its ledger takes every decision.
         model_name: the registered model.
         version: the challenger's number.
-        gates: ``{figure: {"min": limit, "max": limit}}``.
-        margin: the accuracy that may be lost to the champion.
+        policy: what it is judged by.
         resamples: bootstrap samples.
         seed: of the bootstrap.
         who: recorded as the author; ``user@host`` by default.
@@ -102,7 +102,7 @@ def challenge(
         ChampionMoved: the champion is not the expected one, or moved again and again while this was deciding.
         Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
     """
-    grounds = Grounds(gates, margin, resamples, seed, approval)
+    grounds = Grounds(policy, resamples, seed, approval)
     author = who or server.whoami()
     mlflow = server.client()
     reconcile(mlflow, project, model_name)
@@ -193,7 +193,8 @@ def _challenge_once(
             mlflow, artifacts, found, challenger, metrics, champion, dataset, grounds.resamples, grounds.seed
         )
         rolled_back = None if again else found.tags.get(ROLLBACK_NOTE)
-        decision = decide(metrics, grounds.gates, comparison, grounds.margin, rolled_back)
+        uses = ledger.uses(mlflow, project, dataset["fingerprints"]["test"])
+        decision = decide(metrics, grounds.policy, comparison, uses, rolled_back)
     outcome = _came_of(decision, grounds.approval)
     record = audit.record(found, challenger.sha256, metrics, dataset, decision, outcome, champion, grounds, who, at)
     intent = _intent(found, record, metrics, challenger.metadata, dataset["name"], who, reason, at, key)
@@ -245,7 +246,7 @@ def _intent(
         champion=champion,
         previous=None,
         why=describe.why(did, record["reasons"]),
-        note=describe.attempt(number, outcome, who, reason, did, record["reasons"]),
+        note=describe.attempt(number, outcome, who, reason, did, record["reasons"], record["notes"]),
         aliases=aliases,
         tags={str(number): tags | {"gate.key": key}},
         description=describe.version(metrics, names, dataset, found.tags, _decision(record), did),
@@ -263,6 +264,8 @@ def _decision(record: Mapping[str, Any]) -> Decision:
         first=record["first"],
         reasons=tuple(Reason(**reason) for reason in record["reasons"]),
         champion=ChampionEvaluation(**champion) if champion else None,
+        uses=record["uses"],
+        notes=tuple(record["notes"]),
     )
 
 

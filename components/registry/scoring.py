@@ -12,12 +12,16 @@ from components.core.errors import UserError
 from components.core.shards import Shard, open_shard
 from components.registry import server
 from components.registry.candidate import lineage_key
-from components.registry.gates import ChampionEvaluation, compare
+from components.registry.champion import ChampionEvaluation, Measured, compare
 from components.registry.shipped import EVALUATION, Version, fetched
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+    from components.core.latency import SideBySide
+
+_LATENCY_IMAGES = 32
 
 
 def evaluation(challenger: Version, found: "ModelVersion", dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +51,7 @@ def against_champion(
     resamples: int,
     seed: int,
 ) -> ChampionEvaluation | None:
-    """Score both on the same images; None without a champion.
+    """Score and time both on the same images; None without a champion.
 
     Raises:
         UserError: the test split is empty, a file was changed, or the challenger does not reproduce its evaluation.
@@ -55,22 +59,35 @@ def against_champion(
     test = open_shard(artifacts / "ingest" / "shards" / "test")
     if not len(test):
         raise UserError("The test split holds no images, so no model can be judged: give ingest a test split.")
-    predicted = _predicted(challenger, test, dataset["classes"])
-    _check_reproduced(metrics, float((predicted == test.labels).mean()), len(test))
+    ours = _measured(challenger, test, dataset["classes"])
+    _check_reproduced(metrics, float((ours.predicted == test.labels).mean()), len(test))
     if champion is None:
         return None
-    theirs = server.version(mlflow, found.name, champion)
-    moved = theirs.tags.get("test_fingerprint") != dataset["fingerprints"]["test"]
-    with fetched(theirs) as incumbent:
+    found_champion = server.version(mlflow, found.name, champion)
+    moved = found_champion.tags.get("test_fingerprint") != dataset["fingerprints"]["test"]
+    with fetched(found_champion) as incumbent:
         same = incumbent.sha256 == challenger.sha256
-        answers = predicted if same else _predicted(incumbent, test, dataset["classes"])
-        return compare(test.labels, predicted, answers, champion, incumbent.sha256, moved, resamples, seed)
+        theirs = ours if same else _measured(incumbent, test, dataset["classes"])
+        timed = None if same else _timed(challenger, incumbent, test)
+    return compare(test.labels, ours, theirs, timed, champion, moved, resamples, seed)
+
+
+def _measured(version: Version, test: Shard, classes: list[str]) -> Measured:
+    return Measured(version.sha256, version.file.stat().st_size, _predicted(version, test, classes))
 
 
 def _predicted(version: Version, test: Shard, classes: list[str]) -> npt.NDArray[np.int64]:
     """Predicted classes [N] in the order of ``classes``; -1 for a class that the dataset no longer has."""
     order = np.array([classes.index(name) if name in classes else -1 for name in version.classes])
     return order[version.network().logits(test.images).argmax(axis=1)]
+
+
+def _timed(challenger: Version, champion: Version, test: Shard) -> "SideBySide":
+    from components.core.latency import side_by_side
+
+    images = np.asarray(test.images[:_LATENCY_IMAGES])
+    ours, theirs = (version.network().fitted(images) for version in (challenger, champion))
+    return side_by_side(challenger.file, champion.file, ours, theirs)
 
 
 def _check_reproduced(metrics: Mapping[str, Any], accuracy: float, n: int) -> None:

@@ -68,11 +68,12 @@ class Network:
         """Logits [N, classes] of stored images uint8 [N, H, W, C], brought to the size and channels the file takes."""
         parts, size = [], at_once(images, _BATCH)
         for begin in range(0, len(images), size):
-            batch = self._fitted(np.asarray(images[begin : begin + size]))
+            batch = self.fitted(np.asarray(images[begin : begin + size]))
             parts.append(self._session.run(None, {self._name: batch})[0])
         return np.concatenate(parts)
 
-    def _fitted(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def fitted(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Stored images [N, H, W, C] as the file takes them, [N, channels, image_size, image_size]."""
         pixels = resize_pixels(images, self.contract.image_size)
         have, want = pixels.shape[1], self.contract.channels
         if have == 1 and want == 3:
@@ -96,8 +97,12 @@ class Version:
     def classes(self) -> list[str]:
         return list(self.metadata["classes"])
 
+    @property
+    def file(self) -> Path:
+        return self.folder / ONNX_FILE
+
     def network(self) -> Network:
-        return Network(self.folder / ONNX_FILE)
+        return Network(self.file)
 
 
 @contextmanager

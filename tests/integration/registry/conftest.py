@@ -7,7 +7,7 @@ accuracy and any disagreement with another one.
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from components.core import models
 from components.core.artifacts import sha256_file, write_json
+from components.core.params import Registry
 from components.core.tracking import client, experiment_id
 from components.registry.candidate import Lineage
+from components.registry.decision import Policy
 from components.registry.register import register
 
 CLASSES = ("boot", "dress", "shirt")
@@ -29,8 +31,11 @@ N = 200
 LABELS = np.arange(N) % len(CLASSES)
 
 
-def table_network(path: Path, answers: np.ndarray, side: int = SIDE, channels: int = 1) -> Path:
-    """Write an ONNX file uint8 [N, C, side, side] -> logits whose answer to test image i is ``answers[i]``."""
+def table_network(path: Path, answers: np.ndarray, side: int = SIDE, channels: int = 1, ballast: int = 0) -> Path:
+    """Write an ONNX file uint8 [N, C, side, side] -> logits whose answer to test image i is ``answers[i]``.
+
+    ``ballast`` is bytes of which the network makes no use.
+    """
     weights = np.zeros((channels * side * side, len(CLASSES)), np.float32)
     weights[np.arange(len(answers)), answers] = 4 / 255
     nodes = [
@@ -44,6 +49,7 @@ def table_network(path: Path, answers: np.ndarray, side: int = SIDE, channels: i
         [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", channels, side, side])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(CLASSES)])],
         [numpy_helper.from_array(weights, "weights")],
+        doc_string="-" * ballast,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
@@ -101,7 +107,7 @@ def safetensors(path: Path, name: str, image_size: int, seed: int) -> None:
     models.save(models.pixel_model(name, CLASSES, image_size, 1, (0.5,), (0.25,)), path)
 
 
-def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: str) -> Path:
+def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: str, ballast: int = 0) -> Path:
     """Everything the registry reads, as ingest, finetune, distill, compress and evaluate leave it."""
     shards = folder / "ingest" / "shards" / "test"
     shards.mkdir(parents=True, exist_ok=True)
@@ -118,7 +124,7 @@ def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: st
         path = folder / stage / "model.safetensors"
         if not path.exists():
             safetensors(path, name, SIDE, seed=0)
-    path = table_network(folder / "compress" / "student.onnx", given)
+    path = table_network(folder / "compress" / "student.onnx", given, ballast=ballast)
     measured = figures(given, path.stat().st_size)
     control = figures(answers(N - 60), 1000)
     metrics = {
@@ -151,8 +157,8 @@ class Home:
     def artifacts(self) -> Path:
         return self.folder / "artifacts"
 
-    def evaluation(self, right: int, wrong_from: int = 0, fingerprint: str = "f" * 64) -> Path:
-        return write_evaluation(self.artifacts, answers(right, wrong_from), fingerprint, self.salt)
+    def evaluation(self, right: int, wrong_from: int = 0, fingerprint: str = "f" * 64, ballast: int = 0) -> Path:
+        return write_evaluation(self.artifacts, answers(right, wrong_from), fingerprint, self.salt, ballast)
 
     def lineage(self, **changes: str | None) -> Lineage:
         values = {"run_id": self.run_id, "params_sha256": "a" * 64, "data_md5": "b" * 32 + ".dir", "git_sha": "c" * 40}
@@ -191,6 +197,16 @@ def original(home, model_name):
     """A registered version that passes its gates, for models that hold copies of it."""
     register(home.evaluation(right=180), model_name, home.experiment, home.lineage())
     return client().get_model_version(model_name, "1")
+
+
+@pytest.fixture(scope="session")
+def make_policy() -> Callable[..., Policy]:
+    """A policy of these gates, and of the default rule but for what is named."""
+
+    def make(gates: dict[str, dict[str, float]], **rule: float) -> Policy:
+        return replace(Policy.of(Registry.model_validate({"model_name": "any", "gates": gates})), **rule)
+
+    return make
 
 
 @pytest.fixture

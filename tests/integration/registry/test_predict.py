@@ -20,10 +20,11 @@ CLASSES = ["boot", "dress", "shirt"]
 
 
 @pytest.fixture
-def champion(home, model_name) -> str:
+def champion(home, model_name, make_policy) -> str:
     artifacts = home.evaluation(right=200)
     version = register(artifacts, model_name, home.experiment, home.lineage()).version
-    challenge(artifacts, home.experiment, model_name, version, {"accuracy": {"min": 0.8}}, 0.01, resamples=200, seed=0)
+    policy = make_policy({"accuracy": {"min": 0.8}})
+    challenge(artifacts, home.experiment, model_name, version, policy, resamples=200, seed=0)
     return f"models:/{model_name}@champion"
 
 

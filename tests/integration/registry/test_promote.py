@@ -20,25 +20,25 @@ from components.registry.rollback import rollback
 from components.registry.shipped import fetched
 
 GATES = {"accuracy": {"min": 0.8}, "worst_class_recall": {"min": 0.5}, "size_kb": {"max": 200.0}}
+LENIENT = {"margin": 0.03}  # 200 test images can't show less
 
 
 @pytest.fixture
 def registered(home, model_name):
     """Make, evaluate and register a student that answers ``right`` test images rightly."""
 
-    def make(right: int, wrong_from: int = 0) -> int:
-        artifacts = home.evaluation(right, wrong_from)
+    def make(right: int, wrong_from: int = 0, ballast: int = 0) -> int:
+        artifacts = home.evaluation(right, wrong_from, ballast=ballast)
         return register(artifacts, model_name, home.experiment, home.lineage()).version
 
     return make
 
 
 @pytest.fixture
-def judge(home, model_name):
-    def run(version: int, gates=GATES, margin: float = 0.02, **others):
-        return challenge(
-            home.artifacts, home.experiment, model_name, version, gates, margin, resamples=500, seed=0, **others
-        )
+def judge(home, model_name, make_policy):
+    def run(version: int, gates=GATES, rule=LENIENT, **others):
+        policy = make_policy(gates, **rule)
+        return challenge(home.artifacts, home.experiment, model_name, version, policy, resamples=500, seed=0, **others)
 
     return run
 
@@ -77,7 +77,8 @@ def test_the_decision_is_a_file_and_an_artifact_of_the_run_with_every_number(hom
     record = read_json(home.artifacts / "promote" / "decision.json")
     assert record == second.record
     assert record["decided_by"] == server.whoami()
-    assert record["gates"] == GATES
+    assert record["policy"]["gates"] == GATES
+    assert record["policy"]["margin"] == 0.03
     assert record["figures"]["accuracy"] == 0.93
     assert record["test"] == {"fingerprint": "f" * 64, "n": 200}
     against = record["champion"]
@@ -86,6 +87,11 @@ def test_the_decision_is_a_file_and_an_artifact_of_the_run_with_every_number(hom
     assert against["difference"] == pytest.approx(0.03)
     assert against["low"] < 0.03 < against["high"]
     assert 0 < against["p_value"] < 1
+    assert against["size_bytes"] == against["challenger_size_bytes"] == record["figures"]["size_bytes"]
+    assert 0 < against["challenger_latency_ms_p95"] < 100
+    assert 0 < against["latency_ms_p95"] < 100
+    assert 0 < against["faster"] < 10
+    assert record["uses"] == second.decision.uses >= 1
     assert record["artifact_sha256"] == sha256_file(home.artifacts / "compress" / "student.onnx")
     for outcome in (first, second):
         attempt = tags(outcome.record["model"], outcome.version)["gate.run_id"]
@@ -116,8 +122,24 @@ def test_a_student_that_is_worse_than_the_champion_is_rejected(registered, judge
     judge(registered(right=190))
     outcome = judge(registered(right=175, wrong_from=100))
     assert (outcome.decision.status, outcome.champion) == ("REJECTED", 1)
-    assert outcome.decision.reasons[-1].passed is False
+    assert [reason.passed for reason in outcome.decision.reasons[-2:]] == [False, False]
     assert aliases() == {"challenger": 2, "champion": 1}
+
+
+def test_a_student_that_is_merely_equal_is_rejected_and_says_why(model_name, registered, judge, aliases):
+    judge(registered(right=180))
+    outcome = judge(registered(right=180, wrong_from=1))
+    assert (outcome.decision.status, outcome.champion) == ("REJECTED", 1)
+    assert [reason.passed for reason in outcome.decision.reasons[-2:]] == [True, False]
+    assert "Not worse, but neither better" in tags(model_name, 2)["gate.reasons"]
+    assert aliases() == {"challenger": 2, "champion": 1}
+
+
+def test_a_student_that_is_equal_and_smaller_replaces_the_champion(registered, judge, aliases):
+    judge(registered(right=180, ballast=2000))
+    outcome = judge(registered(right=180, wrong_from=1))
+    assert outcome.decision.reasons[-1].sentence.startswith("It is smaller (1.")
+    assert aliases() == {"challenger": 2, "champion": 2, "previous": 1}
 
 
 def test_without_gates_nothing_is_promoted(registered, judge, aliases):
@@ -191,7 +213,7 @@ def test_the_champion_is_scored_anew_on_a_new_test_split_and_the_change_is_said(
     outcome = judge(version)
 
     assert outcome.decision.champion.test_changed
-    assert "scored anew on this one" in outcome.decision.reasons[-1].sentence
+    assert "scored anew on this one" in outcome.decision.reasons[-2].sentence
     with pytest.raises(UserError, match="version 1 was evaluated on another test split"):
         judge(1)
 
@@ -276,11 +298,14 @@ def test_a_champion_that_moved_meanwhile_is_compared_with_again(model_name, regi
     assert aliases() == {"challenger": 3, "champion": 3, "previous": rival}
 
 
-def test_promotions_at_one_moment_leave_one_champion_and_the_one_it_replaced(home, model_name, registered, aliases):
+def test_promotions_at_one_moment_leave_one_champion_and_the_one_it_replaced(
+    home, model_name, registered, aliases, make_policy
+):
+    any_order = make_policy(GATES, margin=0.5, smaller=1.0)  # a file of the same size counts as smaller
     numbers = [registered(right=right) for right in (170, 180, 190)]
 
     def run(number):
-        return challenge(home.artifacts, home.experiment, model_name, number, GATES, 0.5, resamples=200, seed=0)
+        return challenge(home.artifacts, home.experiment, model_name, number, any_order, resamples=200, seed=0)
 
     with ThreadPoolExecutor(3) as pool:
         outcomes = list(pool.map(run, numbers))

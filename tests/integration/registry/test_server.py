@@ -14,8 +14,6 @@ from components.registry.rollback import rollback
 from components.registry.server import Unreachable
 from tests.integration.registry.servers import mlflow_server
 
-GATES = {"accuracy": {"min": 0.8}}
-
 
 @pytest.fixture
 def served(tmp_path, mlflow_template, monkeypatch):
@@ -27,16 +25,17 @@ def served(tmp_path, mlflow_template, monkeypatch):
 
 
 @pytest.mark.slow
-def test_register_promote_predict_and_roll_back_over_http(home, model_name, served, monkeypatch):
+def test_register_promote_predict_and_roll_back_over_http(home, model_name, served, monkeypatch, make_policy):
+    policy = make_policy({"accuracy": {"min": 0.8}})
     run = MlflowClient().create_run(experiment_id(MlflowClient(), "clothes"))
     home.run_id, known = run.info.run_id, home.run_id
     try:
         for right in (170, 190):
             artifacts = home.evaluation(right)
             version = register(artifacts, model_name, home.experiment, home.lineage()).version
-            outcome = challenge(artifacts, home.experiment, model_name, version, GATES, 0.01, resamples=200, seed=0)
+            outcome = challenge(artifacts, home.experiment, model_name, version, policy, resamples=200, seed=0)
             assert outcome.promoted
-        assert challenge(artifacts, home.experiment, model_name, version, GATES, 0.01, resamples=200, seed=0).existing
+        assert challenge(artifacts, home.experiment, model_name, version, policy, resamples=200, seed=0).existing
     finally:
         home.run_id = known
     assert (outcome.champion, outcome.previous) == (2, 1)
@@ -57,7 +56,7 @@ def test_register_promote_predict_and_roll_back_over_http(home, model_name, serv
     served.process.wait()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     for attempt in (
-        lambda: challenge(artifacts, home.experiment, model_name, version, GATES, 0.01, resamples=200, seed=0),
+        lambda: challenge(artifacts, home.experiment, model_name, version, policy, resamples=200, seed=0),
         lambda: register(artifacts, model_name, home.experiment, home.lineage()),
         lambda: history(home.experiment, model_name),
         lambda: predict(path, f"models:/{model_name}@champion"),

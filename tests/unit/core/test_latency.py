@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from components.core import exporting
-from components.core.latency import latency
+from components.core.latency import latency, side_by_side
 
 
 @pytest.fixture
@@ -46,3 +46,21 @@ def test_it_is_the_milliseconds_of_one_run(matrix_power):
         seconds.append(time.perf_counter() - began)
     # Another process may take the core away from either: no closer than a factor.
     assert latency(path, pixels, 20)["latency_ms_p50"] == pytest.approx(np.median(seconds) * 1000, rel=4)
+
+
+def test_a_file_is_not_faster_than_itself(matrix_power):
+    path, pixels = matrix_power(2), np.zeros((3, 1, 200, 200), np.uint8)
+    for _ in range(3):
+        found = side_by_side(path, path, pixels, pixels)
+        assert found.faster < 1.25
+        assert found.first_ms_p95 > 0
+        assert found.second_ms_p95 > 0
+
+
+def test_the_faster_file_is_seen_whichever_comes_first(matrix_power):
+    pixels = np.zeros((3, 1, 200, 200), np.uint8)
+    quick, slow = matrix_power(1), matrix_power(10)
+    found, turned = side_by_side(quick, slow, pixels, pixels), side_by_side(slow, quick, pixels, pixels)
+    assert found.faster > 2
+    assert found.first_ms_p95 < found.second_ms_p95
+    assert turned.faster < 0.5

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from components.registry.gates import decide
+from components.core.params import Registry
+from components.registry.decision import Policy, decide
 from flows import report
 
 MODEL = {"accuracy": 0.8, "worst_class_recall": 0.5, "params": 40000, "latency_ms_p50": 0.5, "latency_ms_p95": 0.75}
@@ -24,7 +25,8 @@ GATES = {"accuracy": {"min": 0.8}, "size_kb": {"max": 100}}
 
 
 def promotion(gates=GATES, **changes):
-    decision = decide(METRICS, gates, None, 0.01)
+    policy = Policy.of(Registry.model_validate({"model_name": "shoes", "gates": gates}))
+    decision = decide(METRICS, policy, None, uses=50)
     return SimpleNamespace(
         version=4, decision=decision, **({"champion": 3, "moved": False, "outcome": "rejected"} | changes)
     )
@@ -75,6 +77,15 @@ def test_the_standing_names_version_alias_and_verdict(changes, sentence):
     assert report.standing(promotion(**changes), "shoes") == sentence
 
 
+def test_the_terminal_shows_each_reason_with_its_sign_and_what_is_to_be_known_besides():
+    console = Console(width=300, record=True)
+    console.print(report.reasons(promotion()))
+    lines = console.export_text().splitlines()
+    assert lines[0] == "The gates say REJECTED:"
+    assert [line.split()[0] for line in lines[1:]] == ["✓", "✗", "✓", "!"]
+    assert "This test split has served 50 decisions before" in lines[-1]
+
+
 def test_the_artifact_holds_table_gain_verdict_and_stages():
     result = SimpleNamespace(
         run_name="retrain-1",
@@ -90,4 +101,5 @@ def test_the_artifact_holds_table_gain_verdict_and_stages():
     assert report.gain(METRICS) in text
     assert "**REJECTED**" in text
     assert "- missed: Size 180 KB exceeds the maximum of 100 KB." in text
+    assert "- note: This test split has served 50 decisions before" in text
     assert "Stages: ingest: cached, distill: ran. 12 s." in text

@@ -1,5 +1,6 @@
+from components.core.params import Registry
 from components.registry import describe
-from components.registry.gates import decide
+from components.registry.decision import Policy, decide
 
 METRICS = {
     "test": {"fingerprint": "f" * 64, "n": 5000},
@@ -30,9 +31,11 @@ def test_what_was_not_measured_is_not_mentioned():
 
 def test_the_verdict_gives_each_reason():
     gates = {"accuracy": {"min": 0.9}, "size_kb": {"max": 200}, "ece": {"max": 0.1}}
-    decision = decide(METRICS, gates, None, margin=0.01)
+    policy = Policy.of(Registry.model_validate({"model_name": "clothes", "gates": gates}))
+    decision = decide(METRICS, policy, None, uses=99)
     text = describe.version(METRICS, NAMES, "clothes", {}, decision, "There is no champion yet.")
     assert "**UNKNOWN.** There is no champion yet." in text
     assert "- **missed**: Accuracy 0.8421 is below the minimum of 0.9." in text
     assert "- passed: Size 100 KB is within the maximum of 200 KB." in text
     assert "- **unknown**: Calibration error (ECE) was not measured, and the maximum is 0.1." in text
+    assert "- note: This test split has served 99 decisions before: " in text

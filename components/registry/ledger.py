@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from components.core import tracking
+from components.registry import server
 from components.registry.describe import LINEAGE
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def measured(mlflow: "MlflowClient", run_id: str, intent: Intent) -> None:
 def end(mlflow: "MlflowClient", run_id: str, outcome: Outcome, why: str | None = None) -> None:
     """Write down what came of an attempt, and why if it is not what was intended; only then is it closed."""
     from mlflow.entities import RunTag
+    from mlflow.exceptions import MlflowException
 
     run = mlflow.get_run(run_id)
     version = run.data.tags[_VERSION]
@@ -182,7 +184,11 @@ def end(mlflow: "MlflowClient", run_id: str, outcome: Outcome, why: str | None =
     mlflow.set_terminated(run_id, "FAILED" if outcome in NOT_CARRIED_OUT else "FINISHED")
     for tag in run.data.tags:
         if tag.startswith(_INTENT):
-            mlflow.delete_tag(run_id, tag)
+            try:
+                mlflow.delete_tag(run_id, tag)
+            except MlflowException as error:
+                if not server.missing(error):  # the next command may be closing it at the same moment
+                    raise
 
 
 def open_attempts(mlflow: "MlflowClient", project: str, model: str) -> list[tuple[str, Intent, Outcome | None]]:

@@ -91,6 +91,8 @@ def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check)
         server.tag(mlflow, intent.model, int(version), tags)
     if intent.description is not None:
         mlflow.update_model_version(intent.model, str(intent.version), intent.description)
+    if intent.front is not None:
+        mlflow.update_registered_model(intent.model, intent.front)
     ledger.end(mlflow, run_id, intent.outcome)
     return kept
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from components.registry import links
 from components.registry.decision import Decision
-from components.registry.gates import figures
+from components.registry.gates import figures, sides
 
 _MISSING = "unknown: this copy of the project can't say"
 _MARKS = {True: "passed", False: "**missed**", None: "**unknown**"}
@@ -41,6 +41,63 @@ def version(
     if card := links.card(tags):
         lines.append(f"| Model card | [model-card.html]({card}) |")
     return "\n".join(lines)
+
+
+def front(
+    name: str,
+    project: str,
+    champion: int | None,
+    previous: int | None,
+    since: str,
+    card: str | None,
+    policy: Mapping[str, Any] | None,
+) -> str:
+    """A registered model's description: what is in production, the way back, and what a version must pass.
+
+    Args:
+        name: the registered model.
+        project: the project, whose ledger has every attempt.
+        champion: the version in production; None for none yet.
+        previous: the one before it; None for none.
+        since: when the champion came there, by whom and why.
+        card: the page of its model card.
+        policy: what it was judged by, as ``decision.json`` has it.
+    """
+    if champion is None:
+        lines = ["**Nothing is in production yet.**"]
+    else:
+        shown = f" [Its model card]({card})." if card else ""
+        lines = [f"**In production: {_link(name, champion)}**, the alias `champion`, since {since}.{shown}"]
+    if previous is not None:
+        lines += ["", f"Before it: {_link(name, previous)}; `reflux rollback --reason …` puts it back."]
+    lines += ["", f"Every attempt, the refused ones too, is a run of the experiment `{project}/promotions`."]
+    if policy:
+        lines += ["", "A version is promoted when it has:", "", *(f"- {rule}" for rule in _rules(policy))]
+    return "\n".join(lines)
+
+
+def since(at: str, by: str, reason: str) -> str:
+    """When, by whom and why something was done."""
+    return f"{at} by {by}" + (f" ({reason})" if reason else "")
+
+
+def _link(name: str, version: int) -> str:
+    return f"[version {version}]({links.version(name, version)})"
+
+
+def _rules(policy: Mapping[str, Any]) -> list[str]:
+    """A policy, a rule a line."""
+    words = {"min": "of at least", "max": "of at most"}
+    found = [f"`{figure}` {words[side]} {limit:g}" for figure, side, limit in sides(policy["gates"])]
+    for column, bounds in policy["slices"].items():
+        each = f"on each `{column}` of {policy['min_count']} test images or more"
+        found += [f"`{figure}` {words[side]} {limit:g} {each}" for figure, side, limit in sides(bounds)]
+    return [
+        *found,
+        f"an accuracy of no more than {policy['margin']:g} below the champion's, both measured at that moment",
+        f"a higher accuracy than the champion (p < {policy['alpha']:g}), or a file {policy['smaller']:g} times smaller, or "
+        f"{policy['faster']:g} times faster",
+    ]
 
 
 def why(did: str, reasons: Iterable[Mapping[str, Any]]) -> str:

@@ -61,6 +61,7 @@ class Intent:
         aliases: ``{alias: version}`` to set, in this order; empty when the champion stays.
         tags: ``{version: {tag: value}}`` to set, in this order; None takes a tag away.
         description: the version's new description; None leaves it.
+        front: the registered model's new description; None leaves it.
         why: why it comes to that, in plain sentences.
         note: the whole for a person, Markdown.
         lineage: where the version comes from, as tags.
@@ -82,6 +83,7 @@ class Intent:
     aliases: Mapping[str, int] = field(default_factory=dict)
     tags: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     description: str | None = None
+    front: str | None = None
     lineage: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     record: Mapping[str, Any] | None = None

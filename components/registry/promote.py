@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from components.core.artifacts import read_json, write_json
 from components.core.errors import UserError
-from components.registry import audit, claims, describe, ledger, scoring, server
+from components.registry import audit, claims, describe, ledger, links, scoring, server
 from components.registry.act import ChampionMoved, act, overtaken, reconcile
 from components.registry.audit import (
     APPROVAL,
@@ -151,7 +151,8 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
             metrics = read_json(files.folder / EVALUATION / "metrics.json")
             claims.check(mlflow, found, metrics)
             dataset = read_json(files.folder / EVALUATION / "dataset.json")["name"]
-            intent = _intent(found, record, metrics, files.metadata, dataset, by, reason, at, found.tags["gate.key"])
+            key = found.tags["gate.key"]
+            intent = _intent(project, found, record, metrics, files.metadata, dataset, by, reason, at, key)
         approval = {APPROVAL: APPROVED, "approval.by": by, "approval.reason": reason}
         tags = {str(version): {**intent.tags[str(version)], **approval}}
         after = act(mlflow, project, replace(intent, tags=tags))
@@ -197,7 +198,7 @@ def _challenge_once(
         decision = decide(metrics, grounds.policy, comparison, uses, rolled_back)
     outcome = _came_of(decision, grounds.approval)
     record = audit.record(found, challenger.sha256, metrics, dataset, decision, outcome, champion, grounds, who, at)
-    intent = _intent(found, record, metrics, challenger.metadata, dataset["name"], who, reason, at, key)
+    intent = _intent(project, found, record, metrics, challenger.metadata, dataset["name"], who, reason, at, key)
     after = act(mlflow, project, intent)
     write_json(path, record)
     return _outcome(read_json(path), moved=outcome == ledger.PROMOTED, existing=False, aliases=after)
@@ -215,6 +216,7 @@ def _came_of(decision: Decision, approval: str) -> ledger.Outcome:
 
 
 def _intent(
+    project: str,
     found: "ModelVersion",
     record: Mapping[str, Any],
     metrics: Mapping[str, Any],
@@ -230,11 +232,16 @@ def _intent(
     did = audit.did(outcome, number, champion, at)
     tags: dict[str, str | None] = {**audit.decided(record)}
     aliases: dict[str, int] = {}
+    front = None
     if APPROVAL in found.tags or outcome == ledger.AWAITING:
         tags[APPROVAL] = AWAITED if outcome == ledger.AWAITING else None
     if outcome == ledger.PROMOTED:
         aliases = ({PREVIOUS: champion} if champion is not None else {}) | {CHAMPION: number}
         tags |= {PROMOTED_AT: at, PROMOTED_BY: who, PROMOTED_OVER: str(champion), ROLLBACK_NOTE: None}
+        since = describe.since(at, who, reason)
+        front = describe.front(found.name, project, number, champion, since, links.card(found.tags), record["policy"])
+    elif champion is None:
+        front = describe.front(found.name, project, None, None, "", None, record["policy"])
     return Intent(
         action="promote",
         model=found.name,
@@ -250,6 +257,7 @@ def _intent(
         aliases=aliases,
         tags={str(number): tags | {"gate.key": key}},
         description=describe.version(metrics, names, dataset, found.tags, _decision(record), did),
+        front=front,
         lineage=audit.lineage(found.tags),
         figures=describe.measured(record),
         record=record,

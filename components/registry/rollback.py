@@ -1,7 +1,7 @@
 """The way back: an earlier champion into production again, within seconds."""
 
 from components.core.errors import UserError
-from components.registry import audit, ledger, server
+from components.registry import audit, describe, ledger, links, server
 from components.registry.act import act, reconcile
 from components.registry.audit import PROMOTED_AT, ROLLBACK_NOTE
 from components.registry.ledger import Intent
@@ -51,6 +51,8 @@ def rollback(
             raise UserError(f"{model_name} version {target} never was champion: `reflux promote {target}` judges it.")
         with fetched(back):
             pass  # its hash is the one that was evaluated
+        since, card = describe.since(at, by, reason), links.card(back.tags)
+        policy = (audit.recorded(back) or {}).get("policy")
         intent = Intent(
             action="rollback",
             model=model_name,
@@ -65,6 +67,7 @@ def rollback(
             note=f"**Back to version {target}**, from version {old}, by {by}: {reason}",
             aliases={PREVIOUS: old, CHAMPION: target},
             tags={str(old): {ROLLBACK_NOTE: f"at {at} by {by} ({reason})"}, str(target): {ROLLBACK_NOTE: None}},
+            front=describe.front(model_name, project, target, old, since, card, policy),
             lineage=audit.lineage(back.tags),
         )
         act(mlflow, project, intent)

@@ -330,6 +330,11 @@ def test_rollback_swaps_champion_and_previous_and_retraining_does_not_undo_it(
     newest = history(home.experiment, model_name).entries[0]
     assert (newest.outcome, newest.version, newest.champion, newest.by) == ("rolled back", 1, 2, "ada@lab")
     assert newest.why == "Version 2 was rolled back: complaints about boots"
+    front = MlflowClient().get_registered_model(model_name).description
+    assert f"**In production: [version 1](#/models/{model_name}/versions/1)**" in front
+    assert "by ada@lab (complaints about boots)" in front
+    assert f"Before it: [version 2](#/models/{model_name}/versions/2); `reflux rollback" in front
+    assert "- `accuracy` of at least 0.8" in front
     held = judge(2)
     assert (held.decision.status, held.champion) == ("REJECTED", 1)
     assert judge(2).existing

@@ -39,3 +39,41 @@ def test_the_verdict_gives_each_reason():
     assert "- passed: Size 100 KB is within the maximum of 200 KB." in text
     assert "- **unknown**: Calibration error (ECE) was not measured, and the maximum is 0.1." in text
     assert "- note: This test split has served 99 decisions before: " in text
+
+
+POLICY = {
+    "gates": {"accuracy": {"min": 0.8}, "size_kb": {"max": 200.0}},
+    "slices": {"class": {"accuracy": {"min": 0.4}}},
+    "min_count": 30,
+    "margin": 0.01,
+    "alpha": 0.05,
+    "smaller": 1.1,
+    "faster": 1.25,
+}
+
+
+def test_the_models_page_says_what_is_in_production_the_way_back_and_the_policy():
+    since = describe.since("2026-01-02T03:04:05.000+00:00", "ada@host", "for the new cameras")
+    text = describe.front("the shoes", "clothes", 7, 5, since, "#/card", POLICY)
+    assert text.splitlines() == [
+        "**In production: [version 7](#/models/the%20shoes/versions/7)**, the alias `champion`, since "
+        "2026-01-02T03:04:05.000+00:00 by ada@host (for the new cameras). [Its model card](#/card).",
+        "",
+        "Before it: [version 5](#/models/the%20shoes/versions/5); `reflux rollback --reason …` puts it back.",
+        "",
+        "Every attempt, the refused ones too, is a run of the experiment `clothes/promotions`.",
+        "",
+        "A version is promoted when it has:",
+        "",
+        "- `accuracy` of at least 0.8",
+        "- `size_kb` of at most 200",
+        "- `accuracy` of at least 0.4 on each `class` of 30 test images or more",
+        "- an accuracy of no more than 0.01 below the champion's, both measured at that moment",
+        "- a higher accuracy than the champion (p < 0.05), or a file 1.1 times smaller, or 1.25 times faster",
+    ]
+
+
+def test_before_the_first_promotion_the_page_says_so():
+    text = describe.front("shoes", "clothes", None, None, "", None, None)
+    assert text.startswith("**Nothing is in production yet.**")
+    assert "rollback" not in text

@@ -95,8 +95,8 @@ def _rules(policy: Mapping[str, Any]) -> list[str]:
     return [
         *found,
         f"an accuracy of no more than {policy['margin']:g} below the champion's, both measured at that moment",
-        f"a higher accuracy than the champion (p < {policy['alpha']:g}), or a file {policy['smaller']:g} times smaller, or "
-        f"{policy['faster']:g} times faster",
+        f"a higher accuracy than the champion (p < {policy['alpha']:g}), "
+        f"or a file {policy['smaller']:g} times smaller, or {policy['faster']:g} times faster",
     ]
 
 

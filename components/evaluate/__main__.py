@@ -53,7 +53,7 @@ def main(this: stage.Stage) -> None:
     with tempfile.TemporaryDirectory() as folder:
         translated = _translated(this, found, test, Path(folder))
         answers = _answers(this, found, test, translated)
-        corrupted = _corrupted(this, found, test)
+        corrupted = _corrupted(this, found, test, translated)
         if not this.world.first:
             return  # the figures are the first one's to make
         for kind in ("pt2", "onnx"):
@@ -110,11 +110,13 @@ def _answers(this: stage.Stage, found: Contenders, test: Shard, translated: Mapp
         return scoring.answers(test.images, teacher, found.student, found.control, found.files, bar.advance, this.world)
 
 
-def _corrupted(this: stage.Stage, found: Contenders, test: Shard) -> dict[str, dict[str, float]]:
-    runs: dict[str, Callable[[Pixels], Logits]] = {
-        "onnx": exporting.reload(found.files["onnx"]),
-        "control": partial(exporting.forward, found.control),
-    }
+def _corrupted(
+    this: stage.Stage, found: Contenders, test: Shard, translated: Mapping[str, Path]
+) -> dict[str, dict[str, float]]:
+    runs: dict[str, Callable[[Pixels], Logits]] = {"onnx": exporting.reload(found.files["onnx"])}
+    # Torch's threads cost several times as much where other processes work beside them.
+    control = translated.get("control")
+    runs["control"] = exporting.reload(control) if control else partial(exporting.forward, found.control)
     with progress.bar(this.name, "corrupted images", len(test)) as bar:
         return scoring.corrupted_accuracies(test, runs, found.student.spec, bar.advance, this.world)
 

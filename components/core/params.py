@@ -332,9 +332,13 @@ def check(document: Any, where: str) -> Params:
         UserError: the first problem found, with the nearest known name for an unknown key.
     """
     try:
-        return Params.model_validate(document)
+        params = Params.model_validate(document)
     except ValidationError as error:
         raise UserError(f"{where}: {_sentence(error)}") from None
+    for column in params.registry.slices.gates:
+        if column not in ("class", *params.ingest.slices):
+            raise UserError(f"{where}: registry.slices.gates.{column} is not measured; name {column} in ingest.slices.")
+    return params
 
 
 def _yaml() -> YAML:

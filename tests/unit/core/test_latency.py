@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -48,13 +50,20 @@ def test_it_is_the_milliseconds_of_one_run(matrix_power):
     assert latency(path, pixels, 20)["latency_ms_p50"] == pytest.approx(np.median(seconds) * 1000, rel=4)
 
 
-def test_a_file_is_not_faster_than_itself(matrix_power):
+@pytest.mark.parametrize("busy", [0, 2])
+def test_a_file_is_not_faster_than_itself_however_busy_the_machine_is(matrix_power, busy):
     path, pixels = matrix_power(2), np.zeros((3, 1, 200, 200), np.uint8)
-    for _ in range(3):
-        found = side_by_side(path, path, pixels, pixels)
-        assert found.faster < 1.25
-        assert found.first_ms_p95 > 0
-        assert found.second_ms_p95 > 0
+    others = [subprocess.Popen([sys.executable, "-c", "while True: sum(range(10_000))"]) for _ in range(busy)]
+    try:
+        for _ in range(2):
+            found = side_by_side(path, path, pixels, pixels)
+            assert found.faster < 1.1
+            assert found.first_ms_p95 > 0
+            assert found.second_ms_p95 > 0
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_the_faster_file_is_seen_whichever_comes_first(matrix_power):

@@ -31,6 +31,7 @@ def test_the_shipped_params_are_valid_and_frozen():
         ("registry.gates.accuracy.min=.nan", "registry.gates.accuracy.min = nan is refused"),
         ("registry.slices.gates.camera={accuracy: {mni: 0.5}}", "did you mean .*camera.accuracy.min"),
         ("registry.slices.gates.camera={acuracy: {min: 0.5}}", "did you mean .*gates.camera.accuracy"),
+        ("registry.slices.gates.camera={accuracy: {min: 0.5}}", "camera is not measured; name camera in ingest.slices"),
         ("registry.slices.gates.camera={}", "registry.slices.gates.camera.accuracy is missing"),
         ("registry.slices.min_count=0", "registry.slices.min_count = 0 is refused"),
         ("registry.champion.faster=0.9", "registry.champion.faster = 0.9 is refused"),

@@ -51,7 +51,7 @@ def _tree(root: Node, as_json: bool) -> int:
         console = people()
         console.print(_drawn(root), soft_wrap=True)  # hashes and addresses stay whole, to be copied
         for problem in problems:
-            console.print(Text(f"Broken: {problem}", style="red"))
+            console.print(Text(f"Broken: {problem}", style="red"), soft_wrap=True)
     return EXIT_BROKEN if problems else 0
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.core.errors import UserError, listed
 from components.registry.logged import LOGGED
+from components.registry.server import missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,8 +37,17 @@ def _tags(found: "ModelVersion", metrics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _metrics(mlflow: "MlflowClient", found: "ModelVersion", metrics: Mapping[str, Any]) -> Iterator[str]:
-    shipped = metrics["shipped"]["onnx"]
-    for metric in mlflow.get_logged_model(str(found.source).removeprefix(LOGGED)).metrics or ():
+    from mlflow.exceptions import MlflowException
+
+    shipped, model_id = metrics["shipped"]["onnx"], str(found.source).removeprefix(LOGGED)
+    try:
+        shown = mlflow.get_logged_model(model_id).metrics or ()
+    except MlflowException as error:
+        if not missing(error):
+            raise
+        yield f"the LoggedModel {model_id}, which has them, was deleted"
+        return
+    for metric in shown:
         value = shipped.get(metric.key.removeprefix("test/"))
         if value is not None and not math.isclose(metric.value, value, rel_tol=1e-9):
             yield f"the metric {metric.key} is {metric.value:g}, measured was {value:g}"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from components.core import lineage
 from components.core.artifacts import ARTIFACTS, read_json, sha256_file
 from components.core.errors import UserError
-from components.registry import describe, links, server
+from components.registry import claims, describe, links, server
 from components.registry.candidate import LIVE, lineage_key
-from components.registry.shipped import EVALUATION, fetched
+from components.registry.shipped import EVALUATION, Version, fetched
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,7 +80,7 @@ def trace(model_name: str, number: int) -> Node:
             ", ".join(standing),
             links.address(links.version(model_name, number)),
             children=(
-                _model(found, student, tags),
+                _model(mlflow, found, student, tags),
                 _run(run, tags),
                 _data(tags),
                 _code(run, tags),
@@ -116,7 +116,9 @@ def made_from(model_name: str, prefix: str) -> "list[tuple[ModelVersion, str]]":
     return hits
 
 
-def _model(found: "ModelVersion", student: "LoggedModel | None", tags: Mapping[str, str]) -> Node:
+def _model(
+    mlflow: "MlflowClient", found: "ModelVersion", student: "LoggedModel | None", tags: Mapping[str, str]
+) -> Node:
     """The LoggedModel, with the file, its evaluation and its card as they lie in the registry now."""
     source = str(found.source).rpartition("/")[2]
     problem = None
@@ -131,22 +133,25 @@ def _model(found: "ModelVersion", student: "LoggedModel | None", tags: Mapping[s
     kept: tuple[Node, ...] = ()
     try:
         with fetched(found) as version:
-            kept = _evaluation(version.folder / EVALUATION, version.sha256, tags)
+            kept = _evaluation(mlflow, found, version, tags)
     except UserError as error:
         lost = str(error).rstrip(".")
     children = (Node("file", tags.get("artifact_sha256"), "model.onnx", problem=lost), *kept)
     return Node("model", source, student.params.get("network", "") if student else "", page, problem, children)
 
 
-def _evaluation(folder: Path, artifact_sha256: str, tags: Mapping[str, str]) -> tuple[Node, Node]:
-    metrics, card = folder / "metrics.json", folder / "model-card.html"
+def _evaluation(
+    mlflow: "MlflowClient", found: "ModelVersion", version: Version, tags: Mapping[str, str]
+) -> tuple[Node, Node]:
+    metrics, card = (version.folder / EVALUATION / name for name in ("metrics.json", "model-card.html"))
     problem, note = None, ""
     if not metrics.is_file():
         problem = "metrics.json is not kept with the version"
-    elif lineage_key(metrics, artifact_sha256) != tags.get("lineage.key"):
+    elif lineage_key(metrics, version.sha256) != tags.get("lineage.key"):
         problem = "metrics.json was changed since the version was registered"
     else:
         content: dict[str, Any] = read_json(metrics)
+        problem = _edited(mlflow, found, content)
         accuracy = content["shipped"]["onnx"].get("accuracy")
         note = f"test split of {content['test']['n']:,} images"
         note += f", accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""
@@ -155,6 +160,15 @@ def _evaluation(folder: Path, artifact_sha256: str, tags: Mapping[str, str]) -> 
         Node("evaluation", tags.get("test_fingerprint"), note, problem=problem),
         Node("card", "model-card.html", page=links.address(links.card(tags)), problem=missing),
     )
+
+
+def _edited(mlflow: "MlflowClient", found: "ModelVersion", metrics: Mapping[str, Any]) -> str | None:
+    """What MLflow shows of the version and was not measured."""
+    try:
+        claims.check(mlflow, found, metrics)
+    except UserError as error:
+        return str(error).rstrip(".")
+    return None
 
 
 def _run(run: "Run | None", tags: Mapping[str, str]) -> Node:

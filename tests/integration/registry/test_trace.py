@@ -229,6 +229,17 @@ def test_a_deleted_run_and_edited_tags_are_named(registered):
         client.set_model_version_tag(registered.model, str(registered.number), "params.sha256", value)
 
 
+def test_edited_figures_are_named(registered):
+    client, version = MlflowClient(), str(registered.number)
+    before = registered.tag("accuracy")
+    client.set_model_version_tag(registered.model, version, "accuracy", "0.99")
+    try:
+        (problem,) = registered.problems()
+        assert problem.startswith("evaluation: Figures of lineage version 1 were edited in MLflow: the tag accuracy is")
+    finally:
+        client.set_model_version_tag(registered.model, version, "accuracy", before)
+
+
 def test_a_swapped_source_is_named(registered, home):
     """MLflow has no call that changes a source; who can write to its database can."""
     other = MlflowClient().get_logged_model(registered.tag("teacher.model_id")).model_id
@@ -243,6 +254,17 @@ def test_a_swapped_source_is_named(registered, home):
         finally:
             database.execute(swap, (source, registered.model))
             database.commit()
+
+
+def test_models_that_were_deleted_are_named_and_the_rest_is_printed(home, model_name, capsys):
+    made = register(home.evaluation(right=172), model_name, home.experiment, home.lineage())
+    client = MlflowClient()
+    client.delete_logged_model(made.model_id)
+    assert show(model_name, str(made.version), as_json=False) == 1
+    printed = capsys.readouterr().out
+    assert f"Broken: model: MLflow has no LoggedModel {made.model_id}." in printed
+    assert f"the LoggedModel {made.model_id}, which has them, was deleted" in printed
+    assert home.run_id in printed
 
 
 def test_what_an_old_registration_did_not_record_is_a_break(home, model_name):

@@ -21,23 +21,6 @@ _SIGNS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 _MARKS = {True: "passed", False: "missed", None: "unknown"}
 
 
-def summary(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The figures the parent run carries: ``test/student_accuracy``, …, ``gain/accuracy``."""
-    models = {name: metrics.get(name, {}) for name in ("teacher", "student", "control")}
-    models |= dict(metrics.get("shipped", {}))
-    found = {
-        f"test/{model}_{figure}": float(value)
-        for model, figures in models.items()
-        for figure, value in figures.items()
-        if isinstance(value, int | float)
-    }
-    gain = metrics.get("gain", {})
-    found |= {f"gain/{name}": float(gain[name]) for name in ("accuracy", "p_value") if name in gain}
-    if "ci95" in gain:
-        found |= {"gain/ci95_low": float(gain["ci95"][0]), "gain/ci95_high": float(gain["ci95"][1])}
-    return found
-
-
 def rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """A row a model; the student is the ONNX file that ships, measured as such."""
     shipped = metrics.get("shipped", {})

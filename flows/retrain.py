@@ -20,7 +20,7 @@ from components.core.artifacts import ARTIFACTS, read_json, sha256_file
 from components.core.errors import UserError
 from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
 from components.core.params import Params
-from flows import display, release, report
+from flows import boards, display, release, report, tell
 from flows.data import fetch
 from flows.display import Display
 from flows.environment import embed_mlflow, prepare_dvc
@@ -52,6 +52,10 @@ class Result:
     def trained(self) -> bool:
         """Whether any stage was executed, not restored."""
         return Outcome.RAN in self.outcomes.values()
+
+    def ran(self, name: str) -> bool:
+        """Whether a stage was executed, not restored."""
+        return self.outcomes.get(name) is Outcome.RAN
 
 
 class NotRegistered(Exception):
@@ -99,13 +103,16 @@ def retrain(overrides: Sequence[str] = ()) -> Result:
             pipeline = Pipeline(params, shown, journal, runner, unchanged(forced))
             run_stages(pipeline)
         metrics = read_json(ARTIFACTS / "evaluate" / "metrics.json")
-        journal.metrics(report.summary(metrics))
+        tell.evaluation(journal, params, metrics)
         released = release.release(params, journal, shown, flow_run_id())
         model = params.registry.model_name
         result = Result(name, model, pipeline.outcomes, metrics, released, time.monotonic() - began)
+        tell.outcome(journal, result)
         create_markdown_artifact(report.markdown(result), key="retrain-result", description=f"{name}: result")
     if released.problem:
         raise NotRegistered(result)
+    for problem in boards.keep(params.project.name, tell.in_production(result)):
+        shown.note(f"Note: {problem}.")
     return result
 
 
@@ -207,6 +214,7 @@ def recorded(params: Params, shown: Display) -> Iterator[tuple[str, Journal]]:
         "prefect.flow_run_id": flow_run_id(),
     }
     journal = Journal(params.project.name, name, tags)
+    journal.params(params.model_dump(by_alias=True, exclude={"run"}))
     journal.artifact(parameters.PARAMS)
     status: Status = "KILLED"
     try:

@@ -1,7 +1,8 @@
 """Which device computes, with how many threads and in which precision: none of it changes a cache key."""
 
 import os
-from contextlib import AbstractContextManager
+import resource
+from contextlib import AbstractContextManager, suppress
 
 import torch
 from torch import nn
@@ -35,6 +36,16 @@ def pick(choice: str, threads: int, deterministic: bool) -> torch.device:
     elif cuda:
         torch.backends.cudnn.benchmark = True
     return torch.device("cuda" if cuda else "cpu")
+
+
+def usage(device: torch.device) -> dict[str, float]:
+    """What a training takes of the machine: its largest memory in MB, and the GPU's use in percent where it is told."""
+    if device.type != "cuda":
+        return {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    found = {"memory_mb": torch.cuda.max_memory_allocated(device) / 2**20}
+    with suppress(ModuleNotFoundError, RuntimeError):  # nvidia-ml-py is not installed, or the driver does not tell
+        found["gpu_percent"] = float(torch.cuda.utilization(device))
+    return found
 
 
 def autocast(device: torch.device, training: bool, precision: str = "auto") -> AbstractContextManager[None]:

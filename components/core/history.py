@@ -16,6 +16,9 @@ _METRIC_NAMES = {
     "val_loss": "val/loss",
     "val_accuracy": "val/accuracy",
     "images_per_s": "images_per_s",
+    "grad_norm": "grad_norm",
+    "memory_mb": "memory_mb",
+    "gpu_percent": "gpu_percent",
 }
 
 
@@ -25,7 +28,7 @@ def to_journal(journal: Journal, checkpoints: Checkpoints, phase: str) -> Callab
     def report(row: dict[str, float]) -> None:
         step = int(row["step"])
         if step > checkpoints.told(phase):
-            named = {name: row[key] for key, name in _METRIC_NAMES.items()}
+            named = {name: row[key] for key, name in _METRIC_NAMES.items() if key in row}
             journal.metrics(finite(named), step=step)
             checkpoints.tell(phase, step)
 

@@ -69,7 +69,8 @@ class Journal:
             return
         self._write("params", values={k: str(v) for k, v in flatten(values).items()})
 
-    def metrics(self, values: dict[str, float], step: int = 0) -> None:
+    def metrics(self, values: dict[str, float], step: int | None = 0) -> None:
+        """Record figures at a step; None stands for the number of the retrain, which MLflow's courier counts."""
         self._write("metrics", values={k: float(v) for k, v in values.items()}, step=step)
 
     def tags(self, values: dict[str, str]) -> None:
@@ -77,13 +78,11 @@ class Journal:
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Record a file or folder; its present state is kept, whatever becomes of the original."""
-        kept = self.folder / "files" / uuid.uuid4().hex / path.name
-        kept.parent.mkdir(parents=True)
-        if path.is_dir():
-            shutil.copytree(path, kept)
-        else:
-            shutil.copy2(path, kept)
-        self._write("artifact", path=str(kept.relative_to(self.folder)), folder=folder)
+        self._write("artifact", path=self._kept(path), folder=folder)
+
+    def image(self, key: str, path: Path) -> None:
+        """Record a picture under a key, by which a board shows it beside those of other runs."""
+        self._write("image", key=key, path=self._kept(path))
 
     def dataset(self, name: str, digest: str, source: str, context: str) -> None:
         """Record a dataset the run read, by the DVC hash that versions it."""
@@ -100,6 +99,15 @@ class Journal:
             time.sleep(0.05)
         return state.get("run_id")
 
+    def _kept(self, path: Path) -> str:
+        kept = self.folder / "files" / uuid.uuid4().hex / path.name
+        kept.parent.mkdir(parents=True)
+        if path.is_dir():
+            shutil.copytree(path, kept)
+        else:
+            shutil.copy2(path, kept)
+        return str(kept.relative_to(self.folder))
+
     def _write(self, op: str, **fields: Any) -> None:
         self._file.write(json.dumps({"op": op, "time_ms": int(time.time() * 1000), **fields}) + "\n")
         self._file.flush()
@@ -111,14 +119,14 @@ class Muted(Journal):
     def __init__(self) -> None:
         self.id = self.run_key = ""
 
-    def artifact(self, path: Path, folder: str | None = None) -> None:
-        pass
-
     def end(self, status: Status) -> None:
         pass
 
     def run_id(self) -> None:
         return None
+
+    def _kept(self, path: Path) -> str:
+        return ""
 
     def _write(self, op: str, **fields: Any) -> None:
         pass

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from components.core.checkpoint import Checkpoints, random_states, set_random_states
-from components.core.device import autocast, compiled
+from components.core.device import autocast, compiled, usage
 from components.core.errors import UserError
 from components.core.models import PixelModel
 from components.core.shards import Images, Shard, at_once
@@ -126,7 +126,8 @@ def fit(
         through_compiler: whether to compile the network's step; see :func:`components.core.device.compiled`.
 
     Returns:
-        The history, a row a validation: step, images, lr, train_loss, val_loss, val_accuracy, images_per_s.
+        The history, a row a validation: step, images, lr, train_loss, val_loss, val_accuracy, images_per_s, grad_norm
+        (of the last step, after clipping), memory_mb and, on some GPUs, gpu_percent.
 
     Raises:
         UserError: the loss is no longer finite; the message names the step and the checkpoint that was kept.
@@ -161,6 +162,8 @@ def fit(
                 world.equal(judged.buffers())
                 row["val_loss"], row["val_accuracy"] = validate(judged, val, device, world)
                 row["images_per_s"] = (done.images - images_then) / seconds
+                gradients = [p.grad for p in model.parameters() if p.grad is not None]
+                row |= {"grad_norm": get_total_norm(gradients).item(), **usage(device)}
                 _choose(done, row, judged, len(val))
                 done.losses = []
                 _save(done, parts, checkpoints)

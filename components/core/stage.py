@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # torch takes two seconds, which stages that only look at dat
 
 CHECKPOINTS = Path(".reflux/checkpoints")
 EXIT_INTERRUPTED = 130
+ROLES = {"finetune": "teacher", "distill": "student", "control": "control"}  # whom a stage trains
 
 
 class Stage:
@@ -57,6 +58,8 @@ class Stage:
         if launch.rank():
             return Muted()
         tags = {"stage": self.name, "run_kind": "stage"}
+        if self.name in ROLES:
+            tags["role"] = ROLES[self.name]
         parent = os.environ.get(PARENT_VARIABLE)
         continues = self._checkpoints.journal if self._checkpoints else None
         journal = Journal(self.params.project.name, self.name, tags, parent=parent, continues=continues)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_DELIVERIES = 0.5
 _SECONDS_AFTER_FAILURE = 15.0
 _METRICS_A_BATCH = 500
+_LATE_RUNS = 50  # runs that began before another one and arrived after it
+
+RETRAIN = "retrain"  # the tag with a pipeline run's number, counted from 1
 
 
 def uri() -> str | None:
@@ -199,8 +202,17 @@ def _start_run(mlflow: "MlflowClient", start: dict[str, Any], outbox: Path) -> s
         for key, value in tags.items():
             mlflow.set_tag(found, key, value)
         return found
+    if tags.get("run_kind") == "pipeline":
+        tags[RETRAIN] = str(_next_retrain(mlflow, experiment))
     run = mlflow.create_run(experiment, start["time_ms"], tags, start["name"])
     return str(run.info.run_id)
+
+
+def _next_retrain(mlflow: "MlflowClient", experiment: str) -> int:
+    """The number of the next retrain, counted where all of them arrive."""
+    newest = ["attributes.start_time DESC"]
+    runs = mlflow.search_runs([experiment], "tags.run_kind = 'pipeline'", max_results=_LATE_RUNS, order_by=newest)
+    return 1 + max((int(run.data.tags.get(RETRAIN, 0)) for run in runs), default=0)
 
 
 def _batches(lines: list[dict[str, Any]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
@@ -223,7 +235,13 @@ def _send(mlflow: "MlflowClient", run_id: str, folder: Path, batch: list[dict[st
     first = batch[0]
     match first["op"]:
         case "metrics":
-            metrics = [Metric(k, v, m["time_ms"], m["step"]) for m in batch for k, v in m["values"].items()]
+            steps = {m["step"] for m in batch}
+            number = int(mlflow.get_run(run_id).data.tags[RETRAIN]) if None in steps else 0
+            metrics = [
+                Metric(k, v, m["time_ms"], number if m["step"] is None else m["step"])
+                for m in batch
+                for k, v in m["values"].items()
+            ]
             mlflow.log_batch(run_id, metrics=metrics)
         case "params":
             mlflow.log_batch(run_id, params=[Param(k, v) for k, v in first["values"].items()])
@@ -235,6 +253,11 @@ def _send(mlflow: "MlflowClient", run_id: str, folder: Path, batch: list[dict[st
                 mlflow.log_artifacts(run_id, str(path), "/".join(filter(None, [first["folder"], path.name])))
             else:
                 mlflow.log_artifact(run_id, str(path), first["folder"])
+        case "image":
+            from PIL import Image
+
+            with Image.open(folder / first["path"]) as picture:
+                mlflow.log_image(run_id, picture, key=first["key"], step=0, timestamp=first["time_ms"])
         case "dataset":
             source = json.dumps({"uri": first["source"]})
             dataset = Dataset(first["name"], first["digest"][:36], source_type="dvc", source=source)

@@ -49,7 +49,9 @@ def failed(findings: Sequence[Finding], severity: Severity) -> list[Finding]:
     return [f for f in findings if f.severity == severity and f.success is False]
 
 
-def result(findings: Sequence[Finding], fingerprint: str, previous: str | None) -> dict[str, Any]:
+def result(
+    findings: Sequence[Finding], fingerprint: str, previous: str | None, class_shift: float | None
+) -> dict[str, Any]:
     """The contents of ``result.json``."""
     critical = failed(findings, "critical")
     return {
@@ -58,6 +60,7 @@ def result(findings: Sequence[Finding], fingerprint: str, previous: str | None) 
         "warnings": len(failed(findings, "warning")),
         "fingerprint": fingerprint,
         "previous_fingerprint": previous,
+        "class_shift": class_shift,
         "expectations": [asdict(finding) for finding in findings],
     }
 

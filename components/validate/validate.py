@@ -22,11 +22,13 @@ class Verdict:
         findings: the outcome of every expectation.
         fingerprint: the data version that was judged.
         previous: the data version that its class balance was compared with, or None.
+        class_shift: the largest change of a class's share since then, 0..1; None without one.
     """
 
     findings: list[Finding]
     fingerprint: str
     previous: str | None
+    class_shift: float | None
 
 
 def validate(
@@ -64,6 +66,7 @@ def validate(
     everything = pd.read_parquet(manifest, columns=list(_JUDGED))
     labelled = tables.labelled(everything, classes)
     shares = tables.shares_of_classes(labelled, classes)
+    shifts = tables.class_shifts(shares, before["class_shares"]) if before else None
     images, files = (
         tables.images(everything, near_duplicate_bits),
         tables.files(everything, pd.read_parquet(quarantine)),
@@ -81,15 +84,16 @@ def validate(
         suite.Table("files", files, "path", suite.file_checks()),
         suite.Table(
             "class-shares",
-            tables.class_shifts(shares, before["class_shares"]) if before else None,
+            shifts,
             "class_name",
             suite.shift_checks(max_class_shift),
             note="no earlier data version has passed on this machine",
         ),
     ]
     found = suite.run(checked, out / "docs", fingerprint)
-    verdict = Verdict(found, fingerprint, before["fingerprint"] if before else None)
-    write_json(out / "result.json", findings.result(found, fingerprint, verdict.previous))
+    largest = float(shifts["shift"].max()) if shifts is not None else None
+    verdict = Verdict(found, fingerprint, before["fingerprint"] if before else None, largest)
+    write_json(out / "result.json", findings.result(found, fingerprint, verdict.previous, largest))
     if not findings.failed(found, "critical"):
         with atomic(out / "passed") as temporary:
             temporary.write_text(PASSED, encoding="utf-8")
@@ -103,6 +107,8 @@ def metrics(verdict: Verdict) -> dict[str, float]:
         "validate/critical_failures": float(len(findings.failed(verdict.findings, "critical"))),
         "validate/warnings": float(len(findings.failed(verdict.findings, "warning"))),
     }
+    if verdict.class_shift is not None:
+        figures["validate/class_shift"] = verdict.class_shift
     return figures | {
         f"validate/unexpected/{f.name}": float(f.unexpected) for f in verdict.findings if f.success is not None
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from PIL import Image
 
 from components.core import tracking
 from components.core.journal import OUTBOX, Journal, flatten
@@ -173,3 +174,20 @@ def test_without_a_tracking_uri_nothing_is_sent(tmp_path: Path, monkeypatch: pyt
 
 def test_sections_flatten_to_dotted_names():
     assert flatten({"a": {"b": {"c": 1}}, "d": 2}) == {"a.b.c": 1, "d": 2}
+
+
+def test_retrains_are_numbered_and_their_figures_stand_at_their_number(mlflow_home: Path):
+    picture = mlflow_home / "mistakes.png"
+    Image.new("RGB", (8, 8), "red").save(picture)
+    for name in ("first", "second"):
+        retrain = Journal("demo", name, {"run_kind": "pipeline"})
+        retrain.metrics({"test/student_accuracy": 0.5}, step=None)
+        retrain.image("mistakes/worst", picture)
+        retrain.end("FINISHED")
+        tracking.deliver()
+    found, client = runs(), mlflow.MlflowClient()
+    assert [found[name].data.tags["retrain"] for name in ("first", "second")] == ["1", "2"]
+    run_id = found["second"].info.run_id
+    assert [m.step for m in client.get_metric_history(run_id, "test/student_accuracy")] == [2]
+    images = [file.path for file in client.list_artifacts(run_id, "images")]
+    assert any("mistakes" in path and path.endswith(".png") for path in images)

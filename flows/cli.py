@@ -138,11 +138,26 @@ def lineage(
 
 
 @app.command(epilog="Example: reflux ui --port 5001")
-def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")] = 5000) -> None:
-    """Show runs, curves and models in MLflow's web UI, until Ctrl-C."""
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65500, help="The port on 127.0.0.1; Prefect takes the next.")] = 5000,
+    prefect: Annotated[bool, typer.Option("--prefect", help="Show Prefect's UI as well.")] = False,
+) -> None:
+    """Show the boards, runs and models in MLflow's web UI, until Ctrl-C."""
     from flows.ui import serve
 
-    raise typer.Exit(serve(port))
+    raise typer.Exit(serve(port, prefect))
+
+
+@app.command(epilog="Example: MLFLOW_TRACKING_URI=https://mlflow.example.org reflux boards")
+def boards() -> None:
+    """Print the links of the boards on the MLflow server; `reflux ui` serves them where there is none."""
+    from components.registry import server
+    from flows.environment import embed_mlflow
+    from flows.ui import print_boards
+
+    embed_mlflow()
+    address = server.address()
+    print_boards(address if address.startswith("http") else "http://127.0.0.1:5000")
 
 
 @app.command(epilog="Example: reflux doctor")

@@ -38,6 +38,8 @@ def outcome(journal: Journal, result: "Result") -> None:
     promotion = result.release.promotion
     if promotion is not None:
         figures["decision/promoted"] = float(promotion.champion == promotion.version)
+        if promotion.decision.uses is not None:
+            figures["decision/uses_of_test_split"] = float(promotion.decision.uses)
         tags |= {"decision": promotion.outcome, "version": str(promotion.version)}
     journal.metrics(figures, step=None)
     journal.tags(tags)

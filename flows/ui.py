@@ -1,4 +1,4 @@
-"""``reflux ui``: MLflow's web UI on this machine."""
+"""``reflux ui`` and ``reflux boards``: the web UIs on this machine, and where the boards are."""
 
 import os
 import signal
@@ -19,54 +19,97 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 _GRACE_S = 5.0
 
 
-def serve(port: int) -> int:
-    """Serve the UI until stopped; a remote MLflow has its own, whose address is printed.
+def serve(port: int, prefect: bool) -> int:
+    """Serve MLflow's UI, and Prefect's if wanted, until stopped; a remote MLflow has its own.
 
     Returns:
         The exit code: 0, also when stopped by Ctrl-C.
 
     Raises:
-        UserError: the port is taken, or the server did not start.
+        UserError: a port is taken, or a server did not start.
     """
     uri = embed_mlflow()
-    if uri.startswith(("http://", "https://")):
-        print(f"MLFLOW_TRACKING_URI names a server, which has its own UI: {uri}")
+    remote = uri.startswith(("http://", "https://"))
+    if remote and not prefect:
+        print("MLFLOW_TRACKING_URI names a server, which has its own UI.")
+        print_boards(uri)
         return 0
-    address = f"http://127.0.0.1:{port}"
-    if not is_free(port):
-        raise UserError(f"Port {port} is taken: choose one with `reflux ui --port {port + 1}`.")
-    HOME.mkdir(exist_ok=True)
-    log_path = HOME / "ui.log"
+    address = uri if remote else f"http://127.0.0.1:{port}"
     signal.signal(signal.SIGTERM, _interrupt)
-    with log_path.open("w", encoding="utf-8") as log:
-        process = supervised(_command(uri, port), _settings(), stdout=log.fileno(), grace_s=_GRACE_S)
+    HOME.mkdir(exist_ok=True)
+    started: list[subprocess.Popen[str]] = []
     try:
-        _wait(process, address, log_path)
-        print(f"MLflow is at {address} (Ctrl-C stops it).", flush=True)
-        code = process.wait()
-        raise UserError(f"MLflow's server ended with code {code}: {log_path} says why.")
+        if not remote:
+            started.append(_start("MLflow", _mlflow(uri, port), port, f"{address}/health"))
+            print(f"MLflow is at {address} (Ctrl-C stops it).")
+        if prefect:
+            started.append(_start("Prefect", _prefect(port + 1), port + 1, f"http://127.0.0.1:{port + 1}/api/health"))
+            print(f"Prefect is at http://127.0.0.1:{port + 1} (Ctrl-C stops it).")
+        print_boards(address)
+        while all(process.poll() is None for process in started):
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        raise UserError(f"A server has ended by itself: {HOME}/ui-mlflow.log or ui-prefect.log says why.")
     except KeyboardInterrupt:
         return 0
     finally:
+        for process in started:
+            stop(process)
+
+
+def print_boards(address: str) -> None:
+    """Print the links of the boards; ``address`` is of MLflow's page.
+
+    Raises:
+        UserError: MLflow does not answer, or there was no run yet.
+    """
+    from components.core import params, tracking
+    from components.registry import server
+    from flows import boards
+
+    embed_mlflow()
+    name = params.load().project.name
+    with server.speaking():
+        found = tracking.client().get_experiment_by_name(name)
+    if found is None:
+        print(f"There is no run of {name} yet: `reflux run` makes one, and its boards.", flush=True)
+        return
+    print("Boards:")
+    for board, link, shows in boards.links(str(found.experiment_id), address):
+        print(f"  {board:<18} {link}\n  {'':<18} {shows}", flush=True)
+
+
+def _start(name: str, command: list[str], port: int, health: str) -> "subprocess.Popen[str]":
+    if not is_free(port):
+        raise UserError(f"Port {port} is taken: choose another one with `reflux ui --port {port + 10}`.")
+    log_path = HOME / f"ui-{name.lower()}.log"
+    with log_path.open("w", encoding="utf-8") as log:
+        process = supervised(command, _settings(), stdout=log.fileno(), grace_s=_GRACE_S)
+    deadline = time.monotonic() + _SECONDS_TO_START
+    try:
+        while not answers(health):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise UserError(f"{name}'s server did not start: {log_path} says why.")
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    except BaseException:
         stop(process)
+        raise
+    return process
 
 
-def _command(uri: str, port: int) -> list[str]:
+def _mlflow(uri: str, port: int) -> list[str]:
     artifacts = os.environ.get("MLFLOW_ARTIFACT_ROOT") or Path("mlartifacts").resolve().as_uri()
     server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     return [*server, "--backend-store-uri", uri, "--default-artifact-root", artifacts]
 
 
+def _prefect(port: int) -> list[str]:
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+
+
 def _settings() -> dict[str, str]:
-    return {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-
-
-def _wait(process: "subprocess.Popen[str]", address: str, log: Path) -> None:
-    deadline = time.monotonic() + _SECONDS_TO_START
-    while not answers(f"{address}/health"):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise UserError(f"MLflow's server did not start: {log} says why.")
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    """For both: no jobs in MLflow; Prefect shows the runs of the embedded server."""
+    home = {"PREFECT_HOME": str((HOME / "prefect").resolve()), "PREFECT_API_URL": ""}
+    return {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **home}
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -28,13 +28,15 @@ def serve(port: int, prefect: bool) -> int:
     Raises:
         UserError: a port is taken, or a server did not start.
     """
+    from components.registry import server
+
     uri = embed_mlflow()
     remote = uri.startswith(("http://", "https://"))
     if remote and not prefect:
-        print("MLFLOW_TRACKING_URI names a server, which has its own UI.")
-        print_boards(uri)
+        print(f"MLFLOW_TRACKING_URI names a server, which has its own UI: {server.address()}", flush=True)
+        print_boards(server.address())
         return 0
-    address = uri if remote else f"http://127.0.0.1:{port}"
+    address = server.address() if remote else f"http://127.0.0.1:{port}"
     signal.signal(signal.SIGTERM, _interrupt)
     HOME.mkdir(exist_ok=True)
     started: list[subprocess.Popen[str]] = []

@@ -69,7 +69,8 @@ def test_a_taken_port_and_a_remote_server_are_said(project):
     assert told.returncode == 2
     assert "is taken" in told.stderr
     remote = call(project, "ui", MLFLOW_TRACKING_URI="https://mlflow.example.com")
-    assert remote.returncode == 0
+    assert remote.returncode == 2
+    assert "does not answer" in remote.stderr
     assert "https://mlflow.example.com" in remote.stdout
 
 

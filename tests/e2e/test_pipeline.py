@@ -110,7 +110,7 @@ def test_a_rejected_student_is_registered_and_the_champion_stays(project, first)
     assert "✗ Size" in told.stdout
     assert "is REJECTED, as @challenger; the champion stays version 1." in told.stdout
     listed = reflux(project, "history").stdout
-    assert "version 2: REJECTED" in listed
+    assert "version 2 rejected" in listed
     assert "exceeds the maximum of 1 KB" in " ".join(listed.split())
 
 

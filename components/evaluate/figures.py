@@ -96,8 +96,8 @@ def confusion_matrix(counts: Ints, classes: Sequence[str], path: Path) -> None:
         axes.grid(False)
         axes.set(title="Confusion of the shipped student", xlabel="predicted", ylabel="true")
         if number <= _LISTED_CLASSES:
-            axes.set_xticks(range(number), [_clipped(name) for name in classes], rotation=45, ha="right")
-            axes.set_yticks(range(number), [_clipped(name) for name in classes])
+            axes.set_xticks(range(number), [clipped(name) for name in classes], rotation=45, ha="right")
+            axes.set_yticks(range(number), [clipped(name) for name in classes])
         if number <= _LETTERED_CLASSES:
             for row, column in zip(*np.nonzero(counts), strict=True):
                 colour = "white" if shares[row, column] > 0.55 else "#2B3238"
@@ -126,7 +126,7 @@ def class_recall(recalls: Mapping[str, Floats], classes: Sequence[str], path: Pa
         for name, values in recalls.items():
             front = 3 if name == "student" else 2
             axes.scatter(values[shown], rows, 42, COLOURS[name], marker=_MARKERS[name], label=name, zorder=front)
-        axes.set_yticks(rows, [_clipped(classes[index]) for index in shown])
+        axes.set_yticks(rows, [clipped(classes[index]) for index in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.set_xlim(max(0, every.min() - 0.05), 1.01)
@@ -188,12 +188,13 @@ def size_accuracy(points: Mapping[str, tuple[int, float]], path: Path) -> None:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
-def mistakes(images: Pixels, captions: Sequence[tuple[str, str, float]], path: Path) -> None:
-    """The most confident wrong answers as pictures.
+def mistakes(images: Pixels, captions: Sequence[tuple[str, str]], title: str, path: Path) -> None:
+    """Wrong or disputed answers as pictures.
 
     Args:
         images: uint8 [M, H, W, C].
-        captions: of each image the true class, the predicted class and the confidence.
+        captions: two lines above each image.
+        title: above all of them.
         path: the PNG to write.
     """
     columns = min(5, max(1, len(images)))
@@ -201,12 +202,10 @@ def mistakes(images: Pixels, captions: Sequence[tuple[str, str, float]], path: P
     with _figure(path, 1.9 * columns, 0.5 + 2.3 * rows, rows=rows, columns=columns) as (figure, cells):
         for axes in cells:
             axes.axis("off")
-        for axes, image, (true, predicted, confidence) in zip(cells, images, captions, strict=False):
+        for axes, image, (first, second) in zip(cells, images, captions, strict=False):
             axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-            axes.set_title(f"{_clipped(true)}", fontsize=9, loc="center", pad=14)
-            text = f"says {_clipped(predicted)}, {confidence:.0%}"
-            axes.text(0.5, 1.03, text, transform=axes.transAxes, ha="center", fontsize=8, color=COLOURS["student"])
-        title = "Most confident mistakes" if len(images) else "No mistakes on the test split"
+            axes.set_title(first, fontsize=9, loc="center", pad=14)
+            axes.text(0.5, 1.03, second, transform=axes.transAxes, ha="center", fontsize=8, color=COLOURS["student"])
         figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold")
 
 
@@ -251,5 +250,6 @@ def _thousands(value: float) -> str:
     return f"{value / 1e6:.3g}M" if value >= 1e6 else f"{value / 1e3:.3g}k" if value >= 1e3 else f"{value:.0f}"
 
 
-def _clipped(name: str, length: int = 18) -> str:
+def clipped(name: str, length: int = 18) -> str:
+    """The name, cut where it would run into its neighbour."""
     return name if len(name) <= length else name[: length - 1] + "…"

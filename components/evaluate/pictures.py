@@ -11,6 +11,7 @@ from components.core.exporting import Logits
 from components.core.pixels import resize_pixels
 from components.core.shards import Shard
 from components.evaluate import corruptions, figures, metrics, probe
+from components.evaluate.figures import clipped
 
 _PICTURED_MISTAKES = 15
 _PICTURED_CORRUPTIONS = 8
@@ -66,8 +67,17 @@ def draw(
         folder / "size-accuracy.png",
     )
     worst = metrics.worst_mistakes(answers["onnx"], labels, _PICTURED_MISTAKES)
-    captions = [(classes[labels[row]], classes[answers["onnx"][row].argmax()], float(confidence[row])) for row in worst]
-    figures.mistakes(np.array(test.images[worst]), captions, folder / "worst-mistakes.png")
+    said = {name: [clipped(classes[k]) for k in answers[kind].argmax(axis=1)] for name, kind in _MODELS.items()}
+    captions = [(clipped(classes[labels[row]]), f"says {said['student'][row]}, {confidence[row]:.0%}") for row in worst]
+    title = "Most confident mistakes" if len(worst) else "No mistakes on the test split"
+    figures.mistakes(np.array(test.images[worst]), captions, title, folder / "worst-mistakes.png")
+    disputed = metrics.worst_mistakes(answers["onnx"], answers["teacher"].argmax(axis=1), _PICTURED_MISTAKES)
+    captions = [
+        (f"teacher: {said['teacher'][row]}", f"student: {said['student'][row]} ({clipped(classes[labels[row]])})")
+        for row in disputed
+    ]
+    title = "Teacher and student disagree (true class)" if len(disputed) else "Teacher and student agree on every image"
+    figures.mistakes(np.array(test.images[disputed]), captions, title, folder / "disagreements.png")
     rows = probe.spread(labels, _PICTURED_CORRUPTIONS)
     images, shipped = resize_pixels(test.images[rows], side).transpose(0, 2, 3, 1), every["onnx"]
     examples = {"as it is": (images, shipped["accuracy"])}

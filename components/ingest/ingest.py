@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.core.artifacts import atomic, mendable, write_json
+from components.core.shards import open_shard
+from components.ingest import sheet
 from components.ingest.checks import drop_repeats, refuse_unlearnable, refuse_unreadable
 from components.ingest.decoding import Failure, decode_all, level_columns
 from components.ingest.items import UNLABELED
@@ -112,6 +114,8 @@ def ingest(
         _write_quarantine(building / "quarantine.parquet", failures, repeats)
         facts = _facts(source, dataset.classes, frame, image_size, channels)
         write_json(building / "dataset.json", facts)
+        sheet.samples(open_shard(building / "shards" / "train"), dataset.classes, building / "samples.png")
+        sheet.quarantine([(f.path, f.reason) for f in (*failures, *repeats)], building / "quarantine.png")
         _publish(building, out)
     return Ingested(facts, len(failures), len(repeats), dataset.ignored)
 
@@ -155,7 +159,7 @@ def _publish(building: Path, out: Path) -> None:
     """Move everything into place; dataset.json, which every reader needs, goes first and comes back last."""
     names = [
         *(f"shards/{split}" for split in SPLITS),
-        *("manifest.parquet", "quarantine.parquet", "dataset.json"),
+        *("manifest.parquet", "quarantine.parquet", "samples.png", "quarantine.png", "dataset.json"),
     ]
     for name in reversed(names):
         old = out / name

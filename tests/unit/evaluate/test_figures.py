@@ -66,7 +66,8 @@ def test_size_against_accuracy_of_equals(tmp_path):
 @pytest.mark.parametrize(("count", "channels"), [(0, 1), (1, 3), (3, 1), (15, 3)])
 def test_any_number_of_mistakes(tmp_path, count, channels):
     images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, channels), dtype=np.uint8)
-    figures.mistakes(images, [(NASTY[i % 5], NASTY[(i + 1) % 5], 0.999) for i in range(count)], tmp_path / "a.png")
+    captions = [(figures.clipped(NASTY[i % 5]), figures.clipped(NASTY[(i + 1) % 5])) for i in range(count)]
+    figures.mistakes(images, captions, "Mistakes", tmp_path / "a.png")
     assert picture(tmp_path / "a.png").width > 100
 
 

@@ -1,7 +1,7 @@
 """Whether a student may go into production: a pure function from figures to a decision with its reasons."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from components.core.params import Registry
@@ -64,6 +64,11 @@ class Decision:
     champion: ChampionEvaluation | None
     uses: int | None = None
     notes: tuple[str, ...] = ()
+
+    def tried(self, test: Reason) -> "Decision":
+        """The verdict once the files were tried: what fails the smoke test is not promoted."""
+        status: Status = self.status if test.passed else "REJECTED"
+        return replace(self, status=status, promote=self.promote and test.passed is True, reasons=(*self.reasons, test))
 
     @property
     def sentences(self) -> tuple[str, ...]:

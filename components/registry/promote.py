@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from components.core.artifacts import read_json, write_json
 from components.core.errors import UserError
-from components.registry import audit, claims, describe, ledger, links, scoring, server
+from components.registry import audit, claims, describe, ledger, links, scoring, server, smoke
 from components.registry.act import ChampionMoved, act, overtaken, reconcile
 from components.registry.audit import (
     APPROVAL,
@@ -20,7 +20,7 @@ from components.registry.audit import (
 )
 from components.registry.champion import ChampionEvaluation
 from components.registry.decision import Decision, Policy, decide
-from components.registry.gates import Reason
+from components.registry.gates import Bounds, Reason
 from components.registry.ledger import Intent
 from components.registry.server import CHAMPION, PREVIOUS
 from components.registry.shipped import EVALUATION, fetched
@@ -126,7 +126,8 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
     still is the one it compared with and the file and its figures are those that it judged. The data is not needed.
 
     Raises:
-        UserError: it awaits no approval, no reason is given, or the file or its figures were changed.
+        UserError: it awaits no approval, no reason is given, the file or its figures were changed, or it fails the
+            smoke test.
         ChampionMoved: the champion is another one by now; ``challenge`` decides again.
         Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
     """
@@ -150,6 +151,8 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
         with fetched(found) as files:
             metrics = read_json(files.folder / EVALUATION / "metrics.json")
             claims.check(mlflow, found, metrics)
+            if not (tried := smoke.check(files, _slowest(record["policy"]["gates"]))).passed:
+                raise UserError(f"{model_name} version {version} is not promoted: {tried.sentence}")
             dataset = read_json(files.folder / EVALUATION / "dataset.json")["name"]
             key = found.tags["gate.key"]
             intent = _intent(project, found, record, metrics, files.metadata, dataset, by, reason, at, key)
@@ -196,12 +199,19 @@ def _challenge_once(
         rolled_back = None if again else found.tags.get(ROLLBACK_NOTE)
         uses = ledger.uses(mlflow, project, dataset["fingerprints"]["test"])
         decision = decide(metrics, grounds.policy, comparison, uses, rolled_back)
+        if decision.promote:
+            decision = decision.tried(smoke.check(challenger, _slowest(grounds.policy.gates)))
     outcome = _came_of(decision, grounds.approval)
     record = audit.record(found, challenger.sha256, metrics, dataset, decision, outcome, champion, grounds, who, at)
     intent = _intent(project, found, record, metrics, challenger.metadata, dataset["name"], who, reason, at, key)
     after = act(mlflow, project, intent)
     write_json(path, record)
     return _outcome(read_json(path), moved=outcome == ledger.PROMOTED, existing=False, aliases=after)
+
+
+def _slowest(gates: Bounds) -> float | None:
+    """The most that the gates allow for the latency, if anything."""
+    return gates.get("latency_ms_p95", {}).get("max")
 
 
 def _came_of(decision: Decision, approval: str) -> ledger.Outcome:

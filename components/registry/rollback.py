@@ -1,7 +1,7 @@
 """The way back: an earlier champion into production again, within seconds."""
 
 from components.core.errors import UserError
-from components.registry import audit, describe, ledger, links, server
+from components.registry import audit, describe, ledger, links, server, smoke
 from components.registry.act import act, reconcile
 from components.registry.audit import PROMOTED_AT, ROLLBACK_NOTE
 from components.registry.ledger import Intent
@@ -27,7 +27,8 @@ def rollback(
         The versions that are now champion and previous.
 
     Raises:
-        UserError: no reason is given, there is nothing to go back to, or that version's file was changed.
+        UserError: no reason is given, there is nothing to go back to, or that version's file was changed or fails the
+            smoke test.
         ChampionMoved: the champion was moved by another at this moment.
         Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
     """
@@ -49,8 +50,10 @@ def rollback(
         back = server.version(mlflow, model_name, target)
         if PROMOTED_AT not in back.tags:
             raise UserError(f"{model_name} version {target} never was champion: `reflux promote {target}` judges it.")
-        with fetched(back):
-            pass  # its hash is the one that was evaluated
+        with fetched(back) as files:
+            tried = smoke.check(files)  # at any speed: whoever rolls back has more pressing trouble
+        if not tried.passed:
+            raise UserError(f"{model_name} stays at version {old}: {tried.sentence}")
         since, card = describe.since(at, by, reason), links.card(back.tags)
         policy = (audit.recorded(back) or {}).get("policy")
         intent = Intent(

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -21,8 +22,10 @@ from components.core import models
 from components.core.artifacts import sha256_file, write_json
 from components.core.params import Registry
 from components.core.tracking import client, experiment_id
+from components.registry import promote, rollback
 from components.registry.candidate import Lineage
 from components.registry.decision import Policy
+from components.registry.gates import Reason
 from components.registry.register import register
 
 CLASSES = ("boot", "dress", "shirt")
@@ -190,6 +193,20 @@ def model_name(home) -> str:
 
 
 _NUMBERS = itertools.count(1)
+
+
+@pytest.fixture
+def smoke_tested() -> None:
+    """Asked for by a test whose promotions are to be smoke-tested for real."""
+
+
+@pytest.fixture(autouse=True)
+def _without_smoke_test(request, monkeypatch):
+    """A fresh process costs a second or two a promotion, and these are many; test_smoke.py is about it alone."""
+    if "smoke_tested" not in request.fixturenames:
+        passed = Reason("smoke", "max", None, 0.1, True, "The smoke test was left out.")
+        for module in (promote, rollback):
+            monkeypatch.setattr(module, "smoke", SimpleNamespace(check=lambda *_: passed))
 
 
 @pytest.fixture

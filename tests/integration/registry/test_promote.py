@@ -48,6 +48,10 @@ def aliases(model_name):
     return lambda: server.aliases(MlflowClient(), model_name)
 
 
+def sentence(outcome, gate: str) -> str:
+    return next(reason.sentence for reason in outcome.decision.reasons if reason.gate == gate)
+
+
 def tags(model_name, version):
     return MlflowClient().get_model_version(model_name, str(version)).tags
 
@@ -138,7 +142,7 @@ def test_a_student_that_is_merely_equal_is_rejected_and_says_why(model_name, reg
 def test_a_student_that_is_equal_and_smaller_replaces_the_champion(registered, judge, aliases):
     judge(registered(right=180, ballast=2000))
     outcome = judge(registered(right=180, wrong_from=1))
-    assert outcome.decision.reasons[-1].sentence.startswith("It is smaller (1.")
+    assert sentence(outcome, "advantage").startswith("It is smaller (1.")
     assert aliases() == {"challenger": 2, "champion": 2, "previous": 1}
 
 
@@ -213,7 +217,7 @@ def test_the_champion_is_scored_anew_on_a_new_test_split_and_the_change_is_said(
     outcome = judge(version)
 
     assert outcome.decision.champion.test_changed
-    assert "scored anew on this one" in outcome.decision.reasons[-2].sentence
+    assert "scored anew on this one" in sentence(outcome, "champion")
     with pytest.raises(UserError, match="version 1 was evaluated on another test split"):
         judge(1)
 
@@ -542,3 +546,34 @@ def test_a_full_disk_is_one_sentence(registered, judge, aliases, monkeypatch):
         with pytest.raises(UserError, match="No space left on the disk"):
             judge(version)
     assert judge(version).champion == version
+
+
+def test_what_fails_the_smoke_test_is_neither_promoted_nor_approved_nor_rolled_back_to(
+    home, model_name, registered, judge, aliases, smoke_tested
+):
+    registered(right=170)
+    probe = kept(model_name, 1, "evaluation/probe.npz")
+    whole = probe.read_bytes()
+    probe.unlink()
+
+    refused = judge(1)
+
+    assert (refused.outcome, refused.decision.status, refused.promoted) == ("rejected", "REJECTED", False)
+    assert [reason.gate for reason in refused.decision.reasons if not reason.passed] == ["smoke"]
+    assert "evaluation/probe.npz: it is missing" in tags(model_name, 1)["gate.reasons"]
+    probe.write_bytes(whole)
+    promoted = judge(1, again=True)
+    assert (promoted.outcome, promoted.decision.reasons[-1].gate) == ("promoted", "smoke")
+    assert "gave the recorded answers to all" in tags(model_name, 1)["gate.reasons"]
+
+    assert judge(registered(right=190), approval="human").outcome == "awaiting approval"
+    theirs = kept(model_name, 2, "evaluation/probe.npz")
+    theirs.rename(theirs.with_suffix(".away"))
+    with pytest.raises(UserError, match=r"version 2 is not promoted: The smoke test .* it is missing"):
+        approve(home.experiment, model_name, 2, "seen")
+    theirs.with_suffix(".away").rename(theirs)
+    approve(home.experiment, model_name, 2, "seen")
+    probe.unlink()
+    with pytest.raises(UserError, match=r"stays at version 2: The smoke test .* it is missing"):
+        rollback(home.experiment, model_name, "worse")
+    assert aliases() == {"challenger": 2, "champion": 2, "previous": 1}

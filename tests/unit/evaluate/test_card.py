@@ -20,6 +20,7 @@ FIGURES = (
     "confusion-matrix",
     "reliability",
     "worst-mistakes",
+    "disagreements",
     "corruptions",
 )
 

@@ -4,12 +4,13 @@ The intent is the commit. What breaks off after it is not undone but finished, b
 that touches the registry begins with: each step sets what the intent says, so a step that is done twice is done once.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from components.core.errors import UserError
-from components.registry import ledger, lock, server
+from components.registry import hooks, ledger, links, lock, server
 from components.registry.ledger import Intent, Outcome
 from components.registry.lock import Check
 from components.registry.server import CHAMPION, PREVIOUS
@@ -17,6 +18,17 @@ from components.registry.shipped import fetched
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+_EVENTS: Mapping[Outcome, hooks.What] = {
+    ledger.PROMOTED: "promoted",
+    ledger.REJECTED: "rejected",
+    ledger.UNKNOWN: "rejected",
+    ledger.AWAITING: "awaiting approval",
+    ledger.ROLLED_BACK: "rolled back",
+    ledger.OVERTAKEN: "failed",
+    ledger.REFUSED: "failed",
+}
 
 
 class ChampionMoved(UserError):
@@ -61,7 +73,7 @@ def reconcile(mlflow: "MlflowClient", project: str, model: str) -> list[ledger.E
     Raises:
         UserError: another process holds the lock for minutes, or MLflow does not answer.
     """
-    if not server.patiently(lambda: ledger.open_attempts(mlflow, project, model)):
+    if not server.patiently(lambda: ledger.is_open(mlflow, project, model)):
         return []
     with server.speaking(), lock.held(mlflow, model) as check:
         settled = _settle_all(mlflow, project, model, check)
@@ -82,7 +94,7 @@ def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check)
     check()
     if any(kept.get(alias) != number for alias, number in intent.aliases.items()):
         why = _moved(intent, kept.get(CHAMPION))
-        ledger.end(mlflow, run_id, ledger.OVERTAKEN, why)
+        _tell(ledger.end(mlflow, run_id, ledger.OVERTAKEN, why), intent, ledger.OVERTAKEN, kept)
         raise ChampionMoved(why)
     ledger.measured(mlflow, run_id, intent)
     if intent.record is not None:
@@ -93,7 +105,7 @@ def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check)
         mlflow.update_model_version(intent.model, str(intent.version), intent.description)
     if intent.front is not None:
         mlflow.update_registered_model(intent.model, intent.front)
-    ledger.end(mlflow, run_id, intent.outcome)
+    _tell(ledger.end(mlflow, run_id, intent.outcome), intent, intent.outcome, kept)
     return kept
 
 
@@ -101,23 +113,25 @@ def _settle_all(mlflow: "MlflowClient", project: str, model: str, check: Check) 
     attempts = server.patiently(lambda: ledger.open_attempts(mlflow, project, model))
     for attempt in attempts:
         server.patiently(partial(_settle, mlflow, *attempt, check))
-    return [run_id for run_id, _, _ in attempts]
+    return [run_id for run_id, _ in attempts]
 
 
-def _settle(mlflow: "MlflowClient", run_id: str, intent: Intent, outcome: Outcome | None, check: Check) -> None:
+def _settle(mlflow: "MlflowClient", run_id: str, intent: Intent | Outcome, check: Check) -> None:
     """Bring one open attempt to its end."""
-    if outcome is not None:  # it was only not closed
-        ledger.end(mlflow, run_id, outcome)
+    if not isinstance(intent, Intent):  # its outcome is written already
+        ledger.end(mlflow, run_id, intent)
         return
-    champion = server.aliases(mlflow, intent.model).get(CHAMPION)
-    target = intent.aliases.get(CHAMPION)
+    aliases = server.aliases(mlflow, intent.model)
+    champion, target = aliases.get(CHAMPION), intent.aliases.get(CHAMPION)
     if target is not None and champion not in (target, intent.champion):
-        ledger.end(mlflow, run_id, ledger.OVERTAKEN, _moved(intent, champion))
+        page = ledger.end(mlflow, run_id, ledger.OVERTAKEN, _moved(intent, champion))
+        _tell(page, intent, ledger.OVERTAKEN, aliases)
         return
     if target is not None and champion != target and (broken := _broken(mlflow, intent)):
         check()
         server.point(mlflow, intent.model, PREVIOUS, intent.previous)
-        ledger.end(mlflow, run_id, ledger.REFUSED, f"{broken} The champion stays version {champion}.")
+        page = ledger.end(mlflow, run_id, ledger.REFUSED, f"{broken} The champion stays version {champion}.")
+        _tell(page, intent, ledger.REFUSED, server.aliases(mlflow, intent.model))
         return
     carry_out(mlflow, run_id, intent, check)
 
@@ -131,6 +145,24 @@ def _broken(mlflow: "MlflowClient", intent: Intent) -> str | None:
         raise
     except UserError as error:
         return str(error)
+
+
+def _tell(page: str, intent: Intent, outcome: Outcome, aliases: Mapping[str, int]) -> None:
+    """Tell who wants to know."""
+    if event := _EVENTS.get(outcome):
+        hooks.tell(
+            {
+                "event": event,
+                "model": intent.model,
+                "version": intent.version,
+                "champion": aliases.get(CHAMPION),
+                "previous": aliases.get(PREVIOUS),
+                "by": intent.by,
+                "reason": intent.reason,
+                "run_url": links.address(page),
+                "at": intent.at,
+            }
+        )
 
 
 def _moved(intent: Intent, champion: int | None) -> str:

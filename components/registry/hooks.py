@@ -50,6 +50,9 @@ _SECRET_PREFIX = "whsec_"  # noqa: S105 - not one, but how one begins
 _log = logging.getLogger(__name__)
 
 
+What = Literal["promoted", "rejected", "awaiting approval", "rolled back", "failed"]
+
+
 class Event(TypedDict):
     """What happened to a version.
 
@@ -57,7 +60,7 @@ class Event(TypedDict):
     None where that is no server; ``at`` is UTC in ISO 8601.
     """
 
-    event: Literal["promoted", "rejected", "awaiting approval", "rolled back", "failed"]
+    event: What
     model: str
     version: int
     champion: int | None

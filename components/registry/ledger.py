@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from components.core import tracking
-from components.registry import server
+from components.registry import links
 from components.registry.describe import LINEAGE
 
 if TYPE_CHECKING:
@@ -134,10 +134,10 @@ def begin(mlflow: "MlflowClient", project: str, intent: Intent, outcome: Outcome
         mlflow: the client.
         project: the project's name.
         intent: what is to be done.
-        outcome: of an attempt that ends as it begins, because nothing is to be done.
+        outcome: of an attempt that ends as it begins, with nothing to be done.
     """
     experiment_id = tracking.experiment_id(mlflow, experiment(project))
-    text = json.dumps(asdict(intent))
+    text = json.dumps(asdict(intent)) if outcome is None else ""
     parts = [text[i : i + _TAG_CHARACTERS] for i in range(0, len(text), _TAG_CHARACTERS)]
     tags = {
         "run_kind": "promotion",
@@ -173,10 +173,13 @@ def measured(mlflow: "MlflowClient", run_id: str, intent: Intent) -> None:
         mlflow.log_dict(run_id, dict(intent.record), DECISION)
 
 
-def end(mlflow: "MlflowClient", run_id: str, outcome: Outcome, why: str | None = None) -> None:
-    """Write down what came of an attempt, and why if it is not what was intended; only then is it closed."""
+def end(mlflow: "MlflowClient", run_id: str, outcome: Outcome, why: str | None = None) -> str:
+    """Write down what came of an attempt, and why if it is not what was intended; only then is it closed.
+
+    Returns:
+        The run's page in MLflow's UI.
+    """
     from mlflow.entities import RunTag
-    from mlflow.exceptions import MlflowException
 
     run = mlflow.get_run(run_id)
     version = run.data.tags[_VERSION]
@@ -186,22 +189,32 @@ def end(mlflow: "MlflowClient", run_id: str, outcome: Outcome, why: str | None =
     mlflow.set_terminated(run_id, "FAILED" if outcome in NOT_CARRIED_OUT else "FINISHED")
     for tag in run.data.tags:
         if tag.startswith(_INTENT):
-            try:
-                mlflow.delete_tag(run_id, tag)
-            except MlflowException as error:
-                if not server.missing(error):  # the next command may be closing it at the same moment
-                    raise
+            mlflow.delete_tag(run_id, tag)
+    return links.run(run.info.experiment_id, run_id)
 
 
-def open_attempts(mlflow: "MlflowClient", project: str, model: str) -> list[tuple[str, Intent, Outcome | None]]:
-    """The attempts that nobody has closed, oldest first: run, intent, and the outcome where it is written already."""
-    found = []
-    for run in _runs(mlflow, project, f"tags.`{_MODEL}` = '{model}' AND attributes.status = 'RUNNING'"):
+def is_open(mlflow: "MlflowClient", project: str, model: str) -> bool:
+    """Whether any attempt is open; without the lock it may be one that is just being made."""
+    return any(True for _ in _runs(mlflow, project, _open(model)))
+
+
+def open_attempts(mlflow: "MlflowClient", project: str, model: str) -> list[tuple[str, Intent | Outcome]]:
+    """The attempts that nobody has closed, oldest first: the run, and what is to be done or what has come of it.
+
+    Only the lock's holder may ask: it alone writes intents down and takes them away.
+    """
+    found: list[tuple[str, Intent | Outcome]] = []
+    for run in _runs(mlflow, project, _open(model)):
         tags = run.data.tags
         parts = sorted((tag for tag in tags if tag.startswith(_INTENT)), key=lambda tag: int(tag.rpartition(".")[2]))
-        intent = Intent(**json.loads("".join(tags[part] for part in parts)))
-        found.append((str(run.info.run_id), intent, cast(Outcome | None, tags.get(_OUTCOME))))
+        done = cast(Outcome | None, tags.get(_OUTCOME))
+        what = done or Intent(**json.loads("".join(tags[part] for part in parts)))
+        found.append((str(run.info.run_id), what))
     return found[::-1]
+
+
+def _open(model: str) -> str:
+    return f"tags.`{_MODEL}` = '{model}' AND attributes.status = 'RUNNING'"
 
 
 def entries(mlflow: "MlflowClient", project: str, model: str) -> list[Entry]:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -51,7 +53,11 @@ def forked(work: Callable[[], None]) -> int:
                 store.engine.dispose(close=False)
         work()
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 

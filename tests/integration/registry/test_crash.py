@@ -67,7 +67,7 @@ def test_an_act_that_is_killed_before_any_of_its_writes_is_whole_after_reconcile
 
         aliases, versions, entries = snapshot(home, name)
         assert aliases in (old, wanted)
-        assert not ledger.open_attempts(client, project, name)
+        assert not ledger.is_open(client, project, name)
         assert len(entries) == len(moves) + (aliases == wanted)
         if aliases == old:
             assert versions == before

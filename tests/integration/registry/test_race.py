@@ -5,6 +5,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
@@ -13,6 +14,10 @@ from components.registry import ledger, server
 from components.registry.act import ChampionMoved, act
 from components.registry.history import by_hand
 from tests.integration.registry.faults import copies, forked, ready
+from tests.integration.registry.servers import has_postgres, mlflow_server, postgres
+
+PROJECT = "clothes"
+LONGEST_ROUND_S = 90
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,10 @@ class Race:
     seconds: float
 
 
-def race(home, original, folder: Path, processes: int, rounds: int, tries: int) -> Race:
+def race(original, folder: Path, processes: int, rounds: int, tries: int) -> Race:
     """In each round every process promotes a version of its own over the champion that all of them see.
 
     Args:
-        home: the registry.
         original: the version that all of these are copies of.
         folder: each process works in a folder of its own below it.
         processes: how many.
@@ -44,7 +48,7 @@ def race(home, original, folder: Path, processes: int, rounds: int, tries: int) 
     name = f"{original.name}-race"
     copies(original, name, processes * rounds)
     context = multiprocessing.get_context("fork")
-    start, done = context.Barrier(processes + 1), context.Barrier(processes + 1)
+    start, done = (context.Barrier(processes + 1, timeout=LONGEST_ROUND_S) for _ in range(2))
 
     def work(index: int) -> None:
         (folder / str(index)).mkdir(parents=True)
@@ -52,25 +56,25 @@ def race(home, original, folder: Path, processes: int, rounds: int, tries: int) 
         client = MlflowClient()
         for turn in range(rounds):
             champion = server.aliases(client, name).get("champion")
-            start.wait(timeout=600)
+            start.wait()
             for _ in range(tries):
                 try:
-                    act(client, home.experiment, ready(name, turn * processes + index + 1, champion, f"host {index}"))
+                    act(client, PROJECT, ready(name, turn * processes + index + 1, champion, f"host {index}"))
                     break
                 except ChampionMoved:
                     champion = server.aliases(client, name)["champion"]
-            done.wait(timeout=600)
+            done.wait()
 
     pids = [forked(lambda index=index: work(index)) for index in range(processes)]
     began = time.monotonic()
     seen = []
     for _ in range(rounds):
-        start.wait(timeout=600)
-        done.wait(timeout=600)
+        start.wait()
+        done.wait()
         seen.append(server.aliases(MlflowClient(), name))
     seconds = time.monotonic() - began
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * processes
-    return Race(seen, ledger.entries(MlflowClient(), home.experiment, name)[::-1], seconds)
+    return Race(seen, ledger.entries(MlflowClient(), PROJECT, name)[::-1], seconds)
 
 
 def check_one_winner(found: Race, processes: int, rounds: int) -> None:
@@ -98,21 +102,52 @@ def check_a_chain(found: Race, processes: int, rounds: int) -> None:
     assert by_hand(moves[::-1], found.aliases[-1]) == []
 
 
-def test_of_processes_that_promote_at_once_one_wins_a_round_and_the_ledger_has_all(home, original, tmp_path):
-    check_one_winner(race(home, original, tmp_path, 4, 2, tries=1), 4, 2)
+def test_of_processes_that_promote_at_once_one_wins_a_round_and_the_ledger_has_all(original, tmp_path):
+    check_one_winner(race(original, tmp_path, 4, 2, tries=1), 4, 2)
 
 
-def test_processes_that_try_again_make_one_chain_of_champions(home, original, tmp_path):
-    check_a_chain(race(home, original, tmp_path, 3, 1, tries=100), 3, 1)
+def test_processes_that_try_again_make_one_chain_of_champions(original, tmp_path):
+    check_a_chain(race(original, tmp_path, 3, 1, tries=100), 3, 1)
 
 
 @pytest.mark.long
-def test_32_processes_embedded_for_100_rounds(home, original, tmp_path):
-    found = race(home, original, tmp_path, 32, 100, tries=1)
+def test_32_processes_embedded_for_100_rounds(original, tmp_path):
+    found = race(original, tmp_path, 32, 100, tries=1)
     print(f"{found.seconds:.0f} s")
     check_one_winner(found, 32, 100)
 
 
 @pytest.mark.long
-def test_32_processes_embedded_in_one_chain(home, original, tmp_path):
-    check_a_chain(race(home, original, tmp_path, 32, 1, tries=100), 32, 1)
+def test_32_processes_embedded_in_one_chain(original, tmp_path):
+    check_a_chain(race(original, tmp_path, 32, 1, tries=100), 32, 1)
+
+
+@pytest.fixture(scope="module")
+def on_postgres(tmp_path_factory):
+    """A real MLflow server on a real Postgres; yields its address."""
+    if not has_postgres():
+        pytest.skip("needs Postgres (initdb, pg_ctl) and psycopg2")
+    folder = tmp_path_factory.mktemp("server")
+    with postgres(folder / "postgres") as database, mlflow_server(folder, database) as running:
+        yield running.uri
+
+
+@pytest.fixture
+def remote(on_postgres, monkeypatch, request) -> SimpleNamespace:
+    """A version that has no files, in that server's registry: a race reads none."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", on_postgres)
+    return SimpleNamespace(name=request.node.originalname, source="s3://none/none", run_id=None, tags={})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("processes", "rounds"), [(4, 2), (32, 3), (32, 100)])
+def test_processes_on_a_server_with_postgres(remote, tmp_path, processes, rounds):
+    found = race(remote, tmp_path, processes, rounds, tries=1)
+    print(f"{found.seconds:.0f} s")
+    check_one_winner(found, processes, rounds)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [3, 32])
+def test_processes_on_a_server_with_postgres_in_one_chain(remote, tmp_path, processes):
+    check_a_chain(race(remote, tmp_path, processes, 1, tries=100), processes, 1)

@@ -59,8 +59,9 @@ def act(mlflow: "MlflowClient", project: str, intent: Intent) -> dict[str, int]:
 def overtaken(mlflow: "MlflowClient", project: str, intent: Intent, champion: int | None) -> ChampionMoved:
     """Write down an attempt that came too late; returns what to raise."""
     why = _moved(intent, champion)
-    run_id = server.patiently(lambda: ledger.begin(mlflow, project, intent, ledger.OVERTAKEN))
-    server.patiently(lambda: ledger.end(mlflow, run_id, ledger.OVERTAKEN, why))
+    late = replace(intent, why=why, note=f"**Version {intent.version} overtaken.** {why}")
+    run_id = server.patiently(lambda: ledger.begin(mlflow, project, late, ledger.OVERTAKEN))
+    server.patiently(lambda: ledger.close(mlflow, run_id, ledger.OVERTAKEN))
     return ChampionMoved(why)
 
 
@@ -119,7 +120,7 @@ def _settle_all(mlflow: "MlflowClient", project: str, model: str, check: Check) 
 def _settle(mlflow: "MlflowClient", run_id: str, intent: Intent | Outcome, check: Check) -> None:
     """Bring one open attempt to its end."""
     if not isinstance(intent, Intent):  # its outcome is written already
-        ledger.end(mlflow, run_id, intent)
+        ledger.close(mlflow, run_id, intent)
         return
     aliases = server.aliases(mlflow, intent.model)
     champion, target = aliases.get(CHAMPION), intent.aliases.get(CHAMPION)

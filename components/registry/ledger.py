@@ -158,7 +158,8 @@ def begin(mlflow: "MlflowClient", project: str, intent: Intent, outcome: Outcome
         tags[_COMPARED] = _text(intent.champion)
     if outcome is not None:
         tags[_OUTCOME] = outcome
-    run = mlflow.create_run(experiment_id, tags=tags, run_name=f"v{intent.version} {intent.action}")
+    name = f"v{intent.version} {intent.action}" if outcome is None else _name(intent.version, outcome)
+    run = mlflow.create_run(experiment_id, tags=tags, run_name=name)
     return str(run.info.run_id)
 
 
@@ -182,15 +183,20 @@ def end(mlflow: "MlflowClient", run_id: str, outcome: Outcome, why: str | None =
     from mlflow.entities import RunTag
 
     run = mlflow.get_run(run_id)
-    version = run.data.tags[_VERSION]
+    version = int(run.data.tags[_VERSION])
     told = {} if why is None else {_WHY: why, "mlflow.note.content": f"**Version {version} {outcome}.** {why}"}
+    mlflow.update_run(run_id, name=_name(version, outcome))
     mlflow.log_batch(run_id, tags=[RunTag(key, value) for key, value in {_OUTCOME: outcome, **told}.items()])
-    mlflow.update_run(run_id, name=f"back to v{version}" if outcome == ROLLED_BACK else f"v{version} {outcome}")
+    close(mlflow, run_id, outcome)
+    return links.run(run.info.experiment_id, run_id)
+
+
+def close(mlflow: "MlflowClient", run_id: str, outcome: Outcome) -> None:
+    """Close an attempt whose outcome is written; its intent is of no use any more."""
     mlflow.set_terminated(run_id, "FAILED" if outcome in NOT_CARRIED_OUT else "FINISHED")
-    for tag in run.data.tags:
+    for tag in mlflow.get_run(run_id).data.tags:
         if tag.startswith(_INTENT):
             mlflow.delete_tag(run_id, tag)
-    return links.run(run.info.experiment_id, run_id)
 
 
 def is_open(mlflow: "MlflowClient", project: str, model: str) -> bool:
@@ -263,6 +269,10 @@ def _entry(run: "Run") -> Entry:
         lineage={key: tags[key] for key in LINEAGE if key in tags},
         figures=dict(run.data.metrics),
     )
+
+
+def _name(version: int, outcome: Outcome) -> str:
+    return f"back to v{version}" if outcome == ROLLED_BACK else f"v{version} {outcome}"
 
 
 def _text(version: int | None) -> str:

@@ -35,6 +35,13 @@ class ChampionMoved(UserError):
     """The champion is another one than the intent was made upon."""
 
 
+class _Late(Exception):
+    """``ChampionMoved``, before it is written down."""
+
+    def __init__(self, champion: int | None) -> None:
+        self.champion = champion
+
+
 def act(mlflow: "MlflowClient", project: str, intent: Intent) -> dict[str, int]:
     """Carry an intent out if the champion still is the one that it was made upon: compare and swap.
 
@@ -46,14 +53,21 @@ def act(mlflow: "MlflowClient", project: str, intent: Intent) -> dict[str, int]:
         LockLost: the lock was lost on the way; whoever has it now has finished the intent.
         Unreachable: MLflow stopped answering; the next command finishes what was begun.
     """
-    with server.speaking(), lock.held(mlflow, intent.model) as check:
-        _settle_all(mlflow, project, intent.model, check)
-        before = server.aliases(mlflow, intent.model)
-        if before.get(CHAMPION) == intent.champion:
-            intent = replace(intent, previous=before.get(PREVIOUS))
-            run_id = server.patiently(lambda: ledger.begin(mlflow, project, intent))
-            return server.patiently(lambda: carry_out(mlflow, run_id, intent, check))
-    raise overtaken(mlflow, project, intent, before.get(CHAMPION))
+
+    def compare() -> dict[str, int]:
+        found = server.aliases(mlflow, intent.model)
+        if found.get(CHAMPION) != intent.champion:
+            raise _Late(found.get(CHAMPION))
+        return found
+
+    try:
+        with server.speaking(), lock.held(mlflow, intent.model, waiting=compare) as check:
+            _settle_all(mlflow, project, intent.model, check)
+            whole = replace(intent, previous=compare().get(PREVIOUS))
+            run_id = server.patiently(lambda: ledger.begin(mlflow, project, whole))
+            return server.patiently(lambda: carry_out(mlflow, run_id, whole, check))
+    except _Late as late:
+        raise overtaken(mlflow, project, intent, late.champion) from None
 
 
 def overtaken(mlflow: "MlflowClient", project: str, intent: Intent, champion: int | None) -> ChampionMoved:

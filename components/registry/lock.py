@@ -39,8 +39,8 @@ LEASE_S = 30.0
 
 _LONGEST_PAUSE_S = 2.0
 
-Check = Callable[[], None]
-"""Asked before each write; raises ``LockLost``."""
+Check = Callable[[], object]
+"""Asked, and raises what stands against going on."""
 
 
 class LockLost(UserError):
@@ -48,8 +48,13 @@ class LockLost(UserError):
 
 
 @contextmanager
-def held(mlflow: "MlflowClient", model_name: str) -> Iterator[Check]:
+def held(mlflow: "MlflowClient", model_name: str, waiting: Check = lambda: None) -> Iterator[Check]:
     """Hold a model's lock.
+
+    Args:
+        mlflow: the client.
+        model_name: the registered model.
+        waiting: asked between two looks at a lease that another holds; what it raises ends the wait.
 
     Yields:
         What the holder asks right before each write that only the holder may do; it raises ``LockLost``.
@@ -70,7 +75,7 @@ def held(mlflow: "MlflowClient", model_name: str) -> Iterator[Check]:
         if database:
             yield lambda: None
             return
-        with _leased(mlflow, model_name, deadline) as check:
+        with _leased(mlflow, model_name, deadline, waiting) as check:
             yield check
 
 
@@ -101,9 +106,9 @@ class _Found:
 
 
 @contextmanager
-def _leased(mlflow: "MlflowClient", model_name: str, deadline: float) -> Iterator[Check]:
+def _leased(mlflow: "MlflowClient", model_name: str, deadline: float, waiting: Check) -> Iterator[Check]:
     lease = _Lease(mlflow, model_name)
-    lease.acquire(deadline)
+    lease.acquire(deadline, waiting)
     ended = threading.Event()
     threading.Thread(target=lease.keep, args=(ended,), name="registry-lease", daemon=True).start()
     try:
@@ -124,8 +129,8 @@ class _Lease:
         self._beaten = 0.0
         self._seen: dict[tuple[str, str, str], float] = {}
 
-    def acquire(self, deadline: float) -> None:
-        """Wait for the lease.
+    def acquire(self, deadline: float, waiting: Check) -> None:
+        """Wait for the lease, and ask ``waiting`` between two looks.
 
         Raises:
             UserError: it was not free until ``deadline`` (on the monotonic clock).
@@ -138,6 +143,7 @@ class _Lease:
                 return
             if living and time.monotonic() > deadline:
                 raise _busy(self._model, living[0].by, f"the registered model {living[0].name}")
+            waiting()
             time.sleep(random.uniform(0.2, 1) * pause)  # noqa: S311
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
@@ -168,11 +174,11 @@ class _Lease:
                 self._beaten = now
 
     def release(self) -> None:
-        """Take the lease away; one that can't be reached now dies by itself."""
+        """Take the lease away, unless it may be another's by now; one that can't be reached dies by itself."""
         from mlflow.exceptions import MlflowException
 
         with suppress(MlflowException):
-            if time.monotonic() - self._beaten < LEASE_S / 2 and self._is_mine():
+            if time.monotonic() - self._beaten < LEASE_S / 2:
                 self._mlflow.delete_registered_model(self._name)
 
     def _claim(self, number: int) -> bool:

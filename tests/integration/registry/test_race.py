@@ -17,7 +17,7 @@ from tests.integration.registry.faults import copies, forked, ready
 from tests.integration.registry.servers import has_postgres, mlflow_server, postgres
 
 PROJECT = "clothes"
-LONGEST_ROUND_S = 90
+LONGEST_ROUND_S = 600
 
 
 @dataclass(frozen=True)

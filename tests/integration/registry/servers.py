@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import requests
 
-UNPRIVILEGED = 65534  # nobody; Postgres refuses to run as root
+NOBODY = 65534  # Postgres refuses to run as root
 
 
 def free_port() -> int:
@@ -75,30 +76,25 @@ def mlflow_server(folder: Path, database: str, port: int | None = None) -> Itera
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """A real Postgres; yields its database's URI. As root it runs as nobody."""
-    data, port = folder / "data", free_port()
-    folder.mkdir(parents=True, exist_ok=True)
-    as_nobody: list[str] = []
-    if os.getuid() == 0:
-        group = str(UNPRIVILEGED)
-        as_nobody = ["setpriv", f"--reuid={group}", f"--regid={group}", "--clear-groups"]
-        os.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
-        for parent in folder.parents:
-            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)  # pytest's own temporary folders are closed to others
+def postgres() -> Iterator[str]:
+    """A real Postgres; yields its database's URI. As root it runs as nobody, in a folder that nobody may enter."""
+    port, as_nobody = free_port(), []
+    with tempfile.TemporaryDirectory(prefix="reflux-postgres-") as folder:
+        if os.getuid() == 0:
+            os.chown(folder, NOBODY, NOBODY)
+            as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
 
-    def run(*command: str) -> None:
-        done = subprocess.run([*as_nobody, *command], cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        def run(*command: str) -> None:
+            done = subprocess.run([*as_nobody, *command], cwd=folder, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
 
-    run("initdb", "-D", str(data), "-U", "mlflow", "--auth=trust", "--no-sync")
-    options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c max_connections=100"
-    run("pg_ctl", "-D", str(data), "-w", "-l", str(folder / "log"), "-o", options, "start")
-    try:
-        yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
-    finally:
-        run("pg_ctl", "-D", str(data), "-w", "-m", "immediate", "stop")
+        run("initdb", "-D", f"{folder}/data", "-U", "mlflow", "--auth=trust", "--no-sync")
+        options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c max_connections=100"
+        run("pg_ctl", "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options, "start")
+        try:
+            yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+        finally:
+            run("pg_ctl", "-D", f"{folder}/data", "-w", "-m", "immediate", "stop")
 
 
 def has_postgres() -> bool:

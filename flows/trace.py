@@ -2,10 +2,10 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from rich.text import Text
-from rich.tree import Tree
 
 from components.core.errors import UserError
 from components.registry.trace import Node, made_from, trace
@@ -49,21 +49,21 @@ def _tree(root: Node, as_json: bool) -> int:
         print(json.dumps({"whole": not problems, "problems": problems, "tree": asdict(root)}, indent=2))
     else:
         console = people()
-        console.print(_drawn(root), soft_wrap=True)  # hashes and addresses stay whole, to be copied
-        for problem in problems:
-            console.print(Text(f"Broken: {problem}", style="red"), soft_wrap=True)
+        for line in (*_lines(root), *(Text(f"Broken: {problem}", style="red") for problem in problems)):
+            console.print(line, soft_wrap=True)
     return EXIT_BROKEN if problems else 0
 
 
-def _drawn(node: Node) -> Tree:
-    line = Text.assemble((node.name, "bold"), "  ", node.value or "unknown")
+def _lines(node: Node, before: str = "", below: str = "") -> Iterator[Text]:
+    """The tree, a line a node; none is wrapped, so that hashes and addresses can be copied whole."""
+    line = Text.assemble(before, (node.name, "bold"), "  ", node.value or "unknown")
     if node.note:
         line.append(f"  ({node.note})")
     if node.page:
         line.append(f"  {node.page}", style="blue")
     if node.problem:
         line.append(f"  ✗ {node.problem}", style="red")
-    tree = Tree(line)
+    yield line
     for child in node.children:
-        tree.children.append(_drawn(child))
-    return tree
+        last = child is node.children[-1]
+        yield from _lines(child, below + ("└── " if last else "├── "), below + ("    " if last else "│   "))

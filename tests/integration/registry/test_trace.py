@@ -120,6 +120,7 @@ def test_the_tree_is_printed_whole_and_as_json(registered, capsys):
     assert show(registered.model, str(registered.number), as_json=False) == 0
     printed = capsys.readouterr().out
     assert "version  lineage version 1  (UNKNOWN, @challenger)" in printed
+    assert "│   ├── evaluation  " + "f" * 64 + "  (test split of 200 images, accuracy 90.00 %)\n" in printed
     for value in (registered.run_id, registered.sha, MD5, KEY, "9" * 64, "flow-1"):
         assert value in printed
     assert show(registered.model, str(registered.number), as_json=True) == 0

@@ -109,7 +109,7 @@ def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check)
     check()
     if any(kept.get(alias) != number for alias, number in intent.aliases.items()):
         why = _moved(intent, kept.get(CHAMPION))
-        _tell(ledger.end(mlflow, run_id, ledger.OVERTAKEN, why), intent, ledger.OVERTAKEN, kept)
+        _end(mlflow, run_id, intent, ledger.OVERTAKEN, kept, why)
         raise ChampionMoved(why)
     ledger.measured(mlflow, run_id, intent)
     if intent.record is not None:
@@ -120,7 +120,7 @@ def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check)
         mlflow.update_model_version(intent.model, str(intent.version), intent.description)
     if intent.front is not None:
         mlflow.update_registered_model(intent.model, intent.front)
-    _tell(ledger.end(mlflow, run_id, intent.outcome), intent, intent.outcome, kept)
+    _end(mlflow, run_id, intent, intent.outcome, kept)
     return kept
 
 
@@ -139,14 +139,13 @@ def _settle(mlflow: "MlflowClient", run_id: str, intent: Intent | Outcome, check
     aliases = server.aliases(mlflow, intent.model)
     champion, target = aliases.get(CHAMPION), intent.aliases.get(CHAMPION)
     if target is not None and champion not in (target, intent.champion):
-        page = ledger.end(mlflow, run_id, ledger.OVERTAKEN, _moved(intent, champion))
-        _tell(page, intent, ledger.OVERTAKEN, aliases)
+        _end(mlflow, run_id, intent, ledger.OVERTAKEN, aliases, _moved(intent, champion))
         return
     if target is not None and champion != target and (broken := _broken(mlflow, intent)):
         check()
         server.point(mlflow, intent.model, PREVIOUS, intent.previous)
-        page = ledger.end(mlflow, run_id, ledger.REFUSED, f"{broken} The champion stays version {champion}.")
-        _tell(page, intent, ledger.REFUSED, server.aliases(mlflow, intent.model))
+        aliases = server.aliases(mlflow, intent.model)
+        _end(mlflow, run_id, intent, ledger.REFUSED, aliases, f"{broken} The champion stays version {champion}.")
         return
     carry_out(mlflow, run_id, intent, check)
 
@@ -162,22 +161,34 @@ def _broken(mlflow: "MlflowClient", intent: Intent) -> str | None:
         return str(error)
 
 
-def _tell(page: str, intent: Intent, outcome: Outcome, aliases: Mapping[str, int]) -> None:
-    """Tell who wants to know."""
-    if event := _EVENTS.get(outcome):
-        hooks.tell(
-            {
-                "event": event,
-                "model": intent.model,
-                "version": intent.version,
-                "champion": aliases.get(CHAMPION),
-                "previous": aliases.get(PREVIOUS),
-                "by": intent.by,
-                "reason": intent.reason,
-                "run_url": links.address(page),
-                "at": intent.at,
-            }
-        )
+def _end(
+    mlflow: "MlflowClient",
+    run_id: str,
+    intent: Intent,
+    outcome: Outcome,
+    aliases: Mapping[str, int],
+    why: str | None = None,
+) -> None:
+    """Tell who wants to know, and close the attempt.
+
+    In this order: whoever finishes what a crash cut short between the two tells it again, under the same id.
+    """
+    event = _EVENTS.get(outcome)
+    if event and hooks.wanted():
+        page = links.run(mlflow.get_run(run_id).info.experiment_id, run_id)
+        told: hooks.Event = {
+            "event": event,
+            "model": intent.model,
+            "version": intent.version,
+            "champion": aliases.get(CHAMPION),
+            "previous": aliases.get(PREVIOUS),
+            "by": intent.by,
+            "reason": why or intent.reason or intent.why,
+            "run_url": links.address(page),
+            "at": intent.at,
+        }
+        hooks.tell(told, run_id)
+    ledger.end(mlflow, run_id, outcome, why)
 
 
 def _moved(intent: Intent, champion: int | None) -> str:

@@ -25,7 +25,6 @@ import logging
 import os
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,10 +53,11 @@ What = Literal["promoted", "rejected", "awaiting approval", "rolled back", "fail
 
 
 class Event(TypedDict):
-    """What happened to a version.
+    """What became of a version.
 
     ``champion`` and ``previous`` are the aliases' versions afterwards; ``run_url`` is the decision's run in MLflow, or
-    None where that is no server; ``at`` is UTC in ISO 8601.
+    None where that is no server; ``reason`` is what the person said who did it, else why it came to that; ``at`` is UTC
+    in ISO 8601.
     """
 
     event: What
@@ -89,19 +89,24 @@ class Receiver:
         return body, headers | {"webhook-signature": signature(self.key, id, now, body)}
 
 
-def tell(event: Event, outbox: Path = HOOKS) -> None:
+def wanted() -> bool:
+    """Whether the environment names anybody to tell."""
+    return bool(os.environ.get(WEBHOOK_URL) or os.environ.get(SLACK_URL))
+
+
+def tell(event: Event, id: str, outbox: Path = HOOKS) -> None:
     """Note an event for each receiver, and begin to send.
 
     It never raises and waits for no receiver: what goes wrong is a warning in the log.
 
     Args:
         event: what happened.
+        id: of the event, the same if it is told again.
         outbox: where events wait.
     """
     try:
         for name, variable in (("webhook", WEBHOOK_URL), ("slack", SLACK_URL)):
             if os.environ.get(variable):
-                id = f"msg_{uuid.uuid4().hex}"
                 write_json(outbox / f"{time.time_ns()}-{id}.{name}.json", {"id": id, "event": event})
         for problem in problems():
             _log.warning("%s", problem)

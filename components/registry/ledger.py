@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from components.core import tracking
-from components.registry import links
 from components.registry.describe import LINEAGE
 
 if TYPE_CHECKING:
@@ -174,12 +173,8 @@ def measured(mlflow: "MlflowClient", run_id: str, intent: Intent) -> None:
         mlflow.log_dict(run_id, dict(intent.record), DECISION)
 
 
-def end(mlflow: "MlflowClient", run_id: str, outcome: Outcome, why: str | None = None) -> str:
-    """Write down what came of an attempt, and why if it is not what was intended; only then is it closed.
-
-    Returns:
-        The run's page in MLflow's UI.
-    """
+def end(mlflow: "MlflowClient", run_id: str, outcome: Outcome, why: str | None = None) -> None:
+    """Write down what came of an attempt, and why if it is not what was intended; only then is it closed."""
     from mlflow.entities import RunTag
 
     run = mlflow.get_run(run_id)
@@ -188,7 +183,6 @@ def end(mlflow: "MlflowClient", run_id: str, outcome: Outcome, why: str | None =
     mlflow.update_run(run_id, name=_name(version, outcome))
     mlflow.log_batch(run_id, tags=[RunTag(key, value) for key, value in {_OUTCOME: outcome, **told}.items()])
     close(mlflow, run_id, outcome)
-    return links.run(run.info.experiment_id, run_id)
 
 
 def close(mlflow: "MlflowClient", run_id: str, outcome: Outcome) -> None:

@@ -7,14 +7,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from components.registry import hooks
+from tests.receiver import Receiver
 
 SECRET = "a secret of the team"
 EVENT: hooks.Event = {
@@ -28,37 +27,6 @@ EVENT: hooks.Event = {
     "run_url": "https://mlflow.example/#/experiments/1/runs/abc",
     "at": "2026-01-02T03:04:05.000+00:00",
 }
-
-
-class Receiver:
-    """A server that keeps what it gets, and answers what it is told to (200 once that is used up)."""
-
-    def __init__(self, port: int = 0) -> None:
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        self.answers: list[int] = []
-        self.delay_s = 0.0
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                time.sleep(receiver.delay_s)
-                self.send_response(receiver.answers.pop(0) if receiver.answers else 200)
-                self.send_header("location", "/elsewhere")
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.port = self.server.server_port
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture
@@ -94,7 +62,7 @@ def proof(headers: dict[str, str], body: bytes, secret: bytes = SECRET.encode())
 
 
 def test_an_event_arrives_signed(outbox, receiver):
-    hooks.tell(EVENT, outbox)
+    hooks.tell(EVENT, "msg_1", outbox)
     until_empty(outbox)
     ((headers, body),) = receiver.got
     assert headers["webhook-signature"] == proof(headers, body)
@@ -113,7 +81,7 @@ def test_the_signature_is_that_of_the_standard():
 
 def test_a_500_is_tried_again_under_the_same_id(outbox, receiver):
     receiver.answers = [500, 503]
-    hooks.tell(EVENT, outbox)
+    hooks.tell(EVENT, "msg_1", outbox)
     until_empty(outbox)
     assert len(receiver.got) == 3
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
@@ -122,7 +90,7 @@ def test_a_500_is_tried_again_under_the_same_id(outbox, receiver):
 
 def test_a_redirect_is_not_followed(outbox, receiver):
     receiver.answers = [302]
-    hooks.tell(EVENT, outbox)
+    hooks.tell(EVENT, "msg_1", outbox)
     until_empty(outbox)
     assert len(receiver.got) == 2
 
@@ -130,7 +98,7 @@ def test_a_redirect_is_not_followed(outbox, receiver):
 def test_a_slow_receiver_holds_nobody_up(outbox, receiver):
     receiver.delay_s = 1
     began = time.monotonic()
-    hooks.tell(EVENT, outbox)
+    hooks.tell(EVENT, "msg_1", outbox)
     assert time.monotonic() - began < 0.5
     assert waiting(outbox)
     until_empty(outbox)
@@ -140,7 +108,7 @@ def test_what_a_receiver_that_is_down_missed_is_sent_by_the_next_command_in_orde
     port = receiver.port
     receiver.close()
     for version in (3, 4):
-        hooks.tell(EVENT | {"version": version}, outbox)
+        hooks.tell(EVENT | {"version": version}, f"msg_{version}", outbox)
     hooks.send(outbox, linger_s=0.1).join()
     assert len(waiting(outbox)) == 2
     assert not any("hidden" in record.getMessage() for record in caplog.records)
@@ -160,7 +128,7 @@ def test_a_process_ends_within_the_stated_time_and_leaves_the_event_on_disk(outb
         "from functools import partial\n"
         "from components.registry import hooks\n"
         "hooks.send = partial(hooks.send, linger_s=1)\n"
-        f"hooks.tell({EVENT!r}, hooks.Path({str(outbox)!r}))\n"
+        f"hooks.tell({EVENT!r}, 'msg_1', hooks.Path({str(outbox)!r}))\n"
     )
     began = time.monotonic()
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
@@ -177,7 +145,7 @@ def test_a_process_ends_within_the_stated_time_and_leaves_the_event_on_disk(outb
 def test_slack_gets_its_own_form(outbox, receiver, monkeypatch):
     monkeypatch.delenv(hooks.WEBHOOK_URL)
     monkeypatch.setenv(hooks.SLACK_URL, f"http://localhost:{receiver.port}/services/hidden")
-    hooks.tell(EVENT, outbox)
+    hooks.tell(EVENT, "msg_1", outbox)
     until_empty(outbox)
     ((headers, body),) = receiver.got
     message = json.loads(body)
@@ -210,7 +178,7 @@ def test_slack_says_each_event_in_a_sentence(event, headline):
 def test_one_receiver_that_is_down_does_not_keep_the_other_waiting(outbox, receiver, monkeypatch):
     monkeypatch.setenv(hooks.SLACK_URL, f"http://127.0.0.1:{receiver.port}/slack")
     monkeypatch.setenv(hooks.WEBHOOK_URL, "http://127.0.0.1:9/hook")
-    hooks.tell(EVENT, outbox)
+    hooks.tell(EVENT, "msg_1", outbox)
     deadline = time.monotonic() + 20
     while not receiver.got:
         assert time.monotonic() < deadline
@@ -225,7 +193,7 @@ def test_one_receiver_that_is_down_does_not_keep_the_other_waiting(outbox, recei
 def test_an_address_that_others_could_read_gets_nothing(outbox, monkeypatch, url, caplog):
     monkeypatch.setenv(hooks.WEBHOOK_URL, url)
     assert list(hooks.receivers()) == []
-    hooks.tell(EVENT, outbox)
+    hooks.tell(EVENT, "msg_1", outbox)
     assert [record.getMessage() for record in caplog.records] == hooks.problems()
     assert "REFLUX_WEBHOOK_URL is not https://" in hooks.problems()[0]
 
@@ -242,13 +210,13 @@ def test_without_a_secret_nothing_is_sent(outbox, monkeypatch):
 
 def test_where_nobody_listens_nothing_is_noted(outbox, monkeypatch):
     monkeypatch.delenv(hooks.WEBHOOK_URL)
-    hooks.tell(EVENT, outbox)
+    hooks.tell(EVENT, "msg_1", outbox)
     assert not outbox.exists()
 
 
 def test_a_disk_that_takes_nothing_is_a_warning(outbox, caplog):
     outbox.write_text("a file where the folder should be")
-    hooks.tell(EVENT, outbox)
+    hooks.tell(EVENT, "msg_1", outbox)
     assert "The event 'promoted' of version 3 is not told" in caplog.text
 
 
@@ -265,7 +233,7 @@ def test_what_nobody_took_for_a_week_is_dropped_and_a_damaged_event_too(outbox, 
 
 def test_what_is_on_the_disk_holds_no_address_and_no_secret(outbox, receiver):
     receiver.delay_s = 1
-    hooks.tell(EVENT, outbox)
+    hooks.tell(EVENT, "msg_1", outbox)
     (kept,) = outbox.glob("*.json")
     text = kept.read_text()
     until_empty(outbox)

@@ -103,6 +103,15 @@ class Display:
             self.rows[stage].state = state
             self.tell(f"{stage}: {state}")
 
+    def progress(self) -> tuple[float, str]:
+        """The share of the stages that is done, and what is at work, in words."""
+        with self._lock:
+            ended = sum(row.state in ("ran", "cached", "failed", "skipped") for row in self.rows.values())
+            at_work = {name: row.event for name, row in self.rows.items() if row.state in ("checking", "running")}
+            parts = sum(event["done"] / event["total"] for event in at_work.values() if event.get("total"))
+        words = [f"{name}: {progress_text(event)}" if event else name for name, event in at_work.items()]
+        return (ended + parts) / len(self.rows), "; ".join(words) or ("starting" if not ended else "done")
+
     def note(self, text: str) -> None:
         """A sentence for people that does not belong to a bar."""
         # A terminal that went away is no reason to stop training.

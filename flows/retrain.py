@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
@@ -20,7 +19,7 @@ from components.core.artifacts import ARTIFACTS, read_json, sha256_file
 from components.core.errors import UserError
 from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
 from components.core.params import Params
-from flows import boards, display, release, report, tell
+from flows import boards, display, flow_page, release, tell
 from flows.data import fetch
 from flows.display import Display
 from flows.environment import embed_mlflow, prepare_dvc
@@ -97,7 +96,7 @@ def retrain(overrides: Sequence[str] = ()) -> Result:
             "would be kept: set it in the worker's environment."
         )
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
-    with tracking.courier(), recorded(params, shown) as (name, journal):
+    with tracking.courier(), recorded(params, shown) as (name, journal), flow_page.progress(shown):
         forced = outdated(params.pretrain.weights)
         with Runner(shown, environment | {PARENT_VARIABLE: journal.id}, forced) as runner:
             pipeline = Pipeline(params, shown, journal, runner, unchanged(forced))
@@ -108,7 +107,7 @@ def retrain(overrides: Sequence[str] = ()) -> Result:
         model = params.registry.model_name
         result = Result(name, model, pipeline.outcomes, metrics, released, time.monotonic() - began)
         tell.outcome(journal, result)
-        create_markdown_artifact(report.markdown(result), key="retrain-result", description=f"{name}: result")
+        flow_page.result(result, params.project.name)
     if released.problem:
         raise NotRegistered(result)
     for problem in boards.keep(params.project.name, tell.in_production(result)):

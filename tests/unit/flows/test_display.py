@@ -111,3 +111,18 @@ def test_a_flow_finds_the_display_of_its_caller(shown):
     with shown_on(shown):
         assert current() is shown
     assert current() is None
+
+
+def test_the_share_that_is_done_counts_stages_and_the_part_of_those_at_work():
+    shown = Display(lambda _: None, logging.getLogger("test"))
+    assert shown.progress() == (0.0, "starting")
+    shown.begin("ingest")
+    shown.executing("ingest")
+    shown.event("ingest", EVENT | {"done": 50, "total": 100})
+    share, text = shown.progress()
+    assert share == 0.5 / len(shown.rows)
+    assert text.startswith("ingest: ")
+    for name in shown.rows:
+        shown.begin(name)
+        shown.end(name, Outcome.CACHED)
+    assert shown.progress() == (1.0, "done")

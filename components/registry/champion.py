@@ -82,7 +82,8 @@ def compare(
     The percentile bootstrap alone is too sure of itself when few images tell the models apart: without any loss among
     200 images its interval has no width, and a student that truly loses one image in 100 would pass a margin of one
     point 13 times in 100. Tango's score bound takes the variance at the margin itself and keeps its level there
-    (``benchmarks/promotion.py`` measures both). With many such images the two agree.
+    (``benchmarks/promotion.py`` measures both). With many such images the two agree, but for the luck of the resamples:
+    on 10,000 images the bootstrap alone, with 2,000 of one seed, errs in 3.2 % of cases, the lower of the two in 2.4 %.
 
     Args:
         labels: true classes [N].

@@ -76,7 +76,7 @@ def test_mlflow_knows_the_run_its_stages_and_their_lineage(project, first):
     assert tags["dvc.data_md5"].endswith(".dir")
     assert len(tags["params.sha256"]) == 64
     assert len(tags["prefect.flow_run_id"]) == 36
-    assert parent.data.metrics["test/onnx_accuracy"] > 0.5
+    assert parent.data.metrics["test/student_accuracy"] > 0.5
     assert "gain/accuracy" in parent.data.metrics
     children = [run for run in runs(project, "stage") if run.data.tags["mlflow.parentRunId"] == parent.info.run_id]
     assert sorted(run.info.run_name for run in children) == sorted(STAGES)

@@ -1,9 +1,10 @@
-"""Where things are in MLflow's UI.
+"""Where things are in MLflow's UI, and in Prefect's.
 
 A page is written as ``#/…``, which in a description leads there from whatever address the UI has; :func:`address` makes
 it whole for who is outside.
 """
 
+import os
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -33,6 +34,12 @@ def card(tags: Mapping[str, str]) -> str | None:
     if experiment and (model := tags.get("model_id")):
         return f"{logged_model(experiment, model)}/artifacts"
     return None
+
+
+def flow_run(flow_run_id: str) -> str | None:
+    """The whole address of a flow run, where the environment says where Prefect's UI is, or its API beside it."""
+    base = os.environ.get("PREFECT_UI_URL") or os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
+    return f"{server.without_password(base.rstrip('/'))}/runs/flow-run/{flow_run_id}" if base else None
 
 
 def address(page: str | None) -> str | None:

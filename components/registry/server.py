@@ -46,7 +46,12 @@ def client() -> "MlflowClient":
 
 def address() -> str:
     """Where MLflow is, without the password that its URI may hold."""
-    return re.sub(r"//[^/@]*@", "//", tracking.uri() or "")
+    return without_password(tracking.uri() or "")
+
+
+def without_password(uri: str) -> str:
+    """An address that may be shown."""
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 @contextmanager

@@ -86,6 +86,7 @@ def trace(model_name: str, number: int) -> Node:
                 _code(run, tags),
                 _teacher(mlflow, tags),
                 _soft_labels(tags),
+                _decision(mlflow, tags),
             ),
         )
 
@@ -176,7 +177,7 @@ def _run(run: "Run | None", tags: Mapping[str, str]) -> Node:
     flow = tags.get("prefect.flow_run_id")
     children = (
         _params(run, tags),
-        Node("flow run", flow, problem=None if flow else _NOT_RECORDED),
+        Node("flow run", flow, "", links.flow_run(flow) if flow else None, None if flow else _NOT_RECORDED),
     )
     if run is None:
         return Node("run", run_id, problem="MLflow has no such run" if run_id else _NOT_RECORDED, children=children)
@@ -259,6 +260,18 @@ def _soft_labels(tags: Mapping[str, str]) -> Node:
     manifest = ARTIFACTS / "label" / "manifest.json"
     here = manifest.is_file() and read_json(manifest).get("key") == key
     return Node("soft labels", key, f"in {manifest.parent}" if here else "not in this checkout's artifacts")
+
+
+def _decision(mlflow: "MlflowClient", tags: Mapping[str, str]) -> Node:
+    """The attempt that the version's status is from, in the ledger."""
+    run_id = tags.get("gate.run_id")
+    if run_id is None:
+        return Node("decision", None, "not decided yet")
+    run = _there(lambda: mlflow.get_run(run_id))
+    if run is None or run.info.lifecycle_stage == "deleted":
+        return Node("decision", run_id, problem="its run was deleted in MLflow")
+    note = f"{run.info.run_name}, by {run.data.tags.get('promotion.by', 'somebody')}"
+    return Node("decision", run_id, note, links.address(links.run(run.info.experiment_id, run_id)))
 
 
 def _there(ask: Callable[[], T]) -> T | None:

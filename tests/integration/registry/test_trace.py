@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from components.core import lineage
 from components.core.artifacts import sha256_file, write_json
 from components.core.errors import UserError
+from components.registry import links
 from components.registry.candidate import Lineage
 from components.registry.register import register
 from components.registry.trace import made_from, trace
@@ -98,6 +99,7 @@ def test_every_link_of_a_whole_chain_is_found(registered):
         "teacher": registered.tag("teacher.model_id"),
         "pretrained": "9" * 64,
         "soft labels": KEY,
+        "decision": None,
     }
     assert found["evaluation"].note == "test split of 200 images, accuracy 90.00 %"
     assert found["data"].note == "known to dvc.lock"
@@ -127,6 +129,36 @@ def test_the_tree_is_printed_whole_and_as_json(registered, capsys):
     document = json.loads(capsys.readouterr().out)
     assert (document["whole"], document["problems"]) == (True, [])
     assert document["tree"]["children"][1]["value"] == registered.run_id
+
+
+def test_each_link_has_its_page_where_mlflow_and_prefect_are_servers(registered, monkeypatch):
+    for name in ("PREFECT_UI_URL", "PREFECT_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert links.flow_run("flow-1") is None
+    assert links.address(links.run("1", "abc")) is None
+    monkeypatch.setenv("PREFECT_API_URL", "http://ada:secret@prefect.example:4200/api")
+    assert links.flow_run("flow-1") == "http://prefect.example:4200/runs/flow-run/flow-1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ada:secret@mlflow.example/")
+    assert links.address(links.run("1", "abc")) == "https://mlflow.example/#/experiments/1/runs/abc"
+    assert links.address(links.version("a b", 3)) == "https://mlflow.example/#/models/a%20b/versions/3"
+    assert links.card({"experiment_id": "1", "model_id": "m-1"}) == "#/experiments/1/models/m-1/artifacts"
+    assert links.card({}) is None
+
+
+def test_the_decision_leads_to_its_run_in_the_ledger(registered, home):
+    (decision,) = [node for node in trace(registered.model, registered.number).children if node.name == "decision"]
+    assert (decision.value, decision.note, decision.problem) == (None, "not decided yet", None)
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("clothes").experiment_id
+    run = client.create_run(experiment, tags={"promotion.by": "ada@lab"}, run_name="v1 rejected").info.run_id
+    client.set_model_version_tag(registered.model, str(registered.number), "gate.run_id", run)
+    try:
+        decision = trace(registered.model, registered.number).children[-1]
+        assert (decision.value, decision.note) == (run, "v1 rejected, by ada@lab")
+        client.delete_run(run)
+        assert registered.problems() == ["decision: its run was deleted in MLflow."]
+    finally:
+        client.delete_model_version_tag(registered.model, str(registered.number), "gate.run_id")
 
 
 @pytest.mark.parametrize("of", ["commit", "data", "weights"])

@@ -31,7 +31,7 @@ class Reason:
 
     Attributes:
         gate: the figure's name, ``slices.<column>.<figure>``, ``champion`` (not worse), ``advantage`` (better, smaller
-            or faster), ``rollback`` or ``gates`` (none is configured).
+            or faster), ``smoke``, ``rollback`` or ``gates`` (none is configured).
         side: whether the limit is the least or the most allowed.
         limit: the threshold, in the figure's own unit.
         value: what was measured; None when it was not.

@@ -197,7 +197,7 @@ def lineage(of: str, as_json: bool) -> int:
 
 def _params() -> parameters.Params:
     params = parameters.load()
-    hooks.send()
+    hooks.send(linger_s=hooks.LATER_S)
     if embed_mlflow().startswith("sqlite:///") and not Path(embed_mlflow().removeprefix("sqlite:///")).is_file():
         raise UserError("There is no model yet, as this checkout has no mlflow.db: `reflux run` makes both.")
     return params

@@ -11,7 +11,8 @@ Where they go is said by the environment alone, and never written to a file or a
 
 An address must be https, unless it is this machine's. An event is on the disk before anything is sent, so that a
 receiver that is down or slow holds nothing up and loses nothing: a background thread sends it and tries again, for
-``LINGER_S`` at most; what it could not send is sent by the next command, for ``KEEP_DAYS``.
+``LINGER_S`` at most; what it could not send is sent by later commands, which take ``LATER_S`` for it, for
+``KEEP_DAYS``.
 """
 
 import atexit
@@ -39,6 +40,7 @@ from components.core.journal import OUTBOX
 
 HOOKS = OUTBOX / "hooks"
 LINGER_S = 10.0
+LATER_S = 1.0
 KEEP_DAYS = 7
 
 WEBHOOK_URL, WEBHOOK_SECRET, SLACK_URL = "REFLUX_WEBHOOK_URL", "REFLUX_WEBHOOK_SECRET", "REFLUX_SLACK_URL"

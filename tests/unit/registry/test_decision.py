@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from components.core.params import Registry
 from components.registry.champion import ChampionEvaluation
 from components.registry.decision import Decision, Policy, decide
-from components.registry.gates import figures, within
+from components.registry.gates import Reason, figures, within
 
 SHA, OTHER = "a" * 64, "b" * 64
 HIGHER = ("accuracy", "macro_f1", "worst_class_recall", "corrupted_accuracy", "jpeg_accuracy")
@@ -352,3 +352,13 @@ def test_an_identical_file_is_nothing_to_do(values, parts, policy):
     assert not decision.promote
     assert decision.reasons[-1].passed
     assert "nothing to do" in decision.reasons[-1].sentence
+
+
+@pytest.mark.parametrize("passed", [True, False, None])
+def test_what_does_not_pass_the_smoke_test_is_not_promoted(passed):
+    test = Reason("smoke", "max", None, None, passed, "It was tried.")
+    decision = decide(metrics(), BASE, champion())
+    tried = decision.tried(test)
+    assert decision.promote
+    assert (tried.promote, tried.status) == ((True, "VALIDATED") if passed else (False, "REJECTED"))
+    assert tried.reasons == (*decision.reasons, test)

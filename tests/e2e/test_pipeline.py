@@ -1,6 +1,8 @@
 """The command as a newcomer uses it, from a folder of images to a promoted student, each step a process of its own."""
 
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +13,8 @@ import psutil
 import pytest
 
 from components.core.artifacts import read_json
+from flows import boards
+from flows.server import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -112,6 +116,59 @@ def test_a_rejected_student_is_registered_and_the_champion_stays(project, first)
     listed = reflux(project, "history").stdout
     assert "version 2 rejected" in listed
     assert "exceeds the maximum of 1 KB" in " ".join(listed.split())
+
+
+def test_the_boards_show_every_retrain_in_a_browser(project, first, browser_page):
+    """Each board renders what it declares, with MLflow's values, and asks nobody outside (issue 5)."""
+    from playwright.sync_api import expect
+
+    port = free_port()
+    command = [sys.executable, "-u", "-m", "flows.cli", "ui", "--port", str(port)]
+    ui = subprocess.Popen(command, cwd=project, env=environment(project), stdout=subprocess.PIPE, text=True)
+    try:
+        told = list(itertools.takewhile(lambda line: "whoever debugs" not in line, ui.stdout))
+        links = re.findall(r"http://\S+", "".join(told[1:]))
+        assert len(links) == len(boards.ALL)
+        for board, link in zip(boards.ALL, links, strict=True):
+            browser_page.goto("about:blank")  # states leak between addresses that differ behind the #
+            browser_page.goto(link)
+            expect(browser_page.get_by_test_id("saved-views-trigger")).to_have_text(f"{board.name} v1", timeout=60_000)
+            headings = browser_page.get_by_test_id("experiment-view-compare-runs-section-header")
+            expect(headings).to_have_count(len(board.sections), timeout=60_000)
+            cards = browser_page.get_by_test_id("experiment-view-compare-runs-card")
+            expect(cards.locator("svg.main-svg, .parcoords, img").first).to_be_visible(timeout=60_000)
+            expect(browser_page.get_by_text("Something went wrong")).to_have_count(0)
+            if board is boards.HEALTH:
+                assert drawn(browser_page, "test/student_accuracy") == history(project, "test/student_accuracy")
+                for other in boards.ALL:
+                    expect(browser_page.get_by_role("link", name=other.name, exact=True).first).to_be_visible()
+        browser_page.goto(f"http://127.0.0.1:{port}/#/models/shapes-student")
+        expect(browser_page.get_by_text("@ champion").first).to_be_visible(timeout=60_000)
+        outside = [
+            url for url in browser_page.asked if not url.startswith((f"http://127.0.0.1:{port}/", "data:", "blob:"))
+        ]
+        assert [url for url in outside if url != "about:blank"] == []
+    finally:
+        ui.send_signal(signal.SIGINT)
+        assert ui.wait(timeout=60) == 0
+
+
+def drawn(page, metric: str) -> list[tuple[int, float]]:
+    """The points of a metric's line in the first chart that has one."""
+    heading = page.get_by_role("heading", name=metric)
+    card = page.get_by_test_id("experiment-view-compare-runs-card").filter(has=heading).first
+    card.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=60_000)
+    traces = card.locator(".js-plotly-plot").first.evaluate(
+        "e => e.data.map(t => [t.mode, t.name, [...t.x], [...t.y]])"
+    )
+    _, _, x, y = next(trace for trace in traces if trace[0] == "lines+markers")
+    return [(int(step), round(value, 6)) for step, value in zip(x, y, strict=True)]
+
+
+def history(project: Path, metric: str) -> list[tuple[int, float]]:
+    """A metric of every retrain that has it, by the retrain's number."""
+    found = [(int(run.data.tags["retrain"]), run.data.metrics.get(metric)) for run in runs(project, "pipeline")]
+    return sorted((number, round(value, 6)) for number, value in found if value is not None)
 
 
 def test_without_mlflow_everything_is_trained_and_sent_later(project, first):

@@ -92,7 +92,7 @@ def reconcile(mlflow: "MlflowClient", project: str, model: str) -> list[ledger.E
         return []
     with server.speaking(), lock.held(mlflow, model) as check:
         settled = _settle_all(mlflow, project, model, check)
-        return [ledger.entry(mlflow, run_id) for run_id in settled]
+        return [entry for run_id in settled if (entry := ledger.entry(mlflow, run_id)).outcome is not None]
 
 
 def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check) -> dict[str, int]:
@@ -127,14 +127,17 @@ def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check)
 def _settle_all(mlflow: "MlflowClient", project: str, model: str, check: Check) -> list[str]:
     attempts = server.patiently(lambda: ledger.open_attempts(mlflow, project, model))
     for attempt in attempts:
-        server.patiently(partial(_settle, mlflow, *attempt, check))
+        server.patiently(partial(_settle, mlflow, project, *attempt, check))
     return [run_id for run_id, _ in attempts]
 
 
-def _settle(mlflow: "MlflowClient", run_id: str, intent: Intent | Outcome, check: Check) -> None:
+def _settle(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent | Outcome, check: Check) -> None:
     """Bring one open attempt to its end."""
     if not isinstance(intent, Intent):  # its outcome is written already
         ledger.close(mlflow, run_id, intent)
+        return
+    if ledger.is_twin(mlflow, project, run_id, intent):
+        mlflow.delete_run(run_id)
         return
     aliases = server.aliases(mlflow, intent.model)
     champion, target = aliases.get(CHAMPION), intent.aliases.get(CHAMPION)

@@ -5,6 +5,7 @@ is RUNNING while it is open, FINISHED when a decision was carried out (also a re
 """
 
 import json
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -36,7 +37,7 @@ MOVED = (PROMOTED, ROLLED_BACK)
 NOT_CARRIED_OUT = (OVERTAKEN, REFUSED, FAILED)
 DECISION = "decision.json"
 
-_INTENT = "promotion.intent."
+_INTENT, _ID = "promotion.intent.", "promotion.id"
 _TAG_CHARACTERS = 7500  # MLflow keeps 8000
 _OUTCOME, _ACTION, _MODEL, _VERSION = "promotion.outcome", "promotion.action", "promotion.model", "promotion.version"
 _FROM, _PREVIOUS, _COMPARED = "promotion.from", "promotion.previous", "promotion.compared_with"
@@ -66,6 +67,7 @@ class Intent:
         lineage: where the version comes from, as tags.
         figures: what was measured.
         record: the content of ``decision.json``; None without a decision.
+        id: its own name, by which a request that was sent twice is known.
     """
 
     action: Action
@@ -86,6 +88,7 @@ class Intent:
     lineage: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     record: Mapping[str, Any] | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ def begin(mlflow: "MlflowClient", project: str, intent: Intent, outcome: Outcome
         "run_kind": "promotion",
         "mlflow.user": intent.by,
         "mlflow.note.content": intent.note,
+        _ID: intent.id,
         _ACTION: intent.action,
         _MODEL: intent.model,
         _VERSION: str(intent.version),
@@ -211,6 +215,12 @@ def open_attempts(mlflow: "MlflowClient", project: str, model: str) -> list[tupl
         what = done or Intent(**json.loads("".join(tags[part] for part in parts)))
         found.append((str(run.info.run_id), what))
     return found[::-1]
+
+
+def is_twin(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent) -> bool:
+    """Whether an intent was written twice, because MLflow took so long that it was asked again, and was carried out."""
+    same = _runs(mlflow, project, f"tags.`{_ID}` = '{intent.id}' AND attributes.status != 'RUNNING'")
+    return any(run.info.run_id != run_id for run in same)
 
 
 def _open(model: str) -> str:

@@ -1,6 +1,7 @@
 """The model registry as this package uses it: versions, aliases, errors as sentences."""
 
 import getpass
+import logging
 import os
 import random
 import re
@@ -41,6 +42,7 @@ def client() -> "MlflowClient":
     """
     if tracking.uri() is None:
         raise UserError("MLFLOW_TRACKING_URI is not set: set it, or use the `reflux` command, which sets it.")
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what `speaking` says
     return tracking.client()
 
 

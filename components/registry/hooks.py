@@ -45,6 +45,7 @@ KEEP_DAYS = 7
 
 WEBHOOK_URL, WEBHOOK_SECRET, SLACK_URL = "REFLUX_WEBHOOK_URL", "REFLUX_WEBHOOK_SECRET", "REFLUX_SLACK_URL"
 
+_THREAD = "reflux-hooks"
 _ATTEMPT_S = 5.0
 _FIRST_PAUSE_S = 0.25
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - not one, but how one begins
@@ -126,7 +127,7 @@ def send(outbox: Path = HOOKS, linger_s: float = LINGER_S) -> threading.Thread |
     if not waiting(outbox):
         return None
     deadline = time.monotonic() + linger_s
-    thread = threading.Thread(target=_work, args=(outbox, deadline), name="reflux-hooks", daemon=True)
+    thread = threading.Thread(target=_work, args=(outbox, deadline), name=_THREAD, daemon=True)
     thread.start()
     atexit.register(lambda: thread.join(max(0.0, deadline - time.monotonic())))
     return thread
@@ -215,8 +216,14 @@ def _safe(url: str) -> bool:
         return False
 
 
+def _not_ours(record: logging.LogRecord) -> bool:
+    """At the level DEBUG urllib3 logs the path of a request, which for Slack is the secret."""
+    return record.threadName != _THREAD
+
+
 def _work(outbox: Path, deadline: float) -> None:
     """Send until nothing waits or the time is up; one process at a time, so that nothing is sent twice."""
+    logging.getLogger("urllib3.connectionpool").addFilter(_not_ours)
     pause = _FIRST_PAUSE_S
     try:
         with FileLock(outbox / ".lock", timeout=max(0.0, deadline - time.monotonic())):

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -142,7 +143,8 @@ def test_a_process_ends_within_the_stated_time_and_leaves_the_event_on_disk(outb
     assert SECRET not in done.stderr
 
 
-def test_slack_gets_its_own_form(outbox, receiver, monkeypatch):
+def test_slack_gets_its_own_form_and_its_address_is_in_no_log(outbox, receiver, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
     monkeypatch.delenv(hooks.WEBHOOK_URL)
     monkeypatch.setenv(hooks.SLACK_URL, f"http://localhost:{receiver.port}/services/hidden")
     hooks.tell(EVENT, "msg_1", outbox)
@@ -160,6 +162,7 @@ def test_slack_gets_its_own_form(outbox, receiver, monkeypatch):
         ),
     }
     assert "webhook-signature" not in headers
+    assert "hidden" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from rich.console import Console
 
@@ -106,7 +106,7 @@ def _run(console: Console, assignments: list[str], server: PrefectServer | None)
         stack.enter_context(shown_on(shown))
         problem = None
         try:
-            result = retrain(assignments)
+            result = cast("Result", retrain(assignments))  # None only where a deployment waits for approval
         except NotRegistered as away:
             result, problem = away.result, str(away)
     show(console, result)

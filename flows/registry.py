@@ -1,6 +1,7 @@
 """``reflux predict | promote | approve | rollback | history | reconcile``: the model registry, printed for a person."""
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -106,10 +107,15 @@ def approve(version: int, reason: str) -> int:
     params = _params()
     name = params.registry.model_name
     try:
-        return _told(give(params.project.name, name, version, reason), name)
+        promotion = give(params.project.name, name, version, reason)
     except ChampionMoved as moved:
         print(f"Error: {moved}", file=sys.stderr)
         return EXIT_CHAMPION_MOVED
+    if os.environ.get("PREFECT_API_URL"):
+        from flows.approval import resume
+
+        resume(name, version, reason)
+    return _told(promotion, name)
 
 
 def _told(promotion: "Outcome", model_name: str) -> int:

@@ -19,7 +19,8 @@ from components.core.artifacts import ARTIFACTS, read_json, sha256_file
 from components.core.errors import UserError
 from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
 from components.core.params import Params
-from flows import boards, display, flow_page, release, tell
+from components.registry.ledger import AWAITING
+from flows import approval, boards, display, flow_page, release, tell
 from flows.data import fetch
 from flows.display import Display
 from flows.environment import embed_mlflow, prepare_dvc
@@ -78,23 +79,30 @@ class Pipeline:
 
 
 @flow(name="retrain")
-def retrain(overrides: Sequence[str] = ()) -> Result:
+def retrain(overrides: Sequence[str] = ()) -> Result | None:
     """Bring every stage up to date, register the student and decide on its promotion.
 
     Args:
         overrides: ``section.key=value`` assignments, applied to ``params.yaml`` first.
+
+    Returns:
+        The result; None from a run that was suspended for an approval and is resumed, which computes nothing.
     """
     began = time.monotonic()
     shown = display.current() or Display(lambda _: None, get_run_logger())
     shown.logger = get_run_logger()
     params = parameters.override(list(overrides)) if overrides else parameters.load()
-    prepare_dvc()
-    fetch(params.ingest.source)
     if runtime.deployment.id and not tracking.uri():
         raise UserError(
             "MLFLOW_TRACKING_URI is not set where this worker runs, and its clone is deleted after the run, so nothing "
             "would be kept: set it in the worker's environment."
         )
+    suspends = runtime.deployment.id and params.registry.approval == "human"
+    if suspends and (waiting := approval.left(params, flow_run_id())):
+        approval.wait(params, int(waiting.version), flow_run_id())
+        return None
+    prepare_dvc()
+    fetch(params.ingest.source)
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
     with tracking.courier(), recorded(params, shown) as (name, journal), flow_page.progress(shown):
         forced = outdated(params.pretrain.weights)
@@ -112,6 +120,8 @@ def retrain(overrides: Sequence[str] = ()) -> Result:
         raise NotRegistered(result)
     for problem in boards.keep(params.project.name, tell.in_production(result)):
         shown.note(f"Note: {problem}.")
+    if suspends and (promotion := released.promotion) and promotion.outcome == AWAITING and not promotion.existing:
+        approval.wait(params, promotion.version, flow_run_id())
     return result
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DECISION = Path("promote") / ledger.DECISION
 PROMOTED_AT, PROMOTED_BY, PROMOTED_OVER = "promoted.at", "promoted.by", "promoted.over"
 ROLLBACK_NOTE = "rollback.note"
-APPROVAL = "approval.state"
+APPROVAL, APPROVAL_FLOW = "approval.state", "approval.flow_run_id"
 
 
 @dataclass(frozen=True)

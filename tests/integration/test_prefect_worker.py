@@ -1,5 +1,6 @@
 """The deployment as it runs in production: a Prefect server, a process worker, a schedule, a cancellation."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from components.core import params as parameters
 from flows.environment import QUIET
 from flows.server import PrefectServer, stop
 from flows.stages import supervised
@@ -98,6 +100,8 @@ def deploy(farm: Farm) -> None:
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory, make_tiny_project, mlflow_template) -> Iterator[Farm]:
+    from mlflow import MlflowClient
+
     home = tmp_path_factory.mktemp("farm")
     repository = make_tiny_project(home / "repository")
     git(repository, "init", "-q", "-b", "main")
@@ -105,6 +109,8 @@ def farm(tmp_path_factory, make_tiny_project, mlflow_template) -> Iterator[Farm]
     git(repository, "commit", "-qm", "one")
     shutil.copy(mlflow_template, home / "mlflow.db")
     tracking_uri = f"sqlite:///{home}/mlflow.db"
+    for name in ("shapes", "shapes/promotions"):  # beside the database, as the clones are deleted
+        MlflowClient(tracking_uri).create_experiment(name, artifact_location=(home / "mlartifacts" / name).as_uri())
     server = PrefectServer(home / "prefect")
     processes = []
     try:
@@ -163,6 +169,51 @@ def test_a_scheduled_run_ends_in_a_registered_version(farm):
     assert "| student |" in result
     assert "shapes-student version 1 is the new @champion." in result
     assert "VALIDATED" in next(artifact["data"] for artifact in artifacts if artifact["key"] == "promotion")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("given_by", ["the page", "the command"])
+def test_a_run_that_needs_approval_is_suspended_and_goes_on_without_training(farm, given_by):
+    from mlflow import MlflowClient
+
+    model = f"approved-by-{given_by.replace(' ', '-')}"
+    overrides = json.dumps(["registry.approval=human", f"registry.model_name={model}"])
+    before = {run["id"] for run in farm.flow_runs()}
+    farm.prefect("deployment", "run", "retrain/scheduled", "--param", f"overrides={overrides}")
+    run = until(lambda: [r["id"] for r in farm.flow_runs() if r["id"] not in before and not r["auto_scheduled"]], 30)[0]
+    ended = ("PAUSED", "COMPLETED", "FAILED", "CRASHED")
+    assert until(lambda: (f := farm.flow_run(run)["state_type"]) in ended and f, 300) == "PAUSED", farm.logs(run)
+    client = MlflowClient(farm.tracking_uri)
+    version = client.get_model_version(model, "1")
+    assert (version.tags["approval.state"], version.tags["approval.flow_run_id"]) == ("awaited", run)
+    stages = stage_runs(client)
+    assert stages
+
+    if given_by == "the page":
+        word = {"run_input": {"by": "ada@lab", "reason": "seen on the new cameras"}}
+        httpx.post(f"{farm.api}/flow_runs/{run}/resume", json=word, timeout=30).raise_for_status()
+    else:
+        shutil.copy(farm.repository / "params.yaml", farm.repository / "kept.yaml")
+        settings = farm.environment | {"MLFLOW_TRACKING_URI": farm.tracking_uri, "USER": "ada"}
+        parameters.override(json.loads(overrides), farm.repository / "params.yaml")
+        command = [sys.executable, "-m", "flows.cli", "approve", "1", "--reason", "seen on the new cameras"]
+        done = subprocess.run(
+            command, cwd=farm.repository, env=settings, capture_output=True, text=True, check=False, timeout=120
+        )
+        shutil.move(farm.repository / "kept.yaml", farm.repository / "params.yaml")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"{model} version 1 is the new @champion." in done.stdout
+
+    assert until(lambda: (f := farm.flow_run(run)["state_type"]) in ended[1:] and f, 120) == "COMPLETED", farm.logs(run)
+    version = client.get_model_version_by_alias(model, "champion")
+    assert version.tags["approval.by"].startswith("ada@")
+    assert version.tags["approval.reason"] == "seen on the new cameras"
+    assert stage_runs(client) == stages
+
+
+def stage_runs(client) -> int:
+    experiment = client.get_experiment_by_name("shapes")
+    return len(client.search_runs([experiment.experiment_id], "tags.run_kind = 'stage'"))
 
 
 def test_a_cancelled_run_leaves_no_process_and_is_killed_in_mlflow(farm):

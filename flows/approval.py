@@ -1,0 +1,68 @@
+"""``registry.approval: human`` on a deployment: the flow run is suspended until somebody gives their word.
+
+The run that is resumed is a new process in a new clone of the project, so it does not compute anything: it finds the
+version that it left waiting and carries out the decision that was recorded.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import httpx
+from prefect import resume_flow_run, suspend_flow_run
+from prefect.exceptions import NotPausedError, ObjectNotFound
+from prefect.input import RunInput
+
+from components.core.params import Params
+from components.registry import server
+from components.registry.audit import APPROVAL, APPROVAL_FLOW
+from components.registry.promote import AWAITED, approve
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+_KEY = "approval"
+
+
+class Word(RunInput):
+    """What Prefect's page asks for when somebody resumes the run."""
+
+    by: str
+    reason: str
+
+
+def left(params: Params, flow_run_id: str) -> "ModelVersion | None":
+    """The version that an earlier part of this flow run left waiting; None when this is its first part."""
+    mlflow = server.client()
+    with server.speaking():
+        versions = server.versions(mlflow, params.registry.model_name)
+    return next((version for version in versions[::-1] if version.tags.get(APPROVAL_FLOW) == flow_run_id), None)
+
+
+def wait(params: Params, version: int, flow_run_id: str) -> None:
+    """Suspend the run, or, in the run that was resumed, approve the version in the name of who did it.
+
+    Raises:
+        UserError: the file or its figures were changed, or the champion is another one by now.
+    """
+    name, mlflow = params.registry.model_name, server.client()
+    with server.speaking():
+        server.tag(mlflow, name, version, {APPROVAL_FLOW: flow_run_id})
+    word = suspend_flow_run(wait_for_input=Word, key=_KEY)
+    with server.speaking():
+        state = server.version(mlflow, name, version).tags.get(APPROVAL)
+    if state == AWAITED:  # else `reflux approve` has done it
+        approve(params.project.name, name, version, word.reason, word.by)
+
+
+def resume(model_name: str, version: int, reason: str) -> None:
+    """Let the flow run that waits for a version come to its end, if one does; the version is approved already."""
+    mlflow = server.client()
+    with server.speaking():
+        waiting = server.version(mlflow, model_name, version).tags.get(APPROVAL_FLOW)
+    if waiting is None:
+        return
+    try:
+        resume_flow_run(UUID(waiting), run_input={"by": server.whoami(), "reason": reason})
+    except (ObjectNotFound, NotPausedError, httpx.HTTPError) as error:
+        print(f"The flow run {waiting} that waited for it is not resumed: {error}", file=sys.stderr)

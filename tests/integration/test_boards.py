@@ -1,0 +1,160 @@
+"""The boards in a real MLflow: kept, changed, and what a server or a person makes of them."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import mlflow
+import pytest
+import requests
+
+from components.core import tracking
+from components.core.boards import TAG, Line, Section
+from components.core.journal import Journal
+from flows import boards
+from tests.integration.registry.servers import mlflow_server
+
+CHAMPION = "In production: [clothes version 1](#/models/clothes/versions/1)."
+
+
+def retrain(**metrics: float) -> None:
+    """A pipeline run that has every metric the boards show, and others."""
+    shown = frozenset().union(*(board.metrics() for board in boards.ALL if board is not boards.CURVES))
+    journal = Journal("demo", "retrain", {"run_kind": "pipeline"})
+    journal.metrics(dict.fromkeys(shown, 0.5) | metrics, step=None)
+    journal.end("FINISHED")
+    training = Journal("demo", "distill", {"run_kind": "stage", "role": "student"}, parent=journal.id)
+    training.metrics(dict.fromkeys(boards.CURVES.metrics(), 0.5))
+    training.end("FINISHED")
+    assert tracking.deliver() == 0
+
+
+def tags() -> dict[str, str]:
+    return mlflow.MlflowClient().get_experiment_by_name("demo").tags
+
+
+def views() -> dict[str, dict]:
+    return {key.removeprefix(TAG): json.loads(value) for key, value in tags().items() if key.startswith(TAG)}
+
+
+def test_the_boards_and_the_note_are_written_once(mlflow_home):
+    assert boards.keep("demo", CHAMPION) == []  # no experiment, no boards
+    retrain()
+    assert boards.keep("demo", CHAMPION) == []
+    first = tags()
+    assert {slug: view["name"] for slug, view in views().items()} == {b.slug: f"{b.name} v1" for b in boards.ALL}
+    links, _, champion, *_ = first["mlflow.note.content"].split("\n")
+    assert links.startswith("Boards: [Retraining health](#/experiments/1/runs?viewStateShareKey=")
+    assert champion == CHAMPION
+    assert boards.keep("demo", CHAMPION) == []
+    assert tags() == first
+
+
+def test_what_people_wrote_and_their_views_stay(mlflow_home):
+    retrain()
+    client = mlflow.MlflowClient()
+    client.set_experiment_tag("1", "mlflow.note.content", "Ask Ada about the cameras.")
+    client.set_experiment_tag("1", f"{TAG}adas-view", '{"name": "Ada"}')
+    boards.keep("demo", CHAMPION)
+    client.set_experiment_tag(
+        "1", "mlflow.note.content", tags()["mlflow.note.content"] + "\nAnd Grace about the labels."
+    )
+    boards.keep("demo", "In production: version 2.")
+    note = tags()["mlflow.note.content"]
+    assert note.count("Boards: ") == note.count("Ask Ada about the cameras.") == note.count("And Grace") == 1
+    assert "version 2" in note
+    assert CHAMPION not in note
+    assert views()["adas-view"] == {"name": "Ada"}
+
+
+def test_a_changed_board_is_a_new_version_of_the_same_view(mlflow_home, monkeypatch):
+    retrain()
+    boards.keep("demo", CHAMPION)
+    section = Section(name="Another view of it", charts=(Line(metrics=("test/student_accuracy",)),))
+    changed = boards.HEALTH.model_copy(update={"sections": (section,)})
+    monkeypatch.setattr(boards, "ALL", (changed, *boards.ALL[1:]))
+    boards.keep("demo", CHAMPION)
+    assert len(views()) == 5
+    assert views()[changed.slug]["name"] == "Retraining health v2"
+    assert views()[boards.CHOOSE.slug]["name"] == "Choose a student v1"
+
+
+def test_a_board_that_is_too_large_stays_as_it_was(mlflow_home):
+    retrain()
+    boards.keep("demo", CHAMPION)
+    before = views()
+    retrain(**{f"a-rather-long-name-of-a-metric-that-nobody-shows-{n}": 1.0 for n in range(200)})
+    problems = boards.keep("demo", CHAMPION)
+    assert len(problems) == 5
+    assert "the board Retraining health takes" in problems[0]
+    assert views() == before
+
+
+def test_a_metric_that_no_run_has_is_named(mlflow_home):
+    journal = Journal("demo", "retrain", {"run_kind": "pipeline"})
+    journal.metrics({"test/student_accuracy": 0.8}, step=None)
+    journal.end("FINISHED")
+    tracking.deliver()
+    problems = boards.keep("demo", CHAMPION)
+    assert any("No run has " in p and "gain/accuracy" in p and "Retraining health" in p for p in problems)
+    assert not any("data/class_shift" in p for p in problems)
+    assert len(views()) == 5
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, mlflow_template) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("boards")
+    (folder / "server.db").write_bytes(mlflow_template.read_bytes())
+    with mlflow_server(folder, f"sqlite:///{folder}/server.db") as running:
+        yield running.uri
+
+
+@pytest.fixture
+def before(server, tmp_path, monkeypatch) -> Iterator[dict[str, tuple[int, str]]]:
+    """MLflow's address leads through a proxy that answers some paths itself; returns them, to be filled."""
+    answers: dict[str, tuple[int, str]] = {}
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            code, text = next((answer for path, answer in answers.items() if path in self.path), (0, ""))
+            if not code:
+                kind = {"Content-Type": self.headers.get("Content-Type", "application/json")}
+                found = requests.request(self.command, server + self.path, data=body, headers=kind, timeout=30)
+                code, text = found.status_code, found.text
+            self.send_response(code)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        do_POST = do_PATCH = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{proxy.server_port}")
+    yield answers
+    proxy.shutdown()
+
+
+@pytest.mark.slow
+def test_an_older_server_and_one_that_refuses_cost_a_sentence_each(before):
+    retrain()
+    before["/version"] = (200, "3.14.0")
+    (told,) = boards.keep("demo", CHAMPION)
+    assert told.startswith("MLflow 3.14.0 at http://127.0.0.1")
+    assert "came with 3.15" in told
+    assert views() == {}
+    assert tags()["mlflow.note.content"].startswith(CHAMPION)
+    del before["/version"]
+    before["set-experiment-tag"] = (403, json.dumps({"error_code": "PERMISSION_DENIED", "message": "read only"}))
+    (told,) = boards.keep("demo", CHAMPION)
+    assert "MLflow took no boards" in told
+    assert "read only" in told
+    del before["set-experiment-tag"]
+    assert boards.keep("demo", CHAMPION) == []
+    assert len(views()) == 5

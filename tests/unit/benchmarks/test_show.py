@@ -14,6 +14,9 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Figure("images_per_s_store", 4000.0, 3900, 4100, "images/s"),
     ]
     write("throughput", figures, tmp_path)
+    stages = [f"{stage}_10k" for stage in ("ingest", "validate", "label", "distill")]
+    growth = [Figure(f"{stage}_{unit}", 5.0, 5.0, 5.0, unit) for stage in stages for unit in ("s", "peak_mb")]
+    write("scale", growth, tmp_path)
     monkeypatch.setattr(show, "ROOT", tmp_path)
     monkeypatch.setattr(show, "RESULTS", tmp_path)
     monkeypatch.setattr(show, "README", tmp_path / "README.md")
@@ -29,6 +32,8 @@ def test_table_and_plot_are_redone_and_the_rest_of_the_readme_stays(measured: Pa
     assert once.endswith("\nafter\n")
     assert "old" not in once
     assert "| 0.95 | 0.94 … 0.96 | at least 0.93 |" in once
+    assert "| stage | 10,000 images |" in once
+    assert "| `label` | 5 s, 5 MB |" in once
     assert json.loads((measured / "throughput.json").read_text(encoding="utf-8"))["machine"] in once
     assert (measured / "throughput.png").read_bytes().startswith(b"\x89PNG")
     show.main()

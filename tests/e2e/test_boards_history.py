@@ -1,0 +1,110 @@
+"""Twelve retrains on the boards, in a real browser against a server that is restarted (issue 5)."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows import boards
+from flows.server import free_port
+from tests.integration.registry.servers import mlflow_server
+
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
+RETRAINS = 12
+
+
+def environment(folder: Path) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_"))}
+    return kept | {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, make_tiny_project, mlflow_template) -> Path:
+    """A project that has retrained twelve times: other seeds, or other measurements alone."""
+    folder = make_tiny_project(tmp_path_factory.mktemp("history") / "shapes")
+    (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    for number in range(RETRAINS):
+        knob = f"seed={number}" if number % 4 == 0 else f"evaluate.latency_runs={20 + number}"
+        command = [sys.executable, "-m", "flows.cli", "run", "-S", knob]
+        done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Note: " not in done.stdout.replace("Note: Lineage", "")
+    return folder
+
+
+def retrains(folder: Path) -> list:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    return client.search_runs(["1"], boards.PIPELINES, order_by=["attributes.start_time"])
+
+
+def chart(page, metric: str):
+    """The first card whose title names the metric; cards below the fold are not there until they are scrolled to."""
+    area = page.get_by_test_id("experiment-view-compare-runs-chart-area")
+    heading = page.get_by_role("heading", name=metric)
+    card = page.get_by_test_id("experiment-view-compare-runs-card").filter(has=heading).first
+    for _ in range(20):
+        if card.count():
+            break
+        area.evaluate("e => e.scrollBy(0, 300)")
+        page.wait_for_timeout(200)
+    card.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=60_000)
+    return card
+
+
+def lines(card) -> list[list[tuple[int, float]]]:
+    traces = card.locator(".js-plotly-plot").first.evaluate("e => e.data.map(t => [t.mode, [...t.x], [...t.y]])")
+    drawn = [zip(x, y, strict=True) for mode, x, y in traces if mode == "lines+markers"]
+    return [[(int(step), round(value, 6)) for step, value in line] for line in drawn]
+
+
+def test_every_line_over_the_retrains_has_mlflows_values_also_after_a_restart(project, browser_page, tmp_path):
+    from playwright.sync_api import expect
+
+    found = retrains(project)
+    assert [run.data.tags["retrain"] for run in found] == [str(number) for number in range(1, RETRAINS + 1)]
+    assert all(len(run.data.metrics) < 100 for run in found)
+    port = free_port()
+    for _ in range(2):
+        with mlflow_server(tmp_path, f"sqlite:///{project}/mlflow.db", port):
+            for board in boards.ALL:
+                browser_page.goto("about:blank")
+                browser_page.goto(f"http://127.0.0.1:{port}/{board.link('1')}")
+                headings = browser_page.get_by_test_id("experiment-view-compare-runs-section-header")
+                expect(headings).to_have_count(len(board.sections), timeout=60_000)
+                for section, heading in zip(board.sections, headings.all(), strict=True):
+                    expect(heading).to_contain_text(f"({len(section.charts)})")
+                expect(browser_page.get_by_text("Something went wrong")).to_have_count(0)
+            browser_page.goto("about:blank")
+            browser_page.goto(f"http://127.0.0.1:{port}/{boards.HEALTH.link('1')}")
+            expect(browser_page.get_by_text(f"{RETRAINS} matching runs")).to_be_visible(timeout=60_000)
+            for section in boards.HEALTH.sections:
+                for declared in section.charts:
+                    wanted = []
+                    for metric in declared.metrics:
+                        points = [(int(r.data.tags["retrain"]), r.data.metrics.get(metric)) for r in found]
+                        wanted.append([(n, round(value, 6)) for n, value in points if value is not None])
+                    assert sorted(lines(chart(browser_page, declared.metrics[0]))) >= sorted(filter(None, wanted))[:1]
+            browser_page.get_by_test_id("saved-views-trigger").click()
+            for board in boards.ALL:
+                name = re.compile(rf"^{board.name} v1")
+                expect(browser_page.get_by_role("menuitem", name=name).first).to_be_visible()
+
+
+def test_the_notes_links_lead_to_the_boards(project, browser_page, tmp_path):
+    from playwright.sync_api import expect
+
+    with mlflow_server(tmp_path, f"sqlite:///{project}/mlflow.db") as server:
+        browser_page.goto(f"{server.uri}/{boards.HEALTH.link('1')}")
+        for board in boards.ALL:
+            link = browser_page.get_by_role("link", name=board.name, exact=True).first
+            expect(link).to_be_visible(timeout=60_000)
+            with browser_page.context.expect_page() as opened:
+                link.click()
+            expect(opened.value.get_by_test_id("saved-views-trigger")).to_have_text(f"{board.name} v1", timeout=60_000)
+            opened.value.close()

@@ -22,11 +22,11 @@ run: $(VENV)/.run
 
 # make test ARGS="tests/unit -k gates"
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # All of them, also those marked long, which take minutes and gigabytes each
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "long or not long" $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "long or not long" $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -271,11 +271,10 @@ def _keep(mlflow: "MlflowClient", experiment: Any, board: Board, versions: dict[
     runs = retrains if board.runs == PIPELINES else _runs(mlflow, experiment, board.runs)
     present = _metrics(runs)
     hidden = present | _metrics(retrains)  # MLflow shows the parents of child runs with them
-    since_ms = min((run.info.start_time for run in retrains[: board.newest]), default=0)
     version, digest = versions.get(board.slug, (0, ""))
     version += digest != board.digest()
     try:
-        view = board.view(version, hidden, PICTURES, since_ms, int(time.time() * 1000))
+        view = board.view(version, hidden, PICTURES, _since_ms(runs, board.newest), int(time.time() * 1000))
     except boards.TooLarge as error:
         return [f"It is too much for MLflow: {error}, so it stays as it was"]
     kept = experiment.tags.get(boards.TAG + board.slug, "{}")
@@ -289,6 +288,18 @@ def _keep(mlflow: "MlflowClient", experiment: Any, board: Board, versions: dict[
 def _runs(mlflow: "MlflowClient", experiment: Any, which: str) -> list["Run"]:
     """The newest runs first."""
     return list(mlflow.search_runs([experiment.experiment_id], which, max_results=_RUNS_LOOKED_AT))
+
+
+def _since_ms(runs: Sequence["Run"], newest: int) -> int:
+    """When the first run of the newest retrains among these began; a retrain that trained nothing has no training."""
+    retrains: set[str] = set()
+    since = 0
+    for run in runs:
+        retrains.add(run.data.tags.get("mlflow.parentRunId", run.info.run_id))
+        if len(retrains) > newest:
+            break
+        since = run.info.start_time
+    return since
 
 
 def _metrics(runs: Sequence["Run"]) -> frozenset[str]:

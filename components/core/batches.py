@@ -24,7 +24,7 @@ _AHEAD = 2
 _CACHED = 2**30
 
 # The views of a few steps are drawn in one go: the many small calls cost as much for 640 small images as for 128.
-_AT_ONCE = 2**19
+_AT_ONCE, _STEPS_AT_ONCE = 2**19, 8
 
 TargetsOf = Callable[..., tuple[Tensor, ...]]
 
@@ -71,7 +71,7 @@ def batches_of_views(
 
     size = math.prod(images.images.shape)
     in_line = device.type == "cpu" and decoded(images.images) and size <= _CACHED
-    steps = max(1, _AT_ONCE * len(images) // (size * batch_size))
+    steps = min(max(1, _AT_ONCE * len(images) // (size * batch_size)), _STEPS_AT_ONCE)
 
     def from_step(begin: int) -> Iterator[Batch]:
         if in_line:

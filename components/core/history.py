@@ -38,5 +38,6 @@ def to_journal(journal: Journal, checkpoints: Checkpoints, phase: str) -> Callab
 def write(path: Path, phases: dict[str, list[dict[str, float]]]) -> None:
     """Write the rows of each phase of a training as one table, with its phase in the first column."""
     rows = [{"phase": phase, **row} for phase, history in phases.items() for row in history]
+    names = dict.fromkeys(name for row in rows for name in row)  # a linear probe has no gradient of the whole network
     with atomic(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows), temporary)
+        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), temporary)

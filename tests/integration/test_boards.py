@@ -51,6 +51,21 @@ def test_the_boards_and_the_note_are_written_once(mlflow_home):
     assert tags() == first
 
 
+def test_the_curves_are_of_the_newest_retrains_that_trained(mlflow_home):
+    for _ in range(5):
+        retrain()
+    for _ in range(4):
+        nothing = Journal("demo", "nothing changed", {"run_kind": "pipeline"})
+        nothing.metrics({"test/student_accuracy": 0.5}, step=None)
+        nothing.end("FINISHED")
+        tracking.deliver()
+    boards.keep("demo", CHAMPION)
+    wanted = json.loads(views()[boards.CURVES.slug]["state"])["searchFilter"]
+    runs = mlflow.MlflowClient().search_runs(["1"], wanted)
+    assert len(runs) == boards.CURVES.newest
+    assert {run.data.tags["role"] for run in runs} == {"student"}
+
+
 def test_what_people_wrote_and_their_views_stay(mlflow_home):
     retrain()
     client = mlflow.MlflowClient()

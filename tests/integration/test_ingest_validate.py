@@ -538,8 +538,9 @@ def test_under_dvc_a_critical_failure_stops_before_training_and_leaves_the_repor
 
     assert dvc("init", "--no-scm").returncode == 0
     assert dvc("config", "core.check_update", "false").returncode == 0
-    override(["pretrain.model=resnet8", "pretrain.weights=random"], folder / "params.yaml")
-    done = dvc("repro", "pretrain")
+    small = ["pretrain.model=resnet8", "pretrain.weights=random", "finetune.epochs=1", "finetune.image_size=16"]
+    override([*small, "finetune.freeze_batch_norm=false"], folder / "params.yaml")
+    done = dvc("repro", "finetune")
     assert done.returncode != 0
     assert "Error: The data fails 1 critical expectation: no_image_in_two_splits (2 of 65: " in done.stderr
     assert "train/cat/leak.bmp is also test/cat/" in done.stderr
@@ -547,11 +548,11 @@ def test_under_dvc_a_critical_failure_stops_before_training_and_leaves_the_repor
     assert (validated / "docs" / "index.html").exists()
     assert json.loads((validated / "result.json").read_text())["critical_failures"] == 1
     assert not (validated / "passed").exists()
-    assert not (folder / "artifacts" / "pretrain").exists()
+    assert not (folder / "artifacts" / "finetune").exists()
 
     (folder / "data" / "tiny" / "train" / "cat" / "leak.bmp").unlink()
-    done = dvc("repro", "pretrain")
+    done = dvc("repro", "finetune")
     assert done.returncode == 0, done.stderr
     assert (validated / "passed").exists()
-    assert (folder / "artifacts" / "pretrain" / "model.safetensors").exists()
-    assert "didn't change, skipping" in dvc("repro", "pretrain").stdout
+    assert (folder / "artifacts" / "finetune" / "model.safetensors").exists()
+    assert "didn't change, skipping" in dvc("repro", "finetune").stdout

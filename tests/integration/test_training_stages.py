@@ -303,7 +303,7 @@ def test_kill_9_at_any_moment_costs_no_bit(trained: Path, tmp_path: Path, stage:
     assert run(stage, folders[0]).returncode == 0
     rng = np.random.default_rng()
     resumed = []
-    for _ in range(3):
+    for moment in range(3):
         process = subprocess.Popen(
             [sys.executable, "-m", f"components.{stage}"],
             cwd=folders[1],
@@ -313,6 +313,8 @@ def test_kill_9_at_any_moment_costs_no_bit(trained: Path, tmp_path: Path, stage:
         events = (json.loads(line.strip(b"\x1e\n ")) for line in process.stdout if line.startswith(b"\x1e"))
         first = next(event for event in events if event["label"] != "linear probe")
         resumed.append(first["done"])
+        while moment == 1 and not list((folders[1] / f".reflux/checkpoints/{stage}").glob("[!.]*.pt")):
+            time.sleep(0.01)
         time.sleep(rng.uniform(0.05, 0.6))
         process.kill()
         process.wait()

@@ -38,7 +38,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# About ten minutes on two cores that do nothing else. make bench ARGS="--data path/to/parquet"
+# About a quarter of an hour on two cores that do nothing else. make bench ARGS="--data path/to/parquet"
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
 	$(BIN)/python -m benchmarks.show

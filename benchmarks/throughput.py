@@ -7,9 +7,9 @@
 All arms (see ``benchmarks.arms``) train the same student from the same weights with the same teacher, loss,
 optimizer, batch size and number of threads, in fp32 unless their name says otherwise; before anything is timed they
 must agree on the loss of the same first batch. Each arm is a process, and one computes at a time: a round lets every
-arm run a few steps, then the next round begins. All run in the environment that the pipeline gives its stages. A
-figure is the median of the rounds, its low and high are the lowest and highest round; a ratio is taken within a
-round. Teachers have random weights. Validation is left out of every arm.
+arm run a few steps, then the next round begins. Our arms and the bare step run in the environment that the pipeline
+gives its stages, peers in that of their users. A figure is the median of the rounds, its low and high are the lowest
+and highest round; a ratio is taken within a round. Teachers have random weights. Validation is left out of every arm.
 
 Peers get what makes them fast: images decoded in memory, transforms on tensors, resizing and normalisation by the
 batch, the fused optimizer, no schedule, no progress bar. Our loop runs whole, with its checkpoints, schedule and bar.
@@ -43,6 +43,7 @@ from benchmarks.results import RESULTS, ROOT, Figure, of_rounds, write
 from components.core.shards import open_shard
 from flows.stages import STAGE_ENVIRONMENT
 
+OURS = ("bare", "store", "live", "fill")
 PLAIN = {"channels_last": False, "bf16_student": False, "bf16_teacher": False, "compiled": False}
 EAGER = {"channels_last": True, "bf16_student": True, "bf16_teacher": True, "compiled": False}
 ALL_ON = EAGER | {"compiled": True}
@@ -81,7 +82,7 @@ class Arm:
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=STAGE_ENVIRONMENT | os.environ,
+            env=(STAGE_ENVIRONMENT if self.kind in OURS else {}) | os.environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

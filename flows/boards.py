@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from components.core import boards, tracking
 from components.core.boards import Bar, Board, Difference, Images, Line, Parallel, Scatter, Section
+from components.core.errors import UserError
+from components.registry import server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -234,18 +236,19 @@ def keep(experiment: str, champion: str) -> list[str]:
 
     mlflow = tracking.client()
     try:
-        found = mlflow.get_experiment_by_name(experiment)
-        if found is None:
-            return []
-        if too_old := _too_old():
-            _set(mlflow, found, _NOTE, note(found, champion, ()))
-            return [f"{too_old}: there are no boards"]
-        versions = json.loads(found.tags.get(VERSIONS_TAG, "{}"))
-        problems = [problem for board in ALL for problem in _keep(mlflow, found, board, versions)]
-        _set(mlflow, found, VERSIONS_TAG, json.dumps(versions))
-        _set(mlflow, found, _NOTE, note(found, champion, ALL))
-        return problems
-    except (MlflowException, OSError) as error:
+        with server.speaking():
+            found = mlflow.get_experiment_by_name(experiment)
+            if found is None:
+                return []
+            if too_old := _too_old():
+                _set(mlflow, found, _NOTE, note(found, champion, ()))
+                return [f"{too_old}: there are no boards"]
+            versions = _read(found.tags.get(VERSIONS_TAG, "{}"))
+            problems = [problem for board in ALL for problem in _keep(mlflow, found, board, versions)]
+            _set(mlflow, found, VERSIONS_TAG, json.dumps(versions))
+            _set(mlflow, found, _NOTE, note(found, champion, ALL))
+            return problems
+    except (MlflowException, UserError) as error:
         return [f"MLflow took no boards ({str(error).splitlines()[0]})"]
 
 
@@ -312,7 +315,16 @@ def _set(mlflow: "MlflowClient", experiment: Any, key: str, value: str) -> None:
 
 
 def _without_times(view: str) -> dict[str, Any]:
-    return {key: value for key, value in json.loads(view).items() if not key.endswith("At")}
+    return {key: value for key, value in _read(view).items() if not key.endswith("At")}
+
+
+def _read(text: str) -> dict[str, Any]:
+    """A tag's JSON; nothing when a person has edited it to something else, which is then written anew."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _too_old() -> str | None:

@@ -7,6 +7,7 @@ without sections is dropped in silence, and a tag has a limit: none of these can
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
@@ -28,12 +29,12 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Chart(_Part):
+class Chart(_Part, ABC):
     """A card of a section."""
 
+    @abstractmethod
     def facts(self) -> dict[str, Any]:
         """What MLflow's page is told about the card."""
-        raise NotImplementedError
 
     def metrics_shown(self) -> frozenset[str]:
         """The metrics that the card shows."""

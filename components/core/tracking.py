@@ -213,7 +213,8 @@ def _next_retrain(mlflow: "MlflowClient", experiment: str) -> int:
     """The number of the next retrain, counted where all of them arrive."""
     newest = ["attributes.start_time DESC"]
     runs = mlflow.search_runs([experiment], "tags.run_kind = 'pipeline'", max_results=_LATE_RUNS, order_by=newest)
-    return 1 + max((int(run.data.tags.get(RETRAIN, 0)) for run in runs), default=0)
+    numbers = (run.data.tags.get(RETRAIN, "") for run in runs)
+    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)  # a person may edit a tag
 
 
 def _batches(lines: list[dict[str, Any]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:

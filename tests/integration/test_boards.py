@@ -83,6 +83,16 @@ def test_what_people_wrote_and_their_views_stay(mlflow_home):
     assert views()["adas-view"] == {"name": "Ada"}
 
 
+@pytest.mark.parametrize("edited", ["no JSON", "[]"])
+def test_what_was_edited_to_nonsense_is_written_anew(mlflow_home, edited):
+    retrain()
+    boards.keep("demo", CHAMPION)
+    for key in (boards.VERSIONS_TAG, TAG + boards.HEALTH.slug):
+        mlflow.MlflowClient().set_experiment_tag("1", key, edited)
+    assert boards.keep("demo", CHAMPION) == []
+    assert views()[boards.HEALTH.slug]["name"] == "Retraining health v1"
+
+
 def test_a_changed_board_is_a_new_version_of_the_same_view(mlflow_home, monkeypatch):
     retrain()
     boards.keep("demo", CHAMPION)

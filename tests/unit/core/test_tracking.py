@@ -179,12 +179,14 @@ def test_sections_flatten_to_dotted_names():
 def test_retrains_are_numbered_and_their_figures_stand_at_their_number(mlflow_home: Path):
     picture = mlflow_home / "mistakes.png"
     Image.new("RGB", (8, 8), "red").save(picture)
-    for name in ("first", "second"):
+    for name in ("first", "edited by hand", "second"):
         retrain = Journal("demo", name, {"run_kind": "pipeline"})
         retrain.metrics({"test/student_accuracy": 0.5}, step=None)
         retrain.image("mistakes/worst", picture)
         retrain.end("FINISHED")
         tracking.deliver()
+        if name == "edited by hand":
+            mlflow.MlflowClient().set_tag(runs()[name].info.run_id, "retrain", "the good one")
     found, client = runs(), mlflow.MlflowClient()
     assert [found[name].data.tags["retrain"] for name in ("first", "second")] == ["1", "2"]
     run_id = found["second"].info.run_id

@@ -53,7 +53,8 @@ def autocast(device: torch.device, training: bool, precision: str = "auto") -> A
 
     On CPUs bfloat16 pays for the teacher's inference: a student with a live teacher learns from 1,873 images/s with it,
     from 1,484 without. In training it depends on the network: 7,578 against 6,921 images/s for resnet8_slim, 723
-    against 427 for resnet8x4 (``live``, ``live_fp32``, ``bare_bf16`` and ``bare`` of ``make bench``, on an AVX-512 BF16 EPYC).
+    against 427 for resnet8x4 (``live``, ``live_fp32``, ``bare_bf16`` and ``bare`` of ``make bench``, on an EPYC with
+    AVX-512 BF16).
     ``auto`` trains in fp32 there: its result is not to depend on the CPU's model.
 
     Args:

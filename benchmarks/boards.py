@@ -10,16 +10,13 @@ first drawn line of "Retraining health", in Debian's chromium with an empty cach
 import argparse
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
-from benchmarks.pictures import NO_GREETING
+from benchmarks import browser
 from benchmarks.results import RESULTS, of_rounds, write
 from components.core import tracking
 from components.core.journal import Journal
@@ -44,19 +41,13 @@ def fill(retrains: int) -> None:
     boards.keep("many", "In production: nothing yet.")
 
 
-def opened(browser: str, address: str) -> float:
+def until_drawn(address: str) -> float:
     """Seconds until the first line of the board is drawn, in a browser that has never been there."""
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-        context = playwright.chromium.launch_persistent_context(profile, executable_path=browser, args=arguments)
-        context.add_init_script(NO_GREETING)
-        page = context.new_page()
+    with tempfile.TemporaryDirectory() as profile, browser.opened(Path(profile)) as page:
         began = time.monotonic()
         page.goto(address)
         page.get_by_test_id("experiment-view-compare-runs-card").locator("svg.main-svg").first.wait_for(timeout=120_000)
-        seconds = time.monotonic() - began
-        context.close()
-    return seconds
+        return time.monotonic() - began
 
 
 def main() -> None:
@@ -66,9 +57,6 @@ def main() -> None:
     ask.add_argument("--rounds", type=int, default=5)
     ask.add_argument("--out", type=Path, default=RESULTS)
     asked = ask.parse_args()
-    browser = shutil.which("chromium")
-    if browser is None:
-        sys.exit("Error: there is no chromium on the PATH: install it (apt install chromium).")
     out = asked.out.resolve()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -86,7 +74,7 @@ def main() -> None:
             while not answers(f"http://127.0.0.1:{port}/health"):
                 time.sleep(0.5)
             address = f"http://127.0.0.1:{port}/{boards.HEALTH.link('1')}"
-            seconds = [opened(browser, address) for _ in range(asked.rounds)]
+            seconds = [until_drawn(address) for _ in range(asked.rounds)]
         finally:
             server.terminate()
             server.wait()

@@ -148,7 +148,7 @@ def _next_steps(has_champion: bool) -> list[tuple[str, str]]:
     return [
         *steps,
         ("reflux history", "what is in production, and why each version was promoted or not"),
-        ("reflux ui", "runs, curves and models in MLflow"),
+        ("reflux ui", "the boards, runs and models in MLflow"),
         (str(card), "the model card, with figures"),
     ]
 

@@ -85,37 +85,14 @@ def make_tiny_project():
     return make
 
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM_ARGUMENTS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-)
-# What MLflow's page opens by itself on a first visit.
-NO_GREETING = """if (location.protocol.startsWith('http')) {
-    localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
-    localStorage.setItem('mlflow.workflowType_v1', '"machine_learning"');
-}"""
-
-
 @pytest.fixture
 def browser_page(tmp_path):
     """A page of a real browser; every address that it asked for is in its ``asked``."""
-    browser = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if browser is None:
-        pytest.skip("NO BROWSER: install Debian's chromium to see whether the boards render")
-    from playwright.sync_api import sync_playwright
+    from benchmarks import browser
 
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile",
-            executable_path=browser,
-            headless=True,
-            args=CHROMIUM_ARGUMENTS,
-            viewport={"width": 1600, "height": 2400},
-        )
-        context.add_init_script(NO_GREETING)
-        page = context.new_page()
+    if browser.installed() is None:
+        pytest.skip("NO BROWSER: install Debian's chromium to see whether the boards render")
+    with browser.opened(tmp_path / "profile") as page:
         page.asked = []
         page.on("request", lambda request: page.asked.append(request.url))
         yield page
-        context.close()

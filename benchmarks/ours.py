@@ -58,10 +58,12 @@ def bare(setting: Setting, clock: Clock, images: Shard, compiled: bool = False, 
             clock()
 
 
-def store(setting: Setting, clock: Clock, images: Shard, ahead: bool = False, bf16: bool = False) -> None:
+def store(
+    setting: Setting, clock: Clock, images: Shard, ahead: bool = False, bf16: bool = False, compiled: bool = False
+) -> None:
     """Our loop, reading soft labels from the store."""
     _fetch_ahead(ahead)
-    _fit(setting, clock, images, _stored(setting, images), "bf16" if bf16 else "fp32")
+    _fit(setting, clock, images, _stored(setting, images), "bf16" if bf16 else "fp32", compiled)
 
 
 def live(setting: Setting, clock: Clock, images: Shard, bf16: bool, ahead: bool = False) -> None:
@@ -82,7 +84,6 @@ def fill(setting: Setting, clock: Clock, images: Shard) -> None:
     """What the ``label`` stage does for each batch: views, the teacher's answers, float16."""
     teacher, size = teacher_of(setting), setting.batch_size
     format, first_view = format_for(len(CLASSES), top_k=32), np.zeros(size, np.int64)
-    shown = Views(images, SEED, AUGMENT)
     shown = Views(images, SEED, AUGMENT)
     clock.ready()
     while True:
@@ -120,6 +121,7 @@ def _fit(
     images: Shard,
     source: Callable[[int], Iterator[Batch]],
     precision: str = "fp32",
+    compiled: bool = False,
 ) -> None:
     """The pipeline's own loop with all that it does beside computing, but for validation."""
     student = student_of(setting)
@@ -151,5 +153,6 @@ def _fit(
             checkpoints=checkpoints,
             report=clock,
             precision=precision,
+            through_compiler=compiled,
             advance=advance,
         )

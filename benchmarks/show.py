@@ -42,7 +42,7 @@ TABLE = {
 BARS = {
     "images_per_s_bare": "bare student step (limit)",
     "images_per_s_store": "Reflux, soft-label store",
-    "images_per_s_store_bf16": "Reflux, soft-label store, bf16",
+    "images_per_s_store_eager": "Reflux, soft-label store, bf16",
     "images_per_s_live": "Reflux, live teacher",
     "images_per_s_torchdistill_all_on": "torchdistill 1.1.5, everything on",
     "images_per_s_torchdistill_eager": "torchdistill 1.1.5, bf16, channels-last",

@@ -32,3 +32,12 @@ def test_both_run_the_stages_that_several_processes_share_and_set_params_that_ex
         assert tuple(stages[1].split()) == STAGES[:-1]  # evaluate follows on one machine
     set_there = re.findall(r"run\.(\w+)=", SBATCH.read_text(encoding="utf-8"))
     assert set(set_there) <= set(Run.model_fields)
+
+
+def test_the_shared_names_are_plain_and_their_versions_are_the_tested_ones():
+    lines = (INFRA / "settings.env").read_text(encoding="utf-8").splitlines()
+    settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert all(re.fullmatch(r"[A-Z0-9_]+", key) and re.fullmatch(r"[\w./:-]+", settings[key]) for key in settings)
+    tested = (INFRA.parent / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert f"mlflow=={settings['REFLUX_MLFLOW_VERSION']}" in tested
+    assert f"prefect=={settings['REFLUX_PREFECT_VERSION']}" in tested

@@ -81,7 +81,7 @@ class Stage:
         from components.core.checkpoint import Checkpoints
 
         code = [Path(__file__).parent, Path(__file__).parents[1] / self.name]
-        sources = {str(file): sha256_file(file) for folder in code for file in sorted(folder.glob("*.py"))}
+        sources = {str(file): sha256_file(file) for folder in code for file in sorted(folder.rglob("*.py"))}
         recipe = {section: self._section(section) for section in sections}
         decides = [self.name, self.params.seed, recipe, self.inputs(), list(sources.values())]
         key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()

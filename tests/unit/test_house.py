@@ -31,7 +31,7 @@ PLUMBING = {
 
 def imported_core_modules(folder: Path) -> set[str]:
     """The modules of ``components.core`` that a package imports, directly or through core itself."""
-    waiting, seen = list(folder.glob("*.py")), set()
+    waiting, seen = list(folder.rglob("*.py")), set()
     while waiting:
         for node in ast.walk(ast.parse(waiting.pop().read_text(encoding="utf-8"))):
             names = []

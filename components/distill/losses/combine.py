@@ -1,27 +1,10 @@
-"""Distillation losses as pure functions of logits, a value an image: the training loop takes the mean of a batch."""
+"""Soft and hard labels joined, and what mixed and unlabelled images need for it."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
-def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """``T² · KL(teacher ‖ student)`` at temperature T (Hinton et al. 2015, section 2).
-
-    It is a sum over the classes, so that its mean over the batch is torch's ``batchmean``; T² keeps the gradient's size
-    when T changes, so that weights and temperature can be chosen apart.
-
-    Args:
-        student: logits [B, K].
-        teacher: logits [B, K].
-        temperature: T > 0.
-
-    Returns:
-        [B], 0 where the two agree.
-    """
-    log_student = F.log_softmax(student.float() / temperature, dim=1)
-    log_teacher = F.log_softmax(teacher.float() / temperature, dim=1)
-    return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1) * temperature**2
+from components.distill.losses.logits import kd
 
 
 def total_loss(
@@ -47,7 +30,7 @@ def total_loss(
     Returns:
         [B].
     """
-    total = teacher_weight * soft_label_loss(student, teacher, temperature)
+    total = teacher_weight * kd(student, teacher, temperature)
     if label_weight:
         total = total + label_weight * known * F.cross_entropy(student, labels, reduction="none")
     return total

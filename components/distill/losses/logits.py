@@ -1,0 +1,145 @@
+"""What the student can learn from the teacher's logits alone: any of these can be computed from stored soft labels."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from components.distill.losses.precision import single_precision
+
+# The authors' guards against a division by zero.
+_STD_EPS, _COSINE_EPS = 1e-7, 1e-8
+
+
+@single_precision
+def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """``T² · KL(teacher ‖ student)`` at temperature T (Hinton, Vinyals and Dean 2015, section 2).
+
+    It is a sum over the classes, so that its mean over the batch is torch's ``batchmean``; T² keeps the gradient's size
+    when T changes, so that weights and temperature can be chosen apart.
+
+    Args:
+        student: logits [B, K].
+        teacher: logits [B, K].
+        temperature: T > 0.
+
+    Returns:
+        [B], 0 where the two agree.
+    """
+    return _kl(F.log_softmax(student / temperature, 1), F.log_softmax(teacher / temperature, 1)) * temperature**2
+
+
+@single_precision
+def dkd(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float, beta: float) -> Tensor:
+    """``T² · (α · TCKD + β · NCKD)``: KD with its two parts weighted apart (Zhao et al. 2022, equation 7).
+
+    TCKD is the divergence of (p_y, 1 - p_y), NCKD that of the distributions over the other classes. KD is α = 1 and
+    β = 1 - p_y of the teacher, image by image (equation 6). Of two classes NCKD is 0, as there is but one other class:
+    what remains is ``α · kd``.
+
+    The paper knows hard labels only. Where the label is a distribution q (mixed views, smoothed labels), this is the
+    expectation under q of the loss with each class as the label, as cross-entropy is; one-hot q gives the paper's.
+
+    Args:
+        student: logits [B, K].
+        teacher: logits [B, K].
+        labels: classes [B], or probabilities [B, K].
+        temperature: T > 0.
+        alpha: weight of the target class against all others.
+        beta: weight of the other classes among themselves.
+
+    Returns:
+        [B], 0 where the two agree.
+    """
+    if labels.ndim == 1:
+        return _dkd_of_class(student, teacher, labels, temperature, alpha, beta)
+    image, label = labels.nonzero(as_tuple=True)
+    each = _dkd_of_class(student[image], teacher[image], label, temperature, alpha, beta)
+    return torch.zeros_like(student[:, 0]).index_add(0, image, each * labels[image, label].to(each.dtype))
+
+
+def _dkd_of_class(
+    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float, beta: float
+) -> Tensor:
+    target_s, others_s = _decoupled(student / temperature, labels)
+    target_t, others_t = _decoupled(teacher / temperature, labels)
+    return (alpha * _kl(target_s, target_t) + beta * _kl(others_s, others_t)) * temperature**2
+
+
+def _decoupled(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logarithms of (p_y, 1 - p_y) [B, 2], and of the distribution over the other classes [B, K - 1]."""
+    own = F.one_hot(labels, logits.shape[1]).bool()
+    # The label's column is left out, not lowered by a constant that large logits outgrow; 1 - p_y is a sum, as the
+    # difference has no digits left for a sure teacher.
+    others = logits[~own].view(len(logits), -1)
+    log_target, log_rest = logits[own], others.logsumexp(1)
+    log_all = torch.logaddexp(log_target, log_rest)
+    return torch.stack([log_target - log_all, log_rest - log_all], 1), F.log_softmax(others, 1)
+
+
+@single_precision
+def dist(student: Tensor, teacher: Tensor, temperature: float, beta: float, gamma: float) -> Tensor:
+    """``T² · (β · (1 - mean_b ρ(rows)) + γ · (1 - mean_c ρ(columns)))`` (Huang et al. 2022, equations 8 to 10).
+
+    ρ is Pearson's correlation of the probabilities: over the classes of an image (inter-class), and over the images of
+    the batch for a class (intra-class). It asks for the same ranking and spacing, not for the same numbers, and is
+    left as it is by any positive scale and shift of the student's rows, or columns.
+
+    Args:
+        student: logits [B, K]; a batch of 2 or more, of different images.
+        teacher: logits [B, K].
+        temperature: T > 0.
+        beta: weight of the inter-class part.
+        gamma: weight of the intra-class part.
+
+    Returns:
+        [], because the intra-class part is of the batch as a whole; 0 where the two agree. A class that has the same
+        probability in all images has no correlation and counts as 0.
+    """
+    mine, theirs = F.softmax(student / temperature, 1), F.softmax(teacher / temperature, 1)
+    return temperature**2 * (beta * uncorrelated(mine, theirs) + gamma * uncorrelated(mine.T, theirs.T))
+
+
+def uncorrelated(one: Tensor, other: Tensor) -> Tensor:
+    """1 - the mean over the rows of Pearson's correlation of [N, M] and [N, M]: [] (Huang et al. 2022, equation 7)."""
+    one, other = one - one.mean(1, keepdim=True), other - other.mean(1, keepdim=True)
+    return 1 - F.cosine_similarity(one, other, dim=1, eps=_COSINE_EPS).mean()
+
+
+@single_precision
+def standardize(logits: Tensor) -> Tensor:
+    """Each image's logits less their mean, over their standard deviation (Sun et al. 2024, algorithm 1).
+
+    A modifier of the losses above: applied to student and teacher alike, it takes away that the small student should
+    have logits as large as the teacher's. The hard labels' cross-entropy stays on the raw logits. The deviation is the
+    sample's (K - 1), which is what the authors' code and published numbers have. Of two classes nothing remains but
+    which is the larger: not for binary tasks.
+
+    Args:
+        logits: [B, K].
+
+    Returns:
+        [B, K]; zeros where all logits of an image are equal.
+    """
+    return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + _STD_EPS)
+
+
+@single_precision
+def mse_logits(student: Tensor, teacher: Tensor) -> Tensor:
+    """``½ · mean_k (z_s - z_t)²``: logits matched directly (Ba and Caruana 2014, equation 1, over K).
+
+    Divided by the number of classes it is what :func:`kd` of centred logits tends to as T grows (Hinton et al. 2015,
+    equation 4), and can be given the same weight.
+
+    Args:
+        student: logits [B, K].
+        teacher: logits [B, K].
+
+    Returns:
+        [B], 0 where the two agree.
+    """
+    return (student - teacher).square().mean(1) / 2
+
+
+def _kl(log_student: Tensor, log_teacher: Tensor) -> Tensor:
+    """Divergence of the student from the teacher, from logarithms of probabilities [B, K]: [B]."""
+    return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1)

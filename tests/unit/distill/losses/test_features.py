@@ -1,0 +1,115 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from components.distill.losses import ReviewFusion, attention_transfer, fitnet, hcl, similarity_preserving
+
+EACH = {"fitnet": fitnet, "attention": attention_transfer, "similarity": similarity_preserving, "hcl": hcl}
+each = pytest.mark.parametrize("loss", EACH.values(), ids=EACH)
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def maps(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape or (6, 4, 8, 8), generator=torch.Generator().manual_seed(seed))
+
+
+def test_fitnet_by_hand():
+    student, teacher = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[3.0, 1.0], [0.0, 0.0]])
+    assert fitnet(student, teacher).tolist() == [2.5, 0.0]
+
+
+def test_attention_transfer_by_hand():
+    """Two channels over two places: mean squares (5, 0) and (4.5, 4.5), at length 1 (1, 0) and (1, 1) / √2."""
+    student = torch.tensor([[[[1.0, 0.0]], [[3.0, 0.0]]]])
+    teacher = torch.tensor([[[[3.0, 0.0]], [[0.0, 3.0]]]])
+    root = 0.5**0.5
+    assert attention_transfer(student, teacher).item() == pytest.approx(((1 - root) ** 2 + root**2) / 2, rel=1e-6)
+
+
+def test_similarity_preserving_by_hand():
+    """Students alike in every way: rows (1, 1) / √2; teachers at right angles: the unit matrix."""
+    found = similarity_preserving(torch.ones(2, 3), torch.tensor([[1.0, 0.0], [0.0, 5.0]]))
+    assert found.item() == pytest.approx(2 * ((1 - 0.5**0.5) ** 2 + 0.5) / 4, rel=1e-6)
+
+
+def test_hcl_by_hand():
+    """A 2x2 map whose difference cancels in the mean: only the map itself counts, with 1 of the weights 1 and 1/2."""
+    difference = torch.tensor([[[[1.0, -1.0], [1.0, -1.0]]]])
+    assert hcl(difference, torch.zeros_like(difference)).item() == pytest.approx(1 / 1.5)
+    assert hcl(difference.abs(), torch.zeros_like(difference)).item() == pytest.approx(1)
+
+
+@each
+@pytest.mark.parametrize("seed", range(5))
+def test_zero_at_equality_with_no_gradient_and_positive_elsewhere(loss: Loss, seed: int):
+    student = maps(seed).requires_grad_()
+    value = loss(student, maps(seed))
+    assert not value.any()
+    value.sum().backward()
+    assert not student.grad.any()
+    assert loss(maps(seed + 1), maps(seed)).min() > 1e-6
+
+
+@each
+def test_the_gradient_is_that_of_the_values(loss: Loss):
+    teacher = maps(1, 3, 2, 5, 5).double()
+    assert torch.autograd.gradcheck(
+        lambda student: loss(student, teacher), maps(0, 3, 2, 5, 5).double().requires_grad_()
+    )
+
+
+@pytest.mark.parametrize("loss", [fitnet, attention_transfer, hcl])
+def test_doubling_the_batch_changes_nothing(loss: Loss):
+    a, b = maps(0), maps(1)
+    assert torch.allclose(loss(a.repeat(2, 1, 1, 1), b.repeat(2, 1, 1, 1)).mean(), loss(a, b).mean())
+
+
+def test_similarity_preserving_falls_as_the_batch_grows():
+    """The paper's rows have length 1 however many images they are of: its weight belongs to a size of batch."""
+    a, b = maps(0), maps(1)
+    doubled = similarity_preserving(a.repeat(2, 1, 1, 1), b.repeat(2, 1, 1, 1))
+    assert torch.allclose(doubled, similarity_preserving(a, b) / 2)
+
+
+@each
+def test_single_precision_under_autocast_and_of_halves(loss: Loss):
+    student, teacher = maps(0), maps(1)
+    plain = loss(student, teacher)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss(student, teacher), plain)
+        assert loss(student.bfloat16(), teacher.bfloat16()).dtype == torch.float32
+
+
+@each
+def test_finite_with_its_gradient_for_dead_and_huge_features(loss: Loss):
+    for size in (0.0, 1e4):
+        student = (maps(0) * size).requires_grad_()
+        value = loss(student, maps(1) * 1e4)
+        value.sum().backward()
+        assert value.isfinite().all()
+        assert student.grad.isfinite().all()
+
+
+def test_attention_and_similarity_see_neither_the_scale_nor_the_number_of_channels():
+    student, teacher = maps(0), maps(1, 6, 16, 8, 8)
+    assert torch.allclose(attention_transfer(3 * student, teacher), attention_transfer(student, teacher))
+    assert torch.allclose(similarity_preserving(3 * student, teacher), similarity_preserving(student, teacher))
+
+
+def test_the_larger_attention_map_is_pooled_to_the_smaller():
+    coarse = maps(0, 6, 4, 4, 4)
+    fine = coarse.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert attention_transfer(fine, coarse).max() < 1e-12
+    assert attention_transfer(coarse, fine).max() < 1e-12
+
+
+def test_reviewkd_gives_each_stage_the_teachers_shape_and_shallow_ones_learn_from_deep_ones():
+    student = [maps(0, 2, 8, 16, 16), maps(1, 2, 16, 8, 8), maps(2, 2, 32, 4, 4)]
+    sizes = [(14, 14), (7, 7), (7, 7)]
+    deep = student[2].requires_grad_()
+    fused = ReviewFusion([8, 16, 32], [24, 48, 96])(student, sizes)
+    assert [tuple(out.shape) for out in fused] == [(2, 24, 14, 14), (2, 48, 7, 7), (2, 96, 7, 7)]
+    (gradient,) = torch.autograd.grad(fused[0].square().mean(), deep)
+    assert gradient.any()

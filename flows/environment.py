@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -37,6 +38,32 @@ def embed_mlflow() -> str:
     """Point MLflow at the SQLite file of this checkout, unless the user has named a server; returns the URI."""
     default = f"sqlite:///{Path('mlflow.db').resolve()}"
     return os.environ.setdefault("MLFLOW_TRACKING_URI", default)
+
+
+def keep_home(project: str, flow_run_id: str) -> None:
+    """In a worker's clone, have ``.reflux`` outside of it, in ``$REFLUX_HOME/<project>``, where it outlives the clone.
+
+    A run that goes on where a dead one was needs its checkpoint; metrics that wait for MLflow, the stored soft labels
+    and the data's history are worth keeping as well. A worker takes one run at a time, and has this folder to itself.
+
+    Args:
+        project: ``project.name``.
+        flow_run_id: the present run, which a worker started anew looks up there: it may have died with the old one.
+
+    Raises:
+        UserError: the folder can't be made.
+    """
+    kept = os.environ.get("REFLUX_HOME")
+    if not kept or HOME.exists():
+        return
+    folder = Path(kept).resolve() / re.sub(r"[^\w-]", "_", project)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        HOME.unlink(missing_ok=True)  # a link that leads nowhere
+        HOME.symlink_to(folder)
+        (HOME / "flow-run").write_text(flow_run_id, encoding="utf-8")
+    except OSError as error:
+        raise mendable(error, folder) from error
 
 
 def prepare_dvc() -> None:

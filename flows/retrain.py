@@ -23,7 +23,7 @@ from components.registry.ledger import AWAITING
 from flows import approval, boards, display, flow_page, release, tell
 from flows.data import fetch
 from flows.display import Display
-from flows.environment import embed_mlflow, prepare_dvc
+from flows.environment import embed_mlflow, keep_home, prepare_dvc
 from flows.release import Release
 from flows.stages import Outcome, Runner, StageFailed, unchanged
 
@@ -92,6 +92,8 @@ def retrain(overrides: Sequence[str] = ()) -> Result | None:
     shown = display.current() or Display(lambda _: None, get_run_logger())
     shown.logger = get_run_logger()
     params = parameters.override(list(overrides)) if overrides else parameters.load()
+    if runtime.deployment.id:
+        keep_home(params.project.name, flow_run_id())
     if runtime.deployment.id and not tracking.uri():
         raise UserError(
             "MLFLOW_TRACKING_URI is not set where this worker runs, and its clone is deleted after the run, so nothing "

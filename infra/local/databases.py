@@ -1,0 +1,124 @@
+"""Postgres for the local stack: its folder, its databases and their owners."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from components.core.errors import UserError
+from infra.local.settings import Stack, write_private
+
+HOST = "127.0.0.1"  # nobody but the stack's own servers needs it
+NOBODY = 65534
+_DEBIAN = "/usr/lib/postgresql"
+
+
+def folder(stack: Stack) -> Path:
+    """The folder that Postgres may write."""
+    return stack.state / "postgres"
+
+
+def program(name: str) -> Path:
+    """One of Postgres's programs; Debian keeps them out of the PATH.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    newest = sorted(Path(_DEBIAN).glob(f"*/bin/{name}"), key=lambda path: float(path.parts[-3]))
+    found = shutil.which("initdb")
+    beside = Path(found).resolve().with_name(name) if found else None
+    for path in (beside, *newest[-1:]):
+        if path and path.is_file():
+            return path
+    raise UserError(f"Postgres's {name} is missing: install Postgres 14 or newer (Debian: apt install postgresql).")
+
+
+def as_unprivileged() -> list[str]:
+    """What goes before one of Postgres's commands: it refuses to run as root."""
+    if os.getuid() != 0:
+        return []
+    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+
+
+def initialise(stack: Stack) -> None:
+    """Make the database cluster, unless it is there.
+
+    Raises:
+        UserError: the folder is out of reach for the user that Postgres runs as, or initdb failed.
+    """
+    home = folder(stack)
+    home.mkdir(exist_ok=True, mode=0o700)
+    if os.getuid() == 0:
+        os.chown(home, NOBODY, NOBODY)
+        if subprocess.run([*as_unprivileged(), "test", "-w", str(home)], check=False).returncode != 0:
+            raise UserError(
+                f"Postgres refuses root, so it runs as nobody, who can't enter {home}: choose a folder that others may "
+                "pass through: infra/local/up --state /var/lib/reflux."
+            )
+    if (home / "data" / "PG_VERSION").is_file():
+        return
+    shutil.rmtree(home / "data", ignore_errors=True)  # an initdb that was interrupted
+    password = home / "password"
+    write_private(password, stack.secrets["POSTGRES_PASSWORD"])
+    try:
+        if os.getuid() == 0:
+            os.chown(password, NOBODY, NOBODY)
+        options = ["-D", str(home / "data"), "-U", "postgres", "--auth=scram-sha-256", f"--pwfile={password}"]
+        command = [*as_unprivileged(), str(program("initdb")), *options, "-E", "UTF8", "--locale=C"]
+        done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+    finally:
+        password.unlink()
+    if done.returncode != 0:
+        raise UserError(f"initdb failed in {home}: {done.stderr.strip().splitlines()[-1]}")
+
+
+def answers(stack: Stack) -> bool:
+    """Whether Postgres takes commands."""
+    import psycopg2
+
+    try:
+        psycopg2.connect(dbname="postgres", connect_timeout=5, **_superuser(stack)).close()
+    except psycopg2.OperationalError:
+        return False
+    return True
+
+
+def make_databases(stack: Stack) -> None:
+    """The roles, with their present passwords, and the databases that they own."""
+    import psycopg2
+    from psycopg2 import sql
+
+    names = {key: stack.settings[f"REFLUX_{key}_DATABASE"] for key in ("MLFLOW", "MLFLOW_AUTH", "PREFECT")}
+    connection = psycopg2.connect(dbname="postgres", **_superuser(stack))
+    connection.autocommit = True  # a database can't be made in a transaction
+    try:
+        with connection.cursor() as run:
+            for role in ("mlflow", "prefect"):
+                run.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role])
+                verb = "ALTER" if run.fetchone() else "CREATE"
+                statement = sql.SQL(verb + " ROLE {} LOGIN PASSWORD {}")
+                secret = sql.Literal(login(stack, role)["PGPASSWORD"])
+                run.execute(statement.format(sql.Identifier(role), secret))
+            for key, name in names.items():
+                run.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
+                if not run.fetchone():
+                    owner = sql.Identifier("prefect" if key == "PREFECT" else "mlflow")
+                    run.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), owner))
+                    run.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
+    finally:
+        connection.close()
+
+
+def login(stack: Stack, role: str) -> dict[str, str]:
+    """The variables by which libpq logs a server in as its role."""
+    return {
+        "PGHOST": HOST,
+        "PGPORT": str(stack.port("POSTGRES")),
+        "PGUSER": role,
+        "PGPASSWORD": stack.secrets[f"{role.upper()}_DB_PASSWORD"],
+    }
+
+
+def _superuser(stack: Stack) -> dict[str, str]:
+    password = stack.secrets["POSTGRES_PASSWORD"]
+    return {"host": HOST, "port": str(stack.port("POSTGRES")), "user": "postgres", "password": password}

@@ -1,0 +1,176 @@
+"""The parts of the local stack: how each is started, and how one sees that it answers."""
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from components.core.errors import UserError
+from flows.server import answers
+from infra.local import databases, s3
+from infra.local.settings import INFRA, USER, Stack
+
+
+def _nothing(_stack: Stack) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Part:
+    """One supervised process tree of the stack.
+
+    Attributes:
+        name: what ``status`` calls it, and its log.
+        command: the program and its arguments; no secret is among them.
+        environment: its variables; all that it gets to know.
+        answers: whether it does its work now.
+        at: its address, for a person.
+        prepare: what must be there before it starts.
+        complete: what is made in it once it answers; does nothing the second time.
+        grace_s: seconds it is given to end.
+    """
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    answers: Callable[[], bool]
+    at: str
+    prepare: Callable[[Stack], None] = _nothing
+    complete: Callable[[Stack], None] = _nothing
+    grace_s: float = 10.0
+
+
+def parts(stack: Stack) -> list[Part]:
+    """All parts, in the order in which they start."""
+    pools = (stack.settings["REFLUX_CPU_POOL"], stack.settings["REFLUX_GPU_POOL"])
+    return [_postgres(stack), _s3(stack), _mlflow(stack), _prefect(stack), *(_worker(stack, pool) for pool in pools)]
+
+
+def busy(stack: Stack) -> str | None:
+    """The sentence about the first port that somebody else uses, or None."""
+    inner = s3.inner_ports(stack.port("S3"))
+    wanted = [(part, stack.host, stack.port(part)) for part in ("S3", "MLFLOW", "PREFECT")]
+    wanted += [("POSTGRES", databases.HOST, stack.port("POSTGRES"))]
+    wanted += [("S3", databases.HOST, port) for port in (*inner.http, *inner.grpc)]
+    for part, host, port in wanted:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                return (
+                    f"{host}:{port} can't be used ({error.strerror}): end what listens there, or choose another port: "
+                    f"REFLUX_{part}_PORT={stack.port(part) + 1000} infra/local/up."
+                )
+    return None
+
+
+def _postgres(stack: Stack) -> Part:
+    folder = databases.folder(stack)
+    options = ["-D", str(folder / "data"), "-h", databases.HOST, "-p", str(stack.port("POSTGRES")), "-k", str(folder)]
+    return Part(
+        "postgres",
+        [*databases.as_unprivileged(), str(databases.program("postgres")), *options],
+        {},
+        lambda: databases.answers(stack),
+        f"{databases.HOST}:{stack.port('POSTGRES')}",
+        prepare=databases.initialise,
+        complete=databases.make_databases,
+        grace_s=20.0,
+    )
+
+
+def _s3(stack: Stack) -> Part:
+    return Part(
+        "s3",
+        s3.command(stack),
+        {},
+        lambda: answers(f"{stack.url('S3')}/healthz"),
+        stack.url("S3"),
+        prepare=s3.write_identities,
+        complete=s3.make_buckets,
+    )
+
+
+def _mlflow(stack: Stack) -> Part:
+    address = ["--host", stack.host, "--port", str(stack.port("MLFLOW"))]
+    hosts = {f"{name}:{stack.port('MLFLOW')}" for name in ("localhost", "127.0.0.1", stack.host)}
+    return Part(
+        "mlflow",
+        [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1", *address],
+        {
+            **stack.plain,
+            **databases.login(stack, "mlflow"),
+            "MLFLOW_BACKEND_STORE_URI": f"postgresql:///{stack.settings['REFLUX_MLFLOW_DATABASE']}",
+            "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{stack.settings['REFLUX_MLFLOW_BUCKET']}",
+            "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(sorted(hosts)),
+            "MLFLOW_AUTH_CONFIG_PATH": str(INFRA / "mlflow-auth.ini"),
+            "MLFLOW_AUTH_ADMIN_USERNAME": USER,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": stack.secrets["MLFLOW_PASSWORD"],
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": stack.secrets["MLFLOW_FLASK_SERVER_SECRET_KEY"],
+            "MLFLOW_S3_ENDPOINT_URL": stack.url("S3"),
+            "AWS_ACCESS_KEY_ID": USER,
+            "AWS_SECRET_ACCESS_KEY": stack.secrets["S3_SECRET_KEY"],
+        },
+        lambda: answers(f"{stack.url('MLFLOW')}/health"),
+        stack.url("MLFLOW"),
+    )
+
+
+def _prefect(stack: Stack) -> Part:
+    address = ["--host", stack.host, "--port", str(stack.port("PREFECT"))]
+    login = databases.login(stack, "prefect")
+    return Part(
+        "prefect",
+        [sys.executable, "-m", "prefect", "server", "start", "--log-level", "WARNING", *address],
+        {
+            **stack.plain,
+            "PREFECT_HOME": str(stack.state / "prefect"),
+            "PREFECT_API_URL": stack.client["PREFECT_API_URL"],  # where its page finds it
+            "PREFECT_SERVER_API_AUTH_STRING": stack.client["PREFECT_API_AUTH_STRING"],
+            "PREFECT_API_AUTH_STRING": stack.client["PREFECT_API_AUTH_STRING"],  # its automations call it, too
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{login['PGUSER']}:{login['PGPASSWORD']}"
+            f"@{login['PGHOST']}:{login['PGPORT']}/{stack.settings['REFLUX_PREFECT_DATABASE']}",
+        },
+        lambda: answers(f"{stack.url('PREFECT')}/api/health"),
+        stack.url("PREFECT"),
+    )
+
+
+def _worker(stack: Stack, pool: str) -> Part:
+    home = ["--home", str(stack.state / "worker")]
+    return Part(
+        f"worker-{pool}",
+        [sys.executable, str(Path(__file__).with_name("run.py")), "worker", pool, *home],
+        stack.client,
+        lambda: _is_online(stack, pool),
+        f"work pool {pool}",
+        grace_s=25.0,  # its runs end their stages in 20 s
+    )
+
+
+def _is_online(stack: Stack, pool: str) -> bool:
+    auth = (USER, stack.secrets["PREFECT_PASSWORD"])
+    address = f"{stack.client['PREFECT_API_URL']}/work_pools/{pool}/workers/filter"
+    try:
+        found = httpx.post(address, json={}, auth=auth, timeout=5)
+        return any(worker["status"] == "ONLINE" for worker in found.raise_for_status().json())
+    except (httpx.HTTPError, ValueError):
+        return False
+
+
+def needed() -> None:
+    """See that the programs are there that the stack starts.
+
+    Raises:
+        UserError: one is missing.
+    """
+    databases.program("initdb")
+    s3.program()
+    if os.getuid() == 0 and not shutil.which("setpriv"):
+        raise UserError("Postgres refuses to run as root and setpriv is missing: run as another user.")

@@ -1,0 +1,198 @@
+"""The one process above the stack's parts: starts them in order, starts again what ends, and ends them all."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock, Timeout
+
+from components.core.artifacts import write_json
+from components.core.errors import UserError
+from flows.stages import supervised
+from infra.local.parts import Part, busy, parts
+from infra.local.settings import Stack
+
+_SECONDS_TO_ANSWER = 300.0
+_SECONDS_BETWEEN_LOOKS = 0.2
+_STEADY_S = 60.0  # a part that ran for so long has recovered
+_LONGEST_PAUSE_S = 30.0
+
+
+@dataclass
+class Record:
+    """What ``status`` reads about a part.
+
+    Attributes:
+        pid: of its supervisor process; 0 while it does not run.
+        since: when it was started, in seconds since the epoch.
+        restarts: how often it ended by itself and was started again.
+    """
+
+    pid: int = 0
+    since: float = 0.0
+    restarts: int = 0
+
+
+class Supervisor:
+    """Keeps the parts of one stack alive, until told to stop."""
+
+    def __init__(self, stack: Stack, members: list[Part]) -> None:
+        self.stack, self.parts = stack, members
+        self.records = {part.name: Record() for part in self.parts}
+        self._running: dict[str, subprocess.Popen[str]] = {}
+        self._not_before: dict[str, float] = {}
+        self.asked = False
+
+    def run(self) -> None:
+        """Start all, watch all, end all; returns when someone asked for the end.
+
+        Raises:
+            UserError: a part did not come up.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._ask)
+        try:
+            self._write()
+            for part in self.parts:
+                self._bring_up(part)
+                self._write()
+            self._write(ready=True)
+            while not self.asked:
+                for part in self.parts:
+                    self._watch(part)
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        finally:
+            self._end()
+
+    def _ask(self, _signal: int, _frame: FrameType | None) -> None:
+        self.asked = True
+
+    def _bring_up(self, part: Part) -> None:
+        if self.asked:
+            return
+        part.prepare(self.stack)
+        self._start(part)
+        deadline = time.monotonic() + _SECONDS_TO_ANSWER
+        while not part.answers():
+            ended = self._running[part.name].poll() is not None
+            if self.asked:
+                return
+            if ended or time.monotonic() > deadline:
+                what = "ended at once" if ended else f"did not answer in {_SECONDS_TO_ANSWER:.0f} s"
+                raise UserError(f"{part.name} {what}: {log_of(self.stack, part.name)} says why.")
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        part.complete(self.stack)
+        _say(f"{part.name} answers at {part.at}")
+
+    def _start(self, part: Part) -> None:
+        # The parts learn what they are told, and nothing else from whoever called `up`.
+        with log_of(self.stack, part.name).open("a", encoding="utf-8") as log, _environment(part.environment):
+            process = supervised(part.command, {}, stdout=log.fileno(), grace_s=part.grace_s)
+        self._running[part.name] = process
+        record = self.records[part.name]
+        record.pid, record.since = process.pid, time.time()
+
+    def _watch(self, part: Part) -> None:
+        process, record = self._running[part.name], self.records[part.name]
+        if process.poll() is None:
+            return
+        now = time.time()
+        if record.pid:
+            steady = now - record.since > _STEADY_S
+            pause = 0.0 if steady else min(2.0 ** (record.restarts % 8), _LONGEST_PAUSE_S)
+            self._not_before[part.name] = now + pause
+            _say(f"{part.name} ended with code {process.returncode}: it is started again in {pause:.0f} s")
+            record.pid = 0
+        elif now >= self._not_before[part.name]:
+            record.restarts += 1
+            self._start(part)
+        else:
+            return
+        self._write(ready=True)
+
+    def _end(self) -> None:
+        """End the workers first, while they can still tell the servers, and the databases last."""
+        groups = (("worker-",), ("mlflow", "prefect"), ("s3", "postgres"))
+        for group in groups:
+            ending = [self._running[name] for name in self._running if name.startswith(group)]
+            for process in ending:
+                if process.poll() is None:
+                    process.terminate()
+            for process in ending:
+                process.wait()
+        (self.stack.state / "parts.json").unlink(missing_ok=True)
+        _say("all parts have ended")
+
+    def _write(self, ready: bool = False) -> None:
+        records = {name: asdict(record) for name, record in self.records.items()}
+        write_json(self.stack.state / "parts.json", {"pid": os.getpid(), "ready": ready, "parts": records})
+
+
+def supervise(stack: Stack) -> None:
+    """Be the supervisor of ``stack``.
+
+    Raises:
+        UserError: it has one already, a port is taken, or a part did not come up.
+    """
+    lock = FileLock(stack.state / "supervisor.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"The stack in {stack.state} has a supervisor already.") from None
+    with lock:
+        if taken := busy(stack):
+            raise UserError(taken)
+        Supervisor(stack, parts(stack)).run()
+
+
+def alive(state: Path) -> bool:
+    """Whether a stack's supervisor runs."""
+    if not (state / "supervisor.lock").is_file():
+        return False
+    lock = FileLock(state / "supervisor.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def records(state: Path) -> tuple[int, bool, dict[str, Record]]:
+    """The supervisor's pid (0 where none has written yet), whether all parts came up, and their records."""
+    try:
+        found = json.loads((state / "parts.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return 0, False, {}
+    return found["pid"], found["ready"], {name: Record(**record) for name, record in found["parts"].items()}
+
+
+def log_of(stack: Stack, name: str) -> Path:
+    """A part's log file."""
+    return stack.state / "log" / f"{name}.log"
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Have ``values`` and the bare machine's variables as this process's environment."""
+    before = dict(os.environ)
+    kept = {key: before[key] for key in ("PATH", "HOME", "LANG", "TMPDIR", "CUDA_VISIBLE_DEVICES") if key in before}
+    os.environ.clear()
+    os.environ.update(kept | values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)

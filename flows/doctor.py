@@ -1,10 +1,9 @@
 """``reflux doctor``: what the pipeline needs, whether it is there, and how to mend it."""
 
 import os
-import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,30 +14,15 @@ from components.core import params as parameters
 from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.journal import OUTBOX
 from components.registry import hooks
+from flows import doctor_servers
 from flows.data import fetch
 from flows.display import people
 from flows.environment import embed_mlflow, in_git
-from flows.server import reachable
+from flows.finding import Finding
 from flows.stages import usable_cores
 
 _PACKAGES = ("torch", "timm", "onnxruntime", "mlflow", "prefect", "dvc", "great-expectations")
-_LOW_DISK = 2 * 2**30
 _MARKS = {True: "[green]ok[/]", False: "[yellow]look[/]"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        what: what was looked at.
-        found: what is there.
-        mend: how to mend it; empty when all is well.
-    """
-
-    what: str
-    found: str
-    mend: str = ""
 
 
 def examine() -> int:
@@ -68,14 +52,12 @@ def _software() -> Iterator[Finding]:
 
 
 def _machine() -> Iterator[Finding]:
-    import torch
-
     linux = sys.platform == "linux"
     yield Finding("system", sys.platform, "" if linux else "reflux run needs Linux: use WSL or a container")
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
-    yield Finding("device", f"{usable_cores()} CPU cores, {gpu}")
-    free = shutil.disk_usage(Path.cwd()).free
-    yield Finding("free disk", f"{free / 2**30:.1f} GB", "" if free > _LOW_DISK else "free some space: 2 GB are little")
+    yield Finding("CPU", f"{usable_cores()} cores")
+    yield _gpu()
+    yield doctor_servers.disk("this disk", Path.cwd())
+    yield doctor_servers.disk("temporary files", Path(tempfile.gettempdir()))
     writable = os.access(Path.cwd(), os.W_OK)
     yield Finding("this folder", "writable" if writable else "read-only", "" if writable else "make it writable")
 
@@ -97,13 +79,37 @@ def _project() -> Iterator[Finding]:
     yield Finding("dvc", ("with git" if in_git() else "without git") + (", .dvc" if Path(".dvc").is_dir() else ""))
 
 
+def _gpu() -> Finding:
+    """What torch makes of the GPU: one that is there but can't compute costs a night."""
+    import torch
+
+    if not torch.cuda.is_available():
+        driver = Path("/proc/driver/nvidia/version").is_file()
+        mend = f"torch {torch.__version__} can't use it: install a build for CUDA, or correct CUDA_VISIBLE_DEVICES"
+        return Finding("GPU", "a driver is here, but no GPU for torch" if driver else "none", mend if driver else "")
+    try:
+        ones = torch.ones(64, 64, device="cuda")
+        right = bool(((ones @ ones) == 64).all())
+        free, total = torch.cuda.mem_get_info()
+    except RuntimeError as error:
+        name, reason = torch.cuda.get_device_name(0), str(error).splitlines()[0]
+        return Finding("GPU", name, f"it can't compute ({reason}): see what uses it (nvidia-smi), or reboot")
+    found = f"{torch.cuda.get_device_name(0)}, {free / 2**30:.0f} of {total / 2**30:.0f} GB free"
+    return Finding("GPU", found, "" if right else "it computes wrongly: take it out of service")
+
+
 def _servers() -> Iterator[Finding]:
     uri = embed_mlflow()
-    yield Finding("MLflow", uri.split("@")[-1], _mlflow_problem(uri))
+    if uri.startswith("http"):
+        yield from doctor_servers.mlflow(uri, _project_name())
+    else:
+        yield Finding("MLflow", uri.split("@")[-1], _mlflow_problem(uri))
     api = os.environ.get("PREFECT_API_URL")
-    away = api is not None and not reachable(api)
-    mend = "start the server, or unset PREFECT_API_URL to use the embedded one" if away else ""
-    yield Finding("Prefect", api or "embedded, starts with reflux run", mend)
+    if api:
+        yield from doctor_servers.prefect(api)
+    else:
+        yield Finding("Prefect", "embedded, starts with reflux run")
+    yield from doctor_servers.dvc()
     waiting = len(list(OUTBOX.glob("*/journal.jsonl")))
     mend = "the next reflux run sends them, once MLflow answers" if waiting else ""
     yield Finding("undelivered runs", str(waiting), mend)
@@ -111,6 +117,14 @@ def _servers() -> Iterator[Finding]:
     unsent = len(hooks.waiting())
     mend = "the next reflux command sends them, once the receiver takes them" if unsent else ""
     yield Finding("unsent events", str(unsent), mend)
+
+
+def _project_name() -> str:
+    """The project's experiment; params.yaml may be what is wrong here."""
+    try:
+        return parameters.load().project.name
+    except UserError:
+        return "reflux"
 
 
 def _mlflow_problem(uri: str) -> str:

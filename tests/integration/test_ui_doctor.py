@@ -81,7 +81,7 @@ def test_the_doctor_finds_a_healthy_project_and_a_sick_one(project):
     healthy = call(project, "doctor")
     assert healthy.returncode == 0, healthy.stdout
     assert "look" not in healthy.stdout
-    for what in ("Python", "torch", "device", "dataset", "gates", "git", "MLflow", "Prefect", "undelivered runs"):
+    for what in ("Python", "torch", "CPU", "GPU", "dataset", "gates", "git", "MLflow", "Prefect", "undelivered runs"):
         assert what in healthy.stdout
     sick = call(project, "doctor", MLFLOW_TRACKING_URI="http://127.0.0.1:9", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert sick.returncode == 2

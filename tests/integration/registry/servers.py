@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,18 +41,20 @@ class MlflowServer:
 
 
 @contextmanager
-def mlflow_server(folder: Path, database: str, port: int | None = None) -> Iterator[MlflowServer]:
-    """A real MLflow server that proxies its artifacts."""
+def mlflow_server(
+    folder: Path, database: str, port: int | None = None, arguments: Sequence[str] = (), **variables: str
+) -> Iterator[MlflowServer]:
+    """A real MLflow server that proxies its artifacts, with further arguments and environment variables."""
     port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", database, "--artifacts-destination", f"{folder}/store"]
+    command += ["--backend-store-uri", database, "--artifacts-destination", f"{folder}/store", *arguments]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     with (folder / "server.log").open("a") as log:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=os.environ | quiet | {"PATH": path},
+            env=os.environ | quiet | {"PATH": path} | variables,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -77,7 +79,17 @@ def mlflow_server(folder: Path, database: str, port: int | None = None) -> Itera
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """A real Postgres; yields its database's URI. As root it runs as nobody, in a folder that nobody may enter."""
+    """A real Postgres; yields its database's URI."""
+    with cluster("mlflow", "trust") as (_, port):
+        yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+
+
+@contextmanager
+def cluster(superuser: str, host_auth: str) -> Iterator[tuple[Path, int]]:
+    """A real Postgres; yields the folder of its socket, which it trusts, and its port on 127.0.0.1.
+
+    As root it runs as nobody, in a folder that nobody may enter.
+    """
     port, as_nobody = free_port(), []
     with tempfile.TemporaryDirectory(prefix="reflux-postgres-") as folder:
         if os.getuid() == 0:
@@ -88,11 +100,12 @@ def postgres() -> Iterator[str]:
             done = subprocess.run([*as_nobody, *command], cwd=folder, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
 
-        run("initdb", "-D", f"{folder}/data", "-U", "mlflow", "--auth=trust", "--no-sync")
+        auth = ["--auth-local=trust", f"--auth-host={host_auth}"]
+        run("initdb", "-D", f"{folder}/data", "-U", superuser, *auth, "--no-sync")
         options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c max_connections=100"
         run("pg_ctl", "-D", f"{folder}/data", "-w", "-l", f"{folder}/log", "-o", options, "start")
         try:
-            yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+            yield Path(folder), port
         finally:
             run("pg_ctl", "-D", f"{folder}/data", "-w", "-m", "immediate", "stop")
 

@@ -44,16 +44,26 @@ class Release:
     problem: str | None
 
 
-def release(params: Params, journal: Journal, shown: Display, flow_run_id: str) -> Release:
-    """Register what ``artifacts/`` holds, decide, and promote; a lost MLflow server skips what is left of it."""
+def release(params: Params, journal: Journal, shown: Display, flow_run_id: str, patience_s: float = 0) -> Release:
+    """Register what ``artifacts/`` holds, decide, and promote; a lost MLflow server skips what is left of it.
+
+    Args:
+        params: all of them.
+        journal: of the pipeline run.
+        shown: is told of the two steps.
+        flow_run_id: in Prefect.
+        patience_s: how long an MLflow server that does not answer is waited for.
+    """
     registered = None
     hooks.send()
+    pauses = between_attempts(patience_s)
     try:
         shown.begin("register")
-        registered = register(params, run_id(journal), flow_run_id)
+        run = arrived(journal, pauses if patience_s else [])
+        registered = register.with_options(retries=len(pauses), retry_delay_seconds=pauses)(params, run, flow_run_id)
         shown.end("register", Outcome.RAN if registered.created else Outcome.CACHED)
         shown.begin("promote")
-        promotion = promote(params, registered.version)
+        promotion = promote.with_options(retries=len(pauses), retry_delay_seconds=pauses)(params, registered.version)
         shown.end("promote", Outcome.CACHED if promotion.existing else Outcome.RAN)
     except Unreachable as problem:
         for name in ("register", "promote")[registered is not None :]:
@@ -74,8 +84,6 @@ def can_pass_by_itself(_task: Task[..., Any], _run: TaskRun, state: State[Any]) 
     name="register",
     task_run_name="register",
     cache_policy=NO_CACHE,
-    retries=1,
-    retry_delay_seconds=5,
     retry_condition_fn=can_pass_by_itself,
 )
 def register(params: Params, run: str, flow_run_id: str) -> Registered:
@@ -94,13 +102,33 @@ def register(params: Params, run: str, flow_run_id: str) -> Registered:
     name="promote",
     task_run_name="promote",
     cache_policy=NO_CACHE,
-    retries=1,
-    retry_delay_seconds=5,
     retry_condition_fn=can_pass_by_itself,
 )
 def promote(params: Params, version: int) -> Promotion:
     """The decision on a version, carried out."""
     return promotion.challenge(ARTIFACTS, version=version, approval=params.registry.approval, **terms(params))
+
+
+def between_attempts(patience_s: float) -> list[float]:
+    """Seconds between attempts, growing to a minute, together at least ``patience_s``; one pause of 5 s in any case."""
+    pauses = [5.0]
+    while sum(pauses) < patience_s:
+        pauses.append(min(2 * pauses[-1], 60.0))
+    return pauses
+
+
+def arrived(journal: Journal, pauses: list[float]) -> str:
+    """The MLflow id of the parent run, as soon as it is known there.
+
+    Raises:
+        Unreachable: MLflow did not answer for as long as the pauses are together.
+    """
+    for pause in pauses:
+        try:
+            return run_id(journal)
+        except Unreachable:
+            time.sleep(pause)
+    return run_id(journal)
 
 
 def run_id(journal: Journal) -> str:

@@ -27,6 +27,8 @@ from flows.environment import embed_mlflow, keep_home, prepare_dvc
 from flows.release import Release
 from flows.stages import Outcome, Runner, StageFailed, unchanged
 
+_PATIENCE_S = 900.0  # a run that nobody watches waits for MLflow
+
 
 @dataclass(frozen=True)
 class Result:
@@ -113,7 +115,8 @@ def retrain(overrides: Sequence[str] = ()) -> Result | None:
             run_stages(pipeline)
         metrics = read_json(ARTIFACTS / "evaluate" / "metrics.json")
         tell.evaluation(journal, params, metrics)
-        released = release.release(params, journal, shown, flow_run_id())
+        patience_s = _PATIENCE_S if runtime.deployment.id else 0
+        released = release.release(params, journal, shown, flow_run_id(), patience_s)
         model = params.registry.model_name
         result = Result(name, model, pipeline.outcomes, metrics, released, time.monotonic() - began)
         tell.outcome(journal, result)

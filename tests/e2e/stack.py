@@ -173,16 +173,30 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def team_repository(stack: LocalStack, make_tiny_project: Callable[[Path], Path]) -> Path:
-    """A tiny project in git whose dataset only the stack's S3 has, as a team keeps it."""
+    """A tiny project in git whose two datasets only the stack's S3 has, as a team keeps them."""
     repository = make_tiny_project(stack.home / "repository")
+    shutil.copytree(repository / "data" / "shapes", repository / "data" / "fewer")
+    for picture in sorted((repository / "data" / "fewer" / "train").rglob("*-19.png")):
+        picture.unlink()
     git(repository, "init", "-q", "-b", "main")
-    for arguments in (("remote", "add", "--default", "shared", "s3://reflux-dvc"), ("add", "data/shapes"), ("push",)):
+    remote = ("remote", "add", "--default", "shared", "s3://reflux-dvc")
+    for arguments in (remote, ("add", "data/shapes", "data/fewer"), ("push",)):
         stack.run(sys.executable, "-m", "dvc", *arguments, cwd=repository)
     git(repository, "add", ".")
     git(repository, "commit", "-qm", "one")
-    shutil.rmtree(repository / "data" / "shapes")
+    for name in ("shapes", "fewer"):
+        shutil.rmtree(repository / "data" / name)
     shutil.rmtree(repository / ".dvc" / "cache")
     return repository
+
+
+def deploy_to(stack: LocalStack, deployment: str, pool: str) -> str:
+    """The same deployment once more, for another pool; returns its name."""
+    known = stack.prefect("GET", f"/deployments/name/{deployment}")
+    same = ("flow_id", "entrypoint", "pull_steps", "parameters", "job_variables", "path", "parameter_openapi_schema")
+    body = {key: known[key] for key in same} | {"name": f"on-{pool}", "work_pool_name": pool}
+    stack.prefect("POST", "/deployments/", body)
+    return f"{deployment.split('/', maxsplit=1)[0]}/on-{pool}"
 
 
 def deploy(stack: LocalStack, repository: Path) -> str:

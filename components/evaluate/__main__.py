@@ -180,8 +180,8 @@ def _write(
 ) -> None:
     _write_predictions(this.out("predictions.parquet"), test, answers)
     shown = probe.choose(test.labels, answers["onnx"])
-    pixels = exporting.feed_rows(test.images, shown, found.student.spec)
-    probe.write(this.out("probe.npz"), pixels, answers["onnx"][shown])
+    pixels, asked = exporting.feed_rows(test.images, shown, found.student.spec), this.out("probe.npz")
+    probe.write(asked, pixels, answers["onnx"][shown])
     folder = this.out("figures")
     stages = {"teacher": "finetune", "student": "distill", "control": "control"}
     histories = {name: pictures.history(this.read(f"{made_by}/history.parquet")) for name, made_by in stages.items()}
@@ -210,7 +210,7 @@ def _write(
         with atomic(this.out(name)) as temporary:
             temporary.write_text(content, encoding="utf-8")
     # Last, because its presence says that the evaluation is whole.
-    write_json(this.out("metrics.json"), measured)
+    write_json(this.out("metrics.json"), {**measured, "probe_sha256": sha256_file(asked)})
 
 
 def _write_predictions(path: Path, test: Shard, answers: Mapping[str, Logits]) -> None:

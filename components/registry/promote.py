@@ -23,7 +23,7 @@ from components.registry.decision import Decision, Policy, decide
 from components.registry.gates import Bounds, Reason
 from components.registry.ledger import Intent
 from components.registry.server import CHAMPION, PREVIOUS
-from components.registry.shipped import EVALUATION, fetched
+from components.registry.shipped import EVALUATION, evaluation, fetched
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -149,9 +149,10 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
             )
         record |= {"outcome": ledger.PROMOTED}
         with fetched(found) as files:
-            metrics = read_json(files.folder / EVALUATION / "metrics.json")
+            metrics = evaluation(found, files)
             claims.check(mlflow, found, metrics)
-            if not (tried := smoke.check(files, _slowest(record["policy"]["gates"]))).passed:
+            tried = smoke.check(files, metrics.get("probe_sha256"), _slowest(record["policy"]["gates"]))
+            if not tried.passed:
                 raise UserError(f"{model_name} version {version} is not promoted: {tried.sentence}")
             dataset = read_json(files.folder / EVALUATION / "dataset.json")["name"]
             key = found.tags["gate.key"]
@@ -200,7 +201,9 @@ def _challenge_once(
         uses = ledger.uses(mlflow, project, dataset["fingerprints"]["test"])
         decision = decide(metrics, grounds.policy, comparison, uses, rolled_back)
         if decision.promote:
-            decision = decision.tried(smoke.check(challenger, _slowest(grounds.policy.gates)))
+            decision = decision.tried(
+                smoke.check(challenger, metrics.get("probe_sha256"), _slowest(grounds.policy.gates))
+            )
     outcome = _came_of(decision, grounds.approval)
     record = audit.record(found, challenger.sha256, metrics, dataset, decision, outcome, champion, grounds, who, at)
     intent = _intent(project, found, record, metrics, challenger.metadata, dataset["name"], who, reason, at, key)

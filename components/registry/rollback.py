@@ -6,7 +6,7 @@ from components.registry.act import act, reconcile
 from components.registry.audit import PROMOTED_AT, ROLLBACK_NOTE
 from components.registry.ledger import Intent
 from components.registry.server import CHAMPION, PREVIOUS
-from components.registry.shipped import fetched
+from components.registry.shipped import evaluation, fetched
 
 
 def rollback(
@@ -27,8 +27,8 @@ def rollback(
         The versions that are now champion and previous.
 
     Raises:
-        UserError: no reason is given, there is nothing to go back to, or that version's file was changed or fails the
-            smoke test.
+        UserError: no reason is given, there is nothing to go back to, or that version's file or evaluation was changed
+            or fails the smoke test.
         ChampionMoved: the champion was moved by another at this moment.
         Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
     """
@@ -51,7 +51,8 @@ def rollback(
         if PROMOTED_AT not in back.tags:
             raise UserError(f"{model_name} version {target} never was champion: `reflux promote {target}` judges it.")
         with fetched(back) as files:
-            tried = smoke.check(files)  # at any speed: whoever rolls back has more pressing trouble
+            # At any speed: whoever rolls back has more pressing trouble.
+            tried = smoke.check(files, evaluation(back, files).get("probe_sha256"))
         if not tried.passed:
             raise UserError(f"{model_name} stays at version {old}: {tried.sentence}")
         since, card = describe.since(at, by, reason), links.card(back.tags)

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from components.core.artifacts import read_json
 from components.core.errors import UserError
 from components.core.shards import Shard, open_shard
-from components.registry import server
-from components.registry.candidate import lineage_key
+from components.registry import server, shipped
 from components.registry.champion import ChampionEvaluation, Measured, compare
-from components.registry.shipped import EVALUATION, Version, fetched
+from components.registry.shipped import Version, fetched
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,13 +28,12 @@ def evaluation(challenger: Version, found: "ModelVersion", dataset: Mapping[str,
     Raises:
         UserError: they are not those it was registered with, or were measured on another test split.
     """
-    path = challenger.folder / EVALUATION / "metrics.json"
-    name = f"{found.name} version {challenger.number}"
-    if not path.is_file() or lineage_key(path, challenger.sha256) != found.tags.get("lineage.key"):
-        raise UserError(f"The evaluation kept with {name} was changed since it was registered: evaluate it again.")
-    metrics: dict[str, Any] = read_json(path)
+    metrics = shipped.evaluation(found, challenger)
     if metrics["test"]["fingerprint"] != dataset["fingerprints"]["test"]:
-        raise UserError(f"{name} was evaluated on another test split than the present one: run `reflux run` first.")
+        raise UserError(
+            f"{found.name} version {challenger.number} was evaluated on another test split than the present one: run "
+            "`reflux run` first."
+        )
     return metrics
 
 

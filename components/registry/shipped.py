@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from components.core.artifacts import sha256_file
+from components.core.artifacts import read_json, sha256_file
 from components.core.errors import UserError
 from components.core.pixels import resize_pixels
 from components.core.shards import Images, at_once
+from components.registry.candidate import lineage_key
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -139,3 +140,19 @@ def fetched(found: "ModelVersion") -> Iterator[Version]:
         if metadata is None:
             raise UserError(f"{name} does not say its classes: it was not registered by Reflux.")
         yield Version(number, folder, expected, metadata)
+
+
+def evaluation(found: "ModelVersion", version: Version) -> dict[str, Any]:
+    """The evaluation that is kept with a version's file.
+
+    Raises:
+        UserError: it is not the one that the version was registered with.
+    """
+    path = version.folder / EVALUATION / "metrics.json"
+    if not path.is_file() or lineage_key(path, version.sha256) != found.tags.get("lineage.key"):
+        raise UserError(
+            f"The evaluation kept with {found.name} version {version.number} was changed since it was registered: "
+            "restore it, or evaluate again (`reflux run`)."
+        )
+    metrics: dict[str, Any] = read_json(path)
+    return metrics

@@ -35,7 +35,9 @@ _SHOWN = 300
 _SECONDS_TO_DIE = 5.0
 
 
-def check(found: Version, latency_ms_p95_max: float | None = None, limit_s: float = LIMIT_S) -> Reason:
+def check(
+    found: Version, probe_sha256: str | None, latency_ms_p95_max: float | None = None, limit_s: float = LIMIT_S
+) -> Reason:
     """Load a version's files in a fresh process and compare its answers with those that evaluation recorded.
 
     The process starts in an empty folder with an environment of five variables and this project's packages out of
@@ -44,6 +46,7 @@ def check(found: Version, latency_ms_p95_max: float | None = None, limit_s: floa
 
     Args:
         found: the version's files, fetched and verified.
+        probe_sha256: of the recorded answers, as the evaluation says; with None nothing passes.
         latency_ms_p95_max: the most that one image may take in onnxruntime with one thread, at p95; None for any time.
         limit_s: seconds after which the process is killed, with all that it started.
 
@@ -56,6 +59,7 @@ def check(found: Version, latency_ms_p95_max: float | None = None, limit_s: floa
         empty.mkdir()
         request = {
             "folder": str(found.folder.resolve()),
+            "probe_sha256": probe_sha256,
             "report": str(report),
             "blocked": _PROJECT,
             "latency_ms_p95_max": latency_ms_p95_max,

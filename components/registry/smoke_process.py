@@ -1,11 +1,13 @@
 """What a fresh process does with a version's files, as far from this project as production is.
 
 ``python -I smoke_process.py REQUEST`` is started by :mod:`components.registry.smoke`. It imports nothing of the
-project, and nothing that it loads can. REQUEST is JSON: ``folder`` (the version's files), ``report`` (where it writes a
-line of JSON at each step, so that a process that hangs or dies has said where), ``blocked`` (packages out of reach),
-``latency_ms_p95_max`` (or null) and ``limit_s``.
+project, and nothing that it loads can. REQUEST is JSON: ``folder`` (the version's files), ``probe_sha256`` (of its
+recorded answers), ``report`` (where it writes a line of JSON at each step, so that a process that hangs or dies has
+said where), ``blocked`` (packages out of reach), ``latency_ms_p95_max`` (or null) and ``limit_s``.
 """
 
+import hashlib
+import io
 import json
 import signal
 import sys
@@ -63,11 +65,14 @@ class Report:
             file.write(json.dumps(values) + "\n")
 
 
-def examine(folder: Path, latency_ms_p95_max: float | None, at: Callable[[str], None]) -> tuple[int, float]:
+def examine(
+    folder: Path, probe_sha256: str | None, latency_ms_p95_max: float | None, at: Callable[[str], None]
+) -> tuple[int, float]:
     """Load the files in both runtimes and compare their answers with the recorded ones.
 
     Args:
         folder: an MLflow model with ``model.onnx`` and ``evaluation/probe.npz``.
+        probe_sha256: of the latter, as the evaluation says.
         latency_ms_p95_max: the most that onnxruntime may take for one image; None for any time.
         at: is told each step before it begins.
 
@@ -78,7 +83,7 @@ def examine(folder: Path, latency_ms_p95_max: float | None, at: Callable[[str], 
         Failed: an answer is wrong or too slow.
     """
     at("reading evaluation/probe.npz")
-    pixels, predicted = probe(folder)
+    pixels, predicted = probe(folder, probe_sha256)
     at("loading model.onnx in onnxruntime")
     import onnxruntime
 
@@ -101,12 +106,19 @@ def examine(folder: Path, latency_ms_p95_max: float | None, at: Callable[[str], 
     return len(pixels), p95
 
 
-def probe(folder: Path) -> tuple[Pixels, Classes]:
-    """The pixels uint8 [N, C, H, W] and the classes int64 [N] that evaluation recorded; at least two rows."""
+def probe(folder: Path, sha256: str | None) -> tuple[Pixels, Classes]:
+    """The pixels uint8 [N, C, H, W] and the classes int64 [N] that evaluation recorded; at least two rows.
+
+    Raises:
+        Failed: the file is gone, is not the one of this sha256, or holds nothing.
+    """
     path = folder / "evaluation" / "probe.npz"
     if not path.is_file():
         raise Failed("it is missing, so nobody knows what the file should answer: evaluate again (`reflux run`)")
-    with np.load(path, allow_pickle=False) as kept:
+    content = path.read_bytes()
+    if (actual := hashlib.sha256(content).hexdigest()) != sha256:
+        raise Failed(f"it was changed (sha256 {actual[:12]}…, its evaluation says {str(sha256)[:12]}…)")
+    with np.load(io.BytesIO(content), allow_pickle=False) as kept:
         pixels, predicted = kept["pixels"], kept["predicted"]
     if not len(pixels) or len(pixels) != len(predicted):
         raise Failed(f"it holds {len(pixels)} images and {len(predicted)} answers")
@@ -165,7 +177,10 @@ def main(request: dict[str, Any]) -> None:
     sys.meta_path.insert(0, Blocked(request["blocked"]))
     try:
         images, p95 = examine(
-            Path(request["folder"]), request["latency_ms_p95_max"], lambda step: report.write(at=step)
+            Path(request["folder"]),
+            request["probe_sha256"],
+            request["latency_ms_p95_max"],
+            lambda step: report.write(at=step),
         )
     except Failed as failed:
         report.write(failed=str(failed))

@@ -152,7 +152,7 @@ def _evaluation(
         problem = "metrics.json was changed since the version was registered"
     else:
         content: dict[str, Any] = read_json(metrics)
-        problem = _edited(mlflow, found, content)
+        problem = _edited(mlflow, found, content) or _answers(version, content)
         accuracy = content["shipped"]["onnx"].get("accuracy")
         note = f"test split of {content['test']['n']:,} images"
         note += f", accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""
@@ -170,6 +170,14 @@ def _edited(mlflow: "MlflowClient", found: "ModelVersion", metrics: Mapping[str,
     except UserError as error:
         return str(error).rstrip(".")
     return None
+
+
+def _answers(version: Version, metrics: Mapping[str, Any]) -> str | None:
+    """What is wrong with the answers that the smoke test compares with."""
+    probe = version.folder / EVALUATION / "probe.npz"
+    if not probe.is_file():
+        return "probe.npz is not kept with the version"
+    return None if sha256_file(probe) == metrics.get("probe_sha256") else "probe.npz was changed since it was evaluated"
 
 
 def _run(run: "Run | None", tags: Mapping[str, str]) -> Node:

@@ -171,6 +171,7 @@ def test_metrics_keep_their_contract(finished):
             "classes",
             "dataset",
             "artifact_sha256",
+            "probe_sha256",
         ),
     ]
     assert metrics["test"] == {"fingerprint": "t" * 64, "n": 257}
@@ -182,6 +183,7 @@ def test_metrics_keep_their_contract(finished):
     assert set(metrics["gain"]) == {"accuracy", "ci95", "p_value"}
     files = finished / "artifacts/compress"
     assert metrics["artifact_sha256"]["onnx"] == sha256_file(files / "student.onnx")
+    assert metrics["probe_sha256"] == sha256_file(finished / "artifacts/evaluate/probe.npz")
     assert metrics["shipped"]["onnx"]["size_bytes"] == (files / "student.onnx").stat().st_size
     assert metrics["teacher"]["params"] > metrics["student"]["params"] == metrics["control"]["params"]
 

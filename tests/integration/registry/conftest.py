@@ -128,6 +128,8 @@ def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: st
         if not path.exists():
             safetensors(path, name, SIDE, seed=0)
     path = table_network(folder / "compress" / "student.onnx", given, ballast=ballast)
+    probe = folder / "evaluate" / "probe.npz"
+    write_probe(probe, path, images)
     measured = figures(given, path.stat().st_size)
     control = figures(answers(N - 60), 1000)
     metrics = {
@@ -138,11 +140,11 @@ def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: st
         "shipped": {"onnx": measured | corrupted(measured["accuracy"])},
         "slices": slices(given),
         "artifact_sha256": {"onnx": sha256_file(path)},
+        "probe_sha256": sha256_file(probe),
         "classes": list(CLASSES),
         "salt": salt,
     }
     write_json(folder / "evaluate" / "metrics.json", metrics)
-    write_probe(folder / "evaluate" / "probe.npz", path, images)
     (folder / "evaluate" / "model-card.html").write_text("<h1>The card</h1>")
     return folder
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from components.core.artifacts import sha256_file
 from components.registry import smoke, smoke_process
 from components.registry.shipped import Version
 
@@ -36,6 +37,12 @@ def keep_probe(folder, pixels, predicted):
     np.savez(folder / "evaluation" / "probe.npz", pixels=pixels, predicted=predicted)
 
 
+def check(version, **others):
+    """The smoke test with the hash that the recorded answers have now."""
+    path = version.folder / "evaluation" / "probe.npz"
+    return smoke.check(version, sha256_file(path) if path.is_file() else "0" * 64, **others)
+
+
 def serve_with(version, module: str, **conf) -> None:
     """Let MLflow load the folder through another module."""
     path, yaml = version.folder / "MLmodel", YAML()
@@ -51,7 +58,7 @@ def test_a_sound_version_passes_and_says_how_fast_it_answers(version, monkeypatc
     assert subprocess.run([sys.executable, "-I", "-c", find], cwd=version.folder, check=False).returncode == 0
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@127.0.0.1:9")
 
-    reason = smoke.check(version, latency_ms_p95_max=1000)
+    reason = check(version, latency_ms_p95_max=1000)
 
     assert reason.passed, reason.sentence
     assert (reason.gate, reason.side, reason.limit) == ("smoke", "max", 1000)
@@ -61,7 +68,7 @@ def test_a_sound_version_passes_and_says_how_fast_it_answers(version, monkeypatc
 
 def test_code_of_this_project_is_out_of_reach(version):
     serve_with(version, "components.registry.predict")
-    reason = smoke.check(version)
+    reason = check(version)
     assert reason.passed is False
     assert reason.sentence == (
         "The smoke test in a fresh process failed at loading the folder through MLflow's pyfunc: it imports "
@@ -77,7 +84,7 @@ def test_a_pickle_is_refused(version, tmp_path):
     mlflow.pyfunc.save_model(tmp_path / "pickled", python_model=Pickled(), pip_requirements=[])
     for name in ("MLmodel", "python_model.pkl"):
         (version.folder / name).write_bytes((tmp_path / "pickled" / name).read_bytes())
-    reason = smoke.check(version)
+    reason = check(version)
     assert reason.passed is False
     assert "loading the folder through MLflow's pyfunc" in reason.sentence
     assert "pickle is disallowed" in reason.sentence
@@ -94,20 +101,21 @@ def test_a_folder_that_answers_otherwise_than_its_onnx_file_is_found(version):
         "    return Model()\n"
     )
     serve_with(version, "other_answers", code="code")
-    reason = smoke.check(version)
+    reason = check(version)
     assert "answering through MLflow's pyfunc: a batch of 12 gets 8 other classes than" in reason.sentence
 
 
 def test_answers_that_evaluation_did_not_record_are_counted(version):
     keep_probe(version.folder, PIXELS, (ANSWERS + np.eye(N, dtype=int)[0]) % CLASSES)
-    reason = smoke.check(version)
+    reason = check(version)
     assert reason.passed is False
     assert "answering in onnxruntime: a batch of 12 gets 1 other classes than the evaluation" in reason.sentence
 
 
 def test_a_tie_may_fall_either_way(version):
     keep_probe(version.folder, np.zeros((1, 1, SIDE, SIDE), np.uint8), np.array([2]))
-    pixels, predicted = smoke_process.probe(version.folder)
+    recorded = sha256_file(version.folder / "evaluation" / "probe.npz")
+    pixels, predicted = smoke_process.probe(version.folder, recorded)
     logits = np.array([[0.5, 0.1, 0.49999]], np.float32)
     smoke_process.compare(lambda batch: logits.repeat(len(batch), axis=0), pixels, predicted)
     with pytest.raises(smoke_process.Failed, match="gets 2 other classes"):
@@ -116,20 +124,30 @@ def test_a_tie_may_fall_either_way(version):
 
 def test_a_version_without_recorded_answers_is_refused(version):
     (version.folder / "evaluation" / "probe.npz").unlink()
-    reason = smoke.check(version)
+    reason = check(version)
     assert (reason.passed, reason.value) == (False, None)
     assert "failed at reading evaluation/probe.npz: it is missing" in reason.sentence
 
 
+def test_recorded_answers_that_were_changed_or_have_no_hash_are_refused(version):
+    path = version.folder / "evaluation" / "probe.npz"
+    recorded = sha256_file(path)
+    keep_probe(version.folder, PIXELS[:1], ANSWERS[:1])  # fewer questions, all answered rightly
+    for expected in (recorded, None):
+        reason = smoke.check(version, expected)
+        assert (reason.passed, reason.value) == (False, None)
+        assert f"reading evaluation/probe.npz: it was changed (sha256 {sha256_file(path)[:12]}…" in reason.sentence
+
+
 def test_recorded_answers_are_never_unpickled(version):
     np.savez(version.folder / "evaluation" / "probe.npz", pixels=PIXELS, predicted=np.array([{}] * N, object))
-    reason = smoke.check(version)
+    reason = check(version)
     assert reason.passed is False
     assert "allow_pickle=False" in reason.sentence
 
 
 def test_a_slow_version_misses_the_gate(version):
-    reason = smoke.check(version, latency_ms_p95_max=1e-6)
+    reason = check(version, latency_ms_p95_max=1e-6)
     assert reason.passed is False
     assert "timing onnxruntime: one image takes" in reason.sentence
     assert "and the maximum is 1e-06 ms" in reason.sentence
@@ -139,7 +157,7 @@ def test_a_hang_ends_with_the_time(version):
     (version.folder / "model.onnx").unlink()
     os.mkfifo(version.folder / "model.onnx")  # whoever reads it waits for ever
     began = time.monotonic()
-    reason = smoke.check(version, limit_s=3)
+    reason = check(version, limit_s=3)
     assert time.monotonic() - began < 30
     assert reason.passed is False
     assert "failed at loading model.onnx in onnxruntime: no answer within 3 s, so it was killed." in reason.sentence
@@ -163,7 +181,7 @@ def test_a_death_without_a_word_is_told(version, monkeypatch, tmp_path):
     dies = tmp_path / "dies.py"
     dies.write_text("import os, sys; print('out of memory', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)")
     monkeypatch.setattr(smoke.smoke_process, "__file__", str(dies))
-    reason = smoke.check(version)
+    reason = check(version)
     assert reason.sentence == (
         "The smoke test in a fresh process failed at starting Python: the process was ended by SIGKILL without a "
         "result (out of memory)."

@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -14,6 +15,7 @@ from components.registry.predict import predict
 from components.registry.promote import approve, challenge
 from components.registry.register import register
 from components.registry.rollback import rollback
+from components.registry.trace import trace
 
 
 @pytest.fixture
@@ -82,6 +84,58 @@ def test_a_swapped_source_is_refused_by_promote_predict_and_rollback(home, model
         with pytest.raises(UserError, match=r"The file of .* version 1 was changed"):
             attempt()
     assert server.aliases(MlflowClient(), model_name)["champion"] == 2
+
+
+def test_a_flipped_byte_of_the_recorded_answers_is_named_wherever_they_are_compared_with(
+    home, model_name, registered, judge, smoke_tested
+):
+    for right in (150, 180):
+        judge(registered(right))
+    registered(right=199)
+    judge(3, approval="human")
+    flipped = [flip(model_name, version, "evaluation/probe.npz") for version in (1, 3)]
+
+    for attempt in (
+        lambda: approve(home.experiment, model_name, 3, "looks good"),
+        lambda: rollback(home.experiment, model_name, "worse"),
+    ):
+        with pytest.raises(UserError, match=r"evaluation/probe\.npz: it was changed \(sha256 [0-9a-f]{12}…"):
+            attempt()
+    refused = judge(3, again=True)
+    assert (refused.outcome, [r.gate for r in refused.decision.reasons if not r.passed]) == ("rejected", ["smoke"])
+    assert "evaluation: probe.npz was changed since it was evaluated." in trace(model_name, 3).problems()
+    assert server.aliases(MlflowClient(), model_name) == {"challenger": 3, "champion": 2, "previous": 1}
+
+    for path, content in flipped:
+        path.write_bytes(content)
+    assert judge(3, again=True).promoted
+
+
+def test_an_evaluation_that_was_changed_with_its_answers_is_refused_by_approve_and_rollback(
+    home, model_name, registered, judge
+):
+    for right in (150, 180):
+        judge(registered(right))
+    registered(right=199)
+    judge(3, approval="human")
+    for version in (1, 3):
+        flip(model_name, version, "evaluation/metrics.json")
+    for attempt in (
+        lambda: approve(home.experiment, model_name, 3, "looks good"),
+        lambda: rollback(home.experiment, model_name, "worse"),
+    ):
+        with pytest.raises(UserError, match=r"The evaluation kept with .* version [13] was changed since"):
+            attempt()
+    assert server.aliases(MlflowClient(), model_name) == {"challenger": 3, "champion": 2, "previous": 1}
+
+
+def flip(model_name: str, version: int, name: str) -> tuple[Path, bytes]:
+    """Change one byte of a file that is kept with a version; returns the file with what it was."""
+    uri = MlflowClient().get_model_version_download_uri(model_name, str(version))
+    path = Path(uri.removeprefix("file://")) / name
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    return path, before
 
 
 def swap(home, model_name: str, version: int) -> None:

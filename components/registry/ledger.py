@@ -2,6 +2,9 @@
 
 A run is created with the whole intent in its tags, in one transaction: from then on whoever finds it can finish it. It
 is RUNNING while it is open, FINISHED when a decision was carried out (also a rejection), FAILED when it could not be.
+
+Attempts are numbered, for hosts' clocks differ: what moves an alias takes its number under the model's lock, so that no
+other one has it. Only an attempt that came too late and changes nothing may share its number with the one that it met.
 """
 
 import json
@@ -39,6 +42,7 @@ DECISION = "decision.json"
 
 _INTENT, _ID = "promotion.intent.", "promotion.id"
 _TAG_CHARACTERS = 7500  # MLflow keeps 8000
+_NUMBER, _DIGITS = "promotion.number", 8  # with leading zeros, as MLflow orders tags as text
 _OUTCOME, _ACTION, _MODEL, _VERSION = "promotion.outcome", "promotion.action", "promotion.model", "promotion.version"
 _FROM, _PREVIOUS, _COMPARED = "promotion.from", "promotion.previous", "promotion.compared_with"
 _BY, _REASON, _WHY = "promotion.by", "promotion.reason", "promotion.why"
@@ -98,6 +102,7 @@ class Entry:
     Attributes:
         run_id: its run in MLflow.
         experiment_id: the ledger's experiment.
+        number: its place among the attempts on the model, from 1; 0 for one that an older release wrote.
         action: what was asked for.
         version: the version it was about.
         outcome: None while it is open.
@@ -112,6 +117,7 @@ class Entry:
 
     run_id: str
     experiment_id: str
+    number: int
     action: Action
     version: int
     outcome: Outcome | None
@@ -139,6 +145,8 @@ def begin(mlflow: "MlflowClient", project: str, intent: Intent, outcome: Outcome
         outcome: of an attempt that ends as it begins, with nothing to be done.
     """
     experiment_id = tracking.experiment_id(mlflow, experiment(project))
+    newest = next(_runs(mlflow, project, _of(intent.model), at_once=1), None)
+    number = 1 + (_entry(newest).number if newest else 0)
     text = json.dumps(asdict(intent)) if outcome is None else ""
     parts = [text[i : i + _TAG_CHARACTERS] for i in range(0, len(text), _TAG_CHARACTERS)]
     tags = {
@@ -146,6 +154,7 @@ def begin(mlflow: "MlflowClient", project: str, intent: Intent, outcome: Outcome
         "mlflow.user": intent.by,
         "mlflow.note.content": intent.note,
         _ID: intent.id,
+        _NUMBER: f"{number:0{_DIGITS}}",
         _ACTION: intent.action,
         _MODEL: intent.model,
         _VERSION: str(intent.version),
@@ -224,12 +233,12 @@ def is_twin(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent) -
 
 
 def _open(model: str) -> str:
-    return f"tags.`{_MODEL}` = '{model}' AND attributes.status = 'RUNNING'"
+    return f"{_of(model)} AND attributes.status = 'RUNNING'"
 
 
 def entries(mlflow: "MlflowClient", project: str, model: str) -> list[Entry]:
     """Every attempt on a model, newest first."""
-    return [_entry(run) for run in _runs(mlflow, project, f"tags.`{_MODEL}` = '{model}'")]
+    return [_entry(run) for run in _runs(mlflow, project, _of(model))]
 
 
 def entry(mlflow: "MlflowClient", run_id: str) -> Entry:
@@ -243,14 +252,17 @@ def uses(mlflow: "MlflowClient", project: str, test_fingerprint: str) -> int:
     return sum(1 for _ in _runs(mlflow, project, where))
 
 
-def _runs(mlflow: "MlflowClient", project: str, where: str) -> Iterator["Run"]:
+def _of(model: str) -> str:
+    return f"tags.`{_MODEL}` = '{model}'"
+
+
+def _runs(mlflow: "MlflowClient", project: str, where: str, at_once: int = 1000) -> Iterator["Run"]:
     """The ledger's runs, newest first."""
     ledger = mlflow.get_experiment_by_name(experiment(project))
+    order = [f"tags.`{_NUMBER}` DESC", "attributes.start_time DESC"]
     token = None
     while ledger is not None:
-        page = mlflow.search_runs(
-            [ledger.experiment_id], where, max_results=1000, order_by=["attributes.start_time DESC"], page_token=token
-        )
+        page = mlflow.search_runs([ledger.experiment_id], where, max_results=at_once, order_by=order, page_token=token)
         yield from page
         token = page.token
         if not token:
@@ -262,6 +274,7 @@ def _entry(run: "Run") -> Entry:
     return Entry(
         run_id=run.info.run_id,
         experiment_id=run.info.experiment_id,
+        number=int(tags.get(_NUMBER, 0)),
         action=cast(Action, tags[_ACTION]),
         version=int(tags[_VERSION]),
         outcome=cast(Outcome | None, tags.get(_OUTCOME)) if run.info.status != "RUNNING" else None,

@@ -15,8 +15,8 @@ from prefect.input import RunInput
 
 from components.core.params import Params
 from components.registry import server
-from components.registry.audit import APPROVAL, APPROVAL_FLOW
-from components.registry.promote import AWAITED, approve
+from components.registry.audit import APPROVAL, APPROVAL_FLOW, AWAITED
+from components.registry.promote import approve
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

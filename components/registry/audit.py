@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.registry import describe, ledger
+from components.registry import describe, ledger, links
+from components.registry.champion import ChampionEvaluation
 from components.registry.decision import Decision, Policy
-from components.registry.ledger import Outcome
+from components.registry.gates import Reason
+from components.registry.ledger import Intent, Outcome
+from components.registry.server import CHAMPION, PREVIOUS
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -19,6 +22,7 @@ DECISION = Path("promote") / ledger.DECISION
 PROMOTED_AT, PROMOTED_BY, PROMOTED_OVER = "promoted.at", "promoted.by", "promoted.over"
 ROLLBACK_NOTE = "rollback.note"
 APPROVAL, APPROVAL_FLOW = "approval.state", "approval.flow_run_id"
+AWAITED, APPROVED = "awaited", "approved"
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,69 @@ def record(
 def lineage(tags: Mapping[str, str]) -> dict[str, str]:
     """Where a version comes from."""
     return {key: tags[key] for key in sorted(tags) if key in describe.LINEAGE}
+
+
+def intent(
+    project: str,
+    found: "ModelVersion",
+    record: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    names: Mapping[str, str],
+    dataset: str,
+    who: str,
+    reason: str,
+    at: str,
+    key: str,
+) -> Intent:
+    """A decision as what is to be done about it."""
+    number, champion, outcome = int(found.version), record["compared_with"], record["outcome"]
+    done = did(outcome, number, champion, at)
+    tags: dict[str, str | None] = {**decided(record)}
+    aliases: dict[str, int] = {}
+    front = None
+    if APPROVAL in found.tags or outcome == ledger.AWAITING:
+        tags[APPROVAL] = AWAITED if outcome == ledger.AWAITING else None
+    if outcome == ledger.PROMOTED:
+        aliases = ({PREVIOUS: champion} if champion is not None else {}) | {CHAMPION: number}
+        tags |= {PROMOTED_AT: at, PROMOTED_BY: who, PROMOTED_OVER: str(champion), ROLLBACK_NOTE: None}
+        since = describe.since(at, who, reason)
+        front = describe.front(found.name, project, number, champion, since, links.card(found.tags), record["policy"])
+    elif champion is None:
+        front = describe.front(found.name, project, None, None, "", None, record["policy"])
+    return Intent(
+        action="promote",
+        model=found.name,
+        version=number,
+        outcome=outcome,
+        by=who,
+        reason=reason,
+        at=at,
+        champion=champion,
+        previous=None,
+        why=describe.why(done, record["reasons"]),
+        note=describe.attempt(number, outcome, who, reason, done, record["reasons"], record["notes"]),
+        aliases=aliases,
+        tags={str(number): tags | {"gate.key": key}},
+        description=describe.version(metrics, names, dataset, found.tags, verdict(record), done),
+        front=front,
+        lineage=lineage(found.tags),
+        figures=describe.measured(record),
+        record=record,
+    )
+
+
+def verdict(record: Mapping[str, Any]) -> Decision:
+    """The verdict that a record holds."""
+    champion = record["champion"]
+    return Decision(
+        status=record["status"],
+        promote=record["promote"],
+        first=record["first"],
+        reasons=tuple(Reason(**reason) for reason in record["reasons"]),
+        champion=ChampionEvaluation(**champion) if champion else None,
+        uses=record["uses"],
+        notes=tuple(record["notes"]),
+    )
 
 
 def decided(record: Mapping[str, Any]) -> dict[str, str]:

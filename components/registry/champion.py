@@ -24,6 +24,14 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The champion of the highest accuracy that was ever measured on the present test split."""
+
+    version: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class ChampionEvaluation:
     """The champion and its challenger, both measured now, on the same ``n`` test images and the same machine.
 

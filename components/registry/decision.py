@@ -8,7 +8,7 @@ from components.core.params import Registry
 from components.core.significance import optimism
 from components.registry import champion as champions
 from components.registry import gates, slices
-from components.registry.champion import ChampionEvaluation
+from components.registry.champion import Best, ChampionEvaluation
 from components.registry.gates import Bounds, Reason
 
 Status = Literal["UNKNOWN", "REJECTED", "VALIDATED"]
@@ -82,6 +82,7 @@ def decide(
     champion: ChampionEvaluation | None,
     uses: int | None = None,
     rolled_back: str | None = None,
+    best: Best | None = None,
 ) -> Decision:
     """Decide on one version.
 
@@ -91,6 +92,7 @@ def decide(
         champion: the fresh comparison with the model in production; None when there is none yet.
         uses: decisions that this test split has served before; None when that is not known.
         rolled_back: who rolled this version back and when, if anyone did; it is then not promoted again by itself.
+        best: the most accurate champion that this test split has seen; None when it has seen none.
 
     Returns:
         UNKNOWN without a gate or when a gated figure was not measured, REJECTED when a threshold is missed, VALIDATED
@@ -107,6 +109,9 @@ def decide(
     if rolled_back is not None:
         sentence = f"This version was rolled back {rolled_back}: only a person's `reflux promote` brings it back."
         reasons.append(Reason("rollback", "max", 0, 1, False, sentence))
+    accuracy = found.get("accuracy")
+    notes = _reuse(uses, accuracy, gates.measured(metrics.get("test", {}).get("n")), policy.margin)
+    notes += _crept(accuracy, champion, best, policy)
     status: Status = "VALIDATED"
     if any(reason.passed is None for reason in reasons):
         status = "UNKNOWN"
@@ -119,7 +124,7 @@ def decide(
         reasons=tuple(reasons),
         champion=champion,
         uses=uses,
-        notes=_reuse(uses, found.get("accuracy"), gates.measured(metrics.get("test", {}).get("n")), policy.margin),
+        notes=notes,
     )
 
 
@@ -153,4 +158,31 @@ def _reuse(uses: int | None, accuracy: float | None, n: float | None, margin: fl
         f"This test split has served {uses:,} decisions before: the best of {uses + 1:,} equal models may look "
         f"{100 * luck:.2f} points better than it is by chance alone, more than the margin of {100 * margin:g} points. "
         "Give ingest a fresh test split.",
+    )
+
+
+def _crept(
+    accuracy: float | None, champion: ChampionEvaluation | None, best: Best | None, policy: Policy
+) -> tuple[str, ...]:
+    """A warning once the losses of several promotions, each within the margin, have added up to more than it.
+
+    Whoever compares with the last champion alone is led down by small steps, what trials of medicines call biocreep
+    (D'Agostino, Massaro and Sullivan 2003): a smaller or faster student may lose up to the margin, the next one as much
+    again. This compares with the best champion ever, and warns. It does not refuse, for three reasons. How low
+    production may ever sink is a limit of its own, the gate on accuracy, and holds however many steps there were. The
+    highest of many measured accuracies is also the luckiest, so a limit drawn from it would refuse students that are no
+    worse than any champion was; a paired test needs that champion's file, which may be long gone. And every step was a
+    trade, accuracy for size or time, that the policy calls worth it: whether their sum is, only a person can say, here,
+    or by ``reflux rollback --to``.
+    """
+    if accuracy is None or best is None or (champion is not None and champion.version == best.version):
+        return ()
+    if not best.accuracy - accuracy > policy.margin:
+        return ()
+    floor = gates.measured(policy.gates.get("accuracy", {}).get("min"))
+    bound = "no gate on accuracy bounds it" if floor is None else f"the gate on accuracy alone, {floor:g}, bounds it"
+    return (
+        f"This version is {100 * (best.accuracy - accuracy):.2f} points below version {best.version}, the most "
+        f"accurate champion on this test split: losses within the margin of {100 * policy.margin:g} points have added "
+        f"up to more than it, and {bound}.",
     )

@@ -1,12 +1,13 @@
 """Who moved what, when and why: the ledger, beside what the registry says now."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from components.registry import ledger, server
 from components.registry.act import reconcile
-from components.registry.ledger import MOVED, Entry
+from components.registry.champion import Best
+from components.registry.ledger import MOVED, PROMOTED, Entry
 from components.registry.server import CHAMPION, PREVIOUS
 
 
@@ -83,3 +84,21 @@ def by_hand(moves: Sequence[Entry], aliases: Mapping[str, int]) -> list[str]:
                 f"{server.called(newer.champion)}, between {older.at:%Y-%m-%d %H:%M} and {newer.at:%Y-%m-%d %H:%M} UTC."
             )
     return found
+
+
+def seen(entries: Iterable[Entry], model_name: str) -> tuple[int, Best | None]:
+    """What a test split has seen: how many decisions, whatever came of them, and the model's best champion.
+
+    Args:
+        entries: every attempt that it has served, on any model.
+        model_name: the registered model. Its champions are those that were judged on the split, and those that were
+            scored anew on it, for a challenger to be compared with.
+    """
+    uses, champions = 0, list[Best]()
+    for entry in entries:
+        uses += entry.action == "promote"
+        if entry.model == model_name and entry.outcome == PROMOTED and "accuracy" in entry.figures:
+            champions.append(Best(entry.version, entry.figures["accuracy"]))
+        if entry.model == model_name and entry.champion is not None and "champion/accuracy" in entry.figures:
+            champions.append(Best(entry.champion, entry.figures["champion/accuracy"]))
+    return uses, max(champions, key=lambda champion: champion.accuracy, default=None)

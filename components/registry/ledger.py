@@ -104,6 +104,7 @@ class Entry:
         experiment_id: the ledger's experiment.
         number: its place among the attempts on the model, from 1; 0 for one that an older release wrote.
         action: what was asked for.
+        model: the registered model.
         version: the version it was about.
         outcome: None while it is open.
         at: when it began, in UTC.
@@ -119,6 +120,7 @@ class Entry:
     experiment_id: str
     number: int
     action: Action
+    model: str
     version: int
     outcome: Outcome | None
     at: datetime
@@ -246,10 +248,9 @@ def entry(mlflow: "MlflowClient", run_id: str) -> Entry:
     return _entry(mlflow.get_run(run_id))
 
 
-def uses(mlflow: "MlflowClient", project: str, test_fingerprint: str) -> int:
-    """How many decisions a test split has served, whatever came of them."""
-    where = f"tags.test_fingerprint = '{test_fingerprint}' AND tags.`{_ACTION}` = 'promote'"
-    return sum(1 for _ in _runs(mlflow, project, where))
+def of_split(mlflow: "MlflowClient", project: str, test_fingerprint: str) -> list[Entry]:
+    """Every attempt that a test split has served, on whichever model, newest first."""
+    return [_entry(run) for run in _runs(mlflow, project, f"tags.test_fingerprint = '{test_fingerprint}'")]
 
 
 def _of(model: str) -> str:
@@ -276,6 +277,7 @@ def _entry(run: "Run") -> Entry:
         experiment_id=run.info.experiment_id,
         number=int(tags.get(_NUMBER, 0)),
         action=cast(Action, tags[_ACTION]),
+        model=tags[_MODEL],
         version=int(tags[_VERSION]),
         outcome=cast(Outcome | None, tags.get(_OUTCOME)) if run.info.status != "RUNNING" else None,
         at=datetime.fromtimestamp(run.info.start_time / 1000, UTC),

@@ -7,31 +7,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from components.core.artifacts import read_json, write_json
 from components.core.errors import UserError
-from components.registry import audit, claims, describe, ledger, links, scoring, server, smoke
+from components.registry import audit, claims, ledger, scoring, server, smoke
 from components.registry.act import ChampionMoved, act, overtaken, reconcile
-from components.registry.audit import (
-    APPROVAL,
-    DECISION,
-    PROMOTED_AT,
-    PROMOTED_BY,
-    PROMOTED_OVER,
-    ROLLBACK_NOTE,
-    Grounds,
-)
-from components.registry.champion import ChampionEvaluation
+from components.registry.audit import APPROVAL, APPROVED, AWAITED, DECISION, ROLLBACK_NOTE, Grounds
 from components.registry.decision import Decision, Policy, decide
-from components.registry.gates import Bounds, Reason
+from components.registry.gates import Bounds
+from components.registry.history import seen
 from components.registry.ledger import Intent
 from components.registry.server import CHAMPION, PREVIOUS
 from components.registry.shipped import EVALUATION, evaluation, fetched
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 Approval = Literal["auto", "human"]
-
-AWAITED, APPROVED = "awaited", "approved"
 
 _TRIES = 3
 
@@ -156,7 +145,7 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
                 raise UserError(f"{model_name} version {version} is not promoted: {tried.sentence}")
             dataset = read_json(files.folder / EVALUATION / "dataset.json")["name"]
             key = found.tags["gate.key"]
-            intent = _intent(project, found, record, metrics, files.metadata, dataset, by, reason, at, key)
+            intent = audit.intent(project, found, record, metrics, files.metadata, dataset, by, reason, at, key)
         approval = {APPROVAL: APPROVED, "approval.by": by, "approval.reason": reason}
         tags = {str(version): {**intent.tags[str(version)], **approval}}
         after = act(mlflow, project, replace(intent, tags=tags))
@@ -198,15 +187,15 @@ def _challenge_once(
             mlflow, artifacts, found, challenger, metrics, champion, dataset, grounds.resamples, grounds.seed
         )
         rolled_back = None if again else found.tags.get(ROLLBACK_NOTE)
-        uses = ledger.uses(mlflow, project, dataset["fingerprints"]["test"])
-        decision = decide(metrics, grounds.policy, comparison, uses, rolled_back)
+        uses, best = seen(ledger.of_split(mlflow, project, dataset["fingerprints"]["test"]), model_name)
+        decision = decide(metrics, grounds.policy, comparison, uses, rolled_back, best)
         if decision.promote:
             decision = decision.tried(
                 smoke.check(challenger, metrics.get("probe_sha256"), _slowest(grounds.policy.gates))
             )
     outcome = _came_of(decision, grounds.approval)
     record = audit.record(found, challenger.sha256, metrics, dataset, decision, outcome, champion, grounds, who, at)
-    intent = _intent(project, found, record, metrics, challenger.metadata, dataset["name"], who, reason, at, key)
+    intent = audit.intent(project, found, record, metrics, challenger.metadata, dataset["name"], who, reason, at, key)
     after = act(mlflow, project, intent)
     write_json(path, record)
     return _outcome(read_json(path), moved=outcome == ledger.PROMOTED, existing=False, aliases=after)
@@ -228,72 +217,10 @@ def _came_of(decision: Decision, approval: str) -> ledger.Outcome:
     return ledger.AWAITING if approval == "human" else ledger.PROMOTED
 
 
-def _intent(
-    project: str,
-    found: "ModelVersion",
-    record: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    names: Mapping[str, str],
-    dataset: str,
-    who: str,
-    reason: str,
-    at: str,
-    key: str,
-) -> Intent:
-    """A decision as what is to be done about it."""
-    number, champion, outcome = int(found.version), record["compared_with"], record["outcome"]
-    did = audit.did(outcome, number, champion, at)
-    tags: dict[str, str | None] = {**audit.decided(record)}
-    aliases: dict[str, int] = {}
-    front = None
-    if APPROVAL in found.tags or outcome == ledger.AWAITING:
-        tags[APPROVAL] = AWAITED if outcome == ledger.AWAITING else None
-    if outcome == ledger.PROMOTED:
-        aliases = ({PREVIOUS: champion} if champion is not None else {}) | {CHAMPION: number}
-        tags |= {PROMOTED_AT: at, PROMOTED_BY: who, PROMOTED_OVER: str(champion), ROLLBACK_NOTE: None}
-        since = describe.since(at, who, reason)
-        front = describe.front(found.name, project, number, champion, since, links.card(found.tags), record["policy"])
-    elif champion is None:
-        front = describe.front(found.name, project, None, None, "", None, record["policy"])
-    return Intent(
-        action="promote",
-        model=found.name,
-        version=number,
-        outcome=outcome,
-        by=who,
-        reason=reason,
-        at=at,
-        champion=champion,
-        previous=None,
-        why=describe.why(did, record["reasons"]),
-        note=describe.attempt(number, outcome, who, reason, did, record["reasons"], record["notes"]),
-        aliases=aliases,
-        tags={str(number): tags | {"gate.key": key}},
-        description=describe.version(metrics, names, dataset, found.tags, _decision(record), did),
-        front=front,
-        lineage=audit.lineage(found.tags),
-        figures=describe.measured(record),
-        record=record,
-    )
-
-
-def _decision(record: Mapping[str, Any]) -> Decision:
-    champion = record["champion"]
-    return Decision(
-        status=record["status"],
-        promote=record["promote"],
-        first=record["first"],
-        reasons=tuple(Reason(**reason) for reason in record["reasons"]),
-        champion=ChampionEvaluation(**champion) if champion else None,
-        uses=record["uses"],
-        notes=tuple(record["notes"]),
-    )
-
-
 def _outcome(record: Mapping[str, Any], moved: bool, existing: bool, aliases: Mapping[str, int]) -> Outcome:
     return Outcome(
         version=record["version"],
-        decision=_decision(record),
+        decision=audit.verdict(record),
         outcome=record["outcome"],
         promoted=aliases.get(CHAMPION) == record["version"],
         moved=moved,

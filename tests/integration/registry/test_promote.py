@@ -13,7 +13,8 @@ from components.core.errors import UserError
 from components.core.shards import open_shard
 from components.registry import ledger, scoring, server
 from components.registry.act import ChampionMoved
-from components.registry.history import history
+from components.registry.champion import Best
+from components.registry.history import history, seen
 from components.registry.promote import approve, challenge
 from components.registry.register import register
 from components.registry.rollback import rollback
@@ -441,13 +442,40 @@ def test_the_ledger_is_an_experiment_that_mlflows_own_pages_show(home, model_nam
 
 def test_each_decision_of_a_test_split_is_counted(home, model_name, registered, judge):
     split = "9" * 64
-    assert ledger.uses(MlflowClient(), home.experiment, split) == 0
+    assert ledger.of_split(MlflowClient(), home.experiment, split) == []
     for right in (170, 180):
         home.evaluation(right, fingerprint=split)
         judge(register(home.artifacts, model_name, home.experiment, home.lineage()).version)
     rollback(home.experiment, model_name, "worse")
-    assert ledger.uses(MlflowClient(), home.experiment, split) == 2
-    assert ledger.uses(MlflowClient(), "a project without decisions", split) == 0
+    uses, best = seen(ledger.of_split(MlflowClient(), home.experiment, split), model_name)
+    assert (uses, best) == (2, Best(2, 0.9))
+    assert seen(ledger.of_split(MlflowClient(), home.experiment, split), "another model") == (2, None)
+    assert ledger.of_split(MlflowClient(), "a project without decisions", split) == []
+
+
+def test_losses_that_add_up_over_promotions_are_told_with_the_best_champion_and_the_gate(model_name, registered, judge):
+    """Each is smaller and 11 points worse than the one before it, where 20 may be lost."""
+    accurate = judge(registered(right=198, ballast=4000), rule={"margin": 0.2})
+    smaller = judge(registered(right=176, ballast=2000), rule={"margin": 0.2})
+    smallest = judge(registered(right=154), gates={"accuracy": {"min": 0.5}}, rule={"margin": 0.2})
+
+    assert [each.outcome for each in (accurate, smaller, smallest)] == ["promoted"] * 3
+    assert not [note for each in (accurate, smaller) for note in each.decision.notes if "added up" in note]
+    (note,) = [note for note in smallest.decision.notes if "added up" in note]
+    assert note == (
+        "This version is 22.00 points below version 1, the most accurate champion on this test split: losses within "
+        "the margin of 20 points have added up to more than it, and the gate on accuracy alone, 0.5, bounds it."
+    )
+    assert note in tags(model_name, 3)["gate.reasons"]
+    assert note in MlflowClient().get_model_version(model_name, "3").description
+
+
+def test_a_champion_that_was_scored_anew_on_a_new_test_split_counts_among_its_best(home, model_name, registered, judge):
+    judge(registered(right=190))
+    home.evaluation(right=170, fingerprint="8" * 64)
+    judge(register(home.artifacts, model_name, home.experiment, home.lineage()).version)
+    found = ledger.of_split(MlflowClient(), home.experiment, "8" * 64)
+    assert seen(found, model_name) == (1, Best(1, 0.95))
 
 
 def test_an_alias_that_was_moved_by_hand_is_named(home, model_name, registered, judge):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.core.params import Registry
-from components.registry.champion import ChampionEvaluation
+from components.registry.champion import Best, ChampionEvaluation
 from components.registry.decision import Decision, Policy, decide
 from components.registry.gates import Reason, figures, within
 
@@ -165,6 +165,31 @@ def test_a_test_split_that_served_too_often_is_warned_of():
     )
     assert worn.sentences[-1] == worn.notes[0]
     assert decide(metrics(), BASE, champion()).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("best", "against", "warned"),
+    [
+        (None, champion(), False),
+        (Best(1, 0.8501), champion(), True),
+        (Best(1, 0.8499), champion(), False),
+        (Best(3, 0.90), champion(version=3), False),  # what is lost to the champion itself is a reason, not a note
+        (Best(3, 0.90), None, True),  # the champion was taken away by hand
+    ],
+)
+def test_losses_that_have_added_up_to_more_than_the_margin_are_warned_of_and_refuse_nothing(best, against, warned):
+    decision = decide(metrics(accuracy=0.84), BASE, against, best=best)
+    assert decision.promote
+    assert [("points below version 1" in note or "points below version 3" in note) for note in decision.notes] == (
+        [True] * warned
+    )
+
+
+def test_the_warning_says_when_no_gate_bounds_the_losses():
+    policy = replace(BASE, gates={"size_kb": {"max": 200.0}})
+    (note,) = decide(metrics(accuracy=0.84), policy, champion(), best=Best(1, 0.9)).notes
+    assert note.startswith("This version is 6.00 points below version 1, the most accurate champion on this test split")
+    assert note.endswith("and no gate on accuracy bounds it.")
 
 
 def test_the_policy_is_what_the_params_state():
@@ -338,9 +363,14 @@ def test_the_order_of_gates_and_slices_does_not_matter(values, parts, policy, ag
     assert (one.status, one.promote, set(one.reasons)) == (other.status, other.promote, set(other.reasons))
 
 
-@given(measured, slices, any_policy, champions, uses)
-def test_what_is_only_recorded_changes_no_verdict(values, parts, policy, against, used):
-    bare, counted = (decide(metrics(slices=parts, **values), policy, against, u) for u in (None, used))
+bests = st.none() | st.builds(Best, st.integers(1, 5), st.floats(0, 1))
+
+
+@given(measured, slices, any_policy, champions, uses, bests)
+def test_what_is_only_recorded_changes_no_verdict(values, parts, policy, against, used, best):
+    bare, counted = (
+        decide(metrics(slices=parts, **values), policy, against, u, best=b) for u, b in ((None, None), (used, best))
+    )
     different = {f.name for f in fields(Decision) if getattr(bare, f.name) != getattr(counted, f.name)}
     assert different <= {"uses", "notes"}
 

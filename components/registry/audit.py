@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.registry import describe, ledger, links
+from components.registry import describe, ledger
 from components.registry.champion import ChampionEvaluation
 from components.registry.decision import Decision, Policy
 from components.registry.gates import Reason
@@ -122,9 +122,9 @@ def intent(
         aliases = ({PREVIOUS: champion} if champion is not None else {}) | {CHAMPION: number}
         tags |= {PROMOTED_AT: at, PROMOTED_BY: who, PROMOTED_OVER: str(champion), ROLLBACK_NOTE: None}
         since = describe.since(at, who, reason)
-        front = describe.front(found.name, project, number, champion, since, links.card(found.tags), record["policy"])
+        front = describe.front(found.name, project, number, champion, since, found.tags, record["policy"])
     elif champion is None:
-        front = describe.front(found.name, project, None, None, "", None, record["policy"])
+        front = describe.front(found.name, project, None, None, "", {}, record["policy"])
     return Intent(
         action="promote",
         model=found.name,

@@ -49,7 +49,7 @@ def front(
     champion: int | None,
     previous: int | None,
     since: str,
-    card: str | None,
+    tags: Mapping[str, str],
     policy: Mapping[str, Any] | None,
 ) -> str:
     """A registered model's description: what is in production, the way back, and what a version must pass.
@@ -60,14 +60,16 @@ def front(
         champion: the version in production; None for none yet.
         previous: the one before it; None for none.
         since: when the champion came there, by whom and why.
-        card: the page of its model card.
+        tags: the champion's, which say where it comes from.
         policy: what it was judged by, as ``decision.json`` has it.
     """
     if champion is None:
         lines = ["**Nothing is in production yet.**"]
     else:
+        card = links.card(tags)
         shown = f" [Its model card]({card})." if card else ""
         lines = [f"**In production: {_link(name, champion)}**, the alias `champion`, since {since}.{shown}"]
+        lines += ["", _origin(champion, tags)]
     if previous is not None:
         lines += ["", f"Before it: {_link(name, previous)}; `reflux rollback --reason …` puts it back."]
     lines += ["", f"Every attempt, the refused ones too, is a run of the experiment `{project}/promotions`."]
@@ -83,6 +85,15 @@ def since(at: str, by: str, reason: str) -> str:
 
 def _link(name: str, version: int) -> str:
     return f"[version {version}]({links.version(name, version)})"
+
+
+def _origin(champion: int, tags: Mapping[str, str]) -> str:
+    """Where a champion comes from, with the command that prints the whole of it."""
+    pages, known = _pages(tags), {"data": tags.get("dvc.data_md5"), "commit": tags.get("git.sha")}
+    parts = [f"{name} `{value[:12]}`" for name, value in known.items() if value]
+    words = {"run_id": "its run", "teacher.model_id": "its teacher"}
+    parts += [f"[{word}]({pages[key]})" for key, word in words.items() if key in pages]
+    return f"Where it comes from: {', '.join([*parts, f'`reflux lineage {champion}`'])}."
 
 
 def _rules(policy: Mapping[str, Any]) -> list[str]:

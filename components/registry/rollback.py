@@ -1,7 +1,7 @@
 """The way back: an earlier champion into production again, within seconds."""
 
 from components.core.errors import UserError
-from components.registry import audit, describe, ledger, links, server, smoke
+from components.registry import audit, describe, ledger, server, smoke
 from components.registry.act import act, reconcile
 from components.registry.audit import PROMOTED_AT, ROLLBACK_NOTE
 from components.registry.ledger import Intent
@@ -55,7 +55,7 @@ def rollback(
             tried = smoke.check(files, evaluation(back, files).get("probe_sha256"))
         if not tried.passed:
             raise UserError(f"{model_name} stays at version {old}: {tried.sentence}")
-        since, card = describe.since(at, by, reason), links.card(back.tags)
+        since = describe.since(at, by, reason)
         policy = (audit.recorded(back) or {}).get("policy")
         intent = Intent(
             action="rollback",
@@ -71,7 +71,7 @@ def rollback(
             note=f"**Back to version {target}**, from version {old}, by {by}: {reason}",
             aliases={PREVIOUS: old, CHAMPION: target},
             tags={str(old): {ROLLBACK_NOTE: f"at {at} by {by} ({reason})"}, str(target): {ROLLBACK_NOTE: None}},
-            front=describe.front(model_name, project, target, old, since, card, policy),
+            front=describe.front(model_name, project, target, old, since, back.tags, policy),
             lineage=audit.lineage(back.tags),
         )
         act(mlflow, project, intent)

@@ -54,10 +54,16 @@ POLICY = {
 
 def test_the_models_page_says_what_is_in_production_the_way_back_and_the_policy():
     since = describe.since("2026-01-02T03:04:05.000+00:00", "ada@host", "for the new cameras")
-    text = describe.front("the shoes", "clothes", 7, 5, since, "#/card", POLICY)
+    tags = {"experiment_id": "1", "evaluate.run_id": "e1", "run_id": "r1", "teacher.model_id": "m-t"}
+    tags |= {"dvc.data_md5": "0123456789abcdef.dir", "git.sha": "c" * 40}
+    text = describe.front("the shoes", "clothes", 7, 5, since, tags, POLICY)
     assert text.splitlines() == [
         "**In production: [version 7](#/models/the%20shoes/versions/7)**, the alias `champion`, since "
-        "2026-01-02T03:04:05.000+00:00 by ada@host (for the new cameras). [Its model card](#/card).",
+        "2026-01-02T03:04:05.000+00:00 by ada@host (for the new cameras). [Its model card]"
+        "(#/experiments/1/runs/e1/artifacts/model-card.html).",
+        "",
+        "Where it comes from: data `0123456789ab`, commit `cccccccccccc`, [its run](#/experiments/1/runs/r1), "
+        "[its teacher](#/experiments/1/models/m-t), `reflux lineage 7`.",
         "",
         "Before it: [version 5](#/models/the%20shoes/versions/5); `reflux rollback --reason …` puts it back.",
         "",
@@ -74,6 +80,6 @@ def test_the_models_page_says_what_is_in_production_the_way_back_and_the_policy(
 
 
 def test_before_the_first_promotion_the_page_says_so():
-    text = describe.front("shoes", "clothes", None, None, "", None, None)
+    text = describe.front("shoes", "clothes", None, None, "", {}, None)
     assert text.startswith("**Nothing is in production yet.**")
     assert "rollback" not in text

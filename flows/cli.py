@@ -11,6 +11,7 @@ from components.core.artifacts import mendable
 from components.core.errors import EXIT_USER_ERROR, UserError
 from flows.environment import QUIET
 
+UI_PORT = 5000
 HELP = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
@@ -139,7 +140,9 @@ def lineage(
 
 @app.command(epilog="Example: reflux ui --port 5001")
 def ui(
-    port: Annotated[int, typer.Option(min=1, max=65500, help="The port on 127.0.0.1; Prefect takes the next.")] = 5000,
+    port: Annotated[
+        int, typer.Option(min=1, max=65500, help="The port on 127.0.0.1; Prefect takes the next.")
+    ] = UI_PORT,
     prefect: Annotated[bool, typer.Option("--prefect", help="Show Prefect's UI as well.")] = False,
 ) -> None:
     """Show the boards, runs and models in MLflow's web UI, until Ctrl-C."""
@@ -150,14 +153,10 @@ def ui(
 
 @app.command(epilog="Example: MLFLOW_TRACKING_URI=https://mlflow.example.org reflux boards")
 def boards() -> None:
-    """Print the links of the boards on the MLflow server; `reflux ui` serves them where there is none."""
-    from components.registry import server
-    from flows.environment import embed_mlflow
-    from flows.ui import print_boards
+    """Print the links of the boards on the MLflow server; where there is none, those that `reflux ui` serves."""
+    from flows.ui import tell_boards
 
-    embed_mlflow()
-    address = server.address()
-    print_boards(address if address.startswith("http") else "http://127.0.0.1:5000")
+    tell_boards(UI_PORT)
 
 
 @app.command(epilog="Example: reflux doctor")

@@ -58,8 +58,23 @@ def serve(port: int, prefect: bool) -> int:
             stop(process)
 
 
-def print_boards(address: str) -> None:
-    """Print the links of the boards; ``address`` is of MLflow's page.
+def tell_boards(port: int) -> None:
+    """Print the links of the boards on the MLflow server, or those that ``reflux ui`` serves where there is none.
+
+    Raises:
+        UserError: MLflow does not answer.
+    """
+    from components.registry import server
+
+    if embed_mlflow().startswith(("http://", "https://")):
+        print_boards(server.address())
+        return
+    if print_boards(f"http://127.0.0.1:{port}"):
+        print("They open while `reflux ui` runs: it is the server of this checkout, at that port by default.")
+
+
+def print_boards(address: str) -> bool:
+    """Print the links of the boards; ``address`` is of MLflow's page. Returns whether there are any.
 
     Raises:
         UserError: MLflow does not answer, or there was no run yet.
@@ -74,10 +89,11 @@ def print_boards(address: str) -> None:
         found = tracking.client().get_experiment_by_name(name)
     if found is None:
         print(f"There is no run of {name} yet: `reflux run` makes one, and its boards.", flush=True)
-        return
+        return False
     print("Boards:")
     for board, link, shows in boards.links(str(found.experiment_id), address):
         print(f"  {board:<18} {link}\n  {'':<18} {shows}", flush=True)
+    return True
 
 
 def _start(name: str, command: list[str], port: int, health: str) -> "subprocess.Popen[str]":

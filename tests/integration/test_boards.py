@@ -1,18 +1,21 @@
 """The boards in a real MLflow: kept, changed, and what a server or a person makes of them."""
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import mlflow
 import pytest
 import requests
 
-from components.core import tracking
+from components.core import params, tracking
 from components.core.boards import TAG, Line, Section
 from components.core.journal import Journal
-from flows import boards
+from flows import boards, flow_page
+from flows.ui import tell_boards
 from tests.integration.registry.servers import mlflow_server
 
 CHAMPION = "In production: [clothes version 1](#/models/clothes/versions/1)."
@@ -127,6 +130,24 @@ def test_a_metric_that_no_run_has_is_named(mlflow_home):
     assert len(views()) == 5
 
 
+@pytest.mark.parametrize("retrains", [0, 1])
+def test_without_a_server_the_links_say_who_answers_them(mlflow_home, retrains, capsys):
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", mlflow_home)
+    params.override(["project.name=demo"], mlflow_home / "params.yaml")
+    for _ in range(retrains):
+        retrain()
+    tell_boards(5000)
+    printed = capsys.readouterr().out
+    if not retrains:
+        assert printed == "There is no run of demo yet: `reflux run` makes one, and its boards.\n"
+        return
+    for board in boards.ALL:
+        assert f"  {board.name:<18} http://127.0.0.1:5000/{board.link('1')}\n" in printed
+    assert printed.endswith(
+        "They open while `reflux ui` runs: it is the server of this checkout, at that port by default.\n"
+    )
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, mlflow_template) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("boards")
@@ -164,6 +185,20 @@ def before(server, tmp_path, monkeypatch) -> Iterator[dict[str, tuple[int, str]]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{proxy.server_port}")
     yield answers
     proxy.shutdown()
+
+
+@pytest.mark.slow
+def test_the_flow_runs_page_links_the_board_the_version_and_its_card(before):
+    retrain()
+    client = mlflow.MlflowClient()
+    client.create_registered_model("clothes")
+    client.create_model_version("clothes", "s3://none/none", tags={"experiment_id": "1", "evaluate.run_id": "e1"})
+    address = tracking.uri()
+    assert flow_page._links("demo", "clothes", 1) == {
+        "board": (f"{address}/{boards.HEALTH.link('1')}", "Retraining health in MLflow"),
+        "version": (f"{address}/#/models/clothes/versions/1", "clothes version 1 in MLflow"),
+        "card": (f"{address}/#/experiments/1/runs/e1/artifacts/model-card.html", "Model card of version 1"),
+    }
 
 
 @pytest.mark.slow

@@ -44,14 +44,19 @@ def call(folder: Path, *arguments: str, **changes: str) -> "subprocess.Completed
     )
 
 
-def test_the_ui_answers_and_stops_cleanly(project):
+@pytest.mark.parametrize("prefect", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_the_ui_answers_and_stops_cleanly(project, prefect):
     port = free_port()
-    command = [*REFLUX, "ui", "--port", str(port)]
+    command = [*REFLUX, "ui", "--port", str(port), *["--prefect"] * prefect]
     process = subprocess.Popen(command, cwd=project, env=environment(), stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == f"MLflow is at http://127.0.0.1:{port} (Ctrl-C stops it).\n"
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
             assert "MLflow" in page.read().decode()
+        if prefect:
+            assert process.stdout.readline() == f"Prefect is at http://127.0.0.1:{port + 1} (Ctrl-C stops it).\n"
+            with urllib.request.urlopen(f"http://127.0.0.1:{port + 1}/", timeout=30) as page:
+                assert "Prefect" in page.read().decode()
         below = psutil.Process(process.pid).children(recursive=True)
         assert below
         process.send_signal(signal.SIGINT)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -169,6 +170,11 @@ def test_a_scheduled_run_ends_in_a_registered_version(farm):
     assert "| student |" in result
     assert "shapes-student version 1 is the new @champion." in result
     assert "VALIDATED" in next(artifact["data"] for artifact in artifacts if artifact["key"] == "promotion")
+    page = {artifact["key"]: artifact["data"] for artifact in artifacts if artifact["flow_run_id"] == first}
+    assert float(page["retrain-progress"]) == 100
+    table = page["retrain-table"] if isinstance(page["retrain-table"], list) else json.loads(page["retrain-table"])
+    assert [row["model"] for row in table] == ["teacher", "student", "control", "student, int8"]
+    assert re.fullmatch(r"shapes \d{4}-\d\d-\d\d \d\d:\d\d v1 promoted", ended["name"])
 
 
 @pytest.mark.long

@@ -1,0 +1,114 @@
+"""``reflux promote | approve | rollback | history | lineage | reconcile | predict`` with and without a server."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from components.core import params
+from components.core.tracking import experiment_id
+from components.registry import ledger
+from components.registry.register import register
+from flows import cli
+from tests.integration.registry.faults import ready
+from tests.integration.registry.servers import mlflow_server
+
+PARAMS = Path(__file__).parents[3] / "params.yaml"
+
+
+@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.slow)])
+def anywhere(request, home, tmp_path, mlflow_template, monkeypatch) -> Iterator[None]:
+    """MLflow as a file of this checkout, then as a server."""
+    if request.param == "embedded":
+        yield
+        return
+    (tmp_path / "server.db").write_bytes(mlflow_template.read_bytes())
+    with mlflow_server(tmp_path, f"sqlite:///{tmp_path}/server.db") as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        yield
+
+
+@pytest.fixture
+def reflux(home, model_name, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Calls the command as its entry point does."""
+    shutil.copy(PARAMS, home.folder)
+    ours = [f"project.name={home.experiment}", f"registry.model_name={model_name}", "registry.champion.margin=0.2"]
+    params.override([*ours, "registry.gates.size_kb.max=1000", "registry.slices.gates={}"], home.folder / "params.yaml")
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["reflux", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return call
+
+
+def test_each_command_says_what_it_did_with_its_exit_code(home, model_name, anywhere, reflux):
+    client = MlflowClient()
+    own = replace(home, run_id=client.create_run(experiment_id(client, home.experiment)).info.run_id)
+
+    def registered(right: int) -> None:
+        register(own.evaluation(right), model_name, home.experiment, own.lineage())
+
+    assert reflux("promote", "1")[::2] == (
+        2,
+        f"Error: No model is registered as {model_name} in {client.tracking_uri}: `reflux run` makes one.\n",
+    )
+    registered(170)
+    assert reflux("rollback", "--reason", "worse")[0] == 2  # there is nothing to go back to
+    code, out, _ = reflux("promote", "1")
+    assert (code, f"{model_name} version 1 is the new @champion." in out) == (0, True)
+    registered(100)
+    code, out, _ = reflux("promote", "2")
+    assert (code, "✗ Accuracy 0.5 is below the minimum of 0.8." in out) == (3, True)
+    registered(190)
+    code, _, err = reflux("promote", "3", "--expected-champion", "2")
+    assert (code, f"The champion of {model_name} is version 1 by now, not version 2" in err) == (4, True)
+    assert reflux("promote", "9")[::2] == (
+        2,
+        f"Error: {model_name} has no version 9: `reflux history` lists its versions.\n",
+    )
+    assert reflux("promote", "3", "--expected-champion", "1")[0] == 0
+    code, out, _ = reflux("rollback", "--reason", "worse on the new cameras")
+    assert (code, out) == (0, f"{model_name}: version 1 is the champion again; version 3 was rolled back.\n")
+    params.override(["registry.approval=human"], home.folder / "params.yaml")
+    registered(195)
+    code, out, _ = reflux("promote", "4")
+    assert (code, "version 4 awaits your word, `reflux approve 4 --reason …`" in " ".join(out.split())) == (3, True)
+    assert reflux("approve", "3", "--reason", "seen")[0] == 2  # it awaits nothing
+    code, out, _ = reflux("approve", "4", "--reason", "seen on the new cameras")
+    assert (code, f"{model_name} version 4 is the new @champion." in out) == (0, True)
+
+    image = home.folder / "dress.png"
+    Image.fromarray(np.load(home.artifacts / "ingest/shards/test/images.npy")[199, ..., 0]).save(image)
+    assert reflux("predict", str(image))[1].startswith(f"dress  ({model_name} version 4)\n")
+    code, out, _ = reflux("history", "--json")
+    told = json.loads(out)
+    assert (code, told["champion"], told["previous"]) == (0, 4, 1)
+    assert [(entry["number"], entry["version"], entry["outcome"]) for entry in told["entries"]] == [
+        (7, 4, "promoted"),
+        (6, 4, "awaiting approval"),
+        (5, 1, "rolled back"),
+        (4, 3, "promoted"),
+        (3, 3, "overtaken"),
+        (2, 2, "rejected"),
+        (1, 1, "promoted"),
+    ]
+    assert told["entries"][2]["reason"] == "worse on the new cameras"
+    code, out, _ = reflux("lineage", "4", "--json")
+    assert (code, json.loads(out)["tree"]["value"]) == (1, f"{model_name} version 4")  # there is no git here
+    assert reflux("lineage", "9")[0] == 2
+    assert reflux("reconcile")[:2] == (0, "Nothing was broken off: the registry is whole.\n")
+    ledger.begin(client, home.experiment, replace(ready(model_name, 3, 4), previous=1))
+    assert reflux("reconcile")[:2] == (0, f"{model_name} version 3: promoted. It is better.\n")
+    assert client.get_model_version_by_alias(model_name, "champion").version in ("3", 3)

@@ -32,7 +32,7 @@ from components.core.device import autocast, pick
 from components.core.loop import Batch, fit
 from components.core.models import PixelModel, pixel_model
 from components.core.shards import Shard
-from components.core.soft_labels import ask
+from components.core.taps import asked
 from components.distill.losses import total_loss
 
 CLASSES = tuple(str(number) for number in range(100))
@@ -61,7 +61,7 @@ def batches(
     def soft_and_hard(indices: np.ndarray[Any, Any], views: np.ndarray[Any, Any]) -> tuple[Tensor, ...]:
         return soft_labels[views, indices].float(), *hard(indices, views)
 
-    answer = partial(ask, teacher.eval(), device=device) if teacher else None
+    answer = partial(asked, teacher.eval(), (), device=device) if teacher else None
     return batches_of_views(
         images, VIEWS, hard if teacher else soft_and_hard, 0, batch_size, AUGMENT, device, teacher=answer
     )

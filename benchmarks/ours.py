@@ -31,7 +31,8 @@ from components.core.checkpoint import Checkpoints
 from components.core.loop import Batch, fit
 from components.core.mixing import Views
 from components.core.shards import Shard
-from components.core.soft_labels import SoftLabels, ask, format_for
+from components.core.soft_labels import SoftLabels, format_for
+from components.core.taps import asked
 from components.distill.losses import share_of_labels, total_loss
 from components.label.soft_labels import answers
 
@@ -72,10 +73,10 @@ def live(setting: Setting, clock: Clock, images: Shard, bf16: bool, ahead: bool 
     teacher = teacher_of(setting)
 
     @torch.no_grad()
-    def in_fp32(pixels: Tensor) -> Tensor:
-        return teacher(pixels)
+    def in_fp32(pixels: Tensor) -> tuple[Tensor, ...]:
+        return (teacher(pixels),)
 
-    answer = partial(ask, teacher, device=CPU) if bf16 else in_fp32
+    answer = partial(asked, teacher, (), device=CPU) if bf16 else in_fp32
     hard = partial(_labels, images)
     _fit(setting, clock, images, batches_of_views(images, VIEWS, hard, SEED, setting.batch_size, AUGMENT, CPU, answer))
 

@@ -101,7 +101,7 @@ CHOOSE = Board(
     order_by="metrics.`test/student_accuracy`",
     columns=(
         *("metrics.`test/student_accuracy`", "metrics.`student/size_kb`", "metrics.`student/latency_ms_p95`"),
-        *("params.`student.model`", "params.`student.steps`", "params.`distill.temperature`", "tags.`decision`"),
+        *("params.`student.model`", "params.`student.steps`", "params.`distill.method`", "tags.`decision`"),
     ),
     sections=(
         Section(
@@ -117,7 +117,7 @@ CHOOSE = Board(
             charts=(
                 Parallel(
                     params=(
-                        *("student.model", "student.steps", "student.lr", "distill.temperature"),
+                        *("student.model", "student.steps", "student.lr", "distill.method"),
                         *("distill.label_weight", "label.views"),
                     ),
                     metrics=("student/size_kb", "student/latency_ms_p95", "test/student_accuracy"),

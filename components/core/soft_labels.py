@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from components.core.artifacts import fingerprint, sha256_file
+from components.core.artifacts import sha256_file
 from components.core.device import autocast
 from components.core.errors import UserError
 from components.core.models import PixelModel
@@ -166,14 +166,14 @@ def damaged(file: Path, what: str) -> UserError:
 
 
 def open_store(
-    folder: Path, manifest: dict[str, Any], teacher: Path, views_key: str, classes: tuple[str, ...]
+    folder: Path, manifest: dict[str, Any], teacher_sha256: str, views_key: str, classes: tuple[str, ...]
 ) -> SoftLabels:
     """Open the store that ``label`` left, every file of it checked.
 
     Args:
         folder: of the store.
         manifest: that lies beside it.
-        teacher: the present teacher's weights.
+        teacher_sha256: of the present teacher's weights.
         views_key: of the views that will be shown to the student; see :func:`components.core.views.views_key`.
         classes: of the dataset.
 
@@ -181,10 +181,10 @@ def open_store(
         UserError: the store is of another teacher, other images, views or classes, or a file is missing or damaged.
     """
     if manifest.get("shards") == []:
-        raise UserError(f"{folder} is empty, as distill.teacher = live wants it: run `reflux run` to label.")
+        raise UserError(f"{folder} is empty, as distill.method or distill.teacher wants it: run `reflux run` to label.")
     if not {"shards", "teacher_sha256", "views_key", "classes", "images", "views", "top_k"} <= manifest.keys():
         raise UserError(f"{folder} was written by another version of Reflux: run `reflux run` to label anew.")
-    if manifest["teacher_sha256"] != fingerprint(teacher):
+    if manifest["teacher_sha256"] != teacher_sha256:
         raise UserError(f"{folder} holds the soft labels of another teacher: run `reflux run` to label anew.")
     if manifest["views_key"] != views_key or manifest["classes"] != list(classes):
         raise UserError(

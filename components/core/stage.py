@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # torch takes two seconds, which stages that only look at dat
     from components.core.world import World
 
 CHECKPOINTS = Path(".reflux/checkpoints")
+BEFORE = "-before"  # ends the name of the folder for trainings that come before the stage's own
 EXIT_INTERRUPTED = 130
 ROLES = {"finetune": "teacher", "distill": "student", "control": "control"}  # whom a stage trains
 
@@ -70,10 +71,14 @@ class Stage:
         journal.params({"seed": self.params.seed})
         return journal
 
-    def checkpoints(self, *sections: str) -> "Checkpoints":
+    def checkpoints(self, *sections: str, before: str | None = None) -> "Checkpoints":
         """This stage's checkpoints, keyed by its code, the inputs read so far, the seed and sections of the params.
 
         Must be asked for before the journal is first used: a training that goes on continues its run in MLflow.
+
+        Args:
+            sections: of the params that decide the training's result.
+            before: the name of a training that comes before the stage's own, and has checkpoints of its own.
 
         Raises:
             UserError: there is a checkpoint, and it is damaged.
@@ -83,10 +88,13 @@ class Stage:
         code = [Path(__file__).parent, Path(__file__).parents[1] / self.name]
         sources = {str(file): sha256_file(file) for folder in code for file in sorted(folder.rglob("*.py"))}
         recipe = {section: self._section(section) for section in sections}
-        decides = [self.name, self.params.seed, recipe, self.inputs(), list(sources.values())]
+        decides = [self.name, before, self.params.seed, recipe, self.inputs(), list(sources.values())]
         key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
-        found = Checkpoints(CHECKPOINTS / self.name, key, self.params.run.checkpoint_every_s, self.world)
+        folder = CHECKPOINTS / f"{self.name}{BEFORE}" / before if before else CHECKPOINTS / self.name
+        found = Checkpoints(folder, key, self.params.run.checkpoint_every_s, self.world)
         self._checkpoints = found
+        if "journal" in vars(self):  # begun by a training before this one
+            found.begin(self.journal.run_key)
         if found.images and self.world.first:
             print(f"Note: goes on after {found.images:,} images, where it was interrupted", flush=True)
         return found

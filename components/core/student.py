@@ -1,55 +1,85 @@
-"""Trains the student: the same network, optimiser, schedule, views and budget with a teacher and without."""
+"""Makes and trains the student: the same network, optimiser, schedule, views and budget with a teacher and without."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from components.core import history, optimise, progress
 from components.core.batches import TargetsOf, batches_of_views
-from components.core.device import pick
+from components.core.checkpoint import Checkpoints
 from components.core.loop import fit
-from components.core.models import PixelModel, parameter_count, pixel_model, save
+from components.core.models import PixelModel, adapted, load, parameter_count, pixel_model, save
 from components.core.shards import Dataset, Shard
 from components.core.stage import Stage, seed_everything
 
 
-def train_student(
+def new_student(stage: Stage, dataset: Dataset, device: torch.device) -> PixelModel:
+    """The student before it has learnt anything of the dataset, from the weights of ``student.weights``.
+
+    Raises:
+        UserError: the network is unknown or can't take images of this size, or its weights are damaged.
+    """
+    recipe = stage.params.student
+    seed_everything(stage.params.seed)
+    weights = stage.read("pretrain/student") / "model.safetensors"
+    if weights.is_file():
+        return adapted(load(weights), dataset.classes, recipe.image_size).to(device)
+    return fresh(stage, recipe.model, dataset, device)
+
+
+def fresh(stage: Stage, name: str, dataset: Dataset, device: torch.device) -> PixelModel:
+    """A network with random weights that sees what the student sees.
+
+    Raises:
+        UserError: the network is unknown or can't take images of this size.
+    """
+    size = stage.params.student.image_size
+    return pixel_model(name, dataset.classes, size, dataset.channels, dataset.mean, dataset.std).to(device)
+
+
+def train(
     stage: Stage,
-    dataset: Dataset,
+    model: nn.Module,
+    device: torch.device,
+    checkpoints: Checkpoints,
     images: Shard,
     val: Shard,
     views: int | None,
     targets_of: TargetsOf,
     loss: Callable[..., Tensor],
-    teacher: Callable[[Tensor], Tensor] | None = None,
-) -> None:
-    """Train a student from scratch and write its model and history.
+    teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
+    name: str | None = None,
+) -> list[dict[str, float]]:
+    """Train a network in place, by the student's recipe.
 
     Args:
         stage: the running stage; its ``student`` params are the recipe.
-        dataset: classes and normalisation.
-        images: what the student sees.
+        model: the student, or what holds it; in eval mode it answers with logits.
+        device: where it is.
+        checkpoints: of this training.
+        images: what it sees.
         val: the split that chooses the weights.
         views: how many views of each image there are; None draws a new one at every visit.
         targets_of: the targets of a batch, from image indices [B] and their views [B].
-        loss: takes logits [B, K] and those targets, returns a value an image [B].
-        teacher: is asked for the first of the targets, from the pixels; None when ``targets_of`` gives all.
+        loss: takes what the model answers in training and those targets, returns a value an image [B].
+        teacher: answers with the first of the targets, from the pixels; None when ``targets_of`` gives all.
+        name: of a training that comes before the stage's own.
+
+    Returns:
+        The history.
     """
-    recipe, seed = stage.params.student, stage.params.seed
-    run = stage.params.run
-    device = pick(run.device, run.threads, run.deterministic)
-    seed_everything(seed)
-    model = pixel_model(recipe.model, dataset.classes, recipe.image_size, dataset.channels, dataset.mean, dataset.std)
-    model.to(device)
-    checkpoints = stage.checkpoints("student", *([stage.name] if stage.name != "control" else []))
-    stage.journal.params({"student_parameters": parameter_count(model), "device": str(device)})
+    recipe, seed, run = stage.params.student, stage.params.seed, stage.params.run
+    parameters = parameter_count(getattr(model, "student", model))
+    stage.journal.params({f"{name or 'student'}_parameters": parameters, "device": str(device)})
     augment = recipe.augment.model_dump()
     share = stage.world.share_of_batch(recipe.batch_size, "student.batch_size")
     batches = batches_of_views(images, views, targets_of, seed, recipe.batch_size, augment, device, teacher, share)
-    groups = weight_decay_groups(model, recipe.weight_decay)
+    groups = weight_decay_groups(model.parameters(), recipe.weight_decay)
     optimizer = optimise.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
-    with progress.bar(stage.name, recipe.model, recipe.steps * recipe.batch_size, done=checkpoints.images) as bar:
-        rows = fit(
+    total = recipe.steps * recipe.batch_size
+    with progress.bar(stage.name, name or recipe.model, total, done=checkpoints.images) as bar:
+        return fit(
             model,
             batches,
             loss,
@@ -63,21 +93,28 @@ def train_student(
             clip_norm=recipe.clip_norm,
             device=device,
             checkpoints=checkpoints,
-            report=history.to_journal(stage.journal, checkpoints, stage.name),
+            report=history.to_journal(stage.journal, checkpoints, name or stage.name),
             advance=bar.advance,
             world=stage.world,
             sync_batch_norm=recipe.sync_batch_norm,
             precision=recipe.precision,
             through_compiler=run.compile,
         )
+
+
+def keep_student(
+    stage: Stage, student: PixelModel, phases: dict[str, list[dict[str, float]]], checkpoints: Checkpoints
+) -> None:
+    """Write the trained student and the history of its training; then its checkpoints are needed no more."""
     if stage.world.first:
-        save(model, stage.out("model.safetensors"))
-        history.write(stage.out("history.parquet"), {stage.name: rows})
+        save(student, stage.out("model.safetensors"))
+        history.write(stage.out("history.parquet"), phases)
     checkpoints.clear()
 
 
-def weight_decay_groups(model: PixelModel, weight_decay: float) -> list[dict[str, object]]:
+def weight_decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
     """Parameter groups that spare biases and normalisation from weight decay, as timm does."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    everything = list(parameters)
+    matrices = [p for p in everything if p.ndim > 1]
+    vectors = [p for p in everything if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

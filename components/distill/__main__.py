@@ -1,67 +1,66 @@
-"""``python -m components.distill``: trains the student from the teacher's soft labels, stored or asked for."""
+"""``python -m components.distill``: trains the student by the methods and in the order asked for."""
 
-from functools import partial
-
-import torch
-from torch import Tensor
+import shutil
 
 from components.core import stage
-from components.core.artifacts import read_json
 from components.core.device import pick
-from components.core.mixing import Views, labelled_views, mixed_labels
-from components.core.models import check_classes, load
-from components.core.shards import join, open_shard, read_dataset
-from components.core.soft_labels import Indices, ask, open_store
-from components.core.student import train_student
-from components.core.views import views_key
-from components.distill.losses import mixture, share_of_labels, total_loss
+from components.core.errors import UserError
+from components.core.methods import BornAgain, Crd, DeepMutualLearning, Schedule, TeacherAssistant
+from components.core.models import network, parameter_count
+from components.core.shards import Dataset
+from components.distill.lesson import Lesson
 
 
 def main(this: stage.Stage) -> None:
-    """Train on every labelled and unlabelled image, through the views that ``label`` was told of."""
-    params = this.params
-    dataset = read_dataset(this.read("ingest/dataset.json"))
-    train, unlabeled, val = (
-        open_shard(this.read(f"ingest/shards/{split}"), params.run.workers) for split in ("train", "unlabeled", "val")
-    )
-    images = join(train, unlabeled)
-    store, manifest = this.read("label/store"), read_json(this.read("label/manifest.json"))
-    teacher_path = this.read("finetune/model.safetensors")
-    labels = torch.from_numpy(images.labels)
-    loss = partial(
-        total_loss,
-        temperature=params.distill.temperature,
-        label_weight=params.distill.label_weight,
-        teacher_weight=params.distill.teacher_weight,
-    )
-
-    augment = params.student.augment.model_dump()
-    shown = Views(images, params.seed, augment)
-
-    def hard(indices: Indices, views: Indices) -> tuple[Tensor, ...]:
-        mix = shown.mix(indices, views)
-        targets, known = mixed_labels(labels, indices, mix, len(dataset.classes))
-        return targets, share_of_labels(known)
-
-    if params.distill.teacher == "live":
-        device = pick(params.run.device, params.run.threads, params.run.deterministic)
-        teacher = load(teacher_path).to(device)
-        check_classes(teacher, dataset.classes, teacher_path)
-        live = partial(ask, teacher, device=device)
-        train_student(this, dataset, images, val, manifest["views"], hard, loss, live)
+    """Train the student, after those that are to teach it."""
+    params, method = this.params, this.params.distill
+    if this.world.size > 1 and any(isinstance(loss, Crd) for loss in method.losses):
+        raise UserError("distill.method crd keeps its memory bank in one process: set run.launcher to local.")
+    lesson = Lesson(this, pick(params.run.device, params.run.threads, params.run.deterministic))
+    if isinstance(method.schedule, DeepMutualLearning):
+        lesson.among_peers(method.schedule.peers)
         return
-    mixes = params.distill.mixed_targets == "mixture"
-    key = views_key(images.ids, params.seed, labelled_views(augment, params.distill.mixed_targets))
-    stored = open_store(store, manifest, teacher_path, key, dataset.classes)
+    teacher = lesson.teacher
+    between = networks_between(method.schedule, params.student.model)
+    if isinstance(method.schedule, TeacherAssistant):
+        refuse_to_grow(parameter_count(teacher), between, lesson.dataset)
+    who = None if method.answers_from == "store" else teacher
+    for number, name in enumerate(between, 1):
+        who = lesson.before(f"{number}-{name}", name, who)
+    lesson.student(who)
+    shutil.rmtree(stage.CHECKPOINTS / f"{this.name}{stage.BEFORE}", ignore_errors=True)
 
-    def soft_and_hard(indices: Indices, views: Indices) -> tuple[Tensor, ...]:
-        soft, mix = stored(indices, views), shown.mix(indices, views) if mixes else None
-        if mix is not None:
-            share = torch.from_numpy(mix.share).float()
-            soft = mixture(soft, stored(mix.partners, views), share, params.distill.temperature)
-        return soft, *hard(indices, views)
 
-    train_student(this, dataset, images, val, stored.views, soft_and_hard, loss)
+def networks_between(schedule: Schedule | None, student: str) -> list[str]:
+    """The names of the networks that learn from the teacher and teach the student, in order."""
+    match schedule:
+        case TeacherAssistant():
+            return list(schedule.assistants)
+        case BornAgain():
+            return [student] * (schedule.generations - 1)
+    return []
+
+
+def refuse_to_grow(parameters: int, assistants: list[str], dataset: Dataset) -> None:
+    """Check that each assistant is no larger than who teaches it.
+
+    Args:
+        parameters: of the teacher.
+        assistants: names of networks, the teacher's own first.
+        dataset: what they learn.
+
+    Raises:
+        UserError: one is larger.
+    """
+    taught_by = "the teacher"
+    for name in assistants:
+        own = parameter_count(network(name, len(dataset.classes), dataset.channels))
+        if own > parameters:
+            raise UserError(
+                f"The teacher assistant {name} has {own:,} parameters, more than {taught_by} with {parameters:,}: name "
+                "a smaller network in distill.method's assistants, or order them from large to small."
+            )
+        taught_by, parameters = name, own
 
 
 if __name__ == "__main__":

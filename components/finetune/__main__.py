@@ -10,9 +10,9 @@ from components.core.batches import batches_of_views
 from components.core.checkpoint import Checkpoints
 from components.core.device import pick
 from components.core.loop import fit
-from components.core.models import PixelModel, load, save
+from components.core.models import PixelModel, adapted, load, save
 from components.core.shards import Shard, open_shard, read_dataset
-from components.finetune.transfer import adapt, freeze_batch_norm, groups_with_layer_decay, linear_probe
+from components.finetune.transfer import freeze_batch_norm, groups_with_layer_decay, linear_probe
 
 
 def main(this: stage.Stage) -> None:
@@ -24,10 +24,12 @@ def main(this: stage.Stage) -> None:
     train = open_shard(this.read("ingest/shards/train"), params.run.workers)
     val = open_shard(this.read("ingest/shards/val"), params.run.workers)
     pretrained = load(this.read("pretrain/model.safetensors"))
-    teacher = adapt(pretrained, dataset, recipe.image_size).to(device)
+    teacher = adapted(pretrained, dataset.classes, recipe.image_size).to(device)
     checkpoints = this.checkpoints("finetune")
+    # A student that transfers while it is distilled learns from what pretraining gave: the teacher only gets a head.
+    strategy = "feature-extraction" if params.distill.when == "joint" else recipe.strategy
     phases = {}
-    if recipe.strategy != "full":
+    if strategy != "full":
         with progress.bar("finetune", "linear probe", recipe.probe_views * len(train)) as bar:
             phases["probe"] = linear_probe(
                 teacher,
@@ -45,7 +47,7 @@ def main(this: stage.Stage) -> None:
                 report=history.to_journal(this.journal, checkpoints, "probe"),
                 advance=bar.advance,
             )
-    if recipe.strategy != "feature-extraction":
+    if strategy != "feature-extraction":
         if recipe.freeze_batch_norm:
             freeze_batch_norm(teacher)
         phases["full"] = _full(this, teacher, train, val, checkpoints, device)

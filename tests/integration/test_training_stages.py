@@ -212,7 +212,12 @@ def test_a_live_teacher_and_its_stored_soft_labels_give_the_same_curve(
     for teacher in ("cached", "live"):
         folder = tmp_path / teacher
         shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("control", "distill", "label", ".reflux"))
-        settings = [f"distill.teacher={teacher}", "student.steps=40", "student.eval_every=1", "distill.temperature=2"]
+        settings = [
+            f"distill.teacher={teacher}",
+            "student.steps=40",
+            "student.eval_every=1",
+            "distill.method.temperature=2",
+        ]
         params = override([*settings, *mixing, f"student.optimizer={optimizer}"], folder / "params.yaml")
         monkeypatch.chdir(folder)
         for name, main in (("label", label.main), ("distill", distill.main)):
@@ -254,7 +259,7 @@ def test_an_empty_store_is_refused_when_soft_labels_are_wanted(trained: Path, tm
     assert run("label", folder).returncode == 0
     override(["distill.teacher=cached"], folder / "params.yaml")
     done = run("distill", folder)
-    assert (done.returncode, "is empty, as distill.teacher = live wants it" in done.stderr) == (2, True)
+    assert (done.returncode, "is empty, as distill.method or distill.teacher wants it" in done.stderr) == (2, True)
     assert "0 computed, 160 reused" in run("label", folder).stdout
 
 

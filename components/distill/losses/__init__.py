@@ -5,9 +5,9 @@ All compute in single precision, also under autocast, and are 0, with gradient 0
 CRD, whose anchors are compared with other images too, is not.
 """
 
-from components.distill.losses.combine import mixture, share_of_labels, total_loss
+from components.core.ensembles import average, confidence_weighted
+from components.distill.losses.combine import hard_loss, mixture, share_of_labels, total_loss
 from components.distill.losses.contrast import Contrast, bank_bytes, nce, step_bytes
-from components.distill.losses.ensembles import average, confidence_weighted
 from components.distill.losses.features import (
     Fusion,
     ReviewFusion,
@@ -30,6 +30,7 @@ __all__ = [
     "dist",
     "dkd",
     "fitnet",
+    "hard_loss",
     "hcl",
     "kd",
     "mixture",

@@ -30,10 +30,21 @@ def total_loss(
     Returns:
         [B].
     """
-    total = teacher_weight * kd(student, teacher, temperature)
-    if label_weight:
-        total = total + label_weight * known * F.cross_entropy(student, labels, reduction="none")
-    return total
+    return teacher_weight * kd(student, teacher, temperature) + hard_loss(student, labels, known, label_weight)
+
+
+def hard_loss(student: Tensor, labels: Tensor, known: Tensor, weight: float) -> Tensor:
+    """The weighted cross-entropy of the images that have a label: [B], or 0 where it has no weight.
+
+    Args:
+        student: logits [B, K].
+        labels: classes [B], or probabilities [B, K]; any where an image has none.
+        known: [B], from :func:`share_of_labels`.
+        weight: of the hard labels.
+    """
+    if not weight:
+        return student.new_zeros(())
+    return weight * known * F.cross_entropy(student, labels, reduction="none")
 
 
 def mixture(own: Tensor, partner: Tensor, share: Tensor, temperature: float) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.distill.losses.precision import single_precision
+from components.core.precision import single_precision
 
 
 def bank_bytes(images: int, dim: int) -> int:
@@ -114,6 +114,9 @@ class Contrast(nn.Module):
 
     def _scores(self, anchors: Tensor, bank: Tensor, among: Tensor) -> Tensor:
         """Cosines over τ of anchors [B, D] and what the bank has of images [B, 1 + K]."""
+        # Rows for every image and negative are much memory traffic: cheaper is a product with a bank that is not large.
+        if len(bank) <= 8 * among.shape[1]:
+            return (anchors @ bank.T.clone()).gather(1, among) / self.temperature
         return torch.einsum("bd,bkd->bk", anchors, bank[among]) / self.temperature
 
     @staticmethod

@@ -25,7 +25,17 @@ def test_the_shipped_params_are_valid_and_frozen():
 @pytest.mark.parametrize(
     ("assignment", "sentence"),
     [
-        ("distill.temprature=2", "distill.temprature is not a parameter; did you mean distill.temperature"),
+        ("distill.mixed_target=2", "distill.mixed_target is not a parameter; did you mean distill.mixed_targets"),
+        ("distill.method=dkdd", "distill.method = 'dkdd' is refused: no method is named dkdd; did you mean dkd"),
+        ("distill.method=[kd, magic]", "no method is named magic; known are kd, dkd"),
+        ("distill.method={name: dkd, betta: 2}", "betta is not a parameter; did you mean distill.method.0.dkd.beta"),
+        ("distill.method={name: kd, temperature: 0}", "distill.method.0.kd.temperature = 0 is refused"),
+        ("distill.method=[kd, {name: kd, temperature: 2}]", "it names kd twice"),
+        ("distill.method=[born-again, teacher-assistant]", "both say who teaches whom"),
+        ("distill.method=[kd, deep-mutual-learning]", "has no teacher to compare with; name it alone"),
+        ("distill.method=[]", "it names no method"),
+        ("distill.method={name: born-again, generations: 1}", "distill.method.0.born-again.generations = 1 is refused"),
+        ("distill.when=joint", "distill.when = joint transfers a pretrained student.* set student.weights"),
         ("trainer.lr=2", "trainer is not a parameter"),
         ("registry.gates.accurracy={min: 0.9}", "did you mean registry.gates.accuracy"),
         ("registry.gates.accuracy.min=.nan", "registry.gates.accuracy.min = nan is refused"),
@@ -40,7 +50,7 @@ def test_the_shipped_params_are_valid_and_frozen():
         ("student.steps=0", "student.steps = 0 is refused"),
         ("registry.gates.accuracy={}", "a gate needs a min or a max"),
         ("ingest.split={val: 0.6, test: 0.5}", "val [+] test must be below 1"),
-        ("student.augment={mixup: 0.6, cutmix: 0.6}", "student.augment = .* mixup [+] cutmix must be 1 at most"),
+        ("student.augment={mixup: 0.6, cutmix: 0.6}", "student.augment: mixup [+] cutmix must be 1 at most"),
         ("ingest.slices=[camera, class]", "ingest.slices = .* the classes are slices already"),
         ("ingest.slices=[camera, camera]", "ingest.slices = .* names a column twice"),
         ("ingest.slices=camera", "ingest.slices = 'camera' is refused: Input should be a valid list"),
@@ -48,7 +58,7 @@ def test_the_shipped_params_are_valid_and_frozen():
         ("finetune.augment.mixup=0.1", "finetune.augment.mixup is not a parameter"),
         (
             "distill={label_weight: 0, teacher_weight: 1, teacher: live, mixed_targets: mixture}",
-            "set teacher to cached",
+            "distill: mixed_targets = mixture mixes stored soft labels",
         ),
         ("student", "is not of the form section.key=value"),
         ("seed.deeper=1", "holds a value, not a section"),
@@ -60,6 +70,26 @@ def test_a_bad_assignment_is_one_sentence_and_leaves_the_file_alone(file: Path, 
         params.override([assignment], file)
     assert "\n" not in str(caught.value)
     assert file.read_bytes() == before
+
+
+def test_layers_are_compared_with_a_live_teacher_only(file: Path):
+    changed = params.override(["distill.method=[kd, fitnet]"], file)
+    assert (changed.distill.teacher, changed.distill.answers_from) == ("auto", "teacher")
+    with pytest.raises(UserError, match=r"distill: fitnet compares what layers give, and only soft labels are stored"):
+        params.override(["distill.teacher=cached"], file)
+
+
+def test_a_schedule_or_a_modifier_alone_stands_for_kd(file: Path):
+    plain, standardized, both = (
+        params.override([f"distill.method={method}"], file).distill
+        for method in ("born-again", "logit-standardization", "[logit-standardization, dkd, teacher-assistant]")
+    )
+    assert [(loss.name, loss.weight) for loss in plain.losses] == [("kd", 1.0)]
+    assert [(loss.name, loss.weight) for loss in standardized.losses] == [("kd", 9.0)]
+    assert [loss.name for loss in both.losses] == ["dkd"]
+    assert (plain.standardized, both.standardized) == (False, True)
+    assert both.schedule is not None
+    assert both.schedule.name == "teacher-assistant"
 
 
 def test_overrides_edit_in_place_and_keep_the_comments(file: Path):

@@ -107,7 +107,7 @@ def test_a_store_of_a_million_images_holds_no_file_open(tmp_path: Path):
 
 
 def opened(folder: Path, manifest: dict, views_key: str = "views", classes: tuple[str, ...] = CLASSES) -> SoftLabels:
-    return open_store(folder, manifest, folder.parent / "teacher", views_key, classes)
+    return open_store(folder, manifest, sha256_file(folder.parent / "teacher"), views_key, classes)
 
 
 def test_a_whole_store_opens(tmp_path: Path):

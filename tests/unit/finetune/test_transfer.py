@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from components.core.models import pixel_model
+from components.core.models import adapted, pixel_model
 from components.core.shards import Dataset, Shard
 from components.finetune import transfer
-from components.finetune.transfer import adapt, freeze_batch_norm, groups_with_layer_decay, linear_probe
+from components.finetune.transfer import freeze_batch_norm, groups_with_layer_decay, linear_probe
 
 CPU = torch.device("cpu")
 DATASET = Dataset(("dark", "bright"), 16, 1, (0.4,), (0.3,))
@@ -26,7 +26,7 @@ def shard(count: int, seed: int) -> Shard:
 def teacher():
     torch.manual_seed(0)
     pretrained = pixel_model("tf_efficientnet_lite0", [str(i) for i in range(7)], 32, 3, [0.5] * 3, [0.5] * 3)
-    return adapt(pretrained, DATASET, 32)
+    return adapted(pretrained, DATASET.classes, 32)
 
 
 def test_the_teacher_keeps_its_normalisation_and_gets_the_datasets_head(teacher):

@@ -1,0 +1,207 @@
+"""The distillation methods by name, with their papers' defaults; ``components.distill`` makes them work.
+
+An entry of ``distill.method`` is a loss, a modifier of the losses beside it, or a schedule: who teaches whom, in which
+order. Layers are given as :func:`components.core.taps.find` takes them.
+"""
+
+import difflib
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from components.core.section import Positive, Section
+
+Temperature = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(gt=0)]
+Layers = Annotated[tuple[str, ...], Field(min_length=1)]
+
+_LAST_THREE = ("stage:-3", "stage:-2", "stage:-1")
+
+
+class Method(Section):
+    """An entry of ``distill.method``."""
+
+    name: str
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{key}={getattr(self, key)}" for key in type(self).model_fields if key != "name")
+        return f"{self.name}({told})" if told else self.name
+
+
+class Loss(Method):
+    """A term of the distillation loss, times its weight.
+
+    Attributes:
+        of_layers: whether it compares what layers give, which no store of soft labels holds.
+    """
+
+    weight: Weight = 1.0
+    of_layers: ClassVar[bool] = False
+
+
+class Kd(Loss):
+    """Hinton, Vinyals and Dean 2015; the temperature is the literature's for CIFAR-100."""
+
+    name: Literal["kd"] = "kd"
+    temperature: Temperature = 4.0
+
+
+class Dkd(Loss):
+    """Zhao et al. 2022; their code's values for CIFAR-100, where beta is 2 to 8 by pair of networks."""
+
+    name: Literal["dkd"] = "dkd"
+    alpha: float = Field(1.0, ge=0)
+    beta: float = Field(8.0, ge=0)
+    temperature: Temperature = 4.0
+
+
+class Dist(Loss):
+    """Huang et al. 2022; the weight and the temperature are theirs for CIFAR-100, 1 for ImageNet."""
+
+    name: Literal["dist"] = "dist"
+    weight: Weight = 2.0
+    beta: float = Field(1.0, ge=0)
+    gamma: float = Field(1.0, ge=0)
+    temperature: Temperature = 4.0
+
+
+class MseLogits(Loss):
+    """Ba and Caruana 2014: the squared difference of the logits."""
+
+    name: Literal["mse-logits"] = "mse-logits"
+
+
+class Fitnet(Loss):
+    """Romero et al. 2015: a hint from one layer; the weight is the literature's for CIFAR-100."""
+
+    name: Literal["fitnet"] = "fitnet"
+    of_layers: ClassVar[bool] = True
+    weight: Weight = 100.0
+    student: str = "stage:-2"
+    teacher: str = "stage:-2"
+
+
+class AttentionTransfer(Loss):
+    """Zagoruyko and Komodakis 2017."""
+
+    name: Literal["attention-transfer"] = "attention-transfer"
+    of_layers: ClassVar[bool] = True
+    weight: Weight = 1000.0
+    student: Layers = _LAST_THREE
+    teacher: Layers = _LAST_THREE
+
+
+class SimilarityPreserving(Loss):
+    """Tung and Mori 2019."""
+
+    name: Literal["similarity-preserving"] = "similarity-preserving"
+    of_layers: ClassVar[bool] = True
+    weight: Weight = 3000.0
+    student: str = "stage:-1"
+    teacher: str = "stage:-1"
+
+
+class ReviewKd(Loss):
+    """Chen et al. 2021: each of the teacher's layers also reviews the student's later ones."""
+
+    name: Literal["reviewkd"] = "reviewkd"
+    of_layers: ClassVar[bool] = True
+    student: Layers = _LAST_THREE
+    teacher: Layers = _LAST_THREE
+
+
+class Rkd(Loss):
+    """Park et al. 2019, distances and angles between embeddings."""
+
+    name: Literal["rkd"] = "rkd"
+    of_layers: ClassVar[bool] = True
+    distance: float = Field(25.0, ge=0)
+    angle: float = Field(50.0, ge=0)
+    student: str = "pooled"
+    teacher: str = "pooled"
+
+
+class Crd(Loss):
+    """Tian, Krishnan and Isola 2020, contrast with a memory bank."""
+
+    name: Literal["crd"] = "crd"
+    of_layers: ClassVar[bool] = True
+    weight: Weight = 0.8
+    dimensions: Positive = 128
+    negatives: Positive = 16384
+    temperature: Temperature = 0.07
+    momentum: float = Field(0.5, ge=0, lt=1)
+    student: str = "pooled"
+    teacher: str = "pooled"
+
+
+class LogitStandardization(Method):
+    """Sun et al. 2024: the logits that losses compare are z-scores; alone it stands for their kd (T = 2, weight 9)."""
+
+    name: Literal["logit-standardization"] = "logit-standardization"
+
+
+class Schedule(Method):
+    """Who teaches whom, in which order."""
+
+
+class TeacherAssistant(Schedule):
+    """Mirzadeh et al. 2020: the teacher teaches the first assistant, that one the next, the last one the student."""
+
+    name: Literal["teacher-assistant"] = "teacher-assistant"
+    assistants: Layers = ("resnet20",)
+
+
+class BornAgain(Schedule):
+    """Furlanello et al. 2018: after the first, each generation of the student is taught by the one before."""
+
+    name: Literal["born-again"] = "born-again"
+    generations: int = Field(2, ge=2)
+
+
+class DeepMutualLearning(Schedule):
+    """Zhang et al. 2018: students teach each other while they learn, without a teacher; the first of them ships."""
+
+    name: Literal["deep-mutual-learning"] = "deep-mutual-learning"
+    peers: Positive = 1
+
+
+Known = Annotated[
+    Kd
+    | Dkd
+    | Dist
+    | MseLogits
+    | Fitnet
+    | AttentionTransfer
+    | SimilarityPreserving
+    | ReviewKd
+    | Rkd
+    | Crd
+    | LogitStandardization
+    | TeacherAssistant
+    | BornAgain
+    | DeepMutualLearning,
+    Field(discriminator="name"),
+]
+
+METHODS: dict[str, type[Method]] = {
+    kind.model_fields["name"].default: kind
+    for kind in Known.__origin__.__args__  # type: ignore[attr-defined]
+}
+
+
+def as_entries(value: Any) -> list[Any]:
+    """What ``distill.method`` may be, as a list of entries: a name, an entry, or a list of both.
+
+    Raises:
+        ValueError: a name is not known; the nearest known ones are suggested.
+    """
+    several = value if isinstance(value, list | tuple) else [value]
+    entries = [{"name": entry} if isinstance(entry, str) else entry for entry in several]
+    for entry in entries:
+        name = entry.get("name") if isinstance(entry, dict) else getattr(entry, "name", None)
+        if name not in METHODS:
+            near = difflib.get_close_matches(str(name), METHODS, n=2, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(METHODS)}"
+            raise ValueError(f"no method is named {name}; {hint}")
+    return entries

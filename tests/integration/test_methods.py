@@ -1,0 +1,213 @@
+"""Every method of ``distill.method`` through the stages, on a tiny dataset of three classes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from components.core.artifacts import sha256_file
+from components.core.errors import UserError
+from components.core.methods import METHODS
+from components.core.models import load, parameter_count, pixel_model, save
+from components.core.params import override
+from components.core.stage import Stage
+from components.distill import __main__ as distill
+from components.finetune import __main__ as finetune
+from components.label import __main__ as label
+from components.pretrain import __main__ as pretrain
+from tests.integration.test_training_stages import make_workspace, run
+
+NAMES = ("dark", "grey", "bright")
+
+
+def write_split(folder: Path, count: int, seed: int, labelled: bool) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count)
+    images = rng.integers(0, 60, (count, 12, 12, 1)) + 90 * labels[:, None, None, None]
+    np.save(folder / "images.npy", images.astype(np.uint8))
+    np.save(folder / "labels.npy", labels if labelled else np.full(count, -1))
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory) -> Path:
+    """A workspace up to the soft labels."""
+    folder = make_workspace(tmp_path_factory.mktemp("methods") / "one")
+    for seed, split in enumerate(("train", "val", "unlabeled", "test")):
+        write_split(folder / "artifacts/ingest/shards" / split, 40, seed, split != "unlabeled")
+    facts = json.loads((folder / "artifacts/ingest/dataset.json").read_text()) | {"classes": NAMES}
+    (folder / "artifacts/ingest/dataset.json").write_text(json.dumps(facts))
+    override(["pretrain.model=resnet20", "student.optimizer=sgd", "student.lr=0.02"], folder / "params.yaml")
+    for stage in ("pretrain", "finetune", "label"):
+        done = run(stage, folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def distilled(taught: Path, folder: Path, monkeypatch, *settings: str) -> Path:
+    shutil.copytree(taught, folder)
+    params = override(list(settings), folder / "params.yaml")
+    monkeypatch.chdir(folder)
+    label.main(Stage("label", params))
+    distill.main(Stage("distill", params))
+    return folder
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_a_student_that_ships_alone(taught: Path, tmp_path: Path, monkeypatch, name: str):
+    smaller = {
+        "crd": "{name: crd, negatives: 16}",
+        "teacher-assistant": "{name: teacher-assistant, assistants: [resnet8]}",
+    }
+    folder = distilled(taught, tmp_path / "one", monkeypatch, f"distill.method={smaller.get(name, name)}")
+    student = load(folder / "artifacts/distill/model.safetensors")
+    own = pixel_model("resnet8_slim", NAMES, 12, 1, [0.4], [0.3])
+    assert student.state_dict().keys() == own.state_dict().keys()
+    history = pq.read_table(folder / "artifacts/distill/history.parquet").to_pandas()
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    assert (len(list((folder / "artifacts/label/store").glob("0*.npy"))) == 0) == (
+        METHODS[name].__dict__.get("of_layers", False) or name == "deep-mutual-learning"
+    )
+    assert not list((folder / ".reflux/checkpoints").rglob("*.*"))
+    (journal,) = [
+        file for file in (folder / ".reflux/outbox").glob("*/journal.jsonl") if '"stage": "distill"' in file.read_text()
+    ]
+    assert f'"distill.method": "{name}' in journal.read_text()
+
+
+def test_the_last_of_a_chain_learns_from_the_one_before_it(taught: Path, tmp_path: Path, monkeypatch):
+    """Its loss is that of a student whose teacher is the assistant's file, to the bit."""
+    kept = {}
+
+    def keep(model, path):
+        kept[path.name] = model
+        save(model, path)
+
+    monkeypatch.setattr("components.distill.lesson.save", keep)
+    chain = "distill.method=[{name: teacher-assistant, assistants: [resnet8]}, {name: kd, temperature: 2}]"
+    folder = distilled(taught, tmp_path / "chain", monkeypatch, chain)
+    (assistant,) = kept.values()
+    assert (assistant.spec.name, parameter_count(assistant)) == ("resnet8", parameter_count(load_named("resnet8")))
+    direct = tmp_path / "direct"
+    shutil.copytree(taught, direct)
+    save(assistant, direct / "artifacts/finetune/model.safetensors")
+    params = override(["distill.method={name: kd, temperature: 2}", "distill.teacher=live"], direct / "params.yaml")
+    monkeypatch.chdir(direct)
+    distill.main(Stage("distill", params))
+    files = [place / "artifacts/distill/model.safetensors" for place in (folder, direct)]
+    assert sha256_file(files[0]) == sha256_file(files[1])
+
+
+def load_named(name: str):
+    return pixel_model(name, NAMES, 12, 1, [0.4], [0.3])
+
+
+@pytest.mark.parametrize("method", ["[kd, {name: crd, negatives: 16}, reviewkd]", "{name: born-again, generations: 2}"])
+def test_kill_9_costs_no_bit_of_what_learns_beside_the_student(taught: Path, tmp_path: Path, method: str):
+    folders = [tmp_path / name for name in ("whole", "killed")]
+    settings = [
+        f"distill.method={method}",
+        "student.steps=120",
+        "run.checkpoint_every_s=0.05",
+        "run.deterministic=true",
+    ]
+    for folder in folders:
+        shutil.copytree(taught, folder)
+        override([*settings, "student.ema_decay=0.9"], folder / "params.yaml")
+        assert run("label", folder).returncode == 0
+    assert run("distill", folders[0]).returncode == 0
+    resumed = []
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "components.distill"],
+            cwd=folders[1],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"REFLUX_EVENTS": "1"},
+        )
+        events = (json.loads(line.strip(b"\x1e\n ")) for line in process.stdout if line.startswith(b"\x1e"))
+        resumed.append(next(events)["done"])
+        while not list((folders[1] / ".reflux/checkpoints").rglob("[!.]*.pt")):
+            time.sleep(0.01)
+        time.sleep(np.random.default_rng().uniform(0.2, 0.8))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert run("distill", folders[1]).returncode == 0
+    results = [sha256_file(folder / "artifacts/distill/model.safetensors") for folder in folders]
+    assert results[0] == results[1], f"killed after {resumed} images"
+
+
+@pytest.mark.parametrize("weighting", ["average", "confidence"])
+def test_several_teachers_answer_as_one(taught: Path, tmp_path: Path, monkeypatch, weighting: str):
+    """Stored and live, and a student of one teacher twice is that of the teacher alone, to the rounding of float16."""
+    torch.manual_seed(9)
+    save(load_named("resnet14"), tmp_path / "second.safetensors")
+    histories = []
+    of_one = ["distill.teachers=[]"]
+    both = [f"distill.ensemble={weighting}", f"distill.teachers=[{tmp_path / 'second.safetensors'}]"]
+    twice = [both[0], "distill.teachers=[artifacts/finetune/model.safetensors]"]
+    for name, settings in (
+        ("one", of_one),
+        ("twice", twice),
+        ("both", both),
+        ("live", [*both, "distill.teacher=live"]),
+    ):
+        folder = distilled(taught, tmp_path / name, monkeypatch, "student.eval_every=1", *settings)
+        histories.append(pq.read_table(folder / "artifacts/distill/history.parquet")["train_loss"].to_numpy()[:10])
+    one, twice_told, stored, live = histories
+    assert np.allclose(one, twice_told, rtol=0.02)
+    assert np.allclose(stored, live, rtol=0.02)
+    assert np.abs(one - stored).max() > 0.1 * one.max()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            ["distill.method={name: teacher-assistant, assistants: [resnet32]}"],
+            "The teacher assistant resnet32 has .* more",
+        ),
+        (["distill.teachers=[gone.safetensors]"], "gone.safetensors is missing"),
+        (["distill.teachers=[a.safetensors]", "distill.method=rkd"], "rkd compares the layers of one teacher"),
+        (["distill.method={name: fitnet, teacher: 'stage:12'}"], "resnet20 has no stage:12: its stages are stage:0"),
+        (
+            ["distill.method={name: teacher-assistant, assistants: [resnet_20]}"],
+            "No model is named resnet_20; did you mean",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence(taught: Path, tmp_path: Path, monkeypatch, settings: list[str], sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        distilled(taught, tmp_path / "one", monkeypatch, *settings)
+
+
+def test_joint_transfers_a_pretrained_student_from_a_teacher_that_only_got_a_head(
+    taught: Path, tmp_path: Path, monkeypatch
+):
+    folder = tmp_path / "one"
+    shutil.copytree(taught, folder)
+    torch.manual_seed(5)
+    source = pixel_model("resnet8_slim", tuple("abcde"), 16, 1, [0.5], [0.2])
+    save(source, tmp_path / "source.safetensors")
+    settings = [f"student.weights={tmp_path / 'source.safetensors'}", "distill.when=joint", "student.steps=1"]
+    params = override([*settings, "student.lr=1e-9", "student.eval_every=1"], folder / "params.yaml")
+    monkeypatch.chdir(folder)
+    for name, module in (("pretrain", pretrain), ("finetune", finetune), ("label", label), ("distill", distill)):
+        module.main(Stage(name, params))
+    before, after = (load(folder / f"artifacts/{stage}/model.safetensors") for stage in ("pretrain", "finetune"))
+    assert all(
+        torch.equal(a, b) for a, b in zip(before.net.trunk.parameters(), after.net.trunk.parameters(), strict=True)
+    )
+    student = load(folder / "artifacts/distill/model.safetensors")
+    assert (student.spec.classes, student.spec.mean) == (NAMES, (0.5,))
+    pairs = zip(source.net.trunk.parameters(), student.net.trunk.parameters(), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs)
+    origin = json.loads((folder / "artifacts/pretrain/student/model.json").read_text())
+    assert origin["sha256"] == sha256_file(tmp_path / "source.safetensors")

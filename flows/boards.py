@@ -338,4 +338,6 @@ def _too_old() -> str | None:
     numbers = re.match(r"(\d+)\.(\d+)", answer.text)
     if numbers is None or tuple(map(int, numbers.groups())) >= _OLDEST_WITH_VIEWS:
         return None
-    return f"MLflow {answer.text.strip()} at {uri} knows no saved views, which came with 3.15"
+    return (
+        f"MLflow {answer.text.strip()} at {tracking.without_password(uri)} knows no saved views, which came with 3.15"
+    )

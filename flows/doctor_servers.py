@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 from components.core import tracking
 from components.core.errors import UserError
-from components.registry import server
 from flows.finding import Finding
 
 _PATIENCE_S = 10.0
@@ -106,7 +105,7 @@ def mlflow(uri: str, project: str) -> Iterator[Finding]:
         uri: ``MLFLOW_TRACKING_URI``, an HTTP address.
         project: the experiment that gets a run for the file, which is deleted at once.
     """
-    address = server.without_password(uri).rstrip("/")
+    address = tracking.without_password(uri).rstrip("/")
     answers, found = look("MLflow", address, f"{address}/version", f"{address}/health")
     yield from found
     if not answers:
@@ -170,7 +169,7 @@ def _there_and_back(project: str) -> str:
 
 def prefect(api: str) -> Iterator[Finding]:
     """The Prefect server: its clock, the login and its version."""
-    address = server.without_password(api).rstrip("/")
+    address = tracking.without_password(api).rstrip("/")
     answers, found = look("Prefect", address, f"{address}/admin/version", f"{address}/health")
     yield from found
     if not answers:
@@ -199,7 +198,7 @@ def dvc() -> Iterator[Finding]:
         if not (name := repo.config["core"].get("remote")):
             yield Finding("DVC remote", "none: data and results stay on this machine")
             return
-        url = server.without_password(str(repo.config["remote"].get(name, {}).get("url", "")))
+        url = tracking.without_password(str(repo.config["remote"].get(name, {}).get("url", "")))
         try:
             remote = repo.cloud.get_remote()
             probe = remote.fs.join(remote.path, f"reflux-doctor-{uuid.uuid4().hex}")
@@ -240,4 +239,4 @@ def _versions(package: str, theirs: str) -> str:
 def _first_line(error: Exception) -> str:
     """An exception in a line that may be shown."""
     text = str(error).strip() or type(error).__name__
-    return server.without_password(text.splitlines()[0])[:200]
+    return tracking.without_password(text.splitlines()[0])[:200]

@@ -6,6 +6,7 @@ next delivery sends them, with their own times and in their own order.
 
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -32,6 +33,11 @@ RETRAIN = "retrain"  # the tag with a pipeline run's number, counted from 1
 def uri() -> str | None:
     """Where MLflow is, or None for no tracking."""
     return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def without_password(text: str) -> str:
+    """An address, or a sentence with one, that may be shown."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def client() -> "MlflowClient":
@@ -77,8 +83,8 @@ def download_weights(model_uri: str) -> Path:
     try:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
     except (MlflowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"pretrain.weights = {model_uri} can't be fetched from {uri()}: {first}") from None
+        why = f"can't be fetched from {uri()}: {str(error).splitlines()[0]}"
+        raise UserError(f"pretrain.weights = {model_uri} {without_password(why)}") from None
     if found := sorted(folder.rglob("*.safetensors")):
         return found[0]
     raise UserError(f"pretrain.weights = {model_uri} holds no .safetensors file: name a teacher that Reflux logged.")

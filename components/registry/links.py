@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from urllib.parse import quote
 
+from components.core import tracking
 from components.registry import server
 
 
@@ -39,7 +40,7 @@ def card(tags: Mapping[str, str]) -> str | None:
 def flow_run(flow_run_id: str) -> str | None:
     """The whole address of a flow run, where the environment says where Prefect's UI is, or its API beside it."""
     base = os.environ.get("PREFECT_UI_URL") or os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
-    return f"{server.without_password(base.rstrip('/'))}/runs/flow-run/{flow_run_id}" if base else None
+    return f"{tracking.without_password(base.rstrip('/'))}/runs/flow-run/{flow_run_id}" if base else None
 
 
 def address(page: str | None) -> str | None:

@@ -4,7 +4,6 @@ import getpass
 import logging
 import os
 import random
-import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -48,12 +47,7 @@ def client() -> "MlflowClient":
 
 def address() -> str:
     """Where MLflow is, without the password that its URI may hold."""
-    return without_password(tracking.uri() or "")
-
-
-def without_password(uri: str) -> str:
-    """An address that may be shown."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return tracking.without_password(tracking.uri() or "")
 
 
 @contextmanager

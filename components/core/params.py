@@ -161,7 +161,7 @@ class Training(Section):
     batch_size: int = Field(ge=2)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(gt=0)
-    schedule: Literal["cosine", "one-cycle"] = "cosine"
+    schedule: Literal["cosine", "one-cycle", "step"] = "cosine"
     warmup: Fraction = 0.1
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float = Field(0.0, ge=0)

@@ -1,6 +1,6 @@
 """The small CIFAR-style networks of the distillation literature, built by name beside timm's models.
 
-ResNet-6n+2 (He et al. 2016, section 4.2), Wide ResNet (Zagoruyko and Komodakis 2016) and the VGG-8 of CRD
+ResNet-6n+2 (He et al. 2016, section 4.2), Wide ResNet (Zagoruyko and Komodakis 2016) and the VGGs of CRD
 (Tian et al. 2020). All take images of any size, and share timm's ``forward_features`` / ``forward_head`` names.
 """
 
@@ -110,13 +110,14 @@ def wide_resnet(blocks: int, widen: int, in_chans: int, num_classes: int) -> Sma
     return SmallNet(_initialised(nn.Sequential(*layers)), previous, num_classes, ends)
 
 
-def vgg8(in_chans: int, num_classes: int) -> SmallNet:
-    """CIFAR VGG of five 3x3 convolutions, the first three followed by pooling."""
+def vgg(convolutions: int, in_chans: int, num_classes: int) -> SmallNet:
+    """CIFAR VGG of five stages of 3x3 convolutions, the first three followed by pooling."""
     layers: list[nn.Module] = []
     previous, ends = in_chans, []
     for stage, width in enumerate((64, 128, 256, 512, 512)):
-        layers += [conv_bn(previous, width), nn.ReLU()]
-        previous = width
+        for _ in range(convolutions):
+            layers += [conv_bn(previous, width), nn.ReLU()]
+            previous = width
         ends.append(len(layers) - 1)
         if stage < 3:
             layers.append(nn.MaxPool2d(2))
@@ -143,7 +144,8 @@ SMALL_NETS: dict[str, Callable[..., SmallNet]] = {
     "wrn_16_2": partial(wide_resnet, 2, 2),
     "wrn_40_1": partial(wide_resnet, 6, 1),
     "wrn_40_2": partial(wide_resnet, 6, 2),
-    "vgg8": vgg8,
+    "vgg8": partial(vgg, 1),
+    "vgg13": partial(vgg, 2),
     # For phones: a file under 200 KB, and a stem of stride 2 that makes it four times as fast.
     "resnet8_slim": partial(resnet, 1, (16, 16, 24, 48), stem_kernel=5, stem_stride=2),
 }

@@ -170,6 +170,20 @@ class Killed(Exception):
     """Stands for what ends a process at a bad moment."""
 
 
+def test_the_step_schedule_is_the_protocol_of_the_cifar_100_tables():
+    """240 epochs, a tenth after 150, 180 and 210 (Tian et al. 2020)."""
+    (parameter,) = torch.nn.Linear(1, 1, bias=False).parameters()
+    optimize = optimise.optimizer([{"params": [parameter]}], "sgd", 0.05, 0.0)
+    course = optimise.schedule(optimize, "step", 240, 0.0)
+    rates = []
+    for _ in range(240):
+        rates.append(optimize.param_groups[0]["lr"])
+        optimize.step()
+        course.step()
+    expected = [0.05] * 150 + [0.005] * 30 + [0.0005] * 30 + [0.00005] * 30
+    assert rates == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(("ema_decay", "schedule"), [(0.0, "cosine"), (0.8, "one-cycle")])
 @pytest.mark.parametrize("moment", [3, 10, 17, 29, 31])
 def test_a_training_that_was_cut_off_ends_with_the_same_weights_to_the_bit(

@@ -1,0 +1,1 @@
+"""Published protocols as params of this project, ready to run where their data is at hand."""

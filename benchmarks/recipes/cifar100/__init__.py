@@ -1,0 +1,1 @@
+"""The CIFAR-100 protocol of the distillation literature."""

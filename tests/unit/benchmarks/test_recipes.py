@@ -1,0 +1,22 @@
+from pathlib import Path
+
+import pytest
+
+from benchmarks.recipes.cifar100.__main__ import PAIRS, dry_run
+from components.core.methods import METHODS
+from components.core.models import network, parameter_count
+
+
+def test_every_pair_and_method_of_the_cifar_100_protocol_would_run(tmp_path: Path):
+    found = dry_run(tmp_path)
+    assert len(found) == len(PAIRS) * len(METHODS)
+    for pair, method, params in found:
+        assert f"{params.pretrain.model}:{params.student.model}" == pair
+        assert method in [entry.name for entry in params.distill.method]
+        assert (params.student.schedule, params.student.steps, params.student.lr) == ("step", 168750, 0.05)
+        assert params.finetune.epochs == 240
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("vgg13", 9.46e6), ("resnet32x4", 7.43e6), ("wrn_40_2", 2.26e6)])
+def test_teachers_have_the_sizes_that_the_literature_prints(name: str, parameters: float):
+    assert parameter_count(network(name, 100, 3)) == pytest.approx(parameters, rel=0.01)

@@ -143,7 +143,10 @@ def test_the_boards_show_every_retrain_in_a_browser(project, first, browser_page
                 for other in boards.ALL:
                     expect(browser_page.get_by_role("link", name=other.name, exact=True).first).to_be_visible()
         browser_page.goto(f"http://127.0.0.1:{port}/#/models/shapes-student")
-        expect(browser_page.get_by_text("@ champion").first).to_be_visible(timeout=60_000)
+        champion = browser_page.get_by_role("row").filter(has_text="@ champion")
+        expect(champion).to_have_count(1, timeout=60_000)
+        expect(champion).to_contain_text("Version 1")
+        expect(browser_page.get_by_text("Where it comes from: data").first).to_be_visible()
         outside = [
             url for url in browser_page.asked if not url.startswith((f"http://127.0.0.1:{port}/", "data:", "blob:"))
         ]

@@ -336,6 +336,18 @@ class Registry(Section):
     approval: Literal["auto", "human"] = "auto"
 
 
+class Monitor(Section):
+    alpha: float = Field(0.01, gt=0, lt=1)
+    n: Positive = 2
+    m: Positive = 3
+
+    @model_validator(mode="after")
+    def can_be_reached(self) -> "Monitor":
+        if self.n > self.m:
+            raise ValueError("n of the last m checks: n must be m at most")
+        return self
+
+
 class Params(Section):
     project: Project
     seed: int = Field(0, ge=0, lt=2**32)
@@ -350,6 +362,7 @@ class Params(Section):
     compress: Compress = Compress()
     evaluate: Evaluate = Evaluate()
     registry: Registry
+    monitor: Monitor = Monitor()
 
     @model_validator(mode="after")
     def has_a_student_to_transfer(self) -> "Params":

@@ -51,6 +51,7 @@ _MENDABLE = {
 }
 _EXITED_WITH = re.compile(r"exited with (-?\d+)")
 _LOCKED = re.compile(r"is busy, it is being blocked|[Uu]nable to acquire lock")
+_OURS = re.compile(r"missing data|not found inside|is invalid|[Vv]alidation failed")  # what no remote is the reason of
 _CHATTER = re.compile(
     r"> |(Generating|Updating) lock file|Use `dvc push`|Data and pipelines are up"
     r"|To (track the changes|enable auto staging)|\s+(git add|dvc config) "
@@ -107,15 +108,19 @@ class Running:
         watcher: is told of each line and each progress event.
         environment: variables for the stage beside this process's own.
         force: run the stage even where DVC sees no change.
+        pull: restore from DVC's remote what any machine has computed.
     """
 
-    def __init__(self, stage: str, watcher: Watcher, environment: Mapping[str, str], force: bool = False) -> None:
+    def __init__(
+        self, stage: str, watcher: Watcher, environment: Mapping[str, str], force: bool = False, pull: bool = False
+    ) -> None:
         self.stage, self._watcher = stage, watcher
-        self._executed = False
+        self._executed, self._pull = False, pull
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._mark = uuid.uuid4().hex
         environment = {EVENTS_VARIABLE: "1", _MARK_VARIABLE: self._mark, **environment}
-        dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *["--force"] * force, stage]
+        options = ["--single-item", *["--force"] * force, *["--pull"] * pull]
+        dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *options, stage]
         self._process = supervised(dvc, environment, stdout=subprocess.PIPE)
         self._reader = threading.Thread(target=self._read, name=f"{stage}-output", daemon=True)
         self._reader.start()
@@ -135,7 +140,7 @@ class Running:
         self._clean(code)
         self._reader.join(_SECONDS_FOR_LAST_LINES)
         if code != 0:
-            raise failure(self.stage, code, list(self._tail))
+            raise failure(self.stage, code, list(self._tail), restoring=self._pull and not self._executed)
         return Outcome.RAN if self._executed else Outcome.CACHED
 
     def ask_to_stop(self) -> None:
@@ -188,10 +193,17 @@ class Runner:
         watcher: is told what the stages say.
         environment: variables for every stage.
         forced: the stages that run even where DVC sees no change.
+        pull: restore from DVC's remote what any machine has computed.
     """
 
-    def __init__(self, watcher: Watcher, environment: Mapping[str, str], forced: Collection[str] = frozenset()) -> None:
-        self._watcher, self._environment, self._forced = watcher, dict(environment), forced
+    def __init__(
+        self,
+        watcher: Watcher,
+        environment: Mapping[str, str],
+        forced: Collection[str] = frozenset(),
+        pull: bool = False,
+    ) -> None:
+        self._watcher, self._environment, self._forced, self._pull = watcher, dict(environment), forced, pull
         self._started: list[Running] = []
         self._awaited: dict[str, Running] = {}
 
@@ -213,7 +225,7 @@ class Runner:
         share = {}
         if beside_another or others:
             share = {THREADS_VARIABLE: str(max(1, usable_cores() // 2))}
-        running = Running(stage, self._watcher, self._environment | share, stage in self._forced)
+        running = Running(stage, self._watcher, self._environment | share, stage in self._forced, self._pull)
         self._started.append(running)
         self._awaited[stage] = running
         return running
@@ -280,8 +292,15 @@ def unchanged(forced: Collection[str] = frozenset()) -> set[str]:
     return set(STAGES[:first])
 
 
-def failure(stage: str, code: int, lines: list[str]) -> StageFailed:
-    """Read from a failed stage's last lines what happened and whether trying again could help."""
+def failure(stage: str, code: int, lines: list[str], restoring: bool = False) -> StageFailed:
+    """Read from a failed stage's last lines what happened and whether trying again could help.
+
+    Args:
+        stage: its name.
+        code: DVC's exit code.
+        lines: the last that it printed.
+        restoring: DVC was still asking its remote for what others have computed.
+    """
     text = "\n".join(lines)
     exited = _EXITED_WITH.search(text)
     stage_code = int(exited.group(1)) if exited else None
@@ -293,6 +312,9 @@ def failure(stage: str, code: int, lines: list[str]) -> StageFailed:
         sentence, transient = "another DVC command holds the lock of this checkout", True
     elif killed_by:
         sentence, transient = f"it was killed by {killed_by} (SIGKILL often means out of memory)", True
+    elif restoring and "ERROR: " in text and not _OURS.search(text):
+        sentence = f"DVC's remote does not give what is stored there ({own_sentence(lines) or 'no reason given'})"
+        return StageFailed(stage, sentence, True, True, tuple(lines))
     else:
         sentence, transient = own_sentence(lines) or "it left no message", False
     return StageFailed(stage, sentence, stage_code == EXIT_USER_ERROR, transient, tuple(lines))

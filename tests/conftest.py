@@ -27,6 +27,22 @@ def mlflow_template(tmp_path_factory) -> Path:
     return folder / "mlflow.db"
 
 
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory):
+    """The address of a real Prefect server, which this process speaks to as well."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.server import PrefectServer
+
+    server = PrefectServer(tmp_path_factory.mktemp("prefect"))
+    try:
+        server.wait()
+        with temporary_settings({PREFECT_API_URL: server.api}):
+            yield server.api
+    finally:
+        server.stop()
+
+
 @pytest.fixture
 def mlflow_home(tmp_path, monkeypatch, mlflow_template) -> Path:
     """An empty working folder with its own MLflow database."""

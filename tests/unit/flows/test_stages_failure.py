@@ -82,3 +82,18 @@ def test_a_sentence_may_go_on_over_several_lines():
         EXITED.format(2),
     ]
     assert own_sentence(lines) == "22 images have no known label:\n- a.png\n- and 21 more"
+
+
+@pytest.mark.parametrize(
+    ("line", "away"),
+    [
+        ('ERROR: unexpected error - Could not connect to the endpoint URL: "http://127.0.0.1:9/b"', True),
+        ("ERROR: failed to reproduce 'x': missing data 'source': data/x", False),
+        ("python: No module named dvc", False),
+    ],
+)
+def test_only_a_remote_that_is_away_is_asked_again(line, away):
+    failed = failure("x", 255, [line], restoring=True)
+    assert failed.transient is failed.user_error is away
+    assert ("DVC's remote does not give" in failed.sentence) is away
+    assert not failure("x", 255, [line]).transient

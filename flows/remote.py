@@ -1,0 +1,87 @@
+"""DVC's remote: what any worker has computed comes from there, and what this one computes goes there.
+
+DVC's own ``push --run-cache`` and ``repro --pull`` do the work. Both copy the whole run-cache, a small file for each
+stage that was ever computed, so their time grows with the history of the project.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect import runtime, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task, exponential_backoff
+
+from components.core.tracking import without_password
+from flows.environment import mend_dvc_lock
+from flows.stages import StageFailed, failure, supervised
+
+_RETRIES = 4
+_BACKOFF_S = 3  # 3, 6, 12 and 24 seconds, besides the patience of DVC's own clients
+
+
+class NotStored(StageFailed):
+    """DVC's remote did not take what was computed."""
+
+
+def name() -> str | None:
+    """The name of DVC's default remote, if one is configured for this project, user or machine."""
+    from dvc.config import Config
+
+    return Config.from_cwd(validate=False).get("core", {}).get("remote")
+
+
+def can_pass_by_itself(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """A remote that did not answer may answer later."""
+    return isinstance(state.result(raise_on_failure=False), NotStored)
+
+
+@task(
+    name="push",
+    task_run_name="push {stage}",
+    cache_policy=NO_CACHE,
+    retries=_RETRIES,
+    retry_delay_seconds=exponential_backoff(_BACKOFF_S),
+    retry_condition_fn=can_pass_by_itself,
+)
+def push(remote: str, stage: str = "") -> None:
+    """Store what a stage made, or whatever is missing there, on the remote; and how to find it again.
+
+    Args:
+        remote: its name.
+        stage: the stage that has just been computed; empty for all of them and the data.
+
+    Raises:
+        NotStored: the remote does not take it.
+    """
+    mend_dvc_lock()
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "push", "--run-cache", "--remote", remote]
+    command += [stage] * bool(stage)
+    process = supervised(command, {}, stdout=subprocess.PIPE)
+    output, _ = process.communicate()
+    if process.returncode != 0:
+        lines = [line for line in output.splitlines() if line.strip()]
+        reason = without_password(failure("push", process.returncode, lines).sentence)
+        raise NotStored("push", sentence(remote, stage, reason), user_error=True)
+
+
+def sentence(remote: str, stage: str, reason: str) -> str:
+    """Why the run ends here, and what the next one will find."""
+    cache = cache_folder()
+    lost = runtime.deployment.id and cache.is_relative_to(Path.cwd())
+    kept = (
+        "DVC's cache is in this run's clone and goes with it (set cache.dir on the workers, infra/README.md)"
+        if lost
+        else f"it is kept in {cache}, and once the remote answers the next run stores it and computes nothing again"
+    )
+    return f"{stage or 'the result'} can't be stored on DVC's remote {remote} ({reason.rstrip('.')}): {kept}"
+
+
+def cache_folder() -> Path:
+    """DVC's cache on this machine."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        return Path(repo.cache.local_cache_dir).resolve()

@@ -37,6 +37,27 @@ def fetch(source: str) -> None:
         raise UserError(f"ingest.source = {source} is empty: put images there, or run `reflux data add PATH`.")
 
 
+def version(source: str) -> str:
+    """DVC's hash of the dataset as it is now, the one that ``dvc.lock`` will have for it.
+
+    Args:
+        source: ``ingest.source``: a path in the project, or that of a folder or file elsewhere on this machine.
+
+    Raises:
+        UserError: it is not here, and DVC does not know it.
+    """
+    pointer = Path(f"{source.rstrip('/')}.dvc")
+    if not Path(source).exists() and pointer.is_file():
+        return str(YAML(typ="safe").load(pointer.read_text(encoding="utf-8"))["outs"][0]["md5"])
+    if not Path(source).exists():
+        raise UserError(f"ingest.source = {source} does not exist: put a dataset there, or run `reflux data add PATH`.")
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        read = repo.stage.load_one(name="ingest").deps
+        return str(next(dep for dep in read if not dep.def_path.startswith("components/")).get_hash().value)
+
+
 def add(path: Path, name: str | None) -> str:
     """Copy a dataset to ``data/<name>``, put it under DVC, and point ``params.yaml`` at it.
 

@@ -59,10 +59,14 @@ def result(found: "Result", project: str) -> None:
         return
     for key, (link, text) in _links(project, found.model_name, promotion.version).items():
         create_link_artifact(link, text, key=key)
+    rename(project, f"v{promotion.version} {promotion.outcome}")
+
+
+def rename(project: str, came_to: str) -> None:
+    """Name the flow run by what came of it."""
     began = runtime.flow_run.scheduled_start_time
-    name = f"{project} {began:%Y-%m-%d %H:%M} v{promotion.version} {promotion.outcome}"
     with get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(str(runtime.flow_run.id)), name=name)
+        client.update_flow_run(UUID(str(runtime.flow_run.id)), name=f"{project} {began:%Y-%m-%d %H:%M} {came_to}")
 
 
 def _links(project: str, model_name: str, version: int) -> dict[str, tuple[str, str]]:

@@ -16,14 +16,14 @@ from prefect.tasks import Task
 from components.core import lineage, tracking
 from components.core import params as parameters
 from components.core.artifacts import ARTIFACTS, read_json, sha256_file
-from components.core.errors import UserError
 from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
 from components.core.params import Params
 from components.registry.ledger import AWAITING
-from flows import approval, boards, display, flow_page, release, tell
+from flows import approval, boards, display, flow_page, inputs, lock_branch, release, remote, tell
 from flows.data import fetch
 from flows.display import Display
 from flows.environment import embed_mlflow, keep_home, prepare_dvc
+from flows.fresh import require_tracking, skipped
 from flows.release import Release
 from flows.stages import Outcome, Runner, StageFailed, unchanged
 
@@ -77,18 +77,20 @@ class Pipeline:
     journal: Journal
     runner: Runner
     cached: set[str]
+    remote: str | None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
 
 @flow(name="retrain")
-def retrain(overrides: Sequence[str] = ()) -> Result | None:
+def retrain(overrides: Sequence[str] = ()) -> Result | State[None] | None:
     """Bring every stage up to date, register the student and decide on its promotion.
 
     Args:
         overrides: ``section.key=value`` assignments, applied to ``params.yaml`` first.
 
     Returns:
-        The result; None from a run that was suspended for an approval and is resumed, which computes nothing.
+        The result; a completed state named Skipped from a deployment's run that finds nothing changed; None from a run
+        that was suspended for an approval and is resumed, which computes nothing.
     """
     began = time.monotonic()
     shown = display.current() or Display(lambda _: None, get_run_logger())
@@ -96,23 +98,27 @@ def retrain(overrides: Sequence[str] = ()) -> Result | None:
     params = parameters.override(list(overrides)) if overrides else parameters.load()
     if runtime.deployment.id:
         keep_home(params.project.name, flow_run_id())
-    if runtime.deployment.id and not tracking.uri():
-        raise UserError(
-            "MLFLOW_TRACKING_URI is not set where this worker runs, and its clone is deleted after the run, so nothing "
-            "would be kept: set it in the worker's environment."
-        )
+    require_tracking()
     suspends = runtime.deployment.id and params.registry.approval == "human"
     if suspends and (waiting := approval.left(params, flow_run_id())):
         approval.wait(params, int(waiting.version), flow_run_id())
         return None
     prepare_dvc()
+    made_of = inputs.identity(params) if runtime.deployment.id else None
+    if done := inputs.done(params, made_of):
+        return skipped(params, done.sentence(params.registry.model_name), shown.logger)
     fetch(params.ingest.source)
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
-    with tracking.courier(), recorded(params, shown) as (name, journal), flow_page.progress(shown):
+    with tracking.courier(), recorded(params, shown, made_of) as (name, journal), flow_page.progress(shown):
         forced = outdated(params.pretrain.weights)
-        with Runner(shown, environment | {PARENT_VARIABLE: journal.id}, forced) as runner:
-            pipeline = Pipeline(params, shown, journal, runner, unchanged(forced))
+        store = remote.name()
+        with Runner(shown, environment | {PARENT_VARIABLE: journal.id}, forced, pull=store is not None) as runner:
+            pipeline = Pipeline(params, shown, journal, runner, unchanged(forced), store)
             run_stages(pipeline)
+        if store is not None:
+            remote.push(store)
+        if store is not None and runtime.deployment.id:
+            shown.note(lock_branch.bring_back(name, journal))
         metrics = read_json(ARTIFACTS / "evaluate" / "metrics.json")
         tell.evaluation(journal, params, metrics)
         patience_s = _PATIENCE_S if runtime.deployment.id else 0
@@ -121,12 +127,18 @@ def retrain(overrides: Sequence[str] = ()) -> Result | None:
         result = Result(name, model, pipeline.outcomes, metrics, released, time.monotonic() - began)
         tell.outcome(journal, result)
         flow_page.result(result, params.project.name)
+        if released.registered and released.registered.created:
+            tell.reference(journal, params.seed)
     if released.problem:
         raise NotRegistered(result)
     for problem in boards.keep(params.project.name, tell.in_production(result)):
         shown.note(f"Note: {problem}.")
-    if suspends and (promotion := released.promotion) and promotion.outcome == AWAITING and not promotion.existing:
+    promotion = released.promotion
+    if suspends and promotion and promotion.outcome == AWAITING and not promotion.existing:
         approval.wait(params, promotion.version, flow_run_id())
+    if runtime.deployment.id and not result.trained and promotion and promotion.existing:
+        why = f"All stages are restored, and are {model} version {promotion.version} ({promotion.outcome}) already."
+        return skipped(params, why, shown.logger)
     return result
 
 
@@ -175,6 +187,8 @@ def stage(pipeline: Pipeline, name: str) -> None:
         raise
     pipeline.outcomes[name] = outcome
     pipeline.shown.end(name, outcome)
+    if outcome is Outcome.RAN and pipeline.remote is not None:
+        remote.push(pipeline.remote, name)
     if outcome is Outcome.CACHED:
         pipeline.journal.tags({f"restored.{name}": maker(name)})
 
@@ -214,7 +228,7 @@ def flow_run_id() -> str:
 
 
 @contextmanager
-def recorded(params: Params, shown: Display) -> Iterator[tuple[str, Journal]]:
+def recorded(params: Params, shown: Display, made_of: str | None) -> Iterator[tuple[str, Journal]]:
     """The parent run's journal: FINISHED, FAILED, or KILLED when someone stopped the run."""
     code = lineage.code()
     if code.missing:
@@ -227,6 +241,8 @@ def recorded(params: Params, shown: Display) -> Iterator[tuple[str, Journal]]:
         "params.sha256": lineage.params_sha256(),
         "prefect.flow_run_id": flow_run_id(),
     }
+    if made_of is not None:
+        tags[inputs.TAG] = made_of
     journal = Journal(params.project.name, name, tags)
     journal.params(params.model_dump(by_alias=True, exclude={"run"}))
     journal.artifact(parameters.PARAMS)

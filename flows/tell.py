@@ -1,10 +1,13 @@
 """What a pipeline run tells MLflow of itself: figures and pictures for the boards, and words for people."""
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pyarrow.parquet as pq
 
+from components.core import drift
 from components.core.artifacts import ARTIFACTS, read_json
 from components.core.journal import Journal
 from components.core.params import Params
@@ -43,6 +46,14 @@ def outcome(journal: Journal, result: "Result") -> None:
         tags |= {"decision": promotion.outcome, "version": str(promotion.version)}
     journal.metrics(figures, step=None)
     journal.tags(tags)
+
+
+def reference(journal: Journal, seed: int) -> None:
+    """Keep what this run's data looks like, for the monitor flow to compare later data with."""
+    with tempfile.TemporaryDirectory(prefix="reflux-") as folder:
+        path = Path(folder) / Path(drift.REFERENCE).name
+        drift.save(path, *drift.reference(ARTIFACTS, seed))
+        journal.artifact(path, str(Path(drift.REFERENCE).parent))
 
 
 def in_production(result: "Result") -> str:

@@ -1,0 +1,44 @@
+"""The promote flow: what ``reflux promote`` does, for whoever asks Prefect."""
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from components.core import params as parameters
+from components.core.artifacts import ARTIFACTS
+from components.registry.promote import challenge
+from flows import flow_page, report
+from flows.environment import prepare_dvc
+from flows.fresh import ingest, require_tracking
+from flows.registry import terms
+
+
+@flow(name="promote")
+def promote(version: int, expected_champion: int | None = None) -> State[None]:
+    """Judge a registered version again, now, and promote it if its gates and the champion let it.
+
+    Args:
+        version: its number.
+        expected_champion: the champion that the caller knows, 0 for none; with another one nothing is decided.
+
+    Raises:
+        UserError: there is no such version, or it can't be judged.
+        ChampionMoved: the champion is not the expected one.
+    """
+    logger, params = get_run_logger(), parameters.load()
+    require_tracking()
+    prepare_dvc()
+    ingest(params, logger)  # the test split, which decides
+    promotion = challenge(
+        ARTIFACTS,
+        version=version,
+        again=True,
+        expected=expected_champion,
+        approval=params.registry.approval,
+        **terms(params),
+    )
+    standing = report.standing(promotion, params.registry.model_name)
+    create_markdown_artifact(report.verdict(promotion), key="promotion", description=standing)
+    flow_page.rename(params.project.name, f"v{version} {promotion.outcome}")
+    return Completed(message=standing)

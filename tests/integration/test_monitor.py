@@ -1,0 +1,93 @@
+"""The monitor's memory in a real MLflow, and its one retrain in a real Prefect."""
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from components.core import drift
+from components.core import params as parameters
+from components.core.drift import Sample
+from components.core.errors import UserError
+from components.registry import server
+from flows import monitor
+from flows.monitor import Check
+
+pytestmark = pytest.mark.slow
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+
+
+def sample(shift: float) -> Sample:
+    rng = np.random.default_rng(0)
+    statistics = {name: rng.uniform(0, 0.5, 200) + shift for name in drift.STATISTICS}
+    return Sample(("a", "b"), (8, 8, 1), np.array([50, 50]), statistics, drift.NONE)
+
+
+def test_a_check_remembers_what_the_last_ones_said_of_the_same_champion(mlflow_home):
+    shutil.copy(PARAMS, "params.yaml")
+    params = parameters.override(["monitor.m=3", "monitor.n=2"])
+    mlflow = server.client()
+    assert monitor._votes(mlflow, params, champion=1) == []
+    old = sample(0.0)
+    for champion, shift, differs in ((1, 0.3, True), (1, 0.0, False), (2, 0.3, True), (1, 0.3, True)):
+        tests = drift.compare(old, sample(shift), params.monitor.alpha)
+        assert any(test.differs for test in tests) is differs
+        check = Check(champion, "0123.dir", 200, tests, [differs], "All is well.")
+        monitor._record(mlflow, params, check, old, sample(shift))
+    assert monitor._votes(mlflow, params, champion=1) == [True, False], "the last two before this one, newest first"
+    assert monitor._votes(mlflow, params, champion=2) == [True]
+    run = mlflow.search_runs([mlflow.get_experiment_by_name("fashion-mnist/monitor").experiment_id])[0]
+    assert {file.path for file in mlflow.list_artifacts(run.info.run_id)} == {"drift.md", "drift.png"}
+    assert run.data.metrics["p/brightness"] < 1e-6
+    assert "they differ in brightness, contrast, sharpness" in run.data.tags["mlflow.note.content"]
+
+
+def test_a_retrain_is_asked_for_once_and_never_while_one_waits(prefect_api, monkeypatch):
+    monkeypatch.setattr(monitor, "RETRAIN", "retrain/asked-for")
+    with pytest.raises(UserError, match=r"no deployment retrain/asked-for.*reflux deploy"):
+        monitor.ask("model:1:aaa")
+    deployment = make(prefect_api)
+    planned(prefect_api, deployment, datetime.now(UTC) + timedelta(hours=5))
+    assert monitor.ask("model:1:aaa").startswith("A retrain is asked for: ")
+    (run,) = asked(prefect_api)
+    assert monitor.ask("model:1:aaa") == f"A retrain on this data was asked for before: {run['name']}."
+    assert monitor.ask("model:1:bbb") == f"No retrain is asked for, as {run['name']} runs or waits already."
+    state(prefect_api, run["id"], "RUNNING")
+    assert monitor.ask("model:1:bbb").endswith("runs or waits already.")
+    state(prefect_api, run["id"], "FAILED")
+    assert monitor.ask("model:1:aaa").startswith("A retrain on this data was asked for before")
+    assert monitor.ask("model:1:bbb").startswith("A retrain is asked for: ")
+    assert len(asked(prefect_api)) == 2
+
+
+def make(api: str) -> str:
+    flow = httpx.post(f"{api}/flows/", json={"name": "retrain"}, timeout=30).raise_for_status().json()["id"]
+    wanted = {"name": "asked-for", "flow_id": flow, "tags": []}
+    return httpx.post(f"{api}/deployments/", json=wanted, timeout=30).raise_for_status().json()["id"]
+
+
+def planned(api: str, deployment: str, at: datetime) -> None:
+    """What the scheduler does for a cron."""
+    schedule = [{"schedule": {"interval": 86400, "anchor_date": at.isoformat()}, "active": True, "slug": "later"}]
+    made = httpx.post(f"{api}/deployments/{deployment}/schedules", json=schedule, timeout=30)
+    made.raise_for_status()
+    now = {"start_time": datetime.now(UTC).isoformat(), "min_runs": 2}
+    httpx.post(f"{api}/deployments/{deployment}/schedule", json=now, timeout=30).raise_for_status()
+    assert [run for run in runs(api) if run["deployment_id"] == deployment and run["auto_scheduled"]]
+
+
+def runs(api: str) -> list[dict]:
+    return httpx.post(f"{api}/flow_runs/filter", json={}, timeout=30).raise_for_status().json()
+
+
+def asked(api: str) -> list[dict]:
+    return [run for run in runs(api) if "monitor" in run["tags"]]
+
+
+def state(api: str, run: str, type: str) -> None:
+    told = {"state": {"type": type}, "force": True}
+    httpx.post(f"{api}/flow_runs/{run}/set_state", json=told, timeout=30).raise_for_status()

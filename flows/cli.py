@@ -159,6 +159,14 @@ def boards() -> None:
     tell_boards(UI_PORT)
 
 
+@app.command(epilog="Example: PREFECT_API_URL=http://prefect.example.org:4200/api reflux deploy")
+def deploy() -> None:
+    """Make a Prefect server what infra/prefect.yaml says: pools, schedules, automations; twice does nothing twice."""
+    from flows.deploy import deploy as make
+
+    make()
+
+
 @app.command(epilog="Example: reflux doctor")
 def doctor() -> None:
     """Check what the pipeline needs, and say how to mend what is missing."""

@@ -143,7 +143,7 @@ def problems() -> list[str]:
     found = []
     for variable in (WEBHOOK_URL, SLACK_URL):
         url = os.environ.get(variable)
-        if url and not _safe(url):
+        if url and not safe(url):
             found.append(
                 f"{variable} is not https:// (http:// is taken for this machine alone): nothing is sent there."
             )
@@ -157,10 +157,10 @@ def problems() -> list[str]:
 def receivers() -> Iterator[Receiver]:
     """Those that the environment names rightly."""
     url, key = os.environ.get(WEBHOOK_URL), _key(os.environ.get(WEBHOOK_SECRET, ""))
-    if url and key and _safe(url):
+    if url and key and safe(url):
         yield Receiver("webhook", url, key)
     url = os.environ.get(SLACK_URL)
-    if url and _safe(url):
+    if url and safe(url):
         yield Receiver("slack", url, b"")
 
 
@@ -204,7 +204,7 @@ def _key(secret: str) -> bytes | None:
         return None
 
 
-def _safe(url: str) -> bool:
+def safe(url: str) -> bool:
     """Whether what is sent there is read by nobody on the way."""
     parts = urlsplit(url)
     host = parts.hostname or ""

@@ -24,6 +24,7 @@ from flows.stages import supervised
 
 pytestmark = pytest.mark.slow
 
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
 
 
@@ -82,18 +83,23 @@ def git(folder: Path, *arguments: str) -> str:
 
 def deploy(farm: Farm) -> None:
     """Deploy what ``infra/prefect.yaml`` says, and then the same with its first run in seconds and not at night."""
-    farm.prefect("deploy", "--prefect-file", "infra/prefect.yaml", "--all")
-    nightly = until(lambda: [run for run in farm.flow_runs() if run["auto_scheduled"]], 60)
-    assert all("T02:00:00" in run["expected_start_time"] for run in nightly)
     manifest = farm.repository / "infra" / "prefect.yaml"
     yaml = YAML()
     document = yaml.load(manifest.read_text())
+    document["deployments"][1]["schedules"] = []  # the monitor runs when a test says so
+    yaml.dump(document, manifest)
+    reflux = [sys.executable, "-m", "flows.cli", "deploy"]
+    done = subprocess.run(
+        reflux, cwd=farm.repository, env=farm.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    nightly = until(lambda: [run for run in farm.flow_runs() if run["auto_scheduled"]], 60)
+    assert all("T02:00:00" in run["expected_start_time"] for run in nightly)
     for lead in (20, 60, 180):  # on a busy machine, deploying itself takes a while
         first = datetime.now(UTC) + timedelta(seconds=lead)
         schedule = {"slug": "nightly", "interval": 7200, "anchor_date": first.isoformat(), "active": True}
         document["deployments"][0]["schedules"] = [schedule]
-        with manifest.open("w") as file:
-            yaml.dump(document, file)
+        yaml.dump(document, manifest)
         farm.prefect("deploy", "--prefect-file", "infra/prefect.yaml", "--all")
         if until(farm.planned, 60)[0] - first < timedelta(minutes=1):
             return
@@ -105,12 +111,14 @@ def farm(tmp_path_factory, make_tiny_project, mlflow_template) -> Iterator[Farm]
 
     home = tmp_path_factory.mktemp("farm")
     repository = make_tiny_project(home / "repository")
+    config = repository / ".dvc" / "config"
+    config.write_text(f"{config.read_text()}    remote = store\n['remote \"store\"']\n    url = {home}/remote\n")
     git(repository, "init", "-q", "-b", "main")
     git(repository, "add", ".")
     git(repository, "commit", "-qm", "one")
     shutil.copy(mlflow_template, home / "mlflow.db")
     tracking_uri = f"sqlite:///{home}/mlflow.db"
-    for name in ("shapes", "shapes/promotions"):  # beside the database, as the clones are deleted
+    for name in ("shapes", "shapes/promotions", "shapes/monitor"):  # beside the database, as the clones are deleted
         MlflowClient(tracking_uri).create_experiment(name, artifact_location=(home / "mlartifacts" / name).as_uri())
     server = PrefectServer(home / "prefect")
     processes = []
@@ -118,16 +126,17 @@ def farm(tmp_path_factory, make_tiny_project, mlflow_template) -> Iterator[Farm]
         server.wait()
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_"))}
         environment |= QUIET | server.environment | {"REFLUX_REPOSITORY": f"file://{repository}"}
+        environment["PREFECT_CLIENT_MAX_RETRIES"] = "8"  # SQLite on a busy machine answers 503 now and then
         settings = server.environment | {
             "MLFLOW_TRACKING_URI": tracking_uri,
             "MLFLOW_ARTIFACT_ROOT": str(home / "mlartifacts"),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
         }
-        with (home / "worker.log").open("w") as log:
-            worker = [*PREFECT, "worker", "start", "--pool", "gpu", "--type", "process", "--limit", "1"]
-            processes.append(supervised(worker, settings, stdout=log.fileno(), grace_s=10))
+        for pool in ("gpu", "cpu"):
+            with (home / f"{pool}.log").open("w") as log:
+                worker = [*PREFECT, "worker", "start", "--pool", pool, "--type", "process", "--limit", "1"]
+                processes.append(supervised(worker, settings, stdout=log.fileno(), grace_s=10))
         built = Farm(server.api, environment, repository, tracking_uri, processes[0])
-        built.prefect("work-pool", "create", "gpu", "--type", "process", "--overwrite")
         deploy(built)
         yield built
     finally:
@@ -149,8 +158,7 @@ def test_a_scheduled_run_ends_in_a_registered_version(farm):
 
     planned = [run for run in farm.flow_runs() if run["auto_scheduled"]]
     first = min(planned, key=lambda run: run["expected_start_time"])["id"]
-    done = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-    ended = until(lambda: (run := farm.flow_run(first))["state_type"] in done and run, 300)
+    ended = until(lambda: (run := farm.flow_run(first))["state_type"] in ENDED and run, 900)
     assert ended["state_type"] == "COMPLETED", farm.logs(first)
 
     client = MlflowClient(farm.tracking_uri)
@@ -160,6 +168,9 @@ def test_a_scheduled_run_ends_in_a_registered_version(farm):
     parent = farm.parent(first)
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["git.dirty"] == "false"
+    branch = parent.data.tags["dvc.lock"]
+    assert branch == f"retrain/{parent.info.run_name.removeprefix('retrain-')}"
+    assert parent.data.tags["dvc.data_md5"] in git(farm.repository, "show", f"{branch}:dvc.lock")
     later = [run for run in farm.flow_runs() if run["auto_scheduled"] and run["state_type"] == "SCHEDULED"]
     assert later
 
@@ -177,6 +188,90 @@ def test_a_scheduled_run_ends_in_a_registered_version(farm):
     assert re.fullmatch(r"shapes \d{4}-\d\d-\d\d \d\d:\d\d v1 promoted", ended["name"])
 
 
+def test_a_run_that_finds_nothing_changed_is_skipped_and_says_why(farm):
+    from mlflow import MlflowClient
+
+    ended = run_and_wait(farm, "retrain/retrain")
+    run = ended["id"]
+    assert (ended["state_type"], ended["state_name"]) == ("COMPLETED", "Skipped"), farm.logs(run)
+    assert ended["state"]["message"].startswith("Nothing has changed: data, code and params are those of retrain-")
+    assert ended["state"]["message"].endswith("shapes-student version 1 (promoted).")
+    assert ended["name"].endswith("skipped")
+
+    client = MlflowClient(farm.tracking_uri)
+    experiment = client.get_experiment_by_name("shapes")
+    assert not client.search_runs([experiment.experiment_id], f"tags.`prefect.flow_run_id` = '{run}'")
+    assert len(client.search_model_versions("name = 'shapes-student'")) == 1
+    tasks = httpx.post(f"{farm.api}/task_runs/filter", json={}, timeout=30).json()
+    assert run not in {task["flow_run_id"] for task in tasks}
+
+
+def run_and_wait(farm: Farm, deployment: str, *arguments: str, seconds: float = 900) -> dict:
+    """Run a deployment now, and return how it ended."""
+    before = {run["id"] for run in farm.flow_runs()}
+    farm.prefect("deployment", "run", deployment, *arguments)
+    new = until(lambda: [r["id"] for r in farm.flow_runs() if r["id"] not in before and not r["auto_scheduled"]], 60)[0]
+    return until(lambda: (found := farm.flow_run(new))["state_type"] in ENDED and found, seconds)
+
+
+@pytest.mark.long
+def test_the_monitor_asks_once_for_a_retrain_when_enough_checks_find_new_images_different(farm):
+    from mlflow import MlflowClient
+    from PIL import Image, ImageOps
+
+    client = MlflowClient(farm.tracking_uri)
+    champions = lambda: client.search_registered_models("name = 'shapes-student'")  # noqa: E731
+    until(lambda: champions() and champions()[0].aliases.get("champion"), 300)
+    quiet = run_and_wait(farm, "monitor/monitor")
+    assert quiet["state_name"] == "Skipped", farm.logs(quiet["id"])
+    assert "is that of the champion, shapes-student version 1." in quiet["state"]["message"]
+
+    folder = farm.repository / "data" / "shapes" / "unlabeled"
+    for index, image in enumerate(sorted((farm.repository / "data" / "shapes" / "train").rglob("*.png"))):
+        ImageOps.invert(Image.open(image)).save(folder / f"new-{index}.png")
+    git(farm.repository, "add", "data")
+    git(farm.repository, "commit", "-qm", "negatives")
+
+    def asked() -> list[dict]:
+        return [run for run in farm.flow_runs() if "monitor" in run["tags"]]
+
+    first = run_and_wait(farm, "monitor/monitor")
+    assert first["state_type"] == "COMPLETED", farm.logs(first["id"])
+    assert asked() == []
+    second = run_and_wait(farm, "monitor/monitor")
+    assert second["state_type"] == "COMPLETED", farm.logs(second["id"])
+    (retrain,) = asked()
+    third = run_and_wait(farm, "monitor/monitor")
+    assert third["state_type"] == "COMPLETED", farm.logs(third["id"])
+    assert len(asked()) == 1
+
+    experiment = client.get_experiment_by_name("shapes/monitor")
+    checks = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
+    assert [check.data.tags["differs"] for check in checks] == ["true"] * 3
+    assert {file.path for file in client.list_artifacts(checks[0].info.run_id)} == {"drift.md", "drift.png"}
+    assert "60 images are new since champion version 1; they differ in " in checks[1].data.tags["mlflow.note.content"]
+    assert "A retrain is asked for: " in checks[1].data.tags["mlflow.note.content"]
+    assert "was asked for before" in checks[2].data.tags["mlflow.note.content"]
+
+    ended = until(lambda: (found := farm.flow_run(retrain["id"]))["state_type"] in ENDED and found, 600)
+    assert ended["state_name"] == "Completed", farm.logs(retrain["id"])
+    assert client.get_model_version("shapes-student", "2").tags["dvc.data_md5"] == checks[0].data.tags["dvc.data_md5"]
+
+
+@pytest.mark.long
+def test_a_version_is_judged_again_by_the_promote_deployment(farm):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(farm.tracking_uri)
+    until(lambda: client.search_model_versions("name = 'shapes-student'"), 300)
+    ended = run_and_wait(farm, "promote/promote", "--param", "version=1", "--param", "expected_champion=99")
+    assert ended["state_type"] == "FAILED"
+    assert "ChampionMoved" in ended["state"]["message"]
+    ended = run_and_wait(farm, "promote/promote", "--param", "version=1")
+    assert ended["state_type"] == "COMPLETED", farm.logs(ended["id"])
+    assert ended["state"]["message"].startswith("shapes-student version 1 is ")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("given_by", ["the page", "the command"])
 def test_a_run_that_needs_approval_is_suspended_and_goes_on_without_training(farm, given_by):
@@ -185,7 +280,7 @@ def test_a_run_that_needs_approval_is_suspended_and_goes_on_without_training(far
     model = f"approved-by-{given_by.replace(' ', '-')}"
     overrides = json.dumps(["registry.approval=human", f"registry.model_name={model}"])
     before = {run["id"] for run in farm.flow_runs()}
-    farm.prefect("deployment", "run", "retrain/scheduled", "--param", f"overrides={overrides}")
+    farm.prefect("deployment", "run", "retrain/retrain", "--param", f"overrides={overrides}")
     run = until(lambda: [r["id"] for r in farm.flow_runs() if r["id"] not in before and not r["auto_scheduled"]], 30)[0]
     ended = ("PAUSED", "COMPLETED", "FAILED", "CRASHED")
     assert until(lambda: (f := farm.flow_run(run)["state_type"]) in ended and f, 300) == "PAUSED", farm.logs(run)
@@ -219,8 +314,9 @@ def test_a_run_that_needs_approval_is_suspended_and_goes_on_without_training(far
 
 def test_a_cancelled_run_leaves_no_process_and_is_killed_in_mlflow(farm):
     overrides = '["student.steps=100000", "seed=1"]'
-    farm.prefect("deployment", "run", "retrain/scheduled", "--param", f"overrides={overrides}")
-    run = until(lambda: next((r for r in farm.flow_runs() if not r["auto_scheduled"]), None), 30)["id"]
+    before = {run["id"] for run in farm.flow_runs()}
+    farm.prefect("deployment", "run", "retrain/retrain", "--param", f"overrides={overrides}")
+    run = until(lambda: [r["id"] for r in farm.flow_runs() if r["id"] not in before and not r["auto_scheduled"]], 30)[0]
     killed = until(lambda: at_work(farm, "components.distill"), 120)
     for process in killed:
         process.kill()

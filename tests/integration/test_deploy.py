@@ -1,0 +1,211 @@
+"""``reflux deploy`` against a real Prefect server: everything is made once, and what people changed is respected."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.automations import Automation
+from ruamel.yaml import YAML
+
+from flows import automations
+from flows.environment import QUIET
+from tests.receiver import Receiver
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parents[2]
+ROWS = {
+    "cpu", "gpu", "retrain/retrain", "monitor/monitor", "promote/promote", "reflux: lost", "reflux: stuck",
+    "reflux: failed", "reflux: late", "REFLUX_SLACK_URL", "REFLUX_ALERT_URL",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def receivers():
+    found = {"REFLUX_SLACK_URL": Receiver(), "REFLUX_ALERT_URL": Receiver()}
+    yield found
+    for receiver in found.values():
+        receiver.close()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, make_tiny_project) -> Path:
+    return make_tiny_project(tmp_path_factory.mktemp("deploy") / "project")
+
+
+@pytest.fixture(scope="module")
+def deploy(project, receivers, prefect_api):
+    """Runs the command; returns what it says of each row."""
+
+    def run() -> dict[str, str]:
+        addresses = {name: f"http://127.0.0.1:{receiver.port}/secret" for name, receiver in receivers.items()}
+        settings = {**os.environ, **QUIET, **addresses, "PREFECT_API_URL": prefect_api, "PYTHONPATH": str(project)}
+        settings["REFLUX_REPOSITORY"] = "https://git.example.org/team/reflux.git"
+        command = [sys.executable, "-m", "flows.cli", "deploy"]
+        done = subprocess.run(command, cwd=project, env=settings, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "secret" not in done.stdout + done.stderr
+        rows = re.findall(r"^(?:work pool|deployment|alerts to|automation) +(\S.*?) {2,}(\S.*?) *$", done.stdout, re.M)
+        return dict(rows)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def deployed(deploy) -> dict[str, str]:
+    return deploy()
+
+
+def test_everything_is_made_once_and_a_second_call_changes_nothing(deploy, deployed, prefect_api):
+    assert deployed == dict.fromkeys(ROWS, "made")
+    found = read(prefect_api)
+    assert deploy() == dict.fromkeys(ROWS, "unchanged")
+    assert read(prefect_api) == found
+    retrain, monitor, promote = (found[name] for name in ("retrain", "monitor", "promote"))
+    assert retrain["work_pool_name"] == "gpu"
+    assert (monitor["work_pool_name"], promote["work_pool_name"]) == ("cpu", "cpu")
+    assert retrain["global_concurrency_limit"]["limit"] == 1
+    assert retrain["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    assert [s["schedule"]["cron"] for s in retrain["schedules"]] == ["0 2 * * *"]
+    assert [s["schedule"]["cron"] for s in monitor["schedules"]] == ["17 * * * *"]
+    assert promote["schedules"] == []
+
+
+def test_a_paused_deployment_stays_paused_and_a_renamed_schedule_replaces_the_old_one(
+    deploy, deployed, project, prefect_api
+):
+    id = read(prefect_api)["retrain"]["id"]
+    httpx.post(f"{prefect_api}/deployments/{id}/pause_deployment", timeout=30).raise_for_status()
+    manifest, yaml = project / "infra" / "prefect.yaml", YAML()
+    document = yaml.load(manifest.read_text())
+    retrain = next(each for each in document["deployments"] if each["name"] == "retrain")
+    retrain["schedules"] = [{"slug": "noon", "cron": "0 12 * * *", "timezone": "UTC", "active": True}]
+    yaml.dump(document, manifest)
+    assert deploy() == dict.fromkeys(ROWS, "unchanged") | {"retrain/retrain": "changed"}
+    found = read(prefect_api)["retrain"]
+    assert found["paused"]
+    assert [(s["slug"], s["schedule"]["cron"]) for s in found["schedules"]] == [("noon", "0 12 * * *")]
+    httpx.post(f"{prefect_api}/deployments/{id}/resume_deployment", timeout=30).raise_for_status()
+
+
+def test_a_run_that_crashes_is_told_to_both_receivers_with_the_reason(deployed, receivers, prefect_api):
+    run = start(prefect_api, read(prefect_api)["promote"]["id"], {"version": 1})
+    state(prefect_api, run, "CRASHED", "Crashed", 'the "machine" is gone')
+    until(lambda: all(receiver.got for receiver in receivers.values()))
+    slack, alert = (json.loads(receivers[name].got[-1][1]) for name in ("REFLUX_SLACK_URL", "REFLUX_ALERT_URL"))
+    name = httpx.get(f"{prefect_api}/flow_runs/{run}", timeout=30).json()["name"]
+    assert slack["text"].startswith(f'*promote: {name} is Crashed*\nthe "machine" is gone\n')
+    assert isinstance(alert.pop("url"), str)  # empty, as this server serves no pages
+    reason = {"state": "Crashed", "message": 'the "machine" is gone'}
+    assert alert == {"deployment": "promote", "run": name, "id": run, **reason}
+
+
+@pytest.mark.long
+def test_a_run_without_a_sign_of_life_is_crashed_and_one_that_was_skipped_is_not(deployed, prefect_api, monkeypatch):
+    monkeypatch.setattr(automations, "LOST_S", 5)
+    lost = automations.wanted([])[0]
+    assert automations.keep(lost) == "changed"
+    try:
+        id = read(prefect_api)["promote"]["id"]
+        dead, skipped = (start(prefect_api, id, {"version": 1}) for _ in range(2))
+        other = httpx.post(f"{prefect_api}/flow_runs/", json=foreign(prefect_api), timeout=30).json()["id"]
+        for run, tag in ((dead, "reflux"), (skipped, "reflux"), (other, "theirs")):
+            state(prefect_api, run, "RUNNING", "Running")
+            beat(prefect_api, run, tag)
+        state(prefect_api, skipped, "COMPLETED", "Skipped")
+        until(lambda: httpx.get(f"{prefect_api}/flow_runs/{dead}", timeout=30).json()["state_type"] == "CRASHED")
+        time.sleep(6)  # as long as the others had
+        names = {
+            run: httpx.get(f"{prefect_api}/flow_runs/{run}", timeout=30).json()["state_name"]
+            for run in (skipped, other)
+        }
+        assert names == {skipped: "Skipped", other: "Running"}
+    finally:
+        Automation.read(name=lost.name).delete()
+
+
+def test_every_state_that_a_flow_ends_in_is_known_to_the_automations():
+    source = "".join(path.read_text() for path in (HERE / "flows").glob("*.py"))
+    names = set(re.findall(r'(?:Completed|Failed|Cancelled)\(name="(\w+)"', source))
+    assert names >= {"Skipped"}
+    assert names <= set(automations.ENDED)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, "PREFECT_API_URL is not set"),
+        ({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "does not answer"),
+        ({"REFLUX_REPOSITORY": "https://ada:secret@git.example.org/reflux.git"}, "holds a password"),
+        ({"REFLUX_REPOSITORY": "file:///srv/x", "REFLUX_ALERT_URL": "http://alerts.example.org/"}, "is not https://"),
+    ],
+)
+def test_what_can_not_be_deployed_is_one_sentence(project, prefect_api, settings, sentence):
+    if settings.keys() & {"REFLUX_REPOSITORY"}:
+        settings = {"PREFECT_API_URL": prefect_api, **settings}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "REFLUX_"))}
+    command = [sys.executable, "-m", "flows.cli", "deploy"]
+    done = subprocess.run(
+        command, cwd=project, env=kept | QUIET | settings, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: ")
+    assert sentence in done.stderr
+    assert "secret" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def read(api: str) -> dict[str, dict]:
+    """The deployments by name, without what changes at every call."""
+    found = httpx.post(f"{api}/deployments/filter", json={}, timeout=30).raise_for_status().json()
+    for deployment in found:
+        for noise in ("updated", "last_polled", "status", "version_id", "version_info", "branch", "labels"):
+            deployment.pop(noise, None)
+        (deployment.get("global_concurrency_limit") or {}).pop("updated", None)
+        for schedule in deployment["schedules"]:
+            for noise in ("id", "created", "updated"):
+                schedule.pop(noise, None)
+    return {deployment["name"]: deployment for deployment in found if "reflux" in deployment["tags"]}
+
+
+def start(api: str, deployment: str, parameters: dict) -> str:
+    made = httpx.post(f"{api}/deployments/{deployment}/create_flow_run", json={"parameters": parameters}, timeout=30)
+    return made.raise_for_status().json()["id"]
+
+
+def foreign(api: str) -> dict:
+    flow = httpx.post(f"{api}/flows/", json={"name": "theirs"}, timeout=30).raise_for_status().json()["id"]
+    return {"flow_id": flow, "tags": ["theirs"]}
+
+
+def state(api: str, run: str, type: str, name: str, message: str = "") -> None:
+    told = {"state": {"type": type, "name": name, "message": message}, "force": True}
+    httpx.post(f"{api}/flow_runs/{run}/set_state", json=told, timeout=30).raise_for_status()
+
+
+def beat(api: str, run: str, tag: str) -> None:
+    """A heartbeat, as a flow run sends it."""
+    event = {
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": "prefect.flow-run.heartbeat",
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
+        "related": [{"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}],
+        "payload": {},
+        "id": str(uuid.uuid4()),
+    }
+    httpx.post(f"{api}/events", json=[event], timeout=30).raise_for_status()
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.3)

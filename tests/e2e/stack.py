@@ -203,8 +203,8 @@ def deploy(stack: LocalStack, repository: Path) -> str:
     """Deploy as the documentation says; returns the retraining's deployment."""
     stack.environment["REFLUX_REPOSITORY"] = f"file://{repository}"
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-    stack.run(*prefect, "deploy", "--prefect-file", "infra/prefect.yaml", "--all", cwd=repository)
-    return "retrain/scheduled"
+    stack.run(*prefect, "deploy", "--prefect-file", "infra/prefect.yaml", "--name", "retrain", cwd=repository)
+    return "retrain/retrain"
 
 
 @contextmanager

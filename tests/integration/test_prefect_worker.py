@@ -317,11 +317,11 @@ def test_a_cancelled_run_leaves_no_process_and_is_killed_in_mlflow(farm):
     before = {run["id"] for run in farm.flow_runs()}
     farm.prefect("deployment", "run", "retrain/retrain", "--param", f"overrides={overrides}")
     run = until(lambda: [r["id"] for r in farm.flow_runs() if r["id"] not in before and not r["auto_scheduled"]], 30)[0]
-    killed = until(lambda: at_work(farm, "components.distill"), 120)
+    killed = until(lambda: at_work(farm, "components.distill"), 600)
     for process in killed:
         process.kill()
     # A stage that was killed is tried again; then someone cancels the run.
-    until(lambda: (again := at_work(farm, "components.distill")) and not set(again) & set(killed), 120)
+    until(lambda: (again := at_work(farm, "components.distill")) and not set(again) & set(killed), 600)
     farm.prefect("flow-run", "cancel", run)
     until(lambda: farm.flow_run(run)["state_type"] == "CANCELLED", 60)
     until(lambda: not at_work(farm, "components.", "supervise.py"), 30)

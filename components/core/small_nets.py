@@ -1,7 +1,8 @@
 """The small CIFAR-style networks of the distillation literature, built by name beside timm's models.
 
-ResNet-6n+2 (He et al. 2016, section 4.2), Wide ResNet (Zagoruyko and Komodakis 2016) and the VGGs of CRD
-(Tian et al. 2020). All take images of any size, and share timm's ``forward_features`` / ``forward_head`` names.
+ResNet-6n+2 (He et al. 2016, section 4.2), Wide ResNet (Zagoruyko and Komodakis 2016), the VGGs of CRD (Tian et al.
+2020) and the MLPs of Hinton et al. 2015, section 3. All take images of any size, and share timm's
+``forward_features`` / ``forward_head`` names.
 """
 
 from collections.abc import Callable
@@ -124,6 +125,36 @@ def vgg(convolutions: int, in_chans: int, num_classes: int) -> SmallNet:
     return SmallNet(_initialised(nn.Sequential(*layers)), previous, num_classes, ends)
 
 
+class Pixels(nn.Module):
+    """Images [B, C, H, W] as rows [B, C * side * side], brought to ``side`` first where they differ."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2:] != (self.side, self.side):
+            x = F.interpolate(x, (self.side, self.side), mode="bilinear", align_corners=False)
+        return x.flatten(1)
+
+
+def mlp(width: int, dropout: bool, in_chans: int, num_classes: int) -> SmallNet:
+    """Two hidden layers of rectified linear units for 28x28 pixels.
+
+    Its features are [B, width, 1, 1]. Dropout is that of Hinton et al. 2012: a fifth of the pixels, half of the units.
+    """
+    side = 28
+    layers: list[nn.Module] = [Pixels(side)]
+    ends = []
+    for place, previous in enumerate((in_chans * side**2, width)):
+        layers += [nn.Dropout(0.5 if place else 0.2)] if dropout else []
+        layers += [nn.Linear(previous, width), nn.ReLU()]
+        ends.append(len(layers) - 1)
+    layers += [nn.Dropout(0.5)] if dropout else []
+    layers.append(nn.Unflatten(1, (width, 1, 1)))
+    return SmallNet(nn.Sequential(*layers), width, num_classes, ends)
+
+
 def _initialised(trunk: nn.Sequential) -> nn.Sequential:
     for module in trunk.modules():
         if isinstance(module, nn.Conv2d):
@@ -146,6 +177,10 @@ SMALL_NETS: dict[str, Callable[..., SmallNet]] = {
     "wrn_40_2": partial(wide_resnet, 6, 2),
     "vgg8": partial(vgg, 1),
     "vgg13": partial(vgg, 2),
+    "mlp_30": partial(mlp, 30, False),
+    "mlp_300": partial(mlp, 300, False),
+    "mlp_800": partial(mlp, 800, False),
+    "mlp_1200_dropout": partial(mlp, 1200, True),
     # For phones: a file under 200 KB, and a stem of stride 2 that makes it four times as fast.
     "resnet8_slim": partial(resnet, 1, (16, 16, 24, 48), stem_kernel=5, stem_stride=2),
 }

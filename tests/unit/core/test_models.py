@@ -42,6 +42,18 @@ def test_small_nets_have_the_published_sizes(name: str, parameters: float):
     assert parameter_count(network(name, 100, 3)) == pytest.approx(parameters, rel=0.02)
 
 
+@pytest.mark.parametrize(("width", "parameters"), [(30, 24_790), (300, 328_810), (800, 1_276_810)])
+def test_mlps_have_two_hidden_layers_for_784_pixels(width: int, parameters: int):
+    assert parameter_count(network(f"mlp_{width}", 10, 1)) == parameters
+    assert parameters == 785 * width + (width + 1) * width + (width + 1) * 10
+
+
+def test_dropout_is_for_training_alone():
+    net, image = network("mlp_1200_dropout", 10, 1), torch.rand(1, 1, 28, 28)
+    assert not torch.equal(net.train()(image), net(image))
+    assert torch.equal(net.eval()(image), net(image))
+
+
 def test_no_small_net_hides_a_timm_model():
     assert not set(SMALL_NETS) & set(timm.list_models())
 

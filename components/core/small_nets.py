@@ -176,7 +176,7 @@ SMALL_NETS: dict[str, Callable[..., SmallNet]] = {
     "wrn_40_1": partial(wide_resnet, 6, 1),
     "wrn_40_2": partial(wide_resnet, 6, 2),
     "vgg8": partial(vgg, 1),
-    "vgg13": partial(vgg, 2),
+    "vgg13_cifar": partial(vgg, 2),
     "mlp_30": partial(mlp, 30, False),
     "mlp_300": partial(mlp, 300, False),
     "mlp_800": partial(mlp, 800, False),

@@ -24,6 +24,7 @@ PLUMBING = {
     "lineage",
     "params",
     "progress",
+    "section",
     "stage",
     "tracking",
 }

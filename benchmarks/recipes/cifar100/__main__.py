@@ -17,7 +17,7 @@ from components.core.methods import METHODS
 from components.core.models import network, parameter_count
 from components.core.params import Params, override
 
-PAIRS = ("resnet56:resnet20", "resnet110:resnet32", "resnet32x4:resnet8x4", "wrn_40_2:wrn_16_2", "vgg13:vgg8")
+PAIRS = ("resnet56:resnet20", "resnet110:resnet32", "resnet32x4:resnet8x4", "wrn_40_2:wrn_16_2", "vgg13_cifar:vgg8")
 # What the papers give the labels where it is not 1, and their values for CIFAR-100 that are not the method's defaults.
 ENTRIES: dict[str, list[str]] = {
     "kd": ["distill.method={name: kd, temperature: 4, weight: 0.9}", "distill.label_weight=0.1"],

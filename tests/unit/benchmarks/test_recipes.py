@@ -17,6 +17,8 @@ def test_every_pair_and_method_of_the_cifar_100_protocol_would_run(tmp_path: Pat
         assert params.finetune.epochs == 240
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("vgg13", 9.46e6), ("resnet32x4", 7.43e6), ("wrn_40_2", 2.26e6)])
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("vgg13_cifar", 9.46e6), ("resnet32x4", 7.43e6), ("wrn_40_2", 2.26e6)]
+)
 def test_teachers_have_the_sizes_that_the_literature_prints(name: str, parameters: float):
     assert parameter_count(network(name, 100, 3)) == pytest.approx(parameters, rel=0.01)

@@ -1,0 +1,179 @@
+"""What breaks in production, on the local stack, and what must be true afterwards."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.stack import (
+    ENDED,
+    LocalStack,
+    deploy,
+    held_down,
+    local_stack,
+    logs_of,
+    team_repository,
+    until,
+)
+from tests.integration.registry.servers import has_postgres
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not has_postgres(), reason="NO POSTGRES: install Debian's postgresql"),
+]
+
+TRAINING = "components.distill"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[LocalStack]:
+    with local_stack() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def deployment(stack, make_tiny_project) -> str:
+    return deploy(stack, team_repository(stack, make_tiny_project))
+
+
+def recipe(number: int, steps: int = 1500) -> tuple[str, ...]:
+    """A student of its own, in training for long enough to be hit; its teacher is that of all others."""
+    return (f"student.steps={steps + number}", "student.eval_every=100", "run.checkpoint_every_s=1")
+
+
+def in_training(stack: LocalStack, run: str) -> psutil.Process:
+    """The training process, once it has trained for a while and left a checkpoint."""
+    began = time.time()
+    checkpoints = stack.state / "worker" / "gpu" / "kept" / "shapes" / "checkpoints" / "distill"
+
+    def found() -> psutil.Process | None:
+        state = stack.flow_run(run)["state_type"]
+        assert state not in ENDED, stack.logs(run)
+        if state != "RUNNING" or not any(file.stat().st_mtime > began for file in checkpoints.glob("*.pt")):
+            return None
+        # The deepest: DVC and the shell that it starts have the stage in their command lines as well.
+        return next((p for p in stack.at_work(TRAINING) if not p.children() and "python" in p.name()), None)
+
+    return until(found, 600)
+
+
+def completed(stack: LocalStack, run: str) -> dict[str, Any]:
+    ended = stack.ended(run)
+    assert ended["state_type"] == "COMPLETED", stack.logs(run) + logs_of(stack.state)
+    return ended
+
+
+def tasks(stack: LocalStack, run: str) -> dict[str, dict[str, Any]]:
+    found = stack.prefect("POST", "/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+    return {task["name"]: task for task in found}
+
+
+def assert_clean(stack: LocalStack) -> None:
+    """Nothing of a run is left: no process, no clone, no run in MLflow that seems to go on."""
+    until(lambda: not stack.at_work("components.", "prefect.engine"), 60)
+    clones = stack.state / "worker" / "gpu" / "clones"
+    until(lambda: not any((path / "dvc.yaml").exists() for path in clones.iterdir()), 60)
+
+
+def test_kill_9_of_the_training_is_retried_once_and_goes_on_from_its_checkpoint(stack, deployment):
+    run = stack.start(deployment, recipe(1))
+    in_training(stack, run).kill()
+    completed(stack, run)
+    assert tasks(stack, run)["distill"]["run_count"] == 2
+    assert tasks(stack, run)["finetune"]["run_count"] == 1
+    logs = stack.logs(run)
+    assert "it was killed by SIGKILL" in logs
+    assert "Note: goes on after" in logs
+    (student,) = runs(stack, run, "distill")
+    steps = [metric.step for metric in stack.mlflow().get_metric_history(student.info.run_id, "train/loss")]
+    assert student.info.status == "FINISHED"
+    assert len(steps) == len(set(steps)), "one curve, no step twice"
+    assert_clean(stack)
+
+
+def test_kill_9_of_the_flow_run_ends_its_children_and_the_next_run_goes_on(stack, deployment):
+    run = stack.start(deployment, recipe(2))
+    training = in_training(stack, run)
+    worker = stack.part("worker-gpu")
+    flow = next(process for process in training.parents() if process.ppid() == worker.pid)
+    below = flow.children(recursive=True)
+    flow.kill()
+    assert until(lambda: (s := stack.flow_run(run)["state_type"]) != "RUNNING" and s, 600) == "CRASHED"
+    assert not left(below)
+    assert_clean(stack)
+    again = stack.start(deployment, recipe(2))
+    completed(stack, again)
+    logs = stack.logs(again)
+    assert "Note: goes on after" in logs
+    for finished in ("ingest", "validate", "pretrain", "finetune", "label"):
+        assert not runs(stack, again, finished), f"{finished} was computed again"
+    assert stack.parent(run).info.status == "KILLED"
+
+
+def test_a_worker_that_dies_leaves_nothing_behind_and_takes_new_runs(stack, deployment):
+    seed = 4
+    run = stack.start(deployment, recipe(seed))
+    in_training(stack, run)
+    worker = stack.part("worker-gpu")
+    below = worker.children(recursive=True)
+    worker.kill()
+    assert not left(below)
+    ended = stack.ended(run, 700)
+    assert ended["state_type"] == "CRASHED"
+    again = stack.start(deployment, recipe(seed))
+    completed(stack, again)
+    assert "Note: goes on after" in stack.logs(again)
+    assert stack.parent(run).info.status == "KILLED"
+    assert_clean(stack)
+
+
+def test_mlflow_away_in_mid_run_loses_no_metric_and_no_registration(stack, deployment):
+    run = stack.start(deployment, recipe(5))
+    in_training(stack, run)
+    with held_down(stack, "mlflow"):
+        time.sleep(60)
+    completed(stack, run)
+    assert stack.parent(run).info.status == "FINISHED"
+    assert whole(stack, run)
+    assert_clean(stack)
+
+
+def test_a_cancelled_run_is_gone_in_15_seconds_and_killed_in_mlflow(stack, deployment):
+    run = stack.start(deployment, recipe(8, steps=100_000))
+    in_training(stack, run)
+    below = stack.part("worker-gpu").children(recursive=True)
+    stack.prefect("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    noticed = until(lambda: "Stopping" in stack.logs(run) or stack.flow_run(run)["state_type"] == "CANCELLED", 60)
+    assert noticed
+    _, alive = psutil.wait_procs(below, timeout=15)
+    assert not alive
+    assert stack.ended(run)["state_type"] == "CANCELLED"
+    until(lambda: stack.parent(run).info.status == "KILLED", 30)
+    assert_clean(stack)
+
+
+def left(processes: list[psutil.Process], seconds: float = 120) -> list[str]:
+    """What still runs after a while: they are asked, and killed after 20 s of a machine that is not busy."""
+    _, there = psutil.wait_procs(processes, timeout=seconds)
+    return [" ".join(process.cmdline()) for process in there if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def runs(stack: LocalStack, run: str, stage: str, project: str = "shapes") -> list[Any]:
+    """The MLflow runs that a flow run made of a stage."""
+    client, parent = stack.mlflow(), stack.parent(run, project)
+    below = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    found = client.search_runs([parent.info.experiment_id], below)
+    return [child for child in found if child.info.run_name.startswith(stage)]
+
+
+def whole(stack: LocalStack, run: str, project: str = "shapes") -> bool:
+    """Whether each training of a flow run has its whole curve, its files and its end in MLflow, and is a version."""
+    for stage in ("distill", "control"):
+        (child,) = runs(stack, run, stage, project)
+        steps = [metric.step for metric in stack.mlflow().get_metric_history(child.info.run_id, "val/accuracy")]
+        assert child.info.status == "FINISHED"
+        assert len(steps) == len(set(steps)) == 16, steps
+    versions = stack.mlflow().search_model_versions(f"name = '{project}-student'")
+    return any(version.tags.get("prefect.flow_run_id") == run for version in versions)

@@ -22,10 +22,10 @@ def new_student(stage: Stage, dataset: Dataset, device: torch.device) -> PixelMo
     """
     recipe = stage.params.student
     seed_everything(stage.params.seed)
-    weights = stage.read("pretrain/student") / "model.safetensors"
-    if weights.is_file():
-        return adapted(load(weights), dataset.classes, recipe.image_size).to(device)
-    return fresh(stage, recipe.model, dataset, device)
+    if recipe.weights == "random":
+        return fresh(stage, recipe.model, dataset, device)
+    weights = stage.read("pretrain/student/model.safetensors")
+    return adapted(load(weights), dataset.classes, recipe.image_size).to(device)
 
 
 def fresh(stage: Stage, name: str, dataset: Dataset, device: torch.device) -> PixelModel:

@@ -114,6 +114,7 @@ def test_a_servers_role_opens_its_own_databases_and_no_other(supervisor, stack):
     assert not opens("mlflow", "mlflow", password="wrong")  # also from loopback: no trust
 
 
+@pytest.mark.long
 def test_a_part_that_dies_is_started_again_and_a_killed_supervisor_takes_all_along(supervisor, stack):
     before = records(stack.state)[2]["s3"]
     for process in psutil.Process(before.pid).children():

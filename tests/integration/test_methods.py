@@ -110,6 +110,7 @@ def load_named(name: str):
     return pixel_model(name, NAMES, 12, 1, [0.4], [0.3])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["[kd, {name: crd, negatives: 16}, reviewkd]", "{name: born-again, generations: 2}"])
 def test_kill_9_costs_no_bit_of_what_learns_beside_the_student(taught: Path, tmp_path: Path, method: str):
     folders = [tmp_path / name for name in ("whole", "killed")]

@@ -272,7 +272,7 @@ def world_size(launcher: "subprocess.Popen[str]") -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("nnodes", "left"), [("1:2", 1), (2, 0)])
+@pytest.mark.parametrize(("nnodes", "left"), [pytest.param("1:2", 1, marks=pytest.mark.long), (2, 0)])
 def test_two_hosts_train_together_and_survive_one_being_cut_off(
     tmp_path: Path, start, hosts: dict[str, str], nnodes: str | int, left: int
 ):

@@ -274,7 +274,7 @@ def test_a_killed_supervisor_takes_its_stage_with_it_and_may_be_tried_again(proj
     with Runner(Ears(), {}) as runner:
         runner.start("long")
         assert until(lambda: grown(marker))
-        supervisor = next(p for p in psutil.Process().children() if "supervise.py" in " ".join(p.cmdline()))
+        supervisor = next(p for p in psutil.Process().children() if p.cmdline()[-1:] == ["long"])
         supervisor.kill()
         with pytest.raises(StageFailed) as failed:
             runner.run("long")

@@ -22,6 +22,7 @@ from components.core.errors import UserError
 from components.core.models import PixelModel
 
 SHARD_IMAGES = 1024
+_COPIED = 2**26  # bytes of a store that is read into memory: one look-up a batch instead of one a record
 IDS = "ids.npy"
 
 Indices = npt.NDArray[np.int64]
@@ -107,7 +108,7 @@ def shard_rows(images: int) -> list[int]:
 
 
 class SoftLabels:
-    """The soft labels of all views, read where they lie.
+    """The soft labels of all views, read where they lie, or copied into memory while they are few.
 
     Args:
         folder: of the store.
@@ -122,6 +123,8 @@ class SoftLabels:
             records_of(folder / shard_file(number), rows, views, format)
             for number, rows in enumerate(shard_rows(images))
         ]
+        small = images * views * format.dtype.itemsize <= _COPIED
+        self._whole = np.concatenate(self._shards) if small and self._shards else None
 
     def __call__(self, indices: Indices, views: Indices) -> Tensor:
         """Logits float32 [B, K] of views [B] of images [B]."""
@@ -129,9 +132,12 @@ class SoftLabels:
 
     def records(self, indices: Indices, views: Indices) -> Records:
         """Records [B] of views [B] of images [B], as they are stored."""
-        shards, rows = np.divmod(indices, SHARD_IMAGES)
-        places = zip(shards.tolist(), rows.tolist(), views.tolist(), strict=True)
-        found = np.stack([self._shards[shard][row, view] for shard, row, view in places])
+        if self._whole is not None:
+            found = self._whole[indices, views]
+        else:
+            shards, rows = np.divmod(indices, SHARD_IMAGES)
+            places = zip(shards.tolist(), rows.tolist(), views.tolist(), strict=True)
+            found = np.stack([self._shards[shard][row, view] for shard, row, view in places])
         records = found.view(self.format.dtype.base)
         return records[:, 0] if self.format.top_k else records
 

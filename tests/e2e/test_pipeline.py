@@ -174,6 +174,7 @@ def history(project: Path, metric: str) -> list[tuple[int, float]]:
     return sorted((number, round(value, 6)) for number, value in found if value is not None)
 
 
+@pytest.mark.long
 def test_without_mlflow_everything_is_trained_and_sent_later(project, first):
     told = subprocess.run(
         [sys.executable, "-m", "flows.cli", "run", "-S", "evaluate.latency_runs=22"],

@@ -136,7 +136,9 @@ def on_postgres(tmp_path_factory):
 def remote(on_postgres, monkeypatch, request) -> SimpleNamespace:
     """A version that has no files, in that server's registry: a race reads none."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", on_postgres)
-    return SimpleNamespace(name=request.node.originalname, source="s3://none/none", run_id=None, tags={})
+    return SimpleNamespace(
+        name=request.node.name.replace("[", "-").rstrip("]"), source="s3://none/none", run_id=None, tags={}
+    )
 
 
 @pytest.mark.long

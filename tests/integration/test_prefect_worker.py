@@ -290,7 +290,9 @@ def test_a_run_that_needs_approval_is_suspended_and_goes_on_without_training(far
 
     if given_by == "the page":
         word = {"run_input": {"by": "ada@lab", "reason": "seen on the new cameras"}}
-        httpx.post(f"{farm.api}/flow_runs/{run}/resume", json=word, timeout=30).raise_for_status()
+        resume = f"{farm.api}/flow_runs/{run}/resume"
+        # Prefect answers 503 while its SQLite is busy; whoever sits before the page presses again.
+        until(lambda: httpx.post(resume, json=word, timeout=30).is_success, 60)
     else:
         shutil.copy(farm.repository / "params.yaml", farm.repository / "kept.yaml")
         settings = farm.environment | {"MLFLOW_TRACKING_URI": farm.tracking_uri, "USER": "ada"}

@@ -186,10 +186,12 @@ class _Lease:
 
         self._name, self._beaten = f"{self._prefix}{number}", time.monotonic()
         try:
-            self._mlflow.create_registered_model(
-                self._name,
-                tags={"owner": self._owner, "beat": "0", "by": server.whoami()},
-                description=f"Held for a moment by who registers or promotes {self._model}.",
+            server.patiently(
+                lambda: self._mlflow.create_registered_model(
+                    self._name,
+                    tags={"owner": self._owner, "beat": "0", "by": server.whoami()},
+                    description=f"Held for a moment by who registers or promotes {self._model}.",
+                )
             )
         except MlflowException as error:
             # A request that the client repeated may have met what it had made itself: the list says whose it is.

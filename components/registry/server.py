@@ -67,7 +67,9 @@ def speaking() -> Iterator[None]:
     except (RequestException, OperationalError) as error:
         raise _unreachable() from error
     except MlflowException as error:
-        if error.error_code == "TEMPORARILY_UNAVAILABLE" or "failed with exception" in str(error):
+        # A server whose connections to its database are all taken answers 400, which no client of MLflow repeats.
+        busy = "QueuePool limit" in str(error)
+        if busy or error.error_code == "TEMPORARILY_UNAVAILABLE" or "failed with exception" in str(error):
             raise _unreachable() from error
         raise
     except OSError as error:

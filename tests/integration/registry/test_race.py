@@ -128,7 +128,9 @@ def on_postgres(tmp_path_factory):
     if not has_postgres():
         pytest.skip("needs Postgres (initdb, pg_ctl) and psycopg2")
     folder = tmp_path_factory.mktemp("server")
-    with postgres() as database, mlflow_server(folder, database) as running:
+    # As infra/settings.env has it for every shared server.
+    pool = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "20", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "20"}
+    with postgres() as database, mlflow_server(folder, database, **pool) as running:
         yield running.uri
 
 

@@ -110,7 +110,7 @@ def retrain(overrides: Sequence[str] = ()) -> Result | State[None] | None:
     fetch(params.ingest.source)
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
     with tracking.courier(), recorded(params, shown, made_of) as (name, journal), flow_page.progress(shown):
-        forced = outdated(params.pretrain.weights)
+        forced = outdated(params)
         store = remote.name()
         with Runner(shown, environment | {PARENT_VARIABLE: journal.id}, forced, pull=store is not None) as runner:
             pipeline = Pipeline(params, shown, journal, runner, unchanged(forced), store)
@@ -142,11 +142,25 @@ def retrain(overrides: Sequence[str] = ()) -> Result | State[None] | None:
     return result
 
 
-def outdated(weights: str) -> frozenset[str]:
-    """``pretrain``, when ``weights`` is a file whose content changed under its name: DVC only knows the name."""
-    file, origin = Path(weights), ARTIFACTS / "pretrain" / "model.json"
-    changed = file.is_file() and origin.is_file() and read_json(origin)["sha256"] != sha256_file(file)
-    return frozenset({"pretrain"} if changed else ())
+def outdated(params: Params) -> frozenset[str]:
+    """The stages that read a file of weights whose content changed under its name: DVC only knows the name."""
+    starts = {"model.json": params.pretrain.weights, "student/model.json": params.student.weights}
+    origins = {ARTIFACTS / "pretrain" / name: weights for name, weights in starts.items()}
+    changed = {"pretrain"} if any(_differs(weights, origin, "sha256") for origin, weights in origins.items()) else set()
+    made = ARTIFACTS / "distill" / "run.json"
+    if any(_differs(teacher, made, "inputs", teacher) for teacher in params.distill.teachers):
+        changed |= {"label", "distill"}
+    return frozenset(changed)
+
+
+def _differs(weights: str, told_by: Path, *keys: str) -> bool:
+    """Whether a file is not the one whose sha256 an artifact holds under some keys."""
+    if not (Path(weights).is_file() and told_by.is_file()):
+        return False
+    told = read_json(told_by)
+    for key in keys:
+        told = told.get(key, {})
+    return bool(told != sha256_file(Path(weights)))
 
 
 def run_stages(pipeline: Pipeline) -> None:

@@ -110,23 +110,38 @@ def pixel_model(
     """
     spec = ModelSpec(name, tuple(classes), image_size, in_chans, tuple(mean), tuple(std))
     model = PixelModel(network(name, len(classes), in_chans), spec)
-    try:
-        with torch.inference_mode():
-            model.eval()(torch.zeros(2, in_chans, image_size, image_size))
-    except (RuntimeError, AssertionError) as error:  # timm asserts that patches fit
-        first = str(error).splitlines()[0]
-        raise UserError(f"{name} can't take images of {image_size} pixels ({first}): raise image_size.") from None
+    _try_out(model, in_chans)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def adapted(pretrained: PixelModel, classes: Sequence[str], image_size: int) -> PixelModel:
+def adapted(pretrained: PixelModel, classes: Sequence[str], image_size: int, channels: int) -> PixelModel:
     """Give a pretrained network a fresh head for other classes, at another image size.
 
     The network keeps the mean and standard deviation that it was pretrained with.
+
+    Raises:
+        UserError: the network can't take images of this size, or of so many channels.
     """
     spec = replace(pretrained.spec, classes=tuple(classes), image_size=image_size)
+    if channels > spec.in_chans:
+        raise UserError(
+            f"{spec.name} was pretrained on grey images, and these have {channels} channels: set ingest.channels to 1, "
+            "or take other weights."
+        )
     pretrained.net.reset_classifier(len(classes))  # type: ignore[operator]
-    return PixelModel(pretrained.net, spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = PixelModel(pretrained.net, spec)
+    _try_out(model, channels)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _try_out(model: PixelModel, channels: int) -> None:
+    size = model.spec.image_size
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(2, channels, size, size))
+    except (RuntimeError, AssertionError) as error:  # timm asserts that patches fit
+        first = str(error).splitlines()[0]
+        raise UserError(f"{model.spec.name} can't take images of {size} pixels ({first}): raise image_size.") from None
 
 
 def parameter_count(model: nn.Module) -> int:

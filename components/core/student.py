@@ -18,14 +18,14 @@ def new_student(stage: Stage, dataset: Dataset, device: torch.device) -> PixelMo
     """The student before it has learnt anything of the dataset, from the weights of ``student.weights``.
 
     Raises:
-        UserError: the network is unknown or can't take images of this size, or its weights are damaged.
+        UserError: the network is unknown or can't take such images, or its weights are damaged.
     """
     recipe = stage.params.student
     seed_everything(stage.params.seed)
     if recipe.weights == "random":
         return fresh(stage, recipe.model, dataset, device)
     weights = stage.read("pretrain/student/model.safetensors")
-    return adapted(load(weights), dataset.classes, recipe.image_size).to(device)
+    return adapted(load(weights), dataset.classes, recipe.image_size, dataset.channels).to(device)
 
 
 def fresh(stage: Stage, name: str, dataset: Dataset, device: torch.device) -> PixelModel:
@@ -51,10 +51,10 @@ def train(
     teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
     name: str | None = None,
 ) -> list[dict[str, float]]:
-    """Train a network in place, by the student's recipe.
+    """Train a network in place, by the stage's ``student`` params; returns the history.
 
     Args:
-        stage: the running stage; its ``student`` params are the recipe.
+        stage: the running stage.
         model: the student, or what holds it; in eval mode it answers with logits.
         device: where it is.
         checkpoints: of this training.
@@ -65,9 +65,6 @@ def train(
         loss: takes what the model answers in training and those targets, returns a value an image [B].
         teacher: answers with the first of the targets, from the pixels; None when ``targets_of`` gives all.
         name: of a training that comes before the stage's own.
-
-    Returns:
-        The history.
     """
     recipe, seed, run = stage.params.student, stage.params.seed, stage.params.run
     parameters = parameter_count(getattr(model, "student", model))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cached_property, partial
 from itertools import chain
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,8 @@ class Lesson:
         self._store = stage.read("label/store")
         self._manifest = read_json(stage.read("label/manifest.json"))
         self._teacher_path = stage.read("finetune/model.safetensors")
+        for further in params.distill.teachers:
+            stage.source(Path(further))
 
     @property
     def teacher(self) -> PixelModel:

@@ -24,7 +24,7 @@ def main(this: stage.Stage) -> None:
     train = open_shard(this.read("ingest/shards/train"), params.run.workers)
     val = open_shard(this.read("ingest/shards/val"), params.run.workers)
     pretrained = load(this.read("pretrain/model.safetensors"))
-    teacher = adapted(pretrained, dataset.classes, recipe.image_size).to(device)
+    teacher = adapted(pretrained, dataset.classes, recipe.image_size, dataset.channels).to(device)
     checkpoints = this.checkpoints("finetune")
     # A student that transfers while it is distilled learns from what pretraining gave: the teacher only gets a head.
     strategy = "feature-extraction" if params.distill.when == "joint" else recipe.strategy

@@ -61,7 +61,7 @@ def pretrained(model: str, source: str, file: Path | None, param: str = "pretrai
         state = from_file(file, param) if file else from_hub(model, param)
         spec = read(file)[0] if file and file.suffix == ".safetensors" else None
         net = network(model, head_size(state, net), spec.in_chans if spec else 3)
-        load_by_name(net, state, source)
+        load_by_name(net, state, source, param)
     return PixelModel(net, spec or _spec(model, net))
 
 
@@ -129,7 +129,7 @@ def from_file(path: Path, param: str) -> dict[str, Tensor]:
     return state
 
 
-def load_by_name(net: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+def load_by_name(net: nn.Module, state: dict[str, Tensor], origin: str, param: str) -> None:
     """Load tensors by their names.
 
     Raises:
@@ -140,7 +140,8 @@ def load_by_name(net: nn.Module, state: dict[str, Tensor], origin: str) -> None:
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{origin} does not fit the network: {first}. Set pretrain.model to the one it was made with."
+            f"{param} = {origin} does not fit the network: {first}. "
+            f"Set {param.partition('.')[0]}.model to the one that it was made with."
         ) from None
 
 

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from components.core.errors import UserError
-from components.core.models import check_classes, load, network, parameter_count, pixel_model, save
+from components.core.models import adapted, check_classes, load, network, parameter_count, pixel_model, save
 from components.core.small_nets import SMALL_NETS
 
 CLASSES = ("cat", "dog", "owl")
@@ -132,3 +132,16 @@ def test_a_head_for_other_classes_is_refused():
     with pytest.raises(UserError, match="'dog' where the dataset has 'fox'"):
         check_classes(student(), ("cat", "fox", "owl"), path)
     check_classes(student(), CLASSES, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "channels", "sentence"),
+    [
+        ("resnet8_slim", 16, 3, "was pretrained on grey images, and these have 3 channels: set ingest.channels to 1"),
+        ("vit_tiny_patch16_224", 40, 1, "vit_tiny_patch16_224 can't take images of 40 pixels .*: raise image_size"),
+    ],
+)
+def test_a_pretrained_network_that_can_not_see_the_images_is_one_sentence(name, size, channels, sentence):
+    pretrained = pixel_model(name, CLASSES, 224 if "vit" in name else 16, 1, [0.5], [0.25])
+    with pytest.raises(UserError, match=sentence):
+        adapted(pretrained, ("a", "b"), size, channels)

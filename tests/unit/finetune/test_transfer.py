@@ -26,7 +26,7 @@ def shard(count: int, seed: int) -> Shard:
 def teacher():
     torch.manual_seed(0)
     pretrained = pixel_model("tf_efficientnet_lite0", [str(i) for i in range(7)], 32, 3, [0.5] * 3, [0.5] * 3)
-    return adapted(pretrained, DATASET.classes, 32)
+    return adapted(pretrained, DATASET.classes, 32, DATASET.channels)
 
 
 def test_the_teacher_keeps_its_normalisation_and_gets_the_datasets_head(teacher):

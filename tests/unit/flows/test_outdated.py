@@ -2,16 +2,39 @@ from pathlib import Path
 
 import pytest
 
+from components.core import params as parameters
 from components.core.artifacts import sha256_file, write_json
+from components.core.params import Params
 from flows.retrain import outdated
 
+SHIPPED = parameters.load(Path(__file__).parents[3] / "params.yaml")
 
-def test_weights_that_changed_under_their_name_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+
+def naming(section: str, **values: object) -> Params:
+    """The shipped params with other values in a section."""
+    document = SHIPPED.model_dump(by_alias=True, exclude={"distill": {"method"}})
+    return parameters.check(document | {section: {**document[section], **values}}, "test")
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "told_by", "stages"),
+    [
+        ("pretrain", {"weights": "kept.safetensors"}, "pretrain/model.json", {"pretrain"}),
+        ("student", {"weights": "kept.safetensors"}, "pretrain/student/model.json", {"pretrain"}),
+        ("distill", {"teachers": ["kept.safetensors"]}, "distill/run.json", {"label", "distill"}),
+    ],
+)
+def test_weights_that_changed_under_their_name_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str, values: dict, told_by: str, stages: set[str]
+):
     monkeypatch.chdir(tmp_path)
-    Path("teacher.safetensors").write_bytes(b"first")
-    assert outdated("teacher.safetensors") == frozenset()
-    write_json(Path("artifacts/pretrain/model.json"), {"sha256": sha256_file(Path("teacher.safetensors"))})
-    assert outdated("teacher.safetensors") == frozenset()
-    Path("teacher.safetensors").write_bytes(b"second")
-    assert outdated("teacher.safetensors") == {"pretrain"}
-    assert outdated("pypi") == frozenset()
+    params, file = naming(section, **values), Path("kept.safetensors")
+    file.write_bytes(b"first")
+    assert outdated(params) == frozenset()
+    write_json(
+        Path("artifacts") / told_by, {"sha256": sha256_file(file), "inputs": {"kept.safetensors": sha256_file(file)}}
+    )
+    assert outdated(params) == frozenset()
+    file.write_bytes(b"second")
+    assert outdated(params) == stages
+    assert outdated(SHIPPED) == frozenset()

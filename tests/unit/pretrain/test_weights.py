@@ -95,3 +95,12 @@ def test_weights_of_another_network_are_refused(tmp_path: Path):
 def test_a_missing_file_is_a_sentence():
     with pytest.raises(UserError, match="is not a file"):
         pretrained("resnet8", "gone.safetensors", Path("gone.safetensors"))
+
+
+def test_what_is_wrong_with_the_students_weights_is_said_of_them(tmp_path):
+    file = tmp_path / "kept.safetensors"
+    save(pixel_model("resnet8", ("a", "b"), 16, 1, [0.5], [0.25]), file)
+    with pytest.raises(
+        UserError, match=r"student.weights = .* does not fit the network: .* Set student.model to the one"
+    ):
+        pretrained("resnet14", str(file), file, "student.weights")

@@ -42,10 +42,9 @@ from components.core.artifacts import read_json, write_json
 from components.core.batches import batches_of_views
 from components.core.checkpoint import Checkpoints
 from components.core.loop import fit, predict
-from components.core.methods import METHODS, Loss
+from components.core.methods import METHODS, Distill, Loss
 from components.core.mixing import Views
 from components.core.models import PixelModel, load, pixel_model, save
-from components.core.params import Distill
 from components.core.shards import Shard
 from components.core.student import weight_decay_groups
 from components.core.taps import Tap, asked

@@ -10,7 +10,6 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
-    field_serializer,
     field_validator,
     model_validator,
 )
@@ -19,16 +18,7 @@ from ruamel.yaml.error import YAMLError
 
 from components.core.artifacts import atomic
 from components.core.errors import UserError
-from components.core.methods import (
-    METHODS,
-    DeepMutualLearning,
-    Kd,
-    Known,
-    LogitStandardization,
-    Loss,
-    Schedule,
-    as_entries,
-)
+from components.core.methods import METHODS, Distill
 from components.core.section import Fraction, Positive, Section
 
 PARAMS = Path("params.yaml")
@@ -199,82 +189,6 @@ class Label(Section):
     top_k: Positive = 32
     batch_size: Positive = 256
     proof: Positive = 64
-
-
-class Distill(Section):
-    when: Literal["after-transfer", "joint"] = "after-transfer"
-    method: tuple[Known, ...] = (Kd(),)
-    teacher: Literal["auto", "cached", "live"] = "auto"
-    teachers: tuple[str, ...] = ()
-    ensemble: Literal["average", "confidence"] = "average"
-    mixed_targets: Literal["teacher", "mixture"] = "teacher"
-    label_weight: float = Field(ge=0)
-    teacher_weight: float = Field(gt=0)
-
-    @field_validator("method", mode="before")
-    @classmethod
-    def is_known(cls, value: Any) -> list[Any]:
-        return as_entries(value)
-
-    @field_validator("method")
-    @classmethod
-    def goes_together(cls, value: tuple[Known, ...]) -> tuple[Known, ...]:
-        names = [entry.name for entry in value]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice:
-            raise ValueError(f"it names {twice} twice")
-        schedules = [entry.name for entry in value if isinstance(entry, Schedule)]
-        if len(schedules) > 1:
-            raise ValueError(f"{schedules[0]} and {schedules[1]} both say who teaches whom; name one of them")
-        if "deep-mutual-learning" in names and len(names) > 1:
-            raise ValueError("deep-mutual-learning has no teacher to compare with; name it alone")
-        if not value:
-            raise ValueError("it names no method; kd is the plainest")
-        return value
-
-    @field_serializer("method")
-    def told(self, value: tuple[Known, ...]) -> str:
-        """One line a person can read, in MLflow too."""
-        return " + ".join(str(entry) for entry in value)
-
-    @model_validator(mode="after")
-    def finds_what_it_compares(self) -> "Distill":
-        layered = [loss.name for loss in self.losses if loss.of_layers]
-        if self.teacher == "cached" and layered:
-            raise ValueError(
-                f"{layered[0]} compares what layers give, and only soft labels are stored; set distill.teacher to auto"
-            )
-        if self.teachers and layered:
-            raise ValueError(f"{layered[0]} compares the layers of one teacher; set distill.teachers to []")
-        if self.answers_from != "store" and self.mixed_targets == "mixture":
-            raise ValueError(
-                "mixed_targets = mixture mixes stored soft labels, and none are stored here; set it to teacher"
-            )
-        return self
-
-    @property
-    def losses(self) -> tuple[Loss, ...]:
-        """The terms of the distillation loss; kd where only a modifier or a schedule is named."""
-        named = tuple(entry for entry in self.method if isinstance(entry, Loss))
-        plain = Kd(temperature=2.0, weight=9.0) if self.standardized else Kd()
-        return named or (plain,)
-
-    @property
-    def standardized(self) -> bool:
-        """Whether losses compare z-scores of the logits."""
-        return any(isinstance(entry, LogitStandardization) for entry in self.method)
-
-    @property
-    def schedule(self) -> Schedule | None:
-        """Who teaches whom, where it is not just the teacher the student."""
-        return next((entry for entry in self.method if isinstance(entry, Schedule)), None)
-
-    @property
-    def answers_from(self) -> Literal["store", "teacher", "peers"]:
-        """Who answers for the views that the student learns from."""
-        if isinstance(self.schedule, DeepMutualLearning):
-            return "peers"
-        return "teacher" if self.teacher == "live" or any(loss.of_layers for loss in self.losses) else "store"
 
 
 class Compress(Section):

@@ -28,9 +28,9 @@ THREADS_VARIABLE = "REFLUX_THREADS"
 GRACE_S = 20.0  # below the 30 s a Prefect worker gives a cancelled run
 STAGE_ENVIRONMENT = {
     # torch's threads look a little while for more work before they sleep: long enough for the next small kernel, too
-    # short to burn the cores of others. A bare step of resnet8_slim learns from 11,700 images/s so, from 6,600 when
-    # they sleep at once (OMP_WAIT_POLICY=PASSIVE); beside a process that burns one of two cores, from 2,450 and 2,800,
-    # and from 1,100 at ten times the while.
+    # short to burn the cores of others. A bare step of resnet8_slim learns from 11,960 images/s so, from 6,736 when
+    # they sleep at once (OMP_WAIT_POLICY=PASSIVE); beside a process that burns one of two cores, from 2,419 and 2,891,
+    # and from 1,348 at ten times the while (`python -m benchmarks.threads`).
     "GOMP_SPINCOUNT": "3000",
     # Memory is kept for the next step instead of given back: `time python -m components.finetune` spends a quarter of
     # the system time with it.

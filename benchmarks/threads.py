@@ -1,0 +1,93 @@
+"""How torch's threads should wait for each other: the student's bare step, alone and beside a busy process.
+
+    .venv/bin/python -m benchmarks.threads     # four minutes
+
+Each way to wait is a process of its own, because libgomp reads its environment once; they take turns, five rounds. The
+memory is kept as ``STAGE_ENVIRONMENT`` of ``flows.stages`` has it.
+"""
+
+import argparse
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from benchmarks.common import CLASSES, MEAN, STD, optimizer_of
+from benchmarks.results import RESULTS, of_rounds, write
+from components.core.models import pixel_model
+from flows.stages import STAGE_ENVIRONMENT
+
+BATCH, STEPS, ROUNDS = 128, 100, 5
+SPINS = "GOMP_SPINCOUNT"
+WAYS = {
+    "sleep_at_once": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "spin_3000": {SPINS: STAGE_ENVIRONMENT[SPINS]},
+    "spin_30000": {SPINS: "30000"},
+}
+
+
+def measure(steps: int) -> float:
+    """Images a second of the bare fp32 step of resnet8_slim."""
+    torch.manual_seed(0)
+    student = pixel_model("resnet8_slim", CLASSES, 28, 1, MEAN, STD).train()
+    optimizer = optimizer_of(student)
+    pixels, labels = torch.randint(0, 256, (BATCH, 1, 28, 28), dtype=torch.uint8), torch.arange(BATCH) % 10
+    began = 0.0
+    for step in range(-10, steps):
+        if step == 0:
+            began = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        cross_entropy(student(pixels), labels).backward()
+        optimizer.step()
+    return steps * BATCH / (time.perf_counter() - began)
+
+
+def burn() -> None:
+    """Keep one core busy."""
+    while True:
+        pass
+
+
+def rate(way: dict[str, str], steps: int) -> float:
+    """What :func:`measure` finds in a process that waits in some way."""
+    kept = {name: value for name, value in STAGE_ENVIRONMENT.items() if name != SPINS}
+    command = [sys.executable, "-m", "benchmarks.threads", "--measure", str(steps)]
+    done = subprocess.run(command, env=os.environ | kept | way, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def main() -> None:
+    """Measure every way and write the figures."""
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--measure", type=int, metavar="STEPS", help="only say how fast this process is")
+    ask.add_argument("--rounds", type=int, default=ROUNDS)
+    ask.add_argument("--steps", type=int, default=STEPS)
+    ask.add_argument("--out", type=Path, default=RESULTS)
+    asked = ask.parse_args()
+    if asked.measure:
+        print(measure(asked.measure))
+        return
+    figures = []
+    for place in ("alone", "beside_a_busy_process"):
+        other = multiprocessing.Process(target=burn, daemon=True)
+        if place != "alone":
+            other.start()
+        rates: dict[str, list[float]] = {name: [] for name in WAYS}
+        for _ in range(asked.rounds):
+            for name, way in WAYS.items():
+                rates[name].append(rate(way, asked.steps))
+        figures += [of_rounds(f"{place}/{name}", values, "images/s") for name, values in rates.items()]
+        if other.is_alive():
+            other.kill()
+    for figure in figures:
+        print(f"{figure.name:40} {figure.value:,.0f} [{figure.low:,.0f}, {figure.high:,.0f}] {figure.unit}")
+    print(f"Written: {write('threads', figures, asked.out)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,8 @@
 import os
 import shutil
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,18 @@ def browser_page(tmp_path):
         page.asked = []
         page.on("request", lambda request: page.asked.append(request.url))
         yield page
+
+
+@pytest.fixture
+def call_reflux(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Calls the command as its entry point does; returns its exit code, stdout and stderr."""
+    from flows import cli
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["reflux", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return call

@@ -1,7 +1,6 @@
 """What breaks in production, on the local stack, and what must be true afterwards."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -10,11 +9,8 @@ import pytest
 from tests.e2e.stack import (
     ENDED,
     LocalStack,
-    deploy,
     held_down,
-    local_stack,
     logs_of,
-    team_repository,
     until,
 )
 from tests.integration.registry.servers import has_postgres
@@ -25,17 +21,6 @@ pytestmark = [
 ]
 
 TRAINING = "components.distill"
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[LocalStack]:
-    with local_stack() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def deployment(stack, make_tiny_project) -> str:
-    return deploy(stack, team_repository(stack, make_tiny_project))
 
 
 def recipe(number: int, steps: int = 1500) -> tuple[str, ...]:

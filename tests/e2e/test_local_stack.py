@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import httpx
 import psutil
@@ -15,7 +14,7 @@ import pytest
 
 from infra.local import s3
 from infra.local.settings import USER
-from tests.e2e.stack import LOCAL, LocalStack, command_line, deploy, local_stack, logs_of, team_repository
+from tests.e2e.stack import LOCAL, LocalStack, command_line, logs_of
 from tests.integration.registry.servers import has_postgres
 
 pytestmark = [
@@ -24,17 +23,6 @@ pytestmark = [
 ]
 
 PARTS = {"postgres", "s3", "mlflow", "prefect", "worker-cpu", "worker-gpu"}
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[LocalStack]:
-    with local_stack() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def deployment(stack, make_tiny_project) -> str:
-    return deploy(stack, team_repository(stack, make_tiny_project))
 
 
 @pytest.fixture(scope="module")

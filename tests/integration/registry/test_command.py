@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from components.core import params
 from components.core.tracking import experiment_id
 from components.registry import ledger
 from components.registry.register import register
-from flows import cli
 from tests.integration.registry.faults import ready
 from tests.integration.registry.servers import mlflow_server
 
@@ -36,21 +34,14 @@ def anywhere(request, home, tmp_path, mlflow_template, monkeypatch) -> Iterator[
 
 
 @pytest.fixture
-def reflux(home, model_name, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+def reflux(home, model_name, monkeypatch, call_reflux) -> Callable[..., tuple[int, str, str]]:
     """Calls the command as its entry point does."""
     shutil.copy(PARAMS, home.folder)
     ours = [f"project.name={home.experiment}", f"registry.model_name={model_name}", "registry.champion.margin=0.2"]
     params.override([*ours, "registry.gates.size_kb.max=1000", "registry.slices.gates={}"], home.folder / "params.yaml")
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reflux", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
-
-    return call
+    return call_reflux
 
 
 def test_each_command_says_what_it_did_with_its_exit_code(home, model_name, anywhere, reflux):

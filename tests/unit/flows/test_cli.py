@@ -1,10 +1,8 @@
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from flows import cli
 from flows.console import run_pipeline
 from flows.environment import only_run
 
@@ -12,7 +10,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def reflux(tmp_path, monkeypatch, capsys):
+def reflux(tmp_path, monkeypatch, call_reflux):
     """Runs the command as its entry point does, in a folder with the default params and no data."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     (tmp_path / ".dvc").mkdir()
@@ -22,14 +20,7 @@ def reflux(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # and so put back afterwards, whatever the command sets
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reflux", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
-
-    return call
+    return call_reflux
 
 
 @pytest.mark.parametrize(

@@ -55,10 +55,12 @@ def identity(params: Params) -> str | None:
     Raises:
         UserError: the dataset is not here.
     """
-    code, weights = _code(), _weights(params.pretrain.weights)
-    if code is None or weights is None:
+    code = _code()
+    named = (params.pretrain.weights, params.student.weights, *params.distill.teachers)
+    weights = [_weights(name) for name in named]
+    if code is None or None in weights:
         return None
-    parts = [code, weights, lineage.params_sha256(), data.version(params.ingest.source)]
+    parts = [code, *weights, lineage.params_sha256(), data.version(params.ingest.source)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -102,7 +104,7 @@ def _git(*arguments: str) -> str:
 
 
 def _weights(weights: str) -> str | None:
-    """What ``pretrain.weights`` stands for now; None for a name whose meaning can move."""
+    """What a name of weights stands for now; None for one whose meaning can move."""
     if weights.startswith("models:/") and "@" in weights:
         return None
     return sha256_file(Path(weights)) if Path(weights).is_file() else weights

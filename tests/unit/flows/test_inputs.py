@@ -63,10 +63,11 @@ def test_weights_whose_name_can_move_are_no_known_input(project, weights, known)
     assert (inputs.identity(params) is not None) is known
 
 
-def test_weights_in_a_file_count_by_their_content(project):
-    file = Path("teacher.safetensors")
+@pytest.mark.parametrize("assignment", ["pretrain.weights={}", "student.weights={}", "distill.teachers=[{}]"])
+def test_weights_in_a_file_count_by_their_content(project, assignment):
+    file = Path("kept.safetensors")
     file.write_bytes(b"one")
-    params = parameters.override([f"pretrain.weights={file}"])
+    params = parameters.override([assignment.format(file)])
     first = inputs.identity(params)
     file.write_bytes(b"two")
     assert inputs.identity(params) not in (None, first)

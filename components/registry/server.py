@@ -152,15 +152,11 @@ def aliases(mlflow: "MlflowClient", model_name: str) -> dict[str, int]:
     Raises:
         UserError: the model is not registered.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        model = mlflow.get_registered_model(model_name)
-    except MlflowException as error:
-        if error.error_code not in _NOT_FOUND:
-            raise
-        raise UserError(f"No model is registered as {model_name} in {address()}: `reflux run` makes one.") from None
-    return {alias: int(number) for alias, number in model.aliases.items()}
+    # To answer with one model by its name, MLflow reads each version that it ever had.
+    found = mlflow.search_registered_models(f"name = '{model_name}'", max_results=1)
+    if not found:
+        raise UserError(f"No model is registered as {model_name} in {address()}: `reflux run` makes one.")
+    return {alias: int(number) for alias, number in found[0].aliases.items()}
 
 
 def point(mlflow: "MlflowClient", model_name: str, alias: str, number: int | None) -> None:

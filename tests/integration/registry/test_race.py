@@ -53,7 +53,7 @@ def race(original, folder: Path, processes: int, rounds: int, tries: int) -> Rac
     def work(index: int) -> None:
         (folder / str(index)).mkdir(parents=True)
         os.chdir(folder / str(index))
-        client = MlflowClient()
+        client = server.client()
         for turn in range(rounds):
             champion = server.aliases(client, name).get("champion")
             start.wait()

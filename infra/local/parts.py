@@ -73,6 +73,7 @@ def busy(stack: Stack) -> str | None:
 def _postgres(stack: Stack) -> Part:
     folder = databases.folder(stack)
     options = ["-D", str(folder / "data"), "-h", databases.HOST, "-p", str(stack.port("POSTGRES")), "-k", str(folder)]
+    options += ["-N", stack.settings["REFLUX_POSTGRES_CONNECTIONS"]]
     return Part(
         "postgres",
         [*databases.as_unprivileged(), str(databases.program("postgres")), *options],

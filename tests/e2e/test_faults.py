@@ -1,14 +1,19 @@
 """What breaks in production, on the local stack, and what must be true afterwards."""
 
+import signal
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from tests.e2e.stack import (
     ENDED,
     LocalStack,
+    deploy_to,
     held_down,
     logs_of,
     until,
@@ -21,6 +26,7 @@ pytestmark = [
 ]
 
 TRAINING = "components.distill"
+RUNS_IN_A_ROW = 100
 
 
 def recipe(number: int, steps: int = 1500) -> tuple[str, ...]:
@@ -97,13 +103,13 @@ def test_kill_9_of_the_flow_run_ends_its_children_and_the_next_run_goes_on(stack
     assert stack.parent(run).info.status == "KILLED"
 
 
-def test_a_worker_that_dies_leaves_nothing_behind_and_takes_new_runs(stack, deployment):
-    seed = 4
+@pytest.mark.parametrize(("number", "seed"), [(signal.SIGKILL, 3), (signal.SIGTERM, 4)])
+def test_a_worker_that_dies_leaves_nothing_behind_and_takes_new_runs(stack, deployment, number, seed):
     run = stack.start(deployment, recipe(seed))
     in_training(stack, run)
     worker = stack.part("worker-gpu")
     below = worker.children(recursive=True)
-    worker.kill()
+    worker.send_signal(number)
     assert not left(below)
     ended = stack.ended(run, 700)
     assert ended["state_type"] == "CRASHED"
@@ -114,14 +120,46 @@ def test_a_worker_that_dies_leaves_nothing_behind_and_takes_new_runs(stack, depl
     assert_clean(stack)
 
 
-def test_mlflow_away_in_mid_run_loses_no_metric_and_no_registration(stack, deployment):
-    run = stack.start(deployment, recipe(5))
+@pytest.mark.parametrize(("part", "seconds", "seed"), [("mlflow", 60, 5), ("prefect", 60, 6), ("postgres", 10, 7)])
+def test_a_server_away_in_mid_run_loses_no_state_no_metric_and_no_registration(stack, deployment, part, seconds, seed):
+    run = stack.start(deployment, recipe(seed))
     in_training(stack, run)
-    with held_down(stack, "mlflow"):
-        time.sleep(60)
+    with held_down(stack, part):
+        time.sleep(seconds)
     completed(stack, run)
+    assert {task["state_type"] for task in tasks(stack, run).values()} == {"COMPLETED"}
     assert stack.parent(run).info.status == "FINISHED"
     assert whole(stack, run)
+    assert_clean(stack)
+
+
+def test_s3_away_when_results_are_stored_fails_the_run_and_the_next_computes_nothing_again(stack, deployment):
+    run = stack.start(deployment, recipe(9))
+    in_training(stack, run)
+    with held_down(stack, "s3"):
+        assert stack.ended(run)["state_type"] == "FAILED"
+    assert "can't be stored on DVC's remote shared" in stack.logs(run)
+    assert tasks(stack, run)["push distill"]["run_count"] == 5
+    assert_clean(stack)
+    again = stack.start(deployment, recipe(9))
+    completed(stack, again)
+    for finished in ("ingest", "validate", "pretrain", "finetune", "label", "distill", "control"):
+        assert not runs(stack, again, finished), f"{finished} was computed again"
+    assert stack.parent(run).info.status == "FAILED"
+    assert registered(stack, again, "shapes")
+    until(lambda: whole_curve(stack, run, "distill", "shapes"), 60)
+
+
+def test_two_datasets_at_once_share_a_cache_and_are_both_right(stack, deployment):
+    beside = deploy_to(stack, deployment, "cpu")
+    names = ("ingest.source=data/fewer", "project.name=fewer", "registry.model_name=fewer-student")
+    started = {"shapes": stack.start(deployment, recipe(10)), "fewer": stack.start(beside, (*recipe(11), *names))}
+    until(lambda: {stack.flow_run(run)["state_type"] for run in started.values()} == {"RUNNING"}, 300)
+    for name, run in started.items():
+        completed(stack, run)
+        added = (stack.home / "repository" / "data" / f"{name}.dvc").read_text()
+        assert stack.parent(run, name).data.tags["dvc.data_md5"] == yaml.safe_load(added)["outs"][0]["md5"]
+        assert whole(stack, run, name)
     assert_clean(stack)
 
 
@@ -139,6 +177,42 @@ def test_a_cancelled_run_is_gone_in_15_seconds_and_killed_in_mlflow(stack, deplo
     assert_clean(stack)
 
 
+def test_a_hundred_runs_in_a_row_leave_nothing_behind(stack, deployment):
+    """Nothing has changed for any but the first: each says so, and the machine is as it was."""
+    completed(stack, stack.start(deployment))
+
+    def skip(times: int) -> None:
+        for _ in range(times):
+            assert completed(stack, stack.start(deployment))["state_name"] == "Skipped"
+
+    skip(RUNS_IN_A_ROW // 5)  # servers and the worker have filled their caches by then
+    assert_clean(stack)
+    before = footprint(stack)
+    skip(RUNS_IN_A_ROW - RUNS_IN_A_ROW // 5)
+    assert_clean(stack)
+    after = footprint(stack)
+    print(f"{before}\n{after}")
+    assert after["processes"] <= before["processes"]
+    assert after["open files"] <= before["open files"] + 10
+    assert after["temporary folders"] <= before["temporary folders"]
+    assert after["runs"] == before["runs"]
+    assert after["MiB"] < 1.1 * before["MiB"]
+
+
+def footprint(stack: LocalStack) -> dict[str, int]:
+    """What the stack's long-living processes hold, and what its runs have left on the disk and in MLflow."""
+    processes, client = stack.processes(), stack.mlflow()
+    temporary = Path(tempfile.gettempdir())
+    return {
+        "processes": len(processes),
+        "open files": sum(process.num_fds() for process in processes),
+        "MiB": sum(process.memory_info().rss for process in processes) >> 20,
+        "temporary folders": sum(1 for _ in (stack.state / "worker" / "gpu").rglob("*"))
+        + len(list(temporary.iterdir())),
+        "runs": len(client.search_runs([client.get_experiment_by_name("shapes").experiment_id])),
+    }
+
+
 def left(processes: list[psutil.Process], seconds: float = 120) -> list[str]:
     """What still runs after a while: they are asked, and killed after 20 s of a machine that is not busy."""
     _, there = psutil.wait_procs(processes, timeout=seconds)
@@ -153,12 +227,20 @@ def runs(stack: LocalStack, run: str, stage: str, project: str = "shapes") -> li
     return [child for child in found if child.info.run_name.startswith(stage)]
 
 
-def whole(stack: LocalStack, run: str, project: str = "shapes") -> bool:
-    """Whether each training of a flow run has its whole curve, its files and its end in MLflow, and is a version."""
-    for stage in ("distill", "control"):
-        (child,) = runs(stack, run, stage, project)
-        steps = [metric.step for metric in stack.mlflow().get_metric_history(child.info.run_id, "val/accuracy")]
-        assert child.info.status == "FINISHED"
-        assert len(steps) == len(set(steps)) == 16, steps
+def whole_curve(stack: LocalStack, run: str, stage: str, project: str) -> bool:
+    """Whether a training of a flow run has its whole curve, each step once, and its end in MLflow."""
+    (child,) = runs(stack, run, stage, project)
+    steps = [metric.step for metric in stack.mlflow().get_metric_history(child.info.run_id, "val/accuracy")]
+    return child.info.status == "FINISHED" and len(steps) == len(set(steps)) == 16
+
+
+def registered(stack: LocalStack, run: str, project: str) -> bool:
+    """Whether a flow run has made a version."""
     versions = stack.mlflow().search_model_versions(f"name = '{project}-student'")
     return any(version.tags.get("prefect.flow_run_id") == run for version in versions)
+
+
+def whole(stack: LocalStack, run: str, project: str = "shapes") -> bool:
+    """Whether nothing of a flow run is missing in MLflow: its trainings, and its version."""
+    curves = all(whole_curve(stack, run, stage, project) for stage in ("distill", "control"))
+    return curves and registered(stack, run, project)

@@ -153,6 +153,9 @@ def test_pools_ports_buckets_and_databases_are_those_of_the_settings():
     assert services == {
         name: int(SETTINGS[f"REFLUX_{name.upper()}_PORT"]) for name in ("postgres", "s3", "mlflow", "prefect")
     }
+    connections = ["-N", SETTINGS["REFLUX_POSTGRES_CONNECTIONS"]]
+    assert pods()["postgres"]["containers"][0]["args"] == connections
+    assert list(map(filled_in, COMPOSE["services"]["postgres"]["command"])) == connections
     buckets = {SETTINGS["REFLUX_MLFLOW_BUCKET"], SETTINGS["REFLUX_DVC_BUCKET"]}
     policy = json.loads((INFRA / "s3-policy.json").read_text(encoding="utf-8"))
     resources = {resource for statement in policy["Statement"] for resource in statement["Resource"]}

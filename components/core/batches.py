@@ -19,8 +19,8 @@ from components.core.views import batch
 _AHEAD = 2
 
 # A CPU that learns is busy: a thread that fetches ahead pays where fetching waits for a disk, for workers or beside a
-# GPU. For images that lie in memory it costs: resnet8_slim learns from 6,608 images/s with it and from 10,880 without,
-# and with a live teacher from 1,478 and 1,786 (``store_ahead``, ``store``, ``live_fp32_ahead`` and ``live_fp32`` of
+# GPU. For images that lie in memory it costs: resnet8_slim learns from 6,624 images/s with it and from 12,020 without,
+# and with a live teacher from 1,126 and 1,857 (``store_ahead``, ``store``, ``live_fp32_ahead`` and ``live_fp32`` of
 # ``make bench``, two threads).
 _CACHED = 2**30
 

@@ -51,9 +51,9 @@ def usage(device: torch.device) -> dict[str, float]:
 def autocast(device: torch.device, training: bool, precision: str = "auto") -> AbstractContextManager[None]:
     """The precision that a network is computed in.
 
-    On CPUs bfloat16 pays for the teacher's inference: a student with a live teacher learns from 2,456 images/s with it,
-    from 1,786 without. In training it depends on the network: 12,170 against 11,710 images/s for resnet8_slim, 740
-    against 431 for resnet8x4 (``live``, ``live_fp32``, ``bare_bf16`` and ``bare`` of ``make bench``, on an EPYC with
+    On CPUs bfloat16 pays for the teacher's inference: a student with a live teacher learns from 2,545 images/s with it,
+    from 1,857 without. In training it depends on the network: 15,290 against 12,430 images/s for resnet8_slim, 782
+    against 464 for resnet8x4 (``live``, ``live_fp32``, ``bare_bf16`` and ``bare`` of ``make bench``, on an EPYC with
     AVX-512 BF16).
     ``auto`` trains in fp32 there: its result is not to depend on the CPU's model.
 
@@ -74,7 +74,7 @@ def compiled(network: nn.Module, wanted: bool) -> nn.Module:
     """The network through ``torch.compile``; where no compiler is there, torch says so and goes on without.
 
     It is not the default: whether it pays depends on network and CPU, and compiling takes its time first. A bare step
-    of resnet8_slim learns from 11,430 images/s compiled and from 11,710 as it is, resnet8x4 from 441 and 431
+    of resnet8_slim learns from 12,990 images/s compiled and from 12,430 as it is, resnet8x4 from 457 and 464
     (``bare_compiled`` and ``bare`` of ``make bench``, on an AVX-512 BF16 EPYC).
     """
     if not wanted:

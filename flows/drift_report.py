@@ -1,10 +1,11 @@
 """A check of the monitor, as a table, as Markdown and as a picture."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.core.drift import CLASS_BALANCE, CONFIDENCE, Sample, Test
+from components.core.drift import CLASS_BALANCE, CONFIDENCE, PREDICTED, Counts, Sample, Test, labelled
 from components.core.params import Monitor
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def markdown(check: "Check", settings: Monitor) -> str:
         lines += [f"| {' | '.join(map(str, row.values()))} |" for row in table]
     lines += [
         "",
-        f"Class balance: chi-square; the rest: two-sample Kolmogorov-Smirnov. Together, by Holm, they call equal data "
-        f"different in {100 * settings.alpha:g} % of checks at most. Data {check.data_md5}.",
+        f"Class balance and predicted classes: chi-square; the rest: two-sample Kolmogorov-Smirnov. Together, by Holm, "
+        f"they call equal data different in {100 * settings.alpha:g} % of checks at most. Data {check.data_md5}.",
     ]
     return "\n".join(lines)
 
@@ -78,7 +79,9 @@ def figure(old: Sample, new: Sample, tests: list[Test]) -> "Figure":
     for panel, test in zip(panels, tests, strict=False):
         colour = "tab:red" if test.differs else "tab:blue"
         if test.name == CLASS_BALANCE:
-            _classes(panel, old, new, colour)
+            _classes(panel, *labelled(old, new), colour)
+        elif test.name == PREDICTED:
+            _classes(panel, old.classes, (old.predicted, new.predicted), colour)
         else:
             a, b = (s.confidence if test.name == CONFIDENCE else s.statistics[test.name] for s in (old, new))
             edges = np.histogram_bin_edges(np.concatenate([a, b]), _BINS)
@@ -91,10 +94,8 @@ def figure(old: Sample, new: Sample, tests: list[Test]) -> "Figure":
     return drawn
 
 
-def _classes(panel: "Axes", old: Sample, new: Sample, colour: str) -> None:
-    names = [*old.classes, *(name for name in new.classes if name not in old.classes)]
-    for sample, shift, shade, label in ((old, -0.2, "0.75", "champion's"), (new, 0.2, colour, "new")):
-        counts = dict(zip(sample.classes, sample.counts, strict=True))
-        shares = np.array([counts.get(name, 0) for name in names]) / max(1, sample.counts.sum())
-        panel.bar(np.arange(len(names)) + shift, shares, 0.4, color=shade, label=label)
+def _classes(panel: "Axes", names: Sequence[str], counts: tuple[Counts, Counts], colour: str) -> None:
+    looks = ((-0.2, "0.75", "champion's"), (0.2, colour, "new"))
+    for each, (shift, shade, label) in zip(counts, looks, strict=True):
+        panel.bar(np.arange(len(names)) + shift, each / max(1, each.sum()), 0.4, color=shade, label=label)
     panel.set_xticks(range(len(names)), names, rotation=90)

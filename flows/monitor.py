@@ -161,8 +161,8 @@ def _sample(champion: "ModelVersion", known: drift.Ids, seed: int) -> tuple[Samp
     classes, shards = drift.opened(ARTIFACTS)
     images, counts, new = drift.sample(shards, classes, known, seed)
     with server.speaking(), fetched(champion) as version:
-        confidence = drift.confidences(version.network().logits(images)) if len(images) else drift.NONE
-    return Sample(classes, images.shape[1:], counts, drift.statistics(images), confidence), new
+        answers = drift.answered(version.network().logits(images)) if len(images) else drift.NO_ANSWERS
+    return Sample(classes, images.shape[1:], counts, drift.statistics(images), *answers), new
 
 
 def _experiment(params: Params) -> str:

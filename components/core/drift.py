@@ -17,7 +17,7 @@ from components.core.errors import UserError
 from components.core.shards import UNLABELED, Images, Shard, at_once, open_shard, read_dataset
 
 STATISTICS = ("brightness", "contrast", "sharpness")
-CLASS_BALANCE, CONFIDENCE = "class balance", "confidence"
+CLASS_BALANCE, PREDICTED, CONFIDENCE = "class balance", "predicted classes", "confidence"
 REFERENCE = "drift/reference.npz"  # where a retraining's run in MLflow keeps it
 SAMPLE = 2000
 _SPLITS = ("train", "val", "test", "unlabeled")
@@ -29,7 +29,8 @@ _DIGITS = 4  # what is told apart: noise of the last bits must not make equal im
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.uint64]
-NONE: Floats = np.zeros(0)
+Counts = npt.NDArray[np.int64]
+NO_ANSWERS: tuple[Counts, Floats] = np.zeros(0, np.int64), np.zeros(0)
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,15 @@ class Sample:
         shape: (H, W, C) of the images.
         counts: int64 [classes], labelled images of each class.
         statistics: by name, float64 [n], of a random sample of the images.
-        confidence: float64 [m], a model's highest probability on images that it was not trained on.
+        predicted: int64 [classes of a model], how many images that it was not trained on it takes for each.
+        confidence: float64 [m], its highest probability on them.
     """
 
     classes: tuple[str, ...]
     shape: tuple[int, ...]
-    counts: npt.NDArray[np.int64]
+    counts: Counts
     statistics: Mapping[str, Floats]
+    predicted: Counts
     confidence: Floats
 
 
@@ -78,7 +81,9 @@ def compare(old: Sample, new: Sample, alpha: float, seed: int = 0) -> list[Test]
     """Test everything that both sides have enough of.
 
     All tests together call equal data different with a probability of ``alpha`` at most. Class balance is a chi-square
-    test of homogeneity (by Monte Carlo where classes are rare), the rest are two-sample Kolmogorov-Smirnov tests.
+    test of homogeneity (by Monte Carlo where classes are rare), and so is that of the classes that the model predicts,
+    which sees a shift of unlabelled images (BBSDh; Lipton et al. 2018, arXiv:1802.03916, and Rabanser et al. 2019,
+    arXiv:1810.11953). The rest are two-sample Kolmogorov-Smirnov tests.
 
     Args:
         old: the reference.
@@ -86,7 +91,8 @@ def compare(old: Sample, new: Sample, alpha: float, seed: int = 0) -> list[Test]
         alpha: level of the whole check.
         seed: of the Monte Carlo test.
     """
-    found = [] if (balance := class_balance(old, new, seed)) is None else [balance]
+    shares = (class_balance(old, new, seed), _same_shares(PREDICTED, old.predicted, new.predicted, seed))
+    found = [test for test in shares if test is not None]
     pairs = {name: (old.statistics[name], new.statistics[name]) for name in STATISTICS}
     pairs[CONFIDENCE] = (old.confidence, new.confidence)
     found += [_kolmogorov_smirnov(name, a, b) for name, (a, b) in pairs.items() if min(len(a), len(b)) >= _FEWEST]
@@ -98,12 +104,26 @@ def class_balance(old: Sample, new: Sample, seed: int = 0) -> Test | None:
 
     A class that one side does not know has no images there.
     """
+    _, counts = labelled(old, new)
+    return _same_shares(CLASS_BALANCE, *counts, seed)
+
+
+def labelled(old: Sample, new: Sample) -> tuple[list[str], tuple[Counts, Counts]]:
+    """The classes that either side knows, and how many labelled images each side has of them."""
+    names = [*old.classes, *(name for name in new.classes if name not in old.classes)]
+    known = (dict(zip(side.classes, side.counts.tolist(), strict=True)) for side in (old, new))
+    ours, theirs = (np.array([counts.get(name, 0) for name in names]) for counts in known)
+    return names, (ours, theirs)
+
+
+def _same_shares(name: str, old: Counts, new: Counts, seed: int) -> Test | None:
     from scipy.stats import MonteCarloMethod, chi2_contingency
 
-    names = [*old.classes, *(name for name in new.classes if name not in old.classes)]
-    table = np.array([[dict(zip(s.classes, s.counts, strict=True)).get(n, 0) for n in names] for s in (old, new)])
+    if min(old.sum(), new.sum()) < _FEWEST:
+        return None
+    table = np.stack([old, new])
     table = table[:, table.sum(axis=0) > 0]
-    if table.sum(axis=1).min() < _FEWEST or table.shape[1] < 2:
+    if table.shape[1] < 2:
         return None
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
     rare = expected.min() < _FEWEST_EXPECTED
@@ -111,7 +131,7 @@ def class_balance(old: Sample, new: Sample, seed: int = 0) -> Test | None:
     p_value = float(chi2_contingency(table, correction=False, method=method).pvalue)
     shares = table / table.sum(axis=1, keepdims=True)
     distance = float(np.abs(shares[0] - shares[1]).max())
-    return Test(CLASS_BALANCE, int(table[0].sum()), int(table[1].sum()), distance, p_value, p_value, False)
+    return Test(name, int(table[0].sum()), int(table[1].sum()), distance, p_value, p_value, False)
 
 
 def _kolmogorov_smirnov(name: str, old: Floats, new: Floats) -> Test:
@@ -132,7 +152,7 @@ def holm(tests: Sequence[Test], alpha: float) -> list[Test]:
 
 def sample(
     shards: Sequence[Shard], classes: Sequence[str], known: Ids, seed: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], int]:
+) -> tuple[npt.NDArray[np.uint8], Counts, int]:
     """Draw from the images that are not known yet.
 
     Args:
@@ -147,7 +167,7 @@ def sample(
     """
     rows = [np.flatnonzero(~np.isin(shard.ids, known)) for shard in shards]
     labels = np.concatenate([shard.labels[new] for shard, new in zip(shards, rows, strict=True)])
-    counts = np.bincount(labels[labels != UNLABELED], minlength=len(classes)).astype(np.int64)
+    counts = counted(labels[labels != UNLABELED], len(classes))
     total = sum(len(new) for new in rows)
     drawn = np.sort(np.random.default_rng(seed).permutation(total)[:SAMPLE])
     parts, begin = [], 0
@@ -175,16 +195,21 @@ def statistics(images: Images | npt.NDArray[np.uint8]) -> dict[str, Floats]:
     return dict(zip(STATISTICS, values.round(_DIGITS), strict=True))
 
 
-def confidences(logits: npt.NDArray[np.float32]) -> Floats:
-    """The highest probability, float64 [N], of logits [N, classes]."""
+def answered(logits: npt.NDArray[np.float32]) -> tuple[Counts, Floats]:
+    """From logits [N, classes]: how often each class is the likeliest, int64 [classes], and how likely, float64 [N]."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return (1 / powers.sum(axis=1)).round(_DIGITS)
+    return counted(logits.argmax(axis=1), logits.shape[1]), (1 / powers.sum(axis=1)).round(_DIGITS)
+
+
+def counted(classes: npt.NDArray[np.integer], count: int) -> Counts:
+    """How often each of ``count`` classes occurs."""
+    return np.bincount(classes, minlength=count).astype(np.int64)
 
 
 def reference(artifacts: Path, seed: int) -> tuple[Sample, Ids]:
     """What a pipeline run's data looks like, and the ids of all its images.
 
-    The student's confidence is that on the test split, the only images that nothing was trained on.
+    The student's answers are those on the test split, the only images that nothing was trained on.
 
     Args:
         artifacts: the pipeline's output folder.
@@ -194,9 +219,10 @@ def reference(artifacts: Path, seed: int) -> tuple[Sample, Ids]:
 
     classes, shards = opened(artifacts)
     images, counts, _ = sample(shards, classes, np.zeros(0, np.uint64), seed)
-    told = pq.read_table(artifacts / "evaluate" / "predictions.parquet", columns=["onnx_confidence"])
+    told = pq.read_table(artifacts / "evaluate" / "predictions.parquet", columns=["onnx", "onnx_confidence"])
+    predicted = counted(told["onnx"].to_numpy(), len(classes))
     confidence = told["onnx_confidence"].to_numpy().astype(np.float64).round(_DIGITS)
-    found = Sample(classes, images.shape[1:], counts, statistics(images), confidence)
+    found = Sample(classes, images.shape[1:], counts, statistics(images), predicted, confidence)
     return found, np.concatenate([shard.ids for shard in shards])
 
 
@@ -215,6 +241,7 @@ def save(path: Path, found: Sample, ids: Ids) -> None:
             classes=np.array(found.classes, dtype=np.str_),
             shape=np.array(found.shape),
             counts=found.counts,
+            predicted=found.predicted,
             confidence=found.confidence,
             ids=ids,
             **columns,
@@ -232,6 +259,7 @@ def load(path: Path) -> tuple[Sample, Ids]:
             found = {name: kept[f"statistic.{name}"] for name in STATISTICS}
             classes = tuple(str(name) for name in kept["classes"])
             shape = tuple(int(side) for side in kept["shape"])
-            return Sample(classes, shape, kept["counts"], found, kept["confidence"]), kept["ids"]
+            whole = Sample(classes, shape, kept["counts"], found, kept["predicted"], kept["confidence"])
+            return whole, kept["ids"]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise UserError(f"{path} is no reference of a retrain's data ({error}): retrain to keep a new one.") from None

@@ -24,7 +24,7 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
 def sample(shift: float) -> Sample:
     rng = np.random.default_rng(0)
     statistics = {name: rng.uniform(0, 0.5, 200) + shift for name in drift.STATISTICS}
-    return Sample(("a", "b"), (8, 8, 1), np.array([50, 50]), statistics, drift.NONE)
+    return Sample(("a", "b"), (8, 8, 1), np.array([50, 50]), statistics, *drift.NO_ANSWERS)
 
 
 def test_a_check_remembers_what_the_last_ones_said_of_the_same_champion(mlflow_home):

@@ -8,13 +8,14 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from components.core import drift
-from components.core.drift import Sample
+from components.core.drift import Sample, answered
 from components.core.errors import UserError
 from components.core.pixels import decode
 from components.core.shards import UNLABELED, Shard
 
 DATA = Path(__file__).parents[3] / "data" / "fashion-mnist"
 CLASSES = tuple("abcdefghij")
+NONE = drift.NO_ANSWERS[1]
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +26,9 @@ def fashion() -> tuple[np.ndarray, np.ndarray]:
     return images, table["label"].to_numpy()
 
 
-def looked_at(images: np.ndarray, labels: np.ndarray, confidence: np.ndarray = drift.NONE) -> Sample:
+def looked_at(images: np.ndarray, labels: np.ndarray, predicted=drift.NO_ANSWERS[0], confidence=NONE) -> Sample:
     counts = np.bincount(labels, minlength=len(CLASSES))
-    return Sample(CLASSES, images.shape[1:], counts, drift.statistics(images), confidence)
+    return Sample(CLASSES, images.shape[1:], counts, drift.statistics(images), predicted, confidence)
 
 
 def differing(old: Sample, new: Sample, alpha: float = 0.01) -> set[str]:
@@ -38,6 +39,7 @@ def test_equal_data_is_called_different_no_more_often_than_alpha_says(fashion):
     images, labels = fashion
     whole, rng = drift.statistics(images), np.random.default_rng(0)
     confidence = rng.beta(5, 1, len(images)).round(4)
+    predicted = np.where(rng.random(len(labels)) < 0.9, labels, rng.integers(0, 10, len(labels)))
     alpha, rounds, alarms = 0.05, 400, 0
     for _ in range(rounds):
         order = rng.permutation(len(images))
@@ -48,6 +50,7 @@ def test_equal_data_is_called_different_no_more_often_than_alpha_says(fashion):
                 images.shape[1:],
                 np.bincount(labels[side], minlength=10),
                 {name: values[side] for name, values in whole.items()},
+                np.bincount(predicted[side], minlength=10),
                 confidence[side],
             )
             for side in sides
@@ -83,16 +86,32 @@ def test_a_class_that_became_frequent_is_found_and_the_same_mix_is_not(fashion):
 def test_a_class_that_the_champion_never_saw_is_found_by_monte_carlo(fashion):
     images, labels = fashion
     old, new = looked_at(images[:2000], labels[:2000]), looked_at(images[2000:2100], labels[2000:2100])
-    more = Sample((*CLASSES, "new"), new.shape, np.append(new.counts, 8), new.statistics, new.confidence)
+    more = Sample((*CLASSES, "new"), new.shape, np.append(new.counts, 8), new.statistics, *drift.NO_ANSWERS)
     assert "class balance" in differing(old, more)
 
 
 def test_a_model_that_became_unsure_is_found():
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 255, (300, 8, 8, 1), np.uint8), rng.integers(0, 10, 300)
-    old = looked_at(images, labels, rng.beta(8, 1, 2000))
-    assert differing(old, looked_at(images, labels, rng.beta(4, 1, 300))) == {"confidence"}
-    assert differing(old, looked_at(images, labels, rng.beta(8, 1, 300))) == set()
+    old = looked_at(images, labels, confidence=rng.beta(8, 1, 2000))
+    assert differing(old, looked_at(images, labels, confidence=rng.beta(4, 1, 300))) == {"confidence"}
+    assert differing(old, looked_at(images, labels, confidence=rng.beta(8, 1, 300))) == set()
+
+
+def test_other_unlabelled_images_are_found_by_what_the_champion_takes_them_for(fashion):
+    images, labels = fashion
+    unlabelled = labels[:0]
+
+    def seen(rows: np.ndarray) -> Sample:
+        logits = np.eye(10, dtype=np.float32)[labels[rows]] * 8
+        return Sample(
+            CLASSES, images.shape[1:], drift.counted(unlabelled, 10), drift.statistics(images[rows]), *answered(logits)
+        )
+
+    old, rows = seen(np.arange(2000)), np.arange(2000, 5000)
+    assert "predicted classes" in differing(old, seen(rows[labels[rows] < 5][:200]))
+    assert differing(old, seen(rows[:200])) == set()
+    assert answered(np.array([[0, np.log(3)], [np.log(3), 0]], np.float32))[1].tolist() == [0.75, 0.75]
 
 
 def test_too_few_images_are_not_tested(fashion):
@@ -114,11 +133,12 @@ def test_holm_is_stricter_than_each_test_alone():
 
 def test_equal_pixels_are_equal_after_a_round_through_the_reference(tmp_path, fashion):
     images, labels = fashion
-    made = looked_at(images[:500], labels[:500], np.linspace(0.1, 1, 500))
+    made = looked_at(images[:500], labels[:500], np.arange(10, 20), np.linspace(0.1, 1, 500))
     drift.save(tmp_path / "reference.npz", made, np.arange(500, dtype=np.uint64))
     kept, ids = drift.load(tmp_path / "reference.npz")
     assert (kept.classes, kept.shape) == (made.classes, made.shape)
     assert ids.tolist() == list(range(500))
+    assert {test.name for test in drift.compare(kept, made, 0.01)} >= {"predicted classes", "confidence"}
     assert all(test.p_value == 1 for test in drift.compare(kept, made, 0.01))
 
 

@@ -67,11 +67,13 @@ def keep_home(project: str, flow_run_id: str) -> None:
 
 
 def prepare_dvc() -> None:
-    """Make DVC work in this folder, under git or not.
+    """Make DVC work in this folder, under git or not, and not wait for minutes on an S3 that is away.
 
     Raises:
         UserError: the folder is not writable.
     """
+    # By themselves its S3 clients try each request of a push up to 25 times; whoever pushes tries again as a whole.
+    os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
     config, local = Path(".dvc/config"), Path(".dvc/config.local")
     try:
         if not config.is_file():

@@ -19,7 +19,7 @@ from flows.environment import mend_dvc_lock
 from flows.stages import StageFailed, failure, supervised
 
 _RETRIES = 4
-_BACKOFF_S = 3  # 3, 6, 12 and 24 seconds, besides the patience of DVC's own clients
+_BACKOFF_S = 10  # 10, 20, 40 and 80 seconds
 
 
 class NotStored(StageFailed):

@@ -202,8 +202,7 @@ def deploy_to(stack: LocalStack, deployment: str, pool: str) -> str:
 def deploy(stack: LocalStack, repository: Path) -> str:
     """Deploy as the documentation says; returns the retraining's deployment."""
     stack.environment["REFLUX_REPOSITORY"] = f"file://{repository}"
-    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-    stack.run(*prefect, "deploy", "--prefect-file", "infra/prefect.yaml", "--name", "retrain", cwd=repository)
+    stack.run(sys.executable, "-m", "flows.cli", "deploy", cwd=repository)
     return "retrain/retrain"
 
 

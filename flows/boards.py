@@ -142,8 +142,12 @@ CURVES = Board(
     columns=("tags.`role`", "metrics.`val/accuracy`", "metrics.`images_per_s`"),
     sections=(
         Section(
-            name="Validation accuracy and loss, training loss, by step",
-            charts=(Line(metrics=("val/accuracy",)), Line(metrics=("val/loss",)), Line(metrics=("train/loss",))),
+            name="Accuracy and loss in training and validation, by step",
+            charts=(
+                *(Line(metrics=("train/accuracy",)), Line(metrics=("val/accuracy",))),
+                *(Line(metrics=("train/loss",)), Line(metrics=("val/loss",))),
+            ),
+            columns=2,
         ),
         Section(
             name="Learning rate, norm of the gradient, images a second",

@@ -15,6 +15,7 @@ _METRIC_NAMES = {
     "train_loss": "train/loss",
     "val_loss": "val/loss",
     "val_accuracy": "val/accuracy",
+    "train_accuracy": "train/accuracy",
     "images_per_s": "images_per_s",
     "grad_norm": "grad_norm",
     "memory_mb": "memory_mb",

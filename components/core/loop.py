@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from components.core.checkpoint import Checkpoints, random_states, set_random_states
 from components.core.device import autocast, compiled, usage
 from components.core.errors import UserError
-from components.core.shards import Images, Shard, at_once
+from components.core.shards import Images, Shard, at_once, some_labelled
 from components.core.views import plain
 from components.core.world import ALONE, World
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
 
 _VALIDATION_BATCH = 512
+_SEEN = 500
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def fit(
     sync_batch_norm: bool = True,
     precision: str = "auto",
     through_compiler: bool = False,
+    seen: Shard | None = None,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place and leave it with the weights that validation data choose.
 
@@ -123,10 +125,12 @@ def fit(
         sync_batch_norm: BatchNorm takes its statistics over the images of all processes.
         precision: fp32, bf16 or auto; see :func:`components.core.device.autocast`.
         through_compiler: whether to compile the network's step; see :func:`components.core.device.compiled`.
+        seen: what is trained on. Beside each validation the accuracy on up to 500 of its labelled images is told, as
+            they are and by the same weights; none is told without.
 
     Returns:
-        The history, a row a validation: step, images, lr, train_loss, val_loss, val_accuracy, images_per_s, grad_norm
-        (of the last step, after clipping), memory_mb and, on some GPUs, gpu_percent.
+        The history, a row a validation: step, images, lr, train_loss, val_loss, val_accuracy, train_accuracy (with
+        ``seen``), images_per_s, grad_norm (of the last step, after clipping), memory_mb and, on some GPUs, gpu_percent.
 
     Raises:
         UserError: the loss is no longer finite; the message names the step and the checkpoint that was kept.
@@ -137,6 +141,7 @@ def fit(
     judged = ema.module if ema else model
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"ema": judged} if ema else {})
     done = _resume(parts, checkpoints, device)
+    part_seen = some_labelled(seen, _SEEN) if seen else None
     for row in done.history:
         report(row)
     since, images_then = time.perf_counter(), done.images
@@ -160,6 +165,8 @@ def fit(
                 seconds = time.perf_counter() - since
                 world.equal(judged.buffers())
                 row["val_loss"], row["val_accuracy"] = validate(judged, val, device, world)
+                if part_seen:
+                    row["train_accuracy"] = validate(judged, part_seen, device, world)[1]
                 row["images_per_s"] = (done.images - images_then) / seconds
                 gradients = [p.grad for p in model.parameters() if p.grad is not None]
                 row |= {"grad_norm": get_total_norm(gradients).item(), **usage(device)}

@@ -127,6 +127,13 @@ def join(first: Shard, second: Shard) -> Shard:
     )
 
 
+def some_labelled(shard: Shard, most: int) -> Shard:
+    """Up to ``most`` of the images that have a label, in memory, from all over the shard."""
+    rows = np.flatnonzero(shard.labels != UNLABELED)
+    rows = rows[:: max(1, math.ceil(len(rows) / most))]
+    return Shard(np.asarray(shard.images[rows]), shard.labels[rows], shard.ids[rows])
+
+
 class JoinedImages:
     """Two sets of images as one."""
 

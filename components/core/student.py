@@ -96,6 +96,7 @@ def train(
             sync_batch_norm=recipe.sync_batch_norm,
             precision=recipe.precision,
             through_compiler=run.compile,
+            seen=images,
         )
 
 

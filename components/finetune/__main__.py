@@ -104,6 +104,7 @@ def _full(
             sync_batch_norm=recipe.sync_batch_norm,
             precision=recipe.precision,
             through_compiler=this.params.run.compile,
+            seen=train,
         )
 
 

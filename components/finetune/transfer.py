@@ -99,14 +99,15 @@ def linear_probe(
         val_features = kept_in(val_file, features_of_images(model, val.images, device))
         for step in range(1, steps + 1):
             optimize.zero_grad(set_to_none=True)
-            loss = _whole_loss(head, features, labels, device, learn=True)[0]
+            loss, train_accuracy = _whole_loss(head, features, labels, device, learn=True)
             optimize.step()
             schedule.step()
             if step % max(1, steps // _PROBE_REPORTS) == 0:
                 with torch.inference_mode():
                     val_loss, accuracy = _whole_loss(head, val_features, val_labels, device, learn=False)
                 row = {"step": step, "images": step * len(features), "lr": float(schedule.get_last_lr()[0])}
-                row |= {"train_loss": loss, "val_loss": val_loss, "val_accuracy": accuracy, "images_per_s": np.nan}
+                row |= {"train_loss": loss, "val_loss": val_loss, "val_accuracy": accuracy}
+                row |= {"train_accuracy": train_accuracy, "images_per_s": np.nan}
                 history.append(row)
                 report(row)
     advance(0, val_accuracy=round(history[-1]["val_accuracy"], 4))

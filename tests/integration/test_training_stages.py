@@ -107,8 +107,8 @@ def test_the_stages_leave_what_the_design_promises(trained: Path):
     for stage in ("finetune", "distill", "control"):
         history = pq.read_table(trained / f"artifacts/{stage}/history.parquet").to_pandas()
         assert list(history.columns) == [
-            "phase", "step", "images", "lr", "train_loss", "val_loss", "val_accuracy", "images_per_s",
-            "grad_norm", "memory_mb",
+            "phase", "step", "images", "lr", "train_loss", "val_loss", "val_accuracy", "train_accuracy",
+            "images_per_s", "grad_norm", "memory_mb",
         ]  # fmt: skip
         model = load(trained / f"artifacts/{stage}/model.safetensors")
         assert model.spec.classes == ("dark", "bright")

@@ -13,7 +13,7 @@ from PIL import Image
 from components.core.encoded import EncodedImages, write_encoding
 from components.core.errors import UserError
 from components.core.pixels import decode
-from components.core.shards import Shard, decoded, join, open_shard
+from components.core.shards import UNLABELED, Shard, decoded, join, open_shard, some_labelled
 
 ROOT = Path(__file__).parents[3]
 
@@ -173,3 +173,12 @@ def test_a_worker_that_dies_is_a_sentence_and_takes_the_others_along(reader) -> 
     assert "A process that decodes images was killed, perhaps for lack of memory: lower run.workers" in told
     assert process.returncode == 1
     assert gone(workers)
+
+
+def test_some_labelled_images_come_from_all_over_a_shard_and_never_without_their_label():
+    images = np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1)
+    shard = Shard(images, np.where(np.arange(20) % 4, UNLABELED, np.arange(20)), np.arange(20, dtype=np.uint64))
+    few = some_labelled(shard, 3)
+    assert few.labels.tolist() == few.ids.tolist() == few.images.ravel().tolist() == [0, 8, 16]
+    assert some_labelled(shard, 5).labels.tolist() == [0, 4, 8, 12, 16]
+    assert some_labelled(shard, 100).labels.tolist() == [0, 4, 8, 12, 16]

@@ -43,6 +43,7 @@ def train(
     through_compiler: bool = False,
     every_s: float = 1000.0,
     frozen: bool = False,
+    tell_training: bool = False,
 ):
     torch.manual_seed(0)
     model = pixel_model("resnet8_slim", ("dark", "bright"), 12, 1, (0.5,), (0.25,))
@@ -63,7 +64,7 @@ def train(
         model, batches, loss, val, optimize, optimise.schedule(optimize, schedule, steps, 0.1),
         steps=steps, eval_every=10, ema_decay=ema_decay, accumulate=accumulate, clip_norm=clip_norm, device=CPU,
         precision=precision, through_compiler=through_compiler, checkpoints=checkpoints, report=rows.append,
-        advance=lambda count, **_facts: seen.append(count),
+        advance=lambda count, **_facts: seen.append(count), seen=data if tell_training else None,
     )  # fmt: skip
     checkpoints.wait()
     assert rows == history
@@ -83,6 +84,14 @@ def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, optimizer: str, em
     assert max(row["val_accuracy"] for row in history) > 0.9
     assert not model.training
     assert validate(model, val, CPU)[1] in [pytest.approx(row["val_accuracy"]) for row in history]
+
+
+def test_the_accuracy_on_what_is_trained_on_is_told_and_changes_nothing(tmp_path: Path):
+    silent, without, _, _ = train(tmp_path / "silent")
+    model, history, _, _ = train(tmp_path / "telling", tell_training=True)
+    assert same(silent, model)
+    assert [row.pop("train_accuracy") for row in history][-1] == validate(model, shard(64, 1), CPU)[1]
+    assert [(row["step"], row["val_accuracy"]) for row in history] == [(r["step"], r["val_accuracy"]) for r in without]
 
 
 def test_the_latest_weights_within_one_standard_error_of_the_best_are_kept(

@@ -1,9 +1,7 @@
 """What breaks in production, on the local stack, and what must be true afterwards."""
 
 import signal
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -193,8 +191,8 @@ def test_a_hundred_runs_in_a_row_leave_nothing_behind(stack, deployment):
     after = footprint(stack)
     print(f"{before}\n{after}")
     assert after["processes"] <= before["processes"]
-    assert after["open files"] <= before["open files"] + 10
-    assert after["temporary folders"] <= before["temporary folders"]
+    assert after["open files"] < 1.05 * before["open files"]
+    assert after["files"] <= before["files"]
     assert after["runs"] == before["runs"]
     assert after["MiB"] < 1.1 * before["MiB"]
 
@@ -202,13 +200,12 @@ def test_a_hundred_runs_in_a_row_leave_nothing_behind(stack, deployment):
 def footprint(stack: LocalStack) -> dict[str, int]:
     """What the stack's long-living processes hold, and what its runs have left on the disk and in MLflow."""
     processes, client = stack.processes(), stack.mlflow()
-    temporary = Path(tempfile.gettempdir())
     return {
         "processes": len(processes),
         "open files": sum(process.num_fds() for process in processes),
         "MiB": sum(process.memory_info().rss for process in processes) >> 20,
-        "temporary folders": sum(1 for _ in (stack.state / "worker" / "gpu").rglob("*"))
-        + len(list(temporary.iterdir())),
+        # Its clones, and what it takes for the machine's temporary folder, lie here.
+        "files": sum(1 for _ in (stack.state / "worker" / "gpu").rglob("*")),
         "runs": len(client.search_runs([client.get_experiment_by_name("shapes").experiment_id])),
     }
 

@@ -23,14 +23,23 @@ _METRIC_NAMES = {
 }
 
 
-def to_journal(journal: Journal, checkpoints: Checkpoints, phase: str) -> Callable[[dict[str, float]], None]:
-    """A reporter that records each row of a history as metrics at its step, once, however often training resumes."""
+def to_journal(
+    journal: Journal, checkpoints: Checkpoints, phase: str, begun: int = 0
+) -> Callable[[dict[str, float]], None]:
+    """A reporter that records each row of a history as metrics, once, however often training resumes.
+
+    Args:
+        journal: of the stage.
+        checkpoints: remember what was told.
+        phase: of the stage's training.
+        begun: the steps of the phases before it: its curve begins where theirs ends.
+    """
 
     def report(row: dict[str, float]) -> None:
         step = int(row["step"])
         if step > checkpoints.told(phase):
             named = {name: row[key] for key, name in _METRIC_NAMES.items() if key in row}
-            journal.metrics(finite(named), step=step)
+            journal.metrics(finite(named), step=begun + step)
             checkpoints.tell(phase, step)
 
     return report

@@ -50,6 +50,7 @@ def train(
     loss: Callable[..., Tensor],
     teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
     name: str | None = None,
+    begun: int = 0,
 ) -> list[dict[str, float]]:
     """Train a network in place, by the stage's ``student`` params; returns the history.
 
@@ -65,6 +66,7 @@ def train(
         loss: takes what the model answers in training and those targets, returns a value an image [B].
         teacher: answers with the first of the targets, from the pixels; None when ``targets_of`` gives all.
         name: of a training that comes before the stage's own.
+        begun: the steps of the stage's trainings before this one.
     """
     recipe, seed, run = stage.params.student, stage.params.seed, stage.params.run
     parameters = parameter_count(getattr(model, "student", model))
@@ -90,7 +92,7 @@ def train(
             clip_norm=recipe.clip_norm,
             device=device,
             checkpoints=checkpoints,
-            report=history.to_journal(stage.journal, checkpoints, name or stage.name),
+            report=history.to_journal(stage.journal, checkpoints, name or stage.name, begun),
             advance=bar.advance,
             world=stage.world,
             sync_batch_norm=recipe.sync_batch_norm,

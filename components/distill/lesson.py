@@ -38,6 +38,7 @@ class Lesson:
         self._labels = torch.from_numpy(self._images.labels)
         self._augment = params.student.augment.model_dump()
         self._shown = Views(self._images, params.seed, self._augment)
+        self._begun = 0
         self._store = stage.read("label/store")
         self._manifest = read_json(stage.read("label/manifest.json"))
         self._teacher_path = stage.read("finetune/model.safetensors")
@@ -76,6 +77,7 @@ class Lesson:
             checkpoints.clear()
             if world.first:
                 save(learner, done)
+        self._begun += self._stage.params.student.steps
         return learner.eval()
 
     def student(self, teacher: PixelModel | None) -> None:
@@ -124,7 +126,18 @@ class Lesson:
     ) -> list[dict[str, float]]:
         views, stage = self._manifest["views"], self._stage
         return train(
-            stage, model, self._device, checkpoints, self._images, self._val, views, targets_of, loss, teacher, name
+            stage,
+            model,
+            self._device,
+            checkpoints,
+            self._images,
+            self._val,
+            views,
+            targets_of,
+            loss,
+            teacher,
+            name,
+            self._begun,
         )
 
     def _hard(self, indices: Indices, views: Indices) -> tuple[Tensor, ...]:

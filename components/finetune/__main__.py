@@ -70,6 +70,7 @@ def _full(
     batch_size = min(recipe.batch_size, len(train))
     an_epoch = max(1, len(train) // batch_size)
     steps = recipe.epochs * an_epoch
+    begun = recipe.probe_steps if recipe.strategy == "lp-ft" else 0
     share = this.world.share_of_batch(batch_size, "finetune.batch_size")
     batches = batches_of_views(
         train,
@@ -98,7 +99,7 @@ def _full(
             clip_norm=recipe.clip_norm,
             device=device,
             checkpoints=checkpoints,
-            report=history.to_journal(this.journal, checkpoints, "full"),
+            report=history.to_journal(this.journal, checkpoints, "full", begun),
             advance=bar.advance,
             world=this.world,
             sync_batch_norm=recipe.sync_batch_norm,

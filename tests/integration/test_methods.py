@@ -81,6 +81,9 @@ def test_every_method_trains_a_student_that_ships_alone(taught: Path, tmp_path: 
         file for file in (folder / ".reflux/outbox").glob("*/journal.jsonl") if '"stage": "distill"' in file.read_text()
     ]
     assert f'"distill.method": "{name}' in journal.read_text()
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    told = [line["step"] for line in lines if "val/accuracy" in line.get("values", {})]
+    assert told == sorted(set(told)), "one curve, also over the networks between teacher and student"
 
 
 def test_the_last_of_a_chain_learns_from_the_one_before_it(taught: Path, tmp_path: Path, monkeypatch):

@@ -72,7 +72,7 @@ def prepare_dvc() -> None:
     Raises:
         UserError: the folder is not writable.
     """
-    # By themselves its S3 clients try each request of a push up to 25 times; whoever pushes tries again as a whole.
+    # By themselves its S3 clients try each request of a push again and again; whoever pushes tries the whole again.
     os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
     config, local = Path(".dvc/config"), Path(".dvc/config.local")
     try:

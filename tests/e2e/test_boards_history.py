@@ -1,25 +1,18 @@
 """Twelve retrains on the boards, in a real browser against a server that is restarted (issue 5)."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from flows import boards
 from flows.server import free_port
+from tests.e2e.command import reflux
 from tests.integration.registry.servers import mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 RETRAINS = 12
-
-
-def environment(folder: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_"))}
-    return kept | {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +22,7 @@ def project(tmp_path_factory, make_tiny_project, mlflow_template) -> Path:
     (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
     for number in range(RETRAINS):
         knob = f"seed={number}" if number % 4 == 0 else f"evaluate.latency_runs={20 + number}"
-        command = [sys.executable, "-m", "flows.cli", "run", "-S", knob]
-        done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
+        done = reflux(folder, "run", "-S", knob)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Note: " not in done.stdout.replace("Note: Lineage", "")
     return folder

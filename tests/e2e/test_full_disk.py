@@ -3,11 +3,12 @@
 import hashlib
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.command import call, reflux
 
 pytestmark = pytest.mark.long
 
@@ -24,23 +25,16 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def call(folder: Path, *module_and_arguments: str) -> "subprocess.CompletedProcess[str]":
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_"))}
-    kept |= {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
-    command = [sys.executable, "-m", *module_and_arguments]
-    return subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, check=False)
-
-
 def test_a_full_cache_is_one_clear_failure_and_nothing_is_corrupt(make_tiny_project, small_disk, tmp_path):
     project = make_tiny_project(tmp_path / "project")
     assert call(project, "dvc", "cache", "dir", "--local", str(small_disk / "cache")).returncode == 0
-    failed = call(project, "flows.cli", "run")
+    failed = reflux(project, "run")
     said = failed.stdout + failed.stderr
     assert failed.returncode not in (0, 3), said
     assert "no space left on the disk: free some space and run again" in said
     assert "Traceback" not in said
     subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
-    mended = call(project, "flows.cli", "run")
+    mended = reflux(project, "run")
     assert mended.returncode == 0, mended.stdout + mended.stderr
     assert "is the new @champion" in mended.stdout
     assert "Data and pipelines are up to date" in call(project, "dvc", "status").stdout

@@ -1,7 +1,6 @@
 """The command as a newcomer uses it, from a folder of images to a promoted student, each step a process of its own."""
 
 import itertools
-import os
 import re
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from components.core.artifacts import read_json
 from flows import boards
 from flows.server import free_port
+from tests.e2e.command import environment, reflux
 
 pytestmark = pytest.mark.slow
 
@@ -27,16 +27,6 @@ def project(tmp_path_factory, make_tiny_project, mlflow_template) -> Path:
     folder = make_tiny_project(tmp_path_factory.mktemp("e2e") / "my copy")
     (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
     return folder
-
-
-def environment(folder: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_"))}
-    return kept | {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
-
-
-def reflux(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
 
 
 def runs(folder: Path, kind: str) -> list:

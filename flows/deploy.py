@@ -18,6 +18,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from rich.table import Table
 from ruamel.yaml import YAML
 
+from components.core import params as parameters
 from components.core.errors import UserError
 from components.core.tracking import without_password
 from flows import automations
@@ -27,6 +28,8 @@ from flows.server import reachable
 
 MANIFEST = Path("infra/prefect.yaml")
 REPOSITORY = "REFLUX_REPOSITORY"
+
+_RETRAIN, _MONITOR = "flows/retrain.py:retrain", "flows/monitor.py:monitor"
 
 _COMPARED = {
     *("description", "tags", "entrypoint", "path", "parameters", "paused", "work_pool_name", "job_variables"),
@@ -49,7 +52,7 @@ def deploy() -> None:
         raise UserError(f"Prefect at {without_password(api)} does not answer: start it, or correct PREFECT_API_URL.")
     if not MANIFEST.is_file():
         raise UserError(f"{MANIFEST} is missing in {Path.cwd().name}/: run reflux deploy in the project's root folder.")
-    document = YAML(typ="safe").load(MANIFEST.read_text(encoding="utf-8"))
+    document = placed(YAML(typ="safe").load(MANIFEST.read_text(encoding="utf-8")), parameters.load().run.placement)
     where = repository()
     try:
         with get_client(sync_client=True) as client:
@@ -61,6 +64,19 @@ def deploy() -> None:
         answer = f"{code} {error.response.reason_phrase}"
         raise UserError(f"Prefect at {without_password(api)} answers {answer}: {mend}.") from None
     _show(rows)
+
+
+def placed(document: dict[str, Any], placement: str) -> dict[str, Any]:
+    """The manifest with its retrains on the pool where, by ``run.placement``, they shall run.
+
+    With two pools they wait for their training, and hold no worker of the pool that trains.
+    """
+    if placement == "two-pools":
+        pools = {each["entrypoint"]: each["work_pool"]["name"] for each in document["deployments"]}
+        for each in document["deployments"]:
+            if each["entrypoint"] == _RETRAIN:
+                each["work_pool"]["name"] = pools[_MONITOR]
+    return document
 
 
 def repository() -> str:

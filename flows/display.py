@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -50,11 +50,21 @@ class Display:
     Args:
         say: prints one line for people.
         logger: receives everything the stages print.
+        stages: those that the run has.
+
+    Attributes:
+        elsewhere: what is done for this run on another worker, at the moment.
     """
 
-    def __init__(self, say: Callable[[str], None], logger: "logging.Logger | logging.LoggerAdapter[Any]") -> None:
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        logger: "logging.Logger | logging.LoggerAdapter[Any]",
+        stages: Sequence[str] = ALL,
+    ) -> None:
         self._say, self.logger = say, logger
-        self.rows = {stage: Row() for stage in ALL}
+        self.rows = {stage: Row() for stage in stages}
+        self.elsewhere = ""
         self._lock = threading.RLock()
 
     def begin(self, stage: str) -> None:
@@ -95,7 +105,8 @@ class Display:
             row = self.rows[stage]
             row.state = "ran" if outcome is Outcome.RAN else "cached"
             row.seconds = time.monotonic() - row.began if row.began else 0.0
-            self.tell(f"{stage}: {f'done in {row.seconds:.1f} s' if outcome is Outcome.RAN else 'unchanged'}")
+            done = f"done in {row.seconds:.1f} s" if row.began else "done elsewhere"
+            self.tell(f"{stage}: {done if outcome is Outcome.RAN else 'unchanged'}")
 
     def close(self, stage: str, state: Literal["failed", "skipped"]) -> None:
         """A stage that did not run to its end."""
@@ -110,6 +121,7 @@ class Display:
             at_work = {name: row.event for name, row in self.rows.items() if row.state in ("checking", "running")}
             parts = sum(event["done"] / event["total"] for event in at_work.values() if event.get("total"))
         words = [f"{name}: {progress_text(event)}" if event else name for name, event in at_work.items()]
+        words += [self.elsewhere] * bool(self.elsewhere)
         return (ended + parts) / len(self.rows), "; ".join(words) or ("starting" if not ended else "done")
 
     def note(self, text: str) -> None:

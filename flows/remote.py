@@ -6,6 +6,7 @@ stage that was ever computed, so their time grows with the history of the projec
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ _RETRIES = 4
 _BACKOFF_S = 10  # 10, 20, 40 and 80 seconds
 
 
-class NotStored(StageFailed):
-    """DVC's remote did not take what was computed."""
+class RemoteRefused(StageFailed):
+    """DVC's remote did not take what was computed, or does not give it."""
 
 
 def name() -> str | None:
@@ -35,17 +36,18 @@ def name() -> str | None:
 
 def can_pass_by_itself(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """A remote that did not answer may answer later."""
-    return isinstance(state.result(raise_on_failure=False), NotStored)
+    return isinstance(state.result(raise_on_failure=False), RemoteRefused)
 
 
-@task(
-    name="push",
-    task_run_name="push {stage}",
-    cache_policy=NO_CACHE,
-    retries=_RETRIES,
-    retry_delay_seconds=exponential_backoff(_BACKOFF_S),
-    retry_condition_fn=can_pass_by_itself,
-)
+_PATIENTLY: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "retries": _RETRIES,
+    "retry_delay_seconds": exponential_backoff(_BACKOFF_S),
+    "retry_condition_fn": can_pass_by_itself,
+}
+
+
+@task(name="push", task_run_name="push {stage}", **_PATIENTLY)
 def push(remote: str, stage: str = "") -> None:
     """Store what a stage made, or whatever is missing there, on the remote; and how to find it again.
 
@@ -54,20 +56,41 @@ def push(remote: str, stage: str = "") -> None:
         stage: the stage that has just been computed; empty for all of them and the data.
 
     Raises:
-        NotStored: the remote does not take it.
+        RemoteRefused: the remote does not take it.
     """
+    if reason := _refused("push", "--run-cache", "--remote", remote, *[stage] * bool(stage)):
+        raise RemoteRefused("push", not_stored(remote, stage, reason), user_error=True)
+
+
+@task(name="pull", task_run_name="pull", **_PATIENTLY)
+def pull(remote: str, outs: Sequence[str]) -> None:
+    """Have here what other machines have computed, as ``dvc.lock`` knows it.
+
+    Args:
+        remote: its name.
+        outs: paths in ``artifacts/``.
+
+    Raises:
+        RemoteRefused: the remote does not give it.
+    """
+    if reason := _refused("pull", "--remote", remote, *outs):
+        raise RemoteRefused(
+            "pull", f"DVC's remote {remote} does not give what is stored there ({reason})", user_error=True
+        )
+
+
+def _refused(command: str, *arguments: str) -> str:
+    """Run a DVC command to its end; why it failed, or nothing."""
     mend_dvc_lock()
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "push", "--run-cache", "--remote", remote]
-    command += [stage] * bool(stage)
-    process = supervised(command, {}, stdout=subprocess.PIPE)
+    process = supervised([sys.executable, "-m", "dvc", "--wait-for-lock", command, *arguments], {}, subprocess.PIPE)
     output, _ = process.communicate()
-    if process.returncode != 0:
-        lines = [line for line in output.splitlines() if line.strip()]
-        reason = without_password(failure("push", process.returncode, lines).sentence)
-        raise NotStored("push", sentence(remote, stage, reason), user_error=True)
+    if process.returncode == 0:
+        return ""
+    lines = [line for line in output.splitlines() if line.strip()]
+    return without_password(failure(command, process.returncode, lines).sentence).rstrip(".")
 
 
-def sentence(remote: str, stage: str, reason: str) -> str:
+def not_stored(remote: str, stage: str, reason: str) -> str:
     """Why the run ends here, and what the next one will find."""
     cache = cache_folder()
     lost = runtime.deployment.id and cache.is_relative_to(Path.cwd())
@@ -76,7 +99,7 @@ def sentence(remote: str, stage: str, reason: str) -> str:
         if lost
         else f"it is kept in {cache}, and once the remote answers the next run stores it and computes nothing again"
     )
-    return f"{stage or 'the result'} can't be stored on DVC's remote {remote} ({reason.rstrip('.')}): {kept}"
+    return f"{stage or 'the result'} can't be stored on DVC's remote {remote} ({reason}): {kept}"
 
 
 def cache_folder() -> Path:

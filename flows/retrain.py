@@ -3,15 +3,13 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, runtime, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import Task
+from prefect import flow, get_run_logger, runtime
+from prefect.client.schemas.objects import State
 
 from components.core import lineage, tracking
 from components.core import params as parameters
@@ -19,13 +17,14 @@ from components.core.artifacts import ARTIFACTS, read_json, sha256_file
 from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
 from components.core.params import Params
 from components.registry.ledger import AWAITING
-from flows import approval, boards, display, flow_page, inputs, lock_branch, release, remote, tell
+from flows import approval, boards, display, elsewhere, flow_page, inputs, lock_branch, release, remote, tell
 from flows.data import fetch
 from flows.display import Display
 from flows.environment import embed_mlflow, keep_home, prepare_dvc
 from flows.fresh import require_tracking, skipped
+from flows.pipeline import Pipeline, begin, stage, train
 from flows.release import Release
-from flows.stages import Outcome, Runner, StageFailed, unchanged
+from flows.stages import Outcome, Runner, unchanged
 
 _PATIENCE_S = 900.0  # a run that nobody watches waits for MLflow
 
@@ -68,19 +67,6 @@ class NotRegistered(Exception):
         self.result = result
 
 
-@dataclass
-class Pipeline:
-    """One run in progress."""
-
-    params: Params
-    shown: Display
-    journal: Journal
-    runner: Runner
-    cached: set[str]
-    remote: str | None
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-
-
 @flow(name="retrain")
 def retrain(overrides: Sequence[str] = ()) -> Result | State[None] | None:
     """Bring every stage up to date, register the student and decide on its promotion.
@@ -104,6 +90,8 @@ def retrain(overrides: Sequence[str] = ()) -> Result | State[None] | None:
         approval.wait(params, int(waiting.version), flow_run_id())
         return None
     prepare_dvc()
+    two_pools = runtime.deployment.id and params.run.placement == "two-pools"
+    pool = elsewhere.pool(flow_run_id()) if two_pools else None
     made_of = inputs.identity(params) if runtime.deployment.id else None
     if done := inputs.done(params, made_of):
         return skipped(params, done.sentence(params.registry.model_name), shown.logger)
@@ -113,8 +101,8 @@ def retrain(overrides: Sequence[str] = ()) -> Result | State[None] | None:
         forced = outdated(params)
         store = remote.name()
         with Runner(shown, environment | {PARENT_VARIABLE: journal.id}, forced, pull=store is not None) as runner:
-            pipeline = Pipeline(params, shown, journal, runner, unchanged(forced), store)
-            run_stages(pipeline)
+            pipeline = Pipeline(shown, journal, runner, unchanged(forced), store)
+            run_stages(pipeline, pool, overrides)
         if store is not None:
             remote.push(store)
         if store is not None and runtime.deployment.id:
@@ -163,77 +151,26 @@ def _differs(weights: str, told_by: Path, *keys: str) -> bool:
     return bool(told != sha256_file(Path(weights)))
 
 
-def run_stages(pipeline: Pipeline) -> None:
-    """All stages in order, but for two that need not wait.
+def run_stages(pipeline: Pipeline, pool: str | None, overrides: Sequence[str]) -> None:
+    """All stages in order, but for the starting weights, which come while the data does.
 
-    The starting weights come while the data does, and the control trains beside the student's distillation: equal
-    budgets, so they end together.
-
-    Everything is started and awaited in this, the main thread: a stage's supervisor dies with the thread that
-    started it, and Prefect's ``submit`` would start it in one that a cancellation does not reach.
+    Args:
+        pipeline: the run in progress.
+        pool: the one that trains for it, if it is not this run's.
+        overrides: of the params.
     """
-    begin(pipeline, "pretrain", beside="ingest")
+    if pool is None:
+        begin(pipeline, "pretrain", beside="ingest")
     stage(pipeline, "ingest")
     pipeline.journal.tags({"dvc.data_md5": lineage.data_md5() or lineage.NONE})
-    for name in ("validate", "pretrain", "finetune", "label"):
+    stage(pipeline, "validate")
+    if pool is None:
+        train(pipeline)
+    else:
+        parent = release.arrived(pipeline.journal, release.between_attempts(_PATIENCE_S))
+        elsewhere.train(pipeline, pool, overrides, parent)
+    for name in ("compress", "evaluate"):
         stage(pipeline, name)
-    begin(pipeline, "control", beside="distill")
-    for name in ("distill", "control", "compress", "evaluate"):
-        stage(pipeline, name)
-
-
-def begin(pipeline: Pipeline, name: str, beside: str) -> None:
-    """Start a stage that is awaited later; it shares the cores with the one that runs ``beside`` it."""
-    if name not in pipeline.cached:
-        pipeline.shown.begin(name)
-        pipeline.runner.start(name, beside_another=beside not in pipeline.cached)
-
-
-def stage(pipeline: Pipeline, name: str) -> None:
-    """See one stage to its end, once, and link the run that made its artifacts."""
-    if name in pipeline.outcomes:
-        return
-    pipeline.shown.begin(name)
-    try:
-        outcome = stage_task(name)(pipeline.runner, name, name in pipeline.cached)
-    except BaseException:
-        pipeline.shown.close(name, "failed")
-        raise
-    pipeline.outcomes[name] = outcome
-    pipeline.shown.end(name, outcome)
-    if outcome is Outcome.RAN and pipeline.remote is not None:
-        remote.push(pipeline.remote, name)
-    if outcome is Outcome.CACHED:
-        pipeline.journal.tags({f"restored.{name}": maker(name)})
-
-
-def can_pass_by_itself(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed stage is worth another try; what the user must mend is not."""
-    failure = state.result(raise_on_failure=False)
-    return isinstance(failure, StageFailed) and failure.transient
-
-
-@task(
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[2, 15],
-    retry_condition_fn=can_pass_by_itself,
-    log_prints=False,
-)
-def run_stage(runner: Runner, name: str, cached: bool) -> Outcome:
-    """One stage. DVC decides whether it runs; its own cache is the only one."""
-    return Outcome.CACHED if cached else runner.run(name)
-
-
-def stage_task(name: str) -> Task[[Runner, str, bool], Outcome]:
-    """The Prefect task that carries the stage's name."""
-    return run_stage.with_options(name=name, task_run_name=name)
-
-
-def maker(name: str) -> str:
-    """The MLflow run that made a stage's artifacts (or its journal's id, where it waits to be delivered)."""
-    made = read_json(ARTIFACTS / name / "run.json")
-    return made["mlflow_run_id"] or f"reflux.journal={made['journal']}"
 
 
 def flow_run_id() -> str:

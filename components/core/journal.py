@@ -16,6 +16,7 @@ import psutil
 
 OUTBOX = Path(".reflux/outbox")
 PARENT_VARIABLE = "REFLUX_PARENT_JOURNAL"
+PARENT_RUN_VARIABLE = "REFLUX_PARENT_RUN"  # where the parent's journal is on another machine
 COURIER_VARIABLE = "REFLUX_COURIER"
 _SECONDS_FOR_RUN_ID = 10.0
 

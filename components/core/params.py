@@ -43,6 +43,7 @@ class Run(Section):
     rdzv_endpoint: Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")] | None = Field(None, validate_default=True)
     max_restarts: int = Field(3, ge=0)
     lost_after_s: float = Field(300, gt=0)
+    placement: Literal["one-worker", "two-pools"] = "one-worker"
 
     @field_validator("nproc_per_node", "nnodes")
     @classmethod

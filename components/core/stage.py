@@ -22,7 +22,7 @@ from components.core import launch, tracking
 from components.core import params as parameters
 from components.core.artifacts import ARTIFACTS, fingerprint, mendable, sha256_file, write_json
 from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Muted, Status
+from components.core.journal import COURIER_VARIABLE, PARENT_RUN_VARIABLE, PARENT_VARIABLE, Journal, Muted, Status
 
 if TYPE_CHECKING:  # torch takes two seconds, which stages that only look at data do without
     from components.core.checkpoint import Checkpoints
@@ -61,6 +61,8 @@ class Stage:
         tags = {"stage": self.name, "run_kind": "stage"}
         if self.name in ROLES:
             tags["role"] = ROLES[self.name]
+        if parent_run := os.environ.get(PARENT_RUN_VARIABLE):
+            tags["mlflow.parentRunId"] = parent_run
         parent = os.environ.get(PARENT_VARIABLE)
         continues = self._checkpoints.journal if self._checkpoints else None
         journal = Journal(self.params.project.name, self.name, tags, parent=parent, continues=continues)

@@ -161,6 +161,21 @@ def test_two_datasets_at_once_share_a_cache_and_are_both_right(stack, deployment
     assert_clean(stack)
 
 
+def test_with_two_pools_a_training_whose_worker_dies_goes_on_and_its_retrain_waits_for_it(stack, deployment):
+    waiting = deploy_to(stack, deployment, "cpu")
+    run = stack.start(waiting, (*recipe(12), "run.placement=two-pools"))
+    in_training(stack, run)
+    stack.part("worker-gpu").kill()
+    completed(stack, run)
+    trainings = stack.prefect("POST", "/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}})
+    assert sorted(training["state_type"] for training in trainings) == ["COMPLETED", "CRASHED"]
+    (again,) = (training["id"] for training in trainings if training["state_type"] == "COMPLETED")
+    assert "Note: goes on after" in stack.logs(again)
+    assert tasks(stack, again)["distill"]["run_count"] == 1
+    assert whole(stack, run)
+    assert_clean(stack)
+
+
 def test_a_cancelled_run_is_gone_in_15_seconds_and_killed_in_mlflow(stack, deployment):
     run = stack.start(deployment, recipe(8, steps=100_000))
     in_training(stack, run)

@@ -15,6 +15,7 @@ import pytest
 from prefect.automations import Automation
 from ruamel.yaml import YAML
 
+from components.core import params as parameters
 from flows import automations
 from flows.environment import QUIET
 from tests.receiver import Receiver
@@ -23,8 +24,8 @@ pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parents[2]
 ROWS = {
-    "cpu", "gpu", "retrain/retrain", "monitor/monitor", "promote/promote", "reflux: lost", "reflux: stuck",
-    "reflux: failed", "reflux: late", "REFLUX_SLACK_URL", "REFLUX_ALERT_URL",
+    "cpu", "gpu", "retrain/retrain", "train/train", "monitor/monitor", "promote/promote", "reflux: lost",
+    "reflux: stuck", "reflux: failed", "reflux: late", "REFLUX_SLACK_URL", "REFLUX_ALERT_URL",
 }  # fmt: skip
 
 
@@ -77,6 +78,18 @@ def test_everything_is_made_once_and_a_second_call_changes_nothing(deploy, deplo
     assert [s["schedule"]["cron"] for s in retrain["schedules"]] == ["0 2 * * *"]
     assert [s["schedule"]["cron"] for s in monitor["schedules"]] == ["17 * * * *"]
     assert promote["schedules"] == []
+
+
+def test_with_two_pools_a_retrain_holds_no_gpu_while_it_waits(deploy, deployed, project, prefect_api):
+    parameters.override(["run.placement=two-pools"], project / "params.yaml")
+    assert deploy() == dict.fromkeys(ROWS, "unchanged") | {"retrain/retrain": "changed"}
+    found = read(prefect_api)
+    assert (found["retrain"]["work_pool_name"], found["train"]["work_pool_name"]) == ("cpu", "gpu")
+    (clone,) = found["train"]["pull_steps"][0].values()
+    assert clone["commit_sha"] == "{{ $REFLUX_COMMIT }}"
+    parameters.override(["run.placement=one-worker"], project / "params.yaml")
+    assert deploy() == dict.fromkeys(ROWS, "unchanged") | {"retrain/retrain": "changed"}
+    assert read(prefect_api)["retrain"]["work_pool_name"] == "gpu"
 
 
 def test_a_paused_deployment_stays_paused_and_a_renamed_schedule_replaces_the_old_one(

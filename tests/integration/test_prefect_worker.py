@@ -38,17 +38,18 @@ class Farm:
     tracking_uri: str
     worker: "subprocess.Popen[str]"
 
-    def prefect(self, *arguments: str) -> str:
+    def run(self, *command: str) -> str:
         done = subprocess.run(
-            [*PREFECT, *arguments],
-            cwd=self.repository,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
+            command, cwd=self.repository, env=self.environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def prefect(self, *arguments: str) -> str:
+        return self.run(*PREFECT, *arguments)
+
+    def reflux(self, *arguments: str) -> str:
+        return self.run(sys.executable, "-m", "flows.cli", *arguments)
 
     def flow_runs(self) -> list[dict]:
         answer = httpx.post(f"{self.api}/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC"}, timeout=30)
@@ -86,19 +87,16 @@ def deploy(farm: Farm) -> None:
     manifest = farm.repository / "infra" / "prefect.yaml"
     yaml = YAML()
     document = yaml.load(manifest.read_text())
-    document["deployments"][1]["schedules"] = []  # the monitor runs when a test says so
+    named = {each["name"]: each for each in document["deployments"]}
+    named["monitor"]["schedules"] = []  # it runs when a test says so
     yaml.dump(document, manifest)
-    reflux = [sys.executable, "-m", "flows.cli", "deploy"]
-    done = subprocess.run(
-        reflux, cwd=farm.repository, env=farm.environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    farm.reflux("deploy")
     nightly = until(lambda: [run for run in farm.flow_runs() if run["auto_scheduled"]], 60)
     assert all("T02:00:00" in run["expected_start_time"] for run in nightly)
     for lead in (20, 60, 180):  # on a busy machine, deploying itself takes a while
         first = datetime.now(UTC) + timedelta(seconds=lead)
         schedule = {"slug": "nightly", "interval": 7200, "anchor_date": first.isoformat(), "active": True}
-        document["deployments"][0]["schedules"] = [schedule]
+        named["retrain"]["schedules"] = [schedule]
         yaml.dump(document, manifest)
         farm.prefect("deploy", "--prefect-file", "infra/prefect.yaml", "--all")
         if until(farm.planned, 60)[0] - first < timedelta(minutes=1):
@@ -326,6 +324,58 @@ def test_a_cancelled_run_leaves_no_process_and_is_killed_in_mlflow(farm):
     until(lambda: (again := at_work(farm, "components.distill")) and not set(again) & set(killed), 600)
     farm.prefect("flow-run", "cancel", run)
     until(lambda: farm.flow_run(run)["state_type"] == "CANCELLED", 60)
+    until(lambda: not at_work(farm, "components.", "supervise.py"), 30)
+    assert farm.parent(run).info.status == "KILLED"
+
+
+def test_with_two_pools_the_gpu_trains_and_the_cpu_does_the_rest(farm):
+    """Student and control are changed, so that they are computed and what comes before is restored."""
+    from mlflow import MlflowClient
+
+    here = '["run.placement=two-pools"]'
+    refused = run_and_wait(farm, "retrain/retrain", "--param", f"overrides={here}")
+    assert "holds the worker of the pool gpu that its training would wait for" in refused["state"]["message"]
+
+    parameters.override(["run.placement=two-pools", "student.steps=41"], farm.repository / "params.yaml")
+    git(farm.repository, "commit", "-qam", "two pools")
+    farm.reflux("deploy")
+    ended = run_and_wait(farm, "retrain/retrain")
+    assert ended["state_type"] == "COMPLETED", farm.logs(ended["id"])
+    assert ended["work_pool_name"] == "cpu"
+    training = next(run for run in farm.flow_runs() if run["parent_task_run_id"])
+    assert (training["work_pool_name"], training["state_type"]) == ("gpu", "COMPLETED"), farm.logs(training["id"])
+
+    tasks = httpx.post(f"{farm.api}/task_runs/filter", json={}, timeout=30).json()
+    names = {id: {task["name"] for task in tasks if task["flow_run_id"] == id} for id in (ended["id"], training["id"])}
+    assert names[training["id"]] >= {"pull", "pretrain", "finetune", "label", "distill", "control", "push control"}
+    assert names[ended["id"]] >= {"ingest", "validate", "pull", "compress", "evaluate", "register", "promote"}
+    assert not names[training["id"]] & {"ingest", "validate", "compress", "evaluate"}
+    assert not names[ended["id"]] & {"pretrain", "finetune", "label", "distill", "control"}
+
+    client, parent = MlflowClient(farm.tracking_uri), farm.parent(ended["id"])
+    below = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    computed = {run.info.run_name: run.info.status for run in client.search_runs([parent.info.experiment_id], below)}
+    assert computed == dict.fromkeys(("distill", "control", "compress", "evaluate"), "FINISHED")
+    assert {key for key in parent.data.tags if key.startswith("restored.")} == {
+        f"restored.{name}" for name in ("ingest", "validate", "pretrain", "finetune", "label")
+    }
+    branch = git(farm.repository, "show", f"{parent.data.tags['dvc.lock']}:dvc.lock")
+    assert all(f"  {name}:" in branch for name in ("ingest", "label", "control", "evaluate"))
+    (version,) = client.search_model_versions(f"tags.`prefect.flow_run_id` = '{ended['id']}'")
+    assert version.tags["git.sha"] == git(farm.repository, "rev-parse", "HEAD")
+
+
+def test_with_two_pools_a_cancelled_run_cancels_its_training(farm):
+    overrides = '["student.steps=100000", "seed=2"]'
+    before = {run["id"] for run in farm.flow_runs()}
+    farm.prefect("deployment", "run", "retrain/retrain", "--param", f"overrides={overrides}")
+    new = until(lambda: [r for r in farm.flow_runs() if r["id"] not in before and r["parent_task_run_id"]], 120)
+    training = new[0]["id"]
+    until(lambda: at_work(farm, "components.finetune"), 120)
+    run = next(r["id"] for r in farm.flow_runs() if r["id"] not in before and not r["parent_task_run_id"])
+    farm.prefect("flow-run", "cancel", run)
+    for each in (run, training):
+        until(lambda each=each: farm.flow_run(each)["state_type"] == "CANCELLED", 90)
     until(lambda: not at_work(farm, "components.", "supervise.py"), 30)
     assert farm.parent(run).info.status == "KILLED"
 

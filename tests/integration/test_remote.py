@@ -83,7 +83,7 @@ def test_a_remote_that_is_away_fails_in_one_sentence_and_the_next_run_computes_n
     store.write_text("a file where the remote's folder should be")
     with Runner(Silent(), {}) as runner:
         assert runner.run("double") is Outcome.RAN
-    with pytest.raises(remote.NotStored) as failed:
+    with pytest.raises(remote.RemoteRefused) as failed:
         remote.push.fn("store", "double")
     assert failed.value.user_error
     assert "\n" not in str(failed.value)
@@ -125,7 +125,7 @@ def test_a_push_is_tried_again_before_it_fails(clones, prefect_api):
     def storing() -> None:
         attempts("store", "double")
 
-    with pytest.raises(remote.NotStored):
+    with pytest.raises(remote.RemoteRefused):
         storing()
     runs = httpx.post(f"{prefect_api}/task_runs/filter", json={}, timeout=30).json()
     assert [run["run_count"] for run in runs if run["name"].startswith("push")] == [3]

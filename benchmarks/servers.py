@@ -1,0 +1,189 @@
+"""What shared servers take of a retrain, and how they answer when there are many.
+
+    .venv/bin/python -m benchmarks.servers        # half an hour on two cores; needs Postgres, and Reflux with .[stack]
+
+It starts ``infra/local`` (Postgres, S3, MLflow with one worker, Prefect) in a folder of its own, on the ports of
+``infra/settings.env``. A tiny retrain is recorded: its ten runs in MLflow with their curves, pictures and files, and
+its eleven tasks in Prefect. 1, 10 and 100 clients then tell it again at once, as retrains of as many teams that compute
+nothing; four processes share the clients, and all share the cores with the servers. Then rows of real runs and versions
+are copied in Postgres, and MLflow is asked over HTTP what Reflux and its users ask: with up to 10,000 runs in one
+experiment, and up to 1,000 versions of one model with their decisions.
+
+CPU seconds are those of a server's whole process tree, memory is its largest proportional share (PSS), both while the
+clients are at work. Low and high are the extremes: of the clients, or of five tries.
+"""
+
+import argparse
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from benchmarks import recorded, rows
+from benchmarks.results import RESULTS, Figure, of_rounds, write
+from benchmarks.stack import Watch, folder_bytes, local_stack
+from components.core import params as parameters
+from components.core import tracking
+from components.core.artifacts import ARTIFACTS
+from components.core.params import Params
+from components.registry import ledger, server
+from components.registry.candidate import Lineage
+from components.registry.promote import challenge
+from components.registry.register import register
+from flows import inputs
+from flows.environment import QUIET
+from flows.registry import terms
+from infra.local.settings import Stack
+
+CLIENTS = (1, 10, 100)
+RUNS = (100, 1_000, 10_000)
+VERSIONS = (1, 10, 100, 1_000)
+PROCESSES = 4
+TRIES = 5
+SECONDS_TO_SETTLE = 15  # Prefect writes logs and events in batches
+EXPERIMENT = "many"
+
+
+def at_once(stack: Stack, outbox: Path, scratch: Path, clients: int) -> Iterator[Figure]:
+    """Some retrains tell the servers of themselves at the same time."""
+    processes = min(PROCESSES, clients)
+    outboxes = [recorded.again(outbox, scratch / f"{clients}-{n}", f"team-{clients}-{n}") for n in range(clients)]
+    first = [[recorded.again(outbox, scratch / f"{clients}-first-{n}", "first")] for n in range(processes)]
+    databases = {name: rows.connect(stack, name).cursor() for name in ("mlflow", "prefect")}
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        list(pool.map(tell, first))  # imports, and what servers do once
+        time.sleep(SECONDS_TO_SETTLE)
+        before = {name: (rows.inserted(cursor), rows.size(cursor)) for name, cursor in databases.items()}
+        files = folder_bytes(stack.state / "s3")
+        with Watch(stack) as watch:
+            began = time.monotonic()
+            ended = list(itertools.chain(*pool.map(tell, [outboxes[n::processes] for n in range(processes)])))
+            wall_s = time.monotonic() - began
+        time.sleep(SECONDS_TO_SETTLE)
+    name = f"{clients} at once"
+    yield of_rounds(f"{name}: a retrain is told", [seconds for seconds, _ in ended], "s")
+    yield one(f"{name}: retrains", 60 * clients / wall_s, "/min")
+    yield one(f"{name}: deliveries that had to be repeated", sum(repeated for _, repeated in ended), "")
+    for part in watch.cpu_s:
+        yield one(f"{name}: {part}, CPU", watch.cpu_s[part] / clients, "s a retrain")
+        yield one(f"{name}: {part}, memory", watch.mb[part], "MB")
+    for part, cursor in databases.items():
+        yield one(f"{name}: {part}'s database, rows", (rows.inserted(cursor) - before[part][0]) / clients, "a retrain")
+        yield one(f"{name}: {part}'s database", (rows.size(cursor) - before[part][1]) / clients / 1e3, "KB a retrain")
+    yield one(f"{name}: S3", (folder_bytes(stack.state / "s3") - files) / clients / 1e3, "KB a retrain")
+
+
+def tell(outboxes: Sequence[Path]) -> list[tuple[float, int]]:
+    """One process's clients; of each the seconds that it took, and how often its delivery had to be repeated."""
+
+    def client(outbox: Path) -> tuple[float, int]:
+        began = time.monotonic()
+        repeated = recorded.retrain(str(outbox))
+        return time.monotonic() - began, repeated
+
+    with ThreadPoolExecutor(len(outboxes)) as threads:
+        return list(threads.map(client, outboxes))
+
+
+def many_runs(stack: Stack, outbox: Path, scratch: Path, params: Params) -> Iterator[Figure]:
+    """One experiment with ever more runs."""
+    mlflow, number = tracking.client(), itertools.count()
+    params = params.model_copy(update={"project": parameters.Project(name=EXPERIMENT)})
+
+    def one_more() -> None:
+        tracking.deliver(recorded.again(outbox, scratch / f"many-{next(number)}", EXPERIMENT))
+
+    one_more()
+    experiments, newest = [tracking.experiment_id(mlflow, EXPERIMENT)], ["attributes.start_time DESC"]
+    originals = [run.info.run_id for run in mlflow.search_runs(experiments)]
+    parent = mlflow.search_runs(experiments, "tags.run_kind = 'pipeline'")[0].info.run_id
+    copied = 1
+    with rows.connect(stack, "mlflow").cursor() as cursor:
+        for runs in RUNS:
+            rows.copy_runs(cursor, originals, (copied, runs // len(originals)))
+            copied = runs // len(originals)
+            name, below = f"{runs:,} runs", f"tags.`mlflow.parentRunId` = '{parent}'"
+            yield timed(
+                f"{name}: the 100 newest, as MLflow's page asks",
+                lambda: mlflow.search_runs(experiments, "", max_results=100, order_by=newest),
+            )
+            yield timed(f"{name}: has this been done? no", lambda: inputs.done(params, "0" * 64))
+            yield timed(f"{name}: the stages of a retrain", lambda below=below: mlflow.search_runs(experiments, below))
+            yield timed(f"{name}: one more retrain is told", one_more)
+
+
+def many_versions(stack: Stack, params: Params) -> Iterator[Figure]:
+    """One model with ever more versions, each with its decision."""
+    mlflow, model, project = tracking.client(), params.registry.model_name, params.project.name
+    parent = mlflow.search_runs([tracking.experiment_id(mlflow, EXPERIMENT)], "tags.run_kind = 'pipeline'")[0]
+    origin = Lineage(parent.info.run_id, params_sha256="0" * 64, data_md5=None, git_sha=None, flow_run_id=None)
+    metrics = ARTIFACTS / "evaluate" / "metrics.json"
+
+    def registered() -> int:
+        metrics.write_text(metrics.read_text("utf-8") + "\n", encoding="utf-8")  # it is another evaluation
+        return register(ARTIFACTS, model, project, origin).version
+
+    def decided(version: int) -> None:
+        challenge(ARTIFACTS, version=version, approval="auto", **terms(params))
+
+    decided(registered())
+    originals = [entry.run_id for entry in ledger.entries(mlflow, project, model)]
+    there = 1
+    with rows.connect(stack, "mlflow").cursor() as cursor:
+        for count in VERSIONS:
+            rows.copy_version(cursor, model, (there + 1, count + 1))
+            rows.copy_runs(cursor, originals, (there, count))
+            name, versions = f"{count:,} versions", []
+            yield timed(f"{name}: which is the champion?", lambda: server.aliases(mlflow, model))
+            yield timed(f"{name}: all of them", lambda: server.versions(mlflow, model))
+            yield timed(f"{name}: their decisions", lambda: ledger.entries(mlflow, project, model))
+            yield timed(f"{name}: one more is registered", lambda v=versions: v.append(registered()))
+            yield timed(f"{name}: and decided on", lambda v=versions: decided(v.pop(0)))
+            there = count + TRIES
+
+
+def timed(name: str, ask: Callable[[], object]) -> Figure:
+    """The milliseconds of some tries."""
+    took = []
+    for _ in range(TRIES):
+        began = time.monotonic()
+        ask()
+        took.append(1000 * (time.monotonic() - began))
+    return of_rounds(name, took, "ms")
+
+
+def one(name: str, value: float, unit: str) -> Figure:
+    """A figure that was measured once."""
+    return of_rounds(name, [value], unit)
+
+
+def main() -> None:
+    """Measure, and write ``servers.json``."""
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--out", type=Path, default=RESULTS)
+    out = ask.parse_args().out.resolve()
+    quiet = {f"PREFECT_LOGGING_{which}_LEVEL": "CRITICAL" for which in ("LOGGERS_PREFECT", "HANDLERS_CONSOLE")}
+    os.environ.update(QUIET | quiet)
+    figures = []
+    with tempfile.TemporaryDirectory() as folder, local_stack() as stack:
+        scratch = Path(folder)
+        project = recorded.record(scratch)
+        outbox = project / ".reflux" / "outbox"
+        os.chdir(project)
+        params = parameters.load()
+        loads = (at_once(stack, outbox, scratch, clients) for clients in CLIENTS)
+        for figure in itertools.chain(*loads, many_runs(stack, outbox, scratch, params), many_versions(stack, params)):
+            print(
+                f"{figure.name:50} {figure.value:9.4g} [{figure.low:.4g}, {figure.high:.4g}] {figure.unit}", flush=True
+            )
+            figures.append(figure)
+        os.chdir(out)
+    print(f"Written: {write('servers', figures, out)}")
+
+
+if __name__ == "__main__":
+    main()

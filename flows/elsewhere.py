@@ -85,7 +85,7 @@ def train(pipeline: Pipeline, on: str, overrides: Sequence[str], parent: str) ->
         pipeline.shown.elsewhere = ""
     with atomic(LOCK) as temporary:
         temporary.write_text(result["lock"], encoding="utf-8")
-    remote.pull(str(pipeline.remote), [out for out in made(TRAINING) if out != _ONLY_TO_TRAIN])
+    remote.pull(str(pipeline.remote), brought_back())
     for name in TRAINING:
         ended(pipeline, name, Outcome(result["outcomes"][name]))
 
@@ -94,6 +94,11 @@ def give_back(outcomes: Mapping[str, Outcome]) -> None:
     """Leave, for the run that asked for this one, what DVC did and the lock file."""
     data = {"outcomes": {name: outcome.value for name, outcome in outcomes.items()}, "lock": LOCK.read_text("utf-8")}
     Artifact(type="result", key=_RESULT, description="What the run that asked for it reads", data=data).create()
+
+
+def brought_back() -> list[str]:
+    """What the stages that train make for others."""
+    return [out for out in made(TRAINING) if out != _ONLY_TO_TRAIN]
 
 
 def made(names: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """The stages of a run, each seen to its end once: a Prefect task a stage, its result stored where others find it."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -8,8 +9,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from components.core.artifacts import ARTIFACTS, read_json
+from components.core.artifacts import ARTIFACTS, read_json, sha256_file
 from components.core.journal import Journal
+from components.core.params import Params
 from flows import remote
 from flows.display import Display
 from flows.stages import Outcome, Runner, StageFailed
@@ -36,6 +38,32 @@ class Pipeline:
     cached: set[str]
     remote: str | None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+
+def outdated(params: Params) -> frozenset[str]:
+    """The stages that read a file of weights whose content may have changed under its name.
+
+    DVC only knows the name. In a fresh clone, where no artifact tells of the content, they must run.
+    """
+    starts = {"model.json": params.pretrain.weights, "student/model.json": params.student.weights}
+    origins = {ARTIFACTS / "pretrain" / name: weights for name, weights in starts.items()}
+    changed = {"pretrain"} if any(_differs(weights, origin, "sha256") for origin, weights in origins.items()) else set()
+    made = ARTIFACTS / "distill" / "run.json"
+    if any(_differs(teacher, made, "inputs", teacher) for teacher in params.distill.teachers):
+        changed |= {"label", "distill"}
+    return frozenset(changed)
+
+
+def _differs(weights: str, told_by: Path, *keys: str) -> bool:
+    """Whether a file is not the one whose sha256 an artifact holds under some keys."""
+    if not Path(weights).is_file():
+        return False
+    if not told_by.is_file():
+        return True
+    told = read_json(told_by)
+    for key in keys:
+        told = told.get(key, {})
+    return bool(told != sha256_file(Path(weights)))
 
 
 def train(pipeline: Pipeline) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime
@@ -13,7 +12,7 @@ from prefect.client.schemas.objects import State
 
 from components.core import lineage, tracking
 from components.core import params as parameters
-from components.core.artifacts import ARTIFACTS, read_json, sha256_file
+from components.core.artifacts import ARTIFACTS, read_json
 from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
 from components.core.params import Params
 from components.registry.ledger import AWAITING
@@ -22,7 +21,7 @@ from flows.data import fetch
 from flows.display import Display
 from flows.environment import embed_mlflow, keep_home, prepare_dvc
 from flows.fresh import require_tracking, skipped
-from flows.pipeline import Pipeline, begin, stage, train
+from flows.pipeline import Pipeline, begin, outdated, stage, train
 from flows.release import Release
 from flows.stages import Outcome, Runner, unchanged
 
@@ -128,27 +127,6 @@ def retrain(overrides: Sequence[str] = ()) -> Result | State[None] | None:
         why = f"All stages are restored, and are {model} version {promotion.version} ({promotion.outcome}) already."
         return skipped(params, why, shown.logger)
     return result
-
-
-def outdated(params: Params) -> frozenset[str]:
-    """The stages that read a file of weights whose content changed under its name: DVC only knows the name."""
-    starts = {"model.json": params.pretrain.weights, "student/model.json": params.student.weights}
-    origins = {ARTIFACTS / "pretrain" / name: weights for name, weights in starts.items()}
-    changed = {"pretrain"} if any(_differs(weights, origin, "sha256") for origin, weights in origins.items()) else set()
-    made = ARTIFACTS / "distill" / "run.json"
-    if any(_differs(teacher, made, "inputs", teacher) for teacher in params.distill.teachers):
-        changed |= {"label", "distill"}
-    return frozenset(changed)
-
-
-def _differs(weights: str, told_by: Path, *keys: str) -> bool:
-    """Whether a file is not the one whose sha256 an artifact holds under some keys."""
-    if not (Path(weights).is_file() and told_by.is_file()):
-        return False
-    told = read_json(told_by)
-    for key in keys:
-        told = told.get(key, {})
-    return bool(told != sha256_file(Path(weights)))
 
 
 def run_stages(pipeline: Pipeline, pool: str | None, overrides: Sequence[str]) -> None:

@@ -39,7 +39,8 @@ def train(overrides: Sequence[str], lock: str, parent: str) -> None:
     LOCK.write_text(lock, encoding="utf-8")
     remote.pull(store, elsewhere.read(pipeline.TRAINING))
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_RUN_VARIABLE: parent}
-    with tracking.courier(), flow_page.progress(shown), Runner(shown, environment, pull=True) as runner:
+    runner = Runner(shown, environment, pipeline.outdated(params), pull=True)
+    with tracking.courier(), flow_page.progress(shown), runner:
         training = pipeline.Pipeline(shown, Muted(), runner, set(), store)
         pipeline.train(training)
     elsewhere.give_back(training.outcomes)

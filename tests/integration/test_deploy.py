@@ -16,7 +16,8 @@ from prefect.automations import Automation
 from ruamel.yaml import YAML
 
 from components.core import params as parameters
-from flows import automations
+from components.core.errors import UserError
+from flows import automations, elsewhere
 from flows.environment import QUIET
 from tests.receiver import Receiver
 
@@ -150,6 +151,19 @@ def test_every_state_that_a_flow_ends_in_is_known_to_the_automations():
     names = set(re.findall(r'(?:Completed|Failed|Cancelled)\(name="(\w+)"', source))
     assert names >= {"Skipped"}
     assert names <= set(automations.ENDED)
+
+
+def test_who_can_not_train_elsewhere_is_told_why_before_anything_is_computed(
+    deployed, project, prefect_api, monkeypatch
+):
+    monkeypatch.chdir(project)
+    there = read(prefect_api)
+    on_gpu = start(prefect_api, there["retrain"]["id"], {})
+    with pytest.raises(UserError, match="this run itself holds the worker of the pool gpu"):
+        elsewhere.pool(on_gpu)
+    on_cpu = start(prefect_api, there["promote"]["id"], {"version": 1})
+    with pytest.raises(UserError, match="the project has no default DVC remote"):
+        elsewhere.pool(on_cpu)
 
 
 @pytest.mark.parametrize(

@@ -126,3 +126,13 @@ def test_the_share_that_is_done_counts_stages_and_the_part_of_those_at_work():
         shown.begin(name)
         shown.end(name, Outcome.CACHED)
     assert shown.progress() == (1.0, "done")
+
+
+def test_what_another_worker_does_is_told(said):
+    shown = Display(said.append, logging.getLogger("test"), ("finetune", "evaluate"))
+    shown.elsewhere = "training on the pool gpu"
+    assert shown.progress() == (0, "training on the pool gpu")
+    shown.elsewhere = ""
+    shown.end("finetune", Outcome.RAN)
+    assert said == ["finetune: done elsewhere"]
+    assert shown.progress() == (0.5, "done")

@@ -5,7 +5,7 @@ import pytest
 from components.core import params as parameters
 from components.core.artifacts import sha256_file, write_json
 from components.core.params import Params
-from flows.retrain import outdated
+from flows.pipeline import outdated
 
 SHIPPED = parameters.load(Path(__file__).parents[3] / "params.yaml")
 
@@ -29,8 +29,9 @@ def test_weights_that_changed_under_their_name_are_read_again(
 ):
     monkeypatch.chdir(tmp_path)
     params, file = naming(section, **values), Path("kept.safetensors")
-    file.write_bytes(b"first")
     assert outdated(params) == frozenset()
+    file.write_bytes(b"first")
+    assert outdated(params) == stages, "nothing here tells what its content was"
     write_json(
         Path("artifacts") / told_by, {"sha256": sha256_file(file), "inputs": {"kept.safetensors": sha256_file(file)}}
     )

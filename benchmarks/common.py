@@ -144,9 +144,9 @@ def store_folder(setting: Setting) -> Path:
     return Path(setting.folder) / f"store-{setting.teacher}-{setting.teacher_size}"
 
 
-def peak_mb() -> float:
-    """This process's largest resident memory; getrusage's would be that of the process it was forked from."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+def peak_mb(process: int | str = "self") -> float:
+    """A process's largest resident memory; getrusage's would be that of the process it was forked from."""
+    for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     return 0.0

@@ -17,15 +17,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 
 import numpy as np
 
+from benchmarks.common import peak_mb
 from benchmarks.results import RESULTS, Figure, of_rounds, write
 from benchmarks.stack import local_stack
 from flows.environment import QUIET
 
 FILES = (10, 100_000)
 _FILES_A_FOLDER = 1000
+_BLOCK = 1_000_000
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def fill(folder: Path, files: int, gigabytes: float) -> None:
@@ -34,18 +38,23 @@ def fill(folder: Path, files: int, gigabytes: float) -> None:
     for number in range(files):
         path = folder / str(number // _FILES_A_FOLDER) / str(number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(draw.bytes(int(gigabytes * 1e9 / files)))
+        left = int(gigabytes * 1e9 / files)
+        with path.open("wb") as file:
+            while left > 0:
+                left -= file.write(draw.bytes(min(left, _BLOCK)))
 
 
 def dvc(project: Path, *arguments: str) -> tuple[float, float, float]:
-    """Run one of DVC's commands; returns its wall seconds, CPU seconds and largest memory in MB."""
-    began = time.monotonic()
+    """Run one of DVC's commands; returns its wall seconds, CPU seconds and largest resident memory in MB."""
+    before, began, mb = getrusage(RUSAGE_CHILDREN), time.monotonic(), 0.0
     process = subprocess.Popen([sys.executable, "-m", "dvc", *arguments, "--quiet"], cwd=project)
-    _, status, used = os.wait4(process.pid, 0)
-    wall_s = time.monotonic() - began
-    if status:
+    while process.poll() is None:
+        mb = peak_mb(process.pid) or mb
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    wall_s, after = time.monotonic() - began, getrusage(RUSAGE_CHILDREN)
+    if process.returncode:
         raise SystemExit(f"dvc {' '.join(arguments)} failed.")
-    return wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    return wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, mb
 
 
 def there_and_back(project: Path, files: int, gigabytes: float) -> Iterator[Figure]:

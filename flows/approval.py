@@ -35,8 +35,8 @@ def left(params: Params, flow_run_id: str) -> "ModelVersion | None":
     """The version that an earlier part of this flow run left waiting; None when this is its first part."""
     mlflow = server.client()
     with server.speaking():
-        versions = server.versions(mlflow, params.registry.model_name)
-    return next((version for version in versions[::-1] if version.tags.get(APPROVAL_FLOW) == flow_run_id), None)
+        waiting = server.versions(mlflow, params.registry.model_name, f"tags.`{APPROVAL_FLOW}` = '{flow_run_id}'")
+    return waiting[-1] if waiting else None
 
 
 def wait(params: Params, version: int, flow_run_id: str) -> None:

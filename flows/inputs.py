@@ -79,11 +79,10 @@ def _done(mlflow: "MlflowClient", project: str, model_name: str, inputs: str) ->
     if experiment is None:
         return None
     same = f"tags.`{TAG}` = '{inputs}' AND tags.run_kind = 'pipeline' AND attributes.status = 'FINISHED'"
-    registered = {int(version.version) for version in server.versions(mlflow, model_name)}
     for run in mlflow.search_runs([experiment.experiment_id], same, order_by=["attributes.start_time DESC"]):
         tags: dict[str, Any] = run.data.tags
         # One whose version is not decided on ended while MLflow was away.
-        if "decision" in tags and int(tags["version"]) in registered:
+        if "decision" in tags and server.versions(mlflow, model_name, f"version_number = {tags['version']}"):
             ended = datetime.fromtimestamp(run.info.end_time / 1000, UTC)
             return Done(run.info.run_name, ended, int(tags["version"]), tags["decision"])
     return None

@@ -131,7 +131,7 @@ def _waiting(client: SyncPrefectClient, of_it: DeploymentFilter) -> FlowRun | No
 
 
 def _champion(mlflow: "MlflowClient", model_name: str) -> "ModelVersion | None":
-    if not server.versions(mlflow, model_name):
+    if not mlflow.search_model_versions(f"name = '{model_name}'", max_results=1):
         return None
     number = server.aliases(mlflow, model_name).get(CHAMPION)
     return None if number is None else server.version(mlflow, model_name, number)

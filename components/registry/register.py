@@ -60,7 +60,7 @@ def register(artifacts: Path, model_name: str, experiment: str, lineage: Lineage
 
 
 def _registered(mlflow: "MlflowClient", model_name: str, key: str) -> tuple[int, str] | None:
-    same = [v for v in server.versions(mlflow, model_name) if v.tags.get("lineage.key") == key]
+    same = server.versions(mlflow, model_name, f"tags.`lineage.key` = '{key}'")
     return (int(same[0].version), str(same[0].source).removeprefix(logged.LOGGED)) if same else None
 
 

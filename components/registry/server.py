@@ -117,12 +117,20 @@ def _login() -> str:
         return str(os.getuid())
 
 
-def versions(mlflow: "MlflowClient", model_name: str) -> list["ModelVersion"]:
-    """Every version of a model, oldest first; none when the model is not registered."""
+def versions(mlflow: "MlflowClient", model_name: str, that: str = "") -> list["ModelVersion"]:
+    """Versions of a model, oldest first; none when the model is not registered.
+
+    Args:
+        mlflow: the client.
+        model_name: the registered model.
+        that: a condition in MLflow's words, such as a tag's value; by default all of them, which takes a second when
+            there are a thousand.
+    """
+    asked = f"name = '{model_name}'" + (f" AND {that}" if that else "")
     found: list[ModelVersion] = []
     token = None
     while True:
-        page = mlflow.search_model_versions(f"name = '{model_name}'", page_token=token)
+        page = mlflow.search_model_versions(asked, page_token=token)
         found += page
         token = page.token
         if not token:

@@ -1,4 +1,4 @@
-"""Redo the README's table and plot from the figures that the benchmarks wrote.
+"""Redo the README's table and plot, and the tables of ``infra/SCALING.md``, from what the benchmarks wrote.
 
 .venv/bin/python -m benchmarks.show
 """
@@ -6,6 +6,8 @@
 import json
 import re
 import sys
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from benchmarks.results import RESULTS, ROOT
 
 README, PICTURE = ROOT / "README.md", ROOT / ".github/pictures/throughput.png"
 BEGIN, END = "<!-- how fast: python -m benchmarks.show -->", "<!-- /how fast -->"
+SCALING = ROOT / "infra/SCALING.md"
+BEGIN_LOADS, END_LOADS = "<!-- measured: python -m benchmarks.show -->", "<!-- /measured -->"
 
 # What the figures are, in the order of the table, and what they are meant to be.
 TABLE = {
@@ -126,16 +130,55 @@ def plot(figures: Figures, path: Path) -> None:
     plt.close()
 
 
+def loads(folder: Path) -> str:
+    """How servers and DVC answered the more there was of something, as Markdown: a table for each kind of load.
+
+    A figure is named ``LOAD: WHAT``: loads that end in the same word (100 runs, 1,000 runs) are a table's columns.
+    """
+    lines = []
+    for name in ("servers", "remote"):
+        result = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for _, of_kind in groupby(result["figures"], lambda figure: figure["name"].partition(":")[0].split()[-1]):
+            lines += [*pivot(list(of_kind)), ""]
+        lines += [f"`{name}.json`: {result['machine']}; commit {result['commit']}.", ""]
+    return "\n".join(lines).strip()
+
+
+def pivot(figures: Sequence[dict[str, Any]]) -> list[str]:
+    """A table with a column a load, and a row for what was measured under each."""
+    cells: Figures = {}
+    for figure in figures:
+        load, _, what = figure["name"].partition(": ")
+        unit = f", {figure['unit']}" if figure["unit"] else ""
+        cells.setdefault(what + unit, {})[load] = spread(figure)
+    heads = list(dict.fromkeys(load for row in cells.values() for load in row))
+    lines = [f"| | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
+    return lines + [f"| {what} | {' | '.join(row.get(load, '') for load in heads)} |" for what, row in cells.items()]
+
+
+def spread(figure: dict[str, Any]) -> str:
+    """A value with its extremes, where it was measured more than once."""
+    numbers = (figure[key] for key in ("value", "low", "high"))
+    value, low, high = (f"{number:,.0f}" if number >= 100 else f"{number:.3g}" for number in numbers)
+    return value if low == high else f"{value} ({low} … {high})"
+
+
+def rewrite(path: Path, begin: str, end: str, text: str) -> None:
+    """Put a text between two markers of a file."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
 def main() -> None:
-    """Rewrite the part of the README between the markers, and the picture."""
+    """Rewrite what stands between the markers, and the picture."""
     figures, origins = read(RESULTS)
     if not figures:
         sys.exit("Error: benchmarks/results/ holds no throughput.json: run `make bench` first.")
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
     plot(figures, PICTURE)
-    README.write_text(f"{before}{BEGIN}\n{table(figures, origins)}\n{END}{after}", encoding="utf-8")
-    print(f"Written: {README.relative_to(ROOT)}, {PICTURE.relative_to(ROOT)}")
+    rewrite(README, BEGIN, END, table(figures, origins))
+    rewrite(SCALING, BEGIN_LOADS, END_LOADS, loads(RESULTS))
+    print(f"Written: {', '.join(str(path.relative_to(ROOT)) for path in (README, SCALING, PICTURE))}")
 
 
 if __name__ == "__main__":

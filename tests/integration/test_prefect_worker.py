@@ -365,6 +365,7 @@ def test_with_two_pools_the_gpu_trains_and_the_cpu_does_the_rest(farm):
     assert version.tags["git.sha"] == git(farm.repository, "rev-parse", "HEAD")
 
 
+@pytest.mark.long
 def test_with_two_pools_a_cancelled_run_cancels_its_training(farm):
     overrides = '["student.steps=100000", "seed=2"]'
     before = {run["id"] for run in farm.flow_runs()}

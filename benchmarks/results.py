@@ -51,10 +51,9 @@ def commit() -> str:
     """The commit that was measured; ``+`` marks changes that are not committed, ``unknown`` no git checkout."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
-        # The results themselves are about to change.
-        changed = _git(
-            "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!README.md"
-        )
+        # The results themselves are about to change, and what is made of them.
+        results = [f":!{path}" for path in ("benchmarks/results", "README.md", "infra/SCALING.md")]
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *results)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+" if changed else "")

@@ -16,7 +16,7 @@ import torch
 from benchmarks.common import Clock, Setting
 from benchmarks.ours import bare, fill, live, store
 from benchmarks.peers import plain, timm, torchdistill
-from components.core.shards import open_shard
+from components.core.images.shards import open_shard
 
 ARMS: dict[str, Callable[..., None]] = {
     function.__name__: function for function in (bare, store, live, torchdistill, timm, plain, fill)

@@ -19,27 +19,27 @@ from pathlib import Path
 
 from benchmarks import browser
 from benchmarks.results import RESULTS, of_rounds, write
-from components.core import tracking
-from components.core.journal import Journal
-from flows import boards
-from flows.server import answers, free_port
+from components.boards import declared
+from components.core.runtime import tracking
+from components.core.runtime.journal import Journal
+from flows.local.prefect_server import answers, free_port
 
 
 def fill(retrains: int) -> None:
     """Write the retrains of an experiment."""
     draw = random.Random(0)  # noqa: S311 - figures for a picture
-    shown = sorted(frozenset().union(*(board.metrics() for board in boards.ALL if board is not boards.CURVES)))
+    shown = sorted(frozenset().union(*(board.metrics() for board in declared.ALL if board is not declared.CURVES)))
     for number in range(retrains):
         retrain = Journal("many", f"retrain-{number}", {"run_kind": "pipeline", "decision": "promoted"})
         retrain.metrics({name: draw.random() for name in shown}, step=None)
         for role in ("teacher", "student", "control"):
             training = Journal("many", role, {"run_kind": "stage", "role": role}, parent=retrain.id)
             for step in range(0, 1500, 100):
-                training.metrics({name: draw.random() for name in boards.CURVES.metrics()}, step=step)
+                training.metrics({name: draw.random() for name in declared.CURVES.metrics()}, step=step)
             training.end("FINISHED")
         retrain.end("FINISHED")
     tracking.deliver()
-    boards.keep("many", "In production: nothing yet.")
+    declared.keep("many", "In production: nothing yet.")
 
 
 def until_drawn(address: str) -> float:
@@ -74,7 +74,7 @@ def main() -> None:
         try:
             while not answers(f"http://127.0.0.1:{port}/health"):
                 time.sleep(0.5)
-            address = f"http://127.0.0.1:{port}/{boards.HEALTH.link('1')}"
+            address = f"http://127.0.0.1:{port}/{declared.HEALTH.link('1')}"
             seconds = [until_drawn(address) for _ in range(asked.rounds)]
         finally:
             server.terminate()

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from components.core import optimise
-from components.core.models import PixelModel, pixel_model
-from components.core.shards import Shard
-from components.core.soft_labels import digest, format_for
-from components.core.views import batch, draws, render
+from components.core.images.shards import Shard
+from components.core.models.pixel_model import PixelModel, pixel_model
+from components.core.teacher.soft_labels import digest, format_for
+from components.core.training import optim
+from components.core.views.augment import batch, draws, render
 from components.label.store import fill as fill_store
 
 CLASSES = tuple(str(number) for number in range(10))
@@ -101,7 +101,7 @@ def teacher_of(setting: Setting) -> PixelModel:
 
 def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
     """The same fused AdamW for every arm."""
-    return optimise.optimizer([{"params": list(model.parameters())}], "adamw", LR, WEIGHT_DECAY)
+    return optim.optimizer([{"params": list(model.parameters())}], "adamw", LR, WEIGHT_DECAY)
 
 
 def first_batch(setting: Setting, images: Shard) -> tuple[Tensor, Tensor]:

@@ -25,14 +25,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.results import RESULTS, Figure, of_rounds, write
-from components.core import optimise
-from components.core.batches import batches_of_views
-from components.core.checkpoint import Checkpoints
-from components.core.device import autocast, pick
-from components.core.loop import Batch, fit
-from components.core.models import PixelModel, pixel_model
-from components.core.shards import Shard
-from components.core.taps import asked
+from components.core.images.shards import Shard
+from components.core.models.pixel_model import PixelModel, pixel_model
+from components.core.runtime.checkpoint import Checkpoints
+from components.core.runtime.device import autocast, pick
+from components.core.teacher.hooks import asked
+from components.core.training import optim
+from components.core.training.batches import batches_of_views
+from components.core.training.loop import Batch, fit
 from components.distill.losses import total_loss
 
 CLASSES = tuple(str(number) for number in range(100))
@@ -122,7 +122,7 @@ class Watch:
 
 def optimizer_of(student: PixelModel) -> torch.optim.Optimizer:
     """The same fused AdamW for every arm."""
-    return optimise.optimizer([{"params": list(student.parameters())}], "adamw", 0.001, 0.05)
+    return optim.optimizer([{"params": list(student.parameters())}], "adamw", 0.001, 0.05)
 
 
 def bare(student: PixelModel, ready: Batch, watch: Watch) -> None:
@@ -149,7 +149,7 @@ def ours(student: PixelModel, source: Callable[[int], Iterator[Batch]], images: 
             loss,
             few,
             optimizer,
-            optimise.schedule(optimizer, "cosine", watch.total, 0.1),
+            optim.schedule(optimizer, "cosine", watch.total, 0.1),
             steps=watch.total,
             eval_every=watch.total,
             ema_decay=0.0,

@@ -40,13 +40,13 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.hinton_paper import TEMPERATURES, WIDTHS, of_seeds, plot, table
 from benchmarks.results import ROOT, write
-from components.core import optimise
 from components.core.artifacts import read_json, write_json
-from components.core.batches import batches_of_views
-from components.core.checkpoint import Checkpoints
-from components.core.loop import fit
-from components.core.models import PixelModel, pixel_model
-from components.core.shards import Shard
+from components.core.images.shards import Shard
+from components.core.models.pixel_model import PixelModel, pixel_model
+from components.core.runtime.checkpoint import Checkpoints
+from components.core.training import optim
+from components.core.training.batches import batches_of_views
+from components.core.training.loop import fit
 from components.distill.losses import total_loss
 
 CPU = torch.device("cpu")
@@ -135,7 +135,7 @@ def train(
         return (labels[indices],) if soft is None else (soft[indices], labels[indices], everyone)
 
     steps = recipe.epochs * len(images) // recipe.batch_size
-    optimizer = optimise.optimizer([{"params": list(model.parameters())}], "adamw", recipe.lr, 0.0)
+    optimizer = optim.optimizer([{"params": list(model.parameters())}], "adamw", recipe.lr, 0.0)
     if "dropout" in recipe.net:
         optimizer.register_step_post_hook(lambda *_: shorten(model))
     with tempfile.TemporaryDirectory() as folder:
@@ -145,7 +145,7 @@ def train(
             loss,
             val=of(images, slice(500)),  # looked at once, when all is over: it chooses nothing
             optimizer=optimizer,
-            schedule=optimise.schedule(optimizer, "cosine", steps, 0.05),
+            schedule=optim.schedule(optimizer, "cosine", steps, 0.05),
             steps=steps,
             eval_every=steps,
             ema_decay=0.0,

@@ -37,20 +37,20 @@ from scipy import stats
 from torch import Tensor, nn
 
 from benchmarks.results import RESULTS, ROOT, Figure, write
-from components.core import optimise
 from components.core.artifacts import read_json, write_json
-from components.core.batches import batches_of_views
-from components.core.checkpoint import Checkpoints
-from components.core.loop import fit, predict
-from components.core.methods import METHODS, Distill, Loss
-from components.core.mixing import Views
-from components.core.models import PixelModel, load, pixel_model, save
-from components.core.shards import Shard
+from components.core.images.shards import Shard
+from components.core.models.pixel_model import PixelModel, load, pixel_model, save
+from components.core.params.distill import METHODS, Distill, Loss
+from components.core.runtime.checkpoint import Checkpoints
 from components.core.student import weight_decay_groups
-from components.core.taps import Tap, asked
+from components.core.teacher.hooks import Tap, asked
+from components.core.training import optim
+from components.core.training.batches import batches_of_views
+from components.core.training.loop import fit, predict
+from components.core.views.mixing import Views
 from components.distill.__main__ import networks_between
-from components.distill.terms import Term, terms
-from components.distill.trainee import Peers, TotalLoss, Trainee, mutual_loss
+from components.distill.criterion import Term, terms
+from components.distill.modules import Peers, TotalLoss, Trainee, mutual_loss
 
 CPU = torch.device("cpu")
 CLASSES, MEAN, STD = tuple("0123456789"), (0.2861,), (0.3528,)
@@ -127,7 +127,7 @@ def train(
     loss: Callable[..., Tensor],
 ) -> None:
     """Train by the recipe that all share; the weights that validation data choose are left."""
-    optimizer = optimise.optimizer(weight_decay_groups(model.parameters(), 0.05), "adamw", 0.01, 0.05)
+    optimizer = optim.optimizer(weight_decay_groups(model.parameters(), 0.05), "adamw", 0.01, 0.05)
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder), "methods", every_s=3600)
         fit(
@@ -136,7 +136,7 @@ def train(
             loss,
             val=val,
             optimizer=optimizer,
-            schedule=optimise.schedule(optimizer, "cosine", steps, 0.1),
+            schedule=optim.schedule(optimizer, "cosine", steps, 0.1),
             steps=steps,
             eval_every=max(1, steps // 4),
             ema_decay=0.0,
@@ -305,7 +305,7 @@ def costs(teacher: PixelModel, rounds: int = 5, steps: int = 6) -> dict[str, lis
             found = terms(settings(method).losses, False, student, teacher, 10_000)
         taps = tuple(tap for term in found for tap in term.teacher)
         model = Trainee(student, found).train() if taps else student
-        optimizer = optimise.optimizer(weight_decay_groups(model.parameters(), 0.05), "adamw", 0.01, 0.05)
+        optimizer = optim.optimizer(weight_decay_groups(model.parameters(), 0.05), "adamw", 0.01, 0.05)
         loss = TotalLoss(found, 1.0, 1.0)
         arms[method] = partial(one_step, model, optimizer, loss, teacher, taps, pixels)
         arms[method]()

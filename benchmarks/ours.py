@@ -25,14 +25,15 @@ from benchmarks.common import (
     student_of,
     teacher_of,
 )
-from components.core import batches, optimise, progress
-from components.core.batches import batches_of_views
-from components.core.checkpoint import Checkpoints
-from components.core.loop import Batch, fit
-from components.core.mixing import Views
-from components.core.shards import Shard
-from components.core.soft_labels import SoftLabels, format_for
-from components.core.taps import asked
+from components.core.images.shards import Shard
+from components.core.runtime import progress
+from components.core.runtime.checkpoint import Checkpoints
+from components.core.teacher.hooks import asked
+from components.core.teacher.soft_labels import SoftLabels, format_for
+from components.core.training import batches, optim
+from components.core.training.batches import batches_of_views
+from components.core.training.loop import Batch, fit
+from components.core.views.mixing import Views
 from components.distill.losses import share_of_labels, total_loss
 from components.label.soft_labels import answers
 
@@ -144,7 +145,7 @@ def _fit(
             loss,
             val=images,
             optimizer=optimizer,
-            schedule=optimise.schedule(optimizer, "cosine", NEVER, 0.1),
+            schedule=optim.schedule(optimizer, "cosine", NEVER, 0.1),
             steps=NEVER,
             eval_every=NEVER,
             ema_decay=0.0,

@@ -22,8 +22,8 @@ from benchmarks.common import (
     student_of,
     teacher_of,
 )
-from components.core.models import PixelModel
-from components.core.shards import Shard
+from components.core.images.shards import Shard
+from components.core.models.pixel_model import PixelModel
 
 
 class Switched(nn.Module):

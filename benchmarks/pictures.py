@@ -16,9 +16,9 @@ from playwright.sync_api import Page
 
 from benchmarks import browser
 from benchmarks.results import ROOT
-from components.core import params
-from components.registry import links
-from flows import boards
+from components.boards import declared
+from components.core.params.file import load_params
+from components.registry.text import urls
 
 PICTURES = ROOT / ".github/pictures"
 _SETTLED_MS = 5000  # charts are drawn one after the other
@@ -39,17 +39,17 @@ def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("address", help="of MLflow's page, such as http://127.0.0.1:5000")
     asked = ask.parse_args()
-    found = params.load()
+    found = load_params()
     client = MlflowClient(asked.address)
     experiment = client.get_experiment_by_name(found.project.name)
     if experiment is None:
         sys.exit(f"Error: {asked.address} has no experiment {found.project.name}: `reflux run` makes one.")
     champion = client.get_model_version_by_alias(found.registry.model_name, "champion").version
     with tempfile.TemporaryDirectory() as profile, browser.opened(Path(profile)) as page:
-        for board, link, _ in boards.links(str(experiment.experiment_id), asked.address):
+        for board, link, _ in declared.links(str(experiment.experiment_id), asked.address):
             slug = board.lower().replace(" ", "-")
-            take(page, link, 1500 if board == boards.HEALTH.name else 1150, PICTURES / f"board-{slug}.png")
-        version = f"{asked.address}/{links.version(found.registry.model_name, int(champion))}"
+            take(page, link, 1500 if board == declared.HEALTH.name else 1150, PICTURES / f"board-{slug}.png")
+        version = f"{asked.address}/{urls.version(found.registry.model_name, int(champion))}"
         take(page, version, 1000, PICTURES / "version.png")
 
 

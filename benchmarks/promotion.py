@@ -18,10 +18,10 @@ import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
 from benchmarks.results import ROOT, Figure, write
-from components.core import params
+from components.core.params.file import load_params
 from components.core.significance import paired_bootstrap
-from components.registry.champion import ChampionEvaluation, Measured, compare
-from components.registry.decision import Policy, decide
+from components.registry.policy.comparison import ChampionEvaluation, Measured, compare
+from components.registry.policy.decision import Policy, decide
 
 TRIALS = 10_000
 RESAMPLES = 2000
@@ -31,7 +31,7 @@ DIFFERENCES = (-0.02, -0.01, -0.005, 0.0, 0.005, 0.01, 0.02)
 # Images, and the share of them that just one of the two gets right.
 SETTINGS = ((200, 0.02), (1000, 0.1), (5000, 0.02), (5000, 0.1), (10_000, 0.1))
 
-RULE = replace(Policy.of(params.load(ROOT / "params.yaml").registry), gates={"accuracy": {"min": 0.0}}, slices={})
+RULE = replace(Policy.of(load_params(ROOT / "params.yaml").registry), gates={"accuracy": {"min": 0.0}}, slices={})
 PASSED = {"test": {"n": 1}, "shipped": {"onnx": {"accuracy": 1.0}}}
 
 

@@ -13,9 +13,9 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from benchmarks.results import ROOT
 from benchmarks.seeds import LEFT_BEHIND
-from components.core import tracking
-from flows.console import EXIT_NOT_REGISTERED
-from flows.display import ALL
+from components.core.runtime import tracking
+from flows.commands.run import EXIT_NOT_REGISTERED
+from flows.report.display import ALL
 
 NOBODY = "http://127.0.0.1:9"  # where no MLflow answers, so that all that it should hear stays in the outbox
 TINY = (

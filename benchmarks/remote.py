@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.common import peak_mb
 from benchmarks.results import RESULTS, Figure, of_rounds, write
 from benchmarks.stack import local_stack
-from flows.environment import QUIET
+from flows.local.environment import QUIET
 
 FILES = (10, 100_000)
 _FILES_A_FOLDER = 1000

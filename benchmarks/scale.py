@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from benchmarks import results
-from components.core.params import override
+from components.core.params.file import override_params
 
 LABELLED = {"train": 5000, "val": 1000, "test": 1000}
 STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill")
@@ -134,7 +134,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             (folder / "params.yaml").write_bytes((results.ROOT / "params.yaml").read_bytes())
-            override(RECIPE, folder / "params.yaml")
+            override_params(RECIPE, folder / "params.yaml")
             write_dataset(folder / "data", source, count)
             # Written as they come: the largest takes long, and whoever stops it keeps what was measured.
             for figure in measure(folder, count, arguments.rounds):

@@ -26,17 +26,18 @@ from pathlib import Path
 from benchmarks import recorded, rows
 from benchmarks.results import RESULTS, Figure, of_rounds, write
 from benchmarks.stack import Watch, folder_bytes, local_stack
-from components.core import params as parameters
-from components.core import tracking
 from components.core.artifacts import ARTIFACTS
-from components.core.params import Params
-from components.registry import ledger, server
-from components.registry.candidate import Lineage
+from components.core.params.file import load_params
+from components.core.params.sections import Params, Project
+from components.core.runtime import tracking
+from components.registry import client as server
+from components.registry.ledger import ledger
 from components.registry.promote import challenge
 from components.registry.register import register
-from flows import inputs
-from flows.environment import QUIET
-from flows.registry import terms
+from components.registry.versions.candidate import Lineage
+from flows.commands.registry import terms
+from flows.local.environment import QUIET
+from flows.pipeline import skip
 from infra.local.settings import Stack
 
 CLIENTS = (1, 10, 100)
@@ -92,7 +93,7 @@ def tell(outboxes: Sequence[Path]) -> list[tuple[float, int]]:
 def many_runs(stack: Stack, outbox: Path, scratch: Path, params: Params) -> Iterator[Figure]:
     """One experiment with ever more runs."""
     mlflow, number = tracking.client(), itertools.count()
-    params = params.model_copy(update={"project": parameters.Project(name=EXPERIMENT)})
+    params = params.model_copy(update={"project": Project(name=EXPERIMENT)})
 
     def one_more() -> None:
         tracking.deliver(recorded.again(outbox, scratch / f"many-{next(number)}", EXPERIMENT))
@@ -111,7 +112,7 @@ def many_runs(stack: Stack, outbox: Path, scratch: Path, params: Params) -> Iter
                 f"{name}: the 100 newest, as MLflow's page asks",
                 lambda: mlflow.search_runs(experiments, "", max_results=100, order_by=newest),
             )
-            yield timed(f"{name}: has this been done? no", lambda: inputs.done(params, "0" * 64))
+            yield timed(f"{name}: has this been done? no", lambda: skip.done(params, "0" * 64))
             yield timed(f"{name}: the stages of a retrain", lambda below=below: mlflow.search_runs(experiments, below))
             yield timed(f"{name}: one more retrain is told", one_more)
 
@@ -174,7 +175,7 @@ def main() -> None:
         project = recorded.record(scratch)
         outbox = project / ".reflux" / "outbox"
         os.chdir(project)
-        params = parameters.load()
+        params = load_params()
         loads = (at_once(stack, outbox, scratch, clients) for clients in CLIENTS)
         for figure in itertools.chain(*loads, many_runs(stack, outbox, scratch, params), many_versions(stack, params)):
             print(

@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.threads     # four minutes
 
 Each way to wait is a process of its own, because libgomp reads its environment once; they take turns, five rounds. The
-memory is kept as ``STAGE_ENVIRONMENT`` of ``flows.stages`` has it.
+memory is kept as ``STAGE_ENVIRONMENT`` of ``flows.dvc.stages`` has it.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.common import CLASSES, MEAN, STD, optimizer_of
 from benchmarks.results import RESULTS, of_rounds, write
-from components.core.models import pixel_model
-from flows.stages import STAGE_ENVIRONMENT
+from components.core.models.pixel_model import pixel_model
+from flows.dvc.stages import STAGE_ENVIRONMENT
 
 BATCH, STEPS, ROUNDS = 128, 100, 5
 SPINS = "GOMP_SPINCOUNT"

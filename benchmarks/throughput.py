@@ -40,8 +40,8 @@ from PIL import Image
 
 from benchmarks.common import VIEWS, Setting, write_store
 from benchmarks.results import RESULTS, ROOT, Figure, of_rounds, write
-from components.core.shards import open_shard
-from flows.stages import STAGE_ENVIRONMENT
+from components.core.images.shards import open_shard
+from flows.dvc.stages import STAGE_ENVIRONMENT
 
 OURS = ("bare", "store", "live", "fill")
 PLAIN = {"channels_last": False, "bf16_student": False, "bf16_teacher": False, "compiled": False}

@@ -9,7 +9,7 @@ import typer
 
 from components.core.artifacts import mendable
 from components.core.errors import EXIT_USER_ERROR, UserError
-from flows.environment import QUIET
+from flows.local.environment import QUIET
 
 UI_PORT = 5000
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -39,7 +39,7 @@ def run(
     Exit codes: 0 done (whatever the gates said), 1 a stage failed, 2 you can mend it, 3 trained but MLflow was away,
     130 stopped.
     """
-    from flows.console import run_pipeline
+    from flows.commands.run import run_pipeline
 
     raise typer.Exit(run_pipeline(assignments or []))
 
@@ -50,7 +50,7 @@ def data_add(
     name: Annotated[str | None, typer.Option(help="Its name in data/; by default the folder's own.")] = None,
 ) -> None:
     """Copy a dataset to data/, put it under DVC, and make it the one the pipeline runs on."""
-    from flows.data import add
+    from flows.commands.data import add
 
     print(add(path, name))
 
@@ -62,7 +62,7 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = 5,
 ) -> None:
     """Classify an image with the model in production."""
-    from flows import registry
+    from flows.commands import registry
 
     registry.predict(image, model, top)
 
@@ -78,7 +78,7 @@ def promote(
 
     Exit codes: 0 promoted, 2 you can mend it, 3 refused by a gate or awaiting approval, 4 the champion is another one.
     """
-    from flows import registry
+    from flows.commands import registry
 
     raise typer.Exit(registry.promote(version, expected_champion))
 
@@ -92,7 +92,7 @@ def approve(
 
     Exit codes: as of promote.
     """
-    from flows import registry
+    from flows.commands import registry
 
     raise typer.Exit(registry.approve(version, reason))
 
@@ -103,7 +103,7 @@ def rollback(
     to: Annotated[int | None, typer.Option(min=1, help="An earlier champion; by default the previous one.")] = None,
 ) -> None:
     """Put the previous champion, or an earlier one, back into production."""
-    from flows import registry
+    from flows.commands import registry
 
     raise typer.Exit(registry.rollback(reason, to))
 
@@ -111,7 +111,7 @@ def rollback(
 @app.command(epilog="Example: reflux history --json")
 def history(as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False) -> None:
     """Say what is in production, and who moved what, when and why."""
-    from flows import registry
+    from flows.commands import registry
 
     registry.history(as_json)
 
@@ -119,7 +119,7 @@ def history(as_json: Annotated[bool, typer.Option("--json", help="For a program.
 @app.command(epilog="Example: reflux reconcile")
 def reconcile() -> None:
     """Finish or close a promotion that was broken off; every other command does it too."""
-    from flows import registry
+    from flows.commands import registry
 
     registry.reconcile()
 
@@ -133,7 +133,7 @@ def lineage(
 
     Exit codes: 0 the chain is whole, 1 it is broken and says where, 2 you can mend it.
     """
-    from flows import registry
+    from flows.commands import registry
 
     raise typer.Exit(registry.lineage(of, as_json))
 
@@ -146,7 +146,7 @@ def ui(
     prefect: Annotated[bool, typer.Option("--prefect", help="Show Prefect's UI as well.")] = False,
 ) -> None:
     """Show the boards, runs and models in MLflow's web UI, until Ctrl-C."""
-    from flows.ui import serve
+    from flows.commands.ui import serve
 
     raise typer.Exit(serve(port, prefect))
 
@@ -154,7 +154,7 @@ def ui(
 @app.command(epilog="Example: MLFLOW_TRACKING_URI=https://mlflow.example.org reflux boards")
 def boards() -> None:
     """Print the links of the boards on the MLflow server; where there is none, those that `reflux ui` serves."""
-    from flows.ui import tell_boards
+    from flows.commands.ui import tell_boards
 
     tell_boards(UI_PORT)
 
@@ -162,7 +162,7 @@ def boards() -> None:
 @app.command(epilog="Example: PREFECT_API_URL=http://prefect.example.org:4200/api reflux deploy")
 def deploy() -> None:
     """Make a Prefect server what infra/prefect.yaml says: pools, schedules, automations; twice does nothing twice."""
-    from flows.deploy import deploy as make
+    from flows.commands.deploy import deploy as make
 
     make()
 
@@ -170,7 +170,7 @@ def deploy() -> None:
 @app.command(epilog="Example: reflux doctor")
 def doctor() -> None:
     """Check what the pipeline needs, and say how to mend what is missing."""
-    from flows.doctor import examine
+    from flows.commands.doctor import examine
 
     raise typer.Exit(examine())
 

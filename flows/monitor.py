@@ -1,7 +1,6 @@
 """The monitor flow: has new data arrived since the champion was made, and is it like the champion's?"""
 
 import tempfile
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,18 +12,21 @@ from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 
-from components.core import drift, tracking
-from components.core import params as parameters
 from components.core.artifacts import ARTIFACTS
-from components.core.drift import Sample, Test
 from components.core.errors import UserError
-from components.core.params import Params
-from components.registry import server
-from components.registry.server import CHAMPION
-from components.registry.shipped import fetched
-from flows import data, drift_report, flow_page
-from flows.environment import prepare_dvc
-from flows.fresh import ingest, require_tracking, skipped
+from components.core.params.file import load_params
+from components.core.params.sections import Params
+from components.core.runtime import tracking
+from components.monitor import report, shift
+from components.monitor.report import Check
+from components.monitor.shift import Sample
+from components.registry import client as server
+from components.registry.client import CHAMPION
+from components.registry.versions.files import fetched
+from flows.commands import data
+from flows.local.environment import prepare_dvc
+from flows.pipeline.clone import ingest, require_tracking, skipped
+from flows.report import flow_page
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,27 +36,6 @@ RETRAIN = "retrain/retrain"
 _WAITING = ["SCHEDULED", "PENDING", "RUNNING"]
 
 
-@dataclass(frozen=True)
-class Check:
-    """One look at the data.
-
-    Attributes:
-        champion: the version whose data is the reference.
-        data_md5: DVC's hash of the data now.
-        new: images that the champion's data did not have.
-        tests: what was compared.
-        votes: what the last checks said, this one first.
-        action: what was done about it, in one sentence.
-    """
-
-    champion: int
-    data_md5: str
-    new: int
-    tests: list[Test]
-    votes: list[bool]
-    action: str
-
-
 @flow(name="monitor")
 def monitor() -> Check | State[None]:
     """Compare the data at its source with the champion's, and ask for a retrain when enough checks say so.
@@ -62,7 +43,7 @@ def monitor() -> Check | State[None]:
     Returns:
         The check; a completed state named Skipped when there is nothing to compare.
     """
-    logger, params = get_run_logger(), parameters.load()
+    logger, params = get_run_logger(), load_params()
     require_tracking()
     prepare_dvc()
     mlflow, model = server.client(), params.registry.model_name
@@ -80,7 +61,7 @@ def monitor() -> Check | State[None]:
     new, count = _sample(champion, ids, params.seed)
     if new.shape != old.shape:
         return skipped(params, f"Images are {new.shape} now and were {old.shape}: retrain, then compare.", logger)
-    tests = drift.compare(old, new, params.monitor.alpha, params.seed)
+    tests = shift.compare(old, new, params.monitor.alpha, params.seed)
     says = any(test.differs for test in tests)
     votes = [says, *server.patiently(lambda: _votes(mlflow, params, version))]
     wanted = sum(votes) >= params.monitor.n
@@ -88,7 +69,7 @@ def monitor() -> Check | State[None]:
     check = Check(version, now, count, tests, votes, action)
     _record(mlflow, params, check, old, new)
     _show(params, check)
-    logger.info("%s", drift_report.headline(check, params.monitor.m))
+    logger.info("%s", report.headline(check, params.monitor.m))
     return check
 
 
@@ -137,7 +118,7 @@ def _champion(mlflow: "MlflowClient", model_name: str) -> "ModelVersion | None":
     return None if number is None else server.version(mlflow, model_name, number)
 
 
-def _reference(champion: "ModelVersion") -> tuple[Sample, drift.Ids] | None:
+def _reference(champion: "ModelVersion") -> tuple[Sample, shift.Ids] | None:
     """What the champion was made of, as its retrain left it in MLflow."""
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -145,7 +126,7 @@ def _reference(champion: "ModelVersion") -> tuple[Sample, drift.Ids] | None:
     with tempfile.TemporaryDirectory(prefix="reflux-") as folder:
         try:
             path = mlflow.artifacts.download_artifacts(
-                run_id=champion.tags["run_id"], artifact_path=drift.REFERENCE, dst_path=folder
+                run_id=champion.tags["run_id"], artifact_path=shift.REFERENCE, dst_path=folder
             )
         except (KeyError, OSError):
             return None
@@ -153,16 +134,16 @@ def _reference(champion: "ModelVersion") -> tuple[Sample, drift.Ids] | None:
             if server.missing(error):
                 return None
             raise
-        return drift.load(Path(path))
+        return shift.load(Path(path))
 
 
-def _sample(champion: "ModelVersion", known: drift.Ids, seed: int) -> tuple[Sample, int]:
+def _sample(champion: "ModelVersion", known: shift.Ids, seed: int) -> tuple[Sample, int]:
     """The images that the champion's data did not have, as it sees them, and how many they are."""
-    classes, shards = drift.opened(ARTIFACTS)
-    images, counts, new = drift.sample(shards, classes, known, seed)
+    classes, shards = shift.opened(ARTIFACTS)
+    images, counts, new = shift.sample(shards, classes, known, seed)
     with server.speaking(), fetched(champion) as version:
-        answers = drift.answered(version.network().logits(images)) if len(images) else drift.NO_ANSWERS
-    return Sample(classes, images.shape[1:], counts, drift.statistics(images), *answers), new
+        answers = shift.answered(version.network().logits(images)) if len(images) else shift.NO_ANSWERS
+    return Sample(classes, images.shape[1:], counts, shift.statistics(images), *answers), new
 
 
 def _experiment(params: Params) -> str:
@@ -185,23 +166,23 @@ def _votes(mlflow: "MlflowClient", params: Params, champion: int) -> list[bool]:
 
 def _record(mlflow: "MlflowClient", params: Params, check: Check, old: Sample, new: Sample) -> None:
     """Write the check down: a run in MLflow with its figures, table and picture."""
-    text = drift_report.markdown(check, params.monitor)
+    text = report.markdown(check, params.monitor)
     tags = {"run_kind": "monitor", "model": params.registry.model_name, "champion": str(check.champion)}
     tags |= {"dvc.data_md5": check.data_md5, "differs": str(check.votes[0]).lower(), "mlflow.note.content": text}
     with server.speaking():
         experiment = tracking.experiment_id(mlflow, _experiment(params))
         id = mlflow.create_run(experiment, tags=tags, run_name=f"monitor-{datetime.now(UTC):%Y%m%d-%H%M%S}").info.run_id
-        for metric, value in drift_report.metrics(check).items():
+        for metric, value in report.metrics(check).items():
             mlflow.log_metric(id, metric, value)
         mlflow.log_text(id, text, "drift.md")
-        mlflow.log_figure(id, drift_report.figure(old, new, check.tests), "drift.png")
+        mlflow.log_figure(id, report.figure(old, new, check.tests), "drift.png")
         mlflow.set_terminated(id)
 
 
 def _show(params: Params, check: Check) -> None:
     """Put the check on the flow run's page, and name the run by it."""
-    headline = drift_report.headline(check, params.monitor.m)
-    create_markdown_artifact(drift_report.markdown(check, params.monitor), key="drift", description=headline)
-    create_table_artifact(drift_report.rows(check.tests), key="drift-table")
+    headline = report.headline(check, params.monitor.m)
+    create_markdown_artifact(report.markdown(check, params.monitor), key="drift", description=headline)
+    create_table_artifact(report.rows(check.tests), key="drift-table")
     differs = sum(test.differs for test in check.tests)
     flow_page.rename(params.project.name, f"{check.new} new, {differs} of {len(check.tests)} differ")

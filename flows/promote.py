@@ -5,13 +5,13 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from components.core import params as parameters
 from components.core.artifacts import ARTIFACTS
+from components.core.params.file import load_params
 from components.registry.promote import challenge
-from flows import flow_page, report
-from flows.environment import prepare_dvc
-from flows.fresh import ingest, require_tracking
-from flows.registry import terms
+from flows.commands.registry import terms
+from flows.local.environment import prepare_dvc
+from flows.pipeline.clone import ingest, require_tracking
+from flows.report import flow_page, text
 
 
 @flow(name="promote")
@@ -26,7 +26,7 @@ def promote(version: int, expected_champion: int | None = None) -> State[None]:
         UserError: there is no such version, or it can't be judged.
         ChampionMoved: the champion is not the expected one.
     """
-    logger, params = get_run_logger(), parameters.load()
+    logger, params = get_run_logger(), load_params()
     require_tracking()
     prepare_dvc()
     ingest(params, logger)  # the test split, which decides
@@ -38,7 +38,7 @@ def promote(version: int, expected_champion: int | None = None) -> State[None]:
         approval=params.registry.approval,
         **terms(params),
     )
-    standing = report.standing(promotion, params.registry.model_name)
-    create_markdown_artifact(report.verdict(promotion), key="promotion", description=standing)
+    standing = text.standing(promotion, params.registry.model_name)
+    create_markdown_artifact(text.verdict(promotion), key="promotion", description=standing)
     flow_page.rename(params.project.name, f"v{version} {promotion.outcome}")
     return Completed(message=standing)

@@ -10,20 +10,24 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 
-from components.core import lineage, tracking
-from components.core import params as parameters
+from components.boards import declared
 from components.core.artifacts import ARTIFACTS, read_json
-from components.core.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
-from components.core.params import Params
-from components.registry.ledger import AWAITING
-from flows import approval, boards, display, elsewhere, flow_page, inputs, lock_branch, release, remote, tell
-from flows.data import fetch
-from flows.display import Display
-from flows.environment import embed_mlflow, keep_home, prepare_dvc
-from flows.fresh import require_tracking, skipped
-from flows.pipeline import Pipeline, begin, outdated, stage, train
-from flows.release import Release
-from flows.stages import Outcome, Runner, unchanged
+from components.core.params.file import PARAMS, load_params, override_params
+from components.core.params.sections import Params
+from components.core.runtime import lineage, tracking
+from components.core.runtime.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
+from components.registry.ledger.ledger import AWAITING
+from flows.commands.data import fetch
+from flows.dvc import lock_branch, remote
+from flows.dvc.stages import Outcome, Runner, unchanged
+from flows.local.environment import embed_mlflow, keep_home, prepare_dvc
+from flows.pipeline import approval, release, skip
+from flows.pipeline import two_pools as elsewhere
+from flows.pipeline.clone import require_tracking, skipped
+from flows.pipeline.release import Release
+from flows.pipeline.tasks import Pipeline, begin, outdated, stage, train
+from flows.report import display, flow_page, mlflow_run
+from flows.report.display import Display
 
 _PATIENCE_S = 900.0  # a run that nobody watches waits for MLflow
 
@@ -80,7 +84,7 @@ def retrain(overrides: Sequence[str] = ()) -> Result | State[None] | None:
     began = time.monotonic()
     shown = display.current() or Display(lambda _: None, get_run_logger())
     shown.logger = get_run_logger()
-    params = parameters.override(list(overrides)) if overrides else parameters.load()
+    params = override_params(list(overrides)) if overrides else load_params()
     if runtime.deployment.id:
         keep_home(params.project.name, flow_run_id())
     require_tracking()
@@ -91,8 +95,8 @@ def retrain(overrides: Sequence[str] = ()) -> Result | State[None] | None:
     prepare_dvc()
     two_pools = runtime.deployment.id and params.run.placement == "two-pools"
     pool = elsewhere.pool(flow_run_id()) if two_pools else None
-    made_of = inputs.identity(params) if runtime.deployment.id else None
-    if done := inputs.done(params, made_of):
+    made_of = skip.identity(params) if runtime.deployment.id else None
+    if done := skip.done(params, made_of):
         return skipped(params, done.sentence(params.registry.model_name), shown.logger)
     fetch(params.ingest.source)
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
@@ -107,18 +111,18 @@ def retrain(overrides: Sequence[str] = ()) -> Result | State[None] | None:
         if store is not None and runtime.deployment.id:
             shown.note(lock_branch.bring_back(name, journal))
         metrics = read_json(ARTIFACTS / "evaluate" / "metrics.json")
-        tell.evaluation(journal, params, metrics)
+        mlflow_run.evaluation(journal, params, metrics)
         patience_s = _PATIENCE_S if runtime.deployment.id else 0
         released = release.release(params, journal, shown, flow_run_id(), patience_s)
         model = params.registry.model_name
         result = Result(name, model, pipeline.outcomes, metrics, released, time.monotonic() - began)
-        tell.outcome(journal, result)
+        mlflow_run.outcome(journal, result)
         flow_page.result(result, params.project.name)
         if released.registered and released.registered.created:
-            tell.reference(journal, params.seed)
+            mlflow_run.reference(journal, params.seed)
     if released.problem:
         raise NotRegistered(result)
-    for problem in boards.keep(params.project.name, tell.in_production(result)):
+    for problem in declared.keep(params.project.name, mlflow_run.in_production(result)):
         shown.note(f"Note: {problem}.")
     promotion = released.promotion
     if suspends and promotion and promotion.outcome == AWAITING and not promotion.existing:
@@ -171,10 +175,10 @@ def recorded(params: Params, shown: Display, made_of: str | None) -> Iterator[tu
         "prefect.flow_run_id": flow_run_id(),
     }
     if made_of is not None:
-        tags[inputs.TAG] = made_of
+        tags[skip.TAG] = made_of
     journal = Journal(params.project.name, name, tags)
     journal.params(params.model_dump(by_alias=True, exclude={"run"}))
-    journal.artifact(parameters.PARAMS)
+    journal.artifact(PARAMS)
     status: Status = "KILLED"
     try:
         yield name, journal

@@ -4,16 +4,18 @@ from collections.abc import Sequence
 
 from prefect import flow, get_run_logger, runtime
 
-from components.core import params as parameters
-from components.core import tracking
 from components.core.errors import UserError
-from components.core.journal import COURIER_VARIABLE, PARENT_RUN_VARIABLE, Muted
-from components.core.lineage import LOCK
-from flows import elsewhere, flow_page, pipeline, remote
-from flows.display import Display
-from flows.environment import embed_mlflow, keep_home, prepare_dvc
-from flows.fresh import require_tracking
-from flows.stages import Runner
+from components.core.params.file import load_params, override_params
+from components.core.runtime import tracking
+from components.core.runtime.journal import COURIER_VARIABLE, PARENT_RUN_VARIABLE, Muted
+from components.core.runtime.lineage import LOCK
+from flows.dvc import remote
+from flows.dvc.stages import Runner
+from flows.local.environment import embed_mlflow, keep_home, prepare_dvc
+from flows.pipeline import tasks, two_pools
+from flows.pipeline.clone import require_tracking
+from flows.report import flow_page
+from flows.report.display import Display
 
 
 @flow(name="train")
@@ -29,18 +31,18 @@ def train(overrides: Sequence[str], lock: str, parent: str) -> None:
         UserError: there is no remote to fetch the data from.
         StageFailed: a stage failed.
     """
-    shown = Display(lambda _: None, get_run_logger(), pipeline.TRAINING)
-    params = parameters.override(list(overrides)) if overrides else parameters.load()
+    shown = Display(lambda _: None, get_run_logger(), tasks.TRAINING)
+    params = override_params(list(overrides)) if overrides else load_params()
     keep_home(params.project.name, str(runtime.flow_run.id))
     require_tracking()
     prepare_dvc()
     if (store := remote.name()) is None:
         raise UserError("this worker knows no default DVC remote: commit it to .dvc/config, or set it on the worker.")
     LOCK.write_text(lock, encoding="utf-8")
-    remote.pull(store, elsewhere.read(pipeline.TRAINING))
+    remote.pull(store, two_pools.read(tasks.TRAINING))
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_RUN_VARIABLE: parent}
-    runner = Runner(shown, environment, pipeline.outdated(params), pull=True)
+    runner = Runner(shown, environment, tasks.outdated(params), pull=True)
     with tracking.courier(), flow_page.progress(shown), runner:
-        training = pipeline.Pipeline(shown, Muted(), runner, set(), store)
-        pipeline.train(training)
-    elsewhere.give_back(training.outcomes)
+        training = tasks.Pipeline(shown, Muted(), runner, set(), store)
+        tasks.train(training)
+    two_pools.give_back(training.outcomes)

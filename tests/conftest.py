@@ -34,7 +34,7 @@ def prefect_api(tmp_path_factory):
     """The address of a real Prefect server, which this process speaks to as well."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows.server import PrefectServer
+    from flows.local.prefect_server import PrefectServer
 
     server = PrefectServer(tmp_path_factory.mktemp("prefect"))
     try:
@@ -71,7 +71,7 @@ def make_tiny_project():
     import numpy as np
     from PIL import Image
 
-    from components.core import params
+    from components.core.params.file import override_params
 
     here = Path(__file__).parents[1]
 
@@ -97,7 +97,7 @@ def make_tiny_project():
                 home.mkdir(parents=True, exist_ok=True)
                 for index in range(count):
                     picture(kind, rng).save(home / f"{kind}-{index}.png")
-        params.override(TINY.split(), folder / "params.yaml")
+        override_params(TINY.split(), folder / "params.yaml")
         return folder
 
     return make

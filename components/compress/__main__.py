@@ -9,10 +9,12 @@ import onnx
 import torch
 
 from components.compress import parity, quantise
-from components.core import exporting, models, progress, stage
 from components.core.artifacts import atomic, sha256_file, write_json
-from components.core.exporting import Pixels
-from components.core.shards import open_shard
+from components.core.export import program as exporting
+from components.core.export.program import Pixels
+from components.core.images.shards import open_shard
+from components.core.models import pixel_model
+from components.core.runtime import progress, stage
 
 FILES = {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"}
 _CALIBRATION_IMAGES = _PARITY_IMAGES = 512
@@ -20,7 +22,7 @@ _CALIBRATION_IMAGES = _PARITY_IMAGES = 512
 
 def main(this: stage.Stage) -> None:
     """Export, quantise, reload each file in its own runtime, compare, and only then let the files appear."""
-    student = models.load(this.read("distill/model.safetensors"))
+    student = pixel_model.load(this.read("distill/model.safetensors"))
     train, val = open_shard(this.read("ingest/shards/train")), open_shard(this.read("ingest/shards/val"))
     calibration = quantise.sample(train.images, _CALIBRATION_IMAGES, student.spec)
     pixels = quantise.sample(val.images, _PARITY_IMAGES, student.spec)
@@ -43,7 +45,7 @@ def main(this: stage.Stage) -> None:
     this.journal.artifact(this.out("parity.json"))
 
 
-def _writers(student: models.PixelModel, calibration: Pixels) -> dict[str, Callable[[Path], None]]:
+def _writers(student: pixel_model.PixelModel, calibration: Pixels) -> dict[str, Callable[[Path], None]]:
     exported = exporting.program(student)
     translated = exporting.to_onnx(exported)
     classes = student.spec.classes

@@ -12,9 +12,9 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from components.core.exporting import INPUT, Pixels, feed_rows
-from components.core.models import ModelSpec
-from components.core.shards import Images
+from components.core.export.program import INPUT, Pixels, feed_rows
+from components.core.images.shards import Images
+from components.core.models.pixel_model import ModelSpec
 
 _BATCH = 64
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from components.core import stage
-from components.core.device import pick
-from components.core.mixing import Indices, Views, mixed_labels
-from components.core.shards import open_shard, read_dataset
+from components.core.images.shards import open_shard, read_dataset
+from components.core.runtime import stage
+from components.core.runtime.device import pick
 from components.core.student import keep_student, new_student, train
+from components.core.views.mixing import Indices, Views, mixed_labels
 
 
 def main(this: stage.Stage) -> None:

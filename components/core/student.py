@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from components.core import history, optimise, progress
-from components.core.batches import TargetsOf, batches_of_views
-from components.core.checkpoint import Checkpoints
-from components.core.loop import fit
-from components.core.models import PixelModel, adapted, load, parameter_count, pixel_model, save
-from components.core.shards import Dataset, Shard
-from components.core.stage import Stage, seed_everything
+from components.core.images.shards import Dataset, Shard
+from components.core.models.pixel_model import PixelModel, adapted, load, parameter_count, pixel_model, save
+from components.core.runtime import history, progress
+from components.core.runtime.checkpoint import Checkpoints
+from components.core.runtime.stage import Stage, seed_everything
+from components.core.training import optim
+from components.core.training.batches import TargetsOf, batches_of_views
+from components.core.training.loop import fit
 
 
 def new_student(stage: Stage, dataset: Dataset, device: torch.device) -> PixelModel:
@@ -75,7 +76,7 @@ def train(
     share = stage.world.share_of_batch(recipe.batch_size, "student.batch_size")
     batches = batches_of_views(images, views, targets_of, seed, recipe.batch_size, augment, device, teacher, share)
     groups = weight_decay_groups(model.parameters(), recipe.weight_decay)
-    optimizer = optimise.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
+    optimizer = optim.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
     total = recipe.steps * recipe.batch_size
     with progress.bar(stage.name, name or recipe.model, total, done=checkpoints.images) as bar:
         return fit(
@@ -84,7 +85,7 @@ def train(
             loss,
             val,
             optimizer,
-            optimise.schedule(optimizer, recipe.schedule, recipe.steps, recipe.warmup),
+            optim.schedule(optimizer, recipe.schedule, recipe.steps, recipe.warmup),
             steps=recipe.steps,
             eval_every=recipe.eval_every,
             ema_decay=recipe.ema_decay,

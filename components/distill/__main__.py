@@ -2,13 +2,13 @@
 
 import shutil
 
-from components.core import stage
-from components.core.device import pick
 from components.core.errors import UserError
-from components.core.methods import BornAgain, Crd, DeepMutualLearning, Schedule, TeacherAssistant
-from components.core.models import network, parameter_count
-from components.core.shards import Dataset
-from components.distill.lesson import Lesson
+from components.core.images.shards import Dataset
+from components.core.models.pixel_model import network, parameter_count
+from components.core.params.distill import BornAgain, Crd, DeepMutualLearning, Schedule, TeacherAssistant
+from components.core.runtime import stage
+from components.core.runtime.device import pick
+from components.distill.trainer import Lesson
 
 
 def main(this: stage.Stage) -> None:

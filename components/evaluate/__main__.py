@@ -15,14 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from components.core import exporting, models, progress, stage
 from components.core.artifacts import atomic, read_json, sha256_file, write_json
-from components.core.device import pick
 from components.core.errors import UserError
-from components.core.exporting import Logits, Pixels
-from components.core.latency import latency
-from components.core.models import PixelModel
-from components.core.shards import Shard, open_shard
+from components.core.export import program
+from components.core.export.latency import latency
+from components.core.export.program import Logits, Pixels
+from components.core.images.shards import Shard, open_shard
+from components.core.models import pixel_model
+from components.core.models.pixel_model import PixelModel
+from components.core.runtime import progress, stage
+from components.core.runtime.device import pick
 from components.core.significance import mcnemar, paired_bootstrap
 from components.evaluate import card, describe, metrics, pictures, probe, scoring, slices
 
@@ -71,9 +73,9 @@ def _contenders(this: stage.Stage, classes: list[str]) -> Contenders:
         "student": this.read("distill/model.safetensors"),
         "control": this.read("control/model.safetensors"),
     }
-    loaded = {name: models.load(path) for name, path in weights.items()}
+    loaded = {name: pixel_model.load(path) for name, path in weights.items()}
     for name, model in loaded.items():
-        models.check_classes(model, classes, weights[name])
+        pixel_model.check_classes(model, classes, weights[name])
     files = {kind: this.read(f"compress/{name}") for kind, name in SHIPPED.items()}
     return Contenders(**loaded, weights=weights, files=files)
 
@@ -82,15 +84,15 @@ def _translated(this: stage.Stage, found: Contenders, test: Shard, folder: Path)
     """Teacher and control as ONNX files, for onnxruntime to time them as it times the student."""
     height, width, channels = test.images.shape[1:]
     exports = {
-        "control": partial(exporting.program, found.control),
+        "control": partial(program.program, found.control),
         # A teacher is large: with a free batch size its translation takes twice as long.
-        "teacher": partial(exporting.program, found.teacher, batch=1, shape=(channels, height, width)),
+        "teacher": partial(program.program, found.teacher, batch=1, shape=(channels, height, width)),
     }
     files = {}
     with progress.bar(this.name, "translating", len(exports), unit="models") as bar:
         for name, export in exports.items():
             try:
-                onnx.save(exporting.to_onnx(export()), folder / f"{name}.onnx")
+                onnx.save(program.to_onnx(export()), folder / f"{name}.onnx")
                 files[name] = folder / f"{name}.onnx"
             except torch.onnx.OnnxExporterError as error:
                 # Some networks of timm have no translation; a teacher is not the worse for it.
@@ -113,10 +115,10 @@ def _answers(this: stage.Stage, found: Contenders, test: Shard, translated: Mapp
 def _corrupted(
     this: stage.Stage, found: Contenders, test: Shard, translated: Mapping[str, Path]
 ) -> dict[str, dict[str, float]]:
-    runs: dict[str, Callable[[Pixels], Logits]] = {"onnx": exporting.reload(found.files["onnx"])}
+    runs: dict[str, Callable[[Pixels], Logits]] = {"onnx": program.reload(found.files["onnx"])}
     # Torch's threads cost several times as much where other processes work beside them.
     control = translated.get("control")
-    runs["control"] = exporting.reload(control) if control else partial(exporting.forward, found.control)
+    runs["control"] = program.reload(control) if control else partial(program.forward, found.control)
     with progress.bar(this.name, "corrupted images", len(test)) as bar:
         return scoring.corrupted_accuracies(test, runs, found.student.spec, bar.advance, this.world)
 
@@ -135,7 +137,7 @@ def _metrics(
     for name, logits in answers.items():
         source = {"teacher": found.teacher, "control": found.control}.get(name, found.student)
         measured[name] = metrics.measure(logits, test.labels)
-        measured[name] |= {"params": models.parameter_count(source), "size_bytes": sizes[name].stat().st_size}
+        measured[name] |= {"params": pixel_model.parameter_count(source), "size_bytes": sizes[name].stat().st_size}
         measured[name] |= more[name]
     right, control = _correct(answers["onnx"], test), _correct(answers["control"], test)
     gain = paired_bootstrap(right, control, this.params.evaluate.bootstrap, this.params.seed)
@@ -160,7 +162,7 @@ def _latencies(
 ) -> dict[str, dict[str, float]]:
     """Of everything that onnxruntime can run, one after the other, with nothing else at work here."""
     runs, images = this.params.evaluate.latency_runs, np.array(test.images[:_LATENCY_IMAGES])
-    student, stored = exporting.feed(images, found.student.spec), np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    student, stored = program.feed(images, found.student.spec), np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     files = {"onnx": found.files["onnx"], "onnx_int8": found.files["onnx_int8"], **translated}
     return {name: latency(path, stored if name == "teacher" else student, runs) for name, path in files.items()}
 
@@ -180,7 +182,7 @@ def _write(
 ) -> None:
     _write_predictions(this.out("predictions.parquet"), test, answers)
     shown = probe.choose(test.labels, answers["onnx"])
-    pixels, asked = exporting.feed_rows(test.images, shown, found.student.spec), this.out("probe.npz")
+    pixels, asked = program.feed_rows(test.images, shown, found.student.spec), this.out("probe.npz")
     probe.write(asked, pixels, answers["onnx"][shown])
     folder = this.out("figures")
     stages = {"teacher": "finetune", "student": "distill", "control": "control"}

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.core import lineage
-from components.core.exporting import Logits
-from components.core.journal import flatten
-from components.core.models import ModelSpec
+from components.core.export.program import Logits
+from components.core.models.pixel_model import ModelSpec
+from components.core.runtime import lineage
+from components.core.runtime.journal import flatten
 from components.core.significance import Interval
 from components.evaluate import origin
 from components.evaluate.card import kilobytes, milliseconds, percent, points

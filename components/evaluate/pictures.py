@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from components.core.exporting import Logits
-from components.core.pixels import resize_pixels
-from components.core.shards import Shard
+from components.core.export.program import Logits
+from components.core.images.pixels import resize_pixels
+from components.core.images.shards import Shard
 from components.evaluate import corruptions, figures, metrics, probe
 from components.evaluate.figures import clipped
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.artifacts import atomic
-from components.core.exporting import Logits, Pixels, tied
+from components.core.export.program import Logits, Pixels, tied
 from components.evaluate.metrics import Ints
 
 IMAGES = 64

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from components.core import exporting, loop
 from components.core.errors import UserError
-from components.core.exporting import Logits, Pixels
-from components.core.models import ModelSpec, PixelModel
-from components.core.pixels import resize_pixels
-from components.core.shards import Images, Shard, at_once
-from components.core.world import ALONE, World
+from components.core.export import program
+from components.core.export.program import Logits, Pixels
+from components.core.images.pixels import resize_pixels
+from components.core.images.shards import Images, Shard, at_once
+from components.core.models.pixel_model import ModelSpec, PixelModel
+from components.core.runtime.world import ALONE, World
+from components.core.training import loop
 from components.evaluate import corruptions
 
 _CHUNK = 1024
@@ -53,9 +54,9 @@ def answers(
         UserError: a contender's logits are not finite.
     """
     runs: dict[str, Callable[[Pixels], Logits]] = {
-        "student": partial(exporting.forward, student),
-        "control": partial(exporting.forward, control),
-        **{kind: exporting.reload(path) for kind, path in files.items()},
+        "student": partial(program.forward, student),
+        "control": partial(program.forward, control),
+        **{kind: program.reload(path) for kind, path in files.items()},
     }
     parts: dict[str, list[Logits]] = {name: [] for name in ("teacher", *runs)}
     mine, size = world.share_of(len(images)), at_once(images, _CHUNK)
@@ -65,7 +66,7 @@ def answers(
             part = chunk[i : i + _BATCH]
             parts["teacher"].append(teacher(part))
             advance(len(part) * world.size)
-        pixels = exporting.feed(chunk, student.spec)
+        pixels = program.feed(chunk, student.spec)
         for name, run in runs.items():
             parts[name] += [run(pixels[i : i + _BATCH]) for i in range(0, len(pixels), _BATCH)]
             advance(len(chunk) * world.size)
@@ -110,7 +111,7 @@ def corrupted_accuracies(
         rows = slice(begin, min(begin + size, mine.stop))
         seen = resize_pixels(test.images[rows], spec.image_size).transpose(0, 2, 3, 1)
         for kind, (_, images) in enumerate(corruptions.corrupted(seen, test.ids[rows])):
-            pixels = exporting.feed(images, spec)
+            pixels = program.feed(images, spec)
             for contender, run in enumerate(runs.values()):
                 right[contender, kind] += int((run(pixels).argmax(axis=1) == test.labels[rows]).sum())
         advance((rows.stop - rows.start) * world.size)
@@ -139,13 +140,13 @@ def one_by_one(path: Path, threads: int) -> Callable[[Pixels], Logits]:
     The teacher's file is there already, for its latency, and images that are answered side by side need not wait for
     each other at every layer, as torch's threads do.
     """
-    session = exporting.session(path, threads=1)
+    session = program.session(path, threads=1)
 
     def run(images: Pixels) -> Logits:
         pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         with ThreadPoolExecutor(threads) as pool:
             rows = range(len(pixels))
-            return np.concatenate(list(pool.map(lambda row: exporting.run(session, pixels[row : row + 1]), rows)))
+            return np.concatenate(list(pool.map(lambda row: program.run(session, pixels[row : row + 1]), rows)))
 
     return run
 
@@ -156,7 +157,7 @@ def require_same_predictions(student: Logits, shipped: Logits, path: Path) -> No
     Raises:
         UserError: it does.
     """
-    rows = exporting.disagreements(student, shipped)
+    rows = program.disagreements(student, shipped)
     if len(rows):
         raise UserError(
             f"{path} is not the student: it predicts another class on {len(rows)} of {len(student)} test images; "

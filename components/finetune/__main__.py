@@ -5,13 +5,14 @@ from functools import partial
 import torch
 from torch.nn.functional import cross_entropy
 
-from components.core import history, optimise, progress, stage
-from components.core.batches import batches_of_views
-from components.core.checkpoint import Checkpoints
-from components.core.device import pick
-from components.core.loop import fit
-from components.core.models import PixelModel, adapted, load, save
-from components.core.shards import Shard, open_shard, read_dataset
+from components.core.images.shards import Shard, open_shard, read_dataset
+from components.core.models.pixel_model import PixelModel, adapted, load, save
+from components.core.runtime import history, progress, stage
+from components.core.runtime.checkpoint import Checkpoints
+from components.core.runtime.device import pick
+from components.core.training import optim
+from components.core.training.batches import batches_of_views
+from components.core.training.loop import fit
 from components.finetune.transfer import freeze_batch_norm, groups_with_layer_decay, linear_probe
 
 
@@ -83,7 +84,7 @@ def _full(
         share=share,
     )
     groups = groups_with_layer_decay(teacher, recipe.weight_decay, recipe.layer_decay)
-    optimizer = optimise.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
+    optimizer = optim.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
     with progress.bar("finetune", "full fine-tuning", steps * batch_size, done=checkpoints.images) as bar:
         return fit(
             teacher,
@@ -91,7 +92,7 @@ def _full(
             partial(cross_entropy, reduction="none"),
             val,
             optimizer,
-            optimise.schedule(optimizer, recipe.schedule, steps, recipe.warmup),
+            optim.schedule(optimizer, recipe.schedule, steps, recipe.warmup),
             steps=steps,
             eval_every=an_epoch,
             ema_decay=recipe.ema_decay,

@@ -13,10 +13,10 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.core.device import autocast
-from components.core.models import PixelModel
-from components.core.shards import Images, Shard, at_once
-from components.core.views import draws, plain, render
+from components.core.images.shards import Images, Shard, at_once
+from components.core.models.pixel_model import PixelModel
+from components.core.runtime.device import autocast
+from components.core.views.augment import draws, plain, render
 
 _PROBE_REPORTS = 10
 _PROBE_BATCH = 4096

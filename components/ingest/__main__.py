@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from components.core.errors import listed
-from components.core.stage import Stage, run
+from components.core.runtime.stage import Stage, run
 from components.ingest.ingest import Ingested, ingest
 
 

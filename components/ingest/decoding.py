@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from components.core import progress
-from components.core.pixels import UnreadableImage, decode
+from components.core.images.pixels import UnreadableImage, decode
+from components.core.runtime import progress
 from components.ingest.items import Item
 
 # Small images take a fraction of a millisecond: handed out one by one, the threads would wait for each other.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from components.core.errors import UserError, listed
-from components.core.pixels import SUFFIXES
+from components.core.images.pixels import SUFFIXES
 from components.ingest.items import FORMS, UNLABELED, Item, Source
 from components.ingest.splits import split_of
 

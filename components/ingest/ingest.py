@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.core.artifacts import atomic, mendable, write_json
-from components.core.shards import open_shard
+from components.core.images.shards import open_shard
 from components.ingest import sheet
 from components.ingest.checks import drop_repeats, refuse_unlearnable, refuse_unreadable
 from components.ingest.decoding import Failure, decode_all, level_columns

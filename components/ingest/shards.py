@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from components.core.encoded import write_encoding
+from components.core.images.encoded import write_encoding
 from components.ingest.splits import SPLITS
 
 _ROWS_AT_ONCE = 4096
@@ -30,7 +30,7 @@ def write_shards(
         shape: [H, W, C] of an image.
         encoded: whether they are files.
         folder: receives ``<split>/{labels,ids}.npy``, and ``images.npy`` or what
-            :class:`components.core.encoded.EncodedImages` reads.
+            :class:`components.core.images.encoded.EncodedImages` reads.
 
     Returns:
         The frame in the order of the shards, split by split, with ``row``, its row in its split's shard.

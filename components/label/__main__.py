@@ -9,21 +9,25 @@ from typing import Any
 
 from torch import Tensor
 
-from components.core import ensembles, models, progress, shards, small_nets, soft_labels, stage, views
-from components.core import mixing as mixes
 from components.core.artifacts import fingerprint, write_json
-from components.core.device import pick
-from components.core.ensembles import taught_by
 from components.core.errors import UserError
-from components.core.mixing import Views, labelled_views, mixing_of, own_ids
-from components.core.shards import Shard, join, open_shard, read_dataset
-from components.core.soft_labels import Indices, SoftLabels, digest, format_for
-from components.core.views import Uint64s, views_key
+from components.core.images import shards
+from components.core.images.shards import Shard, join, open_shard, read_dataset
+from components.core.models import pixel_model, small_nets
+from components.core.runtime import progress, stage
+from components.core.runtime.device import pick
+from components.core.teacher import ensemble, soft_labels
+from components.core.teacher.ensemble import taught_by
+from components.core.teacher.soft_labels import Indices, SoftLabels, digest, format_for
+from components.core.views import augment as views
+from components.core.views import mixing as mixes
+from components.core.views.augment import Uint64s, views_key
+from components.core.views.mixing import Views, labelled_views, mixing_of, own_ids
 from components.label.soft_labels import answers, prove
 from components.label.store import fill, forget_others, publish, publish_empty
 
 # A record is as good as the code that made it.
-_DECIDES = (ensembles, mixes, models, shards, small_nets, soft_labels, views)
+_DECIDES = (ensemble, mixes, pixel_model, shards, small_nets, soft_labels, views)
 
 
 def main(this: stage.Stage) -> None:

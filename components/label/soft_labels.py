@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from components.core.errors import UserError
-from components.core.mixing import Views
-from components.core.models import PixelModel
-from components.core.soft_labels import Format, Indices, SoftLabels, ask
+from components.core.models.pixel_model import PixelModel
+from components.core.teacher.soft_labels import Format, Indices, SoftLabels, ask
+from components.core.views.mixing import Views
 from components.label.store import KEPT
 
 # bfloat16 keeps 8 bits: two runs of the teacher on other batches may differ by this share of the logits' range.

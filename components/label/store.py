@@ -18,8 +18,8 @@ from torch import Tensor
 
 from components.core.artifacts import atomic, read_json, sha256_file, write_json
 from components.core.errors import UserError
-from components.core.mixing import own_ids
-from components.core.soft_labels import (
+from components.core.runtime.world import ALONE, World
+from components.core.teacher.soft_labels import (
     IDS,
     SHARD_IMAGES,
     Format,
@@ -30,7 +30,7 @@ from components.core.soft_labels import (
     shard_file,
     shard_rows,
 )
-from components.core.world import ALONE, World
+from components.core.views.mixing import own_ids
 
 KEPT = Path(".reflux/soft-labels")
 

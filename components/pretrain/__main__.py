@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from components.core import stage
 from components.core.artifacts import sha256_file, write_json
-from components.core.models import PixelModel, parameter_count, save
+from components.core.models.pixel_model import PixelModel, parameter_count, save
+from components.core.runtime import stage
 from components.pretrain.weights import pretrained, weights_file
 
 

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from components.registry import ledger, server
-from components.registry.act import reconcile
-from components.registry.champion import Best
-from components.registry.ledger import MOVED, PROMOTED, Entry
-from components.registry.server import CHAMPION, PREVIOUS
+from components.registry import client
+from components.registry.client import CHAMPION, PREVIOUS
+from components.registry.ledger import ledger
+from components.registry.ledger.commit import reconcile
+from components.registry.ledger.ledger import MOVED, PROMOTED, Entry
+from components.registry.policy.comparison import Best
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ def history(project: str, model_name: str) -> History:
         UserError: the model is not registered.
         Unreachable: MLflow does not answer.
     """
-    mlflow = server.client()
+    mlflow = client.client()
     reconcile(mlflow, project, model_name)
-    with server.speaking():
-        aliases = server.aliases(mlflow, model_name)
+    with client.speaking():
+        aliases = client.aliases(mlflow, model_name)
         entries = ledger.entries(mlflow, project, model_name)
-        versions = [int(version.version) for version in server.versions(mlflow, model_name)]
+        versions = [int(version.version) for version in client.versions(mlflow, model_name)]
     moves = [entry for entry in entries if entry.outcome in MOVED]
     champion = aliases.get(CHAMPION)
     return History(
@@ -69,19 +70,19 @@ def by_hand(moves: Sequence[Entry], aliases: Mapping[str, int]) -> list[str]:
     moved = f"the ledger's last move, by {last.by} at {last.at:%Y-%m-%d %H:%M} UTC,"
     if champion != last.version:
         found.append(
-            f"The alias champion was moved by hand: it is {server.called(champion)}, where {moved} put version "
+            f"The alias champion was moved by hand: it is {client.called(champion)}, where {moved} put version "
             f"{last.version}."
         )
     if previous != last.champion:
         found.append(
-            f"The alias previous was moved by hand: it is {server.called(previous)}, where {moved} put "
-            f"{server.called(last.champion)}."
+            f"The alias previous was moved by hand: it is {client.called(previous)}, where {moved} put "
+            f"{client.called(last.champion)}."
         )
     for newer, older in pairwise(moves):
         if newer.champion != older.version:
             found.append(
                 f"The alias champion was moved by hand, from version {older.version} to "
-                f"{server.called(newer.champion)}, between {older.at:%Y-%m-%d %H:%M} and {newer.at:%Y-%m-%d %H:%M} UTC."
+                f"{client.called(newer.champion)}, between {older.at:%Y-%m-%d %H:%M} and {newer.at:%Y-%m-%d %H:%M} UTC."
             )
     return found
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.errors import UserError
-from components.core.pixels import UnreadableImage, decode
-from components.registry import server
-from components.registry.shipped import fetched
+from components.core.images.pixels import UnreadableImage, decode
+from components.registry import client
+from components.registry.versions.files import fetched
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,8 +53,8 @@ def predict(image: Path, model_uri: str, max_megapixels: float = 50) -> Predicti
     # Nothing we load is a pickle; whatever stands in the registry must not become one.
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     data = _bytes(image)
-    mlflow = server.client()
-    with server.speaking(), fetched(_version(mlflow, model_uri)) as version:
+    mlflow = client.client()
+    with client.speaking(), fetched(_version(mlflow, model_uri)) as version:
         try:
             stored = decode(data, version.metadata["stored_channels"], version.metadata["stored_size"], max_megapixels)
         except UnreadableImage as error:
@@ -90,10 +90,10 @@ def _version(mlflow: "MlflowClient", model_uri: str) -> "ModelVersion":
     parts = _parts(model_uri)
     name, alias = parts["name"], parts["alias"]
     if alias is None:
-        return server.version(mlflow, name, int(parts["version"]))
-    number = server.aliases(mlflow, name).get(alias)
+        return client.version(mlflow, name, int(parts["version"]))
+    number = client.aliases(mlflow, name).get(alias)
     if number is not None:
-        return server.version(mlflow, name, number)
-    if alias == server.CHAMPION:
+        return client.version(mlflow, name, number)
+    if alias == client.CHAMPION:
         raise UserError(f"{name} has no champion yet, as no version passed its gates: `reflux history` says why.")
     raise UserError(f"{name} has no alias {alias}: `reflux history` lists the versions and their aliases.")

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from components.core.artifacts import read_json, write_json
 from components.core.errors import UserError
-from components.registry import audit, claims, ledger, scoring, server, smoke
-from components.registry.act import ChampionMoved, act, overtaken, reconcile
-from components.registry.audit import APPROVAL, APPROVED, AWAITED, DECISION, ROLLBACK_NOTE, Grounds
-from components.registry.decision import Decision, Policy, decide
-from components.registry.gates import Bounds
+from components.registry import client
+from components.registry.client import CHAMPION, PREVIOUS
 from components.registry.history import seen
-from components.registry.ledger import Intent
-from components.registry.server import CHAMPION, PREVIOUS
-from components.registry.shipped import EVALUATION, evaluation, fetched
+from components.registry.ledger import ledger
+from components.registry.ledger import record as audit
+from components.registry.ledger.commit import ChampionMoved, act, overtaken, reconcile
+from components.registry.ledger.ledger import Intent
+from components.registry.ledger.record import APPROVAL, APPROVED, AWAITED, DECISION, ROLLBACK_NOTE, Grounds
+from components.registry.policy.decision import Decision, Policy, decide
+from components.registry.policy.gates import Bounds
+from components.registry.versions import integrity, scoring, smoke
+from components.registry.versions.files import EVALUATION, evaluation, fetched
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -92,14 +95,14 @@ def challenge(
         Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
     """
     grounds = Grounds(policy, resamples, seed, approval)
-    author = who or server.whoami()
-    mlflow = server.client()
+    author = who or client.whoami()
+    mlflow = client.client()
     reconcile(mlflow, project, model_name)
     tries = _TRIES
     while True:
         tries -= 1
         try:
-            with server.speaking():
+            with client.speaking():
                 return _challenge_once(
                     mlflow, artifacts, project, model_name, version, grounds, author, reason, again, expected
                 )
@@ -122,11 +125,11 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
     """
     if not reason.strip():
         raise UserError(f"An approval is recorded with its reason: `reflux approve {version} --reason …`.")
-    by, at = who or server.whoami(), audit.now()
-    mlflow = server.client()
+    by, at = who or client.whoami(), audit.now()
+    mlflow = client.client()
     reconcile(mlflow, project, model_name)
-    with server.speaking():
-        found = server.version(mlflow, model_name, version)
+    with client.speaking():
+        found = client.version(mlflow, model_name, version)
         if found.tags.get(APPROVAL) != AWAITED:
             given = ", as it has been approved" if found.tags.get(APPROVAL) == APPROVED else ""
             raise UserError(f"{model_name} version {version} awaits no approval{given}: see `reflux history`.")
@@ -139,7 +142,7 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
         record |= {"outcome": ledger.PROMOTED}
         with fetched(found) as files:
             metrics = evaluation(found, files)
-            claims.check(mlflow, found, metrics)
+            integrity.check(mlflow, found, metrics)
             tried = smoke.check(files, metrics.get("probe_sha256"), _slowest(record["policy"]["gates"]))
             if not tried.passed:
                 raise UserError(f"{model_name} version {version} is not promoted: {tried.sentence}")
@@ -164,8 +167,8 @@ def _challenge_once(
     again: bool,
     expected: int | None,
 ) -> Outcome:
-    found = server.version(mlflow, model_name, number)
-    before = server.aliases(mlflow, model_name)
+    found = client.version(mlflow, model_name, number)
+    before = client.aliases(mlflow, model_name)
     champion = before.get(CHAMPION)
     at = audit.now()
     if expected is not None and (champion or 0) != expected:
@@ -182,7 +185,7 @@ def _challenge_once(
 
     with fetched(found) as challenger:
         metrics = scoring.evaluation(challenger, found, dataset)
-        claims.check(mlflow, found, metrics)
+        integrity.check(mlflow, found, metrics)
         comparison = scoring.against_champion(
             mlflow, artifacts, found, challenger, metrics, champion, dataset, grounds.resamples, grounds.seed
         )

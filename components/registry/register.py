@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.core import tracking
-from components.registry import candidate as candidates
-from components.registry import describe, lock, logged, server
-from components.registry.candidate import Candidate, Lineage
+from components.core.runtime import tracking
+from components.registry import client
+from components.registry.ledger import lock
+from components.registry.text import markdown
+from components.registry.versions import candidate as candidates
+from components.registry.versions import logged_models
+from components.registry.versions.candidate import Candidate, Lineage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,8 +48,8 @@ def register(artifacts: Path, model_name: str, experiment: str, lineage: Lineage
         Unreachable: MLflow does not answer.
     """
     candidate = candidates.read(artifacts)
-    mlflow = server.client()
-    with server.speaking(), lock.held(mlflow, model_name):
+    mlflow = client.client()
+    with client.speaking(), lock.held(mlflow, model_name):
         created = False
         found = _registered(mlflow, model_name, candidate.lineage_key)
         if found is None:
@@ -54,14 +57,14 @@ def register(artifacts: Path, model_name: str, experiment: str, lineage: Lineage
             found = _create_version(mlflow, candidate, model_name, experiment, lineage)
             created = found == _registered(mlflow, model_name, candidate.lineage_key)
         number, model_id = found
-        if server.aliases(mlflow, model_name).get(server.CHALLENGER) != number:
-            server.point(mlflow, model_name, server.CHALLENGER, number)
+        if client.aliases(mlflow, model_name).get(client.CHALLENGER) != number:
+            client.point(mlflow, model_name, client.CHALLENGER, number)
     return Registered(number, created, model_id)
 
 
 def _registered(mlflow: "MlflowClient", model_name: str, key: str) -> tuple[int, str] | None:
-    same = server.versions(mlflow, model_name, f"tags.`lineage.key` = '{key}'")
-    return (int(same[0].version), str(same[0].source).removeprefix(logged.LOGGED)) if same else None
+    same = client.versions(mlflow, model_name, f"tags.`lineage.key` = '{key}'")
+    return (int(same[0].version), str(same[0].source).removeprefix(logged_models.LOGGED)) if same else None
 
 
 def _create_model(mlflow: "MlflowClient", model_name: str, experiment: str) -> None:
@@ -82,7 +85,7 @@ def _create_version(
     mlflow: "MlflowClient", candidate: Candidate, model_name: str, experiment: str, lineage: Lineage
 ) -> tuple[int, str]:
     experiment_id = tracking.experiment_id(mlflow, experiment)
-    teacher_id = logged.teacher(mlflow, candidate, experiment_id, lineage.run_id)
+    teacher_id = logged_models.teacher(mlflow, candidate, experiment_id, lineage.run_id)
     tags = lineage.tags() | candidate.origin()
     tags |= {
         "lineage.key": candidate.lineage_key,
@@ -91,19 +94,19 @@ def _create_version(
         "experiment_id": experiment_id,
         "teacher.model_id": teacher_id,
     }
-    if evaluated := logged.run_of(mlflow, candidate.artifacts / "evaluate" / "run.json"):
+    if evaluated := logged_models.run_of(mlflow, candidate.artifacts / "evaluate" / "run.json"):
         tags["evaluate.run_id"] = evaluated
-    model_id = logged.student(mlflow, candidate, experiment_id, lineage.run_id, teacher_id, tags)
+    model_id = logged_models.student(mlflow, candidate, experiment_id, lineage.run_id, teacher_id, tags)
     tags["model_id"] = model_id
     shipped = candidate.metrics["shipped"]["onnx"]
-    names = logged.architectures(candidate)
+    names = logged_models.architectures(candidate)
     made = mlflow.create_model_version(
         model_name,
-        f"{logged.LOGGED}{model_id}",
+        f"{logged_models.LOGGED}{model_id}",
         lineage.run_id,
         tags=tags
         | {"gate.status": "UNKNOWN", "accuracy": str(shipped["accuracy"]), "size_bytes": str(shipped["size_bytes"])},
-        description=describe.version(candidate.metrics, names, candidate.dataset["name"], tags, None),
+        description=markdown.version(candidate.metrics, names, candidate.dataset["name"], tags, None),
         model_id=model_id,
     )
     return _first_of_twins(mlflow, model_name, candidate.lineage_key, int(made.version), model_id)

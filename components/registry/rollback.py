@@ -1,12 +1,15 @@
 """The way back: an earlier champion into production again, within seconds."""
 
 from components.core.errors import UserError
-from components.registry import audit, describe, ledger, server, smoke
-from components.registry.act import act, reconcile
-from components.registry.audit import PROMOTED_AT, ROLLBACK_NOTE
-from components.registry.ledger import Intent
-from components.registry.server import CHAMPION, PREVIOUS
-from components.registry.shipped import evaluation, fetched
+from components.registry import client
+from components.registry.client import CHAMPION, PREVIOUS
+from components.registry.ledger import ledger, record
+from components.registry.ledger.commit import act, reconcile
+from components.registry.ledger.ledger import Intent
+from components.registry.ledger.record import PROMOTED_AT, ROLLBACK_NOTE
+from components.registry.text import markdown
+from components.registry.versions import smoke
+from components.registry.versions.files import evaluation, fetched
 
 
 def rollback(
@@ -34,11 +37,11 @@ def rollback(
     """
     if not reason.strip():
         raise UserError("A rollback is recorded with its reason: `reflux rollback --reason …`.")
-    by, at = who or server.whoami(), audit.now()
-    mlflow = server.client()
+    by, at = who or client.whoami(), record.now()
+    mlflow = client.client()
     reconcile(mlflow, project, model_name)
-    with server.speaking():
-        before = server.aliases(mlflow, model_name)
+    with client.speaking():
+        before = client.aliases(mlflow, model_name)
         old = before.get(CHAMPION)
         target = to if to is not None else before.get(PREVIOUS)
         if old is None:
@@ -47,7 +50,7 @@ def rollback(
             raise UserError(f"{model_name} version {old} is the champion already.")
         if target is None or target == old:
             raise UserError(f"{model_name} version {old} is the first champion: there is none before it to go back to.")
-        back = server.version(mlflow, model_name, target)
+        back = client.version(mlflow, model_name, target)
         if PROMOTED_AT not in back.tags:
             raise UserError(f"{model_name} version {target} never was champion: `reflux promote {target}` judges it.")
         with fetched(back) as files:
@@ -55,8 +58,8 @@ def rollback(
             tried = smoke.check(files, evaluation(back, files).get("probe_sha256"))
         if not tried.passed:
             raise UserError(f"{model_name} stays at version {old}: {tried.sentence}")
-        since = describe.since(at, by, reason)
-        policy = (audit.recorded(back) or {}).get("policy")
+        since = markdown.since(at, by, reason)
+        policy = (record.recorded(back) or {}).get("policy")
         intent = Intent(
             action="rollback",
             model=model_name,
@@ -71,8 +74,8 @@ def rollback(
             note=f"**Back to version {target}**, from version {old}, by {by}: {reason}",
             aliases={PREVIOUS: old, CHAMPION: target},
             tags={str(old): {ROLLBACK_NOTE: f"at {at} by {by} ({reason})"}, str(target): {ROLLBACK_NOTE: None}},
-            front=describe.front(model_name, project, target, old, since, back.tags, policy),
-            lineage=audit.lineage(back.tags),
+            front=markdown.front(model_name, project, target, old, since, back.tags, policy),
+            lineage=record.lineage(back.tags),
         )
         act(mlflow, project, intent)
     return target, old

@@ -3,7 +3,7 @@
 import sys
 
 from components.core.errors import UserError
-from components.core.stage import Stage, run
+from components.core.runtime.stage import Stage, run
 from components.validate import findings, history
 from components.validate.validate import Verdict, metrics, tags, validate
 

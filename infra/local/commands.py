@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from components.core.errors import EXIT_USER_ERROR, UserError
-from flows.environment import QUIET
+from flows.local.environment import QUIET
 from infra.local import supervisor
 from infra.local.parts import busy, needed, parts
 from infra.local.settings import DEFAULT_STATE, Stack, known_stack, new_stack

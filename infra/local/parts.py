@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from components.core.errors import UserError
-from flows.server import answers
+from flows.local.prefect_server import answers
 from infra.local import databases, s3
 from infra.local.settings import INFRA, USER, Stack
 

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
-from flows.server import free_port, is_free
+from flows.local.prefect_server import free_port, is_free
 from infra.local.s3 import inner_ports
 from infra.local.settings import Stack, known_stack, read_env
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import boards
-from flows.server import free_port
+from components.boards import declared as boards
+from flows.local.prefect_server import free_port
 from tests.e2e.command import reflux
 from tests.integration.registry.servers import mlflow_server
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from components.boards import declared
 from components.core.artifacts import read_json
-from flows import boards
-from flows.server import free_port
+from flows.local.prefect_server import free_port
 from tests.e2e.command import environment, reflux
 
 pytestmark = pytest.mark.slow
@@ -118,8 +118,8 @@ def test_the_boards_show_every_retrain_in_a_browser(project, first, browser_page
     try:
         told = list(itertools.takewhile(lambda line: "whoever debugs" not in line, ui.stdout))
         links = re.findall(r"http://\S+", "".join(told[1:]))
-        assert len(links) == len(boards.ALL)
-        for board, link in zip(boards.ALL, links, strict=True):
+        assert len(links) == len(declared.ALL)
+        for board, link in zip(declared.ALL, links, strict=True):
             browser_page.goto("about:blank")  # states leak between addresses that differ behind the #
             browser_page.goto(link)
             expect(browser_page.get_by_test_id("saved-views-trigger")).to_have_text(f"{board.name} v1", timeout=60_000)
@@ -128,9 +128,9 @@ def test_the_boards_show_every_retrain_in_a_browser(project, first, browser_page
             cards = browser_page.get_by_test_id("experiment-view-compare-runs-card")
             expect(cards.locator("svg.main-svg, .parcoords, img").first).to_be_visible(timeout=60_000)
             expect(browser_page.get_by_text("Something went wrong")).to_have_count(0)
-            if board is boards.HEALTH:
+            if board is declared.HEALTH:
                 assert drawn(browser_page, "test/student_accuracy") == history(project, "test/student_accuracy")
-                for other in boards.ALL:
+                for other in declared.ALL:
                     expect(browser_page.get_by_role("link", name=other.name, exact=True).first).to_be_visible()
         browser_page.goto(f"http://127.0.0.1:{port}/#/models/shapes-student")
         champion = browser_page.get_by_role("row").filter(has_text="@ champion")

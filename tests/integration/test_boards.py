@@ -11,11 +11,13 @@ import mlflow
 import pytest
 import requests
 
-from components.core import params, tracking
-from components.core.boards import TAG, Line, Section
-from components.core.journal import Journal
-from flows import boards, flow_page
-from flows.ui import tell_boards
+from components.boards import declared
+from components.boards.view import TAG, Line, Section
+from components.core.params.file import override_params
+from components.core.runtime import tracking
+from components.core.runtime.journal import Journal
+from flows.commands.ui import tell_boards
+from flows.report import flow_page
 from tests.integration.registry.servers import mlflow_server
 
 CHAMPION = "In production: [clothes version 1](#/models/clothes/versions/1)."
@@ -23,12 +25,12 @@ CHAMPION = "In production: [clothes version 1](#/models/clothes/versions/1)."
 
 def retrain(**metrics: float) -> None:
     """A pipeline run that has every metric the boards show, and others."""
-    shown = frozenset().union(*(board.metrics() for board in boards.ALL if board is not boards.CURVES))
+    shown = frozenset().union(*(board.metrics() for board in declared.ALL if board is not declared.CURVES))
     journal = Journal("demo", "retrain", {"run_kind": "pipeline"})
     journal.metrics(dict.fromkeys(shown, 0.5) | metrics, step=None)
     journal.end("FINISHED")
     training = Journal("demo", "distill", {"run_kind": "stage", "role": "student"}, parent=journal.id)
-    training.metrics(dict.fromkeys(boards.CURVES.metrics(), 0.5))
+    training.metrics(dict.fromkeys(declared.CURVES.metrics(), 0.5))
     training.end("FINISHED")
     assert tracking.deliver() == 0
 
@@ -42,15 +44,15 @@ def views() -> dict[str, dict]:
 
 
 def test_the_boards_and_the_note_are_written_once(mlflow_home):
-    assert boards.keep("demo", CHAMPION) == []  # no experiment, no boards
+    assert declared.keep("demo", CHAMPION) == []  # no experiment, no boards
     retrain()
-    assert boards.keep("demo", CHAMPION) == []
+    assert declared.keep("demo", CHAMPION) == []
     first = tags()
-    assert {slug: view["name"] for slug, view in views().items()} == {b.slug: f"{b.name} v1" for b in boards.ALL}
+    assert {slug: view["name"] for slug, view in views().items()} == {b.slug: f"{b.name} v1" for b in declared.ALL}
     links, _, champion, *_ = first["mlflow.note.content"].split("\n")
     assert links.startswith("Boards: [Retraining health](#/experiments/1/runs?viewStateShareKey=")
     assert champion == CHAMPION
-    assert boards.keep("demo", CHAMPION) == []
+    assert declared.keep("demo", CHAMPION) == []
     assert tags() == first
 
 
@@ -62,10 +64,10 @@ def test_the_curves_are_of_the_newest_retrains_that_trained(mlflow_home):
         nothing.metrics({"test/student_accuracy": 0.5}, step=None)
         nothing.end("FINISHED")
         tracking.deliver()
-    boards.keep("demo", CHAMPION)
-    wanted = json.loads(views()[boards.CURVES.slug]["state"])["searchFilter"]
+    declared.keep("demo", CHAMPION)
+    wanted = json.loads(views()[declared.CURVES.slug]["state"])["searchFilter"]
     runs = mlflow.MlflowClient().search_runs(["1"], wanted)
-    assert len(runs) == boards.CURVES.newest
+    assert len(runs) == declared.CURVES.newest
     assert {run.data.tags["role"] for run in runs} == {"student"}
 
 
@@ -74,11 +76,11 @@ def test_what_people_wrote_and_their_views_stay(mlflow_home):
     client = mlflow.MlflowClient()
     client.set_experiment_tag("1", "mlflow.note.content", "Ask Ada about the cameras.")
     client.set_experiment_tag("1", f"{TAG}adas-view", '{"name": "Ada"}')
-    boards.keep("demo", CHAMPION)
+    declared.keep("demo", CHAMPION)
     client.set_experiment_tag(
         "1", "mlflow.note.content", tags()["mlflow.note.content"] + "\nAnd Grace about the labels."
     )
-    boards.keep("demo", "In production: version 2.")
+    declared.keep("demo", "In production: version 2.")
     note = tags()["mlflow.note.content"]
     assert note.count("Boards: ") == note.count("Ask Ada about the cameras.") == note.count("And Grace") == 1
     assert "version 2" in note
@@ -89,31 +91,31 @@ def test_what_people_wrote_and_their_views_stay(mlflow_home):
 @pytest.mark.parametrize("edited", ["no JSON", "[]"])
 def test_what_was_edited_to_nonsense_is_written_anew(mlflow_home, edited):
     retrain()
-    boards.keep("demo", CHAMPION)
-    for key in (boards.VERSIONS_TAG, TAG + boards.HEALTH.slug):
+    declared.keep("demo", CHAMPION)
+    for key in (declared.VERSIONS_TAG, TAG + declared.HEALTH.slug):
         mlflow.MlflowClient().set_experiment_tag("1", key, edited)
-    assert boards.keep("demo", CHAMPION) == []
-    assert views()[boards.HEALTH.slug]["name"] == "Retraining health v1"
+    assert declared.keep("demo", CHAMPION) == []
+    assert views()[declared.HEALTH.slug]["name"] == "Retraining health v1"
 
 
 def test_a_changed_board_is_a_new_version_of_the_same_view(mlflow_home, monkeypatch):
     retrain()
-    boards.keep("demo", CHAMPION)
+    declared.keep("demo", CHAMPION)
     section = Section(name="Another view of it", charts=(Line(metrics=("test/student_accuracy",)),))
-    changed = boards.HEALTH.model_copy(update={"sections": (section,)})
-    monkeypatch.setattr(boards, "ALL", (changed, *boards.ALL[1:]))
-    boards.keep("demo", CHAMPION)
+    changed = declared.HEALTH.model_copy(update={"sections": (section,)})
+    monkeypatch.setattr(declared, "ALL", (changed, *declared.ALL[1:]))
+    declared.keep("demo", CHAMPION)
     assert len(views()) == 5
     assert views()[changed.slug]["name"] == "Retraining health v2"
-    assert views()[boards.CHOOSE.slug]["name"] == "Choose a student v1"
+    assert views()[declared.CHOOSE.slug]["name"] == "Choose a student v1"
 
 
 def test_a_board_that_is_too_large_stays_as_it_was(mlflow_home):
     retrain()
-    boards.keep("demo", CHAMPION)
+    declared.keep("demo", CHAMPION)
     before = views()
     retrain(**{f"a-rather-long-name-of-a-metric-that-nobody-shows-{n}": 1.0 for n in range(200)})
-    problems = boards.keep("demo", CHAMPION)
+    problems = declared.keep("demo", CHAMPION)
     assert len(problems) == 5
     assert "the board Retraining health takes" in problems[0]
     assert views() == before
@@ -124,7 +126,7 @@ def test_a_metric_that_no_run_has_is_named(mlflow_home):
     journal.metrics({"test/student_accuracy": 0.8}, step=None)
     journal.end("FINISHED")
     tracking.deliver()
-    problems = boards.keep("demo", CHAMPION)
+    problems = declared.keep("demo", CHAMPION)
     assert any("No run has " in p and "gain/accuracy" in p and "Retraining health" in p for p in problems)
     assert not any("data/class_shift" in p for p in problems)
     assert len(views()) == 5
@@ -133,7 +135,7 @@ def test_a_metric_that_no_run_has_is_named(mlflow_home):
 @pytest.mark.parametrize("retrains", [0, 1])
 def test_without_a_server_the_links_say_who_answers_them(mlflow_home, retrains, capsys):
     shutil.copy(Path(__file__).parents[2] / "params.yaml", mlflow_home)
-    params.override(["project.name=demo"], mlflow_home / "params.yaml")
+    override_params(["project.name=demo"], mlflow_home / "params.yaml")
     for _ in range(retrains):
         retrain()
     tell_boards(5000)
@@ -141,7 +143,7 @@ def test_without_a_server_the_links_say_who_answers_them(mlflow_home, retrains, 
     if not retrains:
         assert printed == "There is no run of demo yet: `reflux run` makes one, and its boards.\n"
         return
-    for board in boards.ALL:
+    for board in declared.ALL:
         assert f"  {board.name:<18} http://127.0.0.1:5000/{board.link('1')}\n" in printed
     assert printed.endswith(
         "They open while `reflux ui` runs: it is the server of this checkout, at that port by default.\n"
@@ -195,7 +197,7 @@ def test_the_flow_runs_page_links_the_board_the_version_and_its_card(before):
     client.create_model_version("clothes", "s3://none/none", tags={"experiment_id": "1", "evaluate.run_id": "e1"})
     address = tracking.uri()
     assert flow_page._links("demo", "clothes", 1) == {
-        "board": (f"{address}/{boards.HEALTH.link('1')}", "Retraining health in MLflow"),
+        "board": (f"{address}/{declared.HEALTH.link('1')}", "Retraining health in MLflow"),
         "version": (f"{address}/#/models/clothes/versions/1", "clothes version 1 in MLflow"),
         "card": (f"{address}/#/experiments/1/runs/e1/artifacts/model-card.html", "Model card of version 1"),
     }
@@ -205,16 +207,16 @@ def test_the_flow_runs_page_links_the_board_the_version_and_its_card(before):
 def test_an_older_server_and_one_that_refuses_cost_a_sentence_each(before):
     retrain()
     before["/version"] = (200, "3.14.0")
-    (told,) = boards.keep("demo", CHAMPION)
+    (told,) = declared.keep("demo", CHAMPION)
     assert told.startswith("MLflow 3.14.0 at http://127.0.0.1")
     assert "came with 3.15" in told
     assert views() == {}
     assert tags()["mlflow.note.content"].startswith(CHAMPION)
     del before["/version"]
     before["set-experiment-tag"] = (403, json.dumps({"error_code": "PERMISSION_DENIED", "message": "read only"}))
-    (told,) = boards.keep("demo", CHAMPION)
+    (told,) = declared.keep("demo", CHAMPION)
     assert "MLflow took no boards" in told
     assert "read only" in told
     del before["set-experiment-tag"]
-    assert boards.keep("demo", CHAMPION) == []
+    assert declared.keep("demo", CHAMPION) == []
     assert len(views()) == 5

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.core.params import override
+from components.core.params.file import override_params
 
 ROOT = Path(__file__).parents[2]
 # What a process may hold besides mapped files, which the kernel drops when memory is short: Python, torch and the ONNX
@@ -71,7 +71,7 @@ def test_a_dataset_four_times_larger_than_the_memory_trains(tmp_path: Path, stor
         pytest.skip("needs 8 GB of free disk")
     write_dataset(tmp_path / "data")
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    override([*RECIPE, f"ingest.storage={storage}"], tmp_path / "params.yaml")
+    override_params([*RECIPE, f"ingest.storage={storage}"], tmp_path / "params.yaml")
     for stage in STAGES:
         done = run(["-m", f"components.{stage}"], tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -79,6 +79,6 @@ def test_a_dataset_four_times_larger_than_the_memory_trains(tmp_path: Path, stor
     for split in ("train", "val", "test"):
         folder = tmp_path / "artifacts/ingest/shards" / split
         assert (folder / "images.npy").exists() == (storage == "decoded")
-        program = f"from components.core.shards import *; open_shard(Path({str(folder)!r})).images[:].copy()"
+        program = f"from components.core.images.shards import *; open_shard(Path({str(folder)!r})).images[:].copy()"
         assert "MemoryError" in run(["-c", program], tmp_path).stderr
     shutil.rmtree(tmp_path / "artifacts")

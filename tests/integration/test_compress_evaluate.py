@@ -18,12 +18,15 @@ from PIL import Image
 from torch.nn import functional as F
 
 from components.compress.__main__ import main as compress
-from components.core import exporting, history, models, params
 from components.core.artifacts import sha256_file
 from components.core.errors import UserError
-from components.core.pixels import resize_pixels
-from components.core.shards import open_shard
-from components.core.stage import Stage
+from components.core.export import program
+from components.core.images.pixels import resize_pixels
+from components.core.images.shards import open_shard
+from components.core.models import pixel_model
+from components.core.params.file import load_params, override_params
+from components.core.runtime import history
+from components.core.runtime.stage import Stage
 from components.evaluate import corruptions
 from components.evaluate.__main__ import main as evaluate
 
@@ -50,7 +53,7 @@ def write_split(folder: Path, count: int, seed: int) -> None:
 def write_model(artifacts: Path, stage: str, name: str, size: int, channels: int, steps: int) -> None:
     torch.manual_seed(len(stage))
     train = open_shard(artifacts / "ingest/shards/train")
-    model = models.pixel_model(name, CLASSES, size, channels, [0.4] * channels, [0.2] * channels).train()
+    model = pixel_model.pixel_model(name, CLASSES, size, channels, [0.4] * channels, [0.2] * channels).train()
     pixels, labels = torch.from_numpy(np.array(train.images)).permute(0, 3, 1, 2), torch.from_numpy(train.labels)
     optimizer, rows = torch.optim.AdamW(model.parameters(), 3e-3), []
     for step in range(steps):
@@ -60,7 +63,7 @@ def write_model(artifacts: Path, stage: str, name: str, size: int, channels: int
         optimizer.step()
         row = {"step": step + 1, "images": 60 * (step + 1), "lr": 3e-3, "images_per_s": 100.0}
         rows.append(row | {"train_loss": loss.item(), "val_loss": loss.item(), "val_accuracy": 0.5})
-    models.save(model, artifacts / stage / "model.safetensors")
+    pixel_model.save(model, artifacts / stage / "model.safetensors")
     history.write(artifacts / stage / "history.parquet", {"first": rows[: steps // 2], "second": rows[steps // 2 :]})
 
 
@@ -83,7 +86,7 @@ def workspace(tmp_path_factory) -> Path:
     write_model(artifacts, "distill", "resnet8", SEEN, 1, steps=40)
     write_model(artifacts, "control", "resnet8", SEEN, 1, steps=16)
     shutil.copy(ROOT / "params.yaml", folder)
-    params.override(["evaluate.latency_runs=20", "evaluate.bootstrap=200", "run.threads=1"], folder / "params.yaml")
+    override_params(["evaluate.latency_runs=20", "evaluate.bootstrap=200", "run.threads=1"], folder / "params.yaml")
     return folder
 
 
@@ -109,7 +112,7 @@ def here(workspace, tmp_path, monkeypatch):
 
 
 def run_here(name, main, *overrides):
-    found = params.override(list(overrides)) if overrides else params.load()
+    found = override_params(list(overrides)) if overrides else load_params()
     stage = Stage(name, found)
     stage.out("").mkdir(parents=True, exist_ok=True)
     main(stage)
@@ -126,16 +129,16 @@ def logged(folder: Path, stage: str):
 
 
 def test_each_file_is_the_student(finished):
-    student = models.load(finished / "artifacts/distill/model.safetensors")
-    pixels = exporting.feed(np.array(open_shard(finished / "artifacts/ingest/shards/test").images), student.spec)
-    expected = exporting.forward(student, pixels)
+    student = pixel_model.load(finished / "artifacts/distill/model.safetensors")
+    pixels = program.feed(np.array(open_shard(finished / "artifacts/ingest/shards/test").images), student.spec)
+    expected = program.forward(student, pixels)
     parity = json.loads((finished / "artifacts/compress/parity.json").read_text())
     for kind, name in {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"}.items():
         path = finished / "artifacts/compress" / name
         assert parity[kind]["size_bytes"] == path.stat().st_size
         assert parity[kind]["sha256"] == sha256_file(path)
         assert parity[kind]["n"] == 40
-        run = exporting.reload(path)
+        run = program.reload(path)
         for batch in (1, 2, 5, 257):
             error = np.abs(run(pixels[:batch]) - expected[:batch]).max()
             assert error < (1e-4 if kind != "onnx_int8" else 0.2 * np.ptp(expected))
@@ -218,12 +221,12 @@ def test_figures_are_those_of_the_predictions(finished):
 
 def test_corrupted_figures_are_those_of_the_shipped_file_on_corrupted_images(finished):
     test = open_shard(finished / "artifacts/ingest/shards/test")
-    spec = models.load(finished / "artifacts/distill/model.safetensors").spec
-    run = exporting.reload(finished / "artifacts/compress/student.onnx")
+    spec = pixel_model.load(finished / "artifacts/distill/model.safetensors").spec
+    run = program.reload(finished / "artifacts/compress/student.onnx")
     seen = resize_pixels(np.array(test.images), SEEN).transpose(0, 2, 3, 1)
     shipped, accuracies = metrics_of(finished)["shipped"]["onnx"], []
     for kind, images in corruptions.corrupted(seen, test.ids):
-        accuracies.append((run(exporting.feed(images, spec)).argmax(axis=1) == test.labels).mean())
+        accuracies.append((run(program.feed(images, spec)).argmax(axis=1) == test.labels).mean())
         assert shipped[f"{kind}_accuracy"] == pytest.approx(accuracies[-1])
     assert shipped["corrupted_accuracy"] == pytest.approx(np.mean(accuracies))
     assert len(set(accuracies)) > 1
@@ -249,7 +252,7 @@ def test_the_probe_is_the_shipped_file_s_own_answers(finished):
         pixels, predicted = probe["pixels"], probe["predicted"]
     assert (pixels.shape, pixels.dtype) == ((64, 1, SEEN, SEEN), np.uint8)
     assert predicted.dtype == np.int64
-    run = exporting.reload(finished / "artifacts/compress/student.onnx")
+    run = program.reload(finished / "artifacts/compress/student.onnx")
     for batch in (1, 3, 64):
         answers = [run(pixels[i : i + batch]).argmax(axis=1) for i in range(0, 64, batch)]
         assert (np.concatenate(answers) == predicted).all()
@@ -287,8 +290,8 @@ def test_the_card_s_code_runs_and_predicts(finished, tmp_path, monkeypatch, caps
 
 def test_a_file_that_is_not_the_student_is_refused_on_the_test_split(finished, here):
     shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
-    other = models.load(here / "artifacts/control/model.safetensors")
-    onnx.save(exporting.to_onnx(exporting.program(other)), here / "artifacts/compress/student.onnx")
+    other = pixel_model.load(here / "artifacts/control/model.safetensors")
+    onnx.save(program.to_onnx(program.program(other)), here / "artifacts/compress/student.onnx")
     with pytest.raises(UserError, match=r"student\.onnx is not the student: it predicts another class on \d+ of 257"):
         run_here("evaluate", evaluate)
     assert not (here / "artifacts/evaluate/metrics.json").exists()

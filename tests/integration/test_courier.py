@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components.core import tracking
-from components.core.journal import OUTBOX
+from components.core.runtime import tracking
+from components.core.runtime.journal import OUTBOX
 
 WRITER = """
 import sys
-from components.core.journal import Journal
+from components.core.runtime.journal import Journal
 journal = Journal("project", "stage", {})
 journal.metrics({"loss": 1.0})
 print("ready", flush=True)

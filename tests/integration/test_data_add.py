@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.core import params
 from components.core.errors import UserError
-from flows.data import add, fetch
-from flows.environment import prepare_dvc
+from components.core.params.file import load_params
+from flows.commands.data import add, fetch
+from flows.local.environment import prepare_dvc
 
 DVC = [sys.executable, "-m", "dvc"]
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def pictures(folder: Path, mode: str = "L", classes: tuple[str, ...] = ("cats", 
 
 def test_a_users_dataset_is_copied_versioned_and_pointed_at(checkout, tmp_path):
     said = add(pictures(tmp_path / "My pets!", "RGB"), None)
-    found = params.load()
+    found = load_params()
     assert found.ingest.source == "data/My-pets"
     assert found.ingest.channels == 3
     assert found.project.name == "My-pets"
@@ -53,15 +53,15 @@ def test_a_users_dataset_is_copied_versioned_and_pointed_at(checkout, tmp_path):
 
 def test_grey_images_stay_grey_and_a_name_that_yaml_takes_for_a_number_stays_a_name(checkout, tmp_path):
     add(pictures(tmp_path / "pets"), "2024")
-    assert params.load().ingest.channels == 1
-    assert params.load().project.name == "2024"
+    assert load_params().ingest.channels == 1
+    assert load_params().project.name == "2024"
 
 
 def test_a_folder_that_is_in_data_already_is_taken_where_it_is(checkout):
     pictures(checkout / "data" / "pets")
     add(Path("data/pets"), None)
     assert Path("data/pets.dvc").is_file()
-    assert params.load().ingest.source == "data/pets"
+    assert load_params().ingest.source == "data/pets"
 
 
 def test_what_git_versions_needs_no_dvc_file(checkout):
@@ -102,7 +102,7 @@ def test_a_dataset_that_dvc_refuses_is_not_left_behind(checkout, tmp_path):
     with pytest.raises(UserError, match="DVC can't take data/pets"):
         add(pictures(tmp_path / "pets"), None)
     assert not Path("data/pets").exists()
-    assert params.load().project.name == "fashion-mnist"
+    assert load_params().project.name == "fashion-mnist"
 
 
 def test_a_missing_dataset_is_pulled_from_dvcs_remote(checkout, tmp_path):

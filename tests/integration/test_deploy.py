@@ -15,10 +15,11 @@ import pytest
 from prefect.automations import Automation
 from ruamel.yaml import YAML
 
-from components.core import params as parameters
 from components.core.errors import UserError
-from flows import automations, elsewhere
-from flows.environment import QUIET
+from components.core.params.file import override_params
+from flows.commands import automations
+from flows.local.environment import QUIET
+from flows.pipeline import two_pools
 from tests.receiver import Receiver
 
 pytestmark = pytest.mark.slow
@@ -82,13 +83,13 @@ def test_everything_is_made_once_and_a_second_call_changes_nothing(deploy, deplo
 
 
 def test_with_two_pools_a_retrain_holds_no_gpu_while_it_waits(deploy, deployed, project, prefect_api):
-    parameters.override(["run.placement=two-pools"], project / "params.yaml")
+    override_params(["run.placement=two-pools"], project / "params.yaml")
     assert deploy() == dict.fromkeys(ROWS, "unchanged") | {"retrain/retrain": "changed"}
     found = read(prefect_api)
     assert (found["retrain"]["work_pool_name"], found["train"]["work_pool_name"]) == ("cpu", "gpu")
     (clone,) = found["train"]["pull_steps"][0].values()
     assert clone["commit_sha"] == "{{ $REFLUX_COMMIT }}"
-    parameters.override(["run.placement=one-worker"], project / "params.yaml")
+    override_params(["run.placement=one-worker"], project / "params.yaml")
     assert deploy() == dict.fromkeys(ROWS, "unchanged") | {"retrain/retrain": "changed"}
     assert read(prefect_api)["retrain"]["work_pool_name"] == "gpu"
 
@@ -160,10 +161,10 @@ def test_who_can_not_train_elsewhere_is_told_why_before_anything_is_computed(
     there = read(prefect_api)
     on_gpu = start(prefect_api, there["retrain"]["id"], {})
     with pytest.raises(UserError, match="this run itself holds the worker of the pool gpu"):
-        elsewhere.pool(on_gpu)
+        two_pools.pool(on_gpu)
     on_cpu = start(prefect_api, there["promote"]["id"], {"version": 1})
     with pytest.raises(UserError, match="the project has no default DVC remote"):
-        elsewhere.pool(on_cpu)
+        two_pools.pool(on_cpu)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import doctor_servers
-from flows.server import PrefectServer
+from flows.commands import doctor_servers
+from flows.local.prefect_server import PrefectServer
 from tests.integration.registry.servers import mlflow_server
 
 pytestmark = pytest.mark.slow

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.core.params import override
-from components.core.shards import open_shard
+from components.core.images.shards import open_shard
+from components.core.params.file import override_params
 from components.ingest.ingest import Ingested, ingest
 from components.validate.findings import Finding
 from components.validate.validate import Verdict, validate
@@ -365,7 +365,7 @@ SMALL = [
 
 def project(folder: Path) -> Path:
     shutil.copy(ROOT / "params.yaml", folder)
-    override(SMALL, folder / "params.yaml")
+    override_params(SMALL, folder / "params.yaml")
     class_folders(folder / "data" / "tiny")
     return folder
 
@@ -435,7 +435,7 @@ def outputs(folder: Path) -> list[str]:
 def test_too_many_unreadable_images_stop_the_run_and_are_listed(tmp_path: Path) -> None:
     folder = project(tmp_path)
     bad_files(folder / "data" / "tiny")
-    override(["ingest.max_unreadable=0.05"], folder / "params.yaml")
+    override_params(["ingest.max_unreadable=0.05"], folder / "params.yaml")
     done = stage("ingest", folder)
     assert done.returncode == 2
     assert "Error: 5 of 69 images in data/tiny can't be used (7.25%, and ingest.max_unreadable is 5.00%)" in done.stderr
@@ -465,7 +465,7 @@ def test_data_that_can_not_be_used_is_one_sentence_and_nothing_half_written(
 
 def test_full_disk_is_one_sentence_and_nothing_half_written(tmp_path: Path) -> None:
     folder = project(tmp_path)
-    override(["ingest.image_size=64"], folder / "params.yaml")
+    override_params(["ingest.image_size=64"], folder / "params.yaml")
     limit = 200_000  # bytes a file may have: the journal fits, 64 images of 12 kB don't
     done = subprocess.run(
         [sys.executable, "-m", "components.ingest"],
@@ -539,7 +539,7 @@ def test_under_dvc_a_critical_failure_stops_before_training_and_leaves_the_repor
     assert dvc("init", "--no-scm").returncode == 0
     assert dvc("config", "core.check_update", "false").returncode == 0
     small = ["pretrain.model=resnet8", "pretrain.weights=random", "finetune.epochs=1", "finetune.image_size=16"]
-    override([*small, "finetune.freeze_batch_norm=false"], folder / "params.yaml")
+    override_params([*small, "finetune.freeze_batch_norm=false"], folder / "params.yaml")
     done = dvc("repro", "finetune")
     assert done.returncode != 0
     assert "Error: The data fails 1 critical expectation: no_image_in_two_splits (2 of 65: " in done.stderr

@@ -16,10 +16,10 @@ import torch
 
 from components.core.artifacts import sha256_file
 from components.core.errors import UserError
-from components.core.methods import METHODS
-from components.core.models import load, parameter_count, pixel_model, save
-from components.core.params import override
-from components.core.stage import Stage
+from components.core.models.pixel_model import load, parameter_count, pixel_model, save
+from components.core.params.distill import METHODS
+from components.core.params.file import override_params
+from components.core.runtime.stage import Stage
 from components.distill import __main__ as distill
 from components.finetune import __main__ as finetune
 from components.label import __main__ as label
@@ -45,7 +45,7 @@ def taught(tmp_path_factory) -> Path:
         write_split(folder / "artifacts/ingest/shards" / split, 40, seed, split != "unlabeled")
     facts = json.loads((folder / "artifacts/ingest/dataset.json").read_text()) | {"classes": NAMES}
     (folder / "artifacts/ingest/dataset.json").write_text(json.dumps(facts))
-    override(["pretrain.model=resnet20", "student.optimizer=sgd", "student.lr=0.02"], folder / "params.yaml")
+    override_params(["pretrain.model=resnet20", "student.optimizer=sgd", "student.lr=0.02"], folder / "params.yaml")
     for stage in ("pretrain", "finetune", "label"):
         done = run(stage, folder)
         assert done.returncode == 0, done.stderr
@@ -54,7 +54,7 @@ def taught(tmp_path_factory) -> Path:
 
 def distilled(taught: Path, folder: Path, monkeypatch, *settings: str) -> Path:
     shutil.copytree(taught, folder)
-    params = override(list(settings), folder / "params.yaml")
+    params = override_params(list(settings), folder / "params.yaml")
     monkeypatch.chdir(folder)
     label.main(Stage("label", params))
     distill.main(Stage("distill", params))
@@ -94,7 +94,7 @@ def test_the_last_of_a_chain_learns_from_the_one_before_it(taught: Path, tmp_pat
         kept[path.name] = model
         save(model, path)
 
-    monkeypatch.setattr("components.distill.lesson.save", keep)
+    monkeypatch.setattr("components.distill.trainer.save", keep)
     chain = "distill.method=[{name: teacher-assistant, assistants: [resnet8]}, {name: kd, temperature: 2}]"
     folder = distilled(taught, tmp_path / "chain", monkeypatch, chain)
     (assistant,) = kept.values()
@@ -102,7 +102,9 @@ def test_the_last_of_a_chain_learns_from_the_one_before_it(taught: Path, tmp_pat
     direct = tmp_path / "direct"
     shutil.copytree(taught, direct)
     save(assistant, direct / "artifacts/finetune/model.safetensors")
-    params = override(["distill.method={name: kd, temperature: 2}", "distill.teacher=live"], direct / "params.yaml")
+    params = override_params(
+        ["distill.method={name: kd, temperature: 2}", "distill.teacher=live"], direct / "params.yaml"
+    )
     monkeypatch.chdir(direct)
     distill.main(Stage("distill", params))
     files = [place / "artifacts/distill/model.safetensors" for place in (folder, direct)]
@@ -125,7 +127,7 @@ def test_kill_9_costs_no_bit_of_what_learns_beside_the_student(taught: Path, tmp
     ]
     for folder in folders:
         shutil.copytree(taught, folder)
-        override([*settings, "student.ema_decay=0.9"], folder / "params.yaml")
+        override_params([*settings, "student.ema_decay=0.9"], folder / "params.yaml")
         assert run("label", folder).returncode == 0
     assert run("distill", folders[0]).returncode == 0
     resumed = []
@@ -201,7 +203,7 @@ def test_joint_transfers_a_pretrained_student_from_a_teacher_that_only_got_a_hea
     source = pixel_model("resnet8_slim", tuple("abcde"), 16, 1, [0.5], [0.2])
     save(source, tmp_path / "source.safetensors")
     settings = [f"student.weights={tmp_path / 'source.safetensors'}", "distill.when=joint", "student.steps=1"]
-    params = override([*settings, "student.lr=1e-9", "student.eval_every=1"], folder / "params.yaml")
+    params = override_params([*settings, "student.lr=1e-9", "student.eval_every=1"], folder / "params.yaml")
     monkeypatch.chdir(folder)
     for name, module in (("pretrain", pretrain), ("finetune", finetune), ("label", label), ("distill", distill)):
         module.main(Stage(name, params))

@@ -8,11 +8,11 @@ import httpx
 import numpy as np
 import pytest
 
-from components.core import drift
-from components.core import params as parameters
-from components.core.drift import Sample
 from components.core.errors import UserError
-from components.registry import server
+from components.core.params.file import override_params
+from components.monitor import shift as drift
+from components.monitor.shift import Sample
+from components.registry import client
 from flows import monitor
 from flows.monitor import Check
 
@@ -29,8 +29,8 @@ def sample(shift: float) -> Sample:
 
 def test_a_check_remembers_what_the_last_ones_said_of_the_same_champion(mlflow_home):
     shutil.copy(PARAMS, "params.yaml")
-    params = parameters.override(["monitor.m=3", "monitor.n=2"])
-    mlflow = server.client()
+    params = override_params(["monitor.m=3", "monitor.n=2"])
+    mlflow = client.client()
     assert monitor._votes(mlflow, params, champion=1) == []
     old = sample(0.0)
     for champion, shift, differs in ((1, 0.3, True), (1, 0.0, False), (2, 0.3, True), (1, 0.3, True)):

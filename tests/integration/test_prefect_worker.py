@@ -17,10 +17,10 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from components.core import params as parameters
-from flows.environment import QUIET
-from flows.server import PrefectServer, stop
-from flows.stages import supervised
+from components.core.params.file import override_params
+from flows.dvc.stages import supervised
+from flows.local.environment import QUIET
+from flows.local.prefect_server import PrefectServer, stop
 
 pytestmark = pytest.mark.slow
 
@@ -297,7 +297,7 @@ def test_a_run_that_needs_approval_is_suspended_and_goes_on_without_training(far
     else:
         shutil.copy(farm.repository / "params.yaml", farm.repository / "kept.yaml")
         settings = farm.environment | {"MLFLOW_TRACKING_URI": farm.tracking_uri, "USER": "ada"}
-        parameters.override(json.loads(overrides), farm.repository / "params.yaml")
+        override_params(json.loads(overrides), farm.repository / "params.yaml")
         command = [sys.executable, "-m", "flows.cli", "approve", "1", "--reason", "seen on the new cameras"]
         done = subprocess.run(
             command, cwd=farm.repository, env=settings, capture_output=True, text=True, check=False, timeout=120
@@ -339,7 +339,7 @@ def test_with_two_pools_the_gpu_trains_and_the_cpu_does_the_rest(farm):
     refused = run_and_wait(farm, "retrain/retrain", "--param", f"overrides={here}")
     assert "holds the worker of the pool gpu that its training would wait for" in refused["state"]["message"]
 
-    parameters.override(["run.placement=two-pools", "student.steps=41"], farm.repository / "params.yaml")
+    override_params(["run.placement=two-pools", "student.steps=41"], farm.repository / "params.yaml")
     git(farm.repository, "commit", "-qam", "two pools")
     farm.reflux("deploy")
     ended = run_and_wait(farm, "retrain/retrain")

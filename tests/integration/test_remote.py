@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows import remote
-from flows.environment import QUIET
-from flows.stages import Outcome, Runner, StageFailed
+from flows.dvc import remote
+from flows.dvc.stages import Outcome, Runner, StageFailed
+from flows.local.environment import QUIET
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.core.artifacts import sha256_file
-from components.core.models import load
-from components.core.params import override
+from components.core.models.pixel_model import load
+from components.core.params.file import override_params
 
 ROOT = Path(__file__).parents[2]
 RECIPE = [
@@ -54,7 +54,7 @@ def make_workspace(folder: Path, *overrides: str) -> Path:
     facts = {"classes": ["dark", "bright"], "image_size": 12, "channels": 1, "mean": [0.4], "std": [0.3]}
     (folder / "artifacts/ingest/dataset.json").write_text(json.dumps(facts))
     shutil.copy(ROOT / "params.yaml", folder)
-    override([*RECIPE, *overrides], folder / "params.yaml")
+    override_params([*RECIPE, *overrides], folder / "params.yaml")
     return folder
 
 
@@ -158,7 +158,7 @@ def test_two_processes_label_and_evaluate_as_one(tmp_path: Path, make_tiny_proje
     for stage in STAGES:
         assert (done := run(stage, one)).returncode == 0, done.stderr
     two = shutil.copytree(one, tmp_path / "two")
-    override(TWO, two / "params.yaml")
+    override_params(TWO, two / "params.yaml")
     for stage in ("label", "evaluate"):
         shutil.rmtree(two / "artifacts" / stage)
         shutil.rmtree(two / ".reflux", ignore_errors=True)

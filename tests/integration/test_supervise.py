@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.stages import Outcome, Runner, StageFailed, supervised, unchanged
+from flows.dvc.stages import Outcome, Runner, StageFailed, supervised, unchanged
 
 TREE = """
 import os, signal, subprocess, sys, time
@@ -39,7 +39,7 @@ FLOW = """
 import signal, sys
 for number in (signal.SIGINT, signal.SIGHUP):  # a test run in the background ignores them, and hands that down
     signal.signal(number, signal.SIG_DFL)
-from flows.stages import supervised
+from flows.dvc.stages import supervised
 process = supervised([sys.executable, sys.argv[1], sys.argv[2], sys.argv[3], "2"], {}, grace_s=1.0)
 sys.exit(process.wait())
 """
@@ -131,7 +131,7 @@ def test_a_command_that_does_not_exist_is_an_error_not_a_hang(capfd):
 
 
 def test_a_supervisor_whose_parent_is_gone_starts_nothing(tmp_path):
-    supervisor = Path(__file__).parents[2] / "flows" / "supervise.py"
+    supervisor = Path(__file__).parents[2] / "flows" / "local" / "supervise.py"
     gone = subprocess.Popen(["true"])
     gone.wait()
     command = [sys.executable, "-I", "-S", str(supervisor), str(gone.pid), "1", "touch", str(tmp_path / "started")]
@@ -197,7 +197,7 @@ class Ears:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, marker) -> Path:
-    from flows.environment import prepare_dvc
+    from flows.local.environment import prepare_dvc
 
     monkeypatch.chdir(tmp_path)
     prepare_dvc()
@@ -285,7 +285,7 @@ def test_a_killed_supervisor_takes_its_stage_with_it_and_may_be_tried_again(proj
 
 def test_killing_the_flow_with_dvc_between_leaves_no_orphan(project, marker):
     flow = (
-        "from flows.stages import Runner\n"
+        "from flows.dvc.stages import Runner\n"
         "class Deaf:\n"
         "    event = line = executing = lambda *a: None\n"
         "with Runner(Deaf(), {}) as runner: runner.run('long')\n"
@@ -301,7 +301,7 @@ def test_killing_the_flow_with_dvc_between_leaves_no_orphan(project, marker):
 
 
 def test_stages_side_by_side_share_the_cores(project, monkeypatch):
-    monkeypatch.setattr("flows.stages.usable_cores", lambda: 8)
+    monkeypatch.setattr("flows.dvc.stages.usable_cores", lambda: 8)
     monkeypatch.delenv("REFLUX_THREADS", raising=False)
     ears = Ears()
     with Runner(ears, {"MLFLOW_TRACKING_URI": "none"}) as runner:

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from components.core.artifacts import fingerprint, sha256_file
-from components.core.encoded import write_encoding
-from components.core.models import load
-from components.core.params import override
-from components.core.stage import Stage
+from components.core.images.encoded import write_encoding
+from components.core.models.pixel_model import load
+from components.core.params.file import override_params
+from components.core.runtime.stage import Stage
 from components.distill import __main__ as distill
 from components.label import __main__ as label
 
@@ -67,7 +67,7 @@ def encode(folder: Path) -> None:
 def make_workspace(folder: Path, test_seed: int = 3) -> Path:
     folder.mkdir()
     shutil.copy(ROOT / "params.yaml", folder)
-    override(TINY, folder / "params.yaml")
+    override_params(TINY, folder / "params.yaml")
     shards = folder / "artifacts/ingest/shards"
     for seed, split in enumerate(("train", "val", "unlabeled")):
         write_shard(shards / split, 40, seed, labelled=split != "unlabeled")
@@ -141,7 +141,7 @@ def test_no_test_image_influences_any_weight(trained: Path, tmp_path: Path):
 
 def test_encoded_images_and_the_processes_that_decode_them_change_no_bit(trained: Path, tmp_path: Path):
     folder = make_workspace(tmp_path / "encoded")
-    override(["run.workers=2"], folder / "params.yaml")
+    override_params(["run.workers=2"], folder / "params.yaml")
     for shard in (folder / "artifacts/ingest/shards").iterdir():
         encode(shard)
     for stage in TRAINING:
@@ -153,7 +153,7 @@ def test_encoded_images_and_the_processes_that_decode_them_change_no_bit(trained
 def test_soft_labels_of_other_views_are_refused(trained: Path, tmp_path: Path):
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
-    override(["student.augment.shift=0.2"], folder / "params.yaml")
+    override_params(["student.augment.shift=0.2"], folder / "params.yaml")
     before = sha256_file(folder / "artifacts/distill/model.safetensors")
     done = run("distill", folder)
     assert done.returncode == 2
@@ -223,7 +223,7 @@ def test_a_live_teacher_and_its_stored_soft_labels_give_the_same_curve(
             "student.eval_every=1",
             "distill.method.temperature=2",
         ]
-        params = override([*settings, *mixing, f"student.optimizer={optimizer}"], folder / "params.yaml")
+        params = override_params([*settings, *mixing, f"student.optimizer={optimizer}"], folder / "params.yaml")
         monkeypatch.chdir(folder)
         for name, main in (("label", label.main), ("distill", distill.main)):
             main(Stage(name, params))
@@ -240,14 +240,14 @@ def test_mixed_views_are_labelled_by_the_teacher_or_by_mixtures(trained: Path, t
     folder = tmp_path / "one"
     shutil.copytree(trained, folder)
     plain = fingerprint(folder / "artifacts/label/store")
-    override(["student.augment.mixup=0.5", "student.augment.cutmix=0.5"], folder / "params.yaml")
+    override_params(["student.augment.mixup=0.5", "student.augment.cutmix=0.5"], folder / "params.yaml")
     done = run("distill", folder)
     assert (done.returncode, "other images, views or classes" in done.stderr) == (2, True)
     assert "160 computed, 0 reused" in run("label", folder).stdout
     assert fingerprint(folder / "artifacts/label/store") != plain
     students = {}
     for targets in ("teacher", "mixture"):
-        override([f"distill.mixed_targets={targets}"], folder / "params.yaml")
+        override_params([f"distill.mixed_targets={targets}"], folder / "params.yaml")
         done = [run(name, folder) for name in ("label", "distill", "control")]
         assert [each.returncode for each in done] == [0, 0, 0], [each.stderr for each in done]
         students[targets] = weights(folder)
@@ -260,9 +260,9 @@ def test_mixed_views_are_labelled_by_the_teacher_or_by_mixtures(trained: Path, t
 def test_an_empty_store_is_refused_when_soft_labels_are_wanted(trained: Path, tmp_path: Path):
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
-    override(["distill.teacher=live"], folder / "params.yaml")
+    override_params(["distill.teacher=live"], folder / "params.yaml")
     assert run("label", folder).returncode == 0
-    override(["distill.teacher=cached"], folder / "params.yaml")
+    override_params(["distill.teacher=cached"], folder / "params.yaml")
     done = run("distill", folder)
     assert (done.returncode, "is empty, as distill.method or distill.teacher wants it" in done.stderr) == (2, True)
     assert "0 computed, 160 reused" in run("label", folder).stdout
@@ -271,7 +271,7 @@ def test_an_empty_store_is_refused_when_soft_labels_are_wanted(trained: Path, tm
 def test_a_loss_that_explodes_stops_the_stage_and_keeps_the_last_good_checkpoint(trained: Path, tmp_path: Path):
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("control"))
-    override(["student.lr=1e38", "student.optimizer=sgd", "student.warmup=1.0"], folder / "params.yaml")
+    override_params(["student.lr=1e38", "student.optimizer=sgd", "student.warmup=1.0"], folder / "params.yaml")
     done = run("control", folder)
     assert done.returncode == 2, done.stderr
     (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
@@ -281,7 +281,7 @@ def test_a_loss_that_explodes_stops_the_stage_and_keeps_the_last_good_checkpoint
 
 def test_a_stopped_stage_ends_as_killed_and_leaves_nothing_half_written(tmp_path: Path):
     folder = make_workspace(tmp_path / "one")
-    override(["student.steps=100000"], folder / "params.yaml")
+    override_params(["student.steps=100000"], folder / "params.yaml")
     process = subprocess.Popen(
         [sys.executable, "-m", "components.control"],
         cwd=folder,
@@ -309,7 +309,7 @@ def test_kill_9_at_any_moment_costs_no_bit(trained: Path, tmp_path: Path, stage:
     longer = ["student.steps=400", "student.ema_decay=0.9", "finetune.epochs=100", "run.checkpoint_every_s=0.05"]
     for folder in folders:
         shutil.copytree(trained, folder)
-        override([*longer, "run.deterministic=true"], folder / "params.yaml")
+        override_params([*longer, "run.deterministic=true"], folder / "params.yaml")
     assert run(stage, folders[0]).returncode == 0
     rng = np.random.default_rng()
     resumed = []
@@ -339,7 +339,7 @@ def interrupted(trained: Path, folder: Path) -> tuple[Path, Path]:
     """A workspace whose control was killed, and the checkpoint that it left."""
     shutil.copytree(trained, folder)
     kept = folder / ".reflux/checkpoints/control"
-    override(["student.steps=100000", "run.checkpoint_every_s=0.01"], folder / "params.yaml")
+    override_params(["student.steps=100000", "run.checkpoint_every_s=0.01"], folder / "params.yaml")
     process = subprocess.Popen([sys.executable, "-m", "components.control"], cwd=folder)
     while not list(kept.glob("[!.]*.pt")):
         assert process.poll() is None
@@ -352,7 +352,7 @@ def interrupted(trained: Path, folder: Path) -> tuple[Path, Path]:
 
 def test_a_checkpoint_of_other_params_is_never_picked_up(trained: Path, tmp_path: Path):
     folder, old = interrupted(trained, tmp_path / "one")
-    override(["student.steps=20"], folder / "params.yaml")
+    override_params(["student.steps=20"], folder / "params.yaml")
     assert run("control", folder).returncode == 0
     assert (
         sha256_file(folder / "artifacts/control/model.safetensors")
@@ -381,7 +381,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path):
 
 def test_an_unknown_teacher_is_a_sentence(tmp_path: Path):
     folder = make_workspace(tmp_path / "one")
-    override(["pretrain.model=resnet5O"], folder / "params.yaml")
+    override_params(["pretrain.model=resnet5O"], folder / "params.yaml")
     done = run("pretrain", folder)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "resnet50" in done.stderr

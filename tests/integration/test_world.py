@@ -12,9 +12,9 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from components.core.errors import UserError
-from components.core.models import pixel_model
-from components.core.soft_labels import SHARD_IMAGES, Format
-from components.core.world import ALONE, World
+from components.core.models.pixel_model import pixel_model
+from components.core.runtime.world import ALONE, World
+from components.core.teacher.soft_labels import SHARD_IMAGES, Format
 from components.evaluate.scoring import answers, on_device
 from components.label.store import Filled, fill
 

@@ -6,43 +6,32 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from components.core.params import Params
+from components.core.params.sections import Params
 
 ROOT = Path(__file__).parents[2]
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 ORDER = ["ingest", "validate", "pretrain", "finetune", "label", "distill", "control", "compress", "evaluate"]
 
 # What every stage runs on, and what changes no result: how params are read, how progress and journals are kept.
-PLUMBING = {
-    "artifacts",
-    "checkpoint",
-    "device",
-    "errors",
-    "history",
-    "journal",
-    "launch",
-    "lineage",
-    "params",
-    "progress",
-    "section",
-    "stage",
-    "tracking",
+PLUMBING = {"artifacts", "errors", "params/file", "params/section", "params/sections"} | {
+    f"runtime/{file.stem}" for file in (ROOT / "components/core/runtime").glob("*.py") if file.stem != "world"
 }
 
 
 def imported_core_modules(folder: Path) -> set[str]:
     """The modules of ``components.core`` that a package imports, directly or through core itself."""
+    core = ROOT / "components/core"
     waiting, seen = list(folder.rglob("*.py")), set()
     while waiting:
         for node in ast.walk(ast.parse(waiting.pop().read_text(encoding="utf-8"))):
-            names = []
-            if isinstance(node, ast.ImportFrom) and node.module == "components.core":
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("components.core."):
-                names = [str(node.module).split(".")[2]]
-            for name in set(names) - seen - PLUMBING:
-                seen.add(name)
-                waiting.append(ROOT / f"components/core/{name}.py")
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("components.core"):
+                continue
+            room = "/".join(str(node.module).split(".")[2:])
+            names = {room} | {"/".join(filter(None, [room, alias.name])) for alias in node.names}
+            for name in names - seen - PLUMBING:
+                if (core / f"{name}.py").is_file():
+                    seen.add(name)
+                    waiting.append(core / f"{name}.py")
     return seen
 
 
@@ -63,7 +52,9 @@ def test_a_stage_is_the_same_word_everywhere(stage: str):
 def test_a_change_of_code_reruns_the_stages_that_run_it(stage: str):
     deps = set(DVC[stage]["deps"])
     assert f"components/{stage}" in deps
-    listed = {Path(dep).stem for dep in deps if dep.startswith("components/core/")}
+    listed = {
+        dep.removeprefix("components/core/").removesuffix(".py") for dep in deps if dep.startswith("components/core/")
+    }
     assert imported_core_modules(ROOT / "components" / stage) == listed
 
 

@@ -13,9 +13,10 @@ from ruamel.yaml import YAML
 
 from benchmarks.results import ROOT
 from benchmarks.seeds import LEFT_BEHIND
-from components.core.methods import METHODS
-from components.core.models import network, parameter_count
-from components.core.params import Params, override
+from components.core.models.pixel_model import network, parameter_count
+from components.core.params.distill import METHODS
+from components.core.params.file import override_params
+from components.core.params.sections import Params
 
 PAIRS = ("resnet56:resnet20", "resnet110:resnet32", "resnet32x4:resnet8x4", "wrn_40_2:wrn_16_2", "vgg13_cifar:vgg8")
 # What the papers give the labels where it is not 1, and their values for CIFAR-100 that are not the method's defaults.
@@ -47,7 +48,7 @@ def dry_run(folder: Path) -> list[tuple[str, str, Params]]:
         for method in METHODS:
             file = folder / "params.yaml"
             shutil.copy(ROOT / "params.yaml", file)
-            found.append((pair, method, override(assignments(pair, method), file)))
+            found.append((pair, method, override_params(assignments(pair, method), file)))
     return found
 
 

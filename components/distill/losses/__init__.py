@@ -5,9 +5,8 @@ All compute in single precision, also under autocast, and are 0, with gradient 0
 CRD, whose anchors are compared with other images too, is not.
 """
 
-from components.core.ensembles import average, confidence_weighted
-from components.distill.losses.combine import hard_loss, mixture, share_of_labels, total_loss
-from components.distill.losses.contrast import Contrast, bank_bytes, nce, step_bytes
+from components.core.teacher.ensemble import average, confidence_weighted
+from components.distill.losses.crd import Contrast, bank_bytes, nce, step_bytes
 from components.distill.losses.features import (
     Fusion,
     ReviewFusion,
@@ -16,6 +15,7 @@ from components.distill.losses.features import (
     hcl,
     similarity_preserving,
 )
+from components.distill.losses.labels import hard_loss, mixture, share_of_labels, total_loss
 from components.distill.losses.logits import dist, dkd, kd, mse_logits, standardize
 from components.distill.losses.relations import rkd_angle, rkd_distance
 

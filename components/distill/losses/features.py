@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.core.precision import single_precision
+from components.core.models.precision import single_precision
 
 _PYRAMID = (4, 2, 1)
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.core.precision import single_precision
+from components.core.models.precision import single_precision
 
 _EPS = 1e-12
 

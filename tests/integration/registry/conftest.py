@@ -18,15 +18,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from components.core import models
 from components.core.artifacts import sha256_file, write_json
-from components.core.params import Registry
-from components.core.tracking import client, experiment_id
+from components.core.models import pixel_model
+from components.core.params.sections import Registry
+from components.core.runtime.tracking import client, experiment_id
 from components.registry import promote, rollback
-from components.registry.candidate import Lineage
-from components.registry.decision import Policy
-from components.registry.gates import Reason
+from components.registry.policy.decision import Policy
+from components.registry.policy.gates import Reason
 from components.registry.register import register
+from components.registry.versions.candidate import Lineage
 
 CLASSES = ("boot", "dress", "shirt")
 SIDE = 16
@@ -107,7 +107,7 @@ def write_probe(path: Path, network: Path, images: np.ndarray) -> None:
 
 def safetensors(path: Path, name: str, image_size: int, seed: int) -> None:
     torch.manual_seed(seed)
-    models.save(models.pixel_model(name, CLASSES, image_size, 1, (0.5,), (0.25,)), path)
+    pixel_model.save(pixel_model.pixel_model(name, CLASSES, image_size, 1, (0.5,), (0.25,)), path)
 
 
 def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: str, ballast: int = 0) -> Path:

@@ -11,9 +11,9 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from components.core import params
-from components.core.tracking import experiment_id
-from components.registry import ledger
+from components.core.params.file import override_params
+from components.core.runtime.tracking import experiment_id
+from components.registry.ledger import ledger
 from components.registry.register import register
 from tests.integration.registry.faults import ready
 from tests.integration.registry.servers import mlflow_server
@@ -38,7 +38,7 @@ def reflux(home, model_name, monkeypatch, call_reflux) -> Callable[..., tuple[in
     """Calls the command as its entry point does."""
     shutil.copy(PARAMS, home.folder)
     ours = [f"project.name={home.experiment}", f"registry.model_name={model_name}", "registry.champion.margin=0.2"]
-    params.override([*ours, "registry.gates.size_kb.max=1000", "registry.slices.gates={}"], home.folder / "params.yaml")
+    override_params([*ours, "registry.gates.size_kb.max=1000", "registry.slices.gates={}"], home.folder / "params.yaml")
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
 
     return call_reflux
@@ -72,7 +72,7 @@ def test_each_command_says_what_it_did_with_its_exit_code(home, model_name, anyw
     assert reflux("promote", "3", "--expected-champion", "1")[0] == 0
     code, out, _ = reflux("rollback", "--reason", "worse on the new cameras")
     assert (code, out) == (0, f"{model_name}: version 1 is the champion again; version 3 was rolled back.\n")
-    params.override(["registry.approval=human"], home.folder / "params.yaml")
+    override_params(["registry.approval=human"], home.folder / "params.yaml")
     registered(195)
     code, out, _ = reflux("promote", "4")
     assert (code, "version 4 awaits your word, `reflux approve 4 --reason …`" in " ".join(out.split())) == (3, True)

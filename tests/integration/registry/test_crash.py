@@ -6,8 +6,9 @@ import signal
 import pytest
 from mlflow import MlflowClient
 
-from components.registry import ledger, server
-from components.registry.act import ChampionMoved, act, reconcile
+from components.registry import client as server
+from components.registry.ledger import ledger
+from components.registry.ledger.commit import ChampionMoved, act, reconcile
 from components.registry.promote import challenge
 from components.registry.register import register
 from components.registry.rollback import rollback

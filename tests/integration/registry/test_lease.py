@@ -10,10 +10,11 @@ import pytest
 from mlflow import MlflowClient
 
 from components.core.errors import UserError
-from components.registry import ledger, lock, server
-from components.registry.act import act, reconcile
+from components.registry import client as server
 from components.registry.history import history
-from components.registry.lock import LockLost
+from components.registry.ledger import ledger, lock
+from components.registry.ledger.commit import act, reconcile
+from components.registry.ledger.lock import LockLost
 from tests.integration.registry.faults import forked, ready
 from tests.integration.registry.servers import mlflow_server
 
@@ -117,7 +118,7 @@ def stopped(tmp_path, monkeypatch, request):
         request.addfinalizer(lambda: end(pid))
         os.waitpid(pid, os.WUNTRACED)
         # The second host does not read the files that it settles on: these versions have none.
-        monkeypatch.setattr("components.registry.act._broken", lambda *_: None)
+        monkeypatch.setattr("components.registry.ledger.commit._broken", lambda *_: None)
         return pid, told
 
     return start

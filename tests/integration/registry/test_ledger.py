@@ -5,9 +5,9 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from components.registry import server
-from components.registry.act import ChampionMoved, act
+from components.registry import client as server
 from components.registry.history import history
+from components.registry.ledger.commit import ChampionMoved, act
 from tests.integration.registry.faults import copies, ready
 
 HOUR_S = 3600

@@ -9,9 +9,10 @@ import pytest
 from mlflow import MlflowClient
 
 from components.core.errors import UserError
-from components.registry import ledger, lock, server
-from components.registry.act import act, reconcile
+from components.registry import client as server
 from components.registry.history import by_hand
+from components.registry.ledger import ledger, lock
+from components.registry.ledger.commit import act, reconcile
 from tests.integration.registry.faults import copies, ready
 from tests.integration.registry.servers import free_port, mlflow_server
 
@@ -44,7 +45,7 @@ def away(tmp_path, mlflow_template, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setattr(lock, "LEASE_S", 8)
     # The files of these versions are nowhere, so that nobody can look at them.
-    monkeypatch.setattr("components.registry.act._broken", lambda *_: None)
+    monkeypatch.setattr("components.registry.ledger.commit._broken", lambda *_: None)
     found = Server(tmp_path, f"sqlite:///{database}")
     try:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", found.running.uri)

@@ -10,11 +10,11 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from components.core.errors import UserError
-from components.registry import server
+from components.registry import client
 from components.registry.predict import predict, softmax
 from components.registry.promote import challenge
 from components.registry.register import register
-from components.registry.shipped import Network
+from components.registry.versions.files import Network
 
 CLASSES = ["boot", "dress", "shirt"]
 
@@ -97,7 +97,7 @@ def test_a_server_that_is_away_is_named_without_its_password(image, monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(
-        server.Unreachable, match=r"MLflow at http://127\.0\.0\.1:9 does not answer: start it"
+        client.Unreachable, match=r"MLflow at http://127\.0\.0\.1:9 does not answer: start it"
     ) as caught:
         predict(image, "models:/any@champion")
     assert "secret" not in str(caught.value)

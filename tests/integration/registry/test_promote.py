@@ -10,15 +10,17 @@ from mlflow import MlflowClient
 
 from components.core.artifacts import read_json, sha256_file, write_json
 from components.core.errors import UserError
-from components.core.shards import open_shard
-from components.registry import ledger, scoring, server
-from components.registry.act import ChampionMoved
-from components.registry.champion import Best
+from components.core.images.shards import open_shard
+from components.registry import client as server
 from components.registry.history import history, seen
+from components.registry.ledger import ledger
+from components.registry.ledger.commit import ChampionMoved
+from components.registry.policy.comparison import Best
 from components.registry.promote import approve, challenge
 from components.registry.register import register
 from components.registry.rollback import rollback
-from components.registry.shipped import fetched
+from components.registry.versions import scoring
+from components.registry.versions.files import fetched
 
 GATES = {"accuracy": {"min": 0.8}, "worst_class_recall": {"min": 0.5}, "size_kb": {"max": 200.0}}
 LENIENT = {"margin": 0.03}  # 200 test images can't show less

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 from mlflow import MlflowClient
 
-from components.registry import ledger, server
-from components.registry.act import ChampionMoved, act
+from components.registry import client as server
 from components.registry.history import by_hand
+from components.registry.ledger import ledger
+from components.registry.ledger.commit import ChampionMoved, act
 from tests.integration.registry.faults import copies, forked, ready
 from tests.integration.registry.servers import has_postgres, mlflow_server, postgres
 

@@ -114,8 +114,8 @@ def test_the_registered_file_is_the_evaluated_one_and_answers_raw_pixels(home, m
 
 
 def test_the_teacher_answers_from_the_registry_as_it_does_here(home, model_name):
-    from components.core import models
-    from components.core.views import plain
+    from components.core.models import pixel_model
+    from components.core.views.augment import plain
 
     artifacts = home.evaluation(right=184)
     made = register(artifacts, model_name, home.experiment, home.lineage())
@@ -128,7 +128,7 @@ def test_the_teacher_answers_from_the_registry_as_it_does_here(home, model_name)
     images = np.load(artifacts / "ingest" / "shards" / "test" / "images.npy")[:5]
     pixels = plain(images, torch.device("cpu"))
     with torch.inference_mode():
-        expected = models.load(artifacts / "finetune" / "model.safetensors")(pixels).numpy()
+        expected = pixel_model.load(artifacts / "finetune" / "model.safetensors")(pixels).numpy()
     for batch in (1, 5):
         answer = served.predict(np.ascontiguousarray(pixels.numpy()[:batch]))
         assert np.allclose(answer, expected[:batch], atol=1e-4)
@@ -186,7 +186,7 @@ def test_a_killed_attempt_leaves_no_version_and_the_next_one_makes_one(home, mod
         import os, signal
         from pathlib import Path
         from mlflow import MlflowClient
-        from components.registry.candidate import Lineage
+        from components.registry.versions.candidate import Lineage
         from components.registry.register import register
 
         MlflowClient.finalize_logged_model = lambda *_: os.kill(os.getpid(), signal.SIGKILL)

@@ -5,13 +5,13 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from components.core.tracking import experiment_id
+from components.core.runtime.tracking import experiment_id
+from components.registry.client import Unreachable
 from components.registry.history import history
 from components.registry.predict import predict
 from components.registry.promote import challenge
 from components.registry.register import register
 from components.registry.rollback import rollback
-from components.registry.server import Unreachable
 from tests.integration.registry.servers import mlflow_server
 
 

@@ -18,12 +18,12 @@ import requests
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from components.core import tracking
+from components.core.runtime import tracking
 from components.registry.predict import predict, softmax
 from components.registry.promote import challenge
 from components.registry.register import register
-from components.registry.shipped import fetched
-from flows.server import free_port
+from components.registry.versions.files import fetched
+from flows.local.prefect_server import free_port
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 

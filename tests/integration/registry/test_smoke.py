@@ -14,8 +14,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from components.core.artifacts import sha256_file
-from components.registry import smoke, smoke_process
-from components.registry.shipped import Version
+from components.registry.versions import smoke, smoke_process
+from components.registry.versions.files import Version
 
 SIDE, CLASSES, N = 8, 3, 12
 PIXELS = np.eye(SIDE * SIDE, dtype=np.uint8)[:N].reshape(N, 1, SIDE, SIDE) * 255

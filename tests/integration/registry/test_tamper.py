@@ -10,12 +10,12 @@ from mlflow.entities import Metric
 from PIL import Image
 
 from components.core.errors import UserError
-from components.registry import server
+from components.registry import client as server
+from components.registry.lineage import trace
 from components.registry.predict import predict
 from components.registry.promote import approve, challenge
 from components.registry.register import register
 from components.registry.rollback import rollback
-from components.registry.trace import trace
 
 
 @pytest.fixture

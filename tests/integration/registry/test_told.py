@@ -8,12 +8,12 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from components.registry import hooks
-from components.registry.act import act, reconcile
+from components.registry import webhooks
+from components.registry.client import client
+from components.registry.ledger.commit import act, reconcile
 from components.registry.promote import approve, challenge
 from components.registry.register import register
 from components.registry.rollback import rollback
-from components.registry.server import client
 from tests.integration.registry.faults import copies, forked, ready
 from tests.receiver import Receiver
 
@@ -21,15 +21,15 @@ from tests.receiver import Receiver
 @pytest.fixture
 def receiver(home, monkeypatch):
     found = Receiver()
-    monkeypatch.setenv(hooks.WEBHOOK_URL, f"http://127.0.0.1:{found.port}/")
-    monkeypatch.setenv(hooks.WEBHOOK_SECRET, "secret")
+    monkeypatch.setenv(webhooks.WEBHOOK_URL, f"http://127.0.0.1:{found.port}/")
+    monkeypatch.setenv(webhooks.WEBHOOK_SECRET, "secret")
     yield found
     found.close()
 
 
 def told(receiver, count: int) -> list[dict]:
     deadline = time.monotonic() + 30
-    while len(receiver.got) < count or hooks.waiting():
+    while len(receiver.got) < count or webhooks.waiting():
         assert time.monotonic() < deadline, receiver.got
         time.sleep(0.02)
     return [json.loads(body) for _, body in receiver.got]
@@ -69,13 +69,13 @@ def test_what_a_crash_cut_short_is_told_again_under_the_same_id(home, original, 
 
     def dying():
         # It has told, and is about to close the attempt. What it sends in the background would die with it.
-        monkeypatch.setattr(hooks, "send", lambda *_: None)
+        monkeypatch.setattr(webhooks, "send", lambda *_: None)
         monkeypatch.setattr(MlflowClient, "update_run", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
         act(client(), home.experiment, ready(name, 1, None))
 
     _, status = os.waitpid(forked(dying), 0)
     assert os.WIFSIGNALED(status)
-    assert len(hooks.waiting()) == 1
+    assert len(webhooks.waiting()) == 1
     (entry,) = reconcile(client(), home.experiment, name)
 
     events = told(receiver, 2)

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components.core import lineage
 from components.core.artifacts import sha256_file, write_json
 from components.core.errors import UserError
-from components.registry import links
-from components.registry.candidate import Lineage
+from components.core.runtime import lineage
+from components.registry.lineage import made_from, trace
 from components.registry.register import register
-from components.registry.trace import made_from, trace
-from flows.trace import lineage as show
+from components.registry.text import urls
+from components.registry.versions.candidate import Lineage
+from flows.commands.lineage import lineage as show
 
 MD5 = "0123456789abcdef0123456789abcdef.dir"
 KEY = "5" * 64
@@ -134,15 +134,15 @@ def test_the_tree_is_printed_whole_and_as_json(registered, capsys):
 def test_each_link_has_its_page_where_mlflow_and_prefect_are_servers(registered, monkeypatch):
     for name in ("PREFECT_UI_URL", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)
-    assert links.flow_run("flow-1") is None
-    assert links.address(links.run("1", "abc")) is None
+    assert urls.flow_run("flow-1") is None
+    assert urls.address(urls.run("1", "abc")) is None
     monkeypatch.setenv("PREFECT_API_URL", "http://ada:secret@prefect.example:4200/api")
-    assert links.flow_run("flow-1") == "http://prefect.example:4200/runs/flow-run/flow-1"
+    assert urls.flow_run("flow-1") == "http://prefect.example:4200/runs/flow-run/flow-1"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ada:secret@mlflow.example/")
-    assert links.address(links.run("1", "abc")) == "https://mlflow.example/#/experiments/1/runs/abc"
-    assert links.address(links.version("a b", 3)) == "https://mlflow.example/#/models/a%20b/versions/3"
-    assert links.card({"experiment_id": "1", "model_id": "m-1"}) == "#/experiments/1/models/m-1/artifacts"
-    assert links.card({}) is None
+    assert urls.address(urls.run("1", "abc")) == "https://mlflow.example/#/experiments/1/runs/abc"
+    assert urls.address(urls.version("a b", 3)) == "https://mlflow.example/#/models/a%20b/versions/3"
+    assert urls.card({"experiment_id": "1", "model_id": "m-1"}) == "#/experiments/1/models/m-1/artifacts"
+    assert urls.card({}) is None
 
 
 def test_the_decision_leads_to_its_run_in_the_ledger(registered, home):

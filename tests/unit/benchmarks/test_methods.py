@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.methods import table
 from benchmarks.results import ROOT, Figure
-from components.core.methods import METHODS
+from components.core.params.distill import METHODS
 
 
 @pytest.mark.long

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from components.compress import quantise
-from components.core import exporting
-from components.core.models import ModelSpec, pixel_model
+from components.core.export import program
+from components.core.models.pixel_model import ModelSpec, pixel_model
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +23,20 @@ def pixels():
 
 @pytest.fixture(scope="module")
 def translated(model):
-    return exporting.to_onnx(exporting.program(model))
+    return program.to_onnx(program.program(model))
 
 
 @pytest.fixture(scope="module")
 def quantised(translated, pixels):
-    return exporting.slim(quantise.int8(translated, pixels), ("a", "b", "c"))
+    return program.slim(quantise.int8(translated, pixels), ("a", "b", "c"))
 
 
 def test_it_answers_almost_like_the_student(model, quantised, pixels, tmp_path):
     onnx.save(quantised, tmp_path / "int8.onnx")
-    session = exporting.session(tmp_path / "int8.onnx", threads=1)
-    expected = exporting.forward(model, pixels)
+    session = program.session(tmp_path / "int8.onnx", threads=1)
+    expected = program.forward(model, pixels)
     for batch in (1, 5, 80):
-        error = np.abs(exporting.run(session, pixels[:batch]) - expected[:batch]).max()
+        error = np.abs(program.run(session, pixels[:batch]) - expected[:batch]).max()
         assert 0 < error < 0.1 * np.ptp(expected)
 
 
@@ -58,7 +58,7 @@ def test_any_runtime_can_read_it(quantised):
 
 
 def test_it_is_smaller(translated, quantised):
-    assert quantised.ByteSize() < 0.5 * exporting.slim(translated, ("a", "b", "c")).ByteSize()
+    assert quantised.ByteSize() < 0.5 * program.slim(translated, ("a", "b", "c")).ByteSize()
 
 
 def test_quantising_leaves_the_original_whole(translated, pixels):

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from components.core.models import ModelSpec
+from components.core.models.pixel_model import ModelSpec
 from components.core.significance import Interval
 from components.evaluate import card, describe
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from components.core.models import adapted, pixel_model
-from components.core.shards import Dataset, Shard
+from components.core.images.shards import Dataset, Shard
+from components.core.models.pixel_model import adapted, pixel_model
 from components.finetune import transfer
 from components.finetune.transfer import freeze_batch_norm, groups_with_layer_decay, linear_probe
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.console import run_pipeline
-from flows.environment import only_run
+from flows.commands.run import run_pipeline
+from flows.local.environment import only_run
 
 ROOT = Path(__file__).parents[3]
 

@@ -7,11 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from components.core.errors import UserError
-from components.core.mixing import Views
-from components.core.models import pixel_model
-from components.core.shards import Shard
-from components.core.soft_labels import Format, SoftLabels, format_for
-from components.core.views import draws, render
+from components.core.images.shards import Shard
+from components.core.models.pixel_model import pixel_model
+from components.core.teacher.soft_labels import Format, SoftLabels, format_for
+from components.core.views.augment import draws, render
+from components.core.views.mixing import Views
 from components.label.soft_labels import answers, prove, storing_error
 from components.label.store import fill
 

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from components.core.artifacts import fingerprint
-from components.core.encoded import EncodedImages, write_encoding
-from components.core.mixing import Views, mixing_of, own_ids
-from components.core.models import PixelModel, pixel_model
-from components.core.shards import Shard
-from components.core.soft_labels import Format, SoftLabels
+from components.core.images.encoded import EncodedImages, write_encoding
+from components.core.images.shards import Shard
+from components.core.models.pixel_model import PixelModel, pixel_model
+from components.core.teacher.soft_labels import Format, SoftLabels
+from components.core.views.mixing import Views, mixing_of, own_ids
 from components.label.soft_labels import answers
 from components.label.store import Filled, fill, forget_others, publish
 

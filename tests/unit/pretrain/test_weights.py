@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_image
 from torch import nn
 
 from components.core.errors import UserError
-from components.core.models import network, pixel_model, save
+from components.core.models.pixel_model import network, pixel_model, save
 from components.pretrain.weights import load_in_order, pretrained, weights_file
 
 # Rows of ImageNet-1k's class list.

@@ -1,0 +1,79 @@
+"""How long a file takes for one image: onnxruntime on the CPU, one thread, batch 1."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from components.core.export import program
+from components.core.export.program import Pixels
+
+_WARM_UP_SHARE = 0.1
+_WARM_UP_MIN = 10
+_ROUNDS, _RUNS, _LOW = 15, 40, 3
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Two files timed in turn; the 95th percentiles are in milliseconds, each the median over the rounds.
+
+    Attributes:
+        first_ms_p95: of the first file.
+        second_ms_p95: of the second.
+        faster: how many times faster the first is, at least: the fourth lowest of 15 rounds' ratios.
+    """
+
+    first_ms_p95: float
+    second_ms_p95: float
+    faster: float
+
+
+def latency(path: Path, pixels: Pixels, runs: int) -> dict[str, float]:
+    """Time an ONNX file on one image after the other, after a warm-up.
+
+    Args:
+        path: the file.
+        pixels: [N, C, H, W], the images to take in turn.
+        runs: how many runs to time.
+
+    Returns:
+        Median and 95th percentile in milliseconds: ``latency_ms_p50``, ``latency_ms_p95``.
+    """
+    session = program.session(path, threads=1)
+    images = [pixels[row : row + 1] for row in range(len(pixels))]
+    warm_up = max(_WARM_UP_MIN, round(_WARM_UP_SHARE * runs))
+    seconds = np.empty(warm_up + runs)
+    for run in range(warm_up + runs):
+        began = time.perf_counter()
+        program.run(session, images[run % len(images)])
+        seconds[run] = time.perf_counter() - began
+    median, late = np.percentile(seconds[warm_up:], [50, 95]) * 1000
+    return {"latency_ms_p50": float(median), "latency_ms_p95": float(late)}
+
+
+def side_by_side(first: Path, second: Path, first_pixels: Pixels, second_pixels: Pixels) -> SideBySide:
+    """Time two ONNX files against each other, image by image in turn, so that what slows the machine slows both.
+
+    Each of 15 rounds gives one ratio of 95th percentiles. The fourth lowest lies above the median of such ratios with a
+    probability of 1.8 % (sign test: at most three of 15 below the median, 576 / 32,768), whatever their distribution,
+    and three disturbed rounds do not hide a file that is faster.
+
+    Args:
+        first: the file that may be faster.
+        second: the other.
+        first_pixels: [N, C, H, W], the images as the first file takes them.
+        second_pixels: the same images as the second takes them.
+    """
+    sessions = [program.session(path, threads=1) for path in (first, second)]
+    images = [[pixels[row : row + 1] for row in range(len(pixels))] for pixels in (first_pixels, second_pixels)]
+    seconds = np.empty((_WARM_UP_MIN + _ROUNDS * _RUNS, 2))
+    for run in range(len(seconds)):
+        for file in (0, 1) if run % 2 else (1, 0):
+            began = time.perf_counter()
+            program.run(sessions[file], images[file][run % len(first_pixels)])
+            seconds[run, file] = time.perf_counter() - began
+    late = np.percentile(seconds[_WARM_UP_MIN:].reshape(_ROUNDS, _RUNS, 2), 95, axis=1) * 1000
+    ratios = np.sort(late[:, 1] / late[:, 0])
+    ours, theirs = np.median(late, axis=0)
+    return SideBySide(float(ours), float(theirs), float(ratios[_LOW]))

@@ -1,0 +1,1 @@
+"""Images on disk: decoded in memory maps, or encoded as they came."""

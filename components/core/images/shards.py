@@ -1,0 +1,154 @@
+"""The images of one split, as ``ingest`` leaves them: on disk, in the order of their ids."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from components.core.artifacts import read_json
+from components.core.errors import UserError
+from components.core.images.encoded import EncodedImages, rows_of
+
+UNLABELED = -1
+_BYTES_AT_ONCE = 2**24
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Images(Protocol):
+    """Images that are read when they are asked for, so that a dataset may be larger than the memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, C)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice | npt.NDArray[np.int64], /) -> Pixels:
+        """The images of a range or of any indices, uint8 [n, H, W, C]."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Images with their labels and ids.
+
+    Attributes:
+        images: uint8 [N, H, W, C].
+        labels: int64 [N]; ``UNLABELED`` where there is none.
+        ids: uint64 [N], the first eight bytes of each image's content hash.
+    """
+
+    images: Images
+    labels: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What ``ingest`` found out about the dataset as a whole.
+
+    Attributes:
+        classes: class names in label order.
+        image_size: pixels a side, as stored.
+        channels: 1 or 3.
+        mean: of the training pixels, one a channel, on a 0..1 scale.
+        std: of the training pixels, one a channel, on a 0..1 scale.
+    """
+
+    classes: tuple[str, ...]
+    image_size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Read ``dataset.json``."""
+    facts = read_json(path)
+    return Dataset(
+        tuple(facts["classes"]), facts["image_size"], facts["channels"], tuple(facts["mean"]), tuple(facts["std"])
+    )
+
+
+def open_shard(folder: Path, workers: int = 0) -> Shard:
+    """Open a split without reading its images: decoded in a memory map, or encoded, as ``ingest.storage`` chose.
+
+    Args:
+        folder: of the split.
+        workers: processes that decode encoded images; 0 decodes in the thread that asks for them.
+
+    Raises:
+        UserError: the folder is incomplete or its parts differ in length.
+    """
+    try:
+        images = _open_images(folder, workers)
+        labels = np.load(folder / "labels.npy", allow_pickle=False)
+        ids = np.load(folder / "ids.npy", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} is not a readable image shard ({error}): run `reflux run` to ingest again."
+        ) from None
+    if not len(images) == len(labels) == len(ids):
+        raise UserError(f"{folder} is damaged (its parts differ in length): run `reflux run` to ingest again.")
+    return Shard(images, labels, ids)
+
+
+def _open_images(folder: Path, workers: int) -> Images:
+    if (folder / "images.bin").exists():
+        return EncodedImages(folder, workers)
+    decoded: Images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    return decoded
+
+
+def at_once(images: Images, most: int) -> int:
+    """How many images are read at a time, ``most`` or fewer: large ones must not fill the memory."""
+    return max(1, min(most, _BYTES_AT_ONCE // math.prod(images.shape[1:])))
+
+
+def decoded(images: Images) -> bool:
+    """Whether reading the images is no more than copying them."""
+    if isinstance(images, JoinedImages):
+        return all(decoded(part) for part in images.parts)
+    return not isinstance(images, EncodedImages)
+
+
+def join(first: Shard, second: Shard) -> Shard:
+    """The two splits one after the other; their images stay where they are."""
+    return Shard(
+        JoinedImages(first.images, second.images),
+        np.concatenate([first.labels, second.labels]),
+        np.concatenate([first.ids, second.ids]),
+    )
+
+
+def some_labelled(shard: Shard, most: int) -> Shard:
+    """Up to ``most`` of the images that have a label, in memory, from all over the shard."""
+    rows = np.flatnonzero(shard.labels != UNLABELED)
+    rows = rows[:: max(1, math.ceil(len(rows) / most))]
+    return Shard(np.asarray(shard.images[rows]), shard.labels[rows], shard.ids[rows])
+
+
+class JoinedImages:
+    """Two sets of images as one."""
+
+    def __init__(self, first: Images, second: Images) -> None:
+        self.parts = (first, second)
+        self.shape = (len(first) + len(second), *first.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice | npt.NDArray[np.int64]) -> Pixels:
+        indices = rows_of(index, len(self))
+        first, second = self.parts
+        border = len(first)
+        pixels = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        pixels[indices < border] = first[indices[indices < border]]
+        pixels[indices >= border] = second[indices[indices >= border] - border]
+        return pixels

@@ -1,0 +1,1 @@
+"""Networks that take raw pixels, and the precision they compute in."""

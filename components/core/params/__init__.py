@@ -1,0 +1,1 @@
+"""``params.yaml``, parsed once into frozen pydantic models."""

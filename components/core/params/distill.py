@@ -1,0 +1,285 @@
+"""The section ``distill``: the methods by name, with their papers' defaults; ``components.distill`` makes them work.
+
+An entry of ``distill.method`` is a loss, a modifier of the losses beside it, or a schedule: who teaches whom, in which
+order. Layers are given as :func:`components.core.teacher.hooks.find` takes them.
+"""
+
+import difflib
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_serializer, field_validator, model_validator
+
+from components.core.params.section import Positive, Section
+
+Temperature = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(gt=0)]
+Layers = Annotated[tuple[str, ...], Field(min_length=1)]
+
+_LAST_THREE = ("stage:-3", "stage:-2", "stage:-1")
+
+
+class Method(Section):
+    """An entry of ``distill.method``."""
+
+    name: str
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{key}={getattr(self, key)}" for key in type(self).model_fields if key != "name")
+        return f"{self.name}({told})" if told else self.name
+
+
+class Loss(Method):
+    """A term of the distillation loss, times its weight.
+
+    Attributes:
+        of_layers: whether it compares what layers give, which no store of soft labels holds.
+    """
+
+    weight: Weight = 1.0
+    of_layers: ClassVar[bool] = False
+
+
+class Kd(Loss):
+    """Hinton, Vinyals and Dean 2015; the temperature is the literature's for CIFAR-100."""
+
+    name: Literal["kd"] = "kd"
+    temperature: Temperature = 4.0
+
+
+class Dkd(Loss):
+    """Zhao et al. 2022; their code's values for CIFAR-100, where beta is 2 to 8 by pair of networks."""
+
+    name: Literal["dkd"] = "dkd"
+    alpha: float = Field(1.0, ge=0)
+    beta: float = Field(8.0, ge=0)
+    temperature: Temperature = 4.0
+
+
+class Dist(Loss):
+    """Huang et al. 2022; the weight and the temperature are theirs for CIFAR-100, 1 for ImageNet."""
+
+    name: Literal["dist"] = "dist"
+    weight: Weight = 2.0
+    beta: float = Field(1.0, ge=0)
+    gamma: float = Field(1.0, ge=0)
+    temperature: Temperature = 4.0
+
+
+class MseLogits(Loss):
+    """Ba and Caruana 2014: the squared difference of the logits."""
+
+    name: Literal["mse-logits"] = "mse-logits"
+
+
+class Fitnet(Loss):
+    """Romero et al. 2015: a hint from one layer; the weight is the literature's for CIFAR-100."""
+
+    name: Literal["fitnet"] = "fitnet"
+    of_layers: ClassVar[bool] = True
+    weight: Weight = 100.0
+    student: str = "stage:-2"
+    teacher: str = "stage:-2"
+
+
+class AttentionTransfer(Loss):
+    """Zagoruyko and Komodakis 2017."""
+
+    name: Literal["attention-transfer"] = "attention-transfer"
+    of_layers: ClassVar[bool] = True
+    weight: Weight = 1000.0
+    student: Layers = _LAST_THREE
+    teacher: Layers = _LAST_THREE
+
+
+class SimilarityPreserving(Loss):
+    """Tung and Mori 2019."""
+
+    name: Literal["similarity-preserving"] = "similarity-preserving"
+    of_layers: ClassVar[bool] = True
+    weight: Weight = 3000.0
+    student: str = "stage:-1"
+    teacher: str = "stage:-1"
+
+
+class ReviewKd(Loss):
+    """Chen et al. 2021: each of the teacher's layers also reviews the student's later ones."""
+
+    name: Literal["reviewkd"] = "reviewkd"
+    of_layers: ClassVar[bool] = True
+    student: Layers = _LAST_THREE
+    teacher: Layers = _LAST_THREE
+
+
+class Rkd(Loss):
+    """Park et al. 2019, distances and angles between embeddings."""
+
+    name: Literal["rkd"] = "rkd"
+    of_layers: ClassVar[bool] = True
+    distance: float = Field(25.0, ge=0)
+    angle: float = Field(50.0, ge=0)
+    student: str = "pooled"
+    teacher: str = "pooled"
+
+
+class Crd(Loss):
+    """Tian, Krishnan and Isola 2020, contrast with a memory bank."""
+
+    name: Literal["crd"] = "crd"
+    of_layers: ClassVar[bool] = True
+    weight: Weight = 0.8
+    dimensions: Positive = 128
+    negatives: Positive = 16384
+    temperature: Temperature = 0.07
+    momentum: float = Field(0.5, ge=0, lt=1)
+    student: str = "pooled"
+    teacher: str = "pooled"
+
+
+class LogitStandardization(Method):
+    """Sun et al. 2024: the logits that losses compare are z-scores; alone it stands for their kd (T = 2, weight 9)."""
+
+    name: Literal["logit-standardization"] = "logit-standardization"
+
+
+class Schedule(Method):
+    """Who teaches whom, in which order."""
+
+
+class TeacherAssistant(Schedule):
+    """Mirzadeh et al. 2020: the teacher teaches the first assistant, that one the next, the last one the student."""
+
+    name: Literal["teacher-assistant"] = "teacher-assistant"
+    assistants: Layers = ("resnet20",)
+
+
+class BornAgain(Schedule):
+    """Furlanello et al. 2018: after the first, each generation of the student is taught by the one before."""
+
+    name: Literal["born-again"] = "born-again"
+    generations: int = Field(2, ge=2)
+
+
+class DeepMutualLearning(Schedule):
+    """Zhang et al. 2018: students teach each other while they learn, without a teacher; the first of them ships."""
+
+    name: Literal["deep-mutual-learning"] = "deep-mutual-learning"
+    peers: Positive = 1
+
+
+Known = Annotated[
+    Kd
+    | Dkd
+    | Dist
+    | MseLogits
+    | Fitnet
+    | AttentionTransfer
+    | SimilarityPreserving
+    | ReviewKd
+    | Rkd
+    | Crd
+    | LogitStandardization
+    | TeacherAssistant
+    | BornAgain
+    | DeepMutualLearning,
+    Field(discriminator="name"),
+]
+
+METHODS: dict[str, type[Method]] = {
+    kind.model_fields["name"].default: kind
+    for kind in Known.__origin__.__args__  # type: ignore[attr-defined]
+}
+
+
+def as_entries(value: Any) -> list[Any]:
+    """What ``distill.method`` may be, as a list of entries: a name, an entry, or a list of both.
+
+    Raises:
+        ValueError: a name is not known; the nearest known ones are suggested.
+    """
+    several = value if isinstance(value, list | tuple) else [value]
+    entries = [{"name": entry} if isinstance(entry, str) else entry for entry in several]
+    for entry in entries:
+        name = entry.get("name") if isinstance(entry, dict) else getattr(entry, "name", None)
+        if name not in METHODS:
+            near = difflib.get_close_matches(str(name), METHODS, n=2, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(METHODS)}"
+            raise ValueError(f"no method is named {name}; {hint}")
+    return entries
+
+
+class Distill(Section):
+    """How the student learns from its teacher."""
+
+    when: Literal["after-transfer", "joint"] = "after-transfer"
+    method: tuple[Known, ...] = (Kd(),)
+    teacher: Literal["auto", "cached", "live"] = "auto"
+    teachers: tuple[str, ...] = ()
+    ensemble: Literal["average", "confidence"] = "average"
+    mixed_targets: Literal["teacher", "mixture"] = "teacher"
+    label_weight: float = Field(ge=0)
+    teacher_weight: float = Field(gt=0)
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def is_known(cls, value: Any) -> list[Any]:
+        return as_entries(value)
+
+    @field_validator("method")
+    @classmethod
+    def goes_together(cls, value: tuple[Known, ...]) -> tuple[Known, ...]:
+        names = [entry.name for entry in value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"it names {twice} twice")
+        schedules = [entry.name for entry in value if isinstance(entry, Schedule)]
+        if len(schedules) > 1:
+            raise ValueError(f"{schedules[0]} and {schedules[1]} both say who teaches whom; name one of them")
+        if "deep-mutual-learning" in names and len(names) > 1:
+            raise ValueError("deep-mutual-learning has no teacher to compare with; name it alone")
+        if not value:
+            raise ValueError("it names no method; kd is the plainest")
+        return value
+
+    @field_serializer("method")
+    def told(self, value: tuple[Known, ...]) -> str:
+        """One line a person can read, in MLflow too."""
+        return " + ".join(str(entry) for entry in value)
+
+    @model_validator(mode="after")
+    def finds_what_it_compares(self) -> "Distill":
+        layered = [loss.name for loss in self.losses if loss.of_layers]
+        if self.teacher == "cached" and layered:
+            raise ValueError(
+                f"{layered[0]} compares what layers give, and only soft labels are stored; set distill.teacher to auto"
+            )
+        if self.teachers and layered:
+            raise ValueError(f"{layered[0]} compares the layers of one teacher; set distill.teachers to []")
+        if self.answers_from != "store" and self.mixed_targets == "mixture":
+            raise ValueError(
+                "mixed_targets = mixture mixes stored soft labels, and none are stored here; set it to teacher"
+            )
+        return self
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """The terms of the distillation loss; kd where only a modifier or a schedule is named."""
+        named = tuple(entry for entry in self.method if isinstance(entry, Loss))
+        plain = Kd(temperature=2.0, weight=9.0) if self.standardized else Kd()
+        return named or (plain,)
+
+    @property
+    def standardized(self) -> bool:
+        """Whether losses compare z-scores of the logits."""
+        return any(isinstance(entry, LogitStandardization) for entry in self.method)
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """Who teaches whom, where it is not just the teacher the student."""
+        return next((entry for entry in self.method if isinstance(entry, Schedule)), None)
+
+    @property
+    def answers_from(self) -> Literal["store", "teacher", "peers"]:
+        """Who answers for the views that the student learns from."""
+        if isinstance(self.schedule, DeepMutualLearning):
+            return "peers"
+        return "teacher" if self.teacher == "live" or any(loss.of_layers for loss in self.losses) else "store"

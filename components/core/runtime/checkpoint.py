@@ -1,0 +1,174 @@
+"""Where a training goes on after a kill: all that decides its next step, on disk, written beside the training."""
+
+import io
+import random
+import socket
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.core.artifacts import atomic, read_json, write_json
+from components.core.errors import UserError
+from components.core.runtime.world import ALONE, World
+
+
+class Checkpoints:
+    """The latest checkpoint of one training.
+
+    It lies outside DVC's outs, which DVC deletes before it runs a stage, and its name holds the key: the checkpoint of
+    another model, other data, other params or other code is never found.
+
+    Args:
+        folder: of this training alone.
+        key: what decides the training's result, as a hash.
+        every_s: seconds between checkpoints, beside those that the training asks for.
+        world: the processes that train; the first alone reads and writes, and tells the others what it read, so that
+            they go on from the same state on machines that share no files.
+
+    Raises:
+        UserError: there is a checkpoint, and it is damaged; or the processes are about to train different things.
+    """
+
+    def __init__(self, folder: Path, key: str, every_s: float, world: World = ALONE) -> None:
+        self.path = folder / f"{key[:16]}.pt"
+        self._key, self._every_s, self._world = key, every_s, world
+        if world.told(key) != key:
+            raise UserError(
+                f"{socket.gethostname()} has other code, params or data than the first machine: give all machines the "
+                "same checkout and artifacts/."
+            )
+        if world.first:
+            for cut_short in folder.glob(".*"):
+                cut_short.unlink()
+        self._written = time.monotonic()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self.state = world.told(self._read() if world.first else None)
+        self._told_file = self.path.with_suffix(".json")
+        self._told: dict[str, Any] = {"journal": None, "steps": {}}
+        if self.state and world.first and self._told_file.is_file():
+            self._told = read_json(self._told_file)
+
+    @property
+    def journal(self) -> str | None:
+        """The journal that the interrupted training wrote, which its continuation continues."""
+        return self._told["journal"]
+
+    def told(self, phase: str) -> int:
+        """The last step of ``phase`` whose figures are in the journal."""
+        return int(self._told["steps"].get(phase, 0))
+
+    def begin(self, journal: str) -> None:
+        """Note which journal is written, so that a continuation continues it even before its first figures."""
+        self._note({**self._told, "journal": journal})
+
+    def tell(self, phase: str, step: int) -> None:
+        """Note that the figures of a step are in the journal, so that a continuation does not write them again."""
+        self._note({**self._told, "steps": {**self._told["steps"], phase: step}})
+
+    def _note(self, told: dict[str, Any]) -> None:
+        self._told = told
+        if self._world.first:
+            write_json(self._told_file, told)
+
+    @property
+    def images(self) -> int:
+        """How many images the training had seen when it was interrupted."""
+        return int(self.state["images"]) if self.state else 0
+
+    def due(self) -> bool:
+        """Whether the last checkpoint is ``every_s`` seconds old."""
+        return self._world.first and time.monotonic() - self._written >= self._every_s
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Copy ``state`` now and write it in another thread; waits while the one before is still being written.
+
+        Raises:
+            UserError: the one before could not be written (the disk is full); the one before that is still whole.
+        """
+        if not self._world.first:
+            return
+        self.wait()
+        self._written = time.monotonic()
+        self._writing = self._writer.submit(self._write, _copied({"key": self._key, **state}))
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is on disk.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    def clear(self) -> None:
+        """Forget the training: it has ended, and its result is kept elsewhere."""
+        self._writer.shutdown()  # whether the last one could be written matters no more
+        self.state = None
+        if not self._world.first:
+            return
+        for file in self.path.parent.glob("*.*"):
+            file.unlink()
+
+    def _write(self, state: dict[str, Any]) -> None:
+        content = io.BytesIO()
+        torch.save(state, content)
+        # Through memory: torch's own writer hides what the disk said.
+        with atomic(self.path) as temporary:
+            temporary.write_bytes(content.getbuffer())
+        for other in self.path.parent.glob("[!.]*"):
+            if other.stem != self.path.stem:
+                other.unlink()
+
+    def _read(self) -> dict[str, Any] | None:
+        if not self.path.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception:  # torch raises what its readers raise: RuntimeError, EOFError, UnpicklingError …
+            raise UserError(
+                f"{self.path} is not a whole checkpoint: delete it and run again, from the start."
+            ) from None
+        if not isinstance(state, dict) or state.get("key") != self._key:
+            raise UserError(
+                f"{self.path} is the checkpoint of another model, data version or recipe: delete it and run again."
+            )
+        return state
+
+
+def random_states() -> dict[str, Any]:
+    """The states of all random generators that a network may draw from."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 - libraries draw from it
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Put all random generators back to where :func:`random_states` found them."""
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def _copied(value: Any) -> Any:
+    """The same nested value with every tensor copied to the CPU, so that training may go on."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value

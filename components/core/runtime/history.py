@@ -1,0 +1,53 @@
+"""A training run's history: a Parquet artifact, and metrics in the journal."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.core.artifacts import atomic, finite
+from components.core.runtime.checkpoint import Checkpoints
+from components.core.runtime.journal import Journal
+
+_METRIC_NAMES = {
+    "lr": "lr",
+    "train_loss": "train/loss",
+    "val_loss": "val/loss",
+    "val_accuracy": "val/accuracy",
+    "train_accuracy": "train/accuracy",
+    "images_per_s": "images_per_s",
+    "grad_norm": "grad_norm",
+    "memory_mb": "memory_mb",
+    "gpu_percent": "gpu_percent",
+}
+
+
+def to_journal(
+    journal: Journal, checkpoints: Checkpoints, phase: str, begun: int = 0
+) -> Callable[[dict[str, float]], None]:
+    """A reporter that records each row of a history as metrics, once, however often training resumes.
+
+    Args:
+        journal: of the stage.
+        checkpoints: remember what was told.
+        phase: of the stage's training.
+        begun: the steps of the phases before it: its curve begins where theirs ends.
+    """
+
+    def report(row: dict[str, float]) -> None:
+        step = int(row["step"])
+        if step > checkpoints.told(phase):
+            named = {name: row[key] for key, name in _METRIC_NAMES.items() if key in row}
+            journal.metrics(finite(named), step=begun + step)
+            checkpoints.tell(phase, step)
+
+    return report
+
+
+def write(path: Path, phases: dict[str, list[dict[str, float]]]) -> None:
+    """Write the rows of each phase of a training as one table, with its phase in the first column."""
+    rows = [{"phase": phase, **row} for phase, history in phases.items() for row in history]
+    names = dict.fromkeys(name for row in rows for name in row)  # a linear probe has no gradient of the whole network
+    with atomic(path) as temporary:
+        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), temporary)

@@ -1,0 +1,105 @@
+"""Which code, which data and which params a run is made of."""
+
+import subprocess
+from configparser import ConfigParser
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from components.core.artifacts import sha256_file
+from components.core.params.file import PARAMS
+
+NONE = "none"
+LOCK = Path("dvc.lock")
+DVC = Path(".dvc")
+
+
+@dataclass(frozen=True)
+class Code:
+    """The state of the code.
+
+    Args:
+        sha: git's full hash of the commit, or ``none``.
+        dirty: whether tracked or new files differ from it.
+        missing: one sentence on the lineage that is missing, or None.
+    """
+
+    sha: str
+    dirty: bool
+    missing: str | None
+
+
+def code() -> Code:
+    """The commit this checkout stands on; ``dvc.lock`` is a result of runs and makes no code dirty."""
+    try:
+        sha = _git("rev-parse", "--verify", "HEAD").strip()
+        dirty = bool(_git("status", "--porcelain", "--", ".", f":(exclude){LOCK}").strip())
+    except FileNotFoundError:
+        return Code(NONE, False, _sentence("git is not installed"))
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip().splitlines() or ["git failed"])[0].removeprefix("fatal: ")
+        if "not a git repository" in reason:
+            reason = "this folder is no git checkout"
+        elif "single revision" in reason:
+            reason = "this git repository has no commit yet"
+        return Code(NONE, False, _sentence(reason))
+    return Code(sha, dirty, None)
+
+
+def data_md5(lock: Path = LOCK) -> str | None:
+    """DVC's hash of the dataset that ``ingest`` read last."""
+    try:
+        document = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    dependencies = document.get("stages", {}).get("ingest", {}).get("deps", [])
+    return next((dep.get("md5") for dep in dependencies if not dep["path"].startswith("components/")), None)
+
+
+def has_commit(sha: str) -> bool:
+    """Whether this checkout has a commit."""
+    try:
+        _git("cat-file", "-e", f"{sha}^{{commit}}")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+def where_data_is_known(md5: str) -> str | None:
+    """Where this checkout knows a data version from: ``dvc.lock``, DVC's cache, or a commit; None for nowhere.
+
+    Args:
+        md5: DVC's hash of the dataset, with ``.dir`` for a folder's.
+    """
+    if md5 == data_md5():
+        return str(LOCK)
+    if (_cache() / md5[:2] / md5[2:]).is_file():
+        return "DVC's cache"
+    try:
+        commit = _git("log", "--all", "--max-count=1", "--format=%h", f"-S{md5}", "--", str(LOCK), "*.dvc").strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return f"commit {commit}" if commit else None
+
+
+def _cache() -> Path:
+    """DVC's cache of files by their md5."""
+    config = ConfigParser()
+    config.read([DVC / "config", DVC / "config.local"], encoding="utf-8")
+    # A relative folder is one beside the file that names it.
+    return DVC / config.get("cache", "dir", fallback="cache").strip('"') / "files" / "md5"
+
+
+def params_sha256(path: Path = PARAMS) -> str:
+    """The sha256 of the params file as the run read it."""
+    return sha256_file(path)
+
+
+def _sentence(reason: str) -> str:
+    return f"Lineage without git ({reason}): MLflow knows this run's data and params, but not its code."
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], check=True, capture_output=True, text=True)
+    return done.stdout

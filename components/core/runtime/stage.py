@@ -1,0 +1,237 @@
+"""How a stage runs: params in, artifacts out, one journal, clean ends.
+
+``python -m components.<stage>`` calls :func:`run` with the stage's function.
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from components.core.artifacts import ARTIFACTS, fingerprint, mendable, sha256_file, write_json
+from components.core.errors import EXIT_USER_ERROR, UserError
+from components.core.params.file import load_params
+from components.core.params.sections import Params, Run
+from components.core.runtime import launch, tracking
+from components.core.runtime.journal import (
+    COURIER_VARIABLE,
+    PARENT_RUN_VARIABLE,
+    PARENT_VARIABLE,
+    Journal,
+    Muted,
+    Status,
+)
+
+if TYPE_CHECKING:  # torch takes two seconds, which stages that only look at data do without
+    from components.core.runtime.checkpoint import Checkpoints
+    from components.core.runtime.world import World
+
+CHECKPOINTS = Path(".reflux/checkpoints")
+BEFORE = "-before"  # ends the name of the folder for trainings that come before the stage's own
+EXIT_INTERRUPTED = 130
+ROLES = {"finetune": "teacher", "distill": "student", "control": "control"}  # whom a stage trains
+
+
+class Stage:
+    """One execution of a stage: where it reads, where it writes, and its journal."""
+
+    def __init__(self, name: str, params: Params, world: "World | None" = None) -> None:
+        self.name, self.params, self._world = name, params, world
+        self._inputs: dict[str, Path] = {}
+        self._hashes: dict[str, str] = {}
+        self._checkpoints: Checkpoints | None = None
+
+    @cached_property
+    def world(self) -> "World":
+        """The processes that work on this stage together."""
+        from components.core.runtime.world import ALONE
+
+        return self._world or ALONE
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The journal of this run; that of a training which goes on after a kill continues the killed one's.
+
+        Of several processes that work on the stage, the first keeps it.
+        """
+        if launch.rank():
+            return Muted()
+        tags = {"stage": self.name, "run_kind": "stage"}
+        if self.name in ROLES:
+            tags["role"] = ROLES[self.name]
+        if parent_run := os.environ.get(PARENT_RUN_VARIABLE):
+            tags["mlflow.parentRunId"] = parent_run
+        parent = os.environ.get(PARENT_VARIABLE)
+        continues = self._checkpoints.journal if self._checkpoints else None
+        journal = Journal(self.params.project.name, self.name, tags, parent=parent, continues=continues)
+        if self._checkpoints:
+            self._checkpoints.begin(journal.run_key)
+        dump = self._section(self.name)
+        journal.params({self.name: dump} if dump else {})
+        journal.params({"seed": self.params.seed})
+        return journal
+
+    def checkpoints(self, *sections: str, before: str | None = None) -> "Checkpoints":
+        """This stage's checkpoints, keyed by its code, the inputs read so far, the seed and sections of the params.
+
+        Must be asked for before the journal is first used: a training that goes on continues its run in MLflow.
+
+        Args:
+            sections: of the params that decide the training's result.
+            before: the name of a training that comes before the stage's own, and has checkpoints of its own.
+
+        Raises:
+            UserError: there is a checkpoint, and it is damaged.
+        """
+        from components.core.runtime.checkpoint import Checkpoints
+
+        code = [Path(__file__).parents[1], Path(__file__).parents[2] / self.name]
+        sources = {str(file): sha256_file(file) for folder in code for file in sorted(folder.rglob("*.py"))}
+        recipe = {section: self._section(section) for section in sections}
+        decides = [self.name, before, self.params.seed, recipe, self.inputs(), list(sources.values())]
+        key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+        folder = CHECKPOINTS / f"{self.name}{BEFORE}" / before if before else CHECKPOINTS / self.name
+        found = Checkpoints(folder, key, self.params.run.checkpoint_every_s, self.world)
+        self._checkpoints = found
+        if "journal" in vars(self):  # begun by a training before this one
+            found.begin(self.journal.run_key)
+        if found.images and self.world.first:
+            print(f"Note: goes on after {found.images:,} images, where it was interrupted", flush=True)
+        return found
+
+    def _section(self, name: str) -> Any:
+        return self.params.model_dump(by_alias=True, exclude={"run"}).get(name)
+
+    def read(self, relative: str) -> Path:
+        """The path of another stage's artifact, noted as an input of this run.
+
+        Raises:
+            UserError: the artifact is missing.
+        """
+        path = ARTIFACTS / relative
+        if not path.exists():
+            raise UserError(f"{path} is missing: run the stage that makes it first (`reflux run`).")
+        self._inputs[str(path)] = path
+        return path
+
+    def source(self, path: Path) -> Path:
+        """Note a path outside ``artifacts/`` as an input of this run."""
+        self._inputs[str(path)] = path
+        return path
+
+    def out(self, name: str) -> Path:
+        """The path of one of this stage's own artifacts."""
+        return ARTIFACTS / self.name / name
+
+    def inputs(self) -> dict[str, str]:
+        """The sha256 of every input this run has read."""
+        fresh = {name: fingerprint(path) for name, path in self._inputs.items() if name not in self._hashes}
+        self._hashes |= fresh
+        return dict(self._hashes)
+
+
+def run(name: str, body: Callable[[Stage], None]) -> NoReturn:
+    """Run one stage to a clean end: exit 0, 2 for what the user can mend, 130 when stopped.
+
+    With ``run.launcher = torchrun`` this process only starts others, which come here in their turn.
+    """
+    if not launch.in_rank():
+        sys.exit(_run(name, body))
+    try:
+        code = _run(name, body)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # torch would first wait for processes that may be gone
+
+
+def _run(name: str, body: Callable[[Stage], None]) -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
+    # A disk that fills up must reach us as an error of the write, not as a signal.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    stage: Stage | None = None
+    status: Status = "FAILED"
+    code = 1
+    began = time.time()
+    try:
+        params = load_params()
+        if launch.in_rank():
+            launch.follow(name, params.run)
+        elif params.run.launcher == "torchrun" and name in launch.STAGES:
+            return launch.launch(name, params.run)
+        with _joined(params.run) if launch.in_rank() else nullcontext() as world:
+            stage = Stage(name, params, world)
+            (ARTIFACTS / name).mkdir(parents=True, exist_ok=True)
+            body(stage)
+        if not launch.rank():
+            wall = time.time() - began
+            stage.journal.metrics({"wall_s": wall})
+            run_file = {"stage": name, "mlflow_run_id": stage.journal.run_id(), "journal": stage.journal.run_key}
+            write_json(stage.out("run.json"), run_file | {"inputs": stage.inputs(), "wall_s": round(wall, 3)})
+        status, code = "FINISHED", 0
+    except (UserError, OSError) as error:
+        mended = mendable(error, Path(error.filename or ".")) if isinstance(error, OSError) else error
+        if not isinstance(mended, UserError):
+            raise
+        _tell(str(mended))
+        code = EXIT_USER_ERROR
+    except RuntimeError as error:
+        if not (launch.in_rank() and _lost(error)):
+            raise
+        print(f"Warning: {name} lost a process ({str(error).splitlines()[0]}).", file=sys.stderr)
+        status = "KILLED"
+    except KeyboardInterrupt:
+        status, code = "KILLED", EXIT_INTERRUPTED
+    finally:
+        if launch.in_rank():  # the launcher asks all to end as soon as one has
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if stage is not None:
+            stage.journal.end(status)
+            if not launch.rank() and not os.environ.get(COURIER_VARIABLE):
+                tracking.deliver()
+    return code
+
+
+def _joined(settings: Run) -> "AbstractContextManager[World]":
+    from components.core.runtime.world import join
+
+    return join(settings.device, settings.lost_after_s)
+
+
+def _lost(error: RuntimeError) -> bool:
+    from components.core.runtime.world import lost
+
+    return lost(error)
+
+
+def _tell(sentence: str) -> None:
+    if launch.in_rank():
+        launch.tell(sentence)
+    else:
+        print(f"Error: {sentence}", file=sys.stderr)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, for what does not draw from the counter-based generator."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries draw from the global generator
+    torch.manual_seed(seed)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

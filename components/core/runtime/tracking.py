@@ -1,0 +1,275 @@
+"""Delivers journals to MLflow; the only module of ``components.core`` that imports it.
+
+With no ``MLFLOW_TRACKING_URI`` nothing is delivered. When the server is away the journals wait in the outbox and the
+next delivery sends them, with their own times and in their own order.
+"""
+
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.core.artifacts import write_json
+from components.core.errors import UserError
+from components.core.runtime.journal import OUTBOX, delivery, writer_is_alive
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SECONDS_BETWEEN_DELIVERIES = 0.5
+_SECONDS_AFTER_FAILURE = 15.0
+_METRICS_A_BATCH = 500
+_LATE_RUNS = 50  # runs that began before another one and arrived after it
+
+RETRAIN = "retrain"  # the tag with a pipeline run's number, counted from 1
+
+
+def uri() -> str | None:
+    """Where MLflow is, or None for no tracking."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def without_password(text: str) -> str:
+    """An address, or a sentence with one, that may be shown."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def client() -> "MlflowClient":
+    """The MLflow client, with a patience that suits training: a lost server costs seconds, not minutes."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    from mlflow import MlflowClient
+
+    return MlflowClient()
+
+
+def experiment_id(mlflow: "MlflowClient", name: str) -> str:
+    """The experiment's id; it is created on first use, and a race with another process is no error."""
+    from mlflow.exceptions import MlflowException
+
+    if found := mlflow.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    location = None
+    if str(uri()).startswith("sqlite:") and not os.environ.get("MLFLOW_ARTIFACT_ROOT"):
+        location = (Path("mlartifacts").resolve() / name).as_uri()
+    try:
+        return mlflow.create_experiment(name, artifact_location=location)
+    except MlflowException:
+        found = mlflow.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def download_weights(model_uri: str) -> Path:
+    """Fetch the safetensors file of an MLflow model, by its ``models:/`` URI.
+
+    Raises:
+        UserError: the server is away, the model is unknown, or it holds no safetensors file.
+    """
+    client()
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
+    except (MlflowException, OSError) as error:
+        why = f"can't be fetched from {uri()}: {str(error).splitlines()[0]}"
+        raise UserError(f"pretrain.weights = {model_uri} {without_password(why)}") from None
+    if found := sorted(folder.rglob("*.safetensors")):
+        return found[0]
+    raise UserError(f"pretrain.weights = {model_uri} holds no .safetensors file: name a teacher that Reflux logged.")
+
+
+def deliver(outbox: Path = OUTBOX) -> int:
+    """Send what the journals hold and forget those sent to their end.
+
+    Returns:
+        The number of journals that still wait, because the server was away.
+    """
+    if uri() is None or not outbox.is_dir():
+        return 0
+    from mlflow.exceptions import MlflowException
+
+    folders = sorted(_journals(outbox), key=_order)
+    waiting = 0
+    ended: list[Path] = []
+    unfinished: set[str | None] = set()
+    mlflow = client() if folders else None
+    for folder in folders:
+        key = _start(folder).get("tags", {}).get("reflux.journal")
+        try:
+            if key in unfinished:
+                raise ConnectionError("the journal that this one continues has not arrived yet")
+            if mlflow and _deliver_one(mlflow, folder, outbox):
+                ended.append(folder)
+            else:
+                unfinished.add(key)
+        except (MlflowException, OSError):
+            waiting += 1
+            unfinished.add(key)
+            if not delivery(folder):
+                write_json(folder / "delivery.json", {"run_id": None, "lines": 0})
+    # A parent's folder tells its children's journals the parent's run id: it goes last.
+    parents = {_start(f).get("parent") for f in _journals(outbox) if f not in ended}
+    for folder in ended:
+        if folder.name not in parents:
+            shutil.rmtree(folder)
+    return waiting
+
+
+@contextmanager
+def courier(outbox: Path = OUTBOX) -> Iterator[None]:
+    """Deliver in the background while the block runs, and once more when it ends."""
+    stop = threading.Event()
+
+    def work() -> None:
+        pause = 0.0
+        while not stop.wait(pause):
+            pause = _SECONDS_AFTER_FAILURE if deliver(outbox) else _SECONDS_BETWEEN_DELIVERIES
+
+    thread = threading.Thread(target=work, name="mlflow-courier", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        deliver(outbox)
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    text = (folder / "journal.jsonl").read_text(encoding="utf-8")
+    # What follows the last newline is a line still being written, or cut short by a kill.
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def _journals(outbox: Path) -> list[Path]:
+    return [folder for folder in outbox.iterdir() if (folder / "journal.jsonl").is_file()]
+
+
+def _start(folder: Path) -> dict[str, Any]:
+    lines = _lines(folder)
+    return lines[0] if lines else {}
+
+
+def _order(folder: Path) -> tuple[int, bool]:
+    """Oldest first, and a parent before a child of the same millisecond."""
+    start = _start(folder)
+    return int(start.get("time_ms", time.time() * 1000)), bool(start.get("parent"))
+
+
+def _deliver_one(mlflow: "MlflowClient", folder: Path, outbox: Path) -> bool:
+    """Send one journal's new lines; True when it was sent to its end."""
+    start = _start(folder)
+    # Asked before the lines are read: a writer that ends while they are sent has an end we have not read yet.
+    alive = bool(start) and writer_is_alive(start)
+    lines = _lines(folder)
+    if not lines:
+        return False
+    state = delivery(folder) or {"run_id": None, "lines": 0}
+    parent = outbox / lines[0]["parent"] if lines[0]["parent"] else None
+    if parent is not None and parent.is_dir() and not delivery(parent).get("run_id"):
+        # A child can't be moved under its parent later.
+        raise ConnectionError("the parent run has not arrived yet")
+    if state["run_id"] is None:
+        state = {"run_id": _start_run(mlflow, lines[0], outbox), "lines": 1}
+        write_json(folder / "delivery.json", state)
+    fresh = lines[state["lines"] :]
+    for end, batch in _batches(fresh):
+        _send(mlflow, state["run_id"], folder, batch)
+        write_json(folder / "delivery.json", {"run_id": state["run_id"], "lines": state["lines"] + end})
+    if lines[-1]["op"] == "end":
+        return True
+    if alive or not start:
+        return False
+    mlflow.set_terminated(state["run_id"], "KILLED", lines[-1]["time_ms"])
+    return True
+
+
+def _start_run(mlflow: "MlflowClient", start: dict[str, Any], outbox: Path) -> str:
+    tags = dict(start["tags"])
+    if start["parent"] and (parent := delivery(outbox / start["parent"]).get("run_id")):
+        tags["mlflow.parentRunId"] = parent
+    experiment = experiment_id(mlflow, start["experiment"])
+    # It is there already when a delivery died between creating the run and noting its id, or when a killed training
+    # goes on.
+    for run in mlflow.search_runs([experiment], f"tags.`reflux.journal` = '{tags['reflux.journal']}'", max_results=1):
+        found = str(run.info.run_id)
+        mlflow.update_run(found, "RUNNING")
+        for key, value in tags.items():
+            mlflow.set_tag(found, key, value)
+        return found
+    if tags.get("run_kind") == "pipeline":
+        tags[RETRAIN] = str(_next_retrain(mlflow, experiment))
+    run = mlflow.create_run(experiment, start["time_ms"], tags, start["name"])
+    return str(run.info.run_id)
+
+
+def _next_retrain(mlflow: "MlflowClient", experiment: str) -> int:
+    """The number of the next retrain, counted where all of them arrive."""
+    newest = ["attributes.start_time DESC"]
+    runs = mlflow.search_runs([experiment], "tags.run_kind = 'pipeline'", max_results=_LATE_RUNS, order_by=newest)
+    numbers = (run.data.tags.get(RETRAIN, "") for run in runs)
+    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)  # a person may edit a tag
+
+
+def _batches(lines: list[dict[str, Any]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Group neighbouring metric lines, so that a thousand steps are two requests, not a thousand."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for index, line in enumerate(lines):
+        if batch and (line["op"] != "metrics" or batch[-1]["op"] != "metrics" or size > _METRICS_A_BATCH):
+            yield index, batch
+            batch, size = [], 0
+        batch.append(line)
+        size += len(line.get("values", ()))
+    if batch:
+        yield len(lines), batch
+
+
+def _send(mlflow: "MlflowClient", run_id: str, folder: Path, batch: list[dict[str, Any]]) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+    first = batch[0]
+    match first["op"]:
+        case "metrics":
+            steps = {m["step"] for m in batch}
+            number = int(mlflow.get_run(run_id).data.tags[RETRAIN]) if None in steps else 0
+            metrics = [
+                Metric(k, v, m["time_ms"], number if m["step"] is None else m["step"])
+                for m in batch
+                for k, v in m["values"].items()
+            ]
+            mlflow.log_batch(run_id, metrics=metrics)
+        case "params":
+            mlflow.log_batch(run_id, params=[Param(k, v) for k, v in first["values"].items()])
+        case "tags":
+            mlflow.log_batch(run_id, tags=[RunTag(k, v) for k, v in first["values"].items()])
+        case "artifact":
+            path = folder / first["path"]
+            if path.is_dir():
+                mlflow.log_artifacts(run_id, str(path), "/".join(filter(None, [first["folder"], path.name])))
+            else:
+                mlflow.log_artifact(run_id, str(path), first["folder"])
+        case "image":
+            from PIL import Image
+
+            with Image.open(folder / first["path"]) as picture:
+                mlflow.log_image(run_id, picture, key=first["key"], step=0, timestamp=first["time_ms"])
+        case "dataset":
+            source = json.dumps({"uri": first["source"]})
+            dataset = Dataset(first["name"], first["digest"][:36], source_type="dvc", source=source)
+            tag = InputTag("mlflow.data.context", first["context"])
+            mlflow.log_inputs(run_id, [DatasetInput(dataset, [tag])])
+        case "end":
+            mlflow.set_terminated(run_id, first["status"], first["time_ms"])

@@ -1,0 +1,102 @@
+"""Several teachers as one, whose logits any of the losses can be computed from."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from components.core.artifacts import sha256_file
+from components.core.models.pixel_model import PixelModel, check_classes, load
+from components.core.models.precision import single_precision
+
+
+@single_precision
+def average(logits: Tensor) -> Tensor:
+    """The teachers' mean logits, whose softmax is the geometric mean of theirs (Hinton et al. 2015, section 1).
+
+    Args:
+        logits: of M teachers [M, B, K].
+
+    Returns:
+        [B, K], for any temperature.
+    """
+    return logits.mean(0)
+
+
+@single_precision
+def confidence_weighted(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """The teachers' soft labels, weighted image by image by how right each is (Zhang et al. 2022, equations 2 to 4).
+
+    A teacher's weight is ``(1 - exp(L) / Σ exp(L)) / (M - 1)``, with L its cross-entropy with the label. Without a
+    label, L is its entropy: how wrong it expects to be, which trusts the surest teacher (Kwon et al. 2020).
+
+    Args:
+        logits: of M teachers [M, B, K].
+        labels: classes [B], negative where an image has none, or probabilities [B, K].
+        temperature: T > 0 at which the soft labels are mixed.
+
+    Returns:
+        [B, K]: logits whose softmax at T is the weighted mean of the teachers' softmaxes at T, so that ``kd`` of them
+        is the paper's loss less a constant.
+    """
+    if len(logits) == 1:
+        return logits[0]
+    weights = (1 - F.softmax(_wrongness(logits, labels), 0)) / (len(logits) - 1)
+    return torch.logsumexp(F.log_softmax(logits / temperature, 2) + weights.log()[..., None], 0) * temperature
+
+
+def _wrongness(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each teacher with the label, or its entropy where there is none: [M, B]."""
+    log_probabilities = F.log_softmax(logits, 2)
+    if labels.ndim == 2:
+        return -(log_probabilities * labels).sum(2)
+    entropy = -(log_probabilities.exp() * log_probabilities).sum(2)
+    of_label = log_probabilities.gather(2, labels.clamp(min=0).expand(len(logits), -1)[..., None])[..., 0]
+    return torch.where(labels >= 0, -of_label, entropy)
+
+
+class Ensemble(PixelModel):
+    """Several teachers that answer as one.
+
+    Args:
+        teachers: for the same classes, in the same order.
+        weighting: average, or confidence: image by image, the surer ones count for more.
+    """
+
+    def __init__(self, teachers: Sequence[PixelModel], weighting: str) -> None:
+        super().__init__(nn.ModuleList(teachers), teachers[0].spec)
+        self.teachers, self.weighting = teachers, weighting
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits = torch.stack([teacher(pixels) for teacher in self.teachers])
+        if self.weighting == "average":
+            return average(logits)
+        return confidence_weighted(logits, torch.full((len(pixels),), -1, device=logits.device), temperature=1.0)
+
+
+def taught_by(
+    first: Path, others: Sequence[str], weighting: str, classes: Sequence[str], device: torch.device
+) -> tuple[PixelModel, str]:
+    """The teacher in eval mode, or several as one, and the hash that identifies it.
+
+    Args:
+        first: the fine-tuned teacher's file.
+        others: further teachers, as files that Reflux wrote.
+        weighting: of several; see :class:`Ensemble`.
+        classes: of the dataset.
+        device: where to put them.
+
+    Raises:
+        UserError: a file is missing or damaged, or for other classes.
+    """
+    paths = [first, *map(Path, others)]
+    teachers = [load(path).to(device) for path in paths]
+    for teacher, path in zip(teachers, paths, strict=True):
+        check_classes(teacher, classes, path)
+    hashes = [sha256_file(path) for path in paths]
+    if not others:
+        return teachers[0], hashes[0]
+    return Ensemble(teachers, weighting).eval(), hashlib.sha256(" ".join([weighting, *hashes]).encode()).hexdigest()

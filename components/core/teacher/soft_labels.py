@@ -1,0 +1,205 @@
+"""The soft-label store: the teacher's logits of every view, a memory-mapped file a shard of images.
+
+``label`` writes it and ``distill`` reads it. Logits are kept, not probabilities, so that any temperature can be applied
+later. With few classes a record is the logits as float16; with many it is the k largest, their classes, and the
+logsumexp of the rest (Shen and Xing 2022 keep probabilities at T = 1 and lose the rest's mass at any other T).
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from components.core.artifacts import sha256_file
+from components.core.errors import UserError
+from components.core.models.pixel_model import PixelModel
+from components.core.runtime.device import autocast
+
+SHARD_IMAGES = 1024
+_COPIED = 2**26  # bytes of a store that is read into memory: one look-up a batch instead of one a record
+IDS = "ids.npy"
+
+Indices = npt.NDArray[np.int64]
+Records = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the logits of one view are kept.
+
+    Attributes:
+        classes: how many logits there are.
+        top_k: how many of them are kept one by one; 0 keeps all.
+    """
+
+    classes: int
+    top_k: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of one record."""
+        if not self.top_k:
+            return np.dtype(("<f2", (self.classes,)))
+        index = "<u2" if self.classes <= 1 << 16 else "<u4"
+        fields = [("logits", "<f2", (self.top_k,)), ("classes", index, (self.top_k,)), ("rest", "<f4")]
+        return np.dtype(fields)
+
+    def pack(self, logits: Tensor) -> Records:
+        """Records [B] of logits [B, K] on the CPU; dense ones are float16 [B, K]."""
+        if not self.top_k:
+            return logits.to(torch.float16).numpy()
+        top, classes = logits.float().topk(self.top_k, dim=1)
+        rest = logits.float().scatter(1, classes, -torch.inf).logsumexp(1)
+        records = np.empty(len(logits), self.dtype)
+        records["logits"], records["classes"], records["rest"] = top.half().numpy(), classes.numpy(), rest.numpy()
+        return records
+
+    def distance(self, logits: Tensor, records: Records) -> Tensor:
+        """How far each number kept in records [B] is from what logits [B, K] say of the same classes: [B, …]."""
+        if not self.top_k:
+            return (logits - torch.from_numpy(records).float()).abs()
+        classes = torch.from_numpy(records["classes"].astype(np.int64))
+        rest = logits.scatter(1, classes, -torch.inf).logsumexp(1, keepdim=True)
+        now = torch.cat([logits.gather(1, classes), rest], dim=1)
+        then = np.concatenate([records["logits"].astype(np.float32), records["rest"][:, None]], axis=1)
+        return (now - torch.from_numpy(then)).abs()
+
+    def unpack(self, records: Records) -> Tensor:
+        """Logits [B, K] of records [B]; the mass of the rest is spread evenly over its classes."""
+        if not self.top_k:
+            return torch.from_numpy(records).float()
+        even = torch.from_numpy(records["rest"] - np.float32(np.log(self.classes - self.top_k)))
+        logits = even[:, None].repeat(1, self.classes)
+        classes = torch.from_numpy(records["classes"].astype(np.int64))
+        return logits.scatter_(1, classes, torch.from_numpy(records["logits"]).float())
+
+
+def format_for(classes: int, top_k: int) -> Format:
+    """Dense while that takes no more room than ``top_k`` logits with their classes and the rest."""
+    return Format(classes, top_k if 2 * classes > 4 * top_k + 4 else 0)
+
+
+@torch.no_grad()
+def ask(teacher: PixelModel, pixels: Tensor, device: torch.device) -> Tensor:
+    """The logits float32 [B, K] of a teacher in eval mode for pixels [B, C, H, W]; it normalises them itself."""
+    with autocast(device, training=False):
+        return teacher(pixels).float()
+
+
+def digest(*decides: Any) -> str:
+    """A key: one hash of all that decides a result."""
+    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+
+
+def shard_file(number: int) -> str:
+    """The name of a shard's file."""
+    return f"{number:06}.npy"
+
+
+def shard_rows(images: int) -> list[int]:
+    """How many images each shard holds."""
+    return [min(SHARD_IMAGES, images - begin) for begin in range(0, images, SHARD_IMAGES)]
+
+
+class SoftLabels:
+    """The soft labels of all views, read where they lie, or copied into memory while they are few.
+
+    Args:
+        folder: of the store.
+        images: how many it was made for.
+        views: of each image.
+        format: of its records.
+    """
+
+    def __init__(self, folder: Path, images: int, views: int, format: Format) -> None:
+        self.views, self.format = views, format
+        self._shards = [
+            records_of(folder / shard_file(number), rows, views, format)
+            for number, rows in enumerate(shard_rows(images))
+        ]
+        small = images * views * format.dtype.itemsize <= _COPIED
+        self._whole = np.concatenate(self._shards) if small and self._shards else None
+
+    def __call__(self, indices: Indices, views: Indices) -> Tensor:
+        """Logits float32 [B, K] of views [B] of images [B]."""
+        return self.format.unpack(self.records(indices, views))
+
+    def records(self, indices: Indices, views: Indices) -> Records:
+        """Records [B] of views [B] of images [B], as they are stored."""
+        if self._whole is not None:
+            found = self._whole[indices, views]
+        else:
+            shards, rows = np.divmod(indices, SHARD_IMAGES)
+            places = zip(shards.tolist(), rows.tolist(), views.tolist(), strict=True)
+            found = np.stack([self._shards[shard][row, view] for shard, row, view in places])
+        records = found.view(self.format.dtype.base)
+        return records[:, 0] if self.format.top_k else records
+
+
+def records_of(file: Path, rows: int, views: int, format: Format) -> npt.NDArray[np.uint8]:
+    """The records of a shard as bytes [rows, views, bytes], mapped.
+
+    torch maps them, because it keeps no file open: a million images have a thousand shards, which is as many files as a
+    process may hold by default.
+
+    Raises:
+        UserError: the file is missing, or is none of this shape.
+    """
+    wanted = np.empty((0, views), format.dtype)
+    try:
+        with file.open("rb") as opened:
+            np.lib.format.read_magic(opened)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(opened)
+            header = opened.tell()
+        size = rows * views * format.dtype.itemsize
+        if (shape, dtype) != ((rows, *wanted.shape[1:]), wanted.dtype) or file.stat().st_size != header + size:
+            raise ValueError(f"{dtype} of shape {shape}")
+        mapped = torch.from_file(str(file), shared=False, size=header + size, dtype=torch.uint8)
+    except (OSError, ValueError) as error:
+        raise damaged(file, str(error)) from None
+    return mapped[header:].numpy().reshape(rows, views, format.dtype.itemsize)
+
+
+def damaged(file: Path, what: str) -> UserError:
+    """The sentence for a file of the store that can't be what ``label`` wrote."""
+    return UserError(f"{file} is damaged ({what}): delete {file.parent.parent} and run `reflux run` to label anew.")
+
+
+def open_store(
+    folder: Path, manifest: dict[str, Any], teacher_sha256: str, views_key: str, classes: tuple[str, ...]
+) -> SoftLabels:
+    """Open the store that ``label`` left, every file of it checked.
+
+    Args:
+        folder: of the store.
+        manifest: that lies beside it.
+        teacher_sha256: of the present teacher's weights.
+        views_key: of the views that will be shown to the student; see :func:`components.core.views.augment.views_key`.
+        classes: of the dataset.
+
+    Raises:
+        UserError: the store is of another teacher, other images, views or classes, or a file is missing or damaged.
+    """
+    if manifest.get("shards") == []:
+        raise UserError(f"{folder} is empty, as distill.method or distill.teacher wants it: run `reflux run` to label.")
+    if not {"shards", "teacher_sha256", "views_key", "classes", "images", "views", "top_k"} <= manifest.keys():
+        raise UserError(f"{folder} was written by another version of Reflux: run `reflux run` to label anew.")
+    if manifest["teacher_sha256"] != teacher_sha256:
+        raise UserError(f"{folder} holds the soft labels of another teacher: run `reflux run` to label anew.")
+    if manifest["views_key"] != views_key or manifest["classes"] != list(classes):
+        raise UserError(
+            f"{folder} holds soft labels of other images, views or classes: run `reflux run` to label anew."
+        )
+    for shard in manifest["shards"]:
+        file = folder / shard["file"]
+        if not file.is_file():
+            raise damaged(file, "it is missing")
+        if sha256_file(file) != shard["sha256"]:
+            raise damaged(file, "its content is not what was written")
+    return SoftLabels(folder, manifest["images"], manifest["views"], Format(len(classes), manifest["top_k"]))

@@ -1,0 +1,285 @@
+"""The one training loop: teacher, student and control all run through it."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_, get_total_norm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from components.core.errors import UserError
+from components.core.images.shards import Images, Shard, at_once, some_labelled
+from components.core.runtime.checkpoint import Checkpoints, random_states, set_random_states
+from components.core.runtime.device import autocast, compiled, usage
+from components.core.runtime.world import ALONE, World
+from components.core.views.augment import plain
+
+if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3
+
+_VALIDATION_BATCH = 512
+_SEEN = 500
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from.
+
+    Attributes:
+        pixels: uint8 [N, C, H, W].
+        targets: whatever the loss compares the logits with, each [N, …].
+        of: the size of the whole batch, of which this may be a part.
+    """
+
+    pixels: Tensor
+    targets: tuple[Tensor, ...]
+    of: int
+
+    def split(self, parts: int) -> Iterator["Batch"]:
+        """The batch in equal parts, one after the other."""
+        size = math.ceil(len(self.pixels) / parts)
+        for begin in range(0, len(self.pixels), size):
+            part = slice(begin, begin + size)
+            yield Batch(self.pixels[part], tuple(target[part] for target in self.targets), self.of)
+
+
+@dataclass
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        step: the steps done.
+        images: the images seen.
+        losses: of the steps since the last validation.
+        history: a row a validation.
+        kept: the weights that validation data chose so far.
+        best_accuracy: the best validation accuracy so far.
+    """
+
+    step: int = 0
+    images: int = 0
+    losses: list[Tensor] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    best_accuracy: float = 0.0
+
+
+Report = Callable[[dict[str, float]], None]
+
+
+def fit(
+    model: nn.Module,
+    batches: Callable[[int], Iterator[Batch]],
+    loss: Callable[..., Tensor],
+    val: Shard,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    steps: int,
+    eval_every: int,
+    ema_decay: float,
+    accumulate: int,
+    clip_norm: float,
+    device: torch.device,
+    checkpoints: Checkpoints,
+    report: Report,
+    advance: Callable[..., None],
+    world: World = ALONE,
+    sync_batch_norm: bool = True,
+    precision: str = "auto",
+    through_compiler: bool = False,
+    seen: Shard | None = None,
+) -> list[dict[str, float]]:
+    """Train ``model`` in place and leave it with the weights that validation data choose.
+
+    These are the latest whose validation accuracy is within one standard error of the best (Breiman et al. 1984): on a
+    few hundred images the plain best picks a lucky moment before the learning rate has come down.
+
+    Args:
+        model: the network to train, on ``device``; in eval mode it answers with logits.
+        batches: the batches from a step on; what a step gets is a pure function of the step, so that a training that
+            was killed goes on as if it had not been.
+        loss: takes what the model answers in training, logits [N, K] as a rule, and the batch's targets; returns a
+            value an image [N], whose mean over the batch is what is minimised.
+        val: the split that chooses the weights; never the test split.
+        optimizer: of the model's parameters.
+        schedule: of its learning rate.
+        steps: the budget.
+        eval_every: steps between validations.
+        ema_decay: decay of the averaged weights that are validated and kept; 0 keeps the trained ones.
+        accumulate: parts a batch is computed in, one after the other, for less memory.
+        clip_norm: the largest norm of the gradient; 0 leaves it as it is.
+        device: where to train.
+        checkpoints: of this training; where one is found, training goes on from it.
+        report: is called with each row of the history, those before a resumption included.
+        advance: is called with each step's number of images, and the validation accuracy when it is new.
+        world: the processes that train together; ``batches`` gives each of them its share.
+        sync_batch_norm: BatchNorm takes its statistics over the images of all processes.
+        precision: fp32, bf16 or auto; see :func:`components.core.runtime.device.autocast`.
+        through_compiler: whether to compile the network's step; see :func:`components.core.runtime.device.compiled`.
+        seen: what is trained on. Beside each validation the accuracy on up to 500 of its labelled images is told, as
+            they are and by the same weights; none is told without.
+
+    Returns:
+        The history, a row a validation: step, images, lr, train_loss, val_loss, val_accuracy, train_accuracy (with
+        ``seen``), images_per_s, grad_norm (of the last step, after clipping), memory_mb and, on some GPUs, gpu_percent.
+
+    Raises:
+        UserError: the loss is no longer finite; the message names the step and the checkpoint that was kept.
+    """
+    world.equal(itertools.chain(model.parameters(), model.buffers()))
+    seed = torch.initial_seed()
+    ema = averaged(model, ema_decay) if ema_decay else None
+    judged = ema.module if ema else model
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"ema": judged} if ema else {})
+    done = _resume(parts, checkpoints, device)
+    part_seen = some_labelled(seen, _SEEN) if seen else None
+    for row in done.history:
+        report(row)
+    since, images_then = time.perf_counter(), done.images
+    model.train()
+    with world.training(model, sync_batch_norm) as plain_network:
+        network = compiled(plain_network, through_compiler)
+        for batch in islice(batches(done.step), steps - done.step):
+            if world.size > 1:  # dropout draws something else in each process, and the same after a resumption
+                torch.manual_seed(seed + done.step * world.size + world.rank)
+            value = _learn(network, batch, loss, optimizer, accumulate, clip_norm, device, precision, world)
+            schedule.step()
+            if ema:
+                ema.update(model, step=done.step)
+            done.step += 1
+            done.images += batch.of
+            done.losses.append(value)
+            advance(batch.of)
+            if done.step % eval_every == 0 or done.step == steps:
+                row = {"step": done.step, "images": done.images, "lr": optimizer.param_groups[-1]["lr"]}
+                row["train_loss"] = _mean_finite(done, checkpoints.path)
+                seconds = time.perf_counter() - since
+                world.equal(judged.buffers())
+                row["val_loss"], row["val_accuracy"] = validate(judged, val, device, world)
+                if part_seen:
+                    row["train_accuracy"] = validate(judged, part_seen, device, world)[1]
+                row["images_per_s"] = (done.images - images_then) / seconds
+                gradients = [p.grad for p in model.parameters() if p.grad is not None]
+                row |= {"grad_norm": get_total_norm(gradients).item(), **usage(device)}
+                _choose(done, row, judged, len(val))
+                done.losses = []
+                _save(done, parts, checkpoints)
+                report(row)
+                advance(0, val_accuracy=round(row["val_accuracy"], 4))
+                since, images_then = time.perf_counter(), done.images
+                model.train()
+            elif checkpoints.due():
+                _mean_finite(done, checkpoints.path)
+                _save(done, parts, checkpoints)
+    model.load_state_dict(done.kept)
+    model.eval()
+    return done.history
+
+
+def averaged(model: nn.Module, decay: float) -> "ModelEmaV3":
+    """The exponential moving average of the model's weights, slower from step to step until it decays so."""
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(model, decay=decay, use_warmup=True)
+
+
+def _learn(
+    network: nn.Module,
+    batch: Batch,
+    loss: Callable[..., Tensor],
+    optimizer: Optimizer,
+    accumulate: int,
+    clip_norm: float,
+    device: torch.device,
+    precision: str = "auto",
+    world: World = ALONE,
+) -> Tensor:
+    """One step of the optimizer; returns the batch's loss."""
+    optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=device)
+    parts = list(batch.split(accumulate))
+    for part in parts:
+        with world.gradients(network, last=part is parts[-1]):
+            with autocast(device, training=True, precision=precision):
+                answer = network(part.pixels)
+            # The gradients of several processes are averaged: their sum is that of the whole batch.
+            value = loss(answer, *part.targets).sum() / (batch.of / world.size)
+            value.backward()
+        total += value.detach()
+    total = world.sum(total) / world.size
+    if clip_norm:
+        clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
+    optimizer.step()
+    return total
+
+
+def _choose(done: Progress, row: dict[str, float], judged: torch.nn.Module, count: int) -> None:
+    done.history.append(row)
+    done.best_accuracy = max(done.best_accuracy, row["val_accuracy"])
+    if row["val_accuracy"] >= done.best_accuracy - _standard_error(done.best_accuracy, count):
+        done.kept = {name: tensor.detach().clone() for name, tensor in judged.state_dict().items()}
+
+
+def _save(done: Progress, parts: dict[str, Any], checkpoints: Checkpoints) -> None:
+    states = {name: part.state_dict() for name, part in parts.items()}
+    checkpoints.save({**vars(done), "parts": states, "random": random_states()})
+
+
+def _resume(parts: dict[str, Any], checkpoints: Checkpoints, device: torch.device) -> Progress:
+    state = checkpoints.state
+    if state is None:
+        return Progress()
+    for name, part in parts.items():
+        part.load_state_dict(state["parts"][name])
+    set_random_states(state["random"])
+    done = Progress(**{name: state[name] for name in vars(Progress())})
+    done.losses = [loss.to(device) for loss in done.losses]
+    return done
+
+
+@torch.inference_mode()
+def validate(model: nn.Module, shard: Shard, device: torch.device, world: World = ALONE) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy on a labelled split, without augmentation, shared among the processes."""
+    mine = world.share_of(len(shard))
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    if mine:
+        logits = predict(model, shard.images, device, mine)
+        labels = torch.from_numpy(shard.labels[mine.start : mine.stop]).to(device)
+        sums[0] = F.cross_entropy(logits, labels, reduction="sum")
+        sums[1] = (logits.argmax(1) == labels).sum()
+    loss, accuracy = (world.sum(sums) / len(shard)).tolist()
+    return loss, accuracy
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, images: Images, device: torch.device, rows: range | None = None) -> Tensor:
+    """Logits [N, K] of images [N, H, W, C], or of some rows of them, in eval mode."""
+    model.eval()
+    rows = range(len(images)) if rows is None else rows
+    parts, size = [], at_once(images, _VALIDATION_BATCH)
+    for begin in rows[::size]:
+        with autocast(device, training=False):
+            parts.append(model(plain(images[begin : min(begin + size, rows.stop)], device)))
+    return torch.cat(parts)
+
+
+def _standard_error(accuracy: float, count: int) -> float:
+    return math.sqrt(accuracy * (1 - accuracy) / count)
+
+
+def _mean_finite(done: Progress, checkpoint: Path) -> float:
+    values = torch.stack(done.losses)
+    if bool(values.isfinite().all()):
+        return values.mean().item()
+    first = done.step + 1 - len(values) + int((~values.isfinite()).nonzero()[0])
+    where = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
+    raise UserError(f"The loss is not finite at step {first}: lower the learning rate (lr); {where}.")

@@ -1,0 +1,1 @@
+"""The exact views: pure functions of seed, image and number."""

@@ -1,0 +1,128 @@
+"""Contrastive representation distillation (Tian, Krishnan and Isola 2020)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from components.core.models.precision import single_precision
+
+
+def bank_bytes(images: int, dim: int) -> int:
+    """What the two memory banks of :class:`Contrast` take, for as long as the training lasts and in its checkpoint."""
+    return 2 * 4 * images * dim
+
+
+def step_bytes(batch_size: int, negatives: int, dim: int) -> int:
+    """What a step of :class:`Contrast` takes for what it draws from the two banks."""
+    return 2 * 4 * batch_size * (negatives + 1) * dim
+
+
+@single_precision
+def nce(scores: Tensor, log_z: Tensor, images: int) -> Tensor:
+    """Noise-contrastive estimation: which of K + 1 images is the anchor's own (Tian et al. 2020, equations 18 and 19).
+
+    It is ``-log h(own) - Σ log (1 - h(others))``, with ``h = p / (p + K / N)`` and ``p = exp(score) / Z`` (Z is the
+    authors' code's), computed from logarithms, which needs no constant against a division by zero.
+
+    Args:
+        scores: cosines over τ [B, 1 + K], of the anchor's own image first.
+        log_z: logarithm of the normalisation constant, [].
+        images: N, the images that the others are drawn from.
+
+    Returns:
+        [B].
+    """
+    log_noise = math.log((scores.shape[1] - 1) / images)
+    logit = scores - log_z - log_noise
+    return -F.logsigmoid(logit[:, 0]) - F.logsigmoid(-logit[:, 1:]).sum(1)
+
+
+class Contrast(nn.Module):
+    """Pulls student's and teacher's embeddings of an image together, and those of different images apart.
+
+    Either side's embedding of an image is compared with the other side's of itself and of K images that are drawn from
+    a memory bank, which keeps a running embedding of every image. Each process of several keeps a bank of what it saw.
+
+    The banks and the normalisation constants are buffers: they are saved and restored with the module. K images are
+    drawn with torch's generator, evenly and with the image itself among them, as in equation 10's product of marginals.
+    The authors' CIFAR-100 run drew them from other classes, which unlabelled images do not allow.
+
+    Args:
+        student_dim: features of the student.
+        teacher_dim: features of the teacher.
+        images: N, all images that there are.
+        dim: of the embedding that both are brought to.
+        negatives: K.
+        temperature: τ.
+        momentum: the old embedding's share in a bank's new one.
+    """
+
+    student_bank: Tensor
+    teacher_bank: Tensor
+    log_z: Tensor
+
+    def __init__(
+        self,
+        student_dim: int,
+        teacher_dim: int,
+        images: int,
+        dim: int,
+        negatives: int,
+        temperature: float,
+        momentum: float,
+    ) -> None:
+        super().__init__()
+        self.embed_student, self.embed_teacher = nn.Linear(student_dim, dim), nn.Linear(teacher_dim, dim)
+        self.negatives, self.temperature, self.momentum = negatives, temperature, momentum
+        reach = math.sqrt(3 / dim)  # rows have length 1 on average
+        self.register_buffer("student_bank", torch.empty(images, dim).uniform_(-reach, reach))
+        self.register_buffer("teacher_bank", torch.empty(images, dim).uniform_(-reach, reach))
+        self.register_buffer("log_z", torch.full((2,), math.nan))
+
+    def forward(self, student: Tensor, teacher: Tensor, indices: Tensor, others: Tensor | None = None) -> Tensor:
+        """The loss of both sides; in training mode the banks learn of the batch afterwards.
+
+        The normalisation constants Z are estimated from the first batch and kept, as the authors do.
+
+        Args:
+            student: features [B, …].
+            teacher: features [B, …], without gradient.
+            indices: of the images [B], from 0 to N - 1.
+            others: of the images that they are compared with [B, K]; None draws them.
+
+        Returns:
+            [B]: apart from the banks, an image's loss does not depend on the rest of the batch.
+        """
+        if others is None:
+            others = torch.randint(len(self.student_bank), (len(indices), self.negatives), device=indices.device)
+        return self._contrasted(student, teacher, indices, torch.cat([indices[:, None], others], 1))
+
+    @single_precision
+    def _contrasted(self, student: Tensor, teacher: Tensor, indices: Tensor, among: Tensor) -> Tensor:
+        mine = F.normalize(self.embed_student(student.flatten(1)))
+        theirs = F.normalize(self.embed_teacher(teacher.flatten(1)))
+        images = len(self.student_bank)
+        scores = (self._scores(mine, self.teacher_bank, among), self._scores(theirs, self.student_bank, among))
+        if self.training:
+            found = torch.stack([self._log_z(side.detach(), images) for side in scores])
+            self.log_z.copy_(torch.where(self.log_z.isnan(), found, self.log_z))
+            self._remember(self.student_bank, mine.detach(), indices)
+            self._remember(self.teacher_bank, theirs.detach(), indices)
+        return nce(scores[0], self.log_z[0], images) + nce(scores[1], self.log_z[1], images)
+
+    def _scores(self, anchors: Tensor, bank: Tensor, among: Tensor) -> Tensor:
+        """Cosines over τ of anchors [B, D] and what the bank has of images [B, 1 + K]."""
+        # Rows for every image and negative are much memory traffic: cheaper is a product with a bank that is not large.
+        if len(bank) <= 8 * among.shape[1]:
+            return (anchors @ bank.T.clone()).gather(1, among) / self.temperature
+        return torch.einsum("bd,bkd->bk", anchors, bank[among]) / self.temperature
+
+    @staticmethod
+    def _log_z(scores: Tensor, images: int) -> Tensor:
+        return scores.logsumexp((0, 1)) - math.log(scores.numel()) + math.log(images)
+
+    def _remember(self, bank: Tensor, embeddings: Tensor, indices: Tensor) -> None:
+        running = self.momentum * bank[indices] + (1 - self.momentum) * embeddings
+        bank.index_copy_(0, indices, F.normalize(running))

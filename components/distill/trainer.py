@@ -1,0 +1,160 @@
+"""What every training of the stage shares: the images, their views, and who answers for them."""
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from components.core.artifacts import read_json
+from components.core.images.shards import Dataset, join, open_shard, read_dataset
+from components.core.models.pixel_model import PixelModel, load, save
+from components.core.runtime.checkpoint import Checkpoints
+from components.core.runtime.stage import Stage, seed_everything
+from components.core.student import fresh, keep_student, new_student, train
+from components.core.teacher.ensemble import taught_by
+from components.core.teacher.hooks import asked
+from components.core.teacher.soft_labels import Indices, SoftLabels, open_store
+from components.core.training.batches import TargetsOf
+from components.core.views.augment import views_key
+from components.core.views.mixing import Views, labelled_views, mixed_labels
+from components.distill.criterion import terms
+from components.distill.losses import mixture, share_of_labels
+from components.distill.modules import Peers, TotalLoss, Trainee, mutual_loss
+
+
+class Lesson:
+    """The labelled and unlabelled images of one stage's run, through the views that ``label`` was told of."""
+
+    def __init__(self, stage: Stage, device: torch.device) -> None:
+        params = stage.params
+        self._stage, self._device, self._method = stage, device, params.distill
+        self.dataset: Dataset = read_dataset(stage.read("ingest/dataset.json"))
+        splits = (stage.read(f"ingest/shards/{split}") for split in ("train", "unlabeled", "val"))
+        train_split, unlabeled, self._val = (open_shard(split, params.run.workers) for split in splits)
+        self._images = join(train_split, unlabeled)
+        self._labels = torch.from_numpy(self._images.labels)
+        self._augment = params.student.augment.model_dump()
+        self._shown = Views(self._images, params.seed, self._augment)
+        self._begun = 0
+        self._store = stage.read("label/store")
+        self._manifest = read_json(stage.read("label/manifest.json"))
+        self._teacher_path = stage.read("finetune/model.safetensors")
+        for further in params.distill.teachers:
+            stage.source(Path(further))
+
+    @property
+    def teacher(self) -> PixelModel:
+        """The teacher, or several as one, in eval mode."""
+        return self._taught_by[0]
+
+    @cached_property
+    def _taught_by(self) -> tuple[PixelModel, str]:
+        others, weighting = self._method.teachers, self._method.ensemble
+        return taught_by(self._teacher_path, others, weighting, self.dataset.classes, self._device)
+
+    def before(self, name: str, network: str, teacher: PixelModel | None) -> PixelModel:
+        """A network that will teach the next one, trained now or before an interruption; in eval mode.
+
+        Args:
+            name: of this training among those of the stage.
+            network: its name.
+            teacher: who teaches it; None for the stored soft labels.
+        """
+        world = self._stage.world
+        checkpoints = self._stage.checkpoints("student", "distill", before=name)
+        done = checkpoints.path.with_suffix(".safetensors")
+        seed_everything(self._stage.params.seed)
+        learner = fresh(self._stage, network, self.dataset, self._device)
+        if world.told(done.is_file() if world.first else None):
+            if world.first:
+                learner.load_state_dict(load(done).state_dict())
+            world.equal(chain(learner.parameters(), learner.buffers()))
+        else:
+            self._learn(learner, teacher, checkpoints, name)
+            checkpoints.clear()
+            if world.first:
+                save(learner, done)
+        self._begun += self._stage.params.student.steps
+        return learner.eval()
+
+    def student(self, teacher: PixelModel | None) -> None:
+        """Train the student, and write it.
+
+        Args:
+            teacher: who teaches it; None for the stored soft labels.
+        """
+        student = new_student(self._stage, self.dataset, self._device)
+        checkpoints = self._stage.checkpoints("student", "distill")
+        rows = self._learn(student, teacher, checkpoints)
+        keep_student(self._stage, student, {self._stage.name: rows}, checkpoints)
+
+    def among_peers(self, peers: int) -> None:
+        """Train the student together with others of its kind, and write the first of them."""
+        method, name = self._method, self._stage.params.student.model
+        student = new_student(self._stage, self.dataset, self._device)
+        others = [fresh(self._stage, name, self.dataset, self._device) for _ in range(peers)]
+        checkpoints = self._stage.checkpoints("student", "distill")
+        loss = partial(mutual_loss, label_weight=method.label_weight, teacher_weight=method.teacher_weight)
+        rows = self._train(Peers(student, others), checkpoints, self._hard, loss)
+        keep_student(self._stage, student, {self._stage.name: rows}, checkpoints)
+
+    def _learn(
+        self, student: PixelModel, teacher: PixelModel | None, checkpoints: Checkpoints, name: str | None = None
+    ) -> list[dict[str, float]]:
+        method = self._method
+        found = terms(method.losses, method.standardized, student, teacher, len(self._images))
+        loss = TotalLoss(found, method.label_weight, method.teacher_weight)
+        beside = any(term.student or term.memory for term in found)
+        trainee = Trainee(student, found).to(self._device) if beside else student
+        if teacher is None:
+            return self._train(trainee, checkpoints, self._soft_and_hard, loss, name=name)
+        taps = tuple(tap for term in found for tap in term.teacher)
+        answer = partial(asked, teacher, taps, device=self._device)
+        return self._train(trainee, checkpoints, self._hard, loss, answer, name)
+
+    def _train(
+        self,
+        model: nn.Module,
+        checkpoints: Checkpoints,
+        targets_of: TargetsOf,
+        loss: Callable[..., Tensor],
+        teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
+        name: str | None = None,
+    ) -> list[dict[str, float]]:
+        views, stage = self._manifest["views"], self._stage
+        return train(
+            stage,
+            model,
+            self._device,
+            checkpoints,
+            self._images,
+            self._val,
+            views,
+            targets_of,
+            loss,
+            teacher,
+            name,
+            self._begun,
+        )
+
+    def _hard(self, indices: Indices, views: Indices) -> tuple[Tensor, ...]:
+        mix = self._shown.mix(indices, views)
+        targets, known = mixed_labels(self._labels, indices, mix, len(self.dataset.classes))
+        return targets, share_of_labels(known), torch.from_numpy(indices)
+
+    def _soft_and_hard(self, indices: Indices, views: Indices) -> tuple[Tensor, ...]:
+        soft = self._stored(indices, views)
+        mix = self._shown.mix(indices, views) if self._method.mixed_targets == "mixture" else None
+        if mix is not None:
+            share = torch.from_numpy(mix.share).float()
+            soft = mixture(soft, self._stored(mix.partners, views), share, 1.0)
+        return soft, *self._hard(indices, views)
+
+    @cached_property
+    def _stored(self) -> SoftLabels:
+        augment = labelled_views(self._augment, self._method.mixed_targets)
+        key = views_key(self._images.ids, self._stage.params.seed, augment)
+        return open_store(self._store, self._manifest, self._taught_by[1], key, self.dataset.classes)

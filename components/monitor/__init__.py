@@ -1,0 +1,1 @@
+"""Dataset shift: a champion's reference data, the tests, the report."""

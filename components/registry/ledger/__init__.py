@@ -1,0 +1,1 @@
+"""Promotions, written ahead, carried out, and finished after a crash."""

@@ -1,0 +1,203 @@
+"""The act: an intent is written down, carried out under the model's lock, and closed with its outcome.
+
+The intent is the commit. What breaks off after it is not undone but finished, by ``reconcile``, which every command
+that touches the registry begins with: each step sets what the intent says, so a step that is done twice is done once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from components.core.errors import UserError
+from components.registry import client, webhooks
+from components.registry.client import CHAMPION, PREVIOUS
+from components.registry.ledger import ledger, lock
+from components.registry.ledger.ledger import Intent, Outcome
+from components.registry.ledger.lock import Check
+from components.registry.text import urls
+from components.registry.versions.files import fetched
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+_EVENTS: Mapping[Outcome, webhooks.What] = {
+    ledger.PROMOTED: "promoted",
+    ledger.REJECTED: "rejected",
+    ledger.UNKNOWN: "rejected",
+    ledger.AWAITING: "awaiting approval",
+    ledger.ROLLED_BACK: "rolled back",
+    ledger.OVERTAKEN: "failed",
+    ledger.REFUSED: "failed",
+}
+
+
+class ChampionMoved(UserError):
+    """The champion is another one than the intent was made upon."""
+
+
+class _Late(Exception):
+    """``ChampionMoved``, before it is written down."""
+
+    def __init__(self, champion: int | None) -> None:
+        self.champion = champion
+
+
+def act(mlflow: "MlflowClient", project: str, intent: Intent) -> dict[str, int]:
+    """Carry an intent out if the champion still is the one that it was made upon: compare and swap.
+
+    Returns:
+        The version each alias points at afterwards.
+
+    Raises:
+        ChampionMoved: it is another one by now; nothing was changed, and the ledger has the attempt.
+        LockLost: the lock was lost on the way; whoever has it now has finished the intent.
+        Unreachable: MLflow stopped answering; the next command finishes what was begun.
+    """
+
+    def compare() -> dict[str, int]:
+        found = client.aliases(mlflow, intent.model)
+        if found.get(CHAMPION) != intent.champion:
+            raise _Late(found.get(CHAMPION))
+        return found
+
+    try:
+        with client.speaking(), lock.held(mlflow, intent.model, waiting=compare) as check:
+            _settle_all(mlflow, project, intent.model, check)
+            whole = replace(intent, previous=compare().get(PREVIOUS))
+            run_id = client.patiently(lambda: ledger.begin(mlflow, project, whole))
+            return client.patiently(lambda: carry_out(mlflow, run_id, whole, check))
+    except _Late as late:
+        raise overtaken(mlflow, project, intent, late.champion) from None
+
+
+def overtaken(mlflow: "MlflowClient", project: str, intent: Intent, champion: int | None) -> ChampionMoved:
+    """Write down an attempt that came too late; returns what to raise."""
+    why = _moved(intent, champion)
+    late = replace(intent, why=why, note=f"**Version {intent.version} overtaken.** {why}")
+    run_id = client.patiently(lambda: ledger.begin(mlflow, project, late, ledger.OVERTAKEN))
+    client.patiently(lambda: ledger.close(mlflow, run_id, ledger.OVERTAKEN))
+    return ChampionMoved(why)
+
+
+def reconcile(mlflow: "MlflowClient", project: str, model: str) -> list[ledger.Entry]:
+    """Finish, or close, every attempt that was broken off; without one this only looks.
+
+    Returns:
+        The attempts that were settled.
+
+    Raises:
+        UserError: another process holds the lock for minutes, or MLflow does not answer.
+    """
+    if not client.patiently(lambda: ledger.is_open(mlflow, project, model)):
+        return []
+    with client.speaking(), lock.held(mlflow, model) as check:
+        settled = _settle_all(mlflow, project, model, check)
+        return [entry for run_id in settled if (entry := ledger.entry(mlflow, run_id)).outcome is not None]
+
+
+def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check) -> dict[str, int]:
+    """Do all that an intent says, in its order, and close it.
+
+    Raises:
+        ChampionMoved: somebody moved an alias at this very moment, without the lock.
+        LockLost: the lock is another's.
+    """
+    for alias, number in intent.aliases.items():
+        check()
+        client.point(mlflow, intent.model, alias, number)
+    kept = client.aliases(mlflow, intent.model)
+    check()
+    if any(kept.get(alias) != number for alias, number in intent.aliases.items()):
+        why = _moved(intent, kept.get(CHAMPION))
+        _end(mlflow, run_id, intent, ledger.OVERTAKEN, kept, why)
+        raise ChampionMoved(why)
+    ledger.measured(mlflow, run_id, intent)
+    if intent.record is not None:
+        client.tag(mlflow, intent.model, intent.version, {"gate.run_id": run_id})
+    for version, tags in intent.tags.items():
+        client.tag(mlflow, intent.model, int(version), tags)
+    if intent.description is not None:
+        mlflow.update_model_version(intent.model, str(intent.version), intent.description)
+    if intent.front is not None:
+        mlflow.update_registered_model(intent.model, intent.front)
+    _end(mlflow, run_id, intent, intent.outcome, kept)
+    return kept
+
+
+def _settle_all(mlflow: "MlflowClient", project: str, model: str, check: Check) -> list[str]:
+    attempts = client.patiently(lambda: ledger.open_attempts(mlflow, project, model))
+    for attempt in attempts:
+        client.patiently(partial(_settle, mlflow, project, *attempt, check))
+    return [run_id for run_id, _ in attempts]
+
+
+def _settle(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent | Outcome, check: Check) -> None:
+    """Bring one open attempt to its end."""
+    if not isinstance(intent, Intent):  # its outcome is written already
+        ledger.close(mlflow, run_id, intent)
+        return
+    if ledger.is_twin(mlflow, project, run_id, intent):
+        mlflow.delete_run(run_id)
+        return
+    aliases = client.aliases(mlflow, intent.model)
+    champion, target = aliases.get(CHAMPION), intent.aliases.get(CHAMPION)
+    if target is not None and champion not in (target, intent.champion):
+        _end(mlflow, run_id, intent, ledger.OVERTAKEN, aliases, _moved(intent, champion))
+        return
+    if target is not None and champion != target and (broken := _broken(mlflow, intent)):
+        check()
+        client.point(mlflow, intent.model, PREVIOUS, intent.previous)
+        aliases = client.aliases(mlflow, intent.model)
+        _end(mlflow, run_id, intent, ledger.REFUSED, aliases, f"{broken} The champion stays version {champion}.")
+        return
+    carry_out(mlflow, run_id, intent, check)
+
+
+def _broken(mlflow: "MlflowClient", intent: Intent) -> str | None:
+    """Why the target must not become champion any more, if so."""
+    try:
+        with fetched(client.version(mlflow, intent.model, intent.version)):
+            return None
+    except client.Unreachable:
+        raise
+    except UserError as error:
+        return str(error)
+
+
+def _end(
+    mlflow: "MlflowClient",
+    run_id: str,
+    intent: Intent,
+    outcome: Outcome,
+    aliases: Mapping[str, int],
+    why: str | None = None,
+) -> None:
+    """Tell who wants to know, and close the attempt.
+
+    In this order: whoever finishes what a crash cut short between the two tells it again, under the same id.
+    """
+    event = _EVENTS.get(outcome)
+    if event and webhooks.wanted():
+        page = urls.run(mlflow.get_run(run_id).info.experiment_id, run_id)
+        told: webhooks.Event = {
+            "event": event,
+            "model": intent.model,
+            "version": intent.version,
+            "champion": aliases.get(CHAMPION),
+            "previous": aliases.get(PREVIOUS),
+            "by": intent.by,
+            "reason": why or intent.reason or intent.why,
+            "run_url": urls.address(page),
+            "at": intent.at,
+        }
+        webhooks.tell(told, run_id)
+    ledger.end(mlflow, run_id, outcome, why)
+
+
+def _moved(intent: Intent, champion: int | None) -> str:
+    return (
+        f"The champion of {intent.model} is {client.called(champion)} by now, not {client.called(intent.champion)}, so "
+        f"version {intent.version} was left as it is: `reflux {intent.action}` compares again."
+    )

@@ -1,0 +1,298 @@
+"""The ledger of promotions: a write-ahead log that a team reads, one run an attempt in ``<project>/promotions``.
+
+A run is created with the whole intent in its tags, in one transaction: from then on whoever finds it can finish it. It
+is RUNNING while it is open, FINISHED when a decision was carried out (also a rejection), FAILED when it could not be.
+
+Attempts are numbered, for hosts' clocks differ: what moves an alias takes its number under the model's lock, so that no
+other one has it. Only an attempt that came too late and changes nothing may share its number with the one that it met.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from components.core.runtime import tracking
+from components.registry.text.markdown import LINEAGE
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+Action = Literal["promote", "rollback"]
+Outcome = Literal[
+    "promoted", "rejected", "unknown", "unchanged", "awaiting approval", "rolled back", "overtaken", "refused", "failed"
+]
+
+PROMOTED: Outcome = "promoted"
+REJECTED: Outcome = "rejected"
+UNKNOWN: Outcome = "unknown"
+UNCHANGED: Outcome = "unchanged"
+AWAITING: Outcome = "awaiting approval"
+ROLLED_BACK: Outcome = "rolled back"
+OVERTAKEN: Outcome = "overtaken"
+REFUSED: Outcome = "refused"
+FAILED: Outcome = "failed"
+
+MOVED = (PROMOTED, ROLLED_BACK)
+NOT_CARRIED_OUT = (OVERTAKEN, REFUSED, FAILED)
+DECISION = "decision.json"
+
+_INTENT, _ID = "promotion.intent.", "promotion.id"
+_TAG_CHARACTERS = 7500  # MLflow keeps 8000
+_NUMBER, _DIGITS = "promotion.number", 8  # with leading zeros, as MLflow orders tags as text
+_OUTCOME, _ACTION, _MODEL, _VERSION = "promotion.outcome", "promotion.action", "promotion.model", "promotion.version"
+_FROM, _PREVIOUS, _COMPARED = "promotion.from", "promotion.previous", "promotion.compared_with"
+_BY, _REASON, _WHY = "promotion.by", "promotion.reason", "promotion.why"
+
+
+@dataclass(frozen=True)
+class Intent:
+    """All that is to be done, so that doing it twice is doing it once.
+
+    Attributes:
+        action: what was asked for.
+        model: the registered model.
+        version: the version it is about.
+        outcome: what will have come of it.
+        by: ``user@host`` or another author.
+        reason: why, in a person's words; may be empty.
+        at: when, in UTC, ISO 8601.
+        champion: the champion that it replaces or leaves, the one it was compared with; None for none.
+        previous: the version before the champion; None for none.
+        aliases: ``{alias: version}`` to set, in this order; empty when the champion stays.
+        tags: ``{version: {tag: value}}`` to set, in this order; None takes a tag away.
+        description: the version's new description; None leaves it.
+        front: the registered model's new description; None leaves it.
+        why: why it comes to that, in plain sentences.
+        note: the whole for a person, Markdown.
+        lineage: where the version comes from, as tags.
+        figures: what was measured.
+        record: the content of ``decision.json``; None without a decision.
+        id: its own name, by which a request that was sent twice is known.
+    """
+
+    action: Action
+    model: str
+    version: int
+    outcome: Outcome
+    by: str
+    reason: str
+    at: str
+    champion: int | None
+    previous: int | None
+    why: str
+    note: str
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    tags: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    description: str | None = None
+    front: str | None = None
+    lineage: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+    record: Mapping[str, Any] | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One attempt, as the ledger shows it.
+
+    Attributes:
+        run_id: its run in MLflow.
+        experiment_id: the ledger's experiment.
+        number: its place among the attempts on the model, from 1; 0 for one that an older release wrote.
+        action: what was asked for.
+        model: the registered model.
+        version: the version it was about.
+        outcome: None while it is open.
+        at: when it began, in UTC.
+        by: the author.
+        reason: a person's words; may be empty.
+        champion: the champion when it began.
+        why: why that came of it.
+        lineage: where the version comes from.
+        figures: what was measured.
+    """
+
+    run_id: str
+    experiment_id: str
+    number: int
+    action: Action
+    model: str
+    version: int
+    outcome: Outcome | None
+    at: datetime
+    by: str
+    reason: str
+    champion: int | None
+    why: str
+    lineage: Mapping[str, str]
+    figures: Mapping[str, float]
+
+
+def experiment(project: str) -> str:
+    """The name of a project's ledger in MLflow."""
+    return f"{project}/promotions"
+
+
+def begin(mlflow: "MlflowClient", project: str, intent: Intent, outcome: Outcome | None = None) -> str:
+    """Write an intent down, whole or not at all; returns the run's id.
+
+    Args:
+        mlflow: the client.
+        project: the project's name.
+        intent: what is to be done.
+        outcome: of an attempt that ends as it begins, with nothing to be done.
+    """
+    experiment_id = tracking.experiment_id(mlflow, experiment(project))
+    newest = next(_runs(mlflow, project, _of(intent.model), at_once=1), None)
+    number = 1 + (_entry(newest).number if newest else 0)
+    text = json.dumps(asdict(intent)) if outcome is None else ""
+    parts = [text[i : i + _TAG_CHARACTERS] for i in range(0, len(text), _TAG_CHARACTERS)]
+    tags = {
+        "run_kind": "promotion",
+        "mlflow.user": intent.by,
+        "mlflow.note.content": intent.note,
+        _ID: intent.id,
+        _NUMBER: f"{number:0{_DIGITS}}",
+        _ACTION: intent.action,
+        _MODEL: intent.model,
+        _VERSION: str(intent.version),
+        _FROM: _text(intent.champion),
+        _PREVIOUS: _text(intent.previous),
+        _BY: intent.by,
+        _REASON: intent.reason,
+        _WHY: intent.why,
+        **intent.lineage,
+        **{f"{_INTENT}{i}": part for i, part in enumerate(parts)},
+    }
+    if intent.record is not None:
+        tags[_COMPARED] = _text(intent.champion)
+    if outcome is not None:
+        tags[_OUTCOME] = outcome
+    name = f"v{intent.version} {intent.action}" if outcome is None else _name(intent.version, outcome)
+    run = mlflow.create_run(experiment_id, tags=tags, run_name=name)
+    return str(run.info.run_id)
+
+
+def measured(mlflow: "MlflowClient", run_id: str, intent: Intent) -> None:
+    """Give an attempt its figures and its ``decision.json``."""
+    from mlflow.entities import Metric
+
+    at = int(datetime.fromisoformat(intent.at).timestamp() * 1000)
+    if intent.figures:
+        mlflow.log_batch(run_id, metrics=[Metric(key, value, at, 0) for key, value in intent.figures.items()])
+    if intent.record is not None:
+        mlflow.log_dict(run_id, dict(intent.record), DECISION)
+
+
+def end(mlflow: "MlflowClient", run_id: str, outcome: Outcome, why: str | None = None) -> None:
+    """Write down what came of an attempt, and why if it is not what was intended; only then is it closed."""
+    from mlflow.entities import RunTag
+
+    run = mlflow.get_run(run_id)
+    version = int(run.data.tags[_VERSION])
+    told = {} if why is None else {_WHY: why, "mlflow.note.content": f"**Version {version} {outcome}.** {why}"}
+    mlflow.update_run(run_id, name=_name(version, outcome))
+    mlflow.log_batch(run_id, tags=[RunTag(key, value) for key, value in {_OUTCOME: outcome, **told}.items()])
+    close(mlflow, run_id, outcome)
+
+
+def close(mlflow: "MlflowClient", run_id: str, outcome: Outcome) -> None:
+    """Close an attempt whose outcome is written; its intent is of no use any more."""
+    mlflow.set_terminated(run_id, "FAILED" if outcome in NOT_CARRIED_OUT else "FINISHED")
+    for tag in mlflow.get_run(run_id).data.tags:
+        if tag.startswith(_INTENT):
+            mlflow.delete_tag(run_id, tag)
+
+
+def is_open(mlflow: "MlflowClient", project: str, model: str) -> bool:
+    """Whether any attempt is open; without the lock it may be one that is just being made."""
+    return any(True for _ in _runs(mlflow, project, _open(model)))
+
+
+def open_attempts(mlflow: "MlflowClient", project: str, model: str) -> list[tuple[str, Intent | Outcome]]:
+    """The attempts that nobody has closed, oldest first: the run, and what is to be done or what has come of it.
+
+    Only the lock's holder may ask: it alone writes intents down and takes them away.
+    """
+    found: list[tuple[str, Intent | Outcome]] = []
+    for run in _runs(mlflow, project, _open(model)):
+        tags = run.data.tags
+        parts = sorted((tag for tag in tags if tag.startswith(_INTENT)), key=lambda tag: int(tag.rpartition(".")[2]))
+        done = cast(Outcome | None, tags.get(_OUTCOME))
+        what = done or Intent(**json.loads("".join(tags[part] for part in parts)))
+        found.append((str(run.info.run_id), what))
+    return found[::-1]
+
+
+def is_twin(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent) -> bool:
+    """Whether an intent was written twice, because MLflow took so long that it was asked again, and was carried out."""
+    same = _runs(mlflow, project, f"tags.`{_ID}` = '{intent.id}' AND attributes.status != 'RUNNING'")
+    return any(run.info.run_id != run_id for run in same)
+
+
+def _open(model: str) -> str:
+    return f"{_of(model)} AND attributes.status = 'RUNNING'"
+
+
+def entries(mlflow: "MlflowClient", project: str, model: str) -> list[Entry]:
+    """Every attempt on a model, newest first."""
+    return [_entry(run) for run in _runs(mlflow, project, _of(model))]
+
+
+def entry(mlflow: "MlflowClient", run_id: str) -> Entry:
+    """One attempt."""
+    return _entry(mlflow.get_run(run_id))
+
+
+def of_split(mlflow: "MlflowClient", project: str, test_fingerprint: str) -> list[Entry]:
+    """Every attempt that a test split has served, on whichever model, newest first."""
+    return [_entry(run) for run in _runs(mlflow, project, f"tags.test_fingerprint = '{test_fingerprint}'")]
+
+
+def _of(model: str) -> str:
+    return f"tags.`{_MODEL}` = '{model}'"
+
+
+def _runs(mlflow: "MlflowClient", project: str, where: str, at_once: int = 1000) -> Iterator["Run"]:
+    """The ledger's runs, newest first."""
+    ledger = mlflow.get_experiment_by_name(experiment(project))
+    order = [f"tags.`{_NUMBER}` DESC", "attributes.start_time DESC"]
+    token = None
+    while ledger is not None:
+        page = mlflow.search_runs([ledger.experiment_id], where, max_results=at_once, order_by=order, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _entry(run: "Run") -> Entry:
+    tags = run.data.tags
+    return Entry(
+        run_id=run.info.run_id,
+        experiment_id=run.info.experiment_id,
+        number=int(tags.get(_NUMBER, 0)),
+        action=cast(Action, tags[_ACTION]),
+        model=tags[_MODEL],
+        version=int(tags[_VERSION]),
+        outcome=cast(Outcome | None, tags.get(_OUTCOME)) if run.info.status != "RUNNING" else None,
+        at=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+        by=tags[_BY],
+        reason=tags[_REASON],
+        champion=int(tags[_FROM]) if tags[_FROM] != _text(None) else None,
+        why=tags.get(_WHY, ""),
+        lineage={key: tags[key] for key in LINEAGE if key in tags},
+        figures=dict(run.data.metrics),
+    )
+
+
+def _name(version: int, outcome: Outcome) -> str:
+    return f"back to v{version}" if outcome == ROLLED_BACK else f"v{version} {outcome}"
+
+
+def _text(version: int | None) -> str:
+    return "none" if version is None else str(version)

@@ -1,0 +1,251 @@
+"""One lock a model: its holder alone changes the model's versions and aliases.
+
+Embedded (``sqlite:``) it is the operating system's lock on a file beside the database, so that every checkout that
+uses the database respects it, and it is free as soon as its holder is gone, however it died.
+
+On a server it is that lock, for the processes of one checkout, and a *lease in the registry itself*: whoever can move
+the alias can take it, and it needs no other service. A lease is a registered model ``<model>.lock-<n>``, whose creation
+MLflow's database makes atomic. A contender creates one and *then* lists them all; it holds the lock when no other live
+one exists, else it takes its own away. Of two contenders, the one that listed later saw the other's, so both never hold
+it. The holder beats every few seconds; a contender takes a lease for dead when it has itself seen the same beat for
+``LEASE_S`` on its own clock, so that no two clocks are ever compared.
+
+Guaranteed: no two holders write, unless one is held up for more than half of ``LEASE_S`` between ``check`` and the
+write that follows it, which is milliseconds later. That is seen when the aliases are read back, and in the ledger.
+"""
+
+import random
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from components.core.errors import UserError
+from components.registry import client
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LOCKS = Path(".reflux/locks")
+WAIT_S = 120.0
+LEASE_S = 30.0
+
+_LONGEST_PAUSE_S = 2.0
+
+Check = Callable[[], object]
+"""Asked, and raises what stands against going on."""
+
+
+class LockLost(UserError):
+    """The lease was taken over while its holder stood still, or could not be renewed in time."""
+
+
+@contextmanager
+def held(mlflow: "MlflowClient", model_name: str, waiting: Check = lambda: None) -> Iterator[Check]:
+    """Hold a model's lock.
+
+    Args:
+        mlflow: the client.
+        model_name: the registered model.
+        waiting: asked between two looks at a lease that another holds; what it raises ends the wait.
+
+    Yields:
+        What the holder asks right before each write that only the holder may do; it raises ``LockLost``.
+
+    Raises:
+        UserError: others held the lock for two minutes.
+    """
+    database = _database()
+    folder = database.parent / LOCKS if database else LOCKS
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{re.sub(r'[^A-Za-z0-9_-]', '_', model_name)}.lock"
+    deadline = time.monotonic() + WAIT_S
+    try:
+        file = FileLock(path, timeout=WAIT_S).acquire()
+    except Timeout:
+        raise _busy(model_name, "Another process", str(path)) from None
+    with file:
+        if database:
+            yield lambda: None
+            return
+        with _leased(mlflow, model_name, deadline, waiting) as check:
+            yield check
+
+
+def _database() -> Path | None:
+    """The SQLite file that holds the registry; None for a server."""
+    import mlflow
+
+    uri = mlflow.get_registry_uri()
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:") else None
+
+
+def _busy(model_name: str, who: str, where: str) -> UserError:
+    return UserError(
+        f"{who} has been registering or promoting {model_name} for two minutes ({where}): "
+        "wait for it, or stop it, and run again."
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A lease as the registry shows it."""
+
+    name: str
+    number: int
+    owner: str
+    beat: str
+    by: str
+
+
+@contextmanager
+def _leased(mlflow: "MlflowClient", model_name: str, deadline: float, waiting: Check) -> Iterator[Check]:
+    lease = _Lease(mlflow, model_name)
+    lease.acquire(deadline, waiting)
+    ended = threading.Event()
+    threading.Thread(target=lease.keep, args=(ended,), name="registry-lease", daemon=True).start()
+    try:
+        yield lease.check
+    finally:
+        ended.set()
+        lease.release()
+
+
+class _Lease:
+    """A contender's side of the lease."""
+
+    def __init__(self, mlflow: "MlflowClient", model_name: str) -> None:
+        self._mlflow = mlflow
+        self._model = model_name
+        self._owner = uuid.uuid4().hex
+        self._name = ""
+        self._beaten = 0.0
+        self._seen: dict[tuple[str, str, str], float] = {}
+
+    def acquire(self, deadline: float, waiting: Check) -> None:
+        """Wait for the lease, and ask ``waiting`` between two looks.
+
+        Raises:
+            UserError: it was not free until ``deadline`` (on the monotonic clock).
+        """
+        pause = 0.1
+        while True:
+            found = self._all()
+            living = self._living(found)
+            if not living and self._claim(max((lease.number for lease in found), default=0) + 1):
+                return
+            if living and time.monotonic() > deadline:
+                raise _busy(self._model, living[0].by, f"the registered model {living[0].name}")
+            waiting()
+            time.sleep(random.uniform(0.2, 1) * pause)  # noqa: S311
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def check(self) -> None:
+        """Refuse to go on without the lease.
+
+        Raises:
+            LockLost: it is gone, or was not renewed for half its time.
+        """
+        if not self._is_mine() or time.monotonic() - self._beaten > LEASE_S / 2:
+            raise LockLost(
+                f"The lock on {self._model} was lost, as this process or MLflow stood still for too long: whoever has "
+                "it now finishes or refuses what was begun; `reflux history` says which."
+            )
+
+    def keep(self, ended: threading.Event) -> None:
+        """Beat until the block ends or the lease is another's."""
+        from mlflow.exceptions import MlflowException
+
+        number = 0
+        while not ended.wait(LEASE_S / 6):
+            # Taken before the request: what a contender sees of this beat, it sees later.
+            now, number = time.monotonic(), number + 1
+            with suppress(MlflowException):
+                if not self._is_mine() or ended.is_set():
+                    return
+                self._mlflow.set_registered_model_tag(self._name, "beat", str(number))
+                self._beaten = now
+
+    def release(self) -> None:
+        """Take the lease away, unless it may be another's by now; one that can't be reached dies by itself."""
+        from mlflow.exceptions import MlflowException
+
+        with suppress(MlflowException):
+            if time.monotonic() - self._beaten < LEASE_S / 2:
+                self._mlflow.delete_registered_model(self._name)
+
+    def _claim(self, number: int) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        self._name, self._beaten = f"{self._prefix}{number}", time.monotonic()
+        try:
+            client.patiently(
+                lambda: self._mlflow.create_registered_model(
+                    self._name,
+                    tags={"owner": self._owner, "beat": "0", "by": client.whoami()},
+                    description=f"Held for a moment by who registers or promotes {self._model}.",
+                )
+            )
+        except MlflowException as error:
+            # A request that the client repeated may have met what it had made itself: the list says whose it is.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" and not client.missing(error):
+                raise
+        found = self._all()
+        mine = [lease for lease in found if lease.owner == self._owner]
+        others = [lease for lease in found if lease.owner != self._owner]
+        if not mine:
+            return False
+        if self._living(others):
+            self.release()
+            return False
+        for dead in others:
+            self._delete(dead.name)
+        return True
+
+    def _delete(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._mlflow.delete_registered_model(name)
+        except MlflowException as error:
+            if not client.missing(error):
+                raise
+
+    def _is_mine(self) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._mlflow.get_registered_model(self._name).tags.get("owner") == self._owner
+        except MlflowException as error:
+            if not client.missing(error):
+                raise
+            return False
+
+    def _living(self, found: list[_Found]) -> list[_Found]:
+        return [lease for lease in found if self._last_look - self._seen[lease.name, lease.owner, lease.beat] < LEASE_S]
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self._model}.lock-"
+
+    def _all(self) -> list[_Found]:
+        # Taken before the request: an answer that was long on its way says nothing about the time since.
+        self._last_look = time.monotonic()
+        found = []
+        for model in self._mlflow.search_registered_models(f"name LIKE '{self._prefix}%'", max_results=1000):
+            name, number = model.name, model.name.removeprefix(self._prefix)
+            if number.isdecimal():  # `_` in LIKE means any character
+                tags = model.tags
+                found.append(
+                    _Found(name, int(number), tags.get("owner", ""), tags.get("beat", ""), tags.get("by", "Somebody"))
+                )
+        seen = {(lease.name, lease.owner, lease.beat) for lease in found}
+        self._seen = {key: self._seen.get(key, self._last_look) for key in seen}
+        return found

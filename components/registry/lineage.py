@@ -1,0 +1,296 @@
+"""Where a version comes from, link by link, and which versions came from something."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from components.core.artifacts import ARTIFACTS, read_json, sha256_file
+from components.core.errors import UserError
+from components.core.runtime import lineage
+from components.registry import client
+from components.registry.text import markdown, urls
+from components.registry.versions import integrity
+from components.registry.versions.candidate import LIVE, lineage_key
+from components.registry.versions.files import EVALUATION, Version, fetched
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities.model_registry import ModelVersion
+
+T = TypeVar("T")
+
+_NOT_RECORDED = "it was not recorded when the version was registered"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One link of the chain.
+
+    Attributes:
+        name: what it is.
+        value: its id or hash; None when it is not known.
+        note: what else a person wants to know of it.
+        page: its page in a web UI, from outside where MLflow is a server.
+        problem: why the chain is broken here; None when it is whole.
+        children: what it rests on.
+    """
+
+    name: str
+    value: str | None
+    note: str = ""
+    page: str | None = None
+    problem: str | None = None
+    children: "tuple[Node, ...]" = ()
+
+    def problems(self) -> Iterator[str]:
+        """Each break of the chain at this node or below it, as a sentence."""
+        if self.problem:
+            yield f"{self.name}: {self.problem}."
+        for child in self.children:
+            yield from child.problems()
+
+
+def trace(model_name: str, number: int) -> Node:
+    """The tree of all that a version was made from, each link looked up now.
+
+    Args:
+        model_name: the registered model.
+        number: the version's.
+
+    Raises:
+        UserError: there is no such version.
+        Unreachable: MLflow does not answer.
+    """
+    mlflow = client.client()
+    with client.speaking():
+        found = client.version(mlflow, model_name, number)
+        aliases = client.aliases(mlflow, model_name)
+        tags = dict(found.tags)
+        run = _there(lambda: mlflow.get_run(tags.get("run_id") or str(found.run_id)))
+        student = _there(lambda: mlflow.get_logged_model(str(found.source).rpartition("/")[2]))
+        if run is not None:
+            tags.setdefault("experiment_id", run.info.experiment_id)
+        if student is not None and "teacher_model_id" in student.params:
+            tags.setdefault("teacher.model_id", student.params["teacher_model_id"])
+        standing = [tags.get("gate.status", "UNKNOWN"), *(f"@{name}" for name, at in aliases.items() if at == number)]
+        return Node(
+            "version",
+            f"{model_name} version {number}",
+            ", ".join(standing),
+            urls.address(urls.version(model_name, number)),
+            children=(
+                _model(mlflow, found, student, tags),
+                _run(run, tags),
+                _data(tags),
+                _code(run, tags),
+                _teacher(mlflow, tags),
+                _soft_labels(tags),
+                _decision(mlflow, tags),
+            ),
+        )
+
+
+def made_from(model_name: str, prefix: str) -> "list[tuple[ModelVersion, str]]":
+    """The versions with a hash or id that begins with ``prefix`` in their lineage, oldest first, each with its name.
+
+    Raises:
+        UserError: there is no such model, or no such version.
+        Unreachable: MLflow does not answer.
+    """
+    mlflow = client.client()
+    with client.speaking():
+        client.aliases(mlflow, model_name)
+        versions = client.versions(mlflow, model_name)
+    keys = markdown.LINEAGE | {"pretrained.sha256": "Pretrained weights (sha256)"}
+    hits = [
+        (version, label)
+        for version in versions
+        for key, label in keys.items()
+        if version.tags.get(key, "").startswith(prefix)
+    ]
+    if not hits:
+        raise UserError(
+            f"No version of {model_name} was made from {prefix}: give a version's number, or the beginning of a "
+            "commit, a data md5 or another hash that `reflux lineage VERSION` prints."
+        )
+    return hits
+
+
+def _model(
+    mlflow: "MlflowClient", found: "ModelVersion", student: "LoggedModel | None", tags: Mapping[str, str]
+) -> Node:
+    """The LoggedModel, with the file, its evaluation and its card as they lie in the registry now."""
+    source = str(found.source).rpartition("/")[2]
+    problem = None
+    if student is None:
+        problem = f"MLflow has no LoggedModel {source}"
+    elif tags.get("model_id", source) != source:
+        problem = f"the version's source was changed: it was registered from {tags['model_id']}"
+    elif student.status != "READY":
+        problem = f"it is {student.status}"
+    page = urls.address(urls.logged_model(tags["experiment_id"], source)) if "experiment_id" in tags else None
+    lost: str | None = None
+    kept: tuple[Node, ...] = ()
+    try:
+        with fetched(found) as version:
+            kept = _evaluation(mlflow, found, version, tags)
+    except UserError as error:
+        lost = str(error).rstrip(".")
+    children = (Node("file", tags.get("artifact_sha256"), "model.onnx", problem=lost), *kept)
+    return Node("model", source, student.params.get("network", "") if student else "", page, problem, children)
+
+
+def _evaluation(
+    mlflow: "MlflowClient", found: "ModelVersion", version: Version, tags: Mapping[str, str]
+) -> tuple[Node, Node]:
+    metrics, card = (version.folder / EVALUATION / name for name in ("metrics.json", "model-card.html"))
+    problem, note = None, ""
+    if not metrics.is_file():
+        problem = "metrics.json is not kept with the version"
+    elif lineage_key(metrics, version.sha256) != tags.get("lineage.key"):
+        problem = "metrics.json was changed since the version was registered"
+    else:
+        content: dict[str, Any] = read_json(metrics)
+        problem = _edited(mlflow, found, content) or _answers(version, content)
+        accuracy = content["shipped"]["onnx"].get("accuracy")
+        note = f"test split of {content['test']['n']:,} images"
+        note += f", accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""
+    missing = None if card.is_file() else "model-card.html is not kept with the version"
+    return (
+        Node("evaluation", tags.get("test_fingerprint"), note, problem=problem),
+        Node("card", "model-card.html", page=urls.address(urls.card(tags)), problem=missing),
+    )
+
+
+def _edited(mlflow: "MlflowClient", found: "ModelVersion", metrics: Mapping[str, Any]) -> str | None:
+    """What MLflow shows of the version and was not measured."""
+    try:
+        integrity.check(mlflow, found, metrics)
+    except UserError as error:
+        return str(error).rstrip(".")
+    return None
+
+
+def _answers(version: Version, metrics: Mapping[str, Any]) -> str | None:
+    """What is wrong with the answers that the smoke test compares with."""
+    probe = version.folder / EVALUATION / "probe.npz"
+    if not probe.is_file():
+        return "probe.npz is not kept with the version"
+    return None if sha256_file(probe) == metrics.get("probe_sha256") else "probe.npz was changed since it was evaluated"
+
+
+def _run(run: "Run | None", tags: Mapping[str, str]) -> Node:
+    run_id = tags.get("run_id")
+    flow = tags.get("prefect.flow_run_id")
+    children = (
+        _params(run, tags),
+        Node("flow run", flow, "", urls.flow_run(flow) if flow else None, None if flow else _NOT_RECORDED),
+    )
+    if run is None:
+        return Node("run", run_id, problem="MLflow has no such run" if run_id else _NOT_RECORDED, children=children)
+    page = urls.address(urls.run(run.info.experiment_id, run.info.run_id))
+    said = run.data.tags
+    shared = ("git.sha", "dvc.data_md5", "params.sha256")
+    differing = [key for key in shared if said.get(key, lineage.NONE) not in (lineage.NONE, tags.get(key))]
+    problem = None
+    if run.info.lifecycle_stage == "deleted":
+        problem = "it was deleted in MLflow"
+    elif differing:
+        problem = f"it says another {', '.join(differing)} than the version"
+    note = f"{run.info.run_name}, {run.info.status}"
+    return Node("run", run.info.run_id, note, page, problem, children)
+
+
+def _params(run: "Run | None", tags: Mapping[str, str]) -> Node:
+    """The params of the run, as it keeps them."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    sha256 = tags.get("params.sha256")
+    if sha256 is None or run is None:
+        return Node("params", sha256, problem=None if sha256 else _NOT_RECORDED)
+    with tempfile.TemporaryDirectory(prefix="reflux-") as temporary:
+        uri = f"runs:/{run.info.run_id}/params.yaml"
+        try:
+            kept = sha256_file(Path(mlflow.artifacts.download_artifacts(uri, dst_path=temporary)))
+        except (MlflowException, OSError):
+            kept = None
+    problem = None
+    if kept != sha256:
+        problem = (
+            "its run does not keep params.yaml" if kept is None else "the params.yaml that its run keeps was changed"
+        )
+    return Node("params", sha256, "params.yaml", problem=problem)
+
+
+def _data(tags: Mapping[str, str]) -> Node:
+    md5 = tags.get("dvc.data_md5")
+    if md5 is None:
+        return Node("data", None, problem=_NOT_RECORDED)
+    where = lineage.where_data_is_known(md5)
+    lost = "neither dvc.lock nor DVC's cache nor a commit of this checkout knows it: `git fetch` and `dvc fetch` may"
+    return Node("data", md5, f"known to {where}" if where else "", problem=None if where else lost)
+
+
+def _code(run: "Run | None", tags: Mapping[str, str]) -> Node:
+    sha = tags.get("git.sha")
+    if sha is None:
+        return Node("code", None, problem=_NOT_RECORDED)
+    dirty = run is not None and run.data.tags.get("git.dirty") == "true"
+    note = "with changes that were not committed" if dirty else ""
+    lost = None if lineage.has_commit(sha) else "this checkout does not have the commit: `git fetch` may bring it"
+    return Node("code", sha, note, problem=lost)
+
+
+def _teacher(mlflow: "MlflowClient", tags: Mapping[str, str]) -> Node:
+    weights, sha256 = tags.get("pretrained.weights"), tags.get("pretrained.sha256")
+    note = ", ".join(filter(None, [tags.get("pretrained.model"), weights if sha256 else None]))
+    # Weights that were drawn at random or came from timm's hub were no file that had a hash.
+    origin = Node("pretrained", sha256 or weights, note, problem=None if weights else _NOT_RECORDED)
+    model_id = tags.get("teacher.model_id")
+    if model_id is None:
+        return Node("teacher", None, problem=_NOT_RECORDED, children=(origin,))
+    model = _there(lambda: mlflow.get_logged_model(model_id))
+    if model is None:
+        return Node("teacher", model_id, problem=f"MLflow has no LoggedModel {model_id}", children=(origin,))
+    note = f"{model.params.get('network', '')}, weights sha256 {model.tags.get('weights.sha256', 'unknown')[:12]}…"
+    problem = None if model.status == "READY" else f"it is {model.status}"
+    page = urls.address(urls.logged_model(model.experiment_id, model_id))
+    return Node("teacher", model_id, note, page, problem, (origin,))
+
+
+def _soft_labels(tags: Mapping[str, str]) -> Node:
+    key = tags.get("soft_labels.key")
+    if key is None or key == LIVE:
+        note = "the teacher was asked at every step" if key else ""
+        return Node("soft labels", key, note, problem=None if key else _NOT_RECORDED)
+    manifest = ARTIFACTS / "label" / "manifest.json"
+    here = manifest.is_file() and read_json(manifest).get("key") == key
+    return Node("soft labels", key, f"in {manifest.parent}" if here else "not in this checkout's artifacts")
+
+
+def _decision(mlflow: "MlflowClient", tags: Mapping[str, str]) -> Node:
+    """The attempt that the version's status is from, in the ledger."""
+    run_id = tags.get("gate.run_id")
+    if run_id is None:
+        return Node("decision", None, "not decided yet")
+    run = _there(lambda: mlflow.get_run(run_id))
+    if run is None or run.info.lifecycle_stage == "deleted":
+        return Node("decision", run_id, problem="its run was deleted in MLflow")
+    note = f"{run.info.run_name}, by {run.data.tags.get('promotion.by', 'somebody')}"
+    return Node("decision", run_id, note, urls.address(urls.run(run.info.experiment_id, run_id)))
+
+
+def _there(ask: Callable[[], T]) -> T | None:
+    """What MLflow answers, or None for what it does not have."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if client.missing(error):
+            return None
+        raise

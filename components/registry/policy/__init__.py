@@ -1,0 +1,1 @@
+"""Pure functions from figures to a decision: gates, slices, the comparison with the champion."""

@@ -1,0 +1,1 @@
+"""Decisions and links as Markdown and addresses."""

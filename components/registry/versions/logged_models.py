@@ -1,0 +1,284 @@
+"""LoggedModels: the student's shipped file and its teacher, each with signature, input example and figures."""
+
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components.core.artifacts import finite, read_json, sha256_file
+from components.core.errors import UserError
+from components.registry.client import missing
+from components.registry.versions.candidate import Candidate
+from components.registry.versions.files import EVALUATION, METADATA_KEY, ONNX_FILE, Network
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.models import Model, ModelSignature
+
+    from components.core.models.pixel_model import PixelModel
+
+STUDENT, TEACHER = "student", "teacher"
+LOGGED = "models:/"  # MLflow drops a version's model_id on sqlite, but keeps its source
+
+_DIGEST_CHARACTERS = 36  # MLflow's limit
+
+
+def student(
+    mlflow: "MlflowClient", candidate: Candidate, experiment: str, run_id: str, teacher_id: str, tags: dict[str, str]
+) -> str:
+    """The LoggedModel of the shipped file; one that an earlier attempt finished is taken again.
+
+    Args:
+        mlflow: the client.
+        candidate: the evaluated student.
+        experiment: the experiment's id.
+        run_id: the pipeline's parent run.
+        teacher_id: the teacher's LoggedModel.
+        tags: lineage.
+
+    Returns:
+        The model's id.
+
+    Raises:
+        UserError: the file does not answer through MLflow as it does in onnxruntime.
+    """
+    from mlflow.entities import LoggedModelInput
+
+    found = _finished(mlflow, experiment, STUDENT, "lineage.key", candidate.lineage_key)
+    if found and _holds(found, candidate.sha256):
+        return found
+    network = Network(candidate.onnx)
+    names = architectures(candidate)
+    contract = network.contract
+    metadata = {
+        "classes": candidate.dataset["classes"],
+        "channels": contract.channels,
+        "image_size": contract.image_size,
+        "stored_size": candidate.dataset["image_size"],
+        "stored_channels": candidate.dataset["channels"],
+        "artifact_sha256": candidate.sha256,
+        "test_fingerprint": candidate.metrics["test"]["fingerprint"],
+        **names,
+    }
+    params = {"network": names["student"], "teacher": names["teacher"], "teacher_model_id": teacher_id}
+    params |= {"image_size": str(contract.image_size), "channels": str(contract.channels)}
+
+    def write(model: "Model", folder: Path) -> None:
+        model.metadata = {METADATA_KEY: metadata}
+        _write_student(model, folder, candidate, network)
+
+    mlflow.log_inputs(run_id, models=[LoggedModelInput(teacher_id)])
+    figures = partial(_figures, mlflow, run_id, candidate, candidate.metrics["shipped"]["onnx"])
+    key = {"lineage.key": candidate.lineage_key}
+    return _log(mlflow, experiment, run_id, STUDENT, tags | key, params, write, figures)
+
+
+def teacher(mlflow: "MlflowClient", candidate: Candidate, experiment: str, run_id: str) -> str:
+    """The LoggedModel of the teacher, made once for its weights.
+
+    It belongs to the run that fine-tuned it, or to ``run_id`` where the server does not know that one.
+
+    Returns:
+        The model's id.
+    """
+    sha256 = sha256_file(candidate.teacher)
+    if found := _finished(mlflow, experiment, TEACHER, "weights.sha256", sha256):
+        return found
+    from components.core.models import pixel_model  # torch and timm: seconds that a registered student does without
+
+    model = pixel_model.load(candidate.teacher)
+    origin = run_of(mlflow, candidate.artifacts / "finetune" / "run.json") or run_id
+    params = {"network": model.spec.name, "image_size": str(model.spec.image_size)}
+    params["params"] = str(pixel_model.parameter_count(model))
+
+    def write(logged: "Model", folder: Path) -> None:
+        logged.metadata = {METADATA_KEY: {"classes": list(model.spec.classes), "teacher": model.spec.name}}
+        _write_teacher(logged, folder, candidate, model)
+
+    figures = partial(_figures, mlflow, origin, candidate, candidate.metrics["teacher"])
+    tags = {key: value for key, value in candidate.origin().items() if key.startswith("pretrained.")}
+    return _log(mlflow, experiment, origin, TEACHER, tags | {"weights.sha256": sha256}, params, write, figures)
+
+
+def architectures(candidate: Candidate) -> dict[str, str]:
+    """The networks' names."""
+    from components.core.models import pixel_model
+
+    spec, _ = pixel_model.read(candidate.teacher)
+    student_spec, _ = pixel_model.read(candidate.artifacts / "distill" / "model.safetensors")
+    if spec is None or student_spec is None:
+        raise UserError(f"{candidate.artifacts} holds weights that Reflux did not write: run `reflux run`.")
+    return {"student": student_spec.name, "teacher": spec.name}
+
+
+def _finished(mlflow: "MlflowClient", experiment: str, name: str, key: str, value: str) -> str | None:
+    """A whole model with this tag; what a killed attempt left half-made is marked as failed."""
+    where = f"name = '{name}' AND tags.`{key}` = '{value}'"
+    whole = None
+    for model in mlflow.search_logged_models([experiment], where):
+        if model.status == "READY":
+            whole = model.model_id
+        elif model.status == "PENDING":
+            mlflow.finalize_logged_model(model.model_id, "FAILED")
+    return whole
+
+
+def _holds(model_id: str, sha256: str) -> bool:
+    """Whether a LoggedModel still has the file that was evaluated."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory(prefix="reflux-") as temporary:
+        try:
+            mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=temporary)
+        except OSError:
+            return False
+        path = Path(temporary) / ONNX_FILE
+        return path.is_file() and sha256_file(path) == sha256
+
+
+def _log(
+    mlflow: "MlflowClient",
+    experiment: str,
+    run_id: str,
+    name: str,
+    tags: dict[str, str],
+    params: dict[str, str],
+    write: Callable[["Model", Path], None],
+    figures: Callable[[str], None],
+) -> str:
+    """Make a LoggedModel from what ``write`` leaves in a folder; it is READY only when it is whole, with figures."""
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    logged = mlflow.create_logged_model(experiment, name, run_id, tags, params)
+    model_id = str(logged.model_id)
+    try:
+        with tempfile.TemporaryDirectory(prefix="reflux-") as temporary:
+            folder = Path(temporary) / "model"
+            write(Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=model_id), folder)
+            mlflow.log_model_artifacts(model_id, str(folder))
+        mlflow.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+        figures(model_id)
+    except BaseException:
+        mlflow.finalize_logged_model(model_id, "FAILED")
+        raise
+    mlflow.finalize_logged_model(model_id, "READY")
+    return model_id
+
+
+def _write_student(model: "Model", folder: Path, candidate: Candidate, network: Network) -> None:
+    import mlflow.onnx
+    import onnx
+
+    contract = network.contract
+    side, channels, classes = contract.image_size, contract.channels, len(candidate.dataset["classes"])
+    mlflow.onnx.save_model(
+        onnx.load(candidate.onnx),
+        folder,
+        mlflow_model=model,
+        signature=_signature(channels, side, classes, output="logits"),
+        input_example=np.zeros((2, channels, side, side), np.uint8),
+        pip_requirements=_pinned("numpy", "onnx", "onnxruntime"),
+        onnx_execution_providers=["CPUExecutionProvider"],
+        metadata=model.metadata,
+        save_as_external_data=False,
+    )
+    # What is registered is the evaluated file to the byte, not what another version of protobuf makes of it.
+    shutil.copyfile(candidate.onnx, folder / ONNX_FILE)
+    for path in candidate.evaluation:
+        (folder / EVALUATION).mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / EVALUATION / path.name)
+    _prove(folder, network)
+
+
+def _prove(folder: Path, network: Network) -> None:
+    """Refuse to log a folder whose pyfunc does not answer like the network, for one image and for several."""
+    import mlflow.pyfunc
+
+    served = mlflow.pyfunc.load_model(str(folder))
+    contract = network.contract
+    shape = (3, contract.image_size, contract.image_size, contract.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    for count in (1, 3):
+        pixels = np.ascontiguousarray(images[:count].transpose(0, 3, 1, 2))
+        answer = served.predict(pixels)["logits"]
+        if not np.allclose(answer, network.logits(images[:count]), atol=1e-4):
+            raise UserError("The ONNX file answers differently through MLflow's pyfunc: it is not registered.")
+
+
+def _write_teacher(logged: "Model", folder: Path, candidate: Candidate, model: "PixelModel") -> None:
+    import mlflow.pytorch
+
+    side, channels = candidate.dataset["image_size"], candidate.dataset["channels"]
+    # torch.export fixes a dimension of size one, so the example has two images.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of weights that are not on the CPU; these are
+        mlflow.pytorch.save_model(
+            model.eval().cpu(),
+            folder,
+            mlflow_model=logged,
+            signature=_signature(channels, side, len(model.spec.classes), output=None),
+            input_example=np.zeros((2, channels, side, side), np.uint8),
+            pip_requirements=_pinned("numpy", "torch"),
+            metadata=logged.metadata,
+            serialization_format="pt2",
+        )
+
+
+def _signature(channels: int, side: int, classes: int, output: str | None) -> "ModelSignature":
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    pixels = TensorSpec(np.dtype(np.uint8), (-1, channels, side, side))
+    return ModelSignature(Schema([pixels]), Schema([TensorSpec(np.dtype(np.float32), (-1, classes), output)]))
+
+
+def _pinned(*packages: str) -> list[str]:
+    # A build like 2.13.0+cpu is on no index under that name.
+    return [f"{package}=={version(package).partition('+')[0]}" for package in packages]
+
+
+def _figures(
+    mlflow: "MlflowClient", run_id: str, candidate: Candidate, measured: dict[str, float], model_id: str
+) -> None:
+    """Give a model its figures, on the test split they were measured on."""
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag, Metric
+
+    name, digest = f"{candidate.dataset['name']}/test", candidate.metrics["test"]["fingerprint"][:_DIGEST_CHARACTERS]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it resolves a path in two equal ways, and says so
+        source = resolve_dataset_source(str(candidate.dataset["source"]))
+    entity = MetaDataset(source, name=name, digest=digest)._to_mlflow_entity()  # type: ignore[abstract]
+    mlflow.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "test")])])
+    now = int(time.time() * 1000)
+    mlflow.log_batch(
+        run_id,
+        metrics=[
+            Metric(f"test/{key}", value, now, 0, model_id, name, digest, run_id)
+            for key, value in finite(measured).items()
+        ],
+    )
+
+
+def run_of(mlflow: "MlflowClient", run_file: Path) -> str | None:
+    """The run that made a stage's artifacts, if this server knows it."""
+    from mlflow.exceptions import MlflowException
+
+    if not run_file.is_file():
+        return None
+    run: dict[str, Any] = read_json(run_file)
+    try:
+        return mlflow.get_run(run["mlflow_run_id"]).info.run_id if run.get("mlflow_run_id") else None
+    except MlflowException as error:
+        if missing(error):
+            return None
+        raise

@@ -1,0 +1,98 @@
+"""The challenger and the champion on the same frozen test split, scored now."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from components.core.errors import UserError
+from components.core.images.shards import Shard, open_shard
+from components.registry import client
+from components.registry.policy.comparison import ChampionEvaluation, Measured, compare
+from components.registry.versions import files
+from components.registry.versions.files import Version, fetched
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+    from components.core.export.latency import SideBySide
+
+_LATENCY_IMAGES = 32
+
+
+def evaluation(challenger: Version, found: "ModelVersion", dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """The version's own metrics.
+
+    Raises:
+        UserError: they are not those it was registered with, or were measured on another test split.
+    """
+    metrics = files.evaluation(found, challenger)
+    if metrics["test"]["fingerprint"] != dataset["fingerprints"]["test"]:
+        raise UserError(
+            f"{found.name} version {challenger.number} was evaluated on another test split than the present one: run "
+            "`reflux run` first."
+        )
+    return metrics
+
+
+def against_champion(
+    mlflow: "MlflowClient",
+    artifacts: Path,
+    found: "ModelVersion",
+    challenger: Version,
+    metrics: Mapping[str, Any],
+    champion: int | None,
+    dataset: Mapping[str, Any],
+    resamples: int,
+    seed: int,
+) -> ChampionEvaluation | None:
+    """Score and time both on the same images; None without a champion.
+
+    Raises:
+        UserError: the test split is empty, a file was changed, or the challenger does not reproduce its evaluation.
+    """
+    test = open_shard(artifacts / "ingest" / "shards" / "test")
+    if not len(test):
+        raise UserError("The test split holds no images, so no model can be judged: give ingest a test split.")
+    ours = _measured(challenger, test, dataset["classes"])
+    _check_reproduced(metrics, float((ours.predicted == test.labels).mean()), len(test))
+    if champion is None:
+        return None
+    found_champion = client.version(mlflow, found.name, champion)
+    moved = found_champion.tags.get("test_fingerprint") != dataset["fingerprints"]["test"]
+    with fetched(found_champion) as incumbent:
+        same = incumbent.sha256 == challenger.sha256
+        theirs = ours if same else _measured(incumbent, test, dataset["classes"])
+        timed = None if same else _timed(challenger, incumbent, test)
+    return compare(test.labels, ours, theirs, timed, champion, moved, resamples, seed)
+
+
+def _measured(version: Version, test: Shard, classes: list[str]) -> Measured:
+    return Measured(version.sha256, version.file.stat().st_size, _predicted(version, test, classes))
+
+
+def _predicted(version: Version, test: Shard, classes: list[str]) -> npt.NDArray[np.int64]:
+    """Predicted classes [N] in the order of ``classes``; -1 for a class that the dataset no longer has."""
+    order = np.array([classes.index(name) if name in classes else -1 for name in version.classes])
+    return order[version.network().logits(test.images).argmax(axis=1)]
+
+
+def _timed(challenger: Version, champion: Version, test: Shard) -> "SideBySide":
+    from components.core.export.latency import side_by_side
+
+    images = np.asarray(test.images[:_LATENCY_IMAGES])
+    ours, theirs = (version.network().fitted(images) for version in (challenger, champion))
+    return side_by_side(challenger.file, champion.file, ours, theirs)
+
+
+def _check_reproduced(metrics: Mapping[str, Any], accuracy: float, n: int) -> None:
+    """Refuse figures that the file does not reproduce, but for a near-tie that another machine rounds otherwise."""
+    claimed = metrics["shipped"]["onnx"].get("accuracy")
+    if claimed is not None and abs(claimed - accuracy) > max(0.001, 1.5 / n):
+        raise UserError(
+            f"The ONNX file scores {accuracy:.4f} on the test split where its evaluation says {claimed:.4f}: "
+            "evaluate it again (`reflux run`)."
+        )

@@ -1,0 +1,195 @@
+"""What a fresh process does with a version's files, as far from this project as production is.
+
+``python -I smoke_process.py REQUEST`` is started by :mod:`components.registry.versions.smoke`. It imports nothing of
+the project, and nothing that it loads can. REQUEST is JSON: ``folder`` (the version's files), ``probe_sha256`` (of its
+recorded answers), ``report`` (where it writes a line of JSON at each step, so that a process that hangs or dies has
+said where), ``blocked`` (packages out of reach), ``latency_ms_p95_max`` (or null) and ``limit_s``.
+"""
+
+import hashlib
+import io
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+Classes = npt.NDArray[np.int64]
+Answer = Callable[[Pixels], npt.NDArray[np.float32]]
+
+_ALONE = 8  # images that are also asked for one by one
+_TIE = 1e-4  # two logits this close may change places from one machine to another
+_ROUNDS = 3  # another process's burst makes one of them slow, a slow file all
+_RUNS, _WARM_UP = 100, 10
+_ROUND_S = 5.0
+
+
+class Failed(Exception):
+    """The version does not do what its evaluation says."""
+
+
+class Blocked(MetaPathFinder):
+    """Refuses to import some packages, wherever they are installed.
+
+    An editable install puts this project on the path of every process of its environment, ``-I`` or not.
+    """
+
+    def __init__(self, packages: Sequence[str]) -> None:
+        self.packages = frozenset(packages)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname.partition(".")[0] in self.packages:
+            raise ModuleNotFoundError(f"it imports {fullname}, code of this project, which production has not")
+        return None
+
+
+class Report:
+    """A file that gets one line of JSON at each step."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, **values: Any) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def examine(
+    folder: Path, probe_sha256: str | None, latency_ms_p95_max: float | None, at: Callable[[str], None]
+) -> tuple[int, float]:
+    """Load the files in both runtimes and compare their answers with the recorded ones.
+
+    Args:
+        folder: an MLflow model with ``model.onnx`` and ``evaluation/probe.npz``.
+        probe_sha256: of the latter, as the evaluation says.
+        latency_ms_p95_max: the most that onnxruntime may take for one image; None for any time.
+        at: is told each step before it begins.
+
+    Returns:
+        The number of images, and the latency at p95 in milliseconds.
+
+    Raises:
+        Failed: an answer is wrong or too slow.
+    """
+    at("reading evaluation/probe.npz")
+    pixels, predicted = probe(folder, probe_sha256)
+    at("loading model.onnx in onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    at("answering in onnxruntime")
+    compare(lambda batch: session.run(None, {name: batch})[0], pixels, predicted)
+    at("timing onnxruntime")
+    p95 = latency(lambda batch: session.run(None, {name: batch}), pixels, latency_ms_p95_max)
+    at("loading the folder through MLflow's pyfunc")
+    import mlflow.pyfunc
+
+    # Its warnings are of package versions, for which it reads the metadata of all that is installed: half a second.
+    served = mlflow.pyfunc.load_model(str(folder), suppress_warnings=True)
+    at("answering through MLflow's pyfunc")
+    compare(lambda batch: np.asarray(served.predict(batch)["logits"]), pixels, predicted)
+    return len(pixels), p95
+
+
+def probe(folder: Path, sha256: str | None) -> tuple[Pixels, Classes]:
+    """The pixels uint8 [N, C, H, W] and the classes int64 [N] that evaluation recorded; at least two rows.
+
+    Raises:
+        Failed: the file is gone, is not the one of this sha256, or holds nothing.
+    """
+    path = folder / "evaluation" / "probe.npz"
+    if not path.is_file():
+        raise Failed("it is missing, so nobody knows what the file should answer: evaluate again (`reflux run`)")
+    content = path.read_bytes()
+    if (actual := hashlib.sha256(content).hexdigest()) != sha256:
+        raise Failed(f"it was changed (sha256 {actual[:12]}…, its evaluation says {str(sha256)[:12]}…)")
+    with np.load(io.BytesIO(content), allow_pickle=False) as kept:
+        pixels, predicted = kept["pixels"], kept["predicted"]
+    if not len(pixels) or len(pixels) != len(predicted):
+        raise Failed(f"it holds {len(pixels)} images and {len(predicted)} answers")
+    return (np.repeat(pixels, 2, axis=0), predicted.repeat(2)) if len(pixels) == 1 else (pixels, predicted)
+
+
+def compare(answer: Answer, pixels: Pixels, predicted: Classes) -> None:
+    """Ask for all images at once, and for the first few one by one.
+
+    Raises:
+        Failed: the answers are no finite logits [N, classes], or not the recorded classes.
+    """
+    for size, batches in ((len(pixels), 1), (1, min(_ALONE, len(pixels)))):
+        for start in range(batches):
+            part = slice(start, start + size)
+            batch = f"a batch of {size}"
+            logits = answer(pixels[part])
+            if logits.ndim != 2 or len(logits) != size or logits.shape[1] <= predicted.max():
+                raise Failed(f"{batch} gets an answer of shape {logits.shape}, not logits [{size}, classes]")
+            if not np.isfinite(logits).all():
+                raise Failed(f"{batch} gets logits that are not finite")
+            recorded = np.take_along_axis(logits, predicted[part, None], axis=1)[:, 0]
+            if wrong := int((logits.max(axis=1) - recorded > _TIE).sum()):
+                raise Failed(f"{batch} gets {wrong} other classes than the evaluation recorded")
+
+
+def latency(run: Callable[[Pixels], object], pixels: Pixels, most: float | None) -> float:
+    """The 95th percentile, in milliseconds, of one image after the other.
+
+    Rounds are repeated only while they are too slow: other work on the machine must not refuse a model.
+
+    Raises:
+        Failed: every round was slower than ``most``.
+    """
+    images = [pixels[row : row + 1] for row in range(len(pixels))]
+    for row in range(_WARM_UP):
+        run(images[row % len(images)])
+    best = np.inf
+    for _ in range(_ROUNDS):
+        times: list[float] = []
+        began = time.perf_counter()
+        while len(times) < _RUNS and time.perf_counter() - began < _ROUND_S:
+            start = time.perf_counter()
+            run(images[len(times) % len(images)])
+            times.append(time.perf_counter() - start)
+        best = min(best, 1000 * float(np.percentile(times, 95)))
+        if most is None or best <= most:
+            return best
+    raise Failed(f"one image takes {best:.3g} ms at p95, and the maximum is {most:g} ms")
+
+
+def main(request: dict[str, Any]) -> None:
+    """Examine the folder; what comes of it is the report's last line."""
+    signal.alarm(int(request["limit_s"]) + 5)  # whoever started this may be gone by then
+    report = Report(Path(request["report"]))
+    sys.meta_path.insert(0, Blocked(request["blocked"]))
+    try:
+        images, p95 = examine(
+            Path(request["folder"]),
+            request["probe_sha256"],
+            request["latency_ms_p95_max"],
+            lambda step: report.write(at=step),
+        )
+    except Failed as failed:
+        report.write(failed=str(failed))
+    except BaseException as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        report.write(failed=first if isinstance(error, ModuleNotFoundError) else f"{type(error).__name__}: {first}")
+    else:
+        report.write(images=images, p95_ms=p95)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

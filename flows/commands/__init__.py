@@ -1,0 +1,1 @@
+"""The verbs of the ``reflux`` command, one a file."""

@@ -1,0 +1,185 @@
+"""The dataset a run reads: found, fetched, or put under DVC."""
+
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from components.core.errors import UserError
+from components.core.params.file import load_params, override_params
+from flows.local.environment import QUIET, prepare_dvc
+
+DATA = Path("data")
+_LOOKED_AT = 200
+
+
+def fetch(source: str) -> None:
+    """Have the dataset in place; one that only DVC's remote holds (a fresh clone) is pulled.
+
+    Raises:
+        UserError: it is not here, is empty, or cannot be pulled.
+    """
+    path = Path(source)
+    pointer = Path(f"{source.rstrip('/')}.dvc")
+    if not path.exists() and pointer.is_file():
+        done = _dvc("pull", str(pointer))
+        if done.returncode != 0:
+            raise UserError(f"ingest.source = {source} is not here and can't be pulled by DVC: {_reason(done)}.")
+    if not path.exists():
+        raise UserError(f"ingest.source = {source} does not exist: put a dataset there, or run `reflux data add PATH`.")
+    if path.is_dir() and not any(file.is_file() for file in path.rglob("*")):
+        raise UserError(f"ingest.source = {source} is empty: put images there, or run `reflux data add PATH`.")
+
+
+def version(source: str) -> str:
+    """DVC's hash of the dataset as it is now, the one that ``dvc.lock`` will have for it.
+
+    Args:
+        source: ``ingest.source``: a path in the project, or that of a folder or file elsewhere on this machine.
+
+    Raises:
+        UserError: it is not here, and DVC does not know it.
+    """
+    pointer = Path(f"{source.rstrip('/')}.dvc")
+    if not Path(source).exists() and pointer.is_file():
+        return str(YAML(typ="safe").load(pointer.read_text(encoding="utf-8"))["outs"][0]["md5"])
+    if not Path(source).exists():
+        raise UserError(f"ingest.source = {source} does not exist: put a dataset there, or run `reflux data add PATH`.")
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        read = repo.stage.load_one(name="ingest").deps
+        return str(next(dep for dep in read if not dep.def_path.startswith("components/")).get_hash().value)
+
+
+def add(path: Path, name: str | None) -> str:
+    """Copy a dataset to ``data/<name>``, put it under DVC, and point ``params.yaml`` at it.
+
+    A folder that already is in ``data/`` is taken where it is. Project and registered model are renamed with it,
+    because a champion of another dataset is nothing to compare with.
+
+    Args:
+        path: the dataset's folder.
+        name: its name in ``data/``; by default the folder's own.
+
+    Returns:
+        What was done and what to do next.
+
+    Raises:
+        UserError: it is no dataset, the name is taken, or DVC refuses it. Nothing is left half-done.
+    """
+    from components.ingest.source import open_source
+
+    load_params()
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give the folder that holds your dataset.")
+    if path.is_file():
+        raise UserError(f"{path} is a file: give the folder that holds it, and the images that it names.")
+    dataset = open_source(path)
+    if len(dataset.classes) < 2:
+        found = ", ".join(dataset.classes) or "none"
+        raise UserError(f"{path} has labels of fewer than two classes ({found}): a classifier needs at least two.")
+    prepare_dvc()
+    inside = path.resolve().parent == DATA.resolve()
+    name = path.name if inside else _slug(name or path.resolve().name)
+    target = DATA / name
+    print(f"Putting {dataset.count:,} images under DVC in {target} …", flush=True)
+    if not inside:
+        _copy(path, target)
+    try:
+        tracked = _track(target)
+        colour = _has_colour(path)
+        _point_at(target, colour)
+    except BaseException:
+        if not inside:
+            shutil.rmtree(target)
+        raise
+    channels = "colour" if colour else "grey"
+    return (
+        f"{target}: {dataset.count:,} images ({channels}), {len(dataset.classes)} classes; {tracked}\n"
+        "params.yaml now has ingest.source, ingest.channels, project.name and registry.model_name set for it; have a "
+        "look at ingest.image_size, student.image_size and registry.gates.\nNext: reflux run"
+    )
+
+
+def _copy(path: Path, target: Path) -> None:
+    if target.exists():
+        raise UserError(f"{target} exists: choose another name with `--name`, or remove it.")
+    partial = target.with_name(f".{target.name}-partial")
+    try:
+        shutil.copytree(path, partial)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _track(target: Path) -> str:
+    if _in_git_index(target):
+        return "git versions it already."
+    done = _dvc("add", "--quiet", str(target))
+    if done.returncode != 0:
+        raise UserError(f"DVC can't take {target}: {_reason(done)}.")
+    return f"DVC versions it: commit {target}.dvc, {target.parent}/.gitignore and params.yaml."
+
+
+def _point_at(target: Path, colour: bool) -> None:
+    values = {
+        "ingest.source": str(target),
+        "ingest.channels": "3" if colour else "1",
+        "project.name": _text(target.name),
+        "registry.model_name": _text(f"{_slug(target.name)}-student"),
+    }
+    override_params([f"{key}={value}" for key, value in values.items()])
+
+
+def _has_colour(path: Path) -> bool:
+    """Whether any of the first images has colour: grey photographs are often stored as RGB, so pixels decide."""
+    from components.core.images.pixels import UnreadableImage, decode
+    from components.ingest.source import open_source
+
+    for item in itertools.islice(open_source(path).items, _LOOKED_AT):
+        try:
+            data = item.data if isinstance(item.data, bytes) else item.data.read_bytes()
+            pixels = decode(data, 3, 64, 50).pixels
+        except (UnreadableImage, OSError):
+            continue
+        if (pixels.max(axis=2) != pixels.min(axis=2)).any():
+            return True
+    return False
+
+
+def _slug(name: str) -> str:
+    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
+    if not slug:
+        raise UserError(f"{name!r} can't name a dataset: choose a name of letters and digits with `--name`.")
+    return slug
+
+
+def _text(value: str) -> str:
+    """As YAML, quoted only where YAML would take it for something else than text."""
+    return value if isinstance(YAML(typ="safe").load(value), str) else json.dumps(value)
+
+
+def _in_git_index(path: Path) -> bool:
+    try:
+        listed = subprocess.run(["git", "ls-files", "--", str(path)], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return False
+    return bool(listed.stdout.strip())
+
+
+def _reason(done: "subprocess.CompletedProcess[str]") -> str:
+    lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")] or ["no reason given"]
+    return lines[0].removeprefix("ERROR: ").rstrip(".")
+
+
+def _dvc(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run one short DVC command to its end."""
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **QUIET})

@@ -1,0 +1,140 @@
+"""``reflux doctor``: what the pipeline needs, whether it is there, and how to mend it."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.table import Table
+
+from components.core.errors import EXIT_USER_ERROR, UserError
+from components.core.params.file import load_params
+from components.core.runtime import lineage
+from components.core.runtime.journal import OUTBOX
+from components.registry import webhooks
+from flows.commands import doctor_servers
+from flows.commands.data import fetch
+from flows.commands.finding import Finding
+from flows.dvc.stages import usable_cores
+from flows.local.environment import embed_mlflow, in_git
+from flows.report.display import people
+
+_PACKAGES = ("torch", "timm", "onnxruntime", "mlflow", "prefect", "dvc", "great-expectations")
+_MARKS = {True: "[green]ok[/]", False: "[yellow]look[/]"}
+
+
+def examine() -> int:
+    """Print the report.
+
+    Returns:
+        0, or 2 when something keeps the pipeline from running as it should.
+    """
+    findings = [*_software(), *_machine(), *_project(), *_servers()]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("", "what", "found", "how to mend it"):
+        table.add_column(column)
+    for finding in findings:
+        table.add_row(_MARKS[not finding.mend], finding.what, finding.found, finding.mend)
+    people().print(table)
+    return EXIT_USER_ERROR if any(finding.mend for finding in findings) else 0
+
+
+def _software() -> Iterator[Finding]:
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("Python", python, "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer")
+    for package in _PACKAGES:
+        try:
+            yield Finding(package, version(package))
+        except PackageNotFoundError:
+            yield Finding(package, "not installed", "make setup")
+
+
+def _machine() -> Iterator[Finding]:
+    linux = sys.platform == "linux"
+    yield Finding("system", sys.platform, "" if linux else "reflux run needs Linux: use WSL or a container")
+    yield Finding("CPU", f"{usable_cores()} cores")
+    yield _gpu()
+    yield doctor_servers.disk("this disk", Path.cwd())
+    yield doctor_servers.disk("temporary files", Path(tempfile.gettempdir()))
+    writable = os.access(Path.cwd(), os.W_OK)
+    yield Finding("this folder", "writable" if writable else "read-only", "" if writable else "make it writable")
+
+
+def _project() -> Iterator[Finding]:
+    try:
+        params = load_params()
+        yield Finding("params.yaml", f"project {params.project.name}")
+        fetch(params.ingest.source)
+        yield Finding("dataset", params.ingest.source)
+        gates = params.registry.gates.model_dump(exclude_none=True)
+        none = "" if gates else "set registry.gates: without one nothing is promoted"
+        yield Finding("gates", ", ".join(gates) or "none", none)
+    except UserError as error:
+        yield Finding("params.yaml, dataset", "refused", str(error))
+    code = lineage.code()
+    dirty = ", with changes that are not committed" if code.dirty else ""
+    yield Finding("git", f"{code.sha[:7]}{dirty}", code.missing or "")
+    yield Finding("dvc", ("with git" if in_git() else "without git") + (", .dvc" if Path(".dvc").is_dir() else ""))
+
+
+def _gpu() -> Finding:
+    """What torch makes of the GPU: one that is there but can't compute costs a night."""
+    import torch
+
+    if not torch.cuda.is_available():
+        driver = Path("/proc/driver/nvidia/version").is_file()
+        mend = f"torch {torch.__version__} can't use it: install a build for CUDA, or correct CUDA_VISIBLE_DEVICES"
+        return Finding("GPU", "a driver is here, but no GPU for torch" if driver else "none", mend if driver else "")
+    try:
+        ones = torch.ones(64, 64, device="cuda")
+        right = bool(((ones @ ones) == 64).all())
+        free, total = torch.cuda.mem_get_info()
+    except RuntimeError as error:
+        name, reason = torch.cuda.get_device_name(0), str(error).splitlines()[0]
+        return Finding("GPU", name, f"it can't compute ({reason}): see what uses it (nvidia-smi), or reboot")
+    found = f"{torch.cuda.get_device_name(0)}, {free / 2**30:.0f} of {total / 2**30:.0f} GB free"
+    return Finding("GPU", found, "" if right else "it computes wrongly: take it out of service")
+
+
+def _servers() -> Iterator[Finding]:
+    uri = embed_mlflow()
+    if uri.startswith("http"):
+        yield from doctor_servers.mlflow(uri, _project_name())
+    else:
+        yield Finding("MLflow", uri.split("@")[-1], _mlflow_problem(uri))
+    api = os.environ.get("PREFECT_API_URL")
+    if api:
+        yield from doctor_servers.prefect(api)
+    else:
+        yield Finding("Prefect", "embedded, starts with reflux run")
+    yield from doctor_servers.dvc()
+    waiting = len(list(OUTBOX.glob("*/journal.jsonl")))
+    mend = "the next reflux run sends them, once MLflow answers" if waiting else ""
+    yield Finding("undelivered runs", str(waiting), mend)
+    yield Finding("hooks", ", ".join(r.name for r in webhooks.receivers()) or "none", " ".join(webhooks.problems()))
+    unsent = len(webhooks.waiting())
+    mend = "the next reflux command sends them, once the receiver takes them" if unsent else ""
+    yield Finding("unsent events", str(unsent), mend)
+
+
+def _project_name() -> str:
+    """The project's experiment; params.yaml may be what is wrong here."""
+    try:
+        return load_params().project.name
+    except UserError:
+        return "reflux"
+
+
+def _mlflow_problem(uri: str) -> str:
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        return ""
+    from components.registry import client
+
+    try:
+        with client.speaking():
+            client.client().search_experiments(max_results=1)
+    except UserError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,242 @@
+"""The shared servers as ``reflux doctor`` sees them: versions, clocks, logins, and files that go there and back."""
+
+import ipaddress
+import os
+import shutil
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from components.core.errors import UserError
+from components.core.runtime import tracking
+from flows.commands.finding import Finding
+
+_PATIENCE_S = 10.0
+_LOW_DISK = 2 * 2**30
+_SKEW_S = 5.0  # leases and heartbeats are counted in tens of seconds
+_LOGIN = {
+    "MLflow": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "Prefect": "PREFECT_API_AUTH_STRING (user:password)",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server says to somebody without a login.
+
+    Attributes:
+        status: the HTTP status.
+        ahead_s: seconds by which its clock is ahead of this one; None when it does not tell the time.
+    """
+
+    status: int
+    ahead_s: float | None
+
+
+def ask(url: str) -> Answer | None:
+    """GET ``url`` without a login; None when nobody answers."""
+    began = time.time()
+    try:
+        with urllib.request.urlopen(url, timeout=_PATIENCE_S) as response:  # noqa: S310 - the user's own server
+            status, told = int(response.status), response.headers.get("Date")
+    except urllib.error.HTTPError as error:
+        status, told = error.code, error.headers.get("Date")
+    except (OSError, ValueError):
+        return None
+    return Answer(status, _ahead(told, began, time.time()))
+
+
+def _ahead(told: str | None, began: float, ended: float) -> float | None:
+    """How far a Date header, of whole seconds, is from the times between which it was written."""
+    if told is None:
+        return None
+    theirs = parsedate_to_datetime(told).timestamp()
+    return max(theirs - ended, 0.0) or min(theirs + 1 - began, 0.0)
+
+
+def look(name: str, address: str, protected: str, health: str) -> tuple[bool, list[Finding]]:
+    """Whether a server answers, whether its clock is right, and whether it asks who one is.
+
+    Args:
+        name: MLflow or Prefect.
+        address: for the report; it holds no password.
+        protected: a URL that nobody should get without a login.
+        health: a URL that everybody gets.
+
+    Returns:
+        Whether it answers, and what was found so far.
+    """
+    if (healthy := ask(health)) is None:
+        return False, [Finding(name, address, f"{name} at {address} does not answer: start it, or name another one")]
+    found = []
+    if healthy.ahead_s is not None:
+        off = abs(healthy.ahead_s)
+        mend = "set both clocks by NTP: timedatectl set-ntp true" if off > _SKEW_S else ""
+        found.append(Finding(f"{name}, clock", f"{off:.0f} s off this machine's" if off >= 1 else "as here", mend))
+    open_to_all = (asked := ask(protected)) is not None and asked.status == 200
+    if open_to_all and not is_loopback(address):
+        how = "--app-name basic-auth" if name == "MLflow" else "PREFECT_SERVER_API_AUTH_STRING"
+        mend = f"whoever reaches it may change models and runs: start it with {how}"
+        found.append(Finding(f"{name}, login", "it asks for none", mend))
+    return True, found
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a server is on this machine alone."""
+    host = urlsplit(address).hostname or ""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def mlflow(uri: str, project: str) -> Iterator[Finding]:
+    """The MLflow server: its clock, the login, its version, and a file to its artifact store and back.
+
+    Args:
+        uri: ``MLFLOW_TRACKING_URI``, an HTTP address.
+        project: the experiment that gets a run for the file, which is deleted at once.
+    """
+    address = tracking.without_password(uri).rstrip("/")
+    answers, found = look("MLflow", address, f"{address}/version", f"{address}/health")
+    yield from found
+    if not answers:
+        return
+    try:
+        theirs = _mlflow_version(uri)
+    except UserError as error:
+        yield Finding("MLflow", address, str(error))
+        return
+    yield Finding("MLflow", f"{address}, version {theirs}", _versions("mlflow", theirs))
+    try:
+        store = _there_and_back(project)
+    except Exception as error:
+        mend = "see to the server's --artifacts-destination, MLFLOW_S3_ENDPOINT_URL and S3 keys, and to its log"
+        yield Finding("MLflow, artifacts", _first_line(error), mend)
+    else:
+        yield Finding("MLflow, artifacts", f"written and read back ({store})")
+
+
+def _mlflow_version(uri: str) -> str:
+    """The server's version, which it tells to whom it knows.
+
+    Raises:
+        UserError: it refuses the login, or is no MLflow.
+    """
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    answer = http_request(get_default_host_creds(uri), "/version", "GET", max_retries=0, timeout=_PATIENCE_S)
+    if answer.status_code in (401, 403):
+        raise UserError(_refused("MLflow", "MLFLOW_TRACKING_USERNAME" in os.environ))
+    if answer.status_code != 200 or not answer.text[:1].isdigit():
+        raise UserError("it answers, but not as MLflow does: check MLFLOW_TRACKING_URI")
+    return str(answer.text.strip())
+
+
+def _there_and_back(project: str) -> str:
+    """Log a file to a run, read it back, and remove both; returns the scheme of the store.
+
+    Raises:
+        ValueError: what came back is not what went.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    client = tracking.client()
+    run = client.create_run(tracking.experiment_id(client, project), run_name="reflux doctor").info
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            sent = Path(scratch) / "doctor.txt"
+            sent.write_text(uuid.uuid4().hex, encoding="utf-8")
+            client.log_artifact(run.run_id, str(sent))
+            (Path(scratch) / "back").mkdir()
+            back = Path(client.download_artifacts(run.run_id, sent.name, str(Path(scratch) / "back")))
+            if back.read_bytes() != sent.read_bytes():
+                raise ValueError("a file came back changed")
+        get_artifact_repository(run.artifact_uri).delete_artifacts("doctor.txt")
+    finally:
+        client.delete_run(run.run_id)
+    return urlsplit(run.artifact_uri).scheme or "file"
+
+
+def prefect(api: str) -> Iterator[Finding]:
+    """The Prefect server: its clock, the login and its version."""
+    address = tracking.without_password(api).rstrip("/")
+    answers, found = look("Prefect", address, f"{address}/admin/version", f"{address}/health")
+    yield from found
+    if not answers:
+        return
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            theirs = client.api_version()
+    except Exception as error:
+        refused = "401" in str(error) or "Unauthorized" in str(error)
+        mend = _refused("Prefect", "PREFECT_API_AUTH_STRING" in os.environ) if refused else "check PREFECT_API_URL"
+        yield Finding("Prefect", address if refused else _first_line(error), mend)
+        return
+    yield Finding("Prefect", f"{address}, version {theirs}", _versions("prefect", theirs))
+
+
+def dvc() -> Iterator[Finding]:
+    """The disk of DVC's cache, and a file to its default remote and back."""
+    from dvc.repo import Repo
+
+    if not Path(".dvc").is_dir():
+        return
+    with Repo() as repo:
+        yield disk("DVC cache", Path(repo.cache.local.path))
+        if not (name := repo.config["core"].get("remote")):
+            yield Finding("DVC remote", "none: data and results stay on this machine")
+            return
+        url = tracking.without_password(str(repo.config["remote"].get(name, {}).get("url", "")))
+        try:
+            remote = repo.cloud.get_remote()
+            probe = remote.fs.join(remote.path, f"reflux-doctor-{uuid.uuid4().hex}")
+            sent = uuid.uuid4().bytes
+            remote.fs.makedirs(remote.path, exist_ok=True)
+            remote.fs.pipe_file(probe, sent)
+            back = remote.fs.cat_file(probe)
+            remote.fs.rm_file(probe)
+            if back != sent:
+                raise ValueError("a file came back changed")
+        except Exception as error:
+            mend = f"see to the url and the keys of {url or name} (dvc remote list; AWS_ACCESS_KEY_ID, …)"
+            yield Finding("DVC remote", _first_line(error), mend)
+        else:
+            yield Finding("DVC remote", f"{url}, written and read back")
+
+
+def disk(what: str, folder: Path) -> Finding:
+    """What is free where a folder lies, or will lie."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    mend = "" if free > _LOW_DISK else f"free some space on the disk of {there}: 2 GB are little"
+    return Finding(what, f"{free / 2**30:.1f} GB free", mend)
+
+
+def _refused(name: str, given: bool) -> str:
+    which = "is refused: correct" if given else "is missing: set"
+    return f"your login {which} {_LOGIN[name]}"
+
+
+def _versions(package: str, theirs: str) -> str:
+    """How to mend a server of another minor version than this client; they may not understand each other."""
+    ours = version(package)
+    same = ours.split(".")[:2] == theirs.split(".")[:2]
+    return "" if same else f"this is {package} {ours}: install {package}=={ours} there, or {theirs} here"
+
+
+def _first_line(error: Exception) -> str:
+    """An exception in a line that may be shown."""
+    text = str(error).strip() or type(error).__name__
+    return tracking.without_password(text.splitlines()[0])[:200]

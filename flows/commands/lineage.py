@@ -1,0 +1,69 @@
+"""``reflux lineage``: where a version comes from, as a tree for a person or as JSON for a program."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from rich.text import Text
+
+from components.core.errors import UserError
+from components.registry.lineage import Node, made_from, trace
+from flows.report.display import people
+
+EXIT_BROKEN = 1
+
+_HASH = re.compile(r"[0-9A-Za-z-]{7,}|[0-9a-f]*[a-f][0-9a-f]*")
+
+
+def lineage(model_name: str, of: str, as_json: bool) -> int:
+    """Print the tree of a version, or the versions that came from a commit, a data version or another hash.
+
+    Args:
+        model_name: the registered model.
+        of: a version's number, or the beginning of a hash (seven characters, or with a letter).
+        as_json: print JSON.
+
+    Returns:
+        0, or 1 when the chain of the version is broken somewhere.
+
+    Raises:
+        UserError: there is no such version, or MLflow does not answer.
+    """
+    if of.isdecimal() and len(of) < 7:
+        return _tree(trace(model_name, int(of)), as_json)
+    if not _HASH.fullmatch(of):
+        raise UserError(f"{of} is neither a version's number nor the beginning of a hash: `reflux history` lists both.")
+    hits = made_from(model_name, of)
+    if as_json:
+        print(json.dumps([{"version": int(found.version), "by": label} for found, label in hits], indent=2))
+    else:
+        for found, label in hits:
+            print(f"{model_name} version {found.version}  ({label})")
+    return 0
+
+
+def _tree(root: Node, as_json: bool) -> int:
+    problems = list(root.problems())
+    if as_json:
+        print(json.dumps({"whole": not problems, "problems": problems, "tree": asdict(root)}, indent=2))
+    else:
+        console = people()
+        for line in (*_lines(root), *(Text(f"Broken: {problem}", style="red") for problem in problems)):
+            console.print(line, soft_wrap=True)
+    return EXIT_BROKEN if problems else 0
+
+
+def _lines(node: Node, before: str = "", below: str = "") -> Iterator[Text]:
+    """The tree, a line a node; none is wrapped, so that hashes and addresses can be copied whole."""
+    line = Text.assemble(before, (node.name, "bold"), "  ", node.value or "unknown")
+    if node.note:
+        line.append(f"  ({node.note})")
+    if node.page:
+        line.append(f"  {node.page}", style="blue")
+    if node.problem:
+        line.append(f"  ✗ {node.problem}", style="red")
+    yield line
+    for child in node.children:
+        last = child is node.children[-1]
+        yield from _lines(child, below + ("└── " if last else "├── "), below + ("    " if last else "│   "))

@@ -1,0 +1,210 @@
+"""``reflux predict | promote | approve | rollback | history | reconcile``: the model registry, printed for a person."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.core.errors import UserError
+from components.core.params.file import load_params
+from components.core.params.sections import Params
+from components.registry import webhooks
+from flows.local.environment import embed_mlflow
+from flows.report.display import people
+
+if TYPE_CHECKING:
+    from components.registry.promote import Outcome
+
+EXIT_REFUSED = 3
+EXIT_CHAMPION_MOVED = 4
+
+_BAR_WIDTH = 24
+
+
+def predict(image: Path, model: str, top: int) -> None:
+    """Print the class and the probabilities of an image.
+
+    Args:
+        image: the image file.
+        model: an alias or a version number.
+        top: how many classes to print.
+
+    Raises:
+        UserError: the image or the model can't be read.
+    """
+    from components.registry.predict import predict as classify
+
+    params = _params()
+    name = params.registry.model_name
+    uri = f"models:/{name}/{model}" if model.isdecimal() else f"models:/{name}@{model}"
+    prediction = classify(image, uri, params.ingest.max_megapixels)
+    print(f"{prediction.class_name}  ({prediction.model_name} version {prediction.version})\n")
+    shown = list(prediction.probabilities.items())[:top]
+    width = max(len(label) for label, _ in shown)
+    for label, probability in shown:
+        print(f"  {label:<{width}}  {100 * probability:6.2f} %  {'█' * round(_BAR_WIDTH * probability)}".rstrip())
+
+
+def terms(params: Params) -> dict[str, Any]:
+    """What a decision takes from ``params.yaml``, as ``challenge`` names it."""
+    from components.registry.policy.decision import Policy
+
+    return {
+        "project": params.project.name,
+        "model_name": params.registry.model_name,
+        "policy": Policy.of(params.registry),
+        "resamples": params.evaluate.bootstrap,
+        "seed": params.seed,
+    }
+
+
+def promote(version: int, expected_champion: int | None) -> int:
+    """Decide on a version, carry the decision out, and print it with its reasons.
+
+    Args:
+        version: the challenger.
+        expected_champion: the champion that the caller knows, 0 for none.
+
+    Returns:
+        The exit code: 0 promoted, 3 not promoted, 4 the champion is another one.
+
+    Raises:
+        UserError: there is no such version, or MLflow does not answer.
+    """
+    from components.core.artifacts import ARTIFACTS
+    from components.registry.ledger.commit import ChampionMoved
+    from components.registry.promote import challenge
+
+    params = _params()
+    try:
+        promotion = challenge(
+            ARTIFACTS,
+            version=version,
+            again=True,
+            expected=expected_champion,
+            approval=params.registry.approval,
+            **terms(params),
+        )
+    except ChampionMoved as moved:
+        print(f"Error: {moved}", file=sys.stderr)
+        return EXIT_CHAMPION_MOVED
+    return _told(promotion, params.registry.model_name)
+
+
+def approve(version: int, reason: str) -> int:
+    """Promote a version that awaits approval, and print the decision.
+
+    Returns:
+        The exit code, as of ``promote``.
+
+    Raises:
+        UserError: it awaits no approval, or MLflow does not answer.
+    """
+    from components.registry.ledger.commit import ChampionMoved
+    from components.registry.promote import approve as give
+
+    params = _params()
+    name = params.registry.model_name
+    try:
+        promotion = give(params.project.name, name, version, reason)
+    except ChampionMoved as moved:
+        print(f"Error: {moved}", file=sys.stderr)
+        return EXIT_CHAMPION_MOVED
+    if os.environ.get("PREFECT_API_URL"):
+        from flows.pipeline.approval import resume
+
+        resume(name, version, reason)
+    return _told(promotion, name)
+
+
+def _told(promotion: "Outcome", model_name: str) -> int:
+    from flows.report.text import reasons, standing
+
+    console = people()
+    console.print(reasons(promotion))
+    console.print(f"\n{standing(promotion, model_name)}", style="bold")
+    return 0 if promotion.outcome in ("promoted", "unchanged") else EXIT_REFUSED
+
+
+def rollback(reason: str, to: int | None) -> int:
+    """Put an earlier champion back into production.
+
+    Returns:
+        The exit code: 0, or 4 when the champion was moved by another at this moment.
+
+    Raises:
+        UserError: there is nothing to roll back to, or MLflow does not answer.
+    """
+    from components.registry.ledger.commit import ChampionMoved
+    from components.registry.rollback import rollback as go_back
+
+    params = _params()
+    name = params.registry.model_name
+    try:
+        champion, rolled_back = go_back(params.project.name, name, reason, to)
+    except ChampionMoved as moved:
+        print(f"Error: {moved}", file=sys.stderr)
+        return EXIT_CHAMPION_MOVED
+    print(f"{name}: version {champion} is the champion again; version {rolled_back} was rolled back.")
+    return 0
+
+
+def reconcile() -> None:
+    """Finish or close what was broken off, and say what that was.
+
+    Raises:
+        UserError: MLflow does not answer.
+    """
+    from components.registry import client
+    from components.registry.ledger.commit import reconcile as settle
+
+    params = _params()
+    settled = settle(client.client(), params.project.name, params.registry.model_name)
+    for entry in settled:
+        print(f"{params.registry.model_name} version {entry.version}: {entry.outcome}. {entry.why}")
+    if not settled:
+        print("Nothing was broken off: the registry is whole.")
+
+
+def history(as_json: bool) -> None:
+    """Print who moved what, when and why, newest first, below what is in production.
+
+    Args:
+        as_json: for a program.
+
+    Raises:
+        UserError: no version is registered, or MLflow does not answer.
+    """
+    from components.registry.history import history as past
+    from flows.report import text
+
+    params = _params()
+    found = past(params.project.name, params.registry.model_name)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2, default=lambda at: at.isoformat()))
+        return
+    people().print(text.past(found))
+
+
+def lineage(of: str, as_json: bool) -> int:
+    """Print where a version comes from, or what came from a hash.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: there is no such version, or MLflow does not answer.
+    """
+    from flows.commands.lineage import lineage as show
+
+    return show(_params().registry.model_name, of, as_json)
+
+
+def _params() -> Params:
+    params = load_params()
+    webhooks.send(linger_s=webhooks.LATER_S)
+    if embed_mlflow().startswith("sqlite:///") and not Path(embed_mlflow().removeprefix("sqlite:///")).is_file():
+        raise UserError("There is no model yet, as this checkout has no mlflow.db: `reflux run` makes both.")
+    return params

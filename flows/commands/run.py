@@ -1,0 +1,180 @@
+"""``reflux run``: the pipeline on this machine, shown to a person."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn, cast
+
+from rich.console import Console
+
+from components.core.artifacts import ARTIFACTS, atomic
+from components.core.errors import EXIT_USER_ERROR, UserError
+from components.core.params.file import PARAMS, load_params, override_params
+from flows.commands.data import fetch
+from flows.dvc.stages import Outcome, StageFailed
+from flows.local.environment import RUN_LOG, embed_mlflow, only_run, prepare_dvc
+from flows.local.prefect_server import PrefectServer, prefect_server
+from flows.report.display import Display, LiveDisplay, duration, people, shown_on
+
+if TYPE_CHECKING:
+    from flows.retrain import Result
+
+EXIT_FAILED = 1
+EXIT_NOT_REGISTERED = 3
+EXIT_INTERRUPTED = 130
+_TAIL_LINES = 15
+
+
+def run_pipeline(assignments: list[str]) -> int:
+    """Run the whole pipeline and say what came of it.
+
+    Returns:
+        0; 1 when a stage failed; 2 when the user can mend it; 3 when all is trained but MLflow was away, so that
+        nothing is registered; 130 when stopped.
+
+    Raises:
+        UserError: something is missing or wrong before anything starts.
+    """
+    console = people()
+    with only_run():
+        prepare_dvc()
+        _apply(assignments)
+        embed_mlflow()
+        stop = Stop()
+        try:
+            with prefect_server() as server:
+                return _run(console, assignments, server)
+        except StageFailed as failed:
+            if not stop.asked:
+                return _failed(failed)
+        except BaseException:  # libraries wrap a KeyboardInterrupt that hits them into errors of their own
+            if not stop.asked:
+                raise
+        print("Stopped. What was finished is kept: the next `reflux run` goes on from there.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _apply(assignments: list[str]) -> None:
+    """Set the params and have their dataset in place; params that lead nowhere are not kept."""
+    before = PARAMS.read_bytes() if assignments else b""
+    params = override_params(assignments) if assignments else load_params()
+    try:
+        fetch(params.ingest.source)
+    except UserError:
+        if assignments:
+            with atomic(PARAMS) as temporary:
+                temporary.write_bytes(before)
+        raise
+
+
+class Stop:
+    """Turns Ctrl-C and SIGTERM into a KeyboardInterrupt, and remembers that someone asked."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._interrupt)
+
+    def _interrupt(self, _signal: int, _frame: FrameType | None) -> NoReturn:
+        if not self.asked:
+            os.write(sys.stderr.fileno(), b"\nStopping: the stages get a few seconds to end cleanly.\n")
+        self.asked = True
+        raise KeyboardInterrupt
+
+
+def _run(console: Console, assignments: list[str], server: PrefectServer | None) -> int:
+    # A live list and Prefect's own log lines would draw over each other; the log file has them.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")
+    with contextlib.ExitStack() as stack:
+        logger = logging.getLogger("prefect.flow_runs")
+        if console.is_terminal:
+            shown: Display = stack.enter_context(LiveDisplay(console, logger))
+        else:
+            shown = Display(lambda text: print(text, flush=True), logger)
+        from flows.retrain import NotRegistered, retrain  # imports Prefect while the server is still coming up
+
+        if server is not None:
+            server.wait()
+            stack.enter_context(server.needed())
+        _log_to_file(logger)
+        stack.callback(_flush, logger)
+        stack.enter_context(shown_on(shown))
+        problem = None
+        try:
+            result = cast("Result", retrain(assignments))  # None only where a deployment waits for approval
+        except NotRegistered as away:
+            result, problem = away.result, str(away)
+    show(console, result)
+    if problem is not None:
+        print(f"Trained, but not registered: {problem}", file=sys.stderr)
+        return EXIT_NOT_REGISTERED
+    return 0
+
+
+def show(console: Console, result: "Result") -> None:
+    """The end of a run: figures, gain, verdict, version, and where to look further."""
+    from flows.report import text as report
+
+    ran = [name for name, outcome in result.outcomes.items() if outcome is Outcome.RAN]
+    console.print()
+    if ran:
+        rest = "" if len(ran) == len(result.outcomes) else " The rest was unchanged."
+        console.print(f"Computed: {', '.join(ran)}.{rest}")
+    else:
+        console.print("No stage's data, params or code has changed, so nothing was trained.")
+    console.print()
+    console.print(report.table(result.metrics))
+    console.print()
+    console.print(report.gain(result.metrics))
+    promotion = result.release.promotion
+    if promotion is not None:
+        console.print()
+        console.print(report.reasons(promotion))
+        console.print(f"\n{report.standing(promotion, result.model_name)}", style="bold")
+    console.print(f"\n{duration(result.seconds)} in all. To look further:")
+    has_champion = promotion is not None and promotion.champion is not None
+    for command, what in _next_steps(has_champion):
+        console.print(f"  {command:<42} {what}")
+
+
+def _next_steps(has_champion: bool) -> list[tuple[str, str]]:
+    card = ARTIFACTS / "evaluate" / "model-card.html"
+    steps = [("reflux predict IMAGE", "classify an image file with the champion")] if has_champion else []
+    return [
+        *steps,
+        ("reflux history", "what is in production, and why each version was promoted or not"),
+        ("reflux ui", "the boards, runs and models in MLflow"),
+        (str(card), "the model card, with figures"),
+    ]
+
+
+def _failed(failed: StageFailed) -> int:
+    print(f"Error: {failed}", file=sys.stderr)
+    if failed.user_error:
+        return EXIT_USER_ERROR
+    print(
+        "The last lines it printed:", *(f"  {line}" for line in failed.tail[-_TAIL_LINES:]), sep="\n", file=sys.stderr
+    )
+    print(f"The whole log is in {RUN_LOG}.", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _log_to_file(logger: logging.Logger) -> None:
+    """Keep what Prefect's run loggers get in a file that is this run's alone."""
+    file = logging.FileHandler(RUN_LOG, mode="w", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(file)
+    # Libraries' warnings would tear the live list apart.
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addHandler(file)
+
+
+def _flush(logger: logging.Logger) -> None:
+    """Prefect sends log lines in the background; those still queued must leave before the server does."""
+    for handler in logger.handlers:
+        handler.flush()

@@ -1,0 +1,135 @@
+"""``reflux ui`` and ``reflux boards``: the web UIs on this machine, and where the boards are."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from components.core.errors import UserError
+from flows.dvc.stages import supervised
+from flows.local.environment import HOME, embed_mlflow
+from flows.local.prefect_server import answers, is_free, stop
+
+_SECONDS_TO_START = 120.0
+_SECONDS_BETWEEN_LOOKS = 0.2
+_GRACE_S = 5.0
+
+
+def serve(port: int, prefect: bool) -> int:
+    """Serve MLflow's UI, and Prefect's if wanted, until stopped; a remote MLflow has its own.
+
+    Returns:
+        The exit code: 0, also when stopped by Ctrl-C.
+
+    Raises:
+        UserError: a port is taken, or a server did not start.
+    """
+    from components.registry import client as server
+
+    uri = embed_mlflow()
+    remote = uri.startswith(("http://", "https://"))
+    if remote and not prefect:
+        print(f"MLFLOW_TRACKING_URI names a server, which has its own UI: {server.address()}", flush=True)
+        print_boards(server.address())
+        return 0
+    address = server.address() if remote else f"http://127.0.0.1:{port}"
+    signal.signal(signal.SIGTERM, _interrupt)
+    HOME.mkdir(exist_ok=True)
+    started: list[subprocess.Popen[str]] = []
+    try:
+        if not remote:
+            started.append(_start("MLflow", _mlflow(uri, port), port, f"{address}/health"))
+            print(f"MLflow is at {address} (Ctrl-C stops it).")
+        if prefect:
+            started.append(_start("Prefect", _prefect(port + 1), port + 1, f"http://127.0.0.1:{port + 1}/api/health"))
+            print(f"Prefect is at http://127.0.0.1:{port + 1} (Ctrl-C stops it).")
+        print_boards(address)
+        while all(process.poll() is None for process in started):
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        raise UserError(f"A server has ended by itself: {HOME}/ui-mlflow.log or ui-prefect.log says why.")
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        for process in started:
+            stop(process)
+
+
+def tell_boards(port: int) -> None:
+    """Print the links of the boards on the MLflow server, or those that ``reflux ui`` serves where there is none.
+
+    Raises:
+        UserError: MLflow does not answer.
+    """
+    from components.registry import client as server
+
+    if embed_mlflow().startswith(("http://", "https://")):
+        print_boards(server.address())
+        return
+    if print_boards(f"http://127.0.0.1:{port}"):
+        print("They open while `reflux ui` runs: it is the server of this checkout, at that port by default.")
+
+
+def print_boards(address: str) -> bool:
+    """Print the links of the boards; ``address`` is of MLflow's page. Returns whether there are any.
+
+    Raises:
+        UserError: MLflow does not answer, or there was no run yet.
+    """
+    from components.boards import declared
+    from components.core.params.file import load_params
+    from components.core.runtime import tracking
+    from components.registry import client as server
+
+    embed_mlflow()
+    name = load_params().project.name
+    with server.speaking():
+        found = tracking.client().get_experiment_by_name(name)
+    if found is None:
+        print(f"There is no run of {name} yet: `reflux run` makes one, and its boards.", flush=True)
+        return False
+    print("Boards:")
+    for board, link, shows in declared.links(str(found.experiment_id), address):
+        print(f"  {board:<18} {link}\n  {'':<18} {shows}", flush=True)
+    return True
+
+
+def _start(name: str, command: list[str], port: int, health: str) -> "subprocess.Popen[str]":
+    if not is_free(port):
+        raise UserError(f"Port {port} is taken: choose another one with `reflux ui --port {port + 10}`.")
+    log_path = HOME / f"ui-{name.lower()}.log"
+    with log_path.open("w", encoding="utf-8") as log:
+        process = supervised(command, _settings(), stdout=log.fileno(), grace_s=_GRACE_S)
+    deadline = time.monotonic() + _SECONDS_TO_START
+    try:
+        while not answers(health):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise UserError(f"{name}'s server did not start: {log_path} says why.")
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    except BaseException:
+        stop(process)
+        raise
+    return process
+
+
+def _mlflow(uri: str, port: int) -> list[str]:
+    artifacts = os.environ.get("MLFLOW_ARTIFACT_ROOT") or Path("mlartifacts").resolve().as_uri()
+    server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return [*server, "--backend-store-uri", uri, "--default-artifact-root", artifacts]
+
+
+def _prefect(port: int) -> list[str]:
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+
+
+def _settings() -> dict[str, str]:
+    """For both: no jobs in MLflow; Prefect shows the runs of the embedded server."""
+    home = {"PREFECT_HOME": str((HOME / "prefect").resolve()), "PREFECT_API_URL": ""}
+    return {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **home}
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

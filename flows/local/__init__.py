@@ -1,0 +1,1 @@
+"""This machine: environment, embedded servers, supervised processes."""

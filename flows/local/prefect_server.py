@@ -1,0 +1,152 @@
+"""The embedded Prefect server, for whoever runs none: it lives as long as the command."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from components.core.errors import UserError
+from flows.dvc.stages import StageFailed, supervised
+from flows.local.environment import HOME
+
+_SECONDS_TO_START = 120.0
+_SECONDS_BETWEEN_LOOKS = 0.1
+_GRACE_S = 5.0
+
+
+class PrefectServer:
+    """A Prefect server on a free loopback port, its database in ``.reflux/prefect``.
+
+    Prefect can start a temporary server by itself, but that one outlives a flow killed with -9, and starts only when
+    the flow does; this one is supervised, and comes up while the flow's process is still importing.
+    """
+
+    def __init__(self, home: Path = HOME / "prefect") -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self._log = home / "server.log"
+        port = free_port()
+        self.api = f"http://127.0.0.1:{port}/api"
+        self.environment = {"PREFECT_HOME": str(home.resolve()), "PREFECT_API_URL": self.api}
+        # This server comes and goes with the run: one that is gone won't come back, so don't wait a minute for it.
+        self.environment["PREFECT_CLIENT_MAX_RETRIES"] = "1"
+        server = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        with self._log.open("w", encoding="utf-8") as log:
+            self._process = supervised(
+                [*server, "--no-ui", "--log-level", "WARNING"],
+                {"PREFECT_HOME": self.environment["PREFECT_HOME"], "PREFECT_API_URL": ""},
+                stdout=log.fileno(),
+                grace_s=_GRACE_S,
+            )
+
+    def wait(self) -> None:
+        """Wait until the server answers.
+
+        Raises:
+            UserError: it ended, or did not answer in time.
+        """
+        deadline = time.monotonic() + _SECONDS_TO_START
+        while not answers(f"{self.api}/health"):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise UserError(
+                    f"Prefect's embedded server did not start: {self._log} says why; delete {self._log.parent} (it "
+                    "holds only the history of local runs) and run again, or set PREFECT_API_URL to a server of yours."
+                )
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    @contextmanager
+    def needed(self) -> Iterator[None]:
+        """What fails in the block once this server is gone fails for that reason.
+
+        Raises:
+            UserError: in place of Prefect's own errors, when the server has ended.
+        """
+        try:
+            yield
+        except (StageFailed, UserError):
+            raise
+        except Exception as error:
+            if self._process.poll() is None:
+                raise
+            raise UserError(
+                f"Prefect's embedded server ended in the middle of the run ({self._log} may say why): run again; "
+                "what was finished is kept."
+            ) from error
+
+    def stop(self) -> None:
+        """End the server."""
+        stop(self._process)
+
+
+@contextmanager
+def prefect_server() -> Iterator[PrefectServer | None]:
+    """Have a Prefect server for the block: the one ``PREFECT_API_URL`` names, or else an embedded one.
+
+    Must be entered before Prefect is imported, which reads its settings then.
+
+    Raises:
+        UserError: the named server does not answer.
+    """
+    if api := os.environ.get("PREFECT_API_URL"):
+        if not reachable(api):
+            raise UserError(
+                f"Prefect at {api} does not answer: start it, or unset PREFECT_API_URL to use the embedded server."
+            )
+        yield None
+        return
+    server = PrefectServer()
+    os.environ.update(server.environment)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def stop(process: "subprocess.Popen[str]") -> None:
+    """End a supervised process and wait until its tree is gone."""
+    if process.poll() is None:
+        process.terminate()
+    process.wait()
+
+
+def answers(url: str, timeout_s: float = 2.0) -> bool:
+    """Whether an HTTP GET of ``url`` succeeds."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310 - a URL of this program's making
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def reachable(url: str, timeout_s: float = 10.0) -> bool:
+    """Whether any HTTP server answers at ``url``, be it with a refusal."""
+    try:
+        urllib.request.urlopen(url, timeout=timeout_s).close()  # noqa: S310 - the user's own server
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A loopback port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,55 @@
+"""What every flow of a deployment begins with, in its fresh clone."""
+
+import logging
+from typing import Any
+
+from prefect import runtime
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from components.core.errors import UserError
+from components.core.params.sections import Params
+from components.core.runtime import tracking
+from components.core.runtime.journal import COURIER_VARIABLE
+from flows.commands.data import fetch
+from flows.dvc import remote
+from flows.dvc.stages import Outcome, Runner
+from flows.local.environment import embed_mlflow
+from flows.report import flow_page
+from flows.report.display import Display
+
+
+def require_tracking() -> None:
+    """Refuse to run in a clone that is deleted when no server keeps what comes of it.
+
+    Raises:
+        UserError: the worker has no MLFLOW_TRACKING_URI.
+    """
+    if runtime.deployment.id and not tracking.uri():
+        raise UserError(
+            "MLFLOW_TRACKING_URI is not set where this worker runs, and its clone is deleted after the run, so nothing "
+            "would be kept: set it in the worker's environment."
+        )
+
+
+def skipped(params: Params, why: str, logger: "logging.Logger | logging.LoggerAdapter[Any]") -> State[None]:
+    """The state of a run that found nothing to do."""
+    logger.info("Skipped: %s", why)
+    flow_page.rename(params.project.name, "skipped")
+    return Completed(name="Skipped", message=why)
+
+
+def ingest(params: Params, logger: "logging.Logger | logging.LoggerAdapter[Any]") -> None:
+    """Have the present data ingested, computed here or restored; the next retrain need not do it again.
+
+    Raises:
+        UserError: the dataset is not here and can't be pulled.
+        StageFailed: it can't be ingested.
+    """
+    fetch(params.ingest.source)
+    store = remote.name()
+    environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
+    with tracking.courier(), Runner(Display(lambda _: None, logger), environment, pull=store is not None) as runner:
+        outcome = runner.run("ingest")
+    if store is not None and outcome is Outcome.RAN:
+        remote.push(store, "ingest")

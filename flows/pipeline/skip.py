@@ -1,0 +1,109 @@
+"""What a retraining is made of, as one hash: where a finished run has the same, there is nothing to do."""
+
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.core.artifacts import sha256_file
+from components.core.params.sections import Params
+from components.core.runtime import lineage
+from components.registry import client
+from components.registry.client import Unreachable
+from flows.commands import data
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+TAG = "inputs.sha256"
+_CODE = ("components", "dvc.yaml")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished run of the same inputs.
+
+    Attributes:
+        run_name: the parent run's name in MLflow.
+        at: when it ended.
+        version: the registered version it ended in.
+        decision: what came of it, as in the ledger.
+    """
+
+    run_name: str
+    at: datetime
+    version: int
+    decision: str
+
+    def sentence(self, model_name: str) -> str:
+        """Why there is nothing to do."""
+        return (
+            f"Nothing has changed: data, code and params are those of {self.run_name}, which ended at "
+            f"{self.at:%Y-%m-%d %H:%M} UTC in {model_name} version {self.version} ({self.decision})."
+        )
+
+
+def identity(params: Params) -> str | None:
+    """The sha256 of all that decides what a run computes; None where that can't be known.
+
+    The code counts as git has it, so none is known without git, or with changes that are not committed. Files that no
+    stage depends on, such as the documentation or ``dvc.lock``, do not count.
+
+    Raises:
+        UserError: the dataset is not here.
+    """
+    code = _code()
+    named = (params.pretrain.weights, params.student.weights, *params.distill.teachers)
+    weights = [_weights(name) for name in named]
+    if code is None or None in weights:
+        return None
+    parts = [code, *weights, lineage.params_sha256(), data.version(params.ingest.source)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def done(params: Params, inputs: str | None) -> Done | None:
+    """The last finished run of these inputs, if its version still is in the registry; None also without MLflow."""
+    if inputs is None:
+        return None
+    try:
+        return client.patiently(lambda: _done(client.client(), params.project.name, params.registry.model_name, inputs))
+    except Unreachable:
+        return None
+
+
+def _done(mlflow: "MlflowClient", project: str, model_name: str, inputs: str) -> Done | None:
+    experiment = mlflow.get_experiment_by_name(project)
+    if experiment is None:
+        return None
+    same = f"tags.`{TAG}` = '{inputs}' AND tags.run_kind = 'pipeline' AND attributes.status = 'FINISHED'"
+    for run in mlflow.search_runs([experiment.experiment_id], same, order_by=["attributes.start_time DESC"]):
+        tags: dict[str, Any] = run.data.tags
+        # One whose version is not decided on ended while MLflow was away.
+        if "decision" in tags and client.versions(mlflow, model_name, f"version_number = {tags['version']}"):
+            ended = datetime.fromtimestamp(run.info.end_time / 1000, UTC)
+            return Done(run.info.run_name, ended, int(tags["version"]), tags["decision"])
+    return None
+
+
+def _code() -> str | None:
+    """Git's hashes of the code that stages depend on."""
+    try:
+        if _git("status", "--porcelain", "--", *_CODE):
+            return None
+        return _git("ls-tree", "HEAD", "--", *_CODE)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def _weights(weights: str) -> str | None:
+    """What a name of weights stands for now; None for one whose meaning can move."""
+    if weights.startswith("models:/") and "@" in weights:
+        return None
+    return sha256_file(Path(weights)) if Path(weights).is_file() else weights

@@ -1,0 +1,68 @@
+"""What a pipeline run tells MLflow of itself: figures and pictures for the boards, and words for people."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pyarrow.parquet as pq
+
+from components.boards.declared import PICTURES
+from components.boards.figures import cost, summary
+from components.core.artifacts import ARTIFACTS, read_json
+from components.core.params.sections import Params
+from components.core.runtime.journal import Journal
+from components.monitor import shift
+from flows.report import text
+
+if TYPE_CHECKING:
+    from flows.retrain import Result
+
+TRAININGS = ("finetune", "label", "distill", "control")
+
+
+def evaluation(journal: Journal, params: Params, metrics: dict[str, Any]) -> None:
+    """Tell what the stages came to, at the number of this retrain."""
+    dataset = read_json(ARTIFACTS / "ingest" / "dataset.json")
+    kinds = pq.read_table(ARTIFACTS / "ingest" / "quarantine.parquet", columns=["kind"])["kind"].to_pylist()
+    checks = read_json(ARTIFACTS / "validate" / "result.json")
+    gates = params.registry.gates.model_dump(exclude_none=True)
+    journal.metrics(summary(metrics, gates, dataset, kinds, checks), step=None)
+    for key, name in PICTURES.items():
+        if (ARTIFACTS / name).is_file():
+            journal.image(key, ARTIFACTS / name)
+
+
+def outcome(journal: Journal, result: "Result") -> None:
+    """Tell what was decided, what the run cost, and the whole in words."""
+    spent = sum(read_json(ARTIFACTS / name / "run.json")["wall_s"] for name in TRAININGS if result.ran(name))
+    figures = cost(result.seconds, spent, len(psutil.Process().cpu_affinity()))
+    tags = {"mlflow.note.content": text.markdown(result)}
+    promotion = result.release.promotion
+    if promotion is not None:
+        figures["decision/promoted"] = float(promotion.champion == promotion.version)
+        if promotion.decision.uses is not None:
+            figures["decision/uses_of_test_split"] = float(promotion.decision.uses)
+        tags |= {"decision": promotion.outcome, "version": str(promotion.version)}
+    journal.metrics(figures, step=None)
+    journal.tags(tags)
+
+
+def reference(journal: Journal, seed: int) -> None:
+    """Keep what this run's data looks like, for the monitor flow to compare later data with."""
+    with tempfile.TemporaryDirectory(prefix="reflux-") as folder:
+        path = Path(folder) / Path(shift.REFERENCE).name
+        shift.save(path, *shift.reference(ARTIFACTS, seed))
+        journal.artifact(path, str(Path(shift.REFERENCE).parent))
+
+
+def in_production(result: "Result") -> str:
+    """What is in production now, for the experiment's note."""
+    promotion = result.release.promotion
+    if promotion is None or promotion.champion is None:
+        return f"In production: nothing yet, as no version of {result.model_name} passed its gates."
+    page = f"#/models/{result.model_name}/versions/{promotion.champion}"
+    return (
+        f"In production: [{result.model_name} version {promotion.champion}]({page}). The newest version, "
+        f"{promotion.version}, is {promotion.outcome}."
+    )

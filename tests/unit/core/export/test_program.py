@@ -1,0 +1,145 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.core.errors import UserError
+from components.core.export import program
+from components.core.models.pixel_model import pixel_model
+
+CLASSES = ("cat", "dog", "naïve")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = pixel_model("resnet8", CLASSES, 12, 1, [0.3], [0.2])
+    model.train()
+    for _ in range(3):  # so that folding batch normalisation has something to fold
+        model(torch.randint(0, 256, (16, 1, 12, 12), dtype=torch.uint8))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(model):
+    return program.program(model)
+
+
+@pytest.fixture(scope="module")
+def translated(exported):
+    return program.to_onnx(exported)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (7, 1, 12, 12), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 7])
+def test_a_program_takes_any_batch_of_raw_pixels(model, exported, pixels, batch):
+    answers = program.forward(exported.module(), pixels[:batch])
+    assert np.abs(answers - program.forward(model, pixels[:batch])).max() < 1e-5
+
+
+def test_exporting_leaves_the_model_as_it_was(model):
+    program.program(model.train(), batch=1)
+    assert model.training
+    model.eval()
+
+
+def test_a_program_holds_no_path_of_the_machine_that_made_it(exported):
+    traces = [node.meta.get("stack_trace") for node in exported.graph.nodes]
+    assert not any(traces)
+
+
+def test_the_slim_file_answers_like_the_model_at_any_batch(model, translated, pixels, tmp_path):
+    onnx.save(program.slim(translated, CLASSES), tmp_path / "model.onnx")
+    session = program.session(tmp_path / "model.onnx", threads=1)
+    for batch in (1, 2, 5, 7):
+        expected = program.forward(model, pixels[:batch])
+        assert np.abs(program.run(session, pixels[:batch]) - expected).max() < 1e-5
+
+
+def test_the_slim_file_is_little_more_than_its_weights(translated):
+    small = program.slim(translated, CLASSES)
+    weights = sum(4 * int(np.prod(tensor.dims)) for tensor in small.graph.initializer)
+    assert not {node.op_type for node in small.graph.node} & {"BatchNormalization", "Identity"}
+    assert weights < small.ByteSize() < weights + 3500 < translated.ByteSize()
+
+
+def test_the_slim_file_names_its_ports_and_classes(translated):
+    small = program.slim(translated, CLASSES)
+    onnx.checker.check_model(small)
+    assert [port.name for port in (*small.graph.input, *small.graph.output)] == ["pixels", "logits"]
+    assert {entry.key: json.loads(entry.value) for entry in small.metadata_props} == {"classes": list(CLASSES)}
+    sizes = small.graph.input[0].type.tensor_type.shape.dim
+    assert [size.dim_param or size.dim_value for size in sizes] == ["batch", 1, 12, 12]
+    assert small.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+def test_slimming_leaves_the_original_whole_and_can_be_repeated(translated):
+    before = translated.SerializeToString()
+    once = program.slim(translated, CLASSES)
+    assert translated.SerializeToString() == before
+    assert program.slim(once, CLASSES).SerializeToString() == once.SerializeToString()
+
+
+def test_the_same_model_gives_the_same_file(model, translated):
+    again = program.to_onnx(program.program(model))
+    assert program.slim(again, CLASSES).SerializeToString() == program.slim(translated, CLASSES).SerializeToString()
+
+
+def test_feed_repeats_grey_for_a_network_of_three_channels_and_resizes():
+    spec = pixel_model("resnet8", CLASSES, 8, 3, [0.3] * 3, [0.2] * 3).spec
+    images = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 1), dtype=np.uint8)
+    fed = program.feed(images, spec)
+    assert fed.shape == (4, 3, 8, 8)
+    assert fed.dtype == np.uint8
+    assert (fed[:, 0] == fed[:, 1]).all()
+    assert (fed[:, 0] == fed[:, 2]).all()
+
+
+def test_rows_are_fed_a_few_at_a_time_in_their_order(monkeypatch):
+    spec = pixel_model("resnet8", CLASSES, 8, 3, [0.3] * 3, [0.2] * 3).spec
+    images = np.random.default_rng(0).integers(0, 256, (9, 12, 12, 1), dtype=np.uint8)
+    rows = np.array([8, 0, 5, 5, 1])
+    monkeypatch.setattr("components.core.images.shards._BYTES_AT_ONCE", 2 * 12 * 12)
+    assert np.array_equal(program.feed_rows(images, rows, spec), program.feed(images[rows], spec))
+    assert program.feed_rows(images, rows[:0], spec).shape == (0, 3, 8, 8)
+
+
+def test_logits_are_tied_where_a_runtime_could_turn_them_round():
+    logits = np.array([[0, 1, 1.00005], [0, 1, 1.001], [5, 5, 0], [-1, -2, -3]], np.float32)
+    assert program.tied(logits).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("name", ["broken.onnx", "broken.pt2"])
+def test_a_damaged_file_is_one_sentence(tmp_path, name):
+    (tmp_path / name).write_bytes(b"not a model")
+    with pytest.raises(UserError, match=rf"{name} can't be read .*reflux run") as caught:
+        program.reload(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="can't be read"):
+        program.reload(tmp_path / "none.onnx")
+
+
+def test_a_flip_is_a_disagreement_unless_the_logits_are_tied():
+    expected = np.array([[2.0, 1.0], [1.0, 1.00005], [0.0, 3.0]], np.float32)
+    logits = np.array([[1.0, 2.0], [1.00005, 1.0], [0.0, 3.0]], np.float32)
+    assert program.disagreements(expected, logits).tolist() == [0]
+
+
+@given(st.sets(st.integers(0, 10**6), max_size=50))
+def test_short_names_differ(numbers):
+    assert len({program._short(number) for number in numbers}) == len(numbers)
+
+
+def test_short_names_are_short():
+    assert max(len(program._short(number)) for number in range(36 * 36)) == 2

@@ -1,0 +1,147 @@
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from components.core.errors import UserError
+from components.core.models.pixel_model import adapted, check_classes, load, network, parameter_count, pixel_model, save
+from components.core.models.small_nets import SMALL_NETS
+
+CLASSES = ("cat", "dog", "owl")
+
+
+def student(size: int = 16, channels: int = 1):
+    return pixel_model("resnet8_slim", CLASSES, size, channels, [0.3] * channels, [0.4] * channels)
+
+
+def pixels(count: int = 4, channels: int = 1, side: int = 16) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(SMALL_NETS) - {"resnet110", "resnet56", "resnet32x4", "wrn_40_1", "wrn_40_2"})
+)
+def test_every_small_net_builds_and_learns(name: str):
+    model = pixel_model(name, CLASSES, 32, 3, [0.5] * 3, [0.25] * 3)
+    logits = model.train()(pixels(2, 3, 32))
+    logits.sum().backward()
+    assert logits.shape == (2, 3)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    # The sizes that the literature prints for CIFAR-100 (Tian et al. 2020).
+    [("resnet20", 0.28e6), ("resnet56", 0.86e6), ("resnet8x4", 1.23e6), ("wrn_16_2", 0.70e6), ("vgg8", 3.97e6)],
+)
+def test_small_nets_have_the_published_sizes(name: str, parameters: float):
+    assert parameter_count(network(name, 100, 3)) == pytest.approx(parameters, rel=0.02)
+
+
+@pytest.mark.parametrize(("width", "parameters"), [(30, 24_790), (300, 328_810), (800, 1_276_810)])
+def test_mlps_have_two_hidden_layers_for_784_pixels(width: int, parameters: int):
+    assert parameter_count(network(f"mlp_{width}", 10, 1)) == parameters
+    assert parameters == 785 * width + (width + 1) * width + (width + 1) * 10
+
+
+def test_dropout_is_for_training_alone():
+    net, image = network("mlp_1200_dropout", 10, 1), torch.rand(1, 1, 28, 28)
+    assert not torch.equal(net.train()(image), net(image))
+    assert torch.equal(net.eval()(image), net(image))
+
+
+def test_no_small_net_hides_a_timm_model():
+    assert not set(SMALL_NETS) & set(timm.list_models())
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet50", 32), ("vgg16", 32), ("inception_v3", 80)])
+def test_the_classic_teachers_build(name: str, size: int):
+    model = pixel_model(name, CLASSES, size, 3, [0.5] * 3, [0.5] * 3)
+    with torch.inference_mode():
+        assert model(pixels(2, 1, 28)).shape == (2, 3)
+
+
+def test_features_and_head_make_the_logits():
+    for name in ("tf_efficientnet_lite0", "resnet8"):
+        model = pixel_model(name, CLASSES, 32, 3, [0.5] * 3, [0.5] * 3)
+        with torch.inference_mode():
+            head = model.net.get_classifier()
+            assert torch.allclose(head(model.features(pixels(2, 3, 32))), model(pixels(2, 3, 32)), atol=1e-5)
+
+
+def test_a_model_comes_back_as_it_was(tmp_path: Path):
+    model = student()
+    save(model, tmp_path / "m.safetensors")
+    again = load(tmp_path / "m.safetensors")
+    assert again.spec == model.spec
+    assert not again.training
+    assert torch.equal(again(pixels()), model.eval()(pixels()))
+
+
+def test_the_model_owns_resizing_normalisation_and_channels():
+    model = student(8)
+    raw = pixels(3, 1, 16)
+    x = model.normalised(raw)
+    expected = torch.nn.functional.interpolate(raw.float(), (8, 8), mode="bilinear", antialias=True)
+    assert torch.allclose(x, (expected / 255 - 0.3) / 0.4, atol=1e-5)
+    colour = student(16, 3)
+    grey = pixels(2, 1, 16)
+    assert torch.allclose(colour.eval()(grey), colour(grey.expand(-1, 3, -1, -1)), atol=1e-6)
+
+
+def test_unknown_names_get_a_suggestion():
+    with pytest.raises(UserError, match=r"did you mean .*resnet20"):
+        network("resnet_20", 10, 3)
+    with pytest.raises(UserError, match="No model is named zzzz"):
+        network("zzzz", 10, 3)
+
+
+def test_a_size_the_network_cannot_take_is_a_sentence():
+    with pytest.raises(UserError, match="inception_v3 can't take images of 8 pixels"):
+        pixel_model("inception_v3", CLASSES, 8, 3, [0.5] * 3, [0.5] * 3)
+
+
+def spec_of(model, folder: Path) -> dict[str, str]:
+    save(model, folder / "whole.safetensors")
+    with safe_open(folder / "whole.safetensors", framework="pt") as file:
+        return file.metadata()
+
+
+def test_foreign_damaged_and_missing_files_are_sentences(tmp_path: Path):
+    save_file({"w": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(UserError, match="was not written by Reflux"):
+        load(tmp_path / "foreign.safetensors")
+    save_file({"w": torch.zeros(2)}, tmp_path / "other.safetensors", metadata=spec_of(student(), tmp_path))
+    with pytest.raises(UserError, match="does not fit today's resnet8_slim"):
+        load(tmp_path / "other.safetensors")
+    (tmp_path / "damaged.safetensors").write_bytes(b"\x00" * 64)
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        load(tmp_path / "damaged.safetensors")
+    with pytest.raises(UserError, match="is missing"):
+        load(tmp_path / "none.safetensors")
+
+
+def test_a_head_for_other_classes_is_refused():
+    path = Path("artifacts/finetune/model.safetensors")
+    with pytest.raises(UserError, match="a head for 3 classes but the dataset has 2"):
+        check_classes(student(), CLASSES[:2], path)
+    with pytest.raises(UserError, match="'dog' where the dataset has 'fox'"):
+        check_classes(student(), ("cat", "fox", "owl"), path)
+    check_classes(student(), CLASSES, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "channels", "sentence"),
+    [
+        ("resnet8_slim", 16, 3, "was pretrained on grey images, and these have 3 channels: set ingest.channels to 1"),
+        ("vit_tiny_patch16_224", 40, 1, "vit_tiny_patch16_224 can't take images of 40 pixels .*: raise image_size"),
+    ],
+)
+def test_a_pretrained_network_that_can_not_see_the_images_is_one_sentence(name, size, channels, sentence):
+    pretrained = pixel_model(name, CLASSES, 224 if "vit" in name else 16, 1, [0.5], [0.25])
+    with pytest.raises(UserError, match=sentence):
+        adapted(pretrained, ("a", "b"), size, channels)

@@ -1,0 +1,137 @@
+from pathlib import Path
+
+import pytest
+
+from components.core.errors import UserError
+from components.core.params.file import load_params, override_params
+
+SHIPPED = Path(__file__).parents[4] / "params.yaml"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(SHIPPED.read_text(encoding="utf-8"), encoding="utf-8")
+    return path
+
+
+def test_the_shipped_params_are_valid_and_frozen():
+    loaded = load_params(SHIPPED)
+    assert loaded.student.model
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("distill.mixed_target=2", "distill.mixed_target is not a parameter; did you mean distill.mixed_targets"),
+        ("distill.method=dkdd", "distill.method = 'dkdd' is refused: no method is named dkdd; did you mean dkd"),
+        ("distill.method=[kd, magic]", "no method is named magic; known are kd, dkd"),
+        ("distill.method={name: dkd, betta: 2}", "betta is not a parameter; did you mean distill.method.0.dkd.beta"),
+        ("distill.method={name: kd, temperature: 0}", "distill.method.0.kd.temperature = 0 is refused"),
+        ("distill.method=[kd, {name: kd, temperature: 2}]", "it names kd twice"),
+        ("distill.method=[born-again, teacher-assistant]", "both say who teaches whom"),
+        ("distill.method=[kd, deep-mutual-learning]", "has no teacher to compare with; name it alone"),
+        ("distill.method=[]", "it names no method"),
+        ("distill.method={name: born-again, generations: 1}", "distill.method.0.born-again.generations = 1 is refused"),
+        ("distill.when=joint", "distill.when = joint transfers a pretrained student.* set student.weights"),
+        ("trainer.lr=2", "trainer is not a parameter"),
+        ("registry.gates.accurracy={min: 0.9}", "did you mean registry.gates.accuracy"),
+        ("registry.gates.accuracy.min=.nan", "registry.gates.accuracy.min = nan is refused"),
+        ("registry.slices.gates.camera={accuracy: {mni: 0.5}}", "did you mean .*camera.accuracy.min"),
+        ("registry.slices.gates.camera={acuracy: {min: 0.5}}", "did you mean .*gates.camera.accuracy"),
+        ("registry.slices.gates.camera={accuracy: {min: 0.5}}", "camera is not measured; name camera in ingest.slices"),
+        ("registry.slices.gates.camera={}", "registry.slices.gates.camera.accuracy is missing"),
+        ("registry.slices.min_count=0", "registry.slices.min_count = 0 is refused"),
+        ("registry.champion.faster=0.9", "registry.champion.faster = 0.9 is refused"),
+        ("registry.champion.alpa=0.1", "did you mean registry.champion.alpha"),
+        ("student.steps=many", "student.steps = 'many' is refused"),
+        ("student.steps=0", "student.steps = 0 is refused"),
+        ("registry.gates.accuracy={}", "a gate needs a min or a max"),
+        ("ingest.split={val: 0.6, test: 0.5}", "val [+] test must be below 1"),
+        ("student.augment={mixup: 0.6, cutmix: 0.6}", "student.augment: mixup [+] cutmix must be 1 at most"),
+        ("ingest.slices=[camera, class]", "ingest.slices = .* the classes are slices already"),
+        ("ingest.slices=[camera, camera]", "ingest.slices = .* names a column twice"),
+        ("ingest.slices=camera", "ingest.slices = 'camera' is refused: Input should be a valid list"),
+        ("student.augment.cutmx=0.1", "did you mean student.augment.cutmix"),
+        ("finetune.augment.mixup=0.1", "finetune.augment.mixup is not a parameter"),
+        (
+            "distill={label_weight: 0, teacher_weight: 1, teacher: live, mixed_targets: mixture}",
+            "distill: mixed_targets = mixture mixes stored soft labels",
+        ),
+        ("student", "is not of the form section.key=value"),
+        ("seed.deeper=1", "holds a value, not a section"),
+    ],
+)
+def test_a_bad_assignment_is_one_sentence_and_leaves_the_file_alone(file: Path, assignment: str, sentence: str):
+    before = file.read_bytes()
+    with pytest.raises(UserError, match=sentence) as caught:
+        override_params([assignment], file)
+    assert "\n" not in str(caught.value)
+    assert file.read_bytes() == before
+
+
+def test_layers_are_compared_with_a_live_teacher_only(file: Path):
+    changed = override_params(["distill.method=[kd, fitnet]"], file)
+    assert (changed.distill.teacher, changed.distill.answers_from) == ("auto", "teacher")
+    with pytest.raises(UserError, match=r"distill: fitnet compares what layers give, and only soft labels are stored"):
+        override_params(["distill.teacher=cached"], file)
+
+
+def test_a_schedule_or_a_modifier_alone_stands_for_kd(file: Path):
+    plain, standardized, both = (
+        override_params([f"distill.method={method}"], file).distill
+        for method in ("born-again", "logit-standardization", "[logit-standardization, dkd, teacher-assistant]")
+    )
+    assert [(loss.name, loss.weight) for loss in plain.losses] == [("kd", 1.0)]
+    assert [(loss.name, loss.weight) for loss in standardized.losses] == [("kd", 9.0)]
+    assert [loss.name for loss in both.losses] == ["dkd"]
+    assert (plain.standardized, both.standardized) == (False, True)
+    assert both.schedule is not None
+    assert both.schedule.name == "teacher-assistant"
+
+
+def test_overrides_edit_in_place_and_keep_the_comments(file: Path):
+    changed = override_params(["student.lr=1e-3", "seed=7", "registry.gates.accuracy.min=0.9"], file)
+    assert (changed.student.lr, changed.seed) == (0.001, 7)
+    assert changed.registry.gates.accuracy is not None
+    assert changed.registry.gates.accuracy.min == 0.9
+    text = file.read_text(encoding="utf-8")
+    assert "# Every knob of the pipeline." in text
+    assert load_params(file) == changed
+
+
+def test_a_missing_key_is_named(file: Path):
+    file.write_text(file.read_text(encoding="utf-8").replace("  teacher_weight: 1.0\n", ""), encoding="utf-8")
+    with pytest.raises(UserError, match=r"distill.teacher_weight is missing"):
+        load_params(file)
+
+
+@pytest.mark.parametrize("text", ["", "a: [1", "- 1"])
+def test_what_is_not_a_params_file_is_refused(file: Path, text: str):
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"params.yaml"):
+        load_params(file)
+
+
+def test_a_missing_file_says_where_to_go(tmp_path: Path):
+    with pytest.raises(UserError, match="run reflux in the project's root folder"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "sentence"),
+    [
+        (["run.launcher=torchrun", "run.nnodes=2"], "run.nnodes = 2 needs the host:port of one of the machines"),
+        (["run.launcher=torchrun", "run.nnodes='3:2'"], "or the fewest and the most, such as 1:2"),
+        (["run.launcher=torchrun", "run.nnodes=0"], "run.nnodes = 0 is refused"),
+        (["run.launcher=torchrun", "run.nproc_per_node=all"], "run.nproc_per_node = 'all' is refused"),
+        (["run.launcher=torchrun", "run.nnodes=2", "run.rdzv_endpoint=here"], "run.rdzv_endpoint = 'here' is refused"),
+        (["run.nproc_per_node=2"], "several processes need run.launcher = torchrun"),
+        (["run.nnodes=2"], "several processes need run.launcher = torchrun"),
+    ],
+)
+def test_processes_that_cannot_meet_are_refused(file: Path, assignments: list[str], sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        override_params(assignments, file)

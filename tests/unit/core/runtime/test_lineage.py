@@ -1,0 +1,69 @@
+import subprocess
+
+import pytest
+
+from components.core.runtime import lineage
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    (tmp_path / "params.yaml").write_text("a: 1\n")
+    return tmp_path
+
+
+def git(*arguments: str) -> str:
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
+    return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def committed(folder):
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    return folder
+
+
+def test_the_commit_is_known_and_clean(committed):
+    assert lineage.code() == lineage.Code(git("rev-parse", "HEAD"), False, None)
+
+
+@pytest.mark.parametrize("change", ["params.yaml", "new.py"])
+def test_a_changed_or_new_file_makes_the_code_dirty(committed, change):
+    (committed / change).write_text("b: 2\n")
+    assert lineage.code().dirty
+
+
+def test_what_a_run_leaves_in_dvc_lock_does_not(committed):
+    (committed / "dvc.lock").write_text("schema: '2.0'\n")
+    assert not lineage.code().dirty
+
+
+def test_without_git_the_sentence_says_what_is_missing(folder):
+    code = lineage.code()
+    assert code.sha == "none"
+    assert code.missing.startswith("Lineage without git (this folder is no git checkout): MLflow knows this run's data")
+
+
+def test_without_a_commit_and_without_the_program(folder, monkeypatch):
+    git("init", "-q")
+    assert "no commit yet" in lineage.code().missing
+    monkeypatch.setenv("PATH", str(folder))
+    assert "git is not installed" in lineage.code().missing
+
+
+def test_the_datas_hash_is_the_one_in_dvc_lock(folder):
+    assert lineage.data_md5() is None
+    (folder / "dvc.lock").write_text(
+        "schema: '2.0'\nstages:\n  ingest:\n    cmd: x\n    deps:\n"
+        "    - path: components/ingest\n      md5: code.dir\n    - path: data/shoes\n      md5: 0a1b.dir\n"
+    )
+    assert lineage.data_md5() == "0a1b.dir"
+
+
+def test_the_params_hash_follows_the_file(folder):
+    before = lineage.params_sha256()
+    (folder / "params.yaml").write_text("a: 2\n")
+    assert lineage.params_sha256() != before

@@ -1,0 +1,35 @@
+import subprocess
+import sys
+
+STAGE = """
+import time
+from components.core import progress
+from components.core.runtime.stage import run
+
+def body(stage):
+    with progress.bar("finetune", "teacher", 10) as bar:
+        print("ready", flush=True)
+        for _ in range(600):
+            time.sleep(0.1)
+            bar.advance(1, val_accuracy=0.5)
+
+run("finetune", body)
+"""
+
+
+def test_a_stage_whose_reader_was_killed_is_killed_and_did_not_fail(mlflow_home, make_tiny_project, monkeypatch):
+    """The flow that reads a stage's progress is gone before the stage is told (issue 2)."""
+    from mlflow import MlflowClient
+
+    folder = make_tiny_project(mlflow_home / "project")
+    monkeypatch.setenv("REFLUX_EVENTS", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-c", STAGE], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while b"ready" not in process.stdout.readline():
+        assert process.poll() is None, process.stderr.read().decode()
+    process.stdout.close()
+    process.wait(timeout=60)
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("shapes")
+    assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["KILLED"]

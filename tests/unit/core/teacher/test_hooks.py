@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from components.core.errors import UserError
+from components.core.models.pixel_model import PixelModel, pixel_model
+from components.core.teacher.hooks import Tap, answers, asked, find, shapes, stages
+
+CPU = torch.device("cpu")
+
+
+def model(name: str, size: int = 32, channels: int = 3) -> PixelModel:
+    torch.manual_seed(0)
+    return pixel_model(name, ("a", "b", "c"), size, channels, [0.5] * channels, [0.25] * channels)
+
+
+def pixels(count: int = 3, size: int = 32, channels: int = 3) -> torch.Tensor:
+    return torch.randint(0, 256, (count, channels, size, size), generator=torch.Generator().manual_seed(0)).byte()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "number"),
+    [
+        ("resnet8_slim", 28, 4),
+        ("wrn_16_1", 32, 4),
+        ("vgg8", 32, 5),
+        ("resnet18", 64, 5),
+        ("tf_efficientnet_lite0", 64, 5),
+        ("mobilenetv3_small_050", 64, 5),
+        ("convnext_atto", 64, 4),
+        ("regnety_002", 64, 5),
+        ("vit_tiny_patch16_224", 224, 12),
+        ("swin_tiny_patch4_window7_224", 224, 4),
+    ],
+)
+def test_every_stage_and_the_pooled_features_are_found_in_any_network(name: str, size: int, number: int):
+    net = model(name, size).eval()
+    assert len(stages(net.net)) == number
+    taps = tuple(find(net, address) for address in [*(f"stage:{n}" for n in range(number)), "pooled"])
+    logits, *layers = asked(net, taps, pixels(2, size), CPU)
+    assert torch.equal(logits, asked(net, (), pixels(2, size), CPU)[0])
+    assert [tuple(layer.shape[1:]) for layer in layers] == shapes(net, taps)
+    assert all(layer.ndim == 4 and layer.shape[2] == layer.shape[3] for layer in layers[:-1])
+    sides = [layer.shape[2] for layer in layers[:-1]]
+    assert sides == sorted(sides, reverse=True)  # channels last would show as a growing second side
+    assert layers[-1].shape[0] == 2
+    assert torch.allclose(net.net.get_classifier()(layers[-1]), logits, rtol=0.02, atol=0.02)  # of bfloat16
+
+
+def test_the_last_stage_is_counted_from_the_end_and_a_path_is_taken_as_it_is():
+    net = model("resnet18", 64)
+    assert find(net, "stage:-1") == find(net, "stage:4") == find(net, "layer4") == Tap("layer4")
+    assert find(net, "pooled") == Tap("fc", before=True)
+    assert find(net, "layer2.0.conv1") == Tap("layer2.0.conv1")
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("stage:7", r"resnet18 has no stage:7: its stages are stage:0 \(act1\), stage:1 \(layer1\)"),
+        ("stage:-6", "resnet18 has no stage:-6"),
+        ("layer2.conv", r"resnet18 has no layer layer2.conv \(did you mean layer2.\S+\?\): its stages are stage:0"),
+        ("nowhere", "resnet18 has no layer nowhere: its stages are"),
+    ],
+)
+def test_a_layer_that_does_not_exist_is_a_sentence_that_lists_the_stages(address: str, sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        find(model("resnet18", 64), address)
+
+
+def test_a_tap_leaves_the_network_as_it_was_and_gradients_flow_through_it():
+    net = model("resnet8_slim", 28, 1)
+    taps = (find(net, "stage:-1"), find(net, "pooled"))
+    _, layer, pooled = answers(net.train(), taps, pixels(4, 28, 1))
+    (layer.square().mean() + pooled.square().mean()).backward()
+    assert net.net.trunk[0][0].weight.grad.abs().sum() > 0
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+def test_a_teacher_that_is_asked_stays_in_eval_mode_and_gives_no_gradient():
+    net = model("resnet8_slim", 28, 1).eval()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    found = asked(net, (find(net, "stage:1"),), pixels(4, 28, 1), CPU)
+    assert not any(tensor.requires_grad for tensor in found)
+    assert all(tensor.dtype == torch.float32 for tensor in found)
+    assert not net.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())

@@ -1,0 +1,241 @@
+import contextlib
+import itertools
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from timm.layers import freeze_batch_norm_2d
+from torch.nn.functional import cross_entropy
+
+from components.core.errors import UserError
+from components.core.images.shards import Shard
+from components.core.models.pixel_model import pixel_model
+from components.core.runtime.checkpoint import Checkpoints
+from components.core.training import loop, optim
+from components.core.training.loop import Batch, fit, validate
+from components.core.views.augment import batch, plain
+
+CPU = torch.device("cpu")
+per_image = partial(cross_entropy, reduction="none")
+
+
+def shard(count: int, seed: int) -> Shard:
+    """Bright and dark images, so that a few steps are enough to tell them apart."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    images = rng.integers(0, 60, (count, 12, 12, 1)) + 120 * labels[:, None, None, None]
+    return Shard(images.astype(np.uint8), labels.astype(np.int64), rng.integers(0, 2**63, count, np.uint64))
+
+
+def train(
+    folder: Path,
+    steps: int = 30,
+    lr: float = 0.01,
+    ema_decay: float = 0.0,
+    optimizer: str = "adamw",
+    schedule: str = "cosine",
+    accumulate: int = 1,
+    clip_norm: float = 0.0,
+    loss=per_image,
+    precision: str = "auto",
+    through_compiler: bool = False,
+    every_s: float = 1000.0,
+    frozen: bool = False,
+    tell_training: bool = False,
+):
+    torch.manual_seed(0)
+    model = pixel_model("resnet8_slim", ("dark", "bright"), 12, 1, (0.5,), (0.25,))
+    if frozen:
+        model.net = freeze_batch_norm_2d(model.net)
+    data, val = shard(64, 1), shard(40, 2)
+    labels = torch.from_numpy(data.labels)
+
+    def batches(begin: int):
+        for step in itertools.count(begin):
+            indices, _ = batch(0, step, len(data), 16)
+            yield Batch(plain(data.images[indices], CPU), (labels[indices],), 16)
+
+    optimize = optim.optimizer([{"params": list(model.parameters())}], optimizer, lr, 0.0)
+    checkpoints = Checkpoints(folder, "0" * 64, every_s)
+    rows, seen = [], []
+    history = fit(
+        model, batches, loss, val, optimize, optim.schedule(optimize, schedule, steps, 0.1),
+        steps=steps, eval_every=10, ema_decay=ema_decay, accumulate=accumulate, clip_norm=clip_norm, device=CPU,
+        precision=precision, through_compiler=through_compiler, checkpoints=checkpoints, report=rows.append,
+        advance=lambda count, **_facts: seen.append(count), seen=data if tell_training else None,
+    )  # fmt: skip
+    checkpoints.wait()
+    assert rows == history
+    return model, history, val, sum(seen)
+
+
+def same(one, other) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("optimizer", "ema_decay"), [("adamw", 0.0), ("sgd", 0.0), ("adamw", 0.8)])
+def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, optimizer: str, ema_decay: float):
+    model, history, val, images = train(tmp_path, optimizer=optimizer, ema_decay=ema_decay)
+    assert [row["step"] for row in history] == [10, 20, 30]
+    assert images == 30 * 16
+    assert max(row["val_accuracy"] for row in history) > 0.9
+    assert not model.training
+    assert validate(model, val, CPU)[1] in [pytest.approx(row["val_accuracy"]) for row in history]
+
+
+def test_the_accuracy_on_what_is_trained_on_is_told_and_changes_nothing(tmp_path: Path):
+    silent, without, _, _ = train(tmp_path / "silent")
+    model, history, _, _ = train(tmp_path / "telling", tell_training=True)
+    assert same(silent, model)
+    assert [row.pop("train_accuracy") for row in history][-1] == validate(model, shard(64, 1), CPU)[1]
+    assert [(row["step"], row["val_accuracy"]) for row in history] == [(r["step"], r["val_accuracy"]) for r in without]
+
+
+def test_the_latest_weights_within_one_standard_error_of_the_best_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Best 0.9 of 40 images, standard error 0.047: 0.87 later is as good, 0.80 at the end is not."""
+    measured = iter([(0.5, 0.6), (0.4, 0.9), (0.4, 0.87), (0.4, 0.8)])
+    weights: list[torch.Tensor] = []
+
+    def scripted(judged, *_):
+        weights.append(judged.net.head.weight.detach().clone())
+        return next(measured)
+
+    monkeypatch.setattr("components.core.training.loop.validate", scripted)
+    model = train(tmp_path, steps=40)[0]
+    assert torch.equal(model.net.head.weight, weights[2])
+
+
+def test_the_same_run_twice_is_the_same_to_the_bit(tmp_path: Path):
+    assert same(train(tmp_path / "a")[0], train(tmp_path / "b")[0])
+
+
+def test_the_learning_rate_rises_and_falls_to_nothing(tmp_path: Path):
+    history = train(tmp_path)[1]
+    rates = [row["lr"] for row in history]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_one_cycle_rises_to_the_peak_and_falls(optimizer: str):
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimize = optim.optimizer([{"params": [weight]}], optimizer, 0.1, 0.0)
+    course = optim.schedule(optimize, "one-cycle", 50, 0.2)
+    rates = []
+    for _ in range(50):
+        rates.append(optimize.param_groups[0]["lr"])
+        optimize.step()
+        course.step()
+    assert 0.098 < max(rates) <= 0.1
+    assert rates.index(max(rates)) in (9, 10)
+    assert rates[0] < 0.01
+    assert rates[-1] < 0.01
+
+
+def test_a_batch_in_parts_is_the_same_step(tmp_path: Path):
+    """With BatchNorm frozen (its statistics are a part's own) the gradient of the parts is that of the whole batch."""
+    recipe = {"steps": 5, "frozen": True, "optimizer": "sgd"}
+    whole, parts = train(tmp_path / "a", **recipe)[0], train(tmp_path / "b", accumulate=3, **recipe)[0]
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_clipping_bounds_the_gradient(tmp_path: Path):
+    norms = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, *_):
+            gradients = [p.grad.norm() for group in self.param_groups for p in group["params"]]
+            norms.append(torch.stack(gradients).norm().item())
+            super().step()
+
+    weight = torch.nn.Linear(4, 2)
+    one = Batch(torch.full((8, 4), 100.0), (torch.arange(8) % 2,), 8)
+    loop._learn(weight, one, per_image, Watched(weight.parameters(), lr=0.1), 1, 0.5, CPU)
+    assert norms == [pytest.approx(0.5, rel=1e-3)]
+
+
+def test_half_precision_learns_something_else_and_as_well(tmp_path: Path):
+    single, half = train(tmp_path / "a")[0], train(tmp_path / "b", precision="bf16")
+    assert not same(single, half[0])
+    assert max(row["val_accuracy"] for row in half[1]) > 0.9
+
+
+def test_without_a_compiler_training_goes_on_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", (None, str(tmp_path / "no-compiler")))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    plain = train(tmp_path / "a", steps=10)[0]
+    assert same(plain, train(tmp_path / "b", steps=10, through_compiler=True)[0])
+
+
+class Killed(Exception):
+    """Stands for what ends a process at a bad moment."""
+
+
+def test_the_step_schedule_is_the_protocol_of_the_cifar_100_tables():
+    """240 epochs, a tenth after 150, 180 and 210 (Tian et al. 2020)."""
+    (parameter,) = torch.nn.Linear(1, 1, bias=False).parameters()
+    optimize = optim.optimizer([{"params": [parameter]}], "sgd", 0.05, 0.0)
+    course = optim.schedule(optimize, "step", 240, 0.0)
+    rates = []
+    for _ in range(240):
+        rates.append(optimize.param_groups[0]["lr"])
+        optimize.step()
+        course.step()
+    expected = [0.05] * 150 + [0.005] * 30 + [0.0005] * 30 + [0.00005] * 30
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("ema_decay", "schedule"), [(0.0, "cosine"), (0.8, "one-cycle")])
+@pytest.mark.parametrize("moment", [3, 10, 17, 29, 31])
+def test_a_training_that_was_cut_off_ends_with_the_same_weights_to_the_bit(
+    tmp_path: Path, moment: int, ema_decay: float, schedule: str
+):
+    recipe = {"ema_decay": ema_decay, "schedule": schedule}
+    whole, rows, *_ = train(tmp_path / "whole", **recipe)
+    calls = 0
+
+    def cut_off(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == moment:
+            raise Killed
+        return per_image(logits, labels)
+
+    with contextlib.suppress(Killed):  # at 31 it has ended, and only its files were not written yet
+        train(tmp_path / "cut", loss=cut_off, every_s=0.0, **recipe)
+    resumed, rows_again, *_, images = train(tmp_path / "cut", **recipe)
+    assert same(whole, resumed)
+    timeless = [
+        [{k: v for k, v in row.items() if k not in ("images_per_s", "memory_mb")} for row in some]
+        for some in (rows, rows_again)
+    ]
+    assert timeless[0] == timeless[1]
+    assert images < 30 * 16
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Path):
+    calls = 0
+
+    def breaks_at_14(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return per_image(logits, labels) * (float("nan") if calls == 14 else 1.0)
+
+    with pytest.raises(UserError, match=r"not finite at step 14: .* the last good checkpoint is .*0000\.pt"):
+        train(tmp_path, loss=breaks_at_14)
+    kept = Checkpoints(tmp_path, "0" * 64, 1000).state
+    assert kept["step"] == 10
+    assert all(tensor.isfinite().all() for tensor in kept["parts"]["model"].values())
+
+
+def test_before_any_checkpoint_the_sentence_says_so(tmp_path: Path):
+    with pytest.raises(UserError, match=r"at step 1: .*no checkpoint was written yet"):
+        train(tmp_path, loss=lambda logits, labels: per_image(logits, labels) * float("inf"))

@@ -1,0 +1,158 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.core.views.augment import batch, draws, render, views_key
+
+CPU = torch.device("cpu")
+AUGMENTATIONS = [
+    {"shift": 0.1, "flip": True, "crop_scale": 1.0, "erase": 0.0},
+    {"shift": 0.0, "flip": False, "crop_scale": 0.5, "erase": 0.0},
+    {"shift": 0.2, "flip": True, "crop_scale": 0.7, "erase": 0.5},
+]
+
+
+def some_images(count: int = 12, side: int = 16, channels: int = 3):
+    rng = np.random.default_rng(5)
+    return rng.integers(0, 256, (count, side, side, channels), dtype=np.uint8), rng.integers(0, 2**63, count, np.uint64)
+
+
+def test_draws_are_the_published_splitmix64():
+    """The first outputs of SplitMix64 from state 0, as printed by Vigna's reference code."""
+    from components.core.views.augment import _GOLDEN, _mix
+
+    states = np.arange(3, dtype=np.uint64) * _GOLDEN
+    assert [hex(value) for value in _mix(states)] == ["0xe220a8397b1dcdaf", "0x6e789e6aa1b965f4", "0x6c45d188009454f"]
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
+def test_a_view_does_not_depend_on_its_neighbours(augment):
+    images, ids = some_images()
+    views = np.arange(12) % 4
+    together = render(images, draws(3, ids, views), **augment, device=CPU)
+    order = np.random.default_rng(0).permutation(12)
+    for index in order:
+        one = slice(index, index + 1)
+        alone = render(images[one], draws(3, ids[one], views[one]), **augment, device=CPU)
+        assert torch.equal(alone[0], together[index])
+
+
+_ANOTHER_PROCESS = """
+import json, sys
+import numpy as np, torch
+from components.core.views.augment import draws, render
+torch.set_num_threads(2)
+folder, augment = sys.argv[1], json.loads(sys.argv[2])
+images, ids, views = (np.load(f"{folder}/{name}.npy") for name in ("images", "ids", "views"))
+order = np.random.default_rng(1).permutation(len(ids))
+parts = [order[:1], order[1:6], order[6:]]
+made = [render(images[p], draws(3, ids[p], views[p]), **augment, device=torch.device("cpu")) for p in parts]
+np.save(f"{folder}/made.npy", torch.cat(made)[np.argsort(order)].numpy())
+"""
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
+def test_another_process_makes_the_same_views_in_any_order_and_batches(tmp_path: Path, augment):
+    images, ids = some_images()
+    views = np.arange(12) % 4
+    for name, array in (("images", images), ("ids", ids), ("views", views)):
+        np.save(tmp_path / f"{name}.npy", array)
+    subprocess.run([sys.executable, "-c", _ANOTHER_PROCESS, str(tmp_path), json.dumps(augment)], check=True)
+    here = render(images, draws(3, ids, views), **augment, device=CPU)
+    assert np.array_equal(np.load(tmp_path / "made.npy"), here.numpy())
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
+def test_seed_image_and_view_each_change_the_view(augment):
+    images, ids = some_images(1)
+    images, ids = np.repeat(images, 64, 0), np.repeat(ids, 64)
+    many = {
+        render(images[:1], draws(0, ids[:1], np.array([v])), **augment, device=CPU).numpy().tobytes() for v in range(64)
+    }
+    assert len(many) > 16
+    zero = np.zeros(64, np.int64)
+    assert not torch.equal(
+        render(images, draws(0, ids, np.arange(64)), **augment, device=CPU),
+        render(images, draws(1, ids, np.arange(64)), **augment, device=CPU),
+    )
+    assert not torch.equal(
+        render(images, draws(0, ids + np.arange(64, dtype=np.uint64), zero), **augment, device=CPU),
+        render(images, draws(0, ids, zero), **augment, device=CPU),
+    )
+
+
+def test_without_augmentation_the_view_is_the_image():
+    images, ids = some_images()
+    none = render(images, draws(0, ids, np.zeros(12)), 0.0, False, 1.0, 0.0, CPU)
+    assert np.array_equal(none.permute(0, 2, 3, 1).numpy(), images)
+
+
+def test_shift_and_flip_move_pixels_and_bring_in_black():
+    images = np.full((200, 8, 8, 1), 255, np.uint8)
+    images[:, :, 0] = 100
+    views = render(images, draws(0, np.arange(200, dtype=np.uint64), np.zeros(200)), 0.25, True, 1.0, 0.0, CPU)
+    values = set(views.unique().tolist())
+    assert values == {0, 100, 255}
+    still = render(images, draws(0, np.arange(200, dtype=np.uint64), np.zeros(200)), 0.0, True, 1.0, 0.0, CPU)
+    mirrored = still[:, 0, 4, 0] == 255
+    assert torch.equal(still[:, 0, 4, 7] == 100, mirrored)
+    assert 70 < int(mirrored.sum()) < 130
+
+
+@pytest.mark.parametrize(("shift", "flip", "channels"), [(0.3, True, 3), (1.0, True, 1), (0.25, False, 3)])
+def test_shift_and_flip_are_what_their_draws_say_pixel_by_pixel(shift: float, flip: bool, channels: int):
+    images = np.random.default_rng(0).integers(1, 256, (20, 9, 9, channels)).astype(np.uint8)
+    uniform = draws(3, np.arange(20, dtype=np.uint64), np.zeros(20))
+    views = render(images, uniform, shift, flip, 1.0, 0.0, CPU).permute(0, 2, 3, 1).numpy()
+    expected = np.zeros_like(images)
+    for image in range(20):
+        (down, right), mirror = np.rint((uniform[image, :2] * 2 - 1) * shift * 9), uniform[image, 2]
+        for row, column in np.ndindex(9, 9):
+            source = int(row + down), int(8 - column - right if flip and mirror < 0.5 else column + right)
+            if min(source) >= 0 and max(source) < 9:
+                expected[image, row, column] = images[image, *source]
+    assert np.array_equal(views, expected)
+
+
+def test_erasing_hides_at_most_a_quarter_of_about_the_asked_share_of_images():
+    images = np.full((400, 20, 20, 1), 255, np.uint8)
+    views = render(images, draws(0, np.arange(400, dtype=np.uint64), np.zeros(400)), 0.0, False, 1.0, 0.5, CPU)
+    hidden = (views == 0).float().mean((1, 2, 3))
+    assert hidden.max() <= 0.25 + 1e-6
+    assert 0.4 < (hidden > 0).float().mean() < 0.6
+
+
+@given(size=st.integers(1, 40), batch_size=st.integers(1, 64), seed=st.integers(0, 2**32 - 1))
+def test_every_epoch_visits_every_image_once(size: int, batch_size: int, seed: int):
+    steps = -(-3 * size // batch_size)
+    parts = [batch(seed, step, size, batch_size) for step in range(steps)]
+    indices, epochs = (np.concatenate(side) for side in zip(*parts, strict=True))
+    for epoch in range(3):
+        assert sorted(indices[epochs == epoch]) == list(range(size))
+
+
+def test_draws_are_uniform_and_uncorrelated():
+    values = draws(9, np.arange(20000, dtype=np.uint64), np.zeros(20000))
+    assert abs(values.mean() - 0.5) < 0.005
+    assert np.abs(np.corrcoef(values.T) - np.eye(values.shape[1])).max() < 0.03
+    assert values.min() >= 0
+    assert values.max() < 1
+
+
+def test_the_key_changes_with_all_that_decides_a_view():
+    ids = np.arange(4, dtype=np.uint64)
+    keys = {
+        views_key(ids, 0, AUGMENTATIONS[0]),
+        views_key(ids, 1, AUGMENTATIONS[0]),
+        views_key(ids, 0, AUGMENTATIONS[1]),
+        views_key(ids[:3], 0, AUGMENTATIONS[0]),
+    }
+    assert len(keys) == 4
+    assert views_key(ids, 0, AUGMENTATIONS[0]) in keys

@@ -1,0 +1,148 @@
+import logging
+
+import pytest
+from rich.console import Console
+
+from flows.dvc.stages import Outcome
+from flows.report.display import (
+    ALL,
+    Display,
+    LiveDisplay,
+    Row,
+    accuracy_text,
+    current,
+    duration,
+    progress_text,
+    shown_on,
+)
+
+EVENT = {
+    "stage": "finetune",
+    "label": "linear probe",
+    "unit": "images",
+    "done": 1200,
+    "total": 6000,
+    "rate": 800.0,
+    "facts": {"val_accuracy": 0.8123},
+}
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def shown(said) -> Display:
+    return Display(said.append, logging.getLogger("test"))
+
+
+def test_progress_has_rate_and_time_left():
+    assert progress_text(EVENT) == (
+        "linear probe 1,200/6,000 images, 800 images/s, 6 s left, validation accuracy 0.8123"
+    )
+    assert (
+        progress_text(EVENT | {"done": 6000, "rate": 2.5, "facts": {}})
+        == "linear probe 6,000/6,000 images, 2.5 images/s"
+    )
+    assert progress_text(EVENT | {"done": 0, "rate": 0.0, "facts": {}}) == "linear probe 0/6,000 images"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
+)
+def test_durations_are_read_at_a_glance(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_accuracy_is_drawn_as_it_grows():
+    assert accuracy_text(Row()) == ""
+    assert accuracy_text(Row(accuracy=[0.1, 0.5, 0.9])) == "validation accuracy 0.900 ▁▄█"
+    assert accuracy_text(Row(accuracy=[0.5])) == "validation accuracy 0.500 ▁"
+
+
+def test_without_a_terminal_there_is_a_line_a_start_an_end_and_now_and_then_progress(shown, said, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("flows.report.display.time.monotonic", lambda: clock[0])
+    shown.begin("finetune")
+    shown.executing("finetune")
+    for _ in range(12):
+        clock[0] += 1
+        shown.event("finetune", EVENT)
+    shown.event("finetune", EVENT | {"done": 6000})
+    shown.end("finetune", Outcome.RAN)
+    shown.begin("label")
+    shown.end("label", Outcome.CACHED)
+    progress = f"finetune: {progress_text(EVENT)}"
+    assert said == ["finetune: started", progress, progress, "finetune: done in 12.0 s", "label: unchanged"]
+
+
+def test_a_stages_warnings_are_for_people_and_its_other_lines_for_the_log(shown, said, caplog):
+    with caplog.at_level(logging.INFO):
+        shown.line("validate", "Warning: 3 near-duplicates.")
+        shown.line("validate", "a detail")
+    assert said == ["validate: 3 near-duplicates."]
+    assert caplog.messages == ["validate: Warning: 3 near-duplicates.", "validate: a detail"]
+
+
+def test_a_terminal_that_went_away_does_not_stop_the_run():
+    def broken(_):
+        raise BrokenPipeError
+
+    shown = Display(broken, logging.getLogger("test"))
+    shown.begin("ingest")
+    shown.executing("ingest")
+    shown.end("ingest", Outcome.RAN)
+    assert shown.rows["ingest"].state == "ran"
+
+
+def test_the_live_list_shows_every_stage_and_its_state():
+    console = Console(width=140, force_terminal=True, color_system=None, record=True)
+    live = LiveDisplay(console, logging.getLogger("test"))
+    live.begin("ingest")
+    live.end("ingest", Outcome.CACHED)
+    live.begin("finetune")
+    live.executing("finetune")
+    live.event("finetune", EVENT)
+    live.begin("control")
+    live.close("control", "failed")
+    console.print(live._draw())
+    lines = dict(line.split(None, 1) for line in (x[2:] for x in console.export_text().splitlines()))
+    assert list(lines) == list(ALL)
+    assert lines["ingest"].strip() == "unchanged"
+    assert "linear probe 1,200/6,000 images, 800 images/s, 6 s left" in lines["finetune"]
+    assert "validation accuracy 0.812 ▁" in lines["finetune"]
+    assert lines["control"].strip() == "failed"
+    assert lines["promote"].strip() == "waiting"
+
+
+def test_a_flow_finds_the_display_of_its_caller(shown):
+    assert current() is None
+    with shown_on(shown):
+        assert current() is shown
+    assert current() is None
+
+
+def test_the_share_that_is_done_counts_stages_and_the_part_of_those_at_work():
+    shown = Display(lambda _: None, logging.getLogger("test"))
+    assert shown.progress() == (0.0, "starting")
+    shown.begin("ingest")
+    shown.executing("ingest")
+    shown.event("ingest", EVENT | {"done": 50, "total": 100})
+    share, text = shown.progress()
+    assert share == 0.5 / len(shown.rows)
+    assert text.startswith("ingest: ")
+    for name in shown.rows:
+        shown.begin(name)
+        shown.end(name, Outcome.CACHED)
+    assert shown.progress() == (1.0, "done")
+
+
+def test_what_another_worker_does_is_told(said):
+    shown = Display(said.append, logging.getLogger("test"), ("finetune", "evaluate"))
+    shown.elsewhere = "training on the pool gpu"
+    assert shown.progress() == (0, "training on the pool gpu")
+    shown.elsewhere = ""
+    shown.end("finetune", Outcome.RAN)
+    assert said == ["finetune: done elsewhere"]
+    assert shown.progress() == (0.5, "done")

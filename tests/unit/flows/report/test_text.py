@@ -1,0 +1,93 @@
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from components.core.params.sections import Registry
+from components.registry.policy.decision import Policy, decide
+from flows.report import text as report
+
+MODEL = {"accuracy": 0.8, "worst_class_recall": 0.5, "params": 40000, "latency_ms_p50": 0.5, "latency_ms_p95": 0.75}
+METRICS = {
+    "test": {"fingerprint": "f", "n": 5000},
+    "teacher": MODEL | {"accuracy": 0.85, "params": 4000000},
+    "student": MODEL | {"accuracy": 0.81, "size_bytes": 160 * 1024},
+    "control": {"accuracy": 0.78},
+    "shipped": {
+        "onnx": MODEL | {"accuracy": 0.8104, "size_bytes": 180 * 1024},
+        "onnx_int8": {"accuracy": 0.8, "size_bytes": 51200},
+    },
+    "gain": {"accuracy": 0.0304, "ci95": [0.02, 0.041], "p_value": 0.000012},
+    "artifact_sha256": {"onnx": "abc"},
+}
+GATES = {"accuracy": {"min": 0.8}, "size_kb": {"max": 100}}
+
+
+def promotion(gates=GATES, **changes):
+    policy = Policy.of(Registry.model_validate({"model_name": "shoes", "gates": gates}))
+    decision = decide(METRICS, policy, None, uses=50)
+    return SimpleNamespace(
+        version=4, decision=decision, **({"champion": 3, "moved": False, "outcome": "rejected"} | changes)
+    )
+
+
+def test_the_students_row_is_the_file_that_ships_and_what_was_not_measured_is_a_dash():
+    rows = {row[0]: row[1:] for row in report.rows(METRICS)}
+    assert list(rows) == ["teacher", "student", "control", "student, int8"]
+    assert rows["student"] == ("81.04 %", "40,000", "180.0", "0.50 ms", "0.75 ms")
+    assert rows["control"] == ("78.00 %", "-", "-", "-", "-")
+
+
+def test_the_gain_has_its_interval():
+    assert report.gain(METRICS) == (
+        "Distillation gained +3.04 points over the control (95% interval +2.00 to +4.10, McNemar p = 1.2e-05, "
+        "5,000 test images)."
+    )
+
+
+def test_the_table_holds_every_row():
+    console = Console(width=100, record=True)
+    console.print(report.table(METRICS))
+    text = console.export_text()
+    assert all(word in text for row in report.rows(METRICS) for word in row)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"champion": 4, "moved": True}, "shoes version 4 is the new @champion."),
+        ({"champion": 4}, "shoes version 4 is the @champion."),
+        ({"champion": 3}, "shoes version 4 is REJECTED, as @challenger; the champion stays version 3."),
+        ({"champion": None}, "shoes version 4 is REJECTED, as @challenger; there is no champion."),
+    ],
+)
+def test_the_standing_names_version_alias_and_verdict(changes, sentence):
+    assert report.standing(promotion(**changes), "shoes") == sentence
+
+
+def test_the_terminal_shows_each_reason_with_its_sign_and_what_is_to_be_known_besides():
+    console = Console(width=300, record=True)
+    console.print(report.reasons(promotion()))
+    lines = console.export_text().splitlines()
+    assert lines[0] == "The gates say REJECTED:"
+    assert [line.split()[0] for line in lines[1:]] == ["✓", "✗", "✓", "!"]
+    assert "This test split has served 50 decisions before" in lines[-1]
+
+
+def test_the_artifact_holds_table_gain_verdict_and_stages():
+    result = SimpleNamespace(
+        run_name="retrain-1",
+        model_name="shoes",
+        metrics=METRICS,
+        outcomes={"ingest": SimpleNamespace(value="cached"), "distill": SimpleNamespace(value="ran")},
+        release=SimpleNamespace(promotion=promotion(), problem=None),
+        seconds=12.4,
+    )
+    text = report.markdown(result)
+    assert text.startswith("# retrain-1\n")
+    assert "| student | 81.04 % | 40,000 | 180.0 | 0.50 ms | 0.75 ms |" in text
+    assert report.gain(METRICS) in text
+    assert "**REJECTED**" in text
+    assert "- missed: Size 180 KB exceeds the maximum of 100 KB." in text
+    assert "- note: This test split has served 50 decisions before" in text
+    assert "Stages: ingest: cached, distill: ran. 12 s." in text

@@ -1,0 +1,85 @@
+import math
+
+import pytest
+
+from components.registry.policy.slices import reasons
+
+CLASSES = {
+    "shirt": {"n": 500, "accuracy": 0.51},
+    "coat": {"n": 500, "accuracy": 0.7},
+    "boot": {"n": 500, "accuracy": 0.95},
+    "bag": {"n": 500, "accuracy": 0.9},
+}
+
+
+def judged(found, bound, column="class", min_count=30):
+    (reason,) = reasons({column: found}, {column: {"accuracy": bound}}, min_count)
+    return reason
+
+
+def test_every_slice_must_keep_to_the_limit_and_the_worst_are_named():
+    passed = judged(CLASSES, {"min": 0.5})
+    assert (passed.gate, passed.side, passed.limit, passed.value, passed.passed) == (
+        "slices.class.accuracy",
+        "min",
+        0.5,
+        0.51,
+        True,
+    )
+    assert passed.sentence == (
+        "The accuracy of each of 4 slices by class reaches the minimum of 0.5; "
+        "the worst: shirt 0.51 (n = 500), coat 0.7 (n = 500), bag 0.9 (n = 500)."
+    )
+    missed = judged(CLASSES, {"min": 0.6})
+    assert (missed.value, missed.passed) == (0.51, False)
+    assert missed.sentence == (
+        "The accuracy of 1 of 4 slices by class is below the minimum of 0.6: shirt 0.51 (n = 500)."
+    )
+
+
+def test_of_hundreds_of_slices_three_are_named():
+    many = {f"class {i}": {"n": 100, "accuracy": i / 1000} for i in range(300)}
+    missed = judged(many, {"min": 0.9})
+    assert missed.passed is False
+    assert missed.sentence == (
+        "The accuracy of 300 of 300 slices by class is below the minimum of 0.9: "
+        "class 0 0 (n = 100), class 1 0.001 (n = 100), class 2 0.002 (n = 100) and 297 more."
+    )
+
+
+def test_a_slice_of_few_images_is_reported_and_not_gated():
+    few = judged(CLASSES | {"glove": {"n": 29, "accuracy": 0.1}}, {"min": 0.5})
+    assert (few.value, few.passed) == (0.51, True)
+    assert few.sentence.endswith("Not gated, for fewer than 30 images: glove 0.1 (n = 29).")
+    assert judged(CLASSES | {"glove": {"n": 30, "accuracy": 0.1}}, {"min": 0.5}).passed is False
+
+
+def test_a_column_that_was_not_measured_is_unknown():
+    (reason,) = reasons({"class": CLASSES}, {"camera": {"accuracy": {"min": 0.5}}}, 30)
+    assert (reason.gate, reason.value, reason.passed) == ("slices.camera.accuracy", None, None)
+    assert reason.sentence == (
+        "The accuracy by camera is unknown: the column was not measured, and the minimum is 0.5."
+    )
+
+
+def test_a_gate_that_looks_at_no_slice_is_unknown():
+    reason = judged({"shirt": {"n": 10, "accuracy": 0.9}}, {"min": 0.5})
+    assert reason.passed is None
+    assert "no slice of it has 30 test images" in reason.sentence
+
+
+@pytest.mark.parametrize("figure", [None, math.nan, "0.9"])
+def test_a_large_slice_without_a_figure_is_unknown_and_named_first(figure):
+    reason = judged(CLASSES | {"hat": {"n": 40, "accuracy": figure}}, {"min": 0.5})
+    assert (reason.value, reason.passed) == (None, None)
+    assert "hat unknown (n = 40), shirt 0.51" in reason.sentence
+
+
+def test_a_maximum_looks_at_the_highest():
+    reason = judged(CLASSES, {"max": 0.92})
+    assert (reason.side, reason.value, reason.passed) == ("max", 0.95, False)
+    assert "1 of 4 slices by class exceeds the maximum of 0.92: boot 0.95" in reason.sentence
+
+
+def test_no_gate_is_no_reason():
+    assert reasons({"class": CLASSES}, {}, 30) == []

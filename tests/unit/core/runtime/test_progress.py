@@ -3,7 +3,7 @@ import sys
 
 STAGE = """
 import time
-from components.core import progress
+from components.core.runtime import progress
 from components.core.runtime.stage import run
 
 def body(stage):

@@ -244,7 +244,7 @@ def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, f
         time.sleep(0.1)
     if number == signal.SIGKILL:
         subprocess.run(
-            [sys.executable, "-c", "from components.core import tracking; print(tracking.deliver())"],
+            [sys.executable, "-c", "from components.core.runtime import tracking; print(tracking.deliver())"],
             cwd=project,
             env=environment(project) | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"},
             check=True,

@@ -127,9 +127,9 @@ def test_a_process_ends_within_the_stated_time_and_leaves_the_event_on_disk(outb
     receiver.delay_s = 30
     code = (
         "from functools import partial\n"
-        "from components.registry import hooks\n"
-        "hooks.send = partial(hooks.send, linger_s=1)\n"
-        f"hooks.tell({EVENT!r}, 'msg_1', hooks.Path({str(outbox)!r}))\n"
+        "from components.registry import webhooks\n"
+        "webhooks.send = partial(webhooks.send, linger_s=1)\n"
+        f"webhooks.tell({EVENT!r}, 'msg_1', webhooks.Path({str(outbox)!r}))\n"
     )
     began = time.monotonic()
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}

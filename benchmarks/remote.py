@@ -21,9 +21,9 @@ from resource import RUSAGE_CHILDREN, getrusage
 
 import numpy as np
 
-from benchmarks.common import peak_mb
 from benchmarks.results import RESULTS, Figure, of_rounds, write
-from benchmarks.stack import local_stack
+from benchmarks.servers.stack import local_stack
+from benchmarks.throughput.setting import peak_mb
 from flows.local.environment import QUIET
 
 FILES = (10, 100_000)

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.common import CLASSES, MEAN, STD, optimizer_of
 from benchmarks.results import RESULTS, of_rounds, write
+from benchmarks.throughput.setting import CLASSES, MEAN, STD, optimizer_of
 from components.core.models.pixel_model import pixel_model
 from flows.dvc.stages import STAGE_ENVIRONMENT
 

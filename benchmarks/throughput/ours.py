@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common import (
+from benchmarks.throughput.setting import (
     AUGMENT,
     CLASSES,
     CPU,

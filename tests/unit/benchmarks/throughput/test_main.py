@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.common import Setting
 from benchmarks.results import ROOT
 from benchmarks.show import BARS, TABLE
-from benchmarks.throughput import Arm, break_even, check_agreement, figures_of
+from benchmarks.throughput.__main__ import Arm, break_even, check_agreement, figures_of
+from benchmarks.throughput.setting import Setting
 
 SETTING = Setting("resnet8_slim", "resnet50", 64, 16, 1, "")
 

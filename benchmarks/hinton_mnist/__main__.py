@@ -38,7 +38,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.hinton_paper import TEMPERATURES, WIDTHS, of_seeds, plot, table
+from benchmarks.hinton_mnist.paper import TEMPERATURES, WIDTHS, of_seeds, plot, table
 from benchmarks.results import ROOT, write
 from components.core.artifacts import read_json, write_json
 from components.core.images.shards import Shard

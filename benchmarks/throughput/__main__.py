@@ -4,9 +4,9 @@
     .venv/bin/python -m benchmarks.throughput --data DIR        # another folder of Hugging Face Parquet files
     .venv/bin/python -m benchmarks.throughput --help
 
-All arms (see ``benchmarks.arms``) train the same student from the same weights with the same teacher, loss,
-optimizer, batch size and number of threads, in fp32 unless their name says otherwise; before anything is timed they
-must agree on the loss of the same first batch. Each arm is a process, and one computes at a time: a round lets every
+All arms (``ours`` and ``peers`` in this folder) train the same student from the same weights with the same teacher,
+loss, optimizer, batch size and number of threads, in fp32 unless their name says otherwise; before anything is timed
+they must agree on the loss of the same first batch. Each arm is a process, and one computes at a time: a round lets every
 arm run a few steps, then the next round begins. Our arms and the bare step run in the environment that the pipeline
 gives its stages, peers in that of their users. A figure is the median of the rounds, its low and high are the lowest
 and highest round; a ratio is taken within a round. Teachers have random weights. Validation is left out of every arm.
@@ -38,8 +38,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from benchmarks.common import VIEWS, Setting, write_store
 from benchmarks.results import RESULTS, ROOT, Figure, of_rounds, write
+from benchmarks.throughput.setting import VIEWS, Setting, write_store
 from components.core.images.shards import open_shard
 from flows.dvc.stages import STAGE_ENVIRONMENT
 
@@ -54,7 +54,7 @@ class Arm:
     """One way to train, and what came of it.
 
     Attributes:
-        kind: a function of ``benchmarks.arms``.
+        kind: a function of ``benchmarks.throughput.process``.
         setting: what it shares with others.
         switches: its own arguments.
         rates: images a second, one a round.
@@ -77,7 +77,7 @@ class Arm:
     def start(self) -> None:
         """Build the arm in a process of its own."""
         asked = {"arm": self.kind, "setting": asdict(self.setting), "switches": self.switches}
-        command = [sys.executable, "-m", "benchmarks.arms", json.dumps(asked)]
+        command = [sys.executable, "-m", "benchmarks.throughput.process", json.dumps(asked)]
         self._log = (Path(self.setting.folder) / f"{self.kind}-{id(self)}.log").open("w+", encoding="utf-8")
         self._process = subprocess.Popen(
             command,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import Clock, Setting
-from benchmarks.ours import bare, fill, live, store
-from benchmarks.peers import plain, timm, torchdistill
+from benchmarks.throughput.ours import bare, fill, live, store
+from benchmarks.throughput.peers import plain, timm, torchdistill
+from benchmarks.throughput.setting import Clock, Setting
 from components.core.images.shards import open_shard
 
 ARMS: dict[str, Callable[..., None]] = {

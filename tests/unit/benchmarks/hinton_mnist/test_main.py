@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.hinton_mnist import LONGEST_WEIGHTS, best_raise, errors, shorten
-from benchmarks.hinton_paper import PAPER, TEMPERATURES, WIDTHS, of_seeds, plot, table
+from benchmarks.hinton_mnist.__main__ import LONGEST_WEIGHTS, best_raise, errors, shorten
+from benchmarks.hinton_mnist.paper import PAPER, TEMPERATURES, WIDTHS, of_seeds, plot, table
 from benchmarks.results import Figure
 
 LABELS = np.array([0, 0, 1, 2])

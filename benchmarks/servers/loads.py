@@ -1,33 +1,19 @@
-"""What shared servers take of a retrain, and how they answer when there are many.
+"""The loads of ``benchmarks.servers``: retrains at once, an experiment of many runs, a model of many versions.
 
-    .venv/bin/python -m benchmarks.servers        # half an hour on two cores; needs Postgres, and Reflux with .[stack]
-
-It starts ``infra/local`` (Postgres, S3, MLflow with one worker, Prefect) in a folder of its own, on the ports of
-``infra/settings.env``. A tiny retrain is recorded: its ten runs in MLflow with their curves, pictures and files, and
-its eleven tasks in Prefect. 1, 10 and 100 clients then tell it again at once, as retrains of as many teams that compute
-nothing; four processes share the clients, and all share the cores with the servers. Then rows of real runs and versions
-are copied in Postgres, and MLflow is asked over HTTP what Reflux and its users ask: with up to 10,000 runs in one
-experiment, and up to 1,000 versions of one model with their decisions.
-
-CPU seconds are those of a server's whole process tree, memory is its largest proportional share (PSS), both while the
-clients are at work. Low and high are the extremes: of the clients, or of five tries.
+This is no part of ``__main__``: the processes that are spawned import what they run from here.
 """
 
-import argparse
 import itertools
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks import recorded, rows
-from benchmarks.results import RESULTS, Figure, of_rounds, write
-from benchmarks.stack import Watch, folder_bytes, local_stack
+from benchmarks.results import Figure, of_rounds
+from benchmarks.servers import recorded, rows
+from benchmarks.servers.stack import Watch, folder_bytes
 from components.core.artifacts import ARTIFACTS
-from components.core.params.file import load_params
 from components.core.params.sections import Params, Project
 from components.core.runtime import tracking
 from components.registry import client as server
@@ -36,7 +22,6 @@ from components.registry.promote import challenge
 from components.registry.register import register
 from components.registry.versions.candidate import Lineage
 from flows.commands.registry import terms
-from flows.local.environment import QUIET
 from flows.pipeline import skip
 from infra.local.settings import Stack
 
@@ -160,31 +145,3 @@ def timed(name: str, ask: Callable[[], object]) -> Figure:
 def one(name: str, value: float, unit: str) -> Figure:
     """A figure that was measured once."""
     return of_rounds(name, [value], unit)
-
-
-def main() -> None:
-    """Measure, and write ``servers.json``."""
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--out", type=Path, default=RESULTS)
-    out = ask.parse_args().out.resolve()
-    quiet = {f"PREFECT_LOGGING_{which}_LEVEL": "CRITICAL" for which in ("LOGGERS_PREFECT", "HANDLERS_CONSOLE")}
-    os.environ.update(QUIET | quiet)
-    figures = []
-    with tempfile.TemporaryDirectory() as folder, local_stack() as stack:
-        scratch = Path(folder)
-        project = recorded.record(scratch)
-        outbox = project / ".reflux" / "outbox"
-        os.chdir(project)
-        params = load_params()
-        loads = (at_once(stack, outbox, scratch, clients) for clients in CLIENTS)
-        for figure in itertools.chain(*loads, many_runs(stack, outbox, scratch, params), many_versions(stack, params)):
-            print(
-                f"{figure.name:50} {figure.value:9.4g} [{figure.low:.4g}, {figure.high:.4g}] {figure.unit}", flush=True
-            )
-            figures.append(figure)
-        os.chdir(out)
-    print(f"Written: {write('servers', figures, out)}")
-
-
-if __name__ == "__main__":
-    main()

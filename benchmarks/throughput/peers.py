@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 from torchvision.transforms import v2
 
-from benchmarks.common import (
+from benchmarks.throughput.setting import (
     CLASSES,
     CPU,
     LOSS,

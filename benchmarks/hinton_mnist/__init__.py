@@ -1,0 +1,1 @@
+"""Section 3 of Hinton, Vinyals and Dean 2015 on the full MNIST."""

@@ -6,10 +6,11 @@
 
 All arms (``ours`` and ``peers`` in this folder) train the same student from the same weights with the same teacher,
 loss, optimizer, batch size and number of threads, in fp32 unless their name says otherwise; before anything is timed
-they must agree on the loss of the same first batch. Each arm is a process, and one computes at a time: a round lets every
-arm run a few steps, then the next round begins. Our arms and the bare step run in the environment that the pipeline
-gives its stages, peers in that of their users. A figure is the median of the rounds, its low and high are the lowest
-and highest round; a ratio is taken within a round. Teachers have random weights. Validation is left out of every arm.
+they must agree on the loss of the same first batch. Each arm is a process, and one computes at a time: a round lets
+every arm run a few steps, then the next round begins. Our arms and the bare step run in the environment that the
+pipeline gives its stages, peers in that of their users. A figure is the median of the rounds, its low and high are
+the lowest and highest round; a ratio is taken within a round. Teachers have random weights. Validation is left out of
+every arm.
 
 Peers get what makes them fast: images decoded in memory, transforms on tensors, resizing and normalisation by the
 batch, the fused optimizer, no schedule, no progress bar. Our loop runs whole, with its checkpoints, schedule and bar.

@@ -20,7 +20,7 @@ from components.core.runtime import tracking
 from components.monitor import report, shift
 from components.monitor.report import Check
 from components.monitor.shift import Sample
-from components.registry import client as server
+from components.registry import client
 from components.registry.client import CHAMPION
 from components.registry.versions.files import fetched
 from flows.commands import data
@@ -46,14 +46,14 @@ def monitor() -> Check | State[None]:
     logger, params = get_run_logger(), load_params()
     require_tracking()
     prepare_dvc()
-    mlflow, model = server.client(), params.registry.model_name
-    champion = server.patiently(lambda: _champion(mlflow, model))
+    mlflow, model = client.connect(), params.registry.model_name
+    champion = client.retry(lambda: _champion(mlflow, model))
     if champion is None:
         return skipped(params, f"{model} has no champion to compare with.", logger)
     version, now = int(champion.version), data.version(params.ingest.source)
     if champion.tags.get("dvc.data_md5") == now:
         return skipped(params, f"The data ({now[:12]}) is that of the champion, {model} version {version}.", logger)
-    kept = server.patiently(lambda: _reference(champion))
+    kept = client.retry(lambda: _reference(champion))
     if kept is None:
         return skipped(params, f"{model} version {version} was registered without a reference of its data.", logger)
     ingest(params, logger)
@@ -63,7 +63,7 @@ def monitor() -> Check | State[None]:
         return skipped(params, f"Images are {new.shape} now and were {old.shape}: retrain, then compare.", logger)
     tests = shift.compare(old, new, params.monitor.alpha, params.seed)
     says = any(test.differs for test in tests)
-    votes = [says, *server.patiently(lambda: _votes(mlflow, params, version))]
+    votes = [says, *client.retry(lambda: _votes(mlflow, params, version))]
     wanted = sum(votes) >= params.monitor.n
     action = ask(f"{model}:{version}:{now}") if wanted else "Nothing is done about it yet." if says else "All is well."
     check = Check(version, now, count, tests, votes, action)
@@ -114,8 +114,8 @@ def _waiting(client: SyncPrefectClient, of_it: DeploymentFilter) -> FlowRun | No
 def _champion(mlflow: "MlflowClient", model_name: str) -> "ModelVersion | None":
     if not mlflow.search_model_versions(f"name = '{model_name}'", max_results=1):
         return None
-    number = server.aliases(mlflow, model_name).get(CHAMPION)
-    return None if number is None else server.version(mlflow, model_name, number)
+    number = client.aliases(mlflow, model_name).get(CHAMPION)
+    return None if number is None else client.version(mlflow, model_name, number)
 
 
 def _reference(champion: "ModelVersion") -> tuple[Sample, shift.Ids] | None:
@@ -131,7 +131,7 @@ def _reference(champion: "ModelVersion") -> tuple[Sample, shift.Ids] | None:
         except (KeyError, OSError):
             return None
         except MlflowException as error:
-            if server.missing(error):
+            if client.is_not_found(error):
                 return None
             raise
         return shift.load(Path(path))
@@ -141,7 +141,7 @@ def _sample(champion: "ModelVersion", known: shift.Ids, seed: int) -> tuple[Samp
     """The images that the champion's data did not have, as it sees them, and how many they are."""
     classes, shards = shift.opened(ARTIFACTS)
     images, counts, new = shift.sample(shards, classes, known, seed)
-    with server.speaking(), fetched(champion) as version:
+    with client.translate_errors(), fetched(champion) as version:
         answers = shift.answered(version.network().logits(images)) if len(images) else shift.NO_ANSWERS
     return Sample(classes, images.shape[1:], counts, shift.statistics(images), *answers), new
 
@@ -169,7 +169,7 @@ def _record(mlflow: "MlflowClient", params: Params, check: Check, old: Sample, n
     text = report.markdown(check, params.monitor)
     tags = {"run_kind": "monitor", "model": params.registry.model_name, "champion": str(check.champion)}
     tags |= {"dvc.data_md5": check.data_md5, "differs": str(check.votes[0]).lower(), "mlflow.note.content": text}
-    with server.speaking():
+    with client.translate_errors():
         experiment = tracking.experiment_id(mlflow, _experiment(params))
         id = mlflow.create_run(experiment, tags=tags, run_name=f"monitor-{datetime.now(UTC):%Y%m%d-%H%M%S}").info.run_id
         for metric, value in report.metrics(check).items():

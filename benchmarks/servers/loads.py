@@ -16,11 +16,11 @@ from benchmarks.servers.stack import Watch, folder_bytes
 from components.core.artifacts import ARTIFACTS
 from components.core.params.sections import Params, Project
 from components.core.runtime import tracking
-from components.registry import client as server
+from components.registry import client
 from components.registry.ledger import ledger
 from components.registry.promote import challenge
 from components.registry.register import register
-from components.registry.versions.candidate import Lineage
+from components.registry.versions.evaluated_run import Lineage
 from flows.commands.registry import terms
 from flows.pipeline import skip
 from infra.local.settings import Stack
@@ -124,8 +124,8 @@ def many_versions(stack: Stack, params: Params) -> Iterator[Figure]:
             rows.copy_version(cursor, model, (there + 1, count + 1))
             rows.copy_runs(cursor, originals, (there, count))
             name, versions = f"{count:,} versions", []
-            yield timed(f"{name}: which is the champion?", lambda: server.aliases(mlflow, model))
-            yield timed(f"{name}: all of them", lambda: server.versions(mlflow, model))
+            yield timed(f"{name}: which is the champion?", lambda: client.aliases(mlflow, model))
+            yield timed(f"{name}: all of them", lambda: client.versions(mlflow, model))
             yield timed(f"{name}: their decisions", lambda: ledger.entries(mlflow, project, model))
             yield timed(f"{name}: one more is registered", lambda v=versions: v.append(registered()))
             yield timed(f"{name}: and decided on", lambda v=versions: decided(v.pop(0)))

@@ -241,7 +241,7 @@ def keep(experiment: str, champion: str) -> list[str]:
 
     mlflow = tracking.client()
     try:
-        with client.speaking():
+        with client.translate_errors():
             found = mlflow.get_experiment_by_name(experiment)
             if found is None:
                 return []

@@ -33,7 +33,7 @@ class Unreachable(UserError):
     """The MLflow server does not answer; waiting may mend it."""
 
 
-def client() -> "MlflowClient":
+def connect() -> "MlflowClient":
     """The MLflow client.
 
     Raises:
@@ -41,7 +41,7 @@ def client() -> "MlflowClient":
     """
     if tracking.uri() is None:
         raise UserError("MLFLOW_TRACKING_URI is not set: set it, or use the `reflux` command, which sets it.")
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what `speaking` says
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what `translate_errors` says
     return tracking.client()
 
 
@@ -51,7 +51,7 @@ def address() -> str:
 
 
 @contextmanager
-def speaking() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn the failures of a server that is away, or of a disk, into one sentence.
 
     Raises:
@@ -83,7 +83,7 @@ def _unreachable() -> Unreachable:
     return Unreachable(f"MLflow at {address()} does not answer: {mend}.")
 
 
-def patiently(work: Callable[[], T]) -> T:
+def retry(work: Callable[[], T]) -> T:
     """Do what may be done twice again and again until MLflow has answered, for ``PATIENCE_S`` seconds.
 
     MLflow's own client tries a request three times, each for 15 seconds at most (``core.tracking``), so that a server
@@ -96,7 +96,7 @@ def patiently(work: Callable[[], T]) -> T:
     pause = 0.25
     while True:
         try:
-            with speaking():
+            with translate_errors():
                 return work()
         except Unreachable:
             if time.monotonic() + pause > deadline:
@@ -167,7 +167,7 @@ def aliases(mlflow: "MlflowClient", model_name: str) -> dict[str, int]:
     return {alias: int(number) for alias, number in found[0].aliases.items()}
 
 
-def point(mlflow: "MlflowClient", model_name: str, alias: str, number: int | None) -> None:
+def set_alias(mlflow: "MlflowClient", model_name: str, alias: str, number: int | None) -> None:
     """Set an alias, or take it away."""
     if number is None:
         mlflow.delete_registered_model_alias(model_name, alias)
@@ -175,7 +175,7 @@ def point(mlflow: "MlflowClient", model_name: str, alias: str, number: int | Non
         mlflow.set_registered_model_alias(model_name, alias, str(number))
 
 
-def tag(mlflow: "MlflowClient", model_name: str, number: int, values: Mapping[str, str | None]) -> None:
+def set_tags(mlflow: "MlflowClient", model_name: str, number: int, values: Mapping[str, str | None]) -> None:
     """Set tags of a version, in the order given; None takes one away."""
     from mlflow.exceptions import MlflowException
 
@@ -186,15 +186,15 @@ def tag(mlflow: "MlflowClient", model_name: str, number: int, values: Mapping[st
         try:
             mlflow.delete_model_version_tag(model_name, str(number), key)
         except MlflowException as error:
-            if not missing(error):
+            if not is_not_found(error):
                 raise
 
 
-def called(champion: int | None) -> str:
+def describe_champion(champion: int | None) -> str:
     """The champion in a sentence."""
     return "none" if champion is None else f"version {champion}"
 
 
-def missing(error: "MlflowException") -> bool:
+def is_not_found(error: "MlflowException") -> bool:
     """Whether MLflow says that what was asked for does not exist."""
     return error.error_code in _NOT_FOUND

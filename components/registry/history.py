@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from components.registry import client
-from components.registry.client import CHAMPION, PREVIOUS
+from components.registry.client import CHAMPION, PREVIOUS, describe_champion
 from components.registry.ledger import ledger
 from components.registry.ledger.commit import reconcile
 from components.registry.ledger.ledger import MOVED, PROMOTED, Entry
@@ -42,9 +42,9 @@ def history(project: str, model_name: str) -> History:
         UserError: the model is not registered.
         Unreachable: MLflow does not answer.
     """
-    mlflow = client.client()
+    mlflow = client.connect()
     reconcile(mlflow, project, model_name)
-    with client.speaking():
+    with client.translate_errors():
         aliases = client.aliases(mlflow, model_name)
         entries = ledger.entries(mlflow, project, model_name)
         versions = [int(version.version) for version in client.versions(mlflow, model_name)]
@@ -70,19 +70,20 @@ def by_hand(moves: Sequence[Entry], aliases: Mapping[str, int]) -> list[str]:
     moved = f"the ledger's last move, by {last.by} at {last.at:%Y-%m-%d %H:%M} UTC,"
     if champion != last.version:
         found.append(
-            f"The alias champion was moved by hand: it is {client.called(champion)}, where {moved} put version "
+            f"The alias champion was moved by hand: it is {describe_champion(champion)}, where {moved} put version "
             f"{last.version}."
         )
     if previous != last.champion:
         found.append(
-            f"The alias previous was moved by hand: it is {client.called(previous)}, where {moved} put "
-            f"{client.called(last.champion)}."
+            f"The alias previous was moved by hand: it is {describe_champion(previous)}, where {moved} put "
+            f"{describe_champion(last.champion)}."
         )
     for newer, older in pairwise(moves):
         if newer.champion != older.version:
             found.append(
                 f"The alias champion was moved by hand, from version {older.version} to "
-                f"{client.called(newer.champion)}, between {older.at:%Y-%m-%d %H:%M} and {newer.at:%Y-%m-%d %H:%M} UTC."
+                f"{describe_champion(newer.champion)}, between {older.at:%Y-%m-%d %H:%M} and "
+                f"{newer.at:%Y-%m-%d %H:%M} UTC."
             )
     return found
 

@@ -12,7 +12,7 @@ from components.core.runtime import lineage
 from components.registry import client
 from components.registry.text import markdown, urls
 from components.registry.versions import integrity
-from components.registry.versions.candidate import LIVE, lineage_key
+from components.registry.versions.evaluated_run import LIVE, lineage_key
 from components.registry.versions.files import EVALUATION, Version, fetched
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def trace(model_name: str, number: int) -> Node:
         UserError: there is no such version.
         Unreachable: MLflow does not answer.
     """
-    mlflow = client.client()
-    with client.speaking():
+    mlflow = client.connect()
+    with client.translate_errors():
         found = client.version(mlflow, model_name, number)
         aliases = client.aliases(mlflow, model_name)
         tags = dict(found.tags)
@@ -100,8 +100,8 @@ def made_from(model_name: str, prefix: str) -> "list[tuple[ModelVersion, str]]":
         UserError: there is no such model, or no such version.
         Unreachable: MLflow does not answer.
     """
-    mlflow = client.client()
-    with client.speaking():
+    mlflow = client.connect()
+    with client.translate_errors():
         client.aliases(mlflow, model_name)
         versions = client.versions(mlflow, model_name)
     keys = markdown.LINEAGE | {"pretrained.sha256": "Pretrained weights (sha256)"}
@@ -291,6 +291,6 @@ def _there(ask: Callable[[], T]) -> T | None:
     try:
         return ask()
     except MlflowException as error:
-        if client.missing(error):
+        if client.is_not_found(error):
             return None
         raise

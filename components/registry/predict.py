@@ -53,8 +53,8 @@ def predict(image: Path, model_uri: str, max_megapixels: float = 50) -> Predicti
     # Nothing we load is a pickle; whatever stands in the registry must not become one.
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     data = _bytes(image)
-    mlflow = client.client()
-    with client.speaking(), fetched(_version(mlflow, model_uri)) as version:
+    mlflow = client.connect()
+    with client.translate_errors(), fetched(_version(mlflow, model_uri)) as version:
         try:
             stored = decode(data, version.metadata["stored_channels"], version.metadata["stored_size"], max_megapixels)
         except UnreadableImage as error:

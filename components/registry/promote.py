@@ -12,7 +12,7 @@ from components.registry.client import CHAMPION, PREVIOUS
 from components.registry.history import seen
 from components.registry.ledger import ledger
 from components.registry.ledger import record as audit
-from components.registry.ledger.commit import ChampionMoved, act, overtaken, reconcile
+from components.registry.ledger.commit import ChampionMoved, commit, overtaken, reconcile
 from components.registry.ledger.ledger import Intent
 from components.registry.ledger.record import APPROVAL, APPROVED, AWAITED, DECISION, ROLLBACK_NOTE, Grounds
 from components.registry.policy.decision import Decision, Policy, decide
@@ -29,7 +29,7 @@ _TRIES = 3
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PromotionResult:
     """What became of a version.
 
     Attributes:
@@ -68,7 +68,7 @@ def challenge(
     again: bool = False,
     expected: int | None = None,
     approval: Approval = "auto",
-) -> Outcome:
+) -> PromotionResult:
     """Score a version and the champion now, decide, promote if the decision says so, and write everything down.
 
     The decision is taken without the lock, as scoring takes seconds, and carried out under it if the champion still is
@@ -96,13 +96,13 @@ def challenge(
     """
     grounds = Grounds(policy, resamples, seed, approval)
     author = who or client.whoami()
-    mlflow = client.client()
+    mlflow = client.connect()
     reconcile(mlflow, project, model_name)
     tries = _TRIES
     while True:
         tries -= 1
         try:
-            with client.speaking():
+            with client.translate_errors():
                 return _challenge_once(
                     mlflow, artifacts, project, model_name, version, grounds, author, reason, again, expected
                 )
@@ -111,7 +111,7 @@ def challenge(
                 raise
 
 
-def approve(project: str, model_name: str, version: int, reason: str, who: str | None = None) -> Outcome:
+def approve(project: str, model_name: str, version: int, reason: str, who: str | None = None) -> PromotionResult:
     """Promote a version that awaits approval; who and why is recorded.
 
     What a person approves is the decision they have seen, so it is carried out as it was recorded, if the champion
@@ -126,9 +126,9 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
     if not reason.strip():
         raise UserError(f"An approval is recorded with its reason: `reflux approve {version} --reason …`.")
     by, at = who or client.whoami(), audit.now()
-    mlflow = client.client()
+    mlflow = client.connect()
     reconcile(mlflow, project, model_name)
-    with client.speaking():
+    with client.translate_errors():
         found = client.version(mlflow, model_name, version)
         if found.tags.get(APPROVAL) != AWAITED:
             given = ", as it has been approved" if found.tags.get(APPROVAL) == APPROVED else ""
@@ -151,7 +151,7 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
             intent = audit.intent(project, found, record, metrics, files.metadata, dataset, by, reason, at, key)
         approval = {APPROVAL: APPROVED, "approval.by": by, "approval.reason": reason}
         tags = {str(version): {**intent.tags[str(version)], **approval}}
-        after = act(mlflow, project, replace(intent, tags=tags))
+        after = commit(mlflow, project, replace(intent, tags=tags))
         return _outcome(record, moved=True, existing=False, aliases=after)
 
 
@@ -166,7 +166,7 @@ def _challenge_once(
     reason: str,
     again: bool,
     expected: int | None,
-) -> Outcome:
+) -> PromotionResult:
     found = client.version(mlflow, model_name, number)
     before = client.aliases(mlflow, model_name)
     champion = before.get(CHAMPION)
@@ -199,7 +199,7 @@ def _challenge_once(
     outcome = _came_of(decision, grounds.approval)
     record = audit.record(found, challenger.sha256, metrics, dataset, decision, outcome, champion, grounds, who, at)
     intent = audit.intent(project, found, record, metrics, challenger.metadata, dataset["name"], who, reason, at, key)
-    after = act(mlflow, project, intent)
+    after = commit(mlflow, project, intent)
     write_json(path, record)
     return _outcome(read_json(path), moved=outcome == ledger.PROMOTED, existing=False, aliases=after)
 
@@ -220,8 +220,8 @@ def _came_of(decision: Decision, approval: str) -> ledger.Outcome:
     return ledger.AWAITING if approval == "human" else ledger.PROMOTED
 
 
-def _outcome(record: Mapping[str, Any], moved: bool, existing: bool, aliases: Mapping[str, int]) -> Outcome:
-    return Outcome(
+def _outcome(record: Mapping[str, Any], moved: bool, existing: bool, aliases: Mapping[str, int]) -> PromotionResult:
+    return PromotionResult(
         version=record["version"],
         decision=audit.verdict(record),
         outcome=record["outcome"],

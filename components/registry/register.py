@@ -8,9 +8,8 @@ from components.core.runtime import tracking
 from components.registry import client
 from components.registry.ledger import lock
 from components.registry.text import markdown
-from components.registry.versions import candidate as candidates
 from components.registry.versions import logged_models
-from components.registry.versions.candidate import Candidate, Lineage
+from components.registry.versions.evaluated_run import EvaluatedRun, Lineage, read_evaluated_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,18 +46,18 @@ def register(artifacts: Path, model_name: str, experiment: str, lineage: Lineage
         UserError: the evaluation is missing or is of another file.
         Unreachable: MLflow does not answer.
     """
-    candidate = candidates.read(artifacts)
-    mlflow = client.client()
-    with client.speaking(), lock.held(mlflow, model_name):
+    evaluated = read_evaluated_run(artifacts)
+    mlflow = client.connect()
+    with client.translate_errors(), lock.held(mlflow, model_name):
         created = False
-        found = _registered(mlflow, model_name, candidate.lineage_key)
+        found = _registered(mlflow, model_name, evaluated.lineage_key)
         if found is None:
             _create_model(mlflow, model_name, experiment)
-            found = _create_version(mlflow, candidate, model_name, experiment, lineage)
-            created = found == _registered(mlflow, model_name, candidate.lineage_key)
+            found = _create_version(mlflow, evaluated, model_name, experiment, lineage)
+            created = found == _registered(mlflow, model_name, evaluated.lineage_key)
         number, model_id = found
         if client.aliases(mlflow, model_name).get(client.CHALLENGER) != number:
-            client.point(mlflow, model_name, client.CHALLENGER, number)
+            client.set_alias(mlflow, model_name, client.CHALLENGER, number)
     return Registered(number, created, model_id)
 
 
@@ -82,34 +81,34 @@ def _create_model(mlflow: "MlflowClient", model_name: str, experiment: str) -> N
 
 
 def _create_version(
-    mlflow: "MlflowClient", candidate: Candidate, model_name: str, experiment: str, lineage: Lineage
+    mlflow: "MlflowClient", evaluated: EvaluatedRun, model_name: str, experiment: str, lineage: Lineage
 ) -> tuple[int, str]:
     experiment_id = tracking.experiment_id(mlflow, experiment)
-    teacher_id = logged_models.teacher(mlflow, candidate, experiment_id, lineage.run_id)
-    tags = lineage.tags() | candidate.origin()
+    teacher_id = logged_models.teacher(mlflow, evaluated, experiment_id, lineage.run_id)
+    tags = lineage.tags() | evaluated.origin()
     tags |= {
-        "lineage.key": candidate.lineage_key,
-        "artifact_sha256": candidate.sha256,
-        "test_fingerprint": candidate.metrics["test"]["fingerprint"],
+        "lineage.key": evaluated.lineage_key,
+        "artifact_sha256": evaluated.sha256,
+        "test_fingerprint": evaluated.metrics["test"]["fingerprint"],
         "experiment_id": experiment_id,
         "teacher.model_id": teacher_id,
     }
-    if evaluated := logged_models.run_of(mlflow, candidate.artifacts / "evaluate" / "run.json"):
-        tags["evaluate.run_id"] = evaluated
-    model_id = logged_models.student(mlflow, candidate, experiment_id, lineage.run_id, teacher_id, tags)
+    if evaluate_run := logged_models.run_of(mlflow, evaluated.artifacts / "evaluate" / "run.json"):
+        tags["evaluate.run_id"] = evaluate_run
+    model_id = logged_models.student(mlflow, evaluated, experiment_id, lineage.run_id, teacher_id, tags)
     tags["model_id"] = model_id
-    shipped = candidate.metrics["shipped"]["onnx"]
-    names = logged_models.architectures(candidate)
+    shipped = evaluated.metrics["shipped"]["onnx"]
+    names = logged_models.architectures(evaluated)
     made = mlflow.create_model_version(
         model_name,
         f"{logged_models.LOGGED}{model_id}",
         lineage.run_id,
         tags=tags
         | {"gate.status": "UNKNOWN", "accuracy": str(shipped["accuracy"]), "size_bytes": str(shipped["size_bytes"])},
-        description=markdown.version(candidate.metrics, names, candidate.dataset["name"], tags, None),
+        description=markdown.version(evaluated.metrics, names, evaluated.dataset["name"], tags, None),
         model_id=model_id,
     )
-    return _first_of_twins(mlflow, model_name, candidate.lineage_key, int(made.version), model_id)
+    return _first_of_twins(mlflow, model_name, evaluated.lineage_key, int(made.version), model_id)
 
 
 def _first_of_twins(mlflow: "MlflowClient", model_name: str, key: str, mine: int, model_id: str) -> tuple[int, str]:

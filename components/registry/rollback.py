@@ -4,7 +4,7 @@ from components.core.errors import UserError
 from components.registry import client
 from components.registry.client import CHAMPION, PREVIOUS
 from components.registry.ledger import ledger, record
-from components.registry.ledger.commit import act, reconcile
+from components.registry.ledger.commit import commit, reconcile
 from components.registry.ledger.ledger import Intent
 from components.registry.ledger.record import PROMOTED_AT, ROLLBACK_NOTE
 from components.registry.text import markdown
@@ -38,9 +38,9 @@ def rollback(
     if not reason.strip():
         raise UserError("A rollback is recorded with its reason: `reflux rollback --reason …`.")
     by, at = who or client.whoami(), record.now()
-    mlflow = client.client()
+    mlflow = client.connect()
     reconcile(mlflow, project, model_name)
-    with client.speaking():
+    with client.translate_errors():
         before = client.aliases(mlflow, model_name)
         old = before.get(CHAMPION)
         target = to if to is not None else before.get(PREVIOUS)
@@ -77,5 +77,5 @@ def rollback(
             front=markdown.front(model_name, project, target, old, since, back.tags, policy),
             lineage=record.lineage(back.tags),
         )
-        act(mlflow, project, intent)
+        commit(mlflow, project, intent)
     return target, old

@@ -92,12 +92,12 @@ class Receiver:
         return body, headers | {"webhook-signature": signature(self.key, id, now, body)}
 
 
-def wanted() -> bool:
+def is_configured() -> bool:
     """Whether the environment names anybody to tell."""
     return bool(os.environ.get(WEBHOOK_URL) or os.environ.get(SLACK_URL))
 
 
-def tell(event: Event, id: str, outbox: Path = HOOKS) -> None:
+def notify(event: Event, id: str, outbox: Path = HOOKS) -> None:
     """Note an event for each receiver, and begin to send.
 
     It never raises and waits for no receiver: what goes wrong is a warning in the log.
@@ -143,7 +143,7 @@ def problems() -> list[str]:
     found = []
     for variable in (WEBHOOK_URL, SLACK_URL):
         url = os.environ.get(variable)
-        if url and not safe(url):
+        if url and not is_safe(url):
             found.append(
                 f"{variable} is not https:// (http:// is taken for this machine alone): nothing is sent there."
             )
@@ -157,10 +157,10 @@ def problems() -> list[str]:
 def receivers() -> Iterator[Receiver]:
     """Those that the environment names rightly."""
     url, key = os.environ.get(WEBHOOK_URL), _key(os.environ.get(WEBHOOK_SECRET, ""))
-    if url and key and safe(url):
+    if url and key and is_safe(url):
         yield Receiver("webhook", url, key)
     url = os.environ.get(SLACK_URL)
-    if url and safe(url):
+    if url and is_safe(url):
         yield Receiver("slack", url, b"")
 
 
@@ -204,7 +204,7 @@ def _key(secret: str) -> bytes | None:
         return None
 
 
-def safe(url: str) -> bool:
+def is_safe(url: str) -> bool:
     """Whether what is sent there is read by nobody on the way."""
     parts = urlsplit(url)
     host = parts.hostname or ""

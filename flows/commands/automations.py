@@ -16,7 +16,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from pydantic import SecretStr
 
 from components.core.errors import UserError
-from components.registry.webhooks import SLACK_URL, safe
+from components.registry.webhooks import SLACK_URL, is_safe
 
 ALERT_URL = "REFLUX_ALERT_URL"
 LOST_S = 590  # so that ten minutes are kept; longer than the outage of the server that a run survives
@@ -129,7 +129,7 @@ def keep_receiver(receiver: Receiver) -> tuple[UUID | None, str]:
     url = os.environ.get(receiver.variable)
     if not url:
         return None, "not set"
-    if not safe(url):
+    if not is_safe(url):
         raise UserError(f"{receiver.variable} is not https:// (http:// is taken for this machine alone): change it.")
     try:
         present = cast(Webhook, Webhook.load(receiver.block))

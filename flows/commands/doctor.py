@@ -133,8 +133,8 @@ def _mlflow_problem(uri: str) -> str:
     from components.registry import client
 
     try:
-        with client.speaking():
-            client.client().search_experiments(max_results=1)
+        with client.translate_errors():
+            client.connect().search_experiments(max_results=1)
     except UserError as error:
         return str(error)
     return ""

@@ -15,7 +15,7 @@ from flows.local.environment import embed_mlflow
 from flows.report.display import people
 
 if TYPE_CHECKING:
-    from components.registry.promote import Outcome
+    from components.registry.promote import PromotionResult
 
 EXIT_REFUSED = 3
 EXIT_CHAMPION_MOVED = 4
@@ -119,7 +119,7 @@ def approve(version: int, reason: str) -> int:
     return _told(promotion, name)
 
 
-def _told(promotion: "Outcome", model_name: str) -> int:
+def _told(promotion: "PromotionResult", model_name: str) -> int:
     from flows.report.text import reasons, standing
 
     console = people()
@@ -161,7 +161,7 @@ def reconcile() -> None:
     from components.registry.ledger.commit import reconcile as settle
 
     params = _params()
-    settled = settle(client.client(), params.project.name, params.registry.model_name)
+    settled = settle(client.connect(), params.project.name, params.registry.model_name)
     for entry in settled:
         print(f"{params.registry.model_name} version {entry.version}: {entry.outcome}. {entry.why}")
     if not settled:

@@ -28,15 +28,15 @@ def serve(port: int, prefect: bool) -> int:
     Raises:
         UserError: a port is taken, or a server did not start.
     """
-    from components.registry import client as server
+    from components.registry import client
 
     uri = embed_mlflow()
     remote = uri.startswith(("http://", "https://"))
     if remote and not prefect:
-        print(f"MLFLOW_TRACKING_URI names a server, which has its own UI: {server.address()}", flush=True)
-        print_boards(server.address())
+        print(f"MLFLOW_TRACKING_URI names a server, which has its own UI: {client.address()}", flush=True)
+        print_boards(client.address())
         return 0
-    address = server.address() if remote else f"http://127.0.0.1:{port}"
+    address = client.address() if remote else f"http://127.0.0.1:{port}"
     signal.signal(signal.SIGTERM, _interrupt)
     HOME.mkdir(exist_ok=True)
     started: list[subprocess.Popen[str]] = []
@@ -64,10 +64,10 @@ def tell_boards(port: int) -> None:
     Raises:
         UserError: MLflow does not answer.
     """
-    from components.registry import client as server
+    from components.registry import client
 
     if embed_mlflow().startswith(("http://", "https://")):
-        print_boards(server.address())
+        print_boards(client.address())
         return
     if print_boards(f"http://127.0.0.1:{port}"):
         print("They open while `reflux ui` runs: it is the server of this checkout, at that port by default.")
@@ -82,11 +82,11 @@ def print_boards(address: str) -> bool:
     from components.boards import declared
     from components.core.params.file import load_params
     from components.core.runtime import tracking
-    from components.registry import client as server
+    from components.registry import client
 
     embed_mlflow()
     name = load_params().project.name
-    with server.speaking():
+    with client.translate_errors():
         found = tracking.client().get_experiment_by_name(name)
     if found is None:
         print(f"There is no run of {name} yet: `reflux run` makes one, and its boards.", flush=True)

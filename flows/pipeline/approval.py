@@ -33,8 +33,8 @@ class Word(RunInput):
 
 def left(params: Params, flow_run_id: str) -> "ModelVersion | None":
     """The version that an earlier part of this flow run left waiting; None when this is its first part."""
-    mlflow = client.client()
-    with client.speaking():
+    mlflow = client.connect()
+    with client.translate_errors():
         waiting = client.versions(mlflow, params.registry.model_name, f"tags.`{APPROVAL_FLOW}` = '{flow_run_id}'")
     return waiting[-1] if waiting else None
 
@@ -45,11 +45,11 @@ def wait(params: Params, version: int, flow_run_id: str) -> None:
     Raises:
         UserError: the file or its figures were changed, or the champion is another one by now.
     """
-    name, mlflow = params.registry.model_name, client.client()
-    with client.speaking():
-        client.tag(mlflow, name, version, {APPROVAL_FLOW: flow_run_id})
+    name, mlflow = params.registry.model_name, client.connect()
+    with client.translate_errors():
+        client.set_tags(mlflow, name, version, {APPROVAL_FLOW: flow_run_id})
     word = suspend_flow_run(wait_for_input=Word, key=_KEY)
-    with client.speaking():
+    with client.translate_errors():
         state = client.version(mlflow, name, version).tags.get(APPROVAL)
     if state == AWAITED:  # else `reflux approve` has done it
         approve(params.project.name, name, version, word.reason, word.by)
@@ -57,8 +57,8 @@ def wait(params: Params, version: int, flow_run_id: str) -> None:
 
 def resume(model_name: str, version: int, reason: str) -> None:
     """Let the flow run that waits for a version come to its end, if one does; the version is approved already."""
-    mlflow = client.client()
-    with client.speaking():
+    mlflow = client.connect()
+    with client.translate_errors():
         waiting = client.version(mlflow, model_name, version).tags.get(APPROVAL_FLOW)
     if waiting is None:
         return

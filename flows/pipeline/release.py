@@ -18,9 +18,9 @@ from components.registry import client, webhooks
 from components.registry import promote as promotion
 from components.registry import register as registration
 from components.registry.client import Unreachable
-from components.registry.promote import Outcome as Promotion
+from components.registry.promote import PromotionResult
 from components.registry.register import Registered
-from components.registry.versions.candidate import Lineage
+from components.registry.versions.evaluated_run import Lineage
 from flows.commands.registry import terms
 from flows.dvc.stages import Outcome
 from flows.report import text
@@ -40,7 +40,7 @@ class Release:
     """
 
     registered: Registered | None
-    promotion: Promotion | None
+    promotion: PromotionResult | None
     problem: str | None
 
 
@@ -104,7 +104,7 @@ def register(params: Params, run: str, flow_run_id: str) -> Registered:
     cache_policy=NO_CACHE,
     retry_condition_fn=can_pass_by_itself,
 )
-def promote(params: Params, version: int) -> Promotion:
+def promote(params: Params, version: int) -> PromotionResult:
     """The decision on a version, carried out."""
     return promotion.challenge(ARTIFACTS, version=version, approval=params.registry.approval, **terms(params))
 
@@ -137,8 +137,8 @@ def run_id(journal: Journal) -> str:
     Raises:
         Unreachable: MLflow does not answer.
     """
-    mlflow = client.client()
-    with client.speaking():
+    mlflow = client.connect()
+    with client.translate_errors():
         mlflow.search_experiments(max_results=1)
     deadline = time.monotonic() + _SECONDS_FOR_RUN_ID
     while not (found := delivery(journal.folder).get("run_id")):

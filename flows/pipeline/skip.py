@@ -69,7 +69,7 @@ def done(params: Params, inputs: str | None) -> Done | None:
     if inputs is None:
         return None
     try:
-        return client.patiently(lambda: _done(client.client(), params.project.name, params.registry.model_name, inputs))
+        return client.retry(lambda: _done(client.connect(), params.project.name, params.registry.model_name, inputs))
     except Unreachable:
         return None
 

@@ -19,7 +19,7 @@ from prefect.artifacts import (
 from prefect.client.orchestration import get_client
 
 from components.boards import declared
-from components.registry import client as server
+from components.registry import client
 from components.registry.client import Unreachable
 from components.registry.text import urls
 from flows.report import text as report
@@ -73,11 +73,11 @@ def rename(project: str, came_to: str) -> None:
 
 def _links(project: str, model_name: str, version: int) -> dict[str, tuple[str, str]]:
     """Addresses that a browser reaches, by the artifact's key."""
-    mlflow = server.client()
+    mlflow = client.connect()
     try:
-        with server.speaking():
+        with client.translate_errors():
             experiment = mlflow.get_experiment_by_name(project)
-            tags = server.version(mlflow, model_name, version).tags
+            tags = client.version(mlflow, model_name, version).tags
     except Unreachable:
         return {}
     pages = {

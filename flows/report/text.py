@@ -10,7 +10,7 @@ from rich.text import Text
 
 from components.registry.history import History
 from components.registry.ledger.ledger import AWAITING, Entry
-from components.registry.promote import Outcome as Promotion
+from components.registry.promote import PromotionResult
 
 if TYPE_CHECKING:
     from flows.retrain import Result
@@ -59,7 +59,7 @@ def table(metrics: Mapping[str, Any]) -> Table:
     return drawn
 
 
-def standing(promotion: Promotion, model_name: str) -> str:
+def standing(promotion: PromotionResult, model_name: str) -> str:
     """The version, its alias and its verdict, in one sentence."""
     version = f"{model_name} version {promotion.version}"
     if promotion.champion == promotion.version:
@@ -118,7 +118,7 @@ def _time(entry: Entry) -> str:
     return f"{entry.at.astimezone():%Y-%m-%d %H:%M}"
 
 
-def reasons(promotion: Promotion) -> RenderableType:
+def reasons(promotion: PromotionResult) -> RenderableType:
     """The verdict for a terminal, with the reason for each threshold."""
     lines = Table.grid(padding=(0, 1))
     for reason in promotion.decision.reasons:
@@ -129,7 +129,7 @@ def reasons(promotion: Promotion) -> RenderableType:
     return Group(f"The gates say {promotion.decision.status}:", lines)
 
 
-def verdict(promotion: Promotion) -> str:
+def verdict(promotion: PromotionResult) -> str:
     """The decision as Markdown, with the reason for each threshold."""
     lines = [f"**{promotion.decision.status}**", ""]
     lines += [f"- {_MARKS[reason.passed]}: {reason.sentence}" for reason in promotion.decision.reasons]

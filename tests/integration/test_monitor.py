@@ -30,7 +30,7 @@ def sample(shift: float) -> Sample:
 def test_a_check_remembers_what_the_last_ones_said_of_the_same_champion(mlflow_home):
     shutil.copy(PARAMS, "params.yaml")
     params = override_params(["monitor.m=3", "monitor.n=2"])
-    mlflow = client.client()
+    mlflow = client.connect()
     assert monitor._votes(mlflow, params, champion=1) == []
     old = sample(0.0)
     for champion, shift, differs in ((1, 0.3, True), (1, 0.0, False), (2, 0.3, True), (1, 0.3, True)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from components.core.errors import UserError
 from components.registry import client, webhooks
-from components.registry.client import CHAMPION, PREVIOUS
+from components.registry.client import CHAMPION, PREVIOUS, describe_champion
 from components.registry.ledger import ledger, lock
 from components.registry.ledger.ledger import Intent, Outcome
 from components.registry.ledger.lock import Check
@@ -44,7 +44,7 @@ class _Late(Exception):
         self.champion = champion
 
 
-def act(mlflow: "MlflowClient", project: str, intent: Intent) -> dict[str, int]:
+def commit(mlflow: "MlflowClient", project: str, intent: Intent) -> dict[str, int]:
     """Carry an intent out if the champion still is the one that it was made upon: compare and swap.
 
     Returns:
@@ -63,11 +63,11 @@ def act(mlflow: "MlflowClient", project: str, intent: Intent) -> dict[str, int]:
         return found
 
     try:
-        with client.speaking(), lock.held(mlflow, intent.model, waiting=compare) as check:
+        with client.translate_errors(), lock.held(mlflow, intent.model, waiting=compare) as check:
             _settle_all(mlflow, project, intent.model, check)
             whole = replace(intent, previous=compare().get(PREVIOUS))
-            run_id = client.patiently(lambda: ledger.begin(mlflow, project, whole))
-            return client.patiently(lambda: carry_out(mlflow, run_id, whole, check))
+            run_id = client.retry(lambda: ledger.begin(mlflow, project, whole))
+            return client.retry(lambda: carry_out(mlflow, run_id, whole, check))
     except _Late as late:
         raise overtaken(mlflow, project, intent, late.champion) from None
 
@@ -76,8 +76,8 @@ def overtaken(mlflow: "MlflowClient", project: str, intent: Intent, champion: in
     """Write down an attempt that came too late; returns what to raise."""
     why = _moved(intent, champion)
     late = replace(intent, why=why, note=f"**Version {intent.version} overtaken.** {why}")
-    run_id = client.patiently(lambda: ledger.begin(mlflow, project, late, ledger.OVERTAKEN))
-    client.patiently(lambda: ledger.close(mlflow, run_id, ledger.OVERTAKEN))
+    run_id = client.retry(lambda: ledger.begin(mlflow, project, late, ledger.OVERTAKEN))
+    client.retry(lambda: ledger.close(mlflow, run_id, ledger.OVERTAKEN))
     return ChampionMoved(why)
 
 
@@ -90,9 +90,9 @@ def reconcile(mlflow: "MlflowClient", project: str, model: str) -> list[ledger.E
     Raises:
         UserError: another process holds the lock for minutes, or MLflow does not answer.
     """
-    if not client.patiently(lambda: ledger.is_open(mlflow, project, model)):
+    if not client.retry(lambda: ledger.is_open(mlflow, project, model)):
         return []
-    with client.speaking(), lock.held(mlflow, model) as check:
+    with client.translate_errors(), lock.held(mlflow, model) as check:
         settled = _settle_all(mlflow, project, model, check)
         return [entry for run_id in settled if (entry := ledger.entry(mlflow, run_id)).outcome is not None]
 
@@ -106,7 +106,7 @@ def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check)
     """
     for alias, number in intent.aliases.items():
         check()
-        client.point(mlflow, intent.model, alias, number)
+        client.set_alias(mlflow, intent.model, alias, number)
     kept = client.aliases(mlflow, intent.model)
     check()
     if any(kept.get(alias) != number for alias, number in intent.aliases.items()):
@@ -115,9 +115,9 @@ def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check)
         raise ChampionMoved(why)
     ledger.measured(mlflow, run_id, intent)
     if intent.record is not None:
-        client.tag(mlflow, intent.model, intent.version, {"gate.run_id": run_id})
+        client.set_tags(mlflow, intent.model, intent.version, {"gate.run_id": run_id})
     for version, tags in intent.tags.items():
-        client.tag(mlflow, intent.model, int(version), tags)
+        client.set_tags(mlflow, intent.model, int(version), tags)
     if intent.description is not None:
         mlflow.update_model_version(intent.model, str(intent.version), intent.description)
     if intent.front is not None:
@@ -127,9 +127,9 @@ def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check)
 
 
 def _settle_all(mlflow: "MlflowClient", project: str, model: str, check: Check) -> list[str]:
-    attempts = client.patiently(lambda: ledger.open_attempts(mlflow, project, model))
+    attempts = client.retry(lambda: ledger.open_attempts(mlflow, project, model))
     for attempt in attempts:
-        client.patiently(partial(_settle, mlflow, project, *attempt, check))
+        client.retry(partial(_settle, mlflow, project, *attempt, check))
     return [run_id for run_id, _ in attempts]
 
 
@@ -148,7 +148,7 @@ def _settle(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent | 
         return
     if target is not None and champion != target and (broken := _broken(mlflow, intent)):
         check()
-        client.point(mlflow, intent.model, PREVIOUS, intent.previous)
+        client.set_alias(mlflow, intent.model, PREVIOUS, intent.previous)
         aliases = client.aliases(mlflow, intent.model)
         _end(mlflow, run_id, intent, ledger.REFUSED, aliases, f"{broken} The champion stays version {champion}.")
         return
@@ -179,7 +179,7 @@ def _end(
     In this order: whoever finishes what a crash cut short between the two tells it again, under the same id.
     """
     event = _EVENTS.get(outcome)
-    if event and webhooks.wanted():
+    if event and webhooks.is_configured():
         page = urls.run(mlflow.get_run(run_id).info.experiment_id, run_id)
         told: webhooks.Event = {
             "event": event,
@@ -192,12 +192,13 @@ def _end(
             "run_url": urls.address(page),
             "at": intent.at,
         }
-        webhooks.tell(told, run_id)
+        webhooks.notify(told, run_id)
     ledger.end(mlflow, run_id, outcome, why)
 
 
 def _moved(intent: Intent, champion: int | None) -> str:
     return (
-        f"The champion of {intent.model} is {client.called(champion)} by now, not {client.called(intent.champion)}, so "
-        f"version {intent.version} was left as it is: `reflux {intent.action}` compares again."
+        f"The champion of {intent.model} is {describe_champion(champion)} by now, not "
+        f"{describe_champion(intent.champion)}, so version {intent.version} was left as it is: "
+        f"`reflux {intent.action}` compares again."
     )

@@ -186,7 +186,7 @@ class _Lease:
 
         self._name, self._beaten = f"{self._prefix}{number}", time.monotonic()
         try:
-            client.patiently(
+            client.retry(
                 lambda: self._mlflow.create_registered_model(
                     self._name,
                     tags={"owner": self._owner, "beat": "0", "by": client.whoami()},
@@ -195,7 +195,7 @@ class _Lease:
             )
         except MlflowException as error:
             # A request that the client repeated may have met what it had made itself: the list says whose it is.
-            if error.error_code != "RESOURCE_ALREADY_EXISTS" and not client.missing(error):
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" and not client.is_not_found(error):
                 raise
         found = self._all()
         mine = [lease for lease in found if lease.owner == self._owner]
@@ -215,7 +215,7 @@ class _Lease:
         try:
             self._mlflow.delete_registered_model(name)
         except MlflowException as error:
-            if not client.missing(error):
+            if not client.is_not_found(error):
                 raise
 
     def _is_mine(self) -> bool:
@@ -224,7 +224,7 @@ class _Lease:
         try:
             return self._mlflow.get_registered_model(self._name).tags.get("owner") == self._owner
         except MlflowException as error:
-            if not client.missing(error):
+            if not client.is_not_found(error):
                 raise
             return False
 

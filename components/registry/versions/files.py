@@ -14,7 +14,7 @@ from components.core.artifacts import read_json, sha256_file
 from components.core.errors import UserError
 from components.core.images.pixels import resize_pixels
 from components.core.images.shards import Images, at_once
-from components.registry.versions.candidate import lineage_key
+from components.registry.versions.evaluated_run import lineage_key
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from components.core.errors import UserError, listed
-from components.registry.client import missing
+from components.registry.client import is_not_found
 from components.registry.versions.logged_models import LOGGED
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _metrics(mlflow: "MlflowClient", found: "ModelVersion", metrics: Mapping[str
     try:
         shown = mlflow.get_logged_model(model_id).metrics or ()
     except MlflowException as error:
-        if not missing(error):
+        if not is_not_found(error):
             raise
         yield f"the LoggedModel {model_id}, which has them, was deleted"
         return

@@ -14,8 +14,8 @@ import numpy as np
 
 from components.core.artifacts import finite, read_json, sha256_file
 from components.core.errors import UserError
-from components.registry.client import missing
-from components.registry.versions.candidate import Candidate
+from components.registry.client import is_not_found
+from components.registry.versions.evaluated_run import EvaluatedRun
 from components.registry.versions.files import EVALUATION, METADATA_KEY, ONNX_FILE, Network
 
 if TYPE_CHECKING:
@@ -31,13 +31,18 @@ _DIGEST_CHARACTERS = 36  # MLflow's limit
 
 
 def student(
-    mlflow: "MlflowClient", candidate: Candidate, experiment: str, run_id: str, teacher_id: str, tags: dict[str, str]
+    mlflow: "MlflowClient",
+    evaluated: EvaluatedRun,
+    experiment: str,
+    run_id: str,
+    teacher_id: str,
+    tags: dict[str, str],
 ) -> str:
     """The LoggedModel of the shipped file; one that an earlier attempt finished is taken again.
 
     Args:
         mlflow: the client.
-        candidate: the evaluated student.
+        evaluated: the evaluated student.
         experiment: the experiment's id.
         run_id: the pipeline's parent run.
         teacher_id: the teacher's LoggedModel.
@@ -51,20 +56,20 @@ def student(
     """
     from mlflow.entities import LoggedModelInput
 
-    found = _finished(mlflow, experiment, STUDENT, "lineage.key", candidate.lineage_key)
-    if found and _holds(found, candidate.sha256):
+    found = _finished(mlflow, experiment, STUDENT, "lineage.key", evaluated.lineage_key)
+    if found and _holds(found, evaluated.sha256):
         return found
-    network = Network(candidate.onnx)
-    names = architectures(candidate)
+    network = Network(evaluated.onnx)
+    names = architectures(evaluated)
     contract = network.contract
     metadata = {
-        "classes": candidate.dataset["classes"],
+        "classes": evaluated.dataset["classes"],
         "channels": contract.channels,
         "image_size": contract.image_size,
-        "stored_size": candidate.dataset["image_size"],
-        "stored_channels": candidate.dataset["channels"],
-        "artifact_sha256": candidate.sha256,
-        "test_fingerprint": candidate.metrics["test"]["fingerprint"],
+        "stored_size": evaluated.dataset["image_size"],
+        "stored_channels": evaluated.dataset["channels"],
+        "artifact_sha256": evaluated.sha256,
+        "test_fingerprint": evaluated.metrics["test"]["fingerprint"],
         **names,
     }
     params = {"network": names["student"], "teacher": names["teacher"], "teacher_model_id": teacher_id}
@@ -72,15 +77,15 @@ def student(
 
     def write(model: "Model", folder: Path) -> None:
         model.metadata = {METADATA_KEY: metadata}
-        _write_student(model, folder, candidate, network)
+        _write_student(model, folder, evaluated, network)
 
     mlflow.log_inputs(run_id, models=[LoggedModelInput(teacher_id)])
-    figures = partial(_figures, mlflow, run_id, candidate, candidate.metrics["shipped"]["onnx"])
-    key = {"lineage.key": candidate.lineage_key}
+    figures = partial(_figures, mlflow, run_id, evaluated, evaluated.metrics["shipped"]["onnx"])
+    key = {"lineage.key": evaluated.lineage_key}
     return _log(mlflow, experiment, run_id, STUDENT, tags | key, params, write, figures)
 
 
-def teacher(mlflow: "MlflowClient", candidate: Candidate, experiment: str, run_id: str) -> str:
+def teacher(mlflow: "MlflowClient", evaluated: EvaluatedRun, experiment: str, run_id: str) -> str:
     """The LoggedModel of the teacher, made once for its weights.
 
     It belongs to the run that fine-tuned it, or to ``run_id`` where the server does not know that one.
@@ -88,33 +93,33 @@ def teacher(mlflow: "MlflowClient", candidate: Candidate, experiment: str, run_i
     Returns:
         The model's id.
     """
-    sha256 = sha256_file(candidate.teacher)
+    sha256 = sha256_file(evaluated.teacher)
     if found := _finished(mlflow, experiment, TEACHER, "weights.sha256", sha256):
         return found
     from components.core.models import pixel_model  # torch and timm: seconds that a registered student does without
 
-    model = pixel_model.load(candidate.teacher)
-    origin = run_of(mlflow, candidate.artifacts / "finetune" / "run.json") or run_id
+    model = pixel_model.load(evaluated.teacher)
+    origin = run_of(mlflow, evaluated.artifacts / "finetune" / "run.json") or run_id
     params = {"network": model.spec.name, "image_size": str(model.spec.image_size)}
     params["params"] = str(pixel_model.parameter_count(model))
 
     def write(logged: "Model", folder: Path) -> None:
         logged.metadata = {METADATA_KEY: {"classes": list(model.spec.classes), "teacher": model.spec.name}}
-        _write_teacher(logged, folder, candidate, model)
+        _write_teacher(logged, folder, evaluated, model)
 
-    figures = partial(_figures, mlflow, origin, candidate, candidate.metrics["teacher"])
-    tags = {key: value for key, value in candidate.origin().items() if key.startswith("pretrained.")}
+    figures = partial(_figures, mlflow, origin, evaluated, evaluated.metrics["teacher"])
+    tags = {key: value for key, value in evaluated.origin().items() if key.startswith("pretrained.")}
     return _log(mlflow, experiment, origin, TEACHER, tags | {"weights.sha256": sha256}, params, write, figures)
 
 
-def architectures(candidate: Candidate) -> dict[str, str]:
+def architectures(evaluated: EvaluatedRun) -> dict[str, str]:
     """The networks' names."""
     from components.core.models import pixel_model
 
-    spec, _ = pixel_model.read(candidate.teacher)
-    student_spec, _ = pixel_model.read(candidate.artifacts / "distill" / "model.safetensors")
+    spec, _ = pixel_model.read(evaluated.teacher)
+    student_spec, _ = pixel_model.read(evaluated.artifacts / "distill" / "model.safetensors")
     if spec is None or student_spec is None:
-        raise UserError(f"{candidate.artifacts} holds weights that Reflux did not write: run `reflux run`.")
+        raise UserError(f"{evaluated.artifacts} holds weights that Reflux did not write: run `reflux run`.")
     return {"student": student_spec.name, "teacher": spec.name}
 
 
@@ -173,14 +178,14 @@ def _log(
     return model_id
 
 
-def _write_student(model: "Model", folder: Path, candidate: Candidate, network: Network) -> None:
+def _write_student(model: "Model", folder: Path, evaluated: EvaluatedRun, network: Network) -> None:
     import mlflow.onnx
     import onnx
 
     contract = network.contract
-    side, channels, classes = contract.image_size, contract.channels, len(candidate.dataset["classes"])
+    side, channels, classes = contract.image_size, contract.channels, len(evaluated.dataset["classes"])
     mlflow.onnx.save_model(
-        onnx.load(candidate.onnx),
+        onnx.load(evaluated.onnx),
         folder,
         mlflow_model=model,
         signature=_signature(channels, side, classes, output="logits"),
@@ -191,8 +196,8 @@ def _write_student(model: "Model", folder: Path, candidate: Candidate, network: 
         save_as_external_data=False,
     )
     # What is registered is the evaluated file to the byte, not what another version of protobuf makes of it.
-    shutil.copyfile(candidate.onnx, folder / ONNX_FILE)
-    for path in candidate.evaluation:
+    shutil.copyfile(evaluated.onnx, folder / ONNX_FILE)
+    for path in evaluated.evaluation:
         (folder / EVALUATION).mkdir(exist_ok=True)
         shutil.copyfile(path, folder / EVALUATION / path.name)
     _prove(folder, network)
@@ -213,10 +218,10 @@ def _prove(folder: Path, network: Network) -> None:
             raise UserError("The ONNX file answers differently through MLflow's pyfunc: it is not registered.")
 
 
-def _write_teacher(logged: "Model", folder: Path, candidate: Candidate, model: "PixelModel") -> None:
+def _write_teacher(logged: "Model", folder: Path, evaluated: EvaluatedRun, model: "PixelModel") -> None:
     import mlflow.pytorch
 
-    side, channels = candidate.dataset["image_size"], candidate.dataset["channels"]
+    side, channels = evaluated.dataset["image_size"], evaluated.dataset["channels"]
     # torch.export fixes a dimension of size one, so the example has two images.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of weights that are not on the CPU; these are
@@ -246,17 +251,20 @@ def _pinned(*packages: str) -> list[str]:
 
 
 def _figures(
-    mlflow: "MlflowClient", run_id: str, candidate: Candidate, measured: dict[str, float], model_id: str
+    mlflow: "MlflowClient", run_id: str, evaluated: EvaluatedRun, measured: dict[str, float], model_id: str
 ) -> None:
     """Give a model its figures, on the test split they were measured on."""
     from mlflow.data.dataset_source_registry import resolve_dataset_source
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.entities import DatasetInput, InputTag, Metric
 
-    name, digest = f"{candidate.dataset['name']}/test", candidate.metrics["test"]["fingerprint"][:_DIGEST_CHARACTERS]
+    name, digest = (
+        f"{evaluated.dataset['name']}/test",
+        evaluated.metrics["test"]["fingerprint"][:_DIGEST_CHARACTERS],
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it resolves a path in two equal ways, and says so
-        source = resolve_dataset_source(str(candidate.dataset["source"]))
+        source = resolve_dataset_source(str(evaluated.dataset["source"]))
     entity = MetaDataset(source, name=name, digest=digest)._to_mlflow_entity()  # type: ignore[abstract]
     mlflow.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "test")])])
     now = int(time.time() * 1000)
@@ -279,6 +287,6 @@ def run_of(mlflow: "MlflowClient", run_file: Path) -> str | None:
     try:
         return mlflow.get_run(run["mlflow_run_id"]).info.run_id if run.get("mlflow_run_id") else None
     except MlflowException as error:
-        if missing(error):
+        if is_not_found(error):
             return None
         raise

@@ -26,7 +26,7 @@ from components.registry import promote, rollback
 from components.registry.policy.decision import Policy
 from components.registry.policy.gates import Reason
 from components.registry.register import register
-from components.registry.versions.candidate import Lineage
+from components.registry.versions.evaluated_run import Lineage
 
 CLASSES = ("boot", "dress", "shirt")
 SIDE = 16

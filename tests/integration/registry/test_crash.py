@@ -6,9 +6,9 @@ import signal
 import pytest
 from mlflow import MlflowClient
 
-from components.registry import client as server
+from components.registry import client
 from components.registry.ledger import ledger
-from components.registry.ledger.commit import ChampionMoved, act, reconcile
+from components.registry.ledger.commit import ChampionMoved, commit, reconcile
 from components.registry.promote import challenge
 from components.registry.register import register
 from components.registry.rollback import rollback
@@ -19,9 +19,9 @@ ENOUGH = 80
 
 def snapshot(home, name):
     """All that the registry and the ledger say."""
-    client = MlflowClient()
-    versions = [(version.description, version.tags) for version in server.versions(client, name)]
-    return server.aliases(client, name), versions, ledger.entries(client, home.experiment, name)
+    mlflow = MlflowClient()
+    versions = [(version.description, version.tags) for version in client.versions(mlflow, name)]
+    return client.aliases(mlflow, name), versions, ledger.entries(mlflow, home.experiment, name)
 
 
 def killed_at(write, work) -> bool:
@@ -48,27 +48,27 @@ SCENARIOS = {
 )
 def test_an_act_that_is_killed_before_any_of_its_writes_is_whole_after_reconcile(home, original, scenario):
     moves, wanted = SCENARIOS[scenario]
-    client, project = MlflowClient(), home.experiment
+    mlflow, project = MlflowClient(), home.experiment
     for write in range(1, ENOUGH):
         name = f"{original.name}-{write}"
         copies(original, name, 3)
         for number, champion in zip(moves, [None, *moves], strict=False):
-            act(client, project, ready(name, number, champion))
+            commit(mlflow, project, ready(name, number, champion))
         old, before, _ = snapshot(home, name)
 
         def work(name=name):
             if scenario == "rollback":
                 rollback(project, name, "worse")
             else:
-                act(MlflowClient(), project, ready(name, wanted["champion"], wanted.get("previous")))
+                commit(MlflowClient(), project, ready(name, wanted["champion"], wanted.get("previous")))
 
         if not killed_at(write, work):
             break
-        settled = reconcile(client, project, name)
+        settled = reconcile(mlflow, project, name)
 
         aliases, versions, entries = snapshot(home, name)
         assert aliases in (old, wanted)
-        assert not ledger.is_open(client, project, name)
+        assert not ledger.is_open(mlflow, project, name)
         assert len(entries) == len(moves) + (aliases == wanted)
         if aliases == old:
             assert versions == before
@@ -77,15 +77,15 @@ def test_an_act_that_is_killed_before_any_of_its_writes_is_whole_after_reconcile
             assert settled in ([], entries[:1])  # killed after it was closed, all was done
             tags = versions[(2 if scenario == "rollback" else wanted["champion"]) - 1][1]
             assert ("rollback.note" if scenario == "rollback" else "promoted.at") in tags
-        assert reconcile(client, project, name) == []
+        assert reconcile(mlflow, project, name) == []
         assert snapshot(home, name) == (aliases, versions, entries)
         if scenario != "rollback":  # the same promotion once more: carried out now, or refused
             try:
-                act(client, project, ready(name, wanted["champion"], wanted.get("previous")))
+                commit(mlflow, project, ready(name, wanted["champion"], wanted.get("previous")))
                 assert aliases == old
             except ChampionMoved:
                 assert aliases == wanted
-            assert server.aliases(client, name) == wanted
+            assert client.aliases(mlflow, name) == wanted
     assert 8 < write < ENOUGH - 1  # every write had its turn
 
 
@@ -113,32 +113,33 @@ def test_a_killed_promotion_is_finished_by_the_same_command_which_then_changes_n
 
 
 def test_a_target_whose_file_was_changed_before_the_act_was_finished_is_refused_and_previous_restored(home, model_name):
-    client, project = MlflowClient(), home.experiment
+    mlflow, project = MlflowClient(), home.experiment
     for right in (150, 160, 190):
         register(home.evaluation(right), model_name, project, home.lineage())
     for number, champion in ((1, None), (2, 1)):
-        act(client, project, ready(model_name, number, champion))
-    assert killed_at(3, lambda: act(MlflowClient(), project, ready(model_name, 3, 2)))  # previous is set, not champion
-    assert server.aliases(client, model_name)["previous"] == 2
-    uri = client.get_model_version_download_uri(model_name, "3").removeprefix("file://")
+        commit(mlflow, project, ready(model_name, number, champion))
+    # It dies when `previous` is set and `champion` is not.
+    assert killed_at(3, lambda: commit(MlflowClient(), project, ready(model_name, 3, 2)))
+    assert client.aliases(mlflow, model_name)["previous"] == 2
+    uri = mlflow.get_model_version_download_uri(model_name, "3").removeprefix("file://")
     with open(f"{uri}/model.onnx", "ab") as file:
         file.write(b"\x00")
 
-    (entry,) = reconcile(client, project, model_name)
+    (entry,) = reconcile(mlflow, project, model_name)
 
     assert entry.outcome == "refused"
     assert "version 3 was changed" in entry.why
-    assert server.aliases(client, model_name) == {"challenger": 3, "champion": 2, "previous": 1}
+    assert client.aliases(mlflow, model_name) == {"challenger": 3, "champion": 2, "previous": 1}
 
 
 def test_an_act_that_a_hand_moved_on_from_before_it_was_finished_is_closed_as_overtaken(home, original):
-    client, project, name = MlflowClient(), home.experiment, f"{original.name}-x"
+    mlflow, project, name = MlflowClient(), home.experiment, f"{original.name}-x"
     copies(original, name, 3)
-    act(client, project, ready(name, 1, None))
-    assert killed_at(3, lambda: act(MlflowClient(), project, ready(name, 2, 1)))
-    client.set_registered_model_alias(name, "champion", "3")
+    commit(mlflow, project, ready(name, 1, None))
+    assert killed_at(3, lambda: commit(MlflowClient(), project, ready(name, 2, 1)))
+    mlflow.set_registered_model_alias(name, "champion", "3")
 
-    (entry,) = reconcile(client, project, name)
+    (entry,) = reconcile(mlflow, project, name)
 
     assert entry.outcome == "overtaken"
-    assert server.aliases(client, name) == {"champion": 3, "previous": 1}
+    assert client.aliases(mlflow, name) == {"champion": 3, "previous": 1}

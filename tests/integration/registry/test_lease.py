@@ -10,10 +10,10 @@ import pytest
 from mlflow import MlflowClient
 
 from components.core.errors import UserError
-from components.registry import client as server
+from components.registry import client
 from components.registry.history import history
 from components.registry.ledger import ledger, lock
-from components.registry.ledger.commit import act, reconcile
+from components.registry.ledger.commit import commit, reconcile
 from components.registry.ledger.lock import LockLost
 from tests.integration.registry.faults import forked, ready
 from tests.integration.registry.servers import mlflow_server
@@ -40,10 +40,10 @@ def clothes(served, model_name, tmp_path, monkeypatch) -> str:
     """A model of three versions that an act can move between; nothing reads their files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served.uri)
-    client = MlflowClient()
-    client.create_registered_model(model_name)
+    mlflow = MlflowClient()
+    mlflow.create_registered_model(model_name)
     for _ in range(3):
-        client.create_model_version(model_name, "s3://none/none")
+        mlflow.create_model_version(model_name, "s3://none/none")
     return model_name
 
 
@@ -52,15 +52,15 @@ def leases(name) -> list[str]:
 
 
 def test_a_held_lease_keeps_others_out_names_its_holder_and_leaves_nothing_behind(clothes, monkeypatch, tmp_path):
-    client = MlflowClient()
-    with lock.held(client, clothes) as check:
+    mlflow = MlflowClient()
+    with lock.held(mlflow, clothes) as check:
         check()
         assert leases(clothes) == [f"{clothes}.lock-1"]
         monkeypatch.setattr(lock, "WAIT_S", 0.5)
         monkeypatch.setattr(lock, "LOCKS", tmp_path / "another host")
         with (
-            pytest.raises(UserError, match=f"{server.whoami()} has been registering or promoting {clothes}"),
-            lock.held(client, clothes),
+            pytest.raises(UserError, match=f"{client.whoami()} has been registering or promoting {clothes}"),
+            lock.held(mlflow, clothes),
         ):
             pass
         time.sleep(1.2 * SHORT_S)  # its beats keep it alive
@@ -110,7 +110,7 @@ def stopped(tmp_path, monkeypatch, request):
 
             lock._Lease.check = check
             try:
-                act(MlflowClient(), PROJECT, ready(name, version, champion))
+                commit(MlflowClient(), PROJECT, ready(name, version, champion))
             except LockLost as error:
                 lost.send(str(error))
 
@@ -129,32 +129,32 @@ def test_a_holder_that_stood_still_while_another_promoted_leaves_the_registry_al
     clothes, stopped, at_check, reached
 ):
     """Two hosts: the first is stopped in mid-act beyond its lease; the second finishes that act, and does its own."""
-    client = MlflowClient()
-    act(client, PROJECT, ready(clothes, 1, None))
+    mlflow = MlflowClient()
+    commit(mlflow, PROJECT, ready(clothes, 1, None))
     pid, told = stopped(clothes, 2, 1, at_check, checked_first=False)
-    assert server.aliases(client, clothes)["champion"] == reached
+    assert client.aliases(mlflow, clothes)["champion"] == reached
 
-    (settled,) = reconcile(client, PROJECT, clothes)
+    (settled,) = reconcile(mlflow, PROJECT, clothes)
     assert (settled.version, settled.outcome) == (2, "promoted")
-    act(client, PROJECT, ready(clothes, 3, 2))
-    before = server.aliases(client, clothes), ledger.entries(client, PROJECT, clothes)
+    commit(mlflow, PROJECT, ready(clothes, 3, 2))
+    before = client.aliases(mlflow, clothes), ledger.entries(mlflow, PROJECT, clothes)
     assert before[0] == {"champion": 3, "previous": 2}
     os.kill(pid, signal.SIGCONT)
 
     assert os.waitpid(pid, 0)[1] == 0
     assert told.poll(5)
     assert "was lost" in told.recv()
-    assert (server.aliases(client, clothes), ledger.entries(client, PROJECT, clothes)) == before
+    assert (client.aliases(mlflow, clothes), ledger.entries(mlflow, PROJECT, clothes)) == before
     assert leases(clothes) == []
 
 
 def test_a_holder_that_stood_still_between_its_check_and_its_write_is_found_out(clothes, stopped):
     """The one case that no lease can prevent without a server that compares and swaps: it is said on both sides."""
-    client = MlflowClient()
-    act(client, PROJECT, ready(clothes, 1, None))
+    mlflow = MlflowClient()
+    commit(mlflow, PROJECT, ready(clothes, 1, None))
     pid, told = stopped(clothes, 2, 1, at_check=2, checked_first=True)
-    reconcile(client, PROJECT, clothes)
-    act(client, PROJECT, ready(clothes, 3, 2))
+    reconcile(mlflow, PROJECT, clothes)
+    commit(mlflow, PROJECT, ready(clothes, 3, 2))
     os.kill(pid, signal.SIGCONT)
 
     assert os.waitpid(pid, 0)[1] == 0

@@ -5,9 +5,9 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from components.registry import client as server
+from components.registry import client
 from components.registry.history import history
-from components.registry.ledger.commit import ChampionMoved, act
+from components.registry.ledger.commit import ChampionMoved, commit
 from tests.integration.registry.faults import copies, ready
 
 HOUR_S = 3600
@@ -21,16 +21,16 @@ def at(monkeypatch):
 
 
 def test_a_host_whose_clock_is_set_back_does_not_disorder_the_history(home, original, at):
-    client, name = MlflowClient(), f"{original.name}-clocks"
+    mlflow, name = MlflowClient(), f"{original.name}-clocks"
     copies(original, name, 3)
-    act(client, home.experiment, ready(name, 1, None))
+    commit(mlflow, home.experiment, ready(name, 1, None))
     at(-HOUR_S)
-    act(client, home.experiment, ready(name, 2, 1))
+    commit(mlflow, home.experiment, ready(name, 2, 1))
     at(+HOUR_S)
     with pytest.raises(ChampionMoved):
-        act(client, home.experiment, ready(name, 1, 1))
+        commit(mlflow, home.experiment, ready(name, 1, 1))
     at(-2 * HOUR_S)
-    act(client, home.experiment, ready(name, 3, 2))
+    commit(mlflow, home.experiment, ready(name, 3, 2))
 
     past = history(home.experiment, name)
 
@@ -43,18 +43,18 @@ def test_a_host_whose_clock_is_set_back_does_not_disorder_the_history(home, orig
     newest, _, second, first = past.entries
     assert newest.at < second.at < first.at
     assert (past.since, past.by_hand) == (newest, [])
-    assert server.aliases(client, name) == {"champion": 3, "previous": 2}
+    assert client.aliases(mlflow, name) == {"champion": 3, "previous": 2}
 
 
 def test_attempts_that_an_older_release_did_not_number_are_the_oldest(home, original, at):
-    client, name = MlflowClient(), f"{original.name}-older"
+    mlflow, name = MlflowClient(), f"{original.name}-older"
     copies(original, name, 3)
     for number, champion in ((1, None), (2, 1)):
-        act(client, home.experiment, ready(name, number, champion))
+        commit(mlflow, home.experiment, ready(name, number, champion))
     for entry in history(home.experiment, name).entries:
-        client.delete_tag(entry.run_id, "promotion.number")
+        mlflow.delete_tag(entry.run_id, "promotion.number")
     at(-HOUR_S)
-    act(client, home.experiment, ready(name, 3, 2))
+    commit(mlflow, home.experiment, ready(name, 3, 2))
     assert [(entry.number, entry.version) for entry in history(home.experiment, name).entries] == [
         (1, 3),
         (0, 2),
@@ -63,8 +63,8 @@ def test_attempts_that_an_older_release_did_not_number_are_the_oldest(home, orig
 
 
 def test_each_model_has_its_own_numbers(home, original):
-    client = MlflowClient()
+    mlflow = MlflowClient()
     for name in (f"{original.name}-a", f"{original.name}-b"):
         copies(original, name, 1)
-        act(client, home.experiment, ready(name, 1, None))
+        commit(mlflow, home.experiment, ready(name, 1, None))
         assert [entry.number for entry in history(home.experiment, name).entries] == [1]

@@ -9,10 +9,10 @@ import pytest
 from mlflow import MlflowClient
 
 from components.core.errors import UserError
-from components.registry import client as server
+from components.registry import client
 from components.registry.history import by_hand
 from components.registry.ledger import ledger, lock
-from components.registry.ledger.commit import act, reconcile
+from components.registry.ledger.commit import commit, reconcile
 from tests.integration.registry.faults import copies, ready
 from tests.integration.registry.servers import free_port, mlflow_server
 
@@ -49,11 +49,11 @@ def away(tmp_path, mlflow_template, monkeypatch):
     found = Server(tmp_path, f"sqlite:///{database}")
     try:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", found.running.uri)
-        client = MlflowClient()
-        client.create_registered_model("clothes")
+        mlflow = MlflowClient()
+        mlflow.create_registered_model("clothes")
         for _ in range(2):
-            client.create_model_version("clothes", "s3://none/none")
-        act(client, PROJECT, ready("clothes", 1, None))
+            mlflow.create_model_version("clothes", "s3://none/none")
+        commit(mlflow, PROJECT, ready("clothes", 1, None))
         yield found
     finally:
         found.end()
@@ -83,44 +83,44 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_server_that_dies_is_said_in_time_and_the_next_command_finishes(away, monkeypatch, moment):
-    monkeypatch.setattr(server, "PATIENCE_S", 3)
-    client = MlflowClient()
+    monkeypatch.setattr(client, "PATIENCE_S", 3)
+    mlflow = MlflowClient()
     with monkeypatch.context() as patch:
         before_write(patch, *MOMENTS[moment], away.end)
         began = time.monotonic()
-        with pytest.raises(server.Unreachable, match="does not answer: start it"):
-            act(client, PROJECT, ready("clothes", 2, 1))
+        with pytest.raises(client.Unreachable, match="does not answer: start it"):
+            commit(mlflow, PROJECT, ready("clothes", 2, 1))
         assert time.monotonic() - began < 15
     away.start()
 
     old, new = {"champion": 1}, {"champion": 2, "previous": 1}
     if moment == "before":
-        assert server.aliases(client, "clothes") == old
-        assert reconcile(client, PROJECT, "clothes") == []
-        act(client, PROJECT, ready("clothes", 2, 1))
+        assert client.aliases(mlflow, "clothes") == old
+        assert reconcile(mlflow, PROJECT, "clothes") == []
+        commit(mlflow, PROJECT, ready("clothes", 2, 1))
     else:
-        assert [entry.outcome for entry in reconcile(client, PROJECT, "clothes")] == ["promoted"]
-    assert server.aliases(client, "clothes") == new
-    entries = ledger.entries(client, PROJECT, "clothes")
+        assert [entry.outcome for entry in reconcile(mlflow, PROJECT, "clothes")] == ["promoted"]
+    assert client.aliases(mlflow, "clothes") == new
+    entries = ledger.entries(mlflow, PROJECT, "clothes")
     assert [(entry.version, entry.outcome) for entry in entries] == [(2, "promoted"), (1, "promoted")]
-    assert reconcile(client, PROJECT, "clothes") == []
+    assert reconcile(mlflow, PROJECT, "clothes") == []
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_server_that_stands_still_for_a_while_is_waited_for_and_nothing_is_done_twice(away, monkeypatch, moment):
-    client = MlflowClient()
+    mlflow = MlflowClient()
 
     def pause() -> None:
         away.running.signal(signal.SIGSTOP)
         threading.Timer(2.5, away.running.signal, [signal.SIGCONT]).start()
 
     before_write(monkeypatch, *MOMENTS[moment], pause)
-    act(client, PROJECT, ready("clothes", 2, 1))
-    reconcile(client, PROJECT, "clothes")  # a request that was sent twice
+    commit(mlflow, PROJECT, ready("clothes", 2, 1))
+    reconcile(mlflow, PROJECT, "clothes")  # a request that was sent twice
 
-    aliases = server.aliases(client, "clothes")
+    aliases = client.aliases(mlflow, "clothes")
     assert aliases == {"champion": 2, "previous": 1}
-    entries = ledger.entries(client, PROJECT, "clothes")
+    entries = ledger.entries(mlflow, PROJECT, "clothes")
     assert [(entry.version, entry.outcome) for entry in entries] == [(2, "promoted"), (1, "promoted")]
     assert by_hand(entries, aliases) == []
 
@@ -128,10 +128,10 @@ def test_a_server_that_stands_still_for_a_while_is_waited_for_and_nothing_is_don
 @pytest.mark.parametrize("held_s", [7, 40])
 def test_a_locked_database_is_waited_for_and_then_named(home, original, monkeypatch, held_s):
     """Another program holds the database: MLflow itself waits five seconds for it, and we try again."""
-    client, name = MlflowClient(), f"{original.name}-locked-{held_s}"
+    mlflow, name = MlflowClient(), f"{original.name}-locked-{held_s}"
     copies(original, name, 2)
-    act(client, home.experiment, ready(name, 1, None))
-    monkeypatch.setattr(server, "PATIENCE_S", 10)
+    commit(mlflow, home.experiment, ready(name, 1, None))
+    monkeypatch.setattr(client, "PATIENCE_S", 10)
     holder = sqlite3.connect(home.folder / "mlflow.db", check_same_thread=False, isolation_level=None)
 
     def hold() -> None:
@@ -142,13 +142,13 @@ def test_a_locked_database_is_waited_for_and_then_named(home, original, monkeypa
         before_write(patch, "set_registered_model_alias", 2, hold)
         began = time.monotonic()
         if held_s < 10:
-            act(client, home.experiment, ready(name, 2, 1))
+            commit(mlflow, home.experiment, ready(name, 2, 1))
         else:
             with pytest.raises(UserError, match="check that the database is there, writable and not locked"):
-                act(client, home.experiment, ready(name, 2, 1))
+                commit(mlflow, home.experiment, ready(name, 2, 1))
             assert time.monotonic() - began < 30  # PATIENCE_S, MLflow's own five seconds, and a busy machine
-            assert server.aliases(client, name)["champion"] == 1
+            assert client.aliases(mlflow, name)["champion"] == 1
             time.sleep(max(0, held_s + 1 - (time.monotonic() - began)))
-            assert [entry.outcome for entry in reconcile(client, home.experiment, name)] == ["promoted"]
+            assert [entry.outcome for entry in reconcile(mlflow, home.experiment, name)] == ["promoted"]
     holder.close()
-    assert server.aliases(client, name) == {"champion": 2, "previous": 1}
+    assert client.aliases(mlflow, name) == {"champion": 2, "previous": 1}

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from components.core.artifacts import read_json, sha256_file, write_json
 from components.core.errors import UserError
 from components.core.images.shards import open_shard
-from components.registry import client as server
+from components.registry import client
 from components.registry.history import history, seen
 from components.registry.ledger import ledger
 from components.registry.ledger.commit import ChampionMoved
@@ -48,7 +48,7 @@ def judge(home, model_name, make_policy):
 
 @pytest.fixture
 def aliases(model_name):
-    return lambda: server.aliases(MlflowClient(), model_name)
+    return lambda: client.aliases(MlflowClient(), model_name)
 
 
 def sentence(outcome, gate: str) -> str:
@@ -83,7 +83,7 @@ def test_the_decision_is_a_file_and_an_artifact_of_the_run_with_every_number(hom
 
     record = read_json(home.artifacts / "promote" / "decision.json")
     assert record == second.record
-    assert record["decided_by"] == server.whoami()
+    assert record["decided_by"] == client.whoami()
     assert record["policy"]["gates"] == GATES
     assert record["policy"]["margin"] == 0.03
     assert record["figures"]["accuracy"] == 0.93
@@ -287,7 +287,7 @@ def test_a_champion_that_moved_meanwhile_is_compared_with_again(model_name, regi
     judge(registered(right=170))
     rival = registered(right=180)
     version = registered(right=195)
-    client = MlflowClient()
+    mlflow_client = MlflowClient()
     moved = []
 
     real = scoring.against_champion
@@ -295,7 +295,7 @@ def test_a_champion_that_moved_meanwhile_is_compared_with_again(model_name, regi
     def overtaken(*args):
         found = real(*args)
         if not moved:
-            moved.append(client.set_registered_model_alias(model_name, "champion", str(rival)))
+            moved.append(mlflow_client.set_registered_model_alias(model_name, "champion", str(rival)))
         return found
 
     monkeypatch.setattr(scoring, "against_champion", overtaken)
@@ -372,7 +372,7 @@ def test_rollback_says_why_it_can_not(home, model_name, registered, judge):
     tamper(model_name, 1)
     with pytest.raises(UserError, match="version 1 was changed"):
         rollback(home.experiment, model_name, "worse")
-    assert server.aliases(MlflowClient(), model_name)["champion"] == 2
+    assert client.aliases(MlflowClient(), model_name)["champion"] == 2
 
 
 def test_a_rollback_to_a_version_goes_where_it_says_and_only_to_a_former_champion(
@@ -426,16 +426,16 @@ def test_history_has_every_attempt_newest_first_with_who_why_and_where_from(home
 def test_the_ledger_is_an_experiment_that_mlflows_own_pages_show(home, model_name, registered, judge):
     judge(registered(right=170))
     judge(registered(right=100))
-    client = MlflowClient()
-    found = client.get_experiment_by_name("clothes/promotions")
-    runs = client.search_runs([found.experiment_id], f"tags.`promotion.model` = '{model_name}'")
+    mlflow_client = MlflowClient()
+    found = mlflow_client.get_experiment_by_name("clothes/promotions")
+    runs = mlflow_client.search_runs([found.experiment_id], f"tags.`promotion.model` = '{model_name}'")
     assert [(run.info.run_name, run.info.status) for run in runs] == [
         ("v2 rejected", "FINISHED"),
         ("v1 promoted", "FINISHED"),
     ]
     rejected = runs[0].data
     assert rejected.tags["mlflow.note.content"].startswith(
-        f"**Version 2 rejected** by {server.whoami()}. The champion stays"
+        f"**Version 2 rejected** by {client.whoami()}. The champion stays"
     )
     assert "- **missed**: Accuracy 0.5 is below the minimum of 0.8." in rejected.tags["mlflow.note.content"]
     assert not [tag for tag in rejected.tags if tag.startswith("promotion.intent")]
@@ -483,9 +483,9 @@ def test_a_champion_that_was_scored_anew_on_a_new_test_split_counts_among_its_be
 def test_an_alias_that_was_moved_by_hand_is_named(home, model_name, registered, judge):
     for right in (170, 180, 190):
         judge(registered(right))
-    client = MlflowClient()
-    client.set_registered_model_alias(model_name, "champion", "1")
-    client.set_registered_model_alias(model_name, "previous", "3")
+    mlflow_client = MlflowClient()
+    mlflow_client.set_registered_model_alias(model_name, "champion", "1")
+    mlflow_client.set_registered_model_alias(model_name, "previous", "3")
 
     past = history(home.experiment, model_name)
 
@@ -551,9 +551,9 @@ def test_an_unknown_version_is_named(registered, judge):
 
 
 def test_a_model_from_elsewhere_is_refused(home, model_name, judge):
-    client = MlflowClient()
-    client.create_registered_model(model_name)
-    client.create_model_version(model_name, f"file://{home.folder}/mlartifacts/clothes/foreign", home.run_id)
+    mlflow_client = MlflowClient()
+    mlflow_client.create_registered_model(model_name)
+    mlflow_client.create_model_version(model_name, f"file://{home.folder}/mlartifacts/clothes/foreign", home.run_id)
     with pytest.raises(UserError, match="not registered by Reflux"):
         judge(1)
 

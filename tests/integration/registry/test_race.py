@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 from mlflow import MlflowClient
 
-from components.registry import client as server
+from components.registry import client
 from components.registry.history import by_hand
 from components.registry.ledger import ledger
-from components.registry.ledger.commit import ChampionMoved, act
+from components.registry.ledger.commit import ChampionMoved, commit
 from tests.integration.registry.faults import copies, forked, ready
 from tests.integration.registry.servers import has_postgres, mlflow_server, postgres
 
@@ -54,16 +54,16 @@ def race(original, folder: Path, processes: int, rounds: int, tries: int) -> Rac
     def work(index: int) -> None:
         (folder / str(index)).mkdir(parents=True)
         os.chdir(folder / str(index))
-        client = server.client()
+        mlflow = client.connect()
         for turn in range(rounds):
-            champion = server.aliases(client, name).get("champion")
+            champion = client.aliases(mlflow, name).get("champion")
             start.wait()
             for _ in range(tries):
                 try:
-                    act(client, PROJECT, ready(name, turn * processes + index + 1, champion, f"host {index}"))
+                    commit(mlflow, PROJECT, ready(name, turn * processes + index + 1, champion, f"host {index}"))
                     break
                 except ChampionMoved:
-                    champion = server.aliases(client, name)["champion"]
+                    champion = client.aliases(mlflow, name)["champion"]
             done.wait()
 
     pids = [forked(lambda index=index: work(index)) for index in range(processes)]
@@ -72,7 +72,7 @@ def race(original, folder: Path, processes: int, rounds: int, tries: int) -> Rac
     for _ in range(rounds):
         start.wait()
         done.wait()
-        seen.append(server.aliases(MlflowClient(), name))
+        seen.append(client.aliases(MlflowClient(), name))
     seconds = time.monotonic() - began
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * processes
     return Race(seen, ledger.entries(MlflowClient(), PROJECT, name)[::-1], seconds)

@@ -186,7 +186,7 @@ def test_a_killed_attempt_leaves_no_version_and_the_next_one_makes_one(home, mod
         import os, signal
         from pathlib import Path
         from mlflow import MlflowClient
-        from components.registry.versions.candidate import Lineage
+        from components.registry.versions.evaluated_run import Lineage
         from components.registry.register import register
 
         MlflowClient.finalize_logged_model = lambda *_: os.kill(os.getpid(), signal.SIGKILL)

@@ -10,7 +10,7 @@ from mlflow.entities import Metric
 from PIL import Image
 
 from components.core.errors import UserError
-from components.registry import client as server
+from components.registry import client
 from components.registry.lineage import trace
 from components.registry.predict import predict
 from components.registry.promote import approve, challenge
@@ -45,18 +45,18 @@ def test_a_tag_that_was_edited_is_named_with_what_was_measured(model_name, regis
     MlflowClient().set_model_version_tag(model_name, str(version), tag, value)
     with pytest.raises(UserError, match=rf"version 1 were edited in MLflow: the tag {tag} is {value}, .* {measured}"):
         judge(version)
-    assert server.aliases(MlflowClient(), model_name) == {"challenger": 1}
+    assert client.aliases(MlflowClient(), model_name) == {"challenger": 1}
 
 
 def test_a_metric_of_the_logged_model_that_was_edited_is_named(home, model_name, registered, judge):
-    client = MlflowClient()
+    mlflow = MlflowClient()
     version = registered(right=180)
-    found = client.get_model_version(model_name, str(version))
-    model = client.get_logged_model(found.source.removeprefix("models:/"))
+    found = mlflow.get_model_version(model_name, str(version))
+    model = mlflow.get_logged_model(found.source.removeprefix("models:/"))
     real = next(metric for metric in model.metrics if metric.key == "test/accuracy")
     later = int(time.time() * 1000) + 1000
     edited = Metric(real.key, 0.99, later, 0, real.model_id, real.dataset_name, real.dataset_digest, home.run_id)
-    client.log_batch(home.run_id, metrics=[edited])
+    mlflow.log_batch(home.run_id, metrics=[edited])
     with pytest.raises(UserError, match=r"the metric test/accuracy is 0\.99, measured was 0\.9; set them back"):
         judge(version)
 
@@ -67,13 +67,13 @@ def test_a_version_that_was_edited_while_it_awaited_approval_is_not_approved(hom
     MlflowClient().set_model_version_tag(model_name, str(version), "accuracy", "0.99")
     with pytest.raises(UserError, match=r"the tag accuracy is 0\.99"):
         approve(home.experiment, model_name, version, "looks good")
-    assert "champion" not in server.aliases(MlflowClient(), model_name)
+    assert "champion" not in client.aliases(MlflowClient(), model_name)
 
 
 def test_a_swapped_source_is_refused_by_promote_predict_and_rollback(home, model_name, registered, judge):
     for right in (150, 180):
         judge(registered(right))
-    assert server.aliases(MlflowClient(), model_name) == {"challenger": 2, "champion": 2, "previous": 1}
+    assert client.aliases(MlflowClient(), model_name) == {"challenger": 2, "champion": 2, "previous": 1}
     swap(home, model_name, 1)
     Image.new("L", (16, 16)).save(home.folder / "black.png")
     for attempt in (
@@ -83,7 +83,7 @@ def test_a_swapped_source_is_refused_by_promote_predict_and_rollback(home, model
     ):
         with pytest.raises(UserError, match=r"The file of .* version 1 was changed"):
             attempt()
-    assert server.aliases(MlflowClient(), model_name)["champion"] == 2
+    assert client.aliases(MlflowClient(), model_name)["champion"] == 2
 
 
 def test_a_flipped_byte_of_the_recorded_answers_is_named_wherever_they_are_compared_with(
@@ -104,7 +104,7 @@ def test_a_flipped_byte_of_the_recorded_answers_is_named_wherever_they_are_compa
     refused = judge(3, again=True)
     assert (refused.outcome, [r.gate for r in refused.decision.reasons if not r.passed]) == ("rejected", ["smoke"])
     assert "evaluation: probe.npz was changed since it was evaluated." in trace(model_name, 3).problems()
-    assert server.aliases(MlflowClient(), model_name) == {"challenger": 3, "champion": 2, "previous": 1}
+    assert client.aliases(MlflowClient(), model_name) == {"challenger": 3, "champion": 2, "previous": 1}
 
     for path, content in flipped:
         path.write_bytes(content)
@@ -126,7 +126,7 @@ def test_an_evaluation_that_was_changed_with_its_answers_is_refused_by_approve_a
     ):
         with pytest.raises(UserError, match=r"The evaluation kept with .* version [13] was changed since"):
             attempt()
-    assert server.aliases(MlflowClient(), model_name) == {"challenger": 3, "champion": 2, "previous": 1}
+    assert client.aliases(MlflowClient(), model_name) == {"challenger": 3, "champion": 2, "previous": 1}
 
 
 def flip(model_name: str, version: int, name: str) -> tuple[Path, bytes]:

@@ -17,7 +17,7 @@ from components.core.runtime import lineage
 from components.registry.lineage import made_from, trace
 from components.registry.register import register
 from components.registry.text import urls
-from components.registry.versions.candidate import Lineage
+from components.registry.versions.evaluated_run import Lineage
 from flows.commands.lineage import lineage as show
 
 MD5 = "0123456789abcdef0123456789abcdef.dir"

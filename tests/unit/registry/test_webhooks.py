@@ -63,7 +63,7 @@ def proof(headers: dict[str, str], body: bytes, secret: bytes = SECRET.encode())
 
 
 def test_an_event_arrives_signed(outbox, receiver):
-    webhooks.tell(EVENT, "msg_1", outbox)
+    webhooks.notify(EVENT, "msg_1", outbox)
     until_empty(outbox)
     ((headers, body),) = receiver.got
     assert headers["webhook-signature"] == proof(headers, body)
@@ -82,7 +82,7 @@ def test_the_signature_is_that_of_the_standard():
 
 def test_a_500_is_tried_again_under_the_same_id(outbox, receiver):
     receiver.answers = [500, 503]
-    webhooks.tell(EVENT, "msg_1", outbox)
+    webhooks.notify(EVENT, "msg_1", outbox)
     until_empty(outbox)
     assert len(receiver.got) == 3
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
@@ -91,7 +91,7 @@ def test_a_500_is_tried_again_under_the_same_id(outbox, receiver):
 
 def test_a_redirect_is_not_followed(outbox, receiver):
     receiver.answers = [302]
-    webhooks.tell(EVENT, "msg_1", outbox)
+    webhooks.notify(EVENT, "msg_1", outbox)
     until_empty(outbox)
     assert len(receiver.got) == 2
 
@@ -99,7 +99,7 @@ def test_a_redirect_is_not_followed(outbox, receiver):
 def test_a_slow_receiver_holds_nobody_up(outbox, receiver):
     receiver.delay_s = 1
     began = time.monotonic()
-    webhooks.tell(EVENT, "msg_1", outbox)
+    webhooks.notify(EVENT, "msg_1", outbox)
     assert time.monotonic() - began < 0.5
     assert waiting(outbox)
     until_empty(outbox)
@@ -109,7 +109,7 @@ def test_what_a_receiver_that_is_down_missed_is_sent_by_the_next_command_in_orde
     port = receiver.port
     receiver.close()
     for version in (3, 4):
-        webhooks.tell(EVENT | {"version": version}, f"msg_{version}", outbox)
+        webhooks.notify(EVENT | {"version": version}, f"msg_{version}", outbox)
     webhooks.send(outbox, linger_s=0.1).join()
     assert len(waiting(outbox)) == 2
     assert not any("hidden" in record.getMessage() for record in caplog.records)
@@ -129,7 +129,7 @@ def test_a_process_ends_within_the_stated_time_and_leaves_the_event_on_disk(outb
         "from functools import partial\n"
         "from components.registry import webhooks\n"
         "webhooks.send = partial(webhooks.send, linger_s=1)\n"
-        f"webhooks.tell({EVENT!r}, 'msg_1', webhooks.Path({str(outbox)!r}))\n"
+        f"webhooks.notify({EVENT!r}, 'msg_1', webhooks.Path({str(outbox)!r}))\n"
     )
     began = time.monotonic()
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
@@ -147,7 +147,7 @@ def test_slack_gets_its_own_form_and_its_address_is_in_no_log(outbox, receiver, 
     caplog.set_level(logging.DEBUG)
     monkeypatch.delenv(webhooks.WEBHOOK_URL)
     monkeypatch.setenv(webhooks.SLACK_URL, f"http://localhost:{receiver.port}/services/hidden")
-    webhooks.tell(EVENT, "msg_1", outbox)
+    webhooks.notify(EVENT, "msg_1", outbox)
     until_empty(outbox)
     ((headers, body),) = receiver.got
     message = json.loads(body)
@@ -181,7 +181,7 @@ def test_slack_says_each_event_in_a_sentence(event, headline):
 def test_one_receiver_that_is_down_does_not_keep_the_other_waiting(outbox, receiver, monkeypatch):
     monkeypatch.setenv(webhooks.SLACK_URL, f"http://127.0.0.1:{receiver.port}/slack")
     monkeypatch.setenv(webhooks.WEBHOOK_URL, "http://127.0.0.1:9/hook")
-    webhooks.tell(EVENT, "msg_1", outbox)
+    webhooks.notify(EVENT, "msg_1", outbox)
     deadline = time.monotonic() + 20
     while not receiver.got:
         assert time.monotonic() < deadline
@@ -196,7 +196,7 @@ def test_one_receiver_that_is_down_does_not_keep_the_other_waiting(outbox, recei
 def test_an_address_that_others_could_read_gets_nothing(outbox, monkeypatch, url, caplog):
     monkeypatch.setenv(webhooks.WEBHOOK_URL, url)
     assert list(webhooks.receivers()) == []
-    webhooks.tell(EVENT, "msg_1", outbox)
+    webhooks.notify(EVENT, "msg_1", outbox)
     assert [record.getMessage() for record in caplog.records] == webhooks.problems()
     assert "REFLUX_WEBHOOK_URL is not https://" in webhooks.problems()[0]
 
@@ -213,13 +213,13 @@ def test_without_a_secret_nothing_is_sent(outbox, monkeypatch):
 
 def test_where_nobody_listens_nothing_is_noted(outbox, monkeypatch):
     monkeypatch.delenv(webhooks.WEBHOOK_URL)
-    webhooks.tell(EVENT, "msg_1", outbox)
+    webhooks.notify(EVENT, "msg_1", outbox)
     assert not outbox.exists()
 
 
 def test_a_disk_that_takes_nothing_is_a_warning(outbox, caplog):
     outbox.write_text("a file where the folder should be")
-    webhooks.tell(EVENT, "msg_1", outbox)
+    webhooks.notify(EVENT, "msg_1", outbox)
     assert "The event 'promoted' of version 3 is not told" in caplog.text
 
 
@@ -236,7 +236,7 @@ def test_what_nobody_took_for_a_week_is_dropped_and_a_damaged_event_too(outbox, 
 
 def test_what_is_on_the_disk_holds_no_address_and_no_secret(outbox, receiver):
     receiver.delay_s = 1
-    webhooks.tell(EVENT, "msg_1", outbox)
+    webhooks.notify(EVENT, "msg_1", outbox)
     (kept,) = outbox.glob("*.json")
     text = kept.read_text()
     until_empty(outbox)

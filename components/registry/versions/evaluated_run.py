@@ -41,7 +41,7 @@ class Lineage:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class EvaluatedRun:
     """An evaluated student.
 
     Attributes:
@@ -49,7 +49,7 @@ class Candidate:
         metrics: the content of ``metrics.json``.
         dataset: the content of ``dataset.json``.
         sha256: of the ONNX file that ships.
-        lineage_key: of the evaluation and the file; the same candidate has the same key.
+        lineage_key: of the evaluation and the file; the same evaluation has the same key.
     """
 
     artifacts: Path
@@ -85,7 +85,7 @@ class Candidate:
         return [self.artifacts / name for name in names]
 
 
-def read(artifacts: Path) -> Candidate:
+def read_evaluated_run(artifacts: Path) -> EvaluatedRun:
     """Read a finished evaluation.
 
     Raises:
@@ -93,20 +93,20 @@ def read(artifacts: Path) -> Candidate:
     """
     metrics_path = artifacts / "evaluate" / "metrics.json"
     metrics, dataset = read_json(metrics_path), read_json(artifacts / "ingest" / "dataset.json")
-    candidate = Candidate(artifacts, metrics, dataset, "", "")
-    for path in (candidate.onnx, candidate.teacher, *candidate.evaluation):
+    evaluated = EvaluatedRun(artifacts, metrics, dataset, "", "")
+    for path in (evaluated.onnx, evaluated.teacher, *evaluated.evaluation):
         if not path.is_file():
             raise UserError(f"{path} is missing: run the stage that makes it (`reflux run`).")
-    sha256 = sha256_file(candidate.onnx)
-    evaluated = metrics.get("artifact_sha256", {}).get("onnx")
-    if evaluated != sha256:
+    sha256 = sha256_file(evaluated.onnx)
+    evaluated_sha256 = metrics.get("artifact_sha256", {}).get("onnx")
+    if evaluated_sha256 != sha256:
         raise UserError(
-            f"{metrics_path} is the evaluation of another file than {candidate.onnx} "
-            f"(sha256 {str(evaluated)[:12]}…, not {sha256[:12]}…): run `reflux run` to evaluate it."
+            f"{metrics_path} is the evaluation of another file than {evaluated.onnx} "
+            f"(sha256 {str(evaluated_sha256)[:12]}…, not {sha256[:12]}…): run `reflux run` to evaluate it."
         )
     if metrics["test"]["fingerprint"] != dataset["fingerprints"]["test"]:
         raise UserError(f"{metrics_path} was measured on another test split: run `reflux run` to evaluate again.")
-    return Candidate(artifacts, metrics, dataset, sha256, lineage_key(metrics_path, sha256))
+    return EvaluatedRun(artifacts, metrics, dataset, sha256, lineage_key(metrics_path, sha256))
 
 
 def lineage_key(metrics: Path, artifact_sha256: str) -> str:

@@ -32,7 +32,7 @@ from components.core.runtime.device import autocast, pick
 from components.core.teacher.hooks import asked
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
-from components.core.training.loop import Batch, fit
+from components.core.training.loop import Batch, fit, total
 from components.distill.losses import total_loss
 
 CLASSES = tuple(str(number) for number in range(100))
@@ -131,7 +131,7 @@ def bare(student: PixelModel, ready: Batch, watch: Watch) -> None:
     for _ in range(watch.total):
         with autocast(ready.pixels.device, training=True):
             logits = student(ready.pixels)
-        loss(logits, *ready.targets).mean().backward()
+        total(loss(logits, *ready.targets)).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
         watch.step()

@@ -44,6 +44,7 @@ from components.core.params.distill import METHODS, Distill, Loss
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.student import weight_decay_groups
 from components.core.teacher.hooks import Tap, asked
+from components.core.training import loop as training
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import fit, predict
@@ -124,7 +125,7 @@ def train(
     seed: int,
     steps: int,
     targets_of: Callable[..., tuple[Tensor, ...]],
-    loss: Callable[..., Tensor],
+    loss: training.Loss,
 ) -> None:
     """Train by the recipe that all share; the weights that validation data choose are left."""
     optimizer = optim.optimizer(weight_decay_groups(model.parameters(), 0.05), "adamw", 0.01, 0.05)
@@ -171,9 +172,7 @@ class Bench:
         """A student that has learnt by a method."""
         student = new(name, self._seed)
         if method == CONTROL:
-            self._train(
-                student, lambda answer, labels, _, __: nn.functional.cross_entropy(answer, labels, reduction="none")
-            )
+            self._train(student, lambda logits, labels, _, __: training.cross_entropy(logits, labels))
             return student
         distill = settings(method)
         if method == "deep-mutual-learning":
@@ -199,7 +198,7 @@ class Bench:
     def _train(
         self,
         model: nn.Module,
-        loss: Callable[..., Tensor],
+        loss: training.Loss,
         soft: Callable[[npt.NDArray[np.int64]], tuple[Tensor, ...]] = lambda _: (),
     ) -> None:
         def targets_of(indices: npt.NDArray[np.int64], _: Any) -> tuple[Tensor, ...]:
@@ -225,8 +224,7 @@ def taught(images: Shard, val: Shard, steps: int, file: Path) -> PixelModel:
     """The teacher, trained once; its labels are hard."""
     if not file.is_file():
         teacher, labels = new(TEACHER, 100), torch.from_numpy(images.labels)
-        loss = partial(nn.functional.cross_entropy, reduction="none")
-        train(teacher, images, val, 100, steps, lambda indices, _: (labels[indices],), loss)
+        train(teacher, images, val, 100, steps, lambda indices, _: (labels[indices],), training.cross_entropy)
         save(teacher, file)
     return load(file)
 
@@ -290,7 +288,8 @@ def one_step(
     answer = asked(teacher, taps, pixels, CPU) if taps else stored
     optimizer.zero_grad(set_to_none=True)
     labels = torch.arange(len(pixels)) % len(CLASSES)
-    loss(model(pixels), *answer, labels, torch.ones(len(pixels)), torch.arange(len(pixels))).mean().backward()
+    parts = loss(model(pixels), *answer, labels, torch.ones(len(pixels)), torch.arange(len(pixels)))
+    training.total(parts).mean().backward()
     optimizer.step()
 
 

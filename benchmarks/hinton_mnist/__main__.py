@@ -24,7 +24,6 @@ import io
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +35,6 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from benchmarks.hinton_mnist.paper import TEMPERATURES, WIDTHS, of_seeds, plot, table
 from benchmarks.results import ROOT, write
@@ -46,7 +44,7 @@ from components.core.models.pixel_model import PixelModel, pixel_model
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
-from components.core.training.loop import fit
+from components.core.training.loop import Loss, cross_entropy, fit
 from components.distill.losses import total_loss
 
 CPU = torch.device("cpu")
@@ -122,7 +120,7 @@ def train(
     torch.manual_seed(seed)
     model = pixel_model(recipe.net, CLASSES, 28, 1, (0.0,), (1.0,))
     labels, everyone = torch.from_numpy(images.labels), torch.ones(recipe.batch_size)
-    loss: Callable[..., Tensor] = partial(cross_entropy, reduction="none")
+    loss: Loss = cross_entropy
     if soft is not None:
         loss = partial(
             total_loss,

@@ -32,7 +32,7 @@ from components.core.teacher.hooks import asked
 from components.core.teacher.soft_labels import SoftLabels, format_for
 from components.core.training import batches, optim
 from components.core.training.batches import batches_of_views
-from components.core.training.loop import Batch, fit
+from components.core.training.loop import Batch, fit, total
 from components.core.views.mixing import Views
 from components.distill.losses import share_of_labels, total_loss
 from components.label.soft_labels import answers
@@ -46,7 +46,7 @@ def bare(setting: Setting, clock: Clock, images: Shard, compiled: bool = False, 
     optimizer = optimizer_of(student)
     fixed = [next(_stored(setting, images)(step)) for step in range(8)]
     loss = partial(total_loss, **LOSS)
-    ready = first_loss(student, lambda: loss(student(fixed[0].pixels), *fixed[0].targets).mean())
+    ready = first_loss(student, lambda: total(loss(student(fixed[0].pixels), *fixed[0].targets)).mean())
     if compiled:
         student.compile()
     clock.ready(loss=ready)
@@ -54,7 +54,7 @@ def bare(setting: Setting, clock: Clock, images: Shard, compiled: bool = False, 
         for now in fixed:
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 logits = student(now.pixels)
-            loss(logits, *now.targets).mean().backward()
+            total(loss(logits, *now.targets)).mean().backward()
             optimizer.step()
             optimizer.zero_grad()
             clock()
@@ -130,7 +130,7 @@ def _fit(
     optimizer = optimizer_of(student)
     loss = partial(total_loss, **LOSS)
     now = next(source(0))
-    ready = first_loss(student, lambda: loss(student(now.pixels), *now.targets).mean())
+    ready = first_loss(student, lambda: total(loss(student(now.pixels), *now.targets)).mean())
     checkpoints = Checkpoints(Path(setting.folder) / f"checkpoints-{os.getpid()}", "benchmark", every_s=60)
     with progress.bar("distill", setting.student, NEVER) as bar:
 

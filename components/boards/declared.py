@@ -139,7 +139,7 @@ CURVES = Board(
     newest=3,
     by="role",
     joined=False,
-    may_lack=("gpu_percent",),
+    may_lack=("gpu_percent", "train/kd"),
     columns=("tags.`role`", "metrics.`val/accuracy`", "metrics.`images_per_s`"),
     sections=(
         Section(
@@ -147,6 +147,7 @@ CURVES = Board(
             charts=(
                 *(Line(metrics=("train/accuracy",)), Line(metrics=("val/accuracy",))),
                 *(Line(metrics=("train/loss",)), Line(metrics=("val/loss",))),
+                *(Line(metrics=("train/ce",)), Line(metrics=("train/kd",))),
             ),
             columns=2,
         ),

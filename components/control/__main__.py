@@ -1,15 +1,13 @@
 """``python -m components.control``: what distillation is measured against."""
 
-from functools import partial
-
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from components.core.images.shards import open_shard, read_dataset
 from components.core.runtime import stage
 from components.core.runtime.device import pick
 from components.core.student import keep_student, new_student, train
+from components.core.training.loop import cross_entropy
 from components.core.views.mixing import Indices, Views, mixed_labels
 
 
@@ -27,8 +25,7 @@ def main(this: stage.Stage) -> None:
     device = pick(params.run.device, params.run.threads, params.run.deterministic)
     student = new_student(this, dataset, device)
     checkpoints = this.checkpoints("student")
-    loss = partial(cross_entropy, reduction="none")
-    rows = train(this, student, device, checkpoints, images, val, None, hard, loss)
+    rows = train(this, student, device, checkpoints, images, val, None, hard, cross_entropy)
     keep_student(this, student, {this.name: rows}, checkpoints)
 
 

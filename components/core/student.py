@@ -12,7 +12,7 @@ from components.core.runtime.checkpoint import Checkpoints
 from components.core.runtime.stage import Stage, seed_everything
 from components.core.training import optim
 from components.core.training.batches import TargetsOf, batches_of_views
-from components.core.training.loop import fit
+from components.core.training.loop import Loss, fit
 
 
 def new_student(stage: Stage, dataset: Dataset, device: torch.device) -> PixelModel:
@@ -48,7 +48,7 @@ def train(
     val: Shard,
     views: int | None,
     targets_of: TargetsOf,
-    loss: Callable[..., Tensor],
+    loss: Loss,
     teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
     name: str | None = None,
     begun: int = 0,
@@ -64,7 +64,8 @@ def train(
         val: the split that chooses the weights.
         views: how many views of each image there are; None draws a new one at every visit.
         targets_of: the targets of a batch, from image indices [B] and their views [B].
-        loss: takes what the model answers in training and those targets, returns a value an image [B].
+        loss: takes what the model answers in training and those targets, returns its parts, each
+            a value an image [B]; see :func:`components.core.training.loop.fit`.
         teacher: answers with the first of the targets, from the pixels; None when ``targets_of`` gives all.
         name: of a training that comes before the stage's own.
         begun: the steps of the stage's trainings before this one.

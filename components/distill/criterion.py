@@ -47,6 +47,7 @@ class Term:
     """One term of the distillation loss.
 
     Attributes:
+        name: of the loss.
         weight: of the term.
         loss: a value an image [B], or one of the whole batch [].
         student: where it taps the student.
@@ -56,6 +57,7 @@ class Term:
             ships.
     """
 
+    name: str
     weight: float
     loss: Callable[[Seen], Tensor]
     student: tuple[Tap, ...] = ()
@@ -126,7 +128,7 @@ def terms(
                 "other: set distill.method to kd."
             )
         if not loss.of_layers:
-            found.append(Term(loss.weight, partial(_of_logits(loss), of_logits=of_logits)))
+            found.append(Term(loss.name, loss.weight, partial(_of_logits(loss), of_logits=of_logits)))
         elif teacher is not None:
             found.append(_of_layers(loss, student, teacher, images))
     return found
@@ -162,7 +164,7 @@ def _of_layers(loss: Loss, student: PixelModel, teacher: PixelModel, images: int
         )
     own, other = (tuple(find(net, a) for a in places) for net, places in ((student, mine), (teacher, theirs)))
     shapes_own, shapes_other = shapes(student, own), shapes(teacher, other)
-    term = partial(Term, loss.weight, student=own, teacher=other)
+    term = partial(Term, loss.name, loss.weight, student=own, teacher=other)
     match loss:
         case distill.Fitnet():
             _same_kind(loss, shapes_own, shapes_other)

@@ -64,8 +64,8 @@ class TotalLoss:
         self._terms, self._label_weight, self._teacher_weight = terms, label_weight, teacher_weight
         self._layers = sum(len(term.teacher) for term in terms)
 
-    def __call__(self, answer: Tensor | tuple[Tensor, ...], *targets: Tensor) -> Tensor:
-        """The loss of a batch.
+    def __call__(self, answer: Tensor | tuple[Tensor, ...], *targets: Tensor) -> dict[str, Tensor]:
+        """The parts of a batch's loss by name, already weighted.
 
         Args:
             answer: the student's logits [B, K]; in a tuple with what the taps gave, if there are any.
@@ -74,18 +74,20 @@ class TotalLoss:
                 indices [B].
 
         Returns:
-            [B].
+            Each [B]; ``ce`` is absent where the labels have no weight.
         """
         logits, *mine = answer if isinstance(answer, tuple) else (answer,)
         teacher, *theirs = targets[: 1 + self._layers]
         labels, known, indices = targets[1 + self._layers :]
         own, other = iter(mine), iter(theirs)
-        total = logits.new_zeros(len(logits))
+        parts: dict[str, Tensor] = {}
         for term in self._terms:
             layers = tuple(islice(own, len(term.student))), tuple(islice(other, len(term.teacher)))
             seen = Seen(logits, teacher, *layers, labels_or_choice(labels, known, teacher), indices)
-            total = total + self._teacher_weight * term.weight * term.loss(seen)
-        return total + hard_loss(logits, labels, known, self._label_weight)
+            parts[term.name] = (self._teacher_weight * term.weight * term.loss(seen)).expand(len(logits))
+        if self._label_weight:
+            parts["ce"] = hard_loss(logits, labels, known, self._label_weight)
+        return parts
 
 
 def labels_or_choice(labels: Tensor, known: Tensor, teacher: Tensor) -> Tensor:
@@ -98,8 +100,8 @@ def labels_or_choice(labels: Tensor, known: Tensor, teacher: Tensor) -> Tensor:
 
 def mutual_loss(
     answers: tuple[Tensor, ...], labels: Tensor, known: Tensor, _: Tensor, label_weight: float, teacher_weight: float
-) -> Tensor:
-    """The sum of the peers' losses: cross-entropy, and the mean divergence from the others (Zhang et al. 2018, eq. 8).
+) -> dict[str, Tensor]:
+    """The sums of the peers' losses: cross-entropy, and the mean divergence from the others (Zhang et al. 2018, eq. 8).
 
     To each of them the others are teachers, through which no gradient flows.
 
@@ -111,11 +113,11 @@ def mutual_loss(
         teacher_weight: weight of the other peers.
 
     Returns:
-        [B].
+        ``ce`` and ``kd``, each [B].
     """
-    total = answers[0].new_zeros(len(labels))
+    ce = kl = answers[0].new_zeros(len(labels))
     for mine in answers:
         others = [kd(mine, theirs.detach(), 1.0) for theirs in answers if theirs is not mine]
-        total = total + hard_loss(mine, labels, known, label_weight)
-        total = total + teacher_weight * torch.stack(others).mean(0)
-    return total
+        ce = ce + hard_loss(mine, labels, known, label_weight)
+        kl = kl + teacher_weight * torch.stack(others).mean(0)
+    return {"ce": ce, "kd": kl}

@@ -18,6 +18,7 @@ from components.core.teacher.ensemble import taught_by
 from components.core.teacher.hooks import asked
 from components.core.teacher.soft_labels import Indices, SoftLabels, open_store
 from components.core.training.batches import TargetsOf
+from components.core.training.loop import Loss
 from components.core.views.augment import views_key
 from components.core.views.mixing import Views, labelled_views, mixed_labels
 from components.distill.criterion import terms
@@ -120,7 +121,7 @@ class Lesson:
         model: nn.Module,
         checkpoints: Checkpoints,
         targets_of: TargetsOf,
-        loss: Callable[..., Tensor],
+        loss: Loss,
         teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
         name: str | None = None,
     ) -> list[dict[str, float]]:

@@ -1,9 +1,6 @@
 """``python -m components.finetune``: makes the teacher."""
 
-from functools import partial
-
 import torch
-from torch.nn.functional import cross_entropy
 
 from components.core.images.shards import Shard, open_shard, read_dataset
 from components.core.models.pixel_model import PixelModel, adapted, load, save
@@ -12,7 +9,7 @@ from components.core.runtime.checkpoint import Checkpoints
 from components.core.runtime.device import pick
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
-from components.core.training.loop import fit
+from components.core.training.loop import cross_entropy, fit
 from components.finetune.transfer import freeze_batch_norm, groups_with_layer_decay, linear_probe
 
 
@@ -89,7 +86,7 @@ def _full(
         return fit(
             teacher,
             batches,
-            partial(cross_entropy, reduction="none"),
+            cross_entropy,
             val,
             optimizer,
             optim.schedule(optimizer, recipe.schedule, steps, recipe.warmup),

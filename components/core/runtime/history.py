@@ -10,17 +10,12 @@ from components.core.artifacts import atomic, finite
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.runtime.journal import Journal
 
-_METRIC_NAMES = {
-    "lr": "lr",
-    "train_loss": "train/loss",
-    "val_loss": "val/loss",
-    "val_accuracy": "val/accuracy",
-    "train_accuracy": "train/accuracy",
-    "images_per_s": "images_per_s",
-    "grad_norm": "grad_norm",
-    "memory_mb": "memory_mb",
-    "gpu_percent": "gpu_percent",
-}
+_COUNTS = ("step", "images")
+
+
+def metric_name(column: str) -> str:
+    """The name in MLflow of a column of the history: train/kd for train_kd."""
+    return column.replace("_", "/", 1) if column.startswith(("train_", "val_")) else column
 
 
 def to_journal(
@@ -38,8 +33,9 @@ def to_journal(
     def report(row: dict[str, float]) -> None:
         step = int(row["step"])
         if step > checkpoints.told(phase):
-            named = {name: row[key] for key, name in _METRIC_NAMES.items() if key in row}
-            journal.metrics(finite(named), step=begun + step)
+            journal.metrics(
+                finite({metric_name(key): row[key] for key in row if key not in _COUNTS}), step=begun + step
+            )
             checkpoints.tell(phase, step)
 
     return report

@@ -2,9 +2,11 @@
 
 import itertools
 import math
+import operator
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +61,7 @@ class Progress:
     Attributes:
         step: the steps done.
         images: the images seen.
-        losses: of the steps since the last validation.
+        losses: of the steps since the last validation: ``loss``, and each of its parts by name.
         history: a row a validation.
         kept: the weights that validation data chose so far.
         best_accuracy: the best validation accuracy so far.
@@ -67,19 +69,30 @@ class Progress:
 
     step: int = 0
     images: int = 0
-    losses: list[Tensor] = field(default_factory=list)
+    losses: dict[str, list[Tensor]] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     kept: dict[str, Tensor] = field(default_factory=dict)
     best_accuracy: float = 0.0
 
 
 Report = Callable[[dict[str, float]], None]
+Loss = Callable[..., dict[str, Tensor]]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """The loss of training on labels alone, which are classes [N] or probabilities [N, K]."""
+    return {"ce": F.cross_entropy(logits, labels, reduction="none")}
+
+
+def total(parts: dict[str, Tensor]) -> Tensor:
+    """The sum of a loss's parts."""
+    return reduce(operator.add, parts.values())
 
 
 def fit(
     model: nn.Module,
     batches: Callable[[int], Iterator[Batch]],
-    loss: Callable[..., Tensor],
+    loss: Loss,
     val: Shard,
     optimizer: Optimizer,
     schedule: LRScheduler,
@@ -107,8 +120,8 @@ def fit(
         model: the network to train, on ``device``; in eval mode it answers with logits.
         batches: the batches from a step on; what a step gets is a pure function of the step, so that a training that
             was killed goes on as if it had not been.
-        loss: takes what the model answers in training, logits [N, K] as a rule, and the batch's targets; returns a
-            value an image [N], whose mean over the batch is what is minimised.
+        loss: takes the model's output in training, logits [N, K] as a rule, and the batch's targets; returns its parts
+            by name, already weighted, each a value an image [N]. The mean of their sum over the batch is minimized.
         val: the split that chooses the weights; never the test split.
         optimizer: of the model's parameters.
         schedule: of its learning rate.
@@ -129,8 +142,9 @@ def fit(
             they are and by the same weights; none is told without.
 
     Returns:
-        The history, a row a validation: step, images, lr, train_loss, val_loss, val_accuracy, train_accuracy (with
-        ``seen``), images_per_s, grad_norm (of the last step, after clipping), memory_mb and, on some GPUs, gpu_percent.
+        The history, a row a validation: step, images, lr, train_loss, the parts of it (train_ce, train_kd, …),
+        val_loss, val_accuracy, train_accuracy (with ``seen``), images_per_s, grad_norm (of the last step, after
+        clipping), memory_mb and, on some GPUs, gpu_percent.
 
     Raises:
         UserError: the loss is no longer finite; the message names the step and the checkpoint that was kept.
@@ -151,17 +165,18 @@ def fit(
         for batch in islice(batches(done.step), steps - done.step):
             if world.size > 1:  # dropout draws something else in each process, and the same after a resumption
                 torch.manual_seed(seed + done.step * world.size + world.rank)
-            value = _learn(network, batch, loss, optimizer, accumulate, clip_norm, device, precision, world)
+            losses = _learn(network, batch, loss, optimizer, accumulate, clip_norm, device, precision, world)
             schedule.step()
             if ema:
                 ema.update(model, step=done.step)
             done.step += 1
             done.images += batch.of
-            done.losses.append(value)
+            for name, value in losses.items():
+                done.losses.setdefault(name, []).append(value)
             advance(batch.of)
             if done.step % eval_every == 0 or done.step == steps:
                 row = {"step": done.step, "images": done.images, "lr": optimizer.param_groups[-1]["lr"]}
-                row["train_loss"] = _mean_finite(done, checkpoints.path)
+                row |= {f"train_{name}": mean for name, mean in _finite_means(done, checkpoints.path).items()}
                 seconds = time.perf_counter() - since
                 world.equal(judged.buffers())
                 row["val_loss"], row["val_accuracy"] = validate(judged, val, device, world)
@@ -171,14 +186,14 @@ def fit(
                 gradients = [p.grad for p in model.parameters() if p.grad is not None]
                 row |= {"grad_norm": get_total_norm(gradients).item(), **usage(device)}
                 _choose(done, row, judged, len(val))
-                done.losses = []
+                done.losses = {}
                 _save(done, parts, checkpoints)
                 report(row)
                 advance(0, val_accuracy=round(row["val_accuracy"], 4))
                 since, images_then = time.perf_counter(), done.images
                 model.train()
             elif checkpoints.due():
-                _mean_finite(done, checkpoints.path)
+                _finite_means(done, checkpoints.path)
                 _save(done, parts, checkpoints)
     model.load_state_dict(done.kept)
     model.eval()
@@ -195,31 +210,34 @@ def averaged(model: nn.Module, decay: float) -> "ModelEmaV3":
 def _learn(
     network: nn.Module,
     batch: Batch,
-    loss: Callable[..., Tensor],
+    loss: Loss,
     optimizer: Optimizer,
     accumulate: int,
     clip_norm: float,
     device: torch.device,
     precision: str = "auto",
     world: World = ALONE,
-) -> Tensor:
-    """One step of the optimizer; returns the batch's loss."""
+) -> dict[str, Tensor]:
+    """Take one step of the optimizer; returns the batch's loss and the parts of it."""
     optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=device)
-    parts = list(batch.split(accumulate))
-    for part in parts:
-        with world.gradients(network, last=part is parts[-1]):
+    names: list[str] = []
+    means = torch.zeros((), device=device)
+    images = batch.of / world.size  # the gradients of several processes are averaged: their sum is the whole batch's
+    micro_batches = list(batch.split(accumulate))
+    for micro_batch in micro_batches:
+        with world.gradients(network, last=micro_batch is micro_batches[-1]):
             with autocast(device, training=True, precision=precision):
-                answer = network(part.pixels)
-            # The gradients of several processes are averaged: their sum is that of the whole batch.
-            value = loss(answer, *part.targets).sum() / (batch.of / world.size)
-            value.backward()
-        total += value.detach()
-    total = world.sum(total) / world.size
+                output = network(micro_batch.pixels)
+            parts = loss(output, *micro_batch.targets)
+            mean = total(parts).sum() / images
+            mean.backward()
+        names = ["loss", *parts]
+        means = means + torch.stack([mean.detach(), *(part.detach().sum() / images for part in parts.values())])
+    means = world.sum(means) / world.size
     if clip_norm:
         clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
     optimizer.step()
-    return total
+    return dict(zip(names, means.unbind(), strict=True))
 
 
 def _choose(done: Progress, row: dict[str, float], judged: torch.nn.Module, count: int) -> None:
@@ -242,7 +260,7 @@ def _resume(parts: dict[str, Any], checkpoints: Checkpoints, device: torch.devic
         part.load_state_dict(state["parts"][name])
     set_random_states(state["random"])
     done = Progress(**{name: state[name] for name in vars(Progress())})
-    done.losses = [loss.to(device) for loss in done.losses]
+    done.losses = {name: [value.to(device) for value in values] for name, values in done.losses.items()}
     return done
 
 
@@ -276,10 +294,15 @@ def _standard_error(accuracy: float, count: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / count)
 
 
-def _mean_finite(done: Progress, checkpoint: Path) -> float:
-    values = torch.stack(done.losses)
+def _finite_means(done: Progress, checkpoint: Path) -> dict[str, float]:
+    """The means of the loss and its parts over the steps since the last validation.
+
+    Raises:
+        UserError: the loss was not finite.
+    """
+    values = torch.stack(done.losses["loss"])
     if bool(values.isfinite().all()):
-        return values.mean().item()
+        return {name: torch.stack(each).mean().item() for name, each in done.losses.items()}
     first = done.step + 1 - len(values) + int((~values.isfinite()).nonzero()[0])
     where = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
     raise UserError(f"The loss is not finite at step {first}: lower the learning rate (lr); {where}.")

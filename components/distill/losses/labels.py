@@ -15,7 +15,7 @@ def total_loss(
     temperature: float,
     label_weight: float,
     teacher_weight: float,
-) -> Tensor:
+) -> dict[str, Tensor]:
     """``label_weight · CE + teacher_weight · T² · KL``; the cross-entropy is over the images that have a label.
 
     Args:
@@ -28,9 +28,10 @@ def total_loss(
         teacher_weight: weight of the soft labels.
 
     Returns:
-        [B].
+        Its parts, each [B].
     """
-    return teacher_weight * kd(student, teacher, temperature) + hard_loss(student, labels, known, label_weight)
+    soft = teacher_weight * kd(student, teacher, temperature)
+    return {"kd": soft, "ce": hard_loss(student, labels, known, label_weight)}
 
 
 def hard_loss(student: Tensor, labels: Tensor, known: Tensor, weight: float) -> Tensor:

@@ -6,6 +6,7 @@ from components.core.models.pixel_model import PixelModel, pixel_model
 from components.core.params import distill
 from components.core.params.distill import METHODS, Loss
 from components.core.teacher.hooks import asked
+from components.core.training.loop import total
 from components.distill.criterion import terms
 from components.distill.modules import TotalLoss, Trainee, labels_or_choice, mutual_loss
 
@@ -41,7 +42,9 @@ def test_every_loss_teaches_the_student_and_its_adapters(name: str, precision: t
     pixels, targets = batch(teacher, found)
     with torch.autocast("cpu", precision, enabled=precision == torch.bfloat16):
         answer = trainee(pixels)
-    value = TotalLoss(found, 0.0, 1.0)(answer, *targets)
+    parts = TotalLoss(found, 0.0, 1.0)(answer, *targets)
+    assert list(parts) == [name]
+    value = parts[name]
     assert value.shape == (8,)
     assert value.dtype == torch.float32
     value.mean().backward()
@@ -68,7 +71,7 @@ def test_a_loss_counts_with_its_weight_beside_the_hard_labels(name: str):
         trainee = Trainee(student.eval(), found)
         trainee.training = True
         pixels, targets = batch(teacher, found)
-        values.append(TotalLoss(found, of_labels, 3.0)(trainee(pixels), *targets).mean())
+        values.append(total(TotalLoss(found, of_labels, 3.0)(trainee(pixels), *targets)).mean())
     hard = torch.nn.functional.cross_entropy(student(pixels), targets[-3])
     if name != "crd":  # its memory has moved on
         assert torch.allclose(2 * values[0], values[1], rtol=1e-4)
@@ -85,12 +88,13 @@ def test_several_losses_each_see_their_own_layers():
         torch.manual_seed(2)
         found = terms(losses, False, student, teacher, IMAGES)
         pixels, targets = batch(teacher, found)
-        alone.append(TotalLoss(found, 0.0, 1.0)(Trainee(student, found).train()(pixels), *targets))
+        alone.append(TotalLoss(found, 0.0, 1.0)(Trainee(student, found).train()(pixels), *targets)[losses[0].name])
     torch.manual_seed(2)
     found = terms(several, False, student, teacher, IMAGES)
     pixels, targets = batch(teacher, found)
     together = TotalLoss(found, 0.0, 1.0)(Trainee(student, found).train()(pixels), *targets)
-    assert torch.allclose(together, torch.stack(alone).sum(0), rtol=1e-4)
+    assert list(together) == [loss.name for loss in several]
+    assert torch.allclose(torch.stack(list(together.values())), torch.stack(alone), rtol=1e-4)
 
 
 def test_standardized_logits_do_not_see_the_logits_scale():
@@ -98,8 +102,8 @@ def test_standardized_logits_do_not_see_the_logits_scale():
     (term,) = terms([distill.Kd(temperature=2.0)], True, student, None, IMAGES)
     _, (answer, *others) = batch(teacher, [])
     loss = TotalLoss([term], 0.0, 1.0)
-    assert torch.allclose(loss(7 * answer + 3, answer, *others), torch.zeros(8), atol=1e-5)
-    assert not torch.allclose(loss(-answer, answer, *others), torch.zeros(8), atol=1e-2)
+    assert torch.allclose(loss(7 * answer + 3, answer, *others)["kd"], torch.zeros(8), atol=1e-5)
+    assert not torch.allclose(loss(-answer, answer, *others)["kd"], torch.zeros(8), atol=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +137,10 @@ def test_peers_learn_from_labels_and_from_each_other_but_not_for_each_other():
     torch.manual_seed(0)
     one, other = (torch.randn(4, 3, requires_grad=True) for _ in range(2))
     labels, known = torch.tensor([0, 1, 2, 0]), torch.tensor([2.0, 0.0, 2.0, 0.0])
-    mutual_loss((one, other), labels, known, labels, label_weight=0.0, teacher_weight=1.0).sum().backward()
+    total(mutual_loss((one, other), labels, known, labels, label_weight=0.0, teacher_weight=1.0)).sum().backward()
     expected = one.softmax(1) - other.softmax(1)  # of KL(other ‖ one) alone: the other is a teacher
     assert torch.allclose(one.grad, expected.detach(), atol=1e-6)
-    hard = mutual_loss((one, one.clone()), labels, known, labels, label_weight=1.0, teacher_weight=1.0)
+    parts = mutual_loss((one, one.clone()), labels, known, labels, label_weight=1.0, teacher_weight=1.0)
     expected = 2 * known * torch.nn.functional.cross_entropy(one, labels, reduction="none")
-    assert torch.allclose(hard, expected, atol=1e-6)
+    assert torch.allclose(parts["ce"], expected, atol=1e-6)
+    assert torch.allclose(parts["kd"], torch.zeros(4), atol=1e-6)

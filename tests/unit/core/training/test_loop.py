@@ -1,24 +1,21 @@
 import contextlib
 import itertools
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from timm.layers import freeze_batch_norm_2d
-from torch.nn.functional import cross_entropy
 
 from components.core.errors import UserError
 from components.core.images.shards import Shard
 from components.core.models.pixel_model import pixel_model
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.training import loop, optim
-from components.core.training.loop import Batch, fit, validate
+from components.core.training.loop import Batch, cross_entropy, fit, validate
 from components.core.views.augment import batch, plain
 
 CPU = torch.device("cpu")
-per_image = partial(cross_entropy, reduction="none")
 
 
 def shard(count: int, seed: int) -> Shard:
@@ -38,7 +35,7 @@ def train(
     schedule: str = "cosine",
     accumulate: int = 1,
     clip_norm: float = 0.0,
-    loss=per_image,
+    loss=cross_entropy,
     precision: str = "auto",
     through_compiler: bool = False,
     every_s: float = 1000.0,
@@ -145,6 +142,19 @@ def test_a_batch_in_parts_is_the_same_step(tmp_path: Path):
         assert torch.allclose(a, b, atol=1e-5)
 
 
+def two_parts(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Cross-entropy, and a weight on the size of the logits."""
+    return {"size": 0.1 * logits.square().mean(1), **cross_entropy(logits, labels)}
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_history_has_the_parts_of_the_loss(tmp_path: Path, accumulate: int):
+    history = train(tmp_path, loss=two_parts, accumulate=accumulate)[1]
+    for row in history:
+        assert row["train_loss"] == pytest.approx(row["train_size"] + row["train_ce"], rel=1e-5)
+        assert 0 < row["train_size"] != row["train_ce"]
+
+
 def test_clipping_bounds_the_gradient(tmp_path: Path):
     norms = []
 
@@ -156,7 +166,7 @@ def test_clipping_bounds_the_gradient(tmp_path: Path):
 
     weight = torch.nn.Linear(4, 2)
     one = Batch(torch.full((8, 4), 100.0), (torch.arange(8) % 2,), 8)
-    loop._learn(weight, one, per_image, Watched(weight.parameters(), lr=0.1), 1, 0.5, CPU)
+    loop._learn(weight, one, cross_entropy, Watched(weight.parameters(), lr=0.1), 1, 0.5, CPU)
     assert norms == [pytest.approx(0.5, rel=1e-3)]
 
 
@@ -199,19 +209,19 @@ def test_a_training_that_was_cut_off_ends_with_the_same_weights_to_the_bit(
     tmp_path: Path, moment: int, ema_decay: float, schedule: str
 ):
     recipe = {"ema_decay": ema_decay, "schedule": schedule}
-    whole, rows, *_ = train(tmp_path / "whole", **recipe)
+    whole, rows, *_ = train(tmp_path / "whole", loss=two_parts, **recipe)
     calls = 0
 
-    def cut_off(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def cut_off(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         nonlocal calls
         calls += 1
         if calls == moment:
             raise Killed
-        return per_image(logits, labels)
+        return two_parts(logits, labels)
 
     with contextlib.suppress(Killed):  # at 31 it has ended, and only its files were not written yet
         train(tmp_path / "cut", loss=cut_off, every_s=0.0, **recipe)
-    resumed, rows_again, *_, images = train(tmp_path / "cut", **recipe)
+    resumed, rows_again, *_, images = train(tmp_path / "cut", loss=two_parts, **recipe)
     assert same(whole, resumed)
     timeless = [
         [{k: v for k, v in row.items() if k not in ("images_per_s", "memory_mb")} for row in some]
@@ -224,10 +234,10 @@ def test_a_training_that_was_cut_off_ends_with_the_same_weights_to_the_bit(
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Path):
     calls = 0
 
-    def breaks_at_14(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def breaks_at_14(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         nonlocal calls
         calls += 1
-        return per_image(logits, labels) * (float("nan") if calls == 14 else 1.0)
+        return {"ce": cross_entropy(logits, labels)["ce"] * (float("nan") if calls == 14 else 1.0)}
 
     with pytest.raises(UserError, match=r"not finite at step 14: .* the last good checkpoint is .*0000\.pt"):
         train(tmp_path, loss=breaks_at_14)
@@ -238,4 +248,4 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Pa
 
 def test_before_any_checkpoint_the_sentence_says_so(tmp_path: Path):
     with pytest.raises(UserError, match=r"at step 1: .*no checkpoint was written yet"):
-        train(tmp_path, loss=lambda logits, labels: per_image(logits, labels) * float("inf"))
+        train(tmp_path, loss=lambda logits, labels: {"ce": cross_entropy(logits, labels)["ce"] * float("inf")})

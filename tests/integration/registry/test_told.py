@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components.registry import webhooks
-from components.registry.client import client
+from components.registry.client import connect
 from components.registry.ledger.commit import commit, reconcile
 from components.registry.promote import approve, challenge
 from components.registry.register import register
@@ -71,12 +71,12 @@ def test_what_a_crash_cut_short_is_told_again_under_the_same_id(home, original, 
         # It has told, and is about to close the attempt. What it sends in the background would die with it.
         monkeypatch.setattr(webhooks, "send", lambda *_: None)
         monkeypatch.setattr(MlflowClient, "update_run", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-        commit(client(), home.experiment, ready(name, 1, None))
+        commit(connect(), home.experiment, ready(name, 1, None))
 
     _, status = os.waitpid(forked(dying), 0)
     assert os.WIFSIGNALED(status)
     assert len(webhooks.waiting()) == 1
-    (entry,) = reconcile(client(), home.experiment, name)
+    (entry,) = reconcile(connect(), home.experiment, name)
 
     events = told(receiver, 2)
 

@@ -10,9 +10,8 @@ import torch
 
 from components.compress import parity, quantise
 from components.core.artifacts import atomic, sha256_file, write_json
-from components.core.export import program as exporting
-from components.core.export.program import Pixels
-from components.core.images.shards import open_shard
+from components.core.export import program
+from components.core.images.shards import Pixels, open_shard
 from components.core.models import pixel_model
 from components.core.runtime import progress, stage
 
@@ -26,13 +25,13 @@ def main(this: stage.Stage) -> None:
     train, val = open_shard(this.read("ingest/shards/train")), open_shard(this.read("ingest/shards/val"))
     calibration = quantise.sample(train.images, _CALIBRATION_IMAGES, student.spec)
     pixels = quantise.sample(val.images, _PARITY_IMAGES, student.spec)
-    expected = exporting.forward(student, pixels)
+    expected = program.forward(student, pixels)
     entries = {}
     with ExitStack() as finished, progress.bar(this.name, "files", len(FILES), unit="files") as bar:
         paths = {kind: finished.enter_context(atomic(this.out(name))) for kind, name in FILES.items()}
         for kind, write in _writers(student, calibration).items():
             write(paths[kind])
-            found = parity.compare(exporting.reload(paths[kind]), pixels, expected)
+            found = parity.compare(program.reload(paths[kind]), pixels, expected)
             if kind != "onnx_int8":
                 parity.require(found, FILES[kind], this.params.compress.max_logit_difference)
             entries[kind] = parity.measured(found, paths[kind], sha256_file(paths[kind]))
@@ -46,23 +45,23 @@ def main(this: stage.Stage) -> None:
 
 
 def _writers(student: pixel_model.PixelModel, calibration: Pixels) -> dict[str, Callable[[Path], None]]:
-    exported = exporting.program(student)
-    translated = exporting.to_onnx(exported)
+    exported = program.export(student)
+    translated = program.to_onnx(exported)
     classes = student.spec.classes
 
-    def program(path: Path) -> None:
+    def pt2(path: Path) -> None:
         # Through memory: torch writes the file's own name into it, and ours is temporary.
         buffer = io.BytesIO()
         torch.export.save(exported, buffer)
         path.write_bytes(buffer.getbuffer())
 
     def fp32(path: Path) -> None:
-        onnx.save(exporting.slim(translated, classes), path)
+        onnx.save(program.slim(translated, classes), path)
 
     def int8(path: Path) -> None:
-        onnx.save(exporting.slim(quantise.int8(translated, calibration), classes), path)
+        onnx.save(program.slim(quantise.int8(translated, calibration), classes), path)
 
-    return {"pt2": program, "onnx": fp32, "onnx_int8": int8}
+    return {"pt2": pt2, "onnx": fp32, "onnx_int8": int8}
 
 
 if __name__ == "__main__":

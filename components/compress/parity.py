@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from components.core.errors import UserError
-from components.core.export.program import Logits, Pixels, disagreements
+from components.core.export.onnx_file import Logits, disagreements
+from components.core.images.shards import Pixels
 
 BATCHES = (1, 2, 5)  # what a program exported for one batch size would refuse, or answer wrongly
 

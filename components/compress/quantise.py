@@ -12,8 +12,9 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from components.core.export.program import INPUT, Pixels, feed_rows
-from components.core.images.shards import Images
+from components.core.export.onnx_file import fit_rows
+from components.core.export.program import INPUT
+from components.core.images.shards import Images, Pixels
 from components.core.models.pixel_model import ModelSpec
 
 _BATCH = 64
@@ -48,7 +49,7 @@ def int8(model: ModelProto, pixels: Pixels) -> ModelProto:
 def sample(images: Images, count: int, spec: ModelSpec) -> Pixels:
     """At most ``count`` images, spread evenly over the split, as a model's files take them: [n, C, H, W]."""
     rows = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64)
-    return feed_rows(images, rows, spec)
+    return fit_rows(images, rows, spec.image_size, spec.in_chans)
 
 
 @contextmanager

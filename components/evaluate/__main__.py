@@ -17,10 +17,10 @@ import torch
 
 from components.core.artifacts import atomic, read_json, sha256_file, write_json
 from components.core.errors import UserError
-from components.core.export import program
+from components.core.export import onnx_file, program
 from components.core.export.latency import latency
-from components.core.export.program import Logits, Pixels
-from components.core.images.shards import Shard, open_shard
+from components.core.export.onnx_file import Logits
+from components.core.images.shards import Pixels, Shard, open_shard
 from components.core.models import pixel_model
 from components.core.models.pixel_model import PixelModel
 from components.core.runtime import progress, stage
@@ -84,9 +84,9 @@ def _translated(this: stage.Stage, found: Contenders, test: Shard, folder: Path)
     """Teacher and control as ONNX files, for onnxruntime to time them as it times the student."""
     height, width, channels = test.images.shape[1:]
     exports = {
-        "control": partial(program.program, found.control),
+        "control": partial(program.export, found.control),
         # A teacher is large: with a free batch size its translation takes twice as long.
-        "teacher": partial(program.program, found.teacher, batch=1, shape=(channels, height, width)),
+        "teacher": partial(program.export, found.teacher, batch=1, shape=(channels, height, width)),
     }
     files = {}
     with progress.bar(this.name, "translating", len(exports), unit="models") as bar:
@@ -162,7 +162,9 @@ def _latencies(
 ) -> dict[str, dict[str, float]]:
     """Of everything that onnxruntime can run, one after the other, with nothing else at work here."""
     runs, images = this.params.evaluate.latency_runs, np.array(test.images[:_LATENCY_IMAGES])
-    student, stored = program.feed(images, found.student.spec), np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    spec = found.student.spec
+    student = onnx_file.fit(images, spec.image_size, spec.in_chans)
+    stored = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     files = {"onnx": found.files["onnx"], "onnx_int8": found.files["onnx_int8"], **translated}
     return {name: latency(path, stored if name == "teacher" else student, runs) for name, path in files.items()}
 
@@ -182,7 +184,8 @@ def _write(
 ) -> None:
     _write_predictions(this.out("predictions.parquet"), test, answers)
     shown = probe.choose(test.labels, answers["onnx"])
-    pixels, asked = program.feed_rows(test.images, shown, found.student.spec), this.out("probe.npz")
+    spec, asked = found.student.spec, this.out("probe.npz")
+    pixels = onnx_file.fit_rows(test.images, shown, spec.image_size, spec.in_chans)
     probe.write(asked, pixels, answers["onnx"][shown])
     folder = this.out("figures")
     stages = {"teacher": "finetune", "student": "distill", "control": "control"}

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.special import ndtri
 
-from components.core.export.program import Pixels
+from components.core.images.shards import Pixels
 from components.core.views.augment import Uint64s, draws
 
 KINDS = ("noise", "blur", "brightness", "jpeg")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.core.export.program import Logits
+from components.core.export.onnx_file import Logits
 from components.core.models.pixel_model import ModelSpec
 from components.core.runtime import lineage
 from components.core.runtime.journal import flatten

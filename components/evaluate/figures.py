@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from components.core.export.program import Pixels
+from components.core.images.shards import Pixels
 from components.evaluate.metrics import BINS, Floats, Ints, Reliability
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from components.core.export.program import Logits
+from components.core.export.onnx_file import Logits
 from components.core.images.pixels import resize_pixels
 from components.core.images.shards import Shard
 from components.evaluate import corruptions, figures, metrics, probe

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from components.core.errors import UserError
-from components.core.export import program
-from components.core.export.program import Logits, Pixels
+from components.core.export import onnx_file, program
+from components.core.export.onnx_file import Logits
 from components.core.images.pixels import resize_pixels
-from components.core.images.shards import Images, Shard, at_once
+from components.core.images.shards import Images, Pixels, Shard, at_once
 from components.core.models.pixel_model import ModelSpec, PixelModel
 from components.core.runtime.world import ALONE, World
 from components.core.training import loop
@@ -66,7 +66,7 @@ def answers(
             part = chunk[i : i + _BATCH]
             parts["teacher"].append(teacher(part))
             advance(len(part) * world.size)
-        pixels = program.feed(chunk, student.spec)
+        pixels = onnx_file.fit(chunk, student.spec.image_size, student.spec.in_chans)
         for name, run in runs.items():
             parts[name] += [run(pixels[i : i + _BATCH]) for i in range(0, len(pixels), _BATCH)]
             advance(len(chunk) * world.size)
@@ -111,7 +111,7 @@ def corrupted_accuracies(
         rows = slice(begin, min(begin + size, mine.stop))
         seen = resize_pixels(test.images[rows], spec.image_size).transpose(0, 2, 3, 1)
         for kind, (_, images) in enumerate(corruptions.corrupted(seen, test.ids[rows])):
-            pixels = program.feed(images, spec)
+            pixels = onnx_file.fit(images, spec.image_size, spec.in_chans)
             for contender, run in enumerate(runs.values()):
                 right[contender, kind] += int((run(pixels).argmax(axis=1) == test.labels[rows]).sum())
         advance((rows.stop - rows.start) * world.size)
@@ -140,13 +140,13 @@ def one_by_one(path: Path, threads: int) -> Callable[[Pixels], Logits]:
     The teacher's file is there already, for its latency, and images that are answered side by side need not wait for
     each other at every layer, as torch's threads do.
     """
-    session = program.session(path, threads=1)
+    network = onnx_file.Network(path, threads=1)
 
     def run(images: Pixels) -> Logits:
         pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         with ThreadPoolExecutor(threads) as pool:
             rows = range(len(pixels))
-            return np.concatenate(list(pool.map(lambda row: program.run(session, pixels[row : row + 1]), rows)))
+            return np.concatenate(list(pool.map(lambda row: network.run(pixels[row : row + 1]), rows)))
 
     return run
 
@@ -157,7 +157,7 @@ def require_same_predictions(student: Logits, shipped: Logits, path: Path) -> No
     Raises:
         UserError: it does.
     """
-    rows = program.disagreements(student, shipped)
+    rows = onnx_file.disagreements(student, shipped)
     if len(rows):
         raise UserError(
             f"{path} is not the student: it predicts another class on {len(rows)} of {len(student)} test images; "

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from components.compress.__main__ import main as compress
 from components.core.artifacts import sha256_file
 from components.core.errors import UserError
-from components.core.export import program
+from components.core.export import onnx_file, program
 from components.core.images.pixels import resize_pixels
 from components.core.images.shards import open_shard
 from components.core.models import pixel_model
@@ -130,7 +130,8 @@ def logged(folder: Path, stage: str):
 
 def test_each_file_is_the_student(finished):
     student = pixel_model.load(finished / "artifacts/distill/model.safetensors")
-    pixels = program.feed(np.array(open_shard(finished / "artifacts/ingest/shards/test").images), student.spec)
+    test, spec = open_shard(finished / "artifacts/ingest/shards/test"), student.spec
+    pixels = onnx_file.fit(np.array(test.images), spec.image_size, spec.in_chans)
     expected = program.forward(student, pixels)
     parity = json.loads((finished / "artifacts/compress/parity.json").read_text())
     for kind, name in {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"}.items():
@@ -226,7 +227,8 @@ def test_corrupted_figures_are_those_of_the_shipped_file_on_corrupted_images(fin
     seen = resize_pixels(np.array(test.images), SEEN).transpose(0, 2, 3, 1)
     shipped, accuracies = metrics_of(finished)["shipped"]["onnx"], []
     for kind, images in corruptions.corrupted(seen, test.ids):
-        accuracies.append((run(program.feed(images, spec)).argmax(axis=1) == test.labels).mean())
+        pixels = onnx_file.fit(images, spec.image_size, spec.in_chans)
+        accuracies.append((run(pixels).argmax(axis=1) == test.labels).mean())
         assert shipped[f"{kind}_accuracy"] == pytest.approx(accuracies[-1])
     assert shipped["corrupted_accuracy"] == pytest.approx(np.mean(accuracies))
     assert len(set(accuracies)) > 1
@@ -291,7 +293,7 @@ def test_the_card_s_code_runs_and_predicts(finished, tmp_path, monkeypatch, caps
 def test_a_file_that_is_not_the_student_is_refused_on_the_test_split(finished, here):
     shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
     other = pixel_model.load(here / "artifacts/control/model.safetensors")
-    onnx.save(program.to_onnx(program.program(other)), here / "artifacts/compress/student.onnx")
+    onnx.save(program.to_onnx(program.export(other)), here / "artifacts/compress/student.onnx")
     with pytest.raises(UserError, match=r"student\.onnx is not the student: it predicts another class on \d+ of 257"):
         run_here("evaluate", evaluate)
     assert not (here / "artifacts/evaluate/metrics.json").exists()

@@ -1,4 +1,4 @@
-"""How long a file takes for one image: onnxruntime on the CPU, one thread, batch 1."""
+"""The time that a file takes for one image: onnxruntime on the CPU, one thread, batch 1."""
 
 import time
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from components.core.export import program
-from components.core.export.program import Pixels
+from components.core.export.onnx_file import Network
+from components.core.images.shards import Pixels
 
 _WARM_UP_SHARE = 0.1
 _WARM_UP_MIN = 10
@@ -40,13 +40,13 @@ def latency(path: Path, pixels: Pixels, runs: int) -> dict[str, float]:
     Returns:
         Median and 95th percentile in milliseconds: ``latency_ms_p50``, ``latency_ms_p95``.
     """
-    session = program.session(path, threads=1)
+    network = Network(path, threads=1)
     images = [pixels[row : row + 1] for row in range(len(pixels))]
     warm_up = max(_WARM_UP_MIN, round(_WARM_UP_SHARE * runs))
     seconds = np.empty(warm_up + runs)
     for run in range(warm_up + runs):
         began = time.perf_counter()
-        program.run(session, images[run % len(images)])
+        network.run(images[run % len(images)])
         seconds[run] = time.perf_counter() - began
     median, late = np.percentile(seconds[warm_up:], [50, 95]) * 1000
     return {"latency_ms_p50": float(median), "latency_ms_p95": float(late)}
@@ -65,13 +65,13 @@ def side_by_side(first: Path, second: Path, first_pixels: Pixels, second_pixels:
         first_pixels: [N, C, H, W], the images as the first file takes them.
         second_pixels: the same images as the second takes them.
     """
-    sessions = [program.session(path, threads=1) for path in (first, second)]
+    networks = [Network(path, threads=1) for path in (first, second)]
     images = [[pixels[row : row + 1] for row in range(len(pixels))] for pixels in (first_pixels, second_pixels)]
     seconds = np.empty((_WARM_UP_MIN + _ROUNDS * _RUNS, 2))
     for run in range(len(seconds)):
         for file in (0, 1) if run % 2 else (1, 0):
             began = time.perf_counter()
-            program.run(sessions[file], images[file][run % len(first_pixels)])
+            networks[file].run(images[file][run % len(first_pixels)])
             seconds[run, file] = time.perf_counter() - began
     late = np.percentile(seconds[_WARM_UP_MIN:].reshape(_ROUNDS, _RUNS, 2), 95, axis=1) * 1000
     ratios = np.sort(late[:, 1] / late[:, 0])

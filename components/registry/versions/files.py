@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from components.core.artifacts import read_json, sha256_file
 from components.core.errors import UserError
-from components.core.images.pixels import resize_pixels
-from components.core.images.shards import Images, at_once
+from components.core.export.onnx_file import Network
 from components.registry.versions.evaluated_run import lineage_key
 
 if TYPE_CHECKING:
@@ -22,67 +18,6 @@ if TYPE_CHECKING:
 ONNX_FILE = "model.onnx"
 EVALUATION = "evaluation"
 METADATA_KEY = "reflux"
-
-_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Contract:
-    """The raw pixels a file takes: uint8 [N, channels, image_size, image_size]."""
-
-    channels: int
-    image_size: int
-
-
-class Network:
-    """An ONNX file that takes raw pixels and returns logits.
-
-    Raises:
-        UserError: the file is not such a network.
-    """
-
-    def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own errors share no base but Exception
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{path} is not an ONNX network ({first}): run `reflux run` to make it again.") from None
-        pixels, *others = self._session.get_inputs()
-        shape = pixels.shape
-        if (
-            others
-            or pixels.type != "tensor(uint8)"
-            or len(shape) != 4
-            or not all(isinstance(d, int) for d in shape[1:])
-        ):
-            raise UserError(
-                f"{path} takes {pixels.type} {shape}, not raw pixels uint8 [N, C, H, W]: compress it again."
-            )
-        self._name = pixels.name
-        self.contract = Contract(channels=shape[1], image_size=shape[2])
-
-    def logits(self, images: Images) -> npt.NDArray[np.float32]:
-        """Logits [N, classes] of stored images uint8 [N, H, W, C], brought to the size and channels the file takes."""
-        parts, size = [], at_once(images, _BATCH)
-        for begin in range(0, len(images), size):
-            batch = self.fitted(np.asarray(images[begin : begin + size]))
-            parts.append(self._session.run(None, {self._name: batch})[0])
-        return np.concatenate(parts)
-
-    def fitted(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Stored images [N, H, W, C] as the file takes them, [N, channels, image_size, image_size]."""
-        pixels = resize_pixels(images, self.contract.image_size)
-        have, want = pixels.shape[1], self.contract.channels
-        if have == 1 and want == 3:
-            return np.repeat(pixels, 3, axis=1)
-        if have == 3 and want == 1:
-            grey = np.tensordot(np.array([0.299, 0.587, 0.114]), pixels, axes=(0, 1))  # ITU-R BT.601, as Pillow
-            return grey.round().astype(np.uint8)[:, None]
-        return pixels
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ import numpy as np
 
 from components.core.artifacts import finite, read_json, sha256_file
 from components.core.errors import UserError
+from components.core.export.onnx_file import Network
 from components.registry.client import is_not_found
 from components.registry.versions.evaluated_run import EvaluatedRun
-from components.registry.versions.files import EVALUATION, METADATA_KEY, ONNX_FILE, Network
+from components.registry.versions.files import EVALUATION, METADATA_KEY, ONNX_FILE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,11 +62,10 @@ def student(
         return found
     network = Network(evaluated.onnx)
     names = architectures(evaluated)
-    contract = network.contract
     metadata = {
         "classes": evaluated.dataset["classes"],
-        "channels": contract.channels,
-        "image_size": contract.image_size,
+        "channels": network.channels,
+        "image_size": network.image_size,
         "stored_size": evaluated.dataset["image_size"],
         "stored_channels": evaluated.dataset["channels"],
         "artifact_sha256": evaluated.sha256,
@@ -73,7 +73,7 @@ def student(
         **names,
     }
     params = {"network": names["student"], "teacher": names["teacher"], "teacher_model_id": teacher_id}
-    params |= {"image_size": str(contract.image_size), "channels": str(contract.channels)}
+    params |= {"image_size": str(network.image_size), "channels": str(network.channels)}
 
     def write(model: "Model", folder: Path) -> None:
         model.metadata = {METADATA_KEY: metadata}
@@ -182,8 +182,7 @@ def _write_student(model: "Model", folder: Path, evaluated: EvaluatedRun, networ
     import mlflow.onnx
     import onnx
 
-    contract = network.contract
-    side, channels, classes = contract.image_size, contract.channels, len(evaluated.dataset["classes"])
+    side, channels, classes = network.image_size, network.channels, len(evaluated.dataset["classes"])
     mlflow.onnx.save_model(
         onnx.load(evaluated.onnx),
         folder,
@@ -208,8 +207,7 @@ def _prove(folder: Path, network: Network) -> None:
     import mlflow.pyfunc
 
     served = mlflow.pyfunc.load_model(str(folder))
-    contract = network.contract
-    shape = (3, contract.image_size, contract.image_size, contract.channels)
+    shape = (3, network.image_size, network.image_size, network.channels)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     for count in (1, 3):
         pixels = np.ascontiguousarray(images[:count].transpose(0, 3, 1, 2))

@@ -84,7 +84,7 @@ def _timed(challenger: Version, champion: Version, test: Shard) -> "SideBySide":
     from components.core.export.latency import side_by_side
 
     images = np.asarray(test.images[:_LATENCY_IMAGES])
-    ours, theirs = (version.network().fitted(images) for version in (challenger, champion))
+    ours, theirs = (version.network().fit(images) for version in (challenger, champion))
     return side_by_side(challenger.file, champion.file, ours, theirs)
 
 

@@ -14,7 +14,6 @@ from components.registry import client
 from components.registry.predict import predict, softmax
 from components.registry.promote import challenge
 from components.registry.register import register
-from components.registry.versions.files import Network
 
 CLASSES = ["boot", "dress", "shirt"]
 
@@ -137,26 +136,6 @@ def test_the_champion_answers_in_a_fresh_process_without_this_project(champion, 
     one, many = map(json.loads, done.stdout.strip().splitlines())
     assert one == [0]
     assert many == [i % 3 for i in range(200)]
-
-
-def test_a_network_brings_stored_images_to_its_own_size_and_channels(tmp_path, write_table_network):
-    path = write_table_network(tmp_path / "small.onnx", np.arange(48) % 3, side=4, channels=3)
-    network = Network(path)
-    assert (network.contract.channels, network.contract.image_size) == (3, 4)
-    grey = np.full((5, 16, 16, 1), 255, np.uint8)
-    assert np.allclose(network.logits(grey), 16 * 4, atol=1e-3)
-
-    path = write_table_network(tmp_path / "grey.onnx", np.arange(16) % 3, side=4)
-    red = np.zeros((1, 4, 4, 3), np.uint8)
-    red[..., 0] = 255
-    assert np.allclose(Network(path).logits(red)[0].sum(), 16 * 4 * 76 / 255, atol=1e-3)  # 0.299 * 255 = 76
-
-
-def test_a_file_that_is_no_network_is_named(tmp_path):
-    path = tmp_path / "student.onnx"
-    path.write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"student\.onnx is not an ONNX network"):
-        Network(path)
 
 
 def test_probabilities_of_large_logits_stay_finite():

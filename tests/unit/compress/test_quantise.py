@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from components.compress import quantise
-from components.core.export import program
+from components.core.export import onnx_file, program
 from components.core.models.pixel_model import ModelSpec, pixel_model
 
 
@@ -23,7 +23,7 @@ def pixels():
 
 @pytest.fixture(scope="module")
 def translated(model):
-    return program.to_onnx(program.program(model))
+    return program.to_onnx(program.export(model))
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,10 @@ def quantised(translated, pixels):
 
 def test_it_answers_almost_like_the_student(model, quantised, pixels, tmp_path):
     onnx.save(quantised, tmp_path / "int8.onnx")
-    session = program.session(tmp_path / "int8.onnx", threads=1)
+    network = onnx_file.Network(tmp_path / "int8.onnx", threads=1)
     expected = program.forward(model, pixels)
     for batch in (1, 5, 80):
-        error = np.abs(program.run(session, pixels[:batch]) - expected[:batch]).max()
+        error = np.abs(network.run(pixels[:batch]) - expected[:batch]).max()
         assert 0 < error < 0.1 * np.ptp(expected)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from components.core.errors import UserError
-from components.core.export import program
+from components.core.export import onnx_file, program
 from components.core.images.shards import Shard
 from components.core.models.pixel_model import pixel_model
 from components.evaluate import corruptions, scoring
@@ -22,7 +22,7 @@ def model():
 @pytest.fixture(scope="module")
 def files(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("files") / "student.onnx"
-    onnx.save(program.to_onnx(program.program(model)), path)
+    onnx.save(program.to_onnx(program.export(model)), path)
     return {"onnx": path}
 
 
@@ -37,7 +37,7 @@ def test_everyone_answers_every_image_in_order(model, files, images):
     assert set(found) == {"teacher", "student", "control", "onnx"}
     assert all(logits.shape == (1030, 3) and logits.dtype == np.float32 for logits in found.values())
     assert sum(seen) == 4 * 1030
-    last = program.forward(model, program.feed(images[-1:], model.spec))
+    last = program.forward(model, onnx_file.fit(images[-1:], model.spec.image_size, model.spec.in_chans))
     assert np.abs(found["onnx"][-1] - last).max() < 1e-5
     assert np.abs(found["student"][-1] - last).max() < 1e-5
 
@@ -60,7 +60,8 @@ def test_corrupted_accuracies_are_those_of_each_contender(model, files, images):
     assert sum(seen) == 1030
     assert set(found["always b"].values()) == {343 / 1030}
     noisy = dict(corruptions.corrupted(images, test.ids))["noise"]
-    expected = program.forward(model, program.feed(noisy, model.spec)).argmax(axis=1) == test.labels
+    pixels = onnx_file.fit(noisy, model.spec.image_size, model.spec.in_chans)
+    expected = program.forward(model, pixels).argmax(axis=1) == test.labels
     assert found["onnx"]["noise_accuracy"] == pytest.approx(expected.mean())
     four = [found["onnx"][f"{kind}_accuracy"] for kind in corruptions.KINDS]
     assert found["onnx"]["corrupted_accuracy"] == pytest.approx(np.mean(four))
@@ -70,7 +71,7 @@ def test_corrupted_accuracies_are_those_of_each_contender(model, files, images):
 def test_a_teacher_s_file_takes_stored_images_and_answers_in_their_order(tmp_path, stored, channels):
     torch.manual_seed(0)
     teacher = pixel_model("resnet8", CLASSES, 12, 3, [0.3] * 3, [0.2] * 3).eval()
-    exported = program.program(teacher, batch=1, shape=(channels, stored, stored))
+    exported = program.export(teacher, batch=1, shape=(channels, stored, stored))
     onnx.save(program.to_onnx(exported), tmp_path / "teacher.onnx")
     stored_images = np.random.default_rng(0).integers(0, 256, (40, stored, stored, channels), dtype=np.uint8)
     found = scoring.one_by_one(tmp_path / "teacher.onnx", threads=3)(stored_images)

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from components.core.export import program
 from components.core.export.latency import latency, side_by_side
+from components.core.export.onnx_file import Network
 
 
 @pytest.fixture
@@ -40,11 +40,11 @@ def test_more_work_takes_longer(matrix_power):
 
 def test_it_is_the_milliseconds_of_one_run(matrix_power):
     path, pixels = matrix_power(40), np.zeros((1, 1, 200, 200), np.uint8)
-    session = program.session(path, threads=1)
+    network = Network(path, threads=1)
     seconds = []
     for _ in range(20):
         began = time.perf_counter()
-        program.run(session, pixels)
+        network.run(pixels)
         seconds.append(time.perf_counter() - began)
     # Another process may take the core away from either: no closer than a factor.
     assert latency(path, pixels, 20)["latency_ms_p50"] == pytest.approx(np.median(seconds) * 1000, rel=4)

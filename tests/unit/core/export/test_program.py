@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from components.core.errors import UserError
 from components.core.export import program
+from components.core.export.onnx_file import Network
 from components.core.models.pixel_model import pixel_model
 
 CLASSES = ("cat", "dog", "naïve")
@@ -26,7 +27,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def exported(model):
-    return program.program(model)
+    return program.export(model)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_a_program_takes_any_batch_of_raw_pixels(model, exported, pixels, batch)
 
 
 def test_exporting_leaves_the_model_as_it_was(model):
-    program.program(model.train(), batch=1)
+    program.export(model.train(), batch=1)
     assert model.training
     model.eval()
 
@@ -58,10 +59,10 @@ def test_a_program_holds_no_path_of_the_machine_that_made_it(exported):
 
 def test_the_slim_file_answers_like_the_model_at_any_batch(model, translated, pixels, tmp_path):
     onnx.save(program.slim(translated, CLASSES), tmp_path / "model.onnx")
-    session = program.session(tmp_path / "model.onnx", threads=1)
+    network = Network(tmp_path / "model.onnx", threads=1)
     for batch in (1, 2, 5, 7):
         expected = program.forward(model, pixels[:batch])
-        assert np.abs(program.run(session, pixels[:batch]) - expected).max() < 1e-5
+        assert np.abs(network.run(pixels[:batch]) - expected).max() < 1e-5
 
 
 def test_the_slim_file_is_little_more_than_its_weights(translated):
@@ -89,51 +90,15 @@ def test_slimming_leaves_the_original_whole_and_can_be_repeated(translated):
 
 
 def test_the_same_model_gives_the_same_file(model, translated):
-    again = program.to_onnx(program.program(model))
+    again = program.to_onnx(program.export(model))
     assert program.slim(again, CLASSES).SerializeToString() == program.slim(translated, CLASSES).SerializeToString()
 
 
-def test_feed_repeats_grey_for_a_network_of_three_channels_and_resizes():
-    spec = pixel_model("resnet8", CLASSES, 8, 3, [0.3] * 3, [0.2] * 3).spec
-    images = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 1), dtype=np.uint8)
-    fed = program.feed(images, spec)
-    assert fed.shape == (4, 3, 8, 8)
-    assert fed.dtype == np.uint8
-    assert (fed[:, 0] == fed[:, 1]).all()
-    assert (fed[:, 0] == fed[:, 2]).all()
-
-
-def test_rows_are_fed_a_few_at_a_time_in_their_order(monkeypatch):
-    spec = pixel_model("resnet8", CLASSES, 8, 3, [0.3] * 3, [0.2] * 3).spec
-    images = np.random.default_rng(0).integers(0, 256, (9, 12, 12, 1), dtype=np.uint8)
-    rows = np.array([8, 0, 5, 5, 1])
-    monkeypatch.setattr("components.core.images.shards._BYTES_AT_ONCE", 2 * 12 * 12)
-    assert np.array_equal(program.feed_rows(images, rows, spec), program.feed(images[rows], spec))
-    assert program.feed_rows(images, rows[:0], spec).shape == (0, 3, 8, 8)
-
-
-def test_logits_are_tied_where_a_runtime_could_turn_them_round():
-    logits = np.array([[0, 1, 1.00005], [0, 1, 1.001], [5, 5, 0], [-1, -2, -3]], np.float32)
-    assert program.tied(logits).tolist() == [True, False, True, False]
-
-
-@pytest.mark.parametrize("name", ["broken.onnx", "broken.pt2"])
-def test_a_damaged_file_is_one_sentence(tmp_path, name):
-    (tmp_path / name).write_bytes(b"not a model")
-    with pytest.raises(UserError, match=rf"{name} can't be read .*reflux run") as caught:
-        program.reload(tmp_path / name)
+def test_a_damaged_program_is_one_sentence(tmp_path):
+    (tmp_path / "broken.pt2").write_bytes(b"not a model")
+    with pytest.raises(UserError, match=r"broken\.pt2 can't be read .*reflux run") as caught:
+        program.reload(tmp_path / "broken.pt2")
     assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="can't be read"):
-        program.reload(tmp_path / "none.onnx")
-
-
-def test_a_flip_is_a_disagreement_unless_the_logits_are_tied():
-    expected = np.array([[2.0, 1.0], [1.0, 1.00005], [0.0, 3.0]], np.float32)
-    logits = np.array([[1.0, 2.0], [1.00005, 1.0], [0.0, 3.0]], np.float32)
-    assert program.disagreements(expected, logits).tolist() == [0]
 
 
 @given(st.sets(st.integers(0, 10**6), max_size=50))

@@ -1,0 +1,82 @@
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from components.core.errors import UserError
+from components.core.export import onnx_file
+from components.core.export.onnx_file import Network
+
+
+@pytest.fixture
+def write_sum(tmp_path):
+    """Writes a network whose one logit is the sum of an image's levels."""
+
+    def write(channels: int, side: int, kind: int = TensorProto.UINT8):
+        nodes = [
+            helper.make_node("Cast", ["pixels"], ["levels"], to=TensorProto.FLOAT),
+            helper.make_node("Flatten", ["levels"], ["rows"]),
+            helper.make_node("ReduceSum", ["rows", "axes"], ["logits"]),
+        ]
+        ports = [
+            helper.make_tensor_value_info("pixels", kind, ["n", channels, side, side]),
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 1]),
+        ]
+        axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+        graph = helper.make_graph(nodes, "sum", ports[:1], ports[1:], [axes])
+        path = tmp_path / f"{channels}x{side}.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+        return path
+
+    return write
+
+
+def test_a_network_brings_stored_images_to_its_own_size_and_channels(write_sum):
+    color, gray = Network(write_sum(3, 4)), Network(write_sum(1, 4))
+    assert (color.channels, color.image_size) == (3, 4)
+    white = np.full((5, 16, 16, 1), 255, np.uint8)
+    assert color.logits(white).tolist() == [[255 * 3 * 16]] * 5
+    red = np.zeros((1, 4, 4, 3), np.uint8)
+    red[..., 0] = 255
+    assert gray.logits(red).tolist() == [[76 * 16]]  # 0.299 * 255 = 76
+
+
+def test_a_file_that_takes_no_raw_pixels_is_refused(write_sum):
+    with pytest.raises(UserError, match=r"takes tensor\(float\) .*, not raw pixels uint8 \[N, C, H, W\]"):
+        Network(write_sum(1, 4, TensorProto.FLOAT))
+
+
+def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
+    for name in ("broken.onnx", "none.onnx"):
+        with pytest.raises(UserError, match=rf"{name} can't be read .*reflux run") as caught:
+            Network(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_fitting_repeats_gray_for_a_network_of_three_channels_and_resizes():
+    images = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 1), dtype=np.uint8)
+    fitted = onnx_file.fit(images, 8, 3)
+    assert fitted.shape == (4, 3, 8, 8)
+    assert fitted.dtype == np.uint8
+    assert (fitted[:, 0] == fitted[:, 1]).all()
+    assert (fitted[:, 0] == fitted[:, 2]).all()
+
+
+def test_rows_are_fitted_a_few_at_a_time_in_their_order(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (9, 12, 12, 1), dtype=np.uint8)
+    rows = np.array([8, 0, 5, 5, 1])
+    monkeypatch.setattr("components.core.images.shards._BYTES_AT_ONCE", 2 * 12 * 12)
+    assert np.array_equal(onnx_file.fit_rows(images, rows, 8, 3), onnx_file.fit(images[rows], 8, 3))
+    assert onnx_file.fit_rows(images, rows[:0], 8, 3).shape == (0, 3, 8, 8)
+
+
+def test_logits_are_tied_where_a_runtime_could_turn_them_round():
+    logits = np.array([[0, 1, 1.00005], [0, 1, 1.001], [5, 5, 0], [-1, -2, -3]], np.float32)
+    assert onnx_file.tied(logits).tolist() == [True, False, True, False]
+
+
+def test_a_flip_is_a_disagreement_unless_the_logits_are_tied():
+    expected = np.array([[2.0, 1.0], [1.0, 1.00005], [0.0, 3.0]], np.float32)
+    logits = np.array([[1.0, 2.0], [1.00005, 1.0], [0.0, 3.0]], np.float32)
+    assert onnx_file.disagreements(expected, logits).tolist() == [0]

@@ -29,7 +29,7 @@ from components.core.images.shards import Shard
 from components.core.models.pixel_model import PixelModel, pixel_model
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.runtime.device import autocast, pick
-from components.core.teacher.hooks import asked
+from components.core.teacher.hooks import teacher_outputs
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import Batch, fit, total
@@ -61,7 +61,7 @@ def batches(
     def soft_and_hard(indices: np.ndarray[Any, Any], views: np.ndarray[Any, Any]) -> tuple[Tensor, ...]:
         return soft_labels[views, indices].float(), *hard(indices, views)
 
-    answer = partial(asked, teacher.eval(), (), device=device) if teacher else None
+    answer = partial(teacher_outputs, teacher.eval(), (), device=device) if teacher else None
     return batches_of_views(
         images, VIEWS, hard if teacher else soft_and_hard, 0, batch_size, AUGMENT, device, teacher=answer
     )

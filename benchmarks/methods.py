@@ -43,7 +43,7 @@ from components.core.models.pixel_model import PixelModel, load, pixel_model, sa
 from components.core.params.distill import METHODS, Distill, Loss
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.student import weight_decay_groups
-from components.core.teacher.hooks import Tap, asked
+from components.core.teacher.hooks import Layer, teacher_outputs
 from components.core.training import loop as training
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
@@ -51,7 +51,7 @@ from components.core.training.loop import fit, predict
 from components.core.views.mixing import Views
 from components.distill.__main__ import networks_between
 from components.distill.criterion import Term, terms
-from components.distill.modules import Peers, TotalLoss, Trainee, mutual_loss
+from components.distill.modules import Criterion, DistillModule, Peers, mutual_loss
 
 CPU = torch.device("cpu")
 CLASSES, MEAN, STD = tuple("0123456789"), (0.2861,), (0.3528,)
@@ -99,11 +99,11 @@ class Answers:
         folder: for the files, as float16.
     """
 
-    def __init__(self, teacher: PixelModel, taps: Sequence[Tap], images: Shard, seed: int, folder: Path) -> None:
+    def __init__(self, teacher: PixelModel, taps: Sequence[Layer], images: Shard, seed: int, folder: Path) -> None:
         shown, self._files, self._taps = Views(images, seed, AUGMENT), [], ["logits", *map(str, taps)]
         for begin in range(0, len(images), 500):
             rows = np.arange(begin, min(begin + 500, len(images)))
-            found = asked(teacher, tuple(taps), shown.pixels(rows, np.zeros_like(rows), CPU), CPU)
+            found = teacher_outputs(teacher, tuple(taps), shown.pixels(rows, np.zeros_like(rows), CPU), CPU)
             if not begin:
                 shapes = [(len(images), *answer.shape[1:]) for answer in found]
                 files = [folder / f"{number}.npy" for number in range(len(found))]
@@ -112,7 +112,7 @@ class Answers:
             for file, answer in zip(self._files, found, strict=True):
                 file[rows] = answer.half().numpy()
 
-    def of(self, indices: npt.NDArray[np.int64], taps: Sequence[Tap]) -> tuple[Tensor, ...]:
+    def of(self, indices: npt.NDArray[np.int64], taps: Sequence[Layer]) -> tuple[Tensor, ...]:
         """The logits and what some taps gave for images [B], in float32."""
         wanted = ["logits", *map(str, taps)]
         return tuple(torch.from_numpy(self._files[self._taps.index(name)][indices]).float() for name in wanted)
@@ -191,9 +191,9 @@ class Bench:
     def _learn(self, student: PixelModel, distill: Distill, answers: Answers) -> None:
         found = terms(distill.losses, distill.standardized, student, self._teacher, len(self._images))
         taps = [tap for term in found for tap in term.teacher]
-        trainee = Trainee(student, found) if taps else student
-        loss = TotalLoss(found, distill.label_weight, distill.teacher_weight)
-        self._train(trainee, loss, lambda indices: answers.of(indices, taps))
+        module = DistillModule(student, found) if taps else student
+        loss = Criterion(found, distill.label_weight, distill.teacher_weight)
+        self._train(module, loss, lambda indices: answers.of(indices, taps))
 
     def _train(
         self,
@@ -213,7 +213,7 @@ def settings(method: str) -> Distill:
     return Distill(method=entry, label_weight=OF_LABELS.get(method, 1.0), teacher_weight=1.0)  # type: ignore[arg-type]
 
 
-def every_tap(teacher: PixelModel) -> list[Tap]:
+def every_tap(teacher: PixelModel) -> list[Layer]:
     """The layers of the teacher that any method compares, each once."""
     layered = [kind() for kind in METHODS.values() if issubclass(kind, Loss) and kind.of_layers]
     found = terms([loss for loss in layered if loss.name != "crd"], False, new(STUDENTS[0], 0), teacher, 1)
@@ -278,14 +278,14 @@ def trainings(
 def one_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss: TotalLoss,
+    loss: Criterion,
     teacher: PixelModel,
-    taps: tuple[Tap, ...],
+    taps: tuple[Layer, ...],
     pixels: Tensor,
 ) -> None:
     """A training step; the teacher is asked where there are taps, and its logits are stored where there are none."""
     stored = (torch.zeros(len(pixels), len(CLASSES)),)
-    answer = asked(teacher, taps, pixels, CPU) if taps else stored
+    answer = teacher_outputs(teacher, taps, pixels, CPU) if taps else stored
     optimizer.zero_grad(set_to_none=True)
     labels = torch.arange(len(pixels)) % len(CLASSES)
     parts = loss(model(pixels), *answer, labels, torch.ones(len(pixels)), torch.arange(len(pixels)))
@@ -303,9 +303,9 @@ def costs(teacher: PixelModel, rounds: int = 5, steps: int = 6) -> dict[str, lis
         if method != CONTROL:
             found = terms(settings(method).losses, False, student, teacher, 10_000)
         taps = tuple(tap for term in found for tap in term.teacher)
-        model = Trainee(student, found).train() if taps else student
+        model = DistillModule(student, found).train() if taps else student
         optimizer = optim.optimizer(weight_decay_groups(model.parameters(), 0.05), "adamw", 0.01, 0.05)
-        loss = TotalLoss(found, 1.0, 1.0)
+        loss = Criterion(found, 1.0, 1.0)
         arms[method] = partial(one_step, model, optimizer, loss, teacher, taps, pixels)
         arms[method]()
     rates: dict[str, list[float]] = {method: [] for method in arms}

@@ -28,7 +28,7 @@ from benchmarks.throughput.setting import (
 from components.core.images.shards import Shard
 from components.core.runtime import progress
 from components.core.runtime.checkpoint import Checkpoints
-from components.core.teacher.hooks import asked
+from components.core.teacher.hooks import teacher_outputs
 from components.core.teacher.soft_labels import SoftLabels, format_for
 from components.core.training import batches, optim
 from components.core.training.batches import batches_of_views
@@ -77,7 +77,7 @@ def live(setting: Setting, clock: Clock, images: Shard, bf16: bool, ahead: bool 
     def in_fp32(pixels: Tensor) -> tuple[Tensor, ...]:
         return (teacher(pixels),)
 
-    answer = partial(asked, teacher, (), device=CPU) if bf16 else in_fp32
+    answer = partial(teacher_outputs, teacher, (), device=CPU) if bf16 else in_fp32
     hard = partial(_labels, images)
     _fit(setting, clock, images, batches_of_views(images, VIEWS, hard, SEED, setting.batch_size, AUGMENT, CPU, answer))
 

@@ -8,7 +8,7 @@ from components.core.models.pixel_model import network, parameter_count
 from components.core.params.distill import BornAgain, Crd, DeepMutualLearning, Schedule, TeacherAssistant
 from components.core.runtime import stage
 from components.core.runtime.device import pick
-from components.distill.trainer import Lesson
+from components.distill.trainer import Trainer
 
 
 def main(this: stage.Stage) -> None:
@@ -16,18 +16,18 @@ def main(this: stage.Stage) -> None:
     params, method = this.params, this.params.distill
     if this.world.size > 1 and any(isinstance(loss, Crd) for loss in method.losses):
         raise UserError("distill.method crd keeps its memory bank in one process: set run.launcher to local.")
-    lesson = Lesson(this, pick(params.run.device, params.run.threads, params.run.deterministic))
+    trainer = Trainer(this, pick(params.run.device, params.run.threads, params.run.deterministic))
     if isinstance(method.schedule, DeepMutualLearning):
-        lesson.among_peers(method.schedule.peers)
+        trainer.among_peers(method.schedule.peers)
         return
-    teacher = lesson.teacher
+    teacher = trainer.teacher
     between = networks_between(method.schedule, params.student.model)
     if isinstance(method.schedule, TeacherAssistant):
-        refuse_to_grow(parameter_count(teacher), between, lesson.dataset)
-    who = None if method.answers_from == "store" else teacher
+        refuse_to_grow(parameter_count(teacher), between, trainer.dataset)
+    who = None if method.targets_from == "store" else teacher
     for number, name in enumerate(between, 1):
-        who = lesson.before(f"{number}-{name}", name, who)
-    lesson.student(who)
+        who = trainer.before(f"{number}-{name}", name, who)
+    trainer.student(who)
     shutil.rmtree(stage.CHECKPOINTS / f"{this.name}{stage.BEFORE}", ignore_errors=True)
 
 

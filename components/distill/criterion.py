@@ -15,14 +15,14 @@ from components.core.models.pixel_model import PixelModel
 from components.core.models.small_nets import conv_bn
 from components.core.params import distill
 from components.core.params.distill import Loss
-from components.core.teacher.hooks import Tap, find, shapes
+from components.core.teacher.hooks import Layer, feature_shapes, find_layer
 from components.distill import losses
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Seen:
+class LossInputs:
     """What a term compares, for the images of a batch.
 
     Attributes:
@@ -59,9 +59,9 @@ class Term:
 
     name: str
     weight: float
-    loss: Callable[[Seen], Tensor]
-    student: tuple[Tap, ...] = ()
-    teacher: tuple[Tap, ...] = ()
+    loss: Callable[[LossInputs], Tensor]
+    student: tuple[Layer, ...] = ()
+    teacher: tuple[Layer, ...] = ()
     adapter: nn.Module | None = None
     memory: nn.Module | None = None
 
@@ -70,8 +70,8 @@ class Adapters(nn.Module):
     """Brings what each tap gives to the teacher's channels (FitNet's regressor), or dimensions.
 
     Args:
-        student: shapes that the student's taps give, (C, H, W) or (D,).
-        teacher: shapes that the teacher's give.
+        student: feature_shapes that the student's taps give, (C, H, W) or (D,).
+        teacher: feature_shapes that the teacher's give.
     """
 
     def __init__(self, student: Sequence[Shape], teacher: Sequence[Shape]) -> None:
@@ -162,8 +162,8 @@ def _of_layers(loss: Loss, student: PixelModel, teacher: PixelModel, images: int
             f"distill.method {loss.name} names {len(mine)} layers of the student and {len(theirs)} of the teacher: "
             "name as many of each."
         )
-    own, other = (tuple(find(net, a) for a in places) for net, places in ((student, mine), (teacher, theirs)))
-    shapes_own, shapes_other = shapes(student, own), shapes(teacher, other)
+    own, other = (tuple(find_layer(net, a) for a in places) for net, places in ((student, mine), (teacher, theirs)))
+    shapes_own, shapes_other = feature_shapes(student, own), feature_shapes(teacher, other)
     term = partial(Term, loss.name, loss.weight, student=own, teacher=other)
     match loss:
         case distill.Fitnet():
@@ -215,21 +215,21 @@ def _at_one_size(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     return F.adaptive_avg_pool2d(one, size), F.adaptive_avg_pool2d(other, size)
 
 
-def _fitnet(seen: Seen) -> Tensor:
+def _fitnet(seen: LossInputs) -> Tensor:
     return losses.fitnet(*_at_one_size(seen.student_layers[0], seen.teacher_layers[0]))
 
 
-def _attention_transfer(seen: Seen) -> Tensor:
+def _attention_transfer(seen: LossInputs) -> Tensor:
     pairs = zip(seen.student_layers, seen.teacher_layers, strict=True)
     return torch.stack([losses.attention_transfer(mine, theirs) for mine, theirs in pairs]).sum(0)
 
 
-def _hcl(seen: Seen) -> Tensor:
+def _hcl(seen: LossInputs) -> Tensor:
     pairs = zip(seen.student_layers, seen.teacher_layers, strict=True)
     return torch.stack([losses.hcl(mine, theirs) for mine, theirs in pairs]).sum(0)
 
 
-def _rkd(seen: Seen, distance: float, angle: float) -> Tensor:
+def _rkd(seen: LossInputs, distance: float, angle: float) -> Tensor:
     mine, theirs = seen.student_layers[0], seen.teacher_layers[0]
     total = mine.new_zeros(())
     if distance:

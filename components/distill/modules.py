@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.core.models.pixel_model import PixelModel
-from components.core.teacher.hooks import answers
-from components.distill.criterion import Seen, Term
+from components.core.teacher.hooks import logits_and_features
+from components.distill.criterion import LossInputs, Term
 from components.distill.losses import hard_loss, kd
 
 
-class Trainee(nn.Module):
+class DistillModule(nn.Module):
     """A student with all that learns beside it.
 
     In training it answers with the student's logits [B, K] and what each term's taps and adapter make of its layers; in
@@ -30,7 +30,7 @@ class Trainee(nn.Module):
         if not self.training:
             return self.student(pixels)
         taps = tuple(tap for term in self._terms for tap in term.student)
-        logits, *layers = answers(self.student, taps, pixels)
+        logits, *layers = logits_and_features(self.student, taps, pixels)
         found = [logits]
         for term, adapter in zip(self._terms, self.adapters, strict=True):
             mine, layers = layers[: len(term.student)], layers[len(term.student) :]
@@ -51,7 +51,7 @@ class Peers(nn.Module):
         return tuple(net(pixels) for net in (self.student, *self.others))
 
 
-class TotalLoss:
+class Criterion:
     """``label_weight · CE + teacher_weight · Σ weight · term``; the cross-entropy is over the images that have a label.
 
     Args:
@@ -83,7 +83,7 @@ class TotalLoss:
         parts: dict[str, Tensor] = {}
         for term in self._terms:
             layers = tuple(islice(own, len(term.student))), tuple(islice(other, len(term.teacher)))
-            seen = Seen(logits, teacher, *layers, labels_or_choice(labels, known, teacher), indices)
+            seen = LossInputs(logits, teacher, *layers, labels_or_choice(labels, known, teacher), indices)
             parts[term.name] = (self._teacher_weight * term.weight * term.loss(seen)).expand(len(logits))
         if self._label_weight:
             parts["ce"] = hard_loss(logits, labels, known, self._label_weight)
@@ -99,14 +99,14 @@ def labels_or_choice(labels: Tensor, known: Tensor, teacher: Tensor) -> Tensor:
 
 
 def mutual_loss(
-    answers: tuple[Tensor, ...], labels: Tensor, known: Tensor, _: Tensor, label_weight: float, teacher_weight: float
+    logits: tuple[Tensor, ...], labels: Tensor, known: Tensor, _: Tensor, label_weight: float, teacher_weight: float
 ) -> dict[str, Tensor]:
     """The sums of the peers' losses: cross-entropy, and the mean divergence from the others (Zhang et al. 2018, eq. 8).
 
     To each of them the others are teachers, through which no gradient flows.
 
     Args:
-        answers: the peers' logits, each [B, K].
+        logits: the peers' logits, each [B, K].
         labels: classes [B], or probabilities [B, K]; any where an image has none.
         known: [B], from :func:`share_of_labels`.
         label_weight: weight of the hard labels.
@@ -115,9 +115,9 @@ def mutual_loss(
     Returns:
         ``ce`` and ``kd``, each [B].
     """
-    ce = kl = answers[0].new_zeros(len(labels))
-    for mine in answers:
-        others = [kd(mine, theirs.detach(), 1.0) for theirs in answers if theirs is not mine]
+    ce = kl = logits[0].new_zeros(len(labels))
+    for mine in logits:
+        others = [kd(mine, theirs.detach(), 1.0) for theirs in logits if theirs is not mine]
         ce = ce + hard_loss(mine, labels, known, label_weight)
         kl = kl + teacher_weight * torch.stack(others).mean(0)
     return {"ce": ce, "kd": kl}

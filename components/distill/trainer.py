@@ -14,8 +14,8 @@ from components.core.models.pixel_model import PixelModel, load, save
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.runtime.stage import Stage, seed_everything
 from components.core.student import fresh, keep_student, new_student, train
-from components.core.teacher.ensemble import taught_by
-from components.core.teacher.hooks import asked
+from components.core.teacher.ensemble import load_teacher
+from components.core.teacher.hooks import teacher_outputs
 from components.core.teacher.soft_labels import Indices, SoftLabels, open_store
 from components.core.training.batches import TargetsOf
 from components.core.training.loop import Loss
@@ -23,10 +23,10 @@ from components.core.views.augment import views_key
 from components.core.views.mixing import Views, labelled_views, mixed_labels
 from components.distill.criterion import terms
 from components.distill.losses import mixture, share_of_labels
-from components.distill.modules import Peers, TotalLoss, Trainee, mutual_loss
+from components.distill.modules import Criterion, DistillModule, Peers, mutual_loss
 
 
-class Lesson:
+class Trainer:
     """The labelled and unlabelled images of one stage's run, through the views that ``label`` was told of."""
 
     def __init__(self, stage: Stage, device: torch.device) -> None:
@@ -54,7 +54,7 @@ class Lesson:
     @cached_property
     def _taught_by(self) -> tuple[PixelModel, str]:
         others, weighting = self._method.teachers, self._method.ensemble
-        return taught_by(self._teacher_path, others, weighting, self.dataset.classes, self._device)
+        return load_teacher(self._teacher_path, others, weighting, self.dataset.classes, self._device)
 
     def before(self, name: str, network: str, teacher: PixelModel | None) -> PixelModel:
         """A network that will teach the next one, trained now or before an interruption; in eval mode.
@@ -107,14 +107,14 @@ class Lesson:
     ) -> list[dict[str, float]]:
         method = self._method
         found = terms(method.losses, method.standardized, student, teacher, len(self._images))
-        loss = TotalLoss(found, method.label_weight, method.teacher_weight)
+        loss = Criterion(found, method.label_weight, method.teacher_weight)
         beside = any(term.student or term.memory for term in found)
-        trainee = Trainee(student, found).to(self._device) if beside else student
+        module = DistillModule(student, found).to(self._device) if beside else student
         if teacher is None:
-            return self._train(trainee, checkpoints, self._soft_and_hard, loss, name=name)
+            return self._train(module, checkpoints, self._soft_and_hard, loss, name=name)
         taps = tuple(tap for term in found for tap in term.teacher)
-        answer = partial(asked, teacher, taps, device=self._device)
-        return self._train(trainee, checkpoints, self._hard, loss, answer, name)
+        answer = partial(teacher_outputs, teacher, taps, device=self._device)
+        return self._train(module, checkpoints, self._hard, loss, answer, name)
 
     def _train(
         self,

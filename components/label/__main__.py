@@ -16,8 +16,8 @@ from components.core.images.shards import Shard, join, open_shard, read_dataset
 from components.core.models import pixel_model, small_nets
 from components.core.runtime import progress, stage
 from components.core.runtime.device import pick
-from components.core.teacher import ensemble, soft_labels
-from components.core.teacher.ensemble import taught_by
+from components.core.teacher import ensemble, hooks, soft_labels
+from components.core.teacher.ensemble import load_teacher
 from components.core.teacher.soft_labels import Indices, SoftLabels, digest, format_for
 from components.core.views import augment as views
 from components.core.views import mixing as mixes
@@ -27,7 +27,7 @@ from components.label.soft_labels import answers, prove
 from components.label.store import fill, forget_others, publish, publish_empty
 
 # A record is as good as the code that made it.
-_DECIDES = (ensemble, mixes, pixel_model, shards, small_nets, soft_labels, views)
+_DECIDES = (ensemble, hooks, mixes, pixel_model, shards, small_nets, soft_labels, views)
 
 
 def main(this: stage.Stage) -> None:
@@ -42,13 +42,13 @@ def main(this: stage.Stage) -> None:
     images = join(train, unlabeled)
     if not len(images):
         raise UserError("There is no image to label: artifacts/ingest/shards/train is empty.")
-    if params.distill.answers_from != "store":
+    if params.distill.targets_from != "store":
         if this.world.first:
             publish_empty(images.ids, this.out("store"))
             write_json(this.out("manifest.json"), {"views": params.label.views, "images": len(images), "shards": []})
         return
     others, weighting = params.distill.teachers, params.distill.ensemble
-    teacher, teacher_sha256 = taught_by(teacher_path, others, weighting, dataset.classes, device)
+    teacher, teacher_sha256 = load_teacher(teacher_path, others, weighting, dataset.classes, device)
     augment = labelled_views(params.student.augment.model_dump(), params.distill.mixed_targets)
     answer = partial(answers, teacher=teacher, shown=Views(images, params.seed, augment), device=device)
     _label(this, dataset.classes, images, teacher_sha256, augment, answer)

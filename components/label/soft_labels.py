@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from components.core.errors import UserError
 from components.core.models.pixel_model import PixelModel
-from components.core.teacher.soft_labels import Format, Indices, SoftLabels, ask
+from components.core.teacher.hooks import teacher_outputs
+from components.core.teacher.soft_labels import Format, Indices, SoftLabels
 from components.core.views.mixing import Views
 from components.label.store import KEPT
 
@@ -28,7 +29,7 @@ def answers(
     device: torch.device,
 ) -> Tensor:
     """The teacher's logits float32 [B, K] for views [B] of images [B], on the CPU."""
-    return ask(teacher, shown.pixels(indices, views, device), device).cpu()
+    return teacher_outputs(teacher, (), shown.pixels(indices, views, device), device)[0].cpu()
 
 
 def prove(

@@ -254,7 +254,7 @@ class Distill(Section):
             )
         if self.teachers and layered:
             raise ValueError(f"{layered[0]} compares the layers of one teacher; set distill.teachers to []")
-        if self.answers_from != "store" and self.mixed_targets == "mixture":
+        if self.targets_from != "store" and self.mixed_targets == "mixture":
             raise ValueError(
                 "mixed_targets = mixture mixes stored soft labels, and none are stored here; set it to teacher"
             )
@@ -278,7 +278,7 @@ class Distill(Section):
         return next((entry for entry in self.method if isinstance(entry, Schedule)), None)
 
     @property
-    def answers_from(self) -> Literal["store", "teacher", "peers"]:
+    def targets_from(self) -> Literal["store", "teacher", "peers"]:
         """Who answers for the views that the student learns from."""
         if isinstance(self.schedule, DeepMutualLearning):
             return "peers"

@@ -77,7 +77,7 @@ class Ensemble(PixelModel):
         return confidence_weighted(logits, torch.full((len(pixels),), -1, device=logits.device), temperature=1.0)
 
 
-def taught_by(
+def load_teacher(
     first: Path, others: Sequence[str], weighting: str, classes: Sequence[str], device: torch.device
 ) -> tuple[PixelModel, str]:
     """The teacher in eval mode, or several as one, and the hash that identifies it.

@@ -1,12 +1,13 @@
-"""The layers of a network by address, and what they give.
+"""The layers of a network by address, and their features through forward hooks.
 
 An address is a module's path (``layer2.0.conv1``), ``stage:N`` (counted from 0, or from the end: ``stage:-1``; the
-stages are those of timm's ``feature_info``) or ``pooled`` (what the classifier sees).
+stages are those of timm's ``feature_info``) or ``pooled`` (the classifier's input).
 """
 
 import difflib
 import math
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +21,12 @@ from components.core.runtime.device import autocast
 
 
 @dataclass(frozen=True)
-class Tap:
-    """A place in a network.
+class Layer:
+    """A place in a network to take features from.
 
     Attributes:
         path: of a module in the network.
-        before: whether it is what goes into the module, rather than what comes out of it.
+        before: take the module's input rather than its output.
     """
 
     path: str
@@ -33,12 +34,12 @@ class Tap:
 
 
 def stages(net: nn.Module) -> list[str]:
-    """The paths of the modules at which the network's stages end; none where the network does not tell."""
+    """List the modules at which the network's stages end, by path; empty where timm has no ``feature_info`` of it."""
     return [stage["module"] for stage in getattr(net, "feature_info", [])]
 
 
-def find(model: PixelModel, address: str) -> Tap:
-    """The place that an address names.
+def find_layer(model: PixelModel, address: str) -> Layer:
+    """Find the layer that an address names.
 
     Raises:
         UserError: there is none; the message lists the stages.
@@ -48,17 +49,17 @@ def find(model: PixelModel, address: str) -> Tap:
         head = net.get_classifier()  # type: ignore[operator]
         path = next((path for path, module in net.named_modules() if module is head), None)
         if path is None:
-            raise UserError(f"{name} has no single classifier whose input could be tapped: name a module's path.")
-        return Tap(path, before=True)
+            raise UserError(f"{name} has no single classifier to take the input of: name a module's path.")
+        return Layer(path, before=True)
     ends = stages(net)
     number = re.fullmatch(r"stage:(-?\d+)", address)
     if number:
         if -len(ends) <= int(number[1]) < len(ends):
-            return Tap(ends[int(number[1])])
+            return Layer(ends[int(number[1])])
         raise UserError(f"{name} has no {address}: {_listed(ends)}.")
     paths = [path for path, _ in net.named_modules() if path]
     if address in paths:
-        return Tap(address)
+        return Layer(address)
     near = difflib.get_close_matches(address, paths, n=1, cutoff=0.6)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise UserError(f"{name} has no layer {address}{hint}: {_listed(ends)}.")
@@ -66,49 +67,51 @@ def find(model: PixelModel, address: str) -> Tap:
 
 def _listed(ends: list[str]) -> str:
     if not ends:
-        return "it tells of no stages, so name a module's path"
+        return "it lists no stages, so name a module's path"
     return "its stages are " + ", ".join(f"stage:{number} ({path})" for number, path in enumerate(ends))
 
 
-def answers(model: PixelModel, taps: tuple[Tap, ...], pixels: Tensor) -> tuple[Tensor, ...]:
-    """The logits [B, K] for pixels [B, C, H, W], and what each tap gives.
+def logits_and_features(model: PixelModel, layers: Sequence[Layer], pixels: Tensor) -> tuple[Tensor, ...]:
+    """Compute the logits [B, K] of pixels [B, C, H, W], and the features of each layer.
 
-    Maps come as [B, C, H, W], whatever order the network keeps them in, and tokens on a square grid do too; vectors are
+    Feature maps are [B, C, H, W], whatever order the network keeps them in, as are tokens on a square grid; vectors are
     [B, D].
     """
-    seen: dict[int, Tensor] = {}
+    features: dict[int, Tensor] = {}
 
     def keep(place: int, value: Any) -> None:
-        seen[place] = value
+        features[place] = value
 
     with ExitStack() as hooks:
-        for place, tap in enumerate(taps):
-            module = model.net.get_submodule(tap.path)
-            if tap.before:
-                handle = module.register_forward_pre_hook(lambda _, given, at=place: keep(at, given[0]))
+        for place, layer in enumerate(layers):
+            module = model.net.get_submodule(layer.path)
+            if layer.before:
+                handle = module.register_forward_pre_hook(lambda _, inputs, at=place: keep(at, inputs[0]))
             else:
-                handle = module.register_forward_hook(lambda _, __, made, at=place: keep(at, made))
+                handle = module.register_forward_hook(lambda _, __, output, at=place: keep(at, output))
             hooks.callback(handle.remove)
         logits = model(pixels)
-    return logits, *(_as_map(seen[place], model.net) for place in range(len(taps)))
+    return logits, *(_as_map(features[place], model.net) for place in range(len(layers)))
 
 
 @torch.no_grad()
-def asked(teacher: PixelModel, taps: tuple[Tap, ...], pixels: Tensor, device: torch.device) -> tuple[Tensor, ...]:
-    """What a teacher in eval mode answers to pixels [B, C, H, W]: see :func:`answers`, all float32."""
+def teacher_outputs(
+    teacher: PixelModel, layers: Sequence[Layer], pixels: Tensor, device: torch.device
+) -> tuple[Tensor, ...]:
+    """Compute a teacher's :func:`logits_and_features` without gradient, as float32; it must be in eval mode."""
     with autocast(device, training=False):
-        return tuple(answer.float() for answer in answers(teacher, taps, pixels))
+        return tuple(output.float() for output in logits_and_features(teacher, layers, pixels))
 
 
 @torch.no_grad()
-def shapes(model: PixelModel, taps: tuple[Tap, ...]) -> list[tuple[int, ...]]:
-    """The shapes that taps give, without the batch: (C, H, W) or (D,)."""
+def feature_shapes(model: PixelModel, layers: Sequence[Layer]) -> list[tuple[int, ...]]:
+    """Compute the shapes of the layers' features, without the batch: (C, H, W) or (D,)."""
     spec = model.spec
     was_training = model.training
     pixels = torch.zeros(2, spec.in_chans, spec.image_size, spec.image_size, device=model.mean.device)
-    found = answers(model.eval(), taps, pixels)[1:]
+    features = logits_and_features(model.eval(), layers, pixels)[1:]
     model.train(was_training)
-    return [tuple(answer.shape[1:]) for answer in found]
+    return [tuple(feature.shape[1:]) for feature in features]
 
 
 def _as_map(value: Tensor, net: nn.Module) -> Tensor:

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from components.core.artifacts import sha256_file
 from components.core.errors import UserError
-from components.core.models.pixel_model import PixelModel
-from components.core.runtime.device import autocast
 
 SHARD_IMAGES = 1024
 _COPIED = 2**26  # bytes of a store that is read into memory: one look-up a batch instead of one a record
@@ -83,13 +81,6 @@ class Format:
 def format_for(classes: int, top_k: int) -> Format:
     """Dense while that takes no more room than ``top_k`` logits with their classes and the rest."""
     return Format(classes, top_k if 2 * classes > 4 * top_k + 4 else 0)
-
-
-@torch.no_grad()
-def ask(teacher: PixelModel, pixels: Tensor, device: torch.device) -> Tensor:
-    """The logits float32 [B, K] of a teacher in eval mode for pixels [B, C, H, W]; it normalises them itself."""
-    with autocast(device, training=False):
-        return teacher(pixels).float()
 
 
 def digest(*decides: Any) -> str:

@@ -5,10 +5,10 @@ from components.core.errors import UserError
 from components.core.models.pixel_model import PixelModel, pixel_model
 from components.core.params import distill
 from components.core.params.distill import METHODS, Loss
-from components.core.teacher.hooks import asked
+from components.core.teacher.hooks import teacher_outputs
 from components.core.training.loop import total
 from components.distill.criterion import terms
-from components.distill.modules import TotalLoss, Trainee, labels_or_choice, mutual_loss
+from components.distill.modules import Criterion, DistillModule, labels_or_choice, mutual_loss
 
 CPU = torch.device("cpu")
 LOSSES = sorted(name for name, kind in METHODS.items() if issubclass(kind, Loss))
@@ -26,7 +26,7 @@ def wanted(name: str, **settings) -> Loss:
 
 def batch(teacher: PixelModel, found, count: int = 8):
     pixels = torch.randint(0, 256, (count, 1, 28, 28), generator=torch.Generator().manual_seed(0)).byte()
-    answer = asked(teacher, tuple(tap for term in found for tap in term.teacher), pixels, CPU)
+    answer = teacher_outputs(teacher, tuple(tap for term in found for tap in term.teacher), pixels, CPU)
     labels = torch.arange(count) % 3
     known = torch.ones(count)
     return pixels, (*answer, labels, known, torch.arange(count))
@@ -38,11 +38,11 @@ def test_every_loss_teaches_the_student_and_its_adapters(name: str, precision: t
     """A wide teacher at another size, a narrow student: shapes differ wherever they can."""
     teacher, student = model("wrn_16_2", 32).eval(), model("resnet8_slim", 28)
     found = terms([wanted(name)], False, student, teacher, IMAGES)
-    trainee = Trainee(student, found).train()
+    module = DistillModule(student, found).train()
     pixels, targets = batch(teacher, found)
     with torch.autocast("cpu", precision, enabled=precision == torch.bfloat16):
-        answer = trainee(pixels)
-    parts = TotalLoss(found, 0.0, 1.0)(answer, *targets)
+        answer = module(pixels)
+    parts = Criterion(found, 0.0, 1.0)(answer, *targets)
     assert list(parts) == [name]
     value = parts[name]
     assert value.shape == (8,)
@@ -51,7 +51,7 @@ def test_every_loss_teaches_the_student_and_its_adapters(name: str, precision: t
     of_student = [p for key, p in student.named_parameters() if not (METHODS[name].of_layers and "head" in key)]
     if name != "fitnet":  # its layer is not the last
         assert all(p.grad is not None and p.grad.isfinite().all() for p in of_student)
-    beside = [p for key, p in trainee.named_parameters() if not key.startswith("student.")]
+    beside = [p for key, p in module.named_parameters() if not key.startswith("student.")]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in beside if p.ndim > 1)
     assert bool(beside) == (name in ("fitnet", "reviewkd", "crd"))
 
@@ -68,10 +68,10 @@ def test_a_loss_counts_with_its_weight_beside_the_hard_labels(name: str):
         torch.manual_seed(3)  # crd draws the images it compares with
         for module in (term.memory for term in found if term.memory):
             module.log_z.fill_(0.0)
-        trainee = Trainee(student.eval(), found)
-        trainee.training = True
+        module = DistillModule(student.eval(), found)
+        module.training = True
         pixels, targets = batch(teacher, found)
-        values.append(total(TotalLoss(found, of_labels, 3.0)(trainee(pixels), *targets)).mean())
+        values.append(total(Criterion(found, of_labels, 3.0)(module(pixels), *targets)).mean())
     hard = torch.nn.functional.cross_entropy(student(pixels), targets[-3])
     if name != "crd":  # its memory has moved on
         assert torch.allclose(2 * values[0], values[1], rtol=1e-4)
@@ -88,11 +88,14 @@ def test_several_losses_each_see_their_own_layers():
         torch.manual_seed(2)
         found = terms(losses, False, student, teacher, IMAGES)
         pixels, targets = batch(teacher, found)
-        alone.append(TotalLoss(found, 0.0, 1.0)(Trainee(student, found).train()(pixels), *targets)[losses[0].name])
+        module = DistillModule(student, found).train()
+        alone.append(Criterion(found, 0.0, 1.0)(module(pixels), *targets)[losses[0].name])
+            Criterion(found, 0.0, 1.0)(DistillModule(student, found).train()(pixels), *targets)[losses[0].name]
+        )
     torch.manual_seed(2)
     found = terms(several, False, student, teacher, IMAGES)
     pixels, targets = batch(teacher, found)
-    together = TotalLoss(found, 0.0, 1.0)(Trainee(student, found).train()(pixels), *targets)
+    together = Criterion(found, 0.0, 1.0)(DistillModule(student, found).train()(pixels), *targets)
     assert list(together) == [loss.name for loss in several]
     assert torch.allclose(torch.stack(list(together.values())), torch.stack(alone), rtol=1e-4)
 
@@ -101,7 +104,7 @@ def test_standardized_logits_do_not_see_the_logits_scale():
     teacher, student = model("resnet14", 28, seed=1).eval(), model("resnet8_slim", 28)
     (term,) = terms([distill.Kd(temperature=2.0)], True, student, None, IMAGES)
     _, (answer, *others) = batch(teacher, [])
-    loss = TotalLoss([term], 0.0, 1.0)
+    loss = Criterion([term], 0.0, 1.0)
     assert torch.allclose(loss(7 * answer + 3, answer, *others)["kd"], torch.zeros(8), atol=1e-5)
     assert not torch.allclose(loss(-answer, answer, *others)["kd"], torch.zeros(8), atol=1e-2)
 

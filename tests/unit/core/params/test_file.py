@@ -74,7 +74,7 @@ def test_a_bad_assignment_is_one_sentence_and_leaves_the_file_alone(file: Path, 
 
 def test_layers_are_compared_with_a_live_teacher_only(file: Path):
     changed = override_params(["distill.method=[kd, fitnet]"], file)
-    assert (changed.distill.teacher, changed.distill.answers_from) == ("auto", "teacher")
+    assert (changed.distill.teacher, changed.distill.targets_from) == ("auto", "teacher")
     with pytest.raises(UserError, match=r"distill: fitnet compares what layers give, and only soft labels are stored"):
         override_params(["distill.teacher=cached"], file)
 

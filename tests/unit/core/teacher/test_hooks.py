@@ -3,7 +3,14 @@ import torch
 
 from components.core.errors import UserError
 from components.core.models.pixel_model import PixelModel, pixel_model
-from components.core.teacher.hooks import Tap, answers, asked, find, shapes, stages
+from components.core.teacher.hooks import (
+    Layer,
+    feature_shapes,
+    find_layer,
+    logits_and_features,
+    stages,
+    teacher_outputs,
+)
 
 CPU = torch.device("cpu")
 
@@ -35,10 +42,10 @@ def pixels(count: int = 3, size: int = 32, channels: int = 3) -> torch.Tensor:
 def test_every_stage_and_the_pooled_features_are_found_in_any_network(name: str, size: int, number: int):
     net = model(name, size).eval()
     assert len(stages(net.net)) == number
-    taps = tuple(find(net, address) for address in [*(f"stage:{n}" for n in range(number)), "pooled"])
-    logits, *layers = asked(net, taps, pixels(2, size), CPU)
-    assert torch.equal(logits, asked(net, (), pixels(2, size), CPU)[0])
-    assert [tuple(layer.shape[1:]) for layer in layers] == shapes(net, taps)
+    taps = tuple(find_layer(net, address) for address in [*(f"stage:{n}" for n in range(number)), "pooled"])
+    logits, *layers = teacher_outputs(net, taps, pixels(2, size), CPU)
+    assert torch.equal(logits, teacher_outputs(net, (), pixels(2, size), CPU)[0])
+    assert [tuple(layer.shape[1:]) for layer in layers] == feature_shapes(net, taps)
     assert all(layer.ndim == 4 and layer.shape[2] == layer.shape[3] for layer in layers[:-1])
     sides = [layer.shape[2] for layer in layers[:-1]]
     assert sides == sorted(sides, reverse=True)  # channels last would show as a growing second side
@@ -48,9 +55,9 @@ def test_every_stage_and_the_pooled_features_are_found_in_any_network(name: str,
 
 def test_the_last_stage_is_counted_from_the_end_and_a_path_is_taken_as_it_is():
     net = model("resnet18", 64)
-    assert find(net, "stage:-1") == find(net, "stage:4") == find(net, "layer4") == Tap("layer4")
-    assert find(net, "pooled") == Tap("fc", before=True)
-    assert find(net, "layer2.0.conv1") == Tap("layer2.0.conv1")
+    assert find_layer(net, "stage:-1") == find_layer(net, "stage:4") == find_layer(net, "layer4") == Layer("layer4")
+    assert find_layer(net, "pooled") == Layer("fc", before=True)
+    assert find_layer(net, "layer2.0.conv1") == Layer("layer2.0.conv1")
 
 
 @pytest.mark.parametrize(
@@ -64,13 +71,13 @@ def test_the_last_stage_is_counted_from_the_end_and_a_path_is_taken_as_it_is():
 )
 def test_a_layer_that_does_not_exist_is_a_sentence_that_lists_the_stages(address: str, sentence: str):
     with pytest.raises(UserError, match=sentence):
-        find(model("resnet18", 64), address)
+        find_layer(model("resnet18", 64), address)
 
 
 def test_a_tap_leaves_the_network_as_it_was_and_gradients_flow_through_it():
     net = model("resnet8_slim", 28, 1)
-    taps = (find(net, "stage:-1"), find(net, "pooled"))
-    _, layer, pooled = answers(net.train(), taps, pixels(4, 28, 1))
+    taps = (find_layer(net, "stage:-1"), find_layer(net, "pooled"))
+    _, layer, pooled = logits_and_features(net.train(), taps, pixels(4, 28, 1))
     (layer.square().mean() + pooled.square().mean()).backward()
     assert net.net.trunk[0][0].weight.grad.abs().sum() > 0
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
@@ -79,7 +86,7 @@ def test_a_tap_leaves_the_network_as_it_was_and_gradients_flow_through_it():
 def test_a_teacher_that_is_asked_stays_in_eval_mode_and_gives_no_gradient():
     net = model("resnet8_slim", 28, 1).eval()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    found = asked(net, (find(net, "stage:1"),), pixels(4, 28, 1), CPU)
+    found = teacher_outputs(net, (find_layer(net, "stage:1"),), pixels(4, 28, 1), CPU)
     assert not any(tensor.requires_grad for tensor in found)
     assert all(tensor.dtype == torch.float32 for tensor in found)
     assert not net.training

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from prefect import flow, get_run_logger, runtime
 
+from components.core.contract import TRAINING
 from components.core.errors import UserError
 from components.core.params.file import load_params, override_params
 from components.core.runtime import tracking
@@ -31,7 +32,7 @@ def train(overrides: Sequence[str], lock: str, parent: str) -> None:
         UserError: there is no remote to fetch the data from.
         StageFailed: a stage failed.
     """
-    shown = Display(lambda _: None, get_run_logger(), tasks.TRAINING)
+    shown = Display(lambda _: None, get_run_logger(), TRAINING)
     params = override_params(list(overrides)) if overrides else load_params()
     keep_home(params.project.name, str(runtime.flow_run.id))
     require_tracking()
@@ -39,7 +40,7 @@ def train(overrides: Sequence[str], lock: str, parent: str) -> None:
     if (store := remote.name()) is None:
         raise UserError("this worker knows no default DVC remote: commit it to .dvc/config, or set it on the worker.")
     LOCK.write_text(lock, encoding="utf-8")
-    remote.pull(store, two_pools.read(tasks.TRAINING))
+    remote.pull(store, two_pools.read(TRAINING))
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_RUN_VARIABLE: parent}
     runner = Runner(shown, environment, tasks.outdated(params), pull=True)
     with tracking.courier(), flow_page.progress(shown), runner:

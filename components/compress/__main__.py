@@ -10,12 +10,12 @@ import torch
 
 from components.compress import parity, quantise
 from components.core.artifacts import atomic, sha256_file, write_json
+from components.core.contract import SHIPPED
 from components.core.export import program
 from components.core.images.shards import Pixels, open_shard
 from components.core.models import pixel_model
 from components.core.runtime import progress, stage
 
-FILES = {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"}
 _CALIBRATION_IMAGES = _PARITY_IMAGES = 512
 
 
@@ -27,17 +27,17 @@ def main(this: stage.Stage) -> None:
     pixels = quantise.sample(val.images, _PARITY_IMAGES, student.spec)
     expected = program.forward(student, pixels)
     entries = {}
-    with ExitStack() as finished, progress.bar(this.name, "files", len(FILES), unit="files") as bar:
-        paths = {kind: finished.enter_context(atomic(this.out(name))) for kind, name in FILES.items()}
+    with ExitStack() as finished, progress.bar(this.name, "files", len(SHIPPED), unit="files") as bar:
+        paths = {kind: finished.enter_context(atomic(this.out(name))) for kind, name in SHIPPED.items()}
         for kind, write in _writers(student, calibration).items():
             write(paths[kind])
             found = parity.compare(program.reload(paths[kind]), pixels, expected)
             if kind != "onnx_int8":
-                parity.require(found, FILES[kind], this.params.compress.max_logit_difference)
+                parity.require(found, SHIPPED[kind], this.params.compress.max_logit_difference)
             entries[kind] = parity.measured(found, paths[kind], sha256_file(paths[kind]))
             bar.advance(1)
     write_json(this.out("parity.json"), entries)
-    for kind, name in FILES.items():
+    for kind, name in SHIPPED.items():
         this.journal.artifact(this.out(name))
         facts = {fact: value for fact, value in entries[kind].items() if fact not in ("sha256", "n")}
         this.journal.metrics({f"{kind}/{fact}": float(value) for fact, value in facts.items()})

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from components.core.artifacts import atomic, read_json, sha256_file, write_json
+from components.core.contract import SHIPPED, STAGES
 from components.core.errors import UserError
 from components.core.export import onnx_file, program
 from components.core.export.latency import latency
@@ -28,7 +29,6 @@ from components.core.runtime.device import pick
 from components.core.significance import mcnemar, paired_bootstrap
 from components.evaluate import card, describe, metrics, pictures, probe, scoring, slices
 
-SHIPPED = {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"}
 _LATENCY_IMAGES = 32
 _LISTED_MISTAKES = 10
 
@@ -188,7 +188,7 @@ def _write(
     pixels = onnx_file.fit_rows(test.images, shown, spec.image_size, spec.in_chans)
     probe.write(asked, pixels, answers["onnx"][shown])
     folder = this.out("figures")
-    stages = {"teacher": "finetune", "student": "distill", "control": "control"}
+    stages = {spec.role: name for name, spec in STAGES.items() if spec.role}
     histories = {name: pictures.history(this.read(f"{made_by}/history.parquet")) for name, made_by in stages.items()}
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".figures-"))
     try:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from components.core.contract import STAGES
 from components.core.export.onnx_file import Logits
 from components.core.models.pixel_model import ModelSpec
 from components.core.runtime import lineage
@@ -32,7 +33,6 @@ _FIGURES = (
 _HARDEST = 3
 _SLICES = 20
 _SECTIONS = ("pretrain", "finetune", "student", "label", "distill")
-_STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill", "control", "compress")
 # The student is the file that ships, measured as such.
 _MODELS = {"teacher": "teacher", "student": "onnx", "control": "control"}
 _USES = {
@@ -100,7 +100,7 @@ def origin_facts(
         "resamples": params["evaluate"]["bootstrap"],
         "recipe": recipe(params),
         "code": code.missing or f"git {code.sha}",
-        "runs": origin.runs(_STAGES),
+        "runs": origin.runs(tuple(STAGES)[:-1]),
         "software": origin.software(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from components.core.contract import SLICE
 from components.core.errors import UserError
 
 CLASS = "class"
-_COLUMN = "slice:"  # what ingest puts before a column's name in the manifest
 
 Slices = dict[str, dict[str, dict[str, Any]]]
 
@@ -26,14 +26,14 @@ def read(manifest: Path, count: int) -> dict[str, list[str]]:
     Raises:
         UserError: the manifest tells of other rows than the shard has.
     """
-    columns = [name for name in pq.read_schema(manifest).names if name.startswith(_COLUMN)]
+    columns = [name for name in pq.read_schema(manifest).names if name.startswith(SLICE)]
     table = pq.read_table(manifest, columns=["row", *columns], filters=[("split", "=", "test")]).sort_by("row")
     if not np.array_equal(table["row"].to_numpy(), np.arange(count)):
         raise UserError(
             f"{manifest} tells of other test images than artifacts/ingest/shards/test holds: run `reflux run` to "
             "ingest again."
         )
-    return {name.removeprefix(_COLUMN): table[name].to_pylist() for name in columns}
+    return {name.removeprefix(SLICE): table[name].to_pylist() for name in columns}
 
 
 def measure(

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.core.artifacts import atomic, mendable, write_json
+from components.core.contract import SPLITS
 from components.core.images.shards import open_shard
 from components.ingest import sheet
 from components.ingest.checks import drop_repeats, refuse_unlearnable, refuse_unreadable
@@ -24,7 +25,7 @@ from components.ingest.items import UNLABELED
 from components.ingest.shards import channel_moments, fingerprint, ids_of, write_shards
 from components.ingest.slices import columns_of
 from components.ingest.source import open_source
-from components.ingest.splits import SPLITS, assign
+from components.ingest.splits import assign
 
 MANIFEST_COLUMNS = (
     *("path", "split", "row", "label", "class_name", "width", "height", "mode", "format"),

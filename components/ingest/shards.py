@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from components.core.contract import SPLITS
 from components.core.images.encoded import write_encoding
-from components.ingest.splits import SPLITS
 
 _ROWS_AT_ONCE = 4096
 

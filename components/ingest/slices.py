@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from components.core.contract import SLICE
 from components.core.errors import UserError, listed
 from components.ingest.labels import whole
 
@@ -16,7 +17,7 @@ _SHOWN = 3
 
 def columns_of(slices: Sequence[str]) -> list[str]:
     """The manifest's columns for the given columns of the source."""
-    return [f"slice:{name}" for name in slices]
+    return [f"{SLICE}{name}" for name in slices]
 
 
 def words(cells: Iterable[Any]) -> list[str]:

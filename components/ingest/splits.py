@@ -6,7 +6,6 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-SPLITS = ("train", "val", "test", "unlabeled")
 _ALIASES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),

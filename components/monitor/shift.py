@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.artifacts import atomic
+from components.core.contract import SPLITS
 from components.core.errors import UserError
 from components.core.images.shards import UNLABELED, Images, Shard, at_once, open_shard, read_dataset
 
@@ -20,7 +21,6 @@ STATISTICS = ("brightness", "contrast", "sharpness")
 CLASS_BALANCE, PREDICTED, CONFIDENCE = "class balance", "predicted classes", "confidence"
 REFERENCE = "drift/reference.npz"  # where a retraining's run in MLflow keeps it
 SAMPLE = 2000
-_SPLITS = ("train", "val", "test", "unlabeled")
 _FEWEST = 20  # images of each side below which nothing is tested
 _FEWEST_EXPECTED = 5  # below it the chi-square approximation is poor (Cochran 1954)
 _RESAMPLES = 9999
@@ -229,7 +229,7 @@ def reference(artifacts: Path, seed: int) -> tuple[Sample, Ids]:
 def opened(artifacts: Path) -> tuple[tuple[str, ...], list[Shard]]:
     """The class names and all splits of the dataset that ``ingest`` left."""
     folder = artifacts / "ingest"
-    return read_dataset(folder / "dataset.json").classes, [open_shard(folder / "shards" / name) for name in _SPLITS]
+    return read_dataset(folder / "dataset.json").classes, [open_shard(folder / "shards" / name) for name in SPLITS]
 
 
 def save(path: Path, found: Sample, ids: Ids) -> None:

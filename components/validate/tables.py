@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from components.core.contract import LABELED_SPLITS
 from components.validate.duplicates import nearest_in_other_group
-
-LABELLED_SPLITS = ("train", "val", "test")
 
 
 def images(manifest: pd.DataFrame, near_duplicate_bits: int) -> pd.DataFrame:
@@ -56,7 +55,7 @@ def labelled(manifest: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
 def class_counts(labelled_images: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """How many images of each class each labelled split holds, zeros too: ``split``, ``class_name``, ``images``."""
     counts = labelled_images.groupby(["split", "label_name"]).size()
-    pairs = [(split, name) for split in LABELLED_SPLITS for name in classes]
+    pairs = [(split, name) for split in LABELED_SPLITS for name in classes]
     return pd.DataFrame(
         [(split, name, f"{name} in {split}", int(counts.get((split, name), 0))) for split, name in pairs],
         columns=["split", "class_name", "class_and_split", "images"],

@@ -17,12 +17,10 @@ from typing import Any, Protocol, Self
 
 import psutil
 
+from components.core.contract import STAGES
 from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.runtime.progress import EVENTS_VARIABLE, RECORD
 from flows.local.environment import QUIET, mend_dvc_lock
-
-# In the order data meets them; control needs no teacher and runs beside distill.
-STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill", "control", "compress", "evaluate")
 
 THREADS_VARIABLE = "REFLUX_THREADS"
 GRACE_S = 20.0  # below the 30 s a Prefect worker gives a cancelled run
@@ -289,7 +287,7 @@ def unchanged(forced: Collection[str] = frozenset()) -> set[str]:
         raise failure("dvc status", process.returncode, lines)
     changed = json.loads(lines[-1])
     first = next((i for i, stage in enumerate(STAGES) if stage in changed or stage in forced), len(STAGES))
-    return set(STAGES[:first])
+    return set(tuple(STAGES)[:first])
 
 
 def failure(stage: str, code: int, lines: list[str], restoring: bool = False) -> StageFailed:

@@ -16,8 +16,6 @@ from flows.dvc import remote
 from flows.dvc.stages import Outcome, Runner, StageFailed
 from flows.report.display import Display
 
-TRAINING = ("pretrain", "finetune", "label", "distill", "control")  # what a GPU is for
-
 
 @dataclass
 class Pipeline:

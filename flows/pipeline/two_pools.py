@@ -22,12 +22,13 @@ from prefect.exceptions import ObjectNotFound
 from ruamel.yaml import YAML
 
 from components.core.artifacts import atomic
+from components.core.contract import TRAINING
 from components.core.errors import UserError
 from components.core.runtime import lineage
 from components.core.runtime.lineage import LOCK
 from flows.dvc import remote
 from flows.dvc.stages import Outcome, StageFailed
-from flows.pipeline.tasks import TRAINING, Pipeline, ended
+from flows.pipeline.tasks import Pipeline, ended
 
 DEPLOYMENT = "train/train"
 COMMIT_VARIABLE = "REFLUX_COMMIT"  # what the deployment's clone checks out

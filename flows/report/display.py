@@ -17,11 +17,11 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from flows.dvc.stages import STAGES, Outcome
+from components.core.contract import STEPS
+from flows.dvc.stages import Outcome
 
 State = Literal["waiting", "checking", "running", "ran", "cached", "failed", "skipped"]
 
-ALL = (*STAGES, "register", "promote")
 _SECONDS_BETWEEN_LINES = 5.0
 _SPARKS = "▁▂▃▄▅▆▇█"
 _SPARK_WIDTH = 16
@@ -60,7 +60,7 @@ class Display:
         self,
         say: Callable[[str], None],
         logger: "logging.Logger | logging.LoggerAdapter[Any]",
-        stages: Sequence[str] = ALL,
+        stages: Sequence[str] = STEPS,
     ) -> None:
         self._say, self.logger = say, logger
         self.rows = {stage: Row() for stage in stages}

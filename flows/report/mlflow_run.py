@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from components.boards.declared import PICTURES
 from components.boards.figures import cost, summary
 from components.core.artifacts import ARTIFACTS, read_json
+from components.core.contract import TRAINING
 from components.core.params.sections import Params
 from components.core.runtime.journal import Journal
 from components.monitor import shift
@@ -17,8 +18,6 @@ from flows.report import text
 
 if TYPE_CHECKING:
     from flows.retrain import Result
-
-TRAININGS = ("finetune", "label", "distill", "control")
 
 
 def evaluation(journal: Journal, params: Params, metrics: dict[str, Any]) -> None:
@@ -35,7 +34,7 @@ def evaluation(journal: Journal, params: Params, metrics: dict[str, Any]) -> Non
 
 def outcome(journal: Journal, result: "Result") -> None:
     """Tell what was decided, what the run cost, and the whole in words."""
-    spent = sum(read_json(ARTIFACTS / name / "run.json")["wall_s"] for name in TRAININGS if result.ran(name))
+    spent = sum(read_json(ARTIFACTS / name / "run.json")["wall_s"] for name in TRAINING if result.ran(name))
     figures = cost(result.seconds, spent, len(psutil.Process().cpu_affinity()))
     tags = {"mlflow.note.content": text.markdown(result)}
     promotion = result.release.promotion

@@ -13,12 +13,11 @@ import pytest
 
 from components.boards import declared
 from components.core.artifacts import read_json
+from components.core.contract import STAGES
 from flows.local.prefect_server import free_port
 from tests.e2e.command import environment, reflux
 
 pytestmark = pytest.mark.slow
-
-STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill", "control", "compress", "evaluate")
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from components.core.contract import SPLITS
 from components.core.images.shards import open_shard
 from components.core.params.file import override_params
 from components.ingest.ingest import Ingested, ingest
@@ -28,7 +29,6 @@ from components.validate.findings import Finding
 from components.validate.validate import Verdict, validate
 
 ROOT = Path(__file__).parents[2]
-SPLITS = ("train", "val", "test", "unlabeled")
 CLASSES = ("cat", "dog", "owl")
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.core.artifacts import sha256_file
+from components.core.contract import STAGES
 from components.core.models.pixel_model import load
 from components.core.params.file import override_params
 
@@ -36,7 +37,6 @@ RECIPE = [
     "student.accumulate=2",
     "run.threads=1",
 ]
-STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill", "control", "compress", "evaluate")
 TWO = ["run.launcher=torchrun", "run.nproc_per_node=2"]
 
 

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from components.core.artifacts import fingerprint, sha256_file
+from components.core.contract import TRAINING
 from components.core.images.encoded import write_encoding
 from components.core.models.pixel_model import load
 from components.core.params.file import override_params
@@ -40,7 +41,6 @@ TINY = [
     "label.proof=8",
     "run.threads=1",
 ]
-TRAINING = ("pretrain", "finetune", "label", "distill", "control")
 
 
 def write_shard(folder: Path, count: int, seed: int, labelled: bool = True) -> None:

@@ -19,7 +19,6 @@ from components.core.artifacts import read_json, write_json
 from components.core.errors import UserError
 from components.core.params.sections import Run
 
-STAGES = ("finetune", "label", "distill", "control", "evaluate")
 _SENTENCE_VARIABLE = "REFLUX_SENTENCE"
 _LAUNCHER_VARIABLE = "REFLUX_LAUNCHER"
 _PR_SET_PDEATHSIG = 1

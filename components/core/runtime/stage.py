@@ -19,6 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from components.core.artifacts import ARTIFACTS, fingerprint, mendable, sha256_file, write_json
+from components.core.contract import STAGES
 from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.params.file import load_params
 from components.core.params.sections import Params, Run
@@ -39,7 +40,6 @@ if TYPE_CHECKING:  # torch takes two seconds, which stages that only look at dat
 CHECKPOINTS = Path(".reflux/checkpoints")
 BEFORE = "-before"  # ends the name of the folder for trainings that come before the stage's own
 EXIT_INTERRUPTED = 130
-ROLES = {"finetune": "teacher", "distill": "student", "control": "control"}  # whom a stage trains
 
 
 class Stage:
@@ -67,8 +67,8 @@ class Stage:
         if launch.rank():
             return Muted()
         tags = {"stage": self.name, "run_kind": "stage"}
-        if self.name in ROLES:
-            tags["role"] = ROLES[self.name]
+        if role := STAGES[self.name].role:
+            tags["role"] = role
         if parent_run := os.environ.get(PARENT_RUN_VARIABLE):
             tags["mlflow.parentRunId"] = parent_run
         parent = os.environ.get(PARENT_VARIABLE)
@@ -169,7 +169,7 @@ def _run(name: str, body: Callable[[Stage], None]) -> int:
         params = load_params()
         if launch.in_rank():
             launch.follow(name, params.run)
-        elif params.run.launcher == "torchrun" and name in launch.STAGES:
+        elif params.run.launcher == "torchrun" and STAGES[name].distributed:
             return launch.launch(name, params.run)
         with _joined(params.run) if launch.in_rank() else nullcontext() as world:
             stage = Stage(name, params, world)

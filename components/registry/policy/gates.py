@@ -5,24 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from components.core.contract import FIGURES
+
 Side = Literal["min", "max"]
 Bounds = Mapping[str, Mapping[str, float]]  # {figure: {"min": limit, "max": limit}}, as in params.yaml
-
-_LABELS = {
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro F1",
-    "worst_class_recall": "Worst class recall",
-    "ece": "Calibration error (ECE)",
-    "size_kb": "Size",
-    "latency_ms_p95": "Latency p95",
-    "params": "Parameters",
-    "corrupted_accuracy": "Accuracy under corruptions",
-    "noise_accuracy": "Accuracy under noise",
-    "blur_accuracy": "Accuracy under blur",
-    "brightness_accuracy": "Accuracy under brightness",
-    "jpeg_accuracy": "Accuracy under JPEG",
-}
-_UNITS = {"size_kb": " KB", "latency_ms_p95": " ms"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +38,7 @@ def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     shipped = dict(metrics.get("shipped", {}).get("onnx", {}))
     if measured(shipped.get("size_bytes")) is not None:
         shipped["size_kb"] = shipped["size_bytes"] / 1024
-    return {name: value for name in _LABELS if (value := measured(shipped.get(name))) is not None}
+    return {name: value for name in FIGURES if (value := measured(shipped.get(name))) is not None}
 
 
 def thresholds(found: Mapping[str, float], gates: Bounds) -> list[Reason]:
@@ -106,7 +92,8 @@ def shown(value: float, other: float | None = None) -> str:
 
 
 def _threshold(name: str, side: Side, limit: float, value: float | None) -> Reason:
-    label, unit = _LABELS.get(name, name), _UNITS.get(name, "")
+    figure = FIGURES[name]
+    label, unit = figure.label, f" {figure.unit}" if figure.unit else ""
     low = side == "min"
     word, wanted = "minimum" if low else "maximum", f"{shown(limit)}{unit}"
     if value is None or math.isnan(limit):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.artifacts import read_json, sha256_file
+from components.core.contract import SHIPPED
 from components.core.errors import UserError
 
 LIVE = "live"
@@ -60,7 +61,7 @@ class EvaluatedRun:
 
     @property
     def onnx(self) -> Path:
-        return self.artifacts / "compress" / "student.onnx"
+        return self.artifacts / "compress" / SHIPPED["onnx"]
 
     @property
     def teacher(self) -> Path:

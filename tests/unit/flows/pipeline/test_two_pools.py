@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks.results import ROOT
+from components.core.contract import TRAINING
 from flows.pipeline import two_pools
-from flows.pipeline.tasks import TRAINING
 
 
 @pytest.fixture(autouse=True)

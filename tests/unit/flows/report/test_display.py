@@ -3,9 +3,9 @@ import logging
 import pytest
 from rich.console import Console
 
+from components.core.contract import STEPS
 from flows.dvc.stages import Outcome
 from flows.report.display import (
-    ALL,
     Display,
     LiveDisplay,
     Row,
@@ -108,7 +108,7 @@ def test_the_live_list_shows_every_stage_and_its_state():
     live.close("control", "failed")
     console.print(live._draw())
     lines = dict(line.split(None, 1) for line in (x[2:] for x in console.export_text().splitlines()))
-    assert list(lines) == list(ALL)
+    assert list(lines) == list(STEPS)
     assert lines["ingest"].strip() == "unchanged"
     assert "linear probe 1,200/6,000 images, 800 images/s, 6 s left" in lines["finetune"]
     assert "validation accuracy 0.812 ▁" in lines["finetune"]

@@ -1,0 +1,78 @@
+"""What stages exchange, said once: the stages and the code that decides them, splits, shipped files, figures."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A stage of the pipeline.
+
+    Attributes:
+        code: the folders and files of ``components/core`` that decide its result, along with its own package.
+        role: the model that it trains: teacher, student or control.
+        trains: it wants a GPU, so that ``run.placement: two-pools`` runs it on the pool ``gpu``.
+        distributed: it can run as several processes, with ``run.launcher: torchrun``.
+    """
+
+    code: tuple[str, ...] = ()
+    role: str | None = None
+    trains: bool = False
+    distributed: bool = False
+
+
+_VIEWS = ("images", "models", "views")
+_TRAINING = (*_VIEWS, "training")
+
+# In the order data meets them; control needs no teacher and runs alongside distill.
+STAGES = {
+    "ingest": StageSpec(("images",)),
+    "validate": StageSpec(),
+    "pretrain": StageSpec(("models",), trains=True),
+    "finetune": StageSpec(_TRAINING, role="teacher", trains=True, distributed=True),
+    "label": StageSpec((*_VIEWS, "teacher"), trains=True, distributed=True),
+    "distill": StageSpec(
+        (*_TRAINING, "params/distill.py", "student.py", "teacher"), role="student", trains=True, distributed=True
+    ),
+    "control": StageSpec((*_TRAINING, "student.py"), role="control", trains=True, distributed=True),
+    "compress": StageSpec(("images", "models", "export")),
+    "evaluate": StageSpec((*_TRAINING, "export", "significance.py"), distributed=True),
+}
+STEPS = (*STAGES, "register", "promote")  # the last two change the outside world, so that DVC knows nothing of them
+TRAINING = tuple(name for name, stage in STAGES.items() if stage.trains)
+DISTRIBUTED = tuple(name for name, stage in STAGES.items() if stage.distributed)
+
+LABELED_SPLITS = ("train", "val", "test")
+SPLITS = (*LABELED_SPLITS, "unlabeled")
+
+SLICE = "slice:"  # what the manifest puts before the names of the columns in ``ingest.slices``
+
+SHIPPED = {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a model, for people.
+
+    Attributes:
+        label: as a sentence begins with it.
+        unit: of the number, where it has one.
+    """
+
+    label: str
+    unit: str = ""
+
+
+FIGURES = {
+    "accuracy": Figure("Accuracy"),
+    "macro_f1": Figure("Macro F1"),
+    "worst_class_recall": Figure("Worst class recall"),
+    "ece": Figure("Calibration error (ECE)"),
+    "size_kb": Figure("Size", "KB"),
+    "latency_ms_p95": Figure("Latency p95", "ms"),
+    "params": Figure("Parameters"),
+    "corrupted_accuracy": Figure("Accuracy under corruptions"),
+    "noise_accuracy": Figure("Accuracy under noise"),
+    "blur_accuracy": Figure("Accuracy under blur"),
+    "brightness_accuracy": Figure("Accuracy under brightness"),
+    "jpeg_accuracy": Figure("Accuracy under JPEG"),
+}

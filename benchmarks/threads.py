@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.threads     # four minutes
 
 Each way to wait is a process of its own, because libgomp reads its environment once; they take turns, five rounds. The
-memory is kept as ``STAGE_ENVIRONMENT`` of ``flows.dvc.stages`` has it.
+memory is kept as ``STAGE_ENVIRONMENT`` of ``flows.local.supervised`` has it.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.results import RESULTS, of_rounds, write
 from benchmarks.throughput.setting import CLASSES, MEAN, STD, optimizer_of
 from components.core.models.pixel_model import pixel_model
-from flows.dvc.stages import STAGE_ENVIRONMENT
+from flows.local.supervised import STAGE_ENVIRONMENT
 
 BATCH, STEPS, ROUNDS = 128, 100, 5
 SPINS = "GOMP_SPINCOUNT"

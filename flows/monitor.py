@@ -23,8 +23,8 @@ from components.monitor.shift import Sample
 from components.registry import client
 from components.registry.client import CHAMPION
 from components.registry.versions.files import fetched
-from flows.commands import data
-from flows.local.environment import prepare_dvc
+from flows.dvc import dataset
+from flows.dvc.checkout import prepare_dvc
 from flows.pipeline.clone import ingest, require_tracking, skipped
 from flows.report import flow_page
 
@@ -50,7 +50,7 @@ def monitor() -> Check | State[None]:
     champion = client.retry(lambda: _champion(mlflow, model))
     if champion is None:
         return skipped(params, f"{model} has no champion to compare with.", logger)
-    version, now = int(champion.version), data.version(params.ingest.source)
+    version, now = int(champion.version), dataset.version(params.ingest.source)
     if champion.tags.get("dvc.data_md5") == now:
         return skipped(params, f"The data ({now[:12]}) is that of the champion, {model} version {version}.", logger)
     kept = client.retry(lambda: _reference(champion))

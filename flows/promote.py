@@ -1,4 +1,4 @@
-"""The promote flow: what ``reflux promote`` does, for whoever asks Prefect."""
+"""The promote flow: ``reflux promote`` as a deployment."""
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -7,9 +7,8 @@ from prefect.states import Completed
 
 from components.core.artifacts import ARTIFACTS
 from components.core.params.file import load_params
-from components.registry.promote import challenge
-from flows.commands.registry import terms
-from flows.local.environment import prepare_dvc
+from components.registry.promote import challenge, terms
+from flows.dvc.checkout import prepare_dvc
 from flows.pipeline.clone import ingest, require_tracking
 from flows.report import flow_page, text
 

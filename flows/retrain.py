@@ -1,11 +1,9 @@
-"""The retrain flow: a task a stage, one parent run in MLflow, a decision at the end."""
+"""The retrain flow: the computation of a pipeline run, and what a deployment adds around it."""
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
@@ -17,57 +15,20 @@ from components.core.params.sections import Params
 from components.core.runtime import lineage, tracking
 from components.core.runtime.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
 from components.registry.ledger.ledger import AWAITING
-from flows.commands.data import fetch
 from flows.dvc import lock_branch, remote
-from flows.dvc.stages import Outcome, Runner, unchanged
-from flows.local.environment import embed_mlflow, keep_home, prepare_dvc
-from flows.pipeline import approval, release, skip
-from flows.pipeline import two_pools as elsewhere
-from flows.pipeline.clone import require_tracking, skipped
-from flows.pipeline.release import Release
-from flows.pipeline.tasks import Pipeline, begin, outdated, stage, train
+from flows.dvc.checkout import prepare_dvc
+from flows.dvc.dataset import fetch
+from flows.dvc.stages import Runner, unchanged
+from flows.local.environment import embed_mlflow, keep_home
+from flows.outcome import StageOutcome
+from flows.pipeline import approval, release, skip, two_pools
+from flows.pipeline.clone import flow_run_id, require_tracking, skipped
+from flows.pipeline.tasks import Pipeline, begin, outdated, push, stage, train
 from flows.report import display, flow_page, mlflow_run
 from flows.report.display import Display
+from flows.report.result import NotRegistered, Result
 
 _PATIENCE_S = 900.0  # a run that nobody watches waits for MLflow
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a pipeline run came to.
-
-    Attributes:
-        run_name: the parent run's name in MLflow.
-        model_name: the registered model.
-        outcomes: what DVC did for each stage.
-        metrics: the content of ``metrics.json``.
-        release: the registered version and the decision on it.
-        seconds: the whole run's wall time.
-    """
-
-    run_name: str
-    model_name: str
-    outcomes: dict[str, Outcome]
-    metrics: dict[str, Any]
-    release: Release
-    seconds: float
-
-    @property
-    def trained(self) -> bool:
-        """Whether any stage was executed, not restored."""
-        return Outcome.RAN in self.outcomes.values()
-
-    def ran(self, name: str) -> bool:
-        """Whether a stage was executed, not restored."""
-        return self.outcomes.get(name) is Outcome.RAN
-
-
-class NotRegistered(Exception):
-    """Everything is trained and measured, but MLflow was away; the next run registers it without training again."""
-
-    def __init__(self, result: Result) -> None:
-        super().__init__(result.release.problem)
-        self.result = result
 
 
 @flow(name="retrain")
@@ -78,45 +39,84 @@ def retrain(overrides: Sequence[str] = ()) -> Result | State[None] | None:
         overrides: ``section.key=value`` assignments, applied to ``params.yaml`` first.
 
     Returns:
-        The result; a completed state named Skipped from a deployment's run that finds nothing changed; None from a run
-        that was suspended for an approval and is resumed, which computes nothing.
+        The result; from a deployment's run also what ``in_clone`` adds.
+
+    Raises:
+        UserError: something is missing or wrong.
+        StageFailed: a stage failed.
+        NotRegistered: everything is trained, but MLflow was away.
+    """
+    params = override_params(list(overrides)) if overrides else load_params()
+    return in_clone(params, overrides) if runtime.deployment.id else compute(params)
+
+
+def in_clone(params: Params, overrides: Sequence[str]) -> Result | State[None] | None:
+    """A deployment's run, in a worker's clone: what is computed already is skipped, and a person may have to approve.
+
+    Args:
+        params: all of them, after the overrides.
+        overrides: also for the pool that trains.
+
+    Returns:
+        The result; a completed state named Skipped when nothing has changed; None from a run that was suspended for an
+        approval and is resumed, which computes nothing.
+    """
+    logger, flow_run, model = get_run_logger(), flow_run_id(), params.registry.model_name
+    keep_home(params.project.name, flow_run)
+    require_tracking()
+    by_person = params.registry.approval == "human"
+    if by_person and (version := approval.left(params, flow_run)):
+        approval.wait(params, version, flow_run)
+        return None
+    prepare_dvc()
+    pool = two_pools.pool(flow_run) if params.run.placement == "two-pools" else None
+    inputs = skip.identity(params)
+    if done := skip.done(params, inputs):
+        return skipped(params, done.sentence(model), logger)
+    result = compute(params, inputs, pool, overrides, unattended=True)
+    if promotion := result.release.promotion:
+        if by_person and promotion.outcome == AWAITING and not promotion.existing:
+            approval.wait(params, promotion.version, flow_run)
+        if promotion.existing and not result.executed:
+            why = f"All stages are restored, and are {model} version {promotion.version} ({promotion.outcome}) already."
+            return skipped(params, why, logger)
+    return result
+
+
+def compute(
+    params: Params,
+    inputs: str | None = None,
+    pool: str | None = None,
+    overrides: Sequence[str] = (),
+    unattended: bool = False,
+) -> Result:
+    """Compute what has changed, register the student, decide on it, and report the result to MLflow and Prefect.
+
+    Args:
+        params: all of them.
+        inputs: the hash of everything that decides the result, which a later run looks for.
+        pool: another work pool that trains for this run.
+        overrides: of the params, for that pool.
+        unattended: nobody watches, and this checkout is deleted after the run: wait for MLflow, and keep ``dvc.lock``.
+
+    Raises:
+        NotRegistered: everything is trained, but MLflow was away.
     """
     began = time.monotonic()
     shown = display.current() or Display(lambda _: None, get_run_logger())
     shown.logger = get_run_logger()
-    params = override_params(list(overrides)) if overrides else load_params()
-    if runtime.deployment.id:
-        keep_home(params.project.name, flow_run_id())
-    require_tracking()
-    suspends = runtime.deployment.id and params.registry.approval == "human"
-    if suspends and (waiting := approval.left(params, flow_run_id())):
-        approval.wait(params, int(waiting.version), flow_run_id())
-        return None
     prepare_dvc()
-    two_pools = runtime.deployment.id and params.run.placement == "two-pools"
-    pool = elsewhere.pool(flow_run_id()) if two_pools else None
-    made_of = skip.identity(params) if runtime.deployment.id else None
-    if done := skip.done(params, made_of):
-        return skipped(params, done.sentence(params.registry.model_name), shown.logger)
+    embed_mlflow()
     fetch(params.ingest.source)
-    environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
-    with tracking.courier(), recorded(params, shown, made_of) as (name, journal), flow_page.progress(shown):
-        forced = outdated(params)
-        store = remote.name()
-        with Runner(shown, environment | {PARENT_VARIABLE: journal.id}, forced, pull=store is not None) as runner:
-            pipeline = Pipeline(shown, journal, runner, unchanged(forced), store)
-            run_stages(pipeline, pool, overrides)
-        if store is not None:
-            remote.push(store)
-        if store is not None and runtime.deployment.id:
+    with tracking.courier(), recorded(params, shown, inputs) as (name, journal), flow_page.progress(shown):
+        outcomes = run_stages(params, shown, journal, pool, overrides)
+        if unattended and remote.name() is not None:
             shown.note(lock_branch.bring_back(name, journal))
         metrics = read_json(ARTIFACTS / "evaluate" / "metrics.json")
         mlflow_run.evaluation(journal, params, metrics)
-        patience_s = _PATIENCE_S if runtime.deployment.id else 0
-        released = release.release(params, journal, shown, flow_run_id(), patience_s)
-        model = params.registry.model_name
-        result = Result(name, model, pipeline.outcomes, metrics, released, time.monotonic() - began)
-        mlflow_run.outcome(journal, result)
+        released = release.release(params, journal, shown, flow_run_id(), _PATIENCE_S if unattended else 0)
+        result = Result(name, params.registry.model_name, outcomes, metrics, released, time.monotonic() - began)
+        mlflow_run.result(journal, result)
         flow_page.result(result, params.project.name)
         if released.registered and released.registered.created:
             mlflow_run.reference(journal, params.seed)
@@ -124,45 +124,47 @@ def retrain(overrides: Sequence[str] = ()) -> Result | State[None] | None:
         raise NotRegistered(result)
     for problem in declared.keep(params.project.name, mlflow_run.in_production(result)):
         shown.note(f"Note: {problem}.")
-    promotion = released.promotion
-    if suspends and promotion and promotion.outcome == AWAITING and not promotion.existing:
-        approval.wait(params, promotion.version, flow_run_id())
-    if runtime.deployment.id and not result.trained and promotion and promotion.existing:
-        why = f"All stages are restored, and are {model} version {promotion.version} ({promotion.outcome}) already."
-        return skipped(params, why, shown.logger)
     return result
 
 
-def run_stages(pipeline: Pipeline, pool: str | None, overrides: Sequence[str]) -> None:
-    """All stages in order, but for the starting weights, which come while the data does.
+def run_stages(
+    params: Params, shown: Display, journal: Journal, pool: str | None, overrides: Sequence[str]
+) -> dict[str, StageOutcome]:
+    """Run all stages in order, but for the starting weights, which come while the data does.
 
     Args:
-        pipeline: the run in progress.
-        pool: the one that trains for it, if it is not this run's.
-        overrides: of the params.
+        params: all of them.
+        shown: follows the stages.
+        journal: of the pipeline run.
+        pool: the work pool that trains, if it is not this run's.
+        overrides: of the params, for that pool.
+
+    Returns:
+        What DVC did for each stage.
     """
-    if pool is None:
-        begin(pipeline, "pretrain", beside="ingest")
-    stage(pipeline, "ingest")
-    pipeline.journal.tags({"dvc.data_md5": lineage.data_md5() or lineage.NONE})
-    stage(pipeline, "validate")
-    if pool is None:
-        train(pipeline)
-    else:
-        parent = release.arrived(pipeline.journal, release.between_attempts(_PATIENCE_S))
-        elsewhere.train(pipeline, pool, overrides, parent)
-    for name in ("compress", "evaluate"):
-        stage(pipeline, name)
-
-
-def flow_run_id() -> str:
-    """The id of the present flow run in Prefect."""
-    return str(runtime.flow_run.id)
+    forced, store = outdated(params), remote.name()
+    environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_VARIABLE: journal.id}
+    with Runner(shown, environment, forced, pull=store is not None) as runner:
+        pipeline = Pipeline(shown, journal, runner, unchanged(forced), store)
+        if pool is None:
+            begin(pipeline, "pretrain", alongside="ingest")
+        stage(pipeline, "ingest")
+        journal.tags({"dvc.data_md5": lineage.data_md5() or lineage.NONE})
+        stage(pipeline, "validate")
+        if pool is None:
+            train(pipeline)
+        else:
+            two_pools.train(pipeline, pool, overrides, release.arrived(journal, _PATIENCE_S))
+        for name in ("compress", "evaluate"):
+            stage(pipeline, name)
+    if store is not None:
+        push(store)
+    return pipeline.outcomes
 
 
 @contextmanager
-def recorded(params: Params, shown: Display, made_of: str | None) -> Iterator[tuple[str, Journal]]:
-    """The parent run's journal: FINISHED, FAILED, or KILLED when someone stopped the run."""
+def recorded(params: Params, shown: Display, inputs: str | None) -> Iterator[tuple[str, Journal]]:
+    """The parent run's name and journal: FINISHED, FAILED, or KILLED when someone stopped the run."""
     code = lineage.code()
     if code.missing:
         shown.note(code.missing)
@@ -174,8 +176,8 @@ def recorded(params: Params, shown: Display, made_of: str | None) -> Iterator[tu
         "params.sha256": lineage.params_sha256(),
         "prefect.flow_run_id": flow_run_id(),
     }
-    if made_of is not None:
-        tags[skip.TAG] = made_of
+    if inputs is not None:
+        tags[skip.TAG] = inputs
     journal = Journal(params.project.name, name, tags)
     journal.params(params.model_dump(by_alias=True, exclude={"run"}))
     journal.artifact(PARAMS)

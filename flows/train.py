@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from prefect import flow, get_run_logger, runtime
+from prefect import flow, get_run_logger
 
 from components.core.contract import TRAINING
 from components.core.errors import UserError
@@ -11,17 +11,18 @@ from components.core.runtime import tracking
 from components.core.runtime.journal import COURIER_VARIABLE, PARENT_RUN_VARIABLE, Muted
 from components.core.runtime.lineage import LOCK
 from flows.dvc import remote
+from flows.dvc.checkout import prepare_dvc
 from flows.dvc.stages import Runner
-from flows.local.environment import embed_mlflow, keep_home, prepare_dvc
+from flows.local.environment import embed_mlflow, keep_home
 from flows.pipeline import tasks, two_pools
-from flows.pipeline.clone import require_tracking
+from flows.pipeline.clone import flow_run_id, require_tracking
 from flows.report import flow_page
 from flows.report.display import Display
 
 
 @flow(name="train")
 def train(overrides: Sequence[str], lock: str, parent: str) -> None:
-    """Bring the stages that train up to date; only a retrain asks for it.
+    """Bring the stages that train up to date, for a retrain flow that started this one.
 
     Args:
         overrides: of the retrain's params.
@@ -34,16 +35,16 @@ def train(overrides: Sequence[str], lock: str, parent: str) -> None:
     """
     shown = Display(lambda _: None, get_run_logger(), TRAINING)
     params = override_params(list(overrides)) if overrides else load_params()
-    keep_home(params.project.name, str(runtime.flow_run.id))
+    keep_home(params.project.name, flow_run_id())
     require_tracking()
     prepare_dvc()
     if (store := remote.name()) is None:
         raise UserError("this worker knows no default DVC remote: commit it to .dvc/config, or set it on the worker.")
     LOCK.write_text(lock, encoding="utf-8")
-    remote.pull(store, two_pools.read(TRAINING))
+    tasks.pull(store, two_pools.read(TRAINING))
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_RUN_VARIABLE: parent}
     runner = Runner(shown, environment, tasks.outdated(params), pull=True)
     with tracking.courier(), flow_page.progress(shown), runner:
-        training = tasks.Pipeline(shown, Muted(), runner, set(), store)
-        tasks.train(training)
-    two_pools.give_back(training.outcomes)
+        pipeline = tasks.Pipeline(shown, Muted(), runner, set(), store)
+        tasks.train(pipeline)
+    two_pools.give_back(pipeline.outcomes)

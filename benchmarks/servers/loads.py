@@ -18,10 +18,9 @@ from components.core.params.sections import Params, Project
 from components.core.runtime import tracking
 from components.registry import client
 from components.registry.ledger import ledger
-from components.registry.promote import challenge
+from components.registry.promote import challenge, terms
 from components.registry.register import register
 from components.registry.versions.evaluated_run import Lineage
-from flows.commands.registry import terms
 from flows.pipeline import skip
 from infra.local.settings import Stack
 

@@ -42,7 +42,7 @@ from PIL import Image
 from benchmarks.results import RESULTS, ROOT, Figure, of_rounds, write
 from benchmarks.throughput.setting import VIEWS, Setting, write_store
 from components.core.images.shards import open_shard
-from flows.dvc.stages import STAGE_ENVIRONMENT
+from flows.local.supervised import STAGE_ENVIRONMENT
 
 OURS = ("bare", "store", "live", "fill")
 PLAIN = {"channels_last": False, "bf16_student": False, "bf16_teacher": False, "compiled": False}

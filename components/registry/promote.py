@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from components.core.artifacts import read_json, write_json
 from components.core.errors import UserError
+from components.core.params.sections import Params
 from components.registry import client
 from components.registry.client import CHAMPION, PREVIOUS
 from components.registry.history import seen
@@ -53,6 +54,17 @@ class PromotionResult:
     champion: int | None
     previous: int | None
     record: dict[str, Any]
+
+
+def terms(params: Params) -> dict[str, Any]:
+    """What a decision takes from ``params.yaml``, as ``challenge`` names it."""
+    return {
+        "project": params.project.name,
+        "model_name": params.registry.model_name,
+        "policy": Policy.of(params.registry),
+        "resamples": params.evaluate.bootstrap,
+        "seed": params.seed,
+    }
 
 
 def challenge(

@@ -1,61 +1,20 @@
-"""The dataset a run reads: found, fetched, or put under DVC."""
+"""``reflux data add``: a dataset is copied, put under DVC, and made the one the pipeline runs on."""
 
 import itertools
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from components.core.errors import UserError
 from components.core.params.file import load_params, override_params
-from flows.local.environment import QUIET, prepare_dvc
+from flows.dvc.checkout import prepare_dvc
+from flows.dvc.dataset import track
 
 DATA = Path("data")
 _LOOKED_AT = 200
-
-
-def fetch(source: str) -> None:
-    """Have the dataset in place; one that only DVC's remote holds (a fresh clone) is pulled.
-
-    Raises:
-        UserError: it is not here, is empty, or cannot be pulled.
-    """
-    path = Path(source)
-    pointer = Path(f"{source.rstrip('/')}.dvc")
-    if not path.exists() and pointer.is_file():
-        done = _dvc("pull", str(pointer))
-        if done.returncode != 0:
-            raise UserError(f"ingest.source = {source} is not here and can't be pulled by DVC: {_reason(done)}.")
-    if not path.exists():
-        raise UserError(f"ingest.source = {source} does not exist: put a dataset there, or run `reflux data add PATH`.")
-    if path.is_dir() and not any(file.is_file() for file in path.rglob("*")):
-        raise UserError(f"ingest.source = {source} is empty: put images there, or run `reflux data add PATH`.")
-
-
-def version(source: str) -> str:
-    """DVC's hash of the dataset as it is now, the one that ``dvc.lock`` will have for it.
-
-    Args:
-        source: ``ingest.source``: a path in the project, or that of a folder or file elsewhere on this machine.
-
-    Raises:
-        UserError: it is not here, and DVC does not know it.
-    """
-    pointer = Path(f"{source.rstrip('/')}.dvc")
-    if not Path(source).exists() and pointer.is_file():
-        return str(YAML(typ="safe").load(pointer.read_text(encoding="utf-8"))["outs"][0]["md5"])
-    if not Path(source).exists():
-        raise UserError(f"ingest.source = {source} does not exist: put a dataset there, or run `reflux data add PATH`.")
-    from dvc.repo import Repo
-
-    with Repo() as repo:
-        read = repo.stage.load_one(name="ingest").deps
-        return str(next(dep for dep in read if not dep.def_path.startswith("components/")).get_hash().value)
 
 
 def add(path: Path, name: str | None) -> str:
@@ -93,7 +52,7 @@ def add(path: Path, name: str | None) -> str:
     if not inside:
         _copy(path, target)
     try:
-        tracked = _track(target)
+        tracked = track(target)
         colour = _has_colour(path)
         _point_at(target, colour)
     except BaseException:
@@ -117,15 +76,6 @@ def _copy(path: Path, target: Path) -> None:
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _track(target: Path) -> str:
-    if _in_git_index(target):
-        return "git versions it already."
-    done = _dvc("add", "--quiet", str(target))
-    if done.returncode != 0:
-        raise UserError(f"DVC can't take {target}: {_reason(done)}.")
-    return f"DVC versions it: commit {target}.dvc, {target.parent}/.gitignore and params.yaml."
 
 
 def _point_at(target: Path, colour: bool) -> None:
@@ -164,22 +114,3 @@ def _slug(name: str) -> str:
 def _text(value: str) -> str:
     """As YAML, quoted only where YAML would take it for something else than text."""
     return value if isinstance(YAML(typ="safe").load(value), str) else json.dumps(value)
-
-
-def _in_git_index(path: Path) -> bool:
-    try:
-        listed = subprocess.run(["git", "ls-files", "--", str(path)], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return False
-    return bool(listed.stdout.strip())
-
-
-def _reason(done: "subprocess.CompletedProcess[str]") -> str:
-    lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")] or ["no reason given"]
-    return lines[0].removeprefix("ERROR: ").rstrip(".")
-
-
-def _dvc(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run one short DVC command to its end."""
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **QUIET})

@@ -22,6 +22,7 @@ from components.core.errors import UserError
 from components.core.params.file import load_params
 from components.core.runtime.tracking import without_password
 from flows.commands import automations
+from flows.dvc.checkout import git
 from flows.local.environment import QUIET
 from flows.local.prefect_server import reachable
 from flows.report.display import people
@@ -94,8 +95,10 @@ def repository() -> str:
 
 
 def _origin() -> str:
-    done = subprocess.run(["git", "remote", "get-url", "origin"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    try:
+        return git("remote", "get-url", "origin")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return ""
 
 
 def _pools(client: SyncPrefectClient, document: Mapping[str, Any]) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""``reflux doctor``: what the pipeline needs, whether it is there, and how to mend it."""
+"""``reflux doctor``: what the pipeline needs, whether it is there, and how to fix it."""
 
 import os
 import sys
@@ -15,10 +15,10 @@ from components.core.runtime import lineage
 from components.core.runtime.journal import OUTBOX
 from components.registry import webhooks
 from flows.commands import doctor_servers
-from flows.commands.data import fetch
-from flows.commands.finding import Finding
-from flows.dvc.stages import usable_cores
-from flows.local.environment import embed_mlflow, in_git
+from flows.commands.doctor_servers import Finding
+from flows.dvc.checkout import in_git
+from flows.dvc.dataset import fetch
+from flows.local.environment import embed_mlflow, usable_cores
 from flows.report.display import people
 
 _PACKAGES = ("torch", "timm", "onnxruntime", "mlflow", "prefect", "dvc", "great-expectations")
@@ -33,12 +33,12 @@ def examine() -> int:
     """
     findings = [*_software(), *_machine(), *_project(), *_servers()]
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("", "what", "found", "how to mend it"):
+    for column in ("", "what", "found", "how to fix it"):
         table.add_column(column)
     for finding in findings:
-        table.add_row(_MARKS[not finding.mend], finding.what, finding.found, finding.mend)
+        table.add_row(_MARKS[not finding.fix], finding.what, finding.found, finding.fix)
     people().print(table)
-    return EXIT_USER_ERROR if any(finding.mend for finding in findings) else 0
+    return EXIT_USER_ERROR if any(finding.fix for finding in findings) else 0
 
 
 def _software() -> Iterator[Finding]:
@@ -85,8 +85,8 @@ def _gpu() -> Finding:
 
     if not torch.cuda.is_available():
         driver = Path("/proc/driver/nvidia/version").is_file()
-        mend = f"torch {torch.__version__} can't use it: install a build for CUDA, or correct CUDA_VISIBLE_DEVICES"
-        return Finding("GPU", "a driver is here, but no GPU for torch" if driver else "none", mend if driver else "")
+        fix = f"torch {torch.__version__} can't use it: install a build for CUDA, or correct CUDA_VISIBLE_DEVICES"
+        return Finding("GPU", "a driver is here, but no GPU for torch" if driver else "none", fix if driver else "")
     try:
         ones = torch.ones(64, 64, device="cuda")
         right = bool(((ones @ ones) == 64).all())
@@ -111,12 +111,12 @@ def _servers() -> Iterator[Finding]:
         yield Finding("Prefect", "embedded, starts with reflux run")
     yield from doctor_servers.dvc()
     waiting = len(list(OUTBOX.glob("*/journal.jsonl")))
-    mend = "the next reflux run sends them, once MLflow answers" if waiting else ""
-    yield Finding("undelivered runs", str(waiting), mend)
+    fix = "the next reflux run sends them, once MLflow answers" if waiting else ""
+    yield Finding("undelivered runs", str(waiting), fix)
     yield Finding("hooks", ", ".join(r.name for r in webhooks.receivers()) or "none", " ".join(webhooks.problems()))
     unsent = len(webhooks.waiting())
-    mend = "the next reflux command sends them, once the receiver takes them" if unsent else ""
-    yield Finding("unsent events", str(unsent), mend)
+    fix = "the next reflux command sends them, once the receiver takes them" if unsent else ""
+    yield Finding("unsent events", str(unsent), fix)
 
 
 def _project_name() -> str:

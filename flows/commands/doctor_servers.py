@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 from components.core.errors import UserError
 from components.core.runtime import tracking
-from flows.commands.finding import Finding
 
 _PATIENCE_S = 10.0
 _LOW_DISK = 2 * 2**30
@@ -27,6 +26,21 @@ _LOGIN = {
     "MLflow": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     "Prefect": "PREFECT_API_AUTH_STRING (user:password)",
 }
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        what: what was looked at.
+        found: what is there.
+        fix: how to fix it; empty when all is well.
+    """
+
+    what: str
+    found: str
+    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,13 +94,13 @@ def look(name: str, address: str, protected: str, health: str) -> tuple[bool, li
     found = []
     if healthy.ahead_s is not None:
         off = abs(healthy.ahead_s)
-        mend = "set both clocks by NTP: timedatectl set-ntp true" if off > _SKEW_S else ""
-        found.append(Finding(f"{name}, clock", f"{off:.0f} s off this machine's" if off >= 1 else "as here", mend))
+        fix = "set both clocks by NTP: timedatectl set-ntp true" if off > _SKEW_S else ""
+        found.append(Finding(f"{name}, clock", f"{off:.0f} s off this machine's" if off >= 1 else "as here", fix))
     open_to_all = (asked := ask(protected)) is not None and asked.status == 200
     if open_to_all and not is_loopback(address):
         how = "--app-name basic-auth" if name == "MLflow" else "PREFECT_SERVER_API_AUTH_STRING"
-        mend = f"whoever reaches it may change models and runs: start it with {how}"
-        found.append(Finding(f"{name}, login", "it asks for none", mend))
+        fix = f"whoever reaches it may change models and runs: start it with {how}"
+        found.append(Finding(f"{name}, login", "it asks for none", fix))
     return True, found
 
 
@@ -119,8 +133,8 @@ def mlflow(uri: str, project: str) -> Iterator[Finding]:
     try:
         store = _there_and_back(project)
     except Exception as error:
-        mend = "see to the server's --artifacts-destination, MLFLOW_S3_ENDPOINT_URL and S3 keys, and to its log"
-        yield Finding("MLflow, artifacts", _first_line(error), mend)
+        fix = "see to the server's --artifacts-destination, MLFLOW_S3_ENDPOINT_URL and S3 keys, and to its log"
+        yield Finding("MLflow, artifacts", _first_line(error), fix)
     else:
         yield Finding("MLflow, artifacts", f"written and read back ({store})")
 
@@ -181,8 +195,8 @@ def prefect(api: str) -> Iterator[Finding]:
             theirs = client.api_version()
     except Exception as error:
         refused = "401" in str(error) or "Unauthorized" in str(error)
-        mend = _refused("Prefect", "PREFECT_API_AUTH_STRING" in os.environ) if refused else "check PREFECT_API_URL"
-        yield Finding("Prefect", address if refused else _first_line(error), mend)
+        fix = _refused("Prefect", "PREFECT_API_AUTH_STRING" in os.environ) if refused else "check PREFECT_API_URL"
+        yield Finding("Prefect", address if refused else _first_line(error), fix)
         return
     yield Finding("Prefect", f"{address}, version {theirs}", _versions("prefect", theirs))
 
@@ -210,8 +224,8 @@ def dvc() -> Iterator[Finding]:
             if back != sent:
                 raise ValueError("a file came back changed")
         except Exception as error:
-            mend = f"see to the url and the keys of {url or name} (dvc remote list; AWS_ACCESS_KEY_ID, …)"
-            yield Finding("DVC remote", _first_line(error), mend)
+            fix = f"see to the url and the keys of {url or name} (dvc remote list; AWS_ACCESS_KEY_ID, …)"
+            yield Finding("DVC remote", _first_line(error), fix)
         else:
             yield Finding("DVC remote", f"{url}, written and read back")
 
@@ -220,8 +234,8 @@ def disk(what: str, folder: Path) -> Finding:
     """What is free where a folder lies, or will lie."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free
-    mend = "" if free > _LOW_DISK else f"free some space on the disk of {there}: 2 GB are little"
-    return Finding(what, f"{free / 2**30:.1f} GB free", mend)
+    fix = "" if free > _LOW_DISK else f"free some space on the disk of {there}: 2 GB are little"
+    return Finding(what, f"{free / 2**30:.1f} GB free", fix)
 
 
 def _refused(name: str, given: bool) -> str:
@@ -230,7 +244,7 @@ def _refused(name: str, given: bool) -> str:
 
 
 def _versions(package: str, theirs: str) -> str:
-    """How to mend a server of another minor version than this client; they may not understand each other."""
+    """How to fix a server of another minor version than this client; they may not understand each other."""
     ours = version(package)
     same = ours.split(".")[:2] == theirs.split(".")[:2]
     return "" if same else f"this is {package} {ours}: install {package}=={ours} there, or {theirs} here"

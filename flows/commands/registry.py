@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from components.core.errors import UserError
 from components.core.params.file import load_params
@@ -47,19 +47,6 @@ def predict(image: Path, model: str, top: int) -> None:
         print(f"  {label:<{width}}  {100 * probability:6.2f} %  {'█' * round(_BAR_WIDTH * probability)}".rstrip())
 
 
-def terms(params: Params) -> dict[str, Any]:
-    """What a decision takes from ``params.yaml``, as ``challenge`` names it."""
-    from components.registry.policy.decision import Policy
-
-    return {
-        "project": params.project.name,
-        "model_name": params.registry.model_name,
-        "policy": Policy.of(params.registry),
-        "resamples": params.evaluate.bootstrap,
-        "seed": params.seed,
-    }
-
-
 def promote(version: int, expected_champion: int | None) -> int:
     """Decide on a version, carry the decision out, and print it with its reasons.
 
@@ -75,7 +62,7 @@ def promote(version: int, expected_champion: int | None) -> int:
     """
     from components.core.artifacts import ARTIFACTS
     from components.registry.ledger.commit import ChampionMoved
-    from components.registry.promote import challenge
+    from components.registry.promote import challenge, terms
 
     params = _params()
     try:

@@ -13,14 +13,15 @@ from rich.console import Console
 from components.core.artifacts import ARTIFACTS, atomic
 from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.params.file import PARAMS, load_params, override_params
-from flows.commands.data import fetch
-from flows.dvc.stages import Outcome, StageFailed
-from flows.local.environment import RUN_LOG, embed_mlflow, only_run, prepare_dvc
+from flows.dvc.checkout import prepare_dvc
+from flows.dvc.dataset import fetch
+from flows.local.environment import RUN_LOG, embed_mlflow, only_run
 from flows.local.prefect_server import PrefectServer, prefect_server
+from flows.outcome import StageFailed
 from flows.report.display import Display, LiveDisplay, duration, people, shown_on
 
 if TYPE_CHECKING:
-    from flows.retrain import Result
+    from flows.report.result import Result
 
 EXIT_FAILED = 1
 EXIT_NOT_REGISTERED = 3
@@ -96,7 +97,8 @@ def _run(console: Console, assignments: list[str], server: PrefectServer | None)
             shown: Display = stack.enter_context(LiveDisplay(console, logger))
         else:
             shown = Display(lambda text: print(text, flush=True), logger)
-        from flows.retrain import NotRegistered, retrain  # imports Prefect while the server is still coming up
+        from flows.report.result import NotRegistered
+        from flows.retrain import retrain  # imports Prefect while the server is still coming up
 
         if server is not None:
             server.wait()
@@ -120,11 +122,10 @@ def show(console: Console, result: "Result") -> None:
     """The end of a run: figures, gain, verdict, version, and where to look further."""
     from flows.report import text as report
 
-    ran = [name for name, outcome in result.outcomes.items() if outcome is Outcome.RAN]
     console.print()
-    if ran:
-        rest = "" if len(ran) == len(result.outcomes) else " The rest was unchanged."
-        console.print(f"Computed: {', '.join(ran)}.{rest}")
+    if result.executed:
+        rest = "" if len(result.executed) == len(result.outcomes) else " The rest was unchanged."
+        console.print(f"Computed: {', '.join(result.executed)}.{rest}")
     else:
         console.print("No stage's data, params or code has changed, so nothing was trained.")
     console.print()

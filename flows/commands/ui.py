@@ -10,9 +10,9 @@ from types import FrameType
 from typing import NoReturn
 
 from components.core.errors import UserError
-from flows.dvc.stages import supervised
 from flows.local.environment import HOME, embed_mlflow
-from flows.local.prefect_server import answers, is_free, stop
+from flows.local.prefect_server import answers, is_free
+from flows.local.supervised import stop, supervised
 
 _SECONDS_TO_START = 120.0
 _SECONDS_BETWEEN_LOOKS = 0.2

@@ -1,16 +1,15 @@
-"""``dvc.lock`` comes back from a clone that is deleted: as a branch if git's remote takes one, else through MLflow."""
+"""``dvc.lock`` leaves a clone that is deleted: as a branch if git's remote takes one, else through MLflow."""
 
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from components.core.params.file import PARAMS
 from components.core.runtime.journal import Journal
 from components.core.runtime.lineage import LOCK
 from components.core.runtime.tracking import without_password
-from flows.dvc.stages import supervised
+from flows.dvc.checkout import git
 
 TAG = "dvc.lock"
 _REMOTE = "origin"
@@ -39,38 +38,13 @@ def bring_back(run_name: str, journal: Journal) -> str:
         sha = commit(f"{LOCK} of {run_name}")
         if sha is None:
             return f"{LOCK} is as the commit of this run has it."
-        problem = push(sha, branch)
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        problem = said[-1].removeprefix("fatal: ")
-    if problem is None:
-        journal.tags({TAG: branch})
-        return f"{LOCK} is on the branch {branch}."
-    journal.artifact(LOCK)
-    journal.tags({TAG: "artifact"})
-    return f"{LOCK} is an artifact of the run in MLflow, as no branch could be pushed: {problem}."
-
-
-def push(sha: str, branch: str) -> str | None:
-    """Push a commit as a new branch.
-
-    Args:
-        sha: the commit.
-        branch: its name on the remote.
-
-    Returns:
-        None, or why it could not be pushed.
-    """
-    command = ["git", "push", "--quiet", _REMOTE, f"{sha}:refs/heads/{branch}"]
-    process = supervised(command, _UNATTENDED, stdout=subprocess.PIPE)
-    try:
-        output, _ = process.communicate(timeout=_PUSH_S)
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        process.wait()
-        return f"git did not end within {_PUSH_S:.0f} s"
-    lines = [line for line in output.splitlines() if line.strip()]
-    return None if process.returncode == 0 else without_password((lines or ["git push failed"])[0])
+        git("push", "--quiet", _REMOTE, f"{sha}:refs/heads/{branch}", environment=_UNATTENDED, timeout_s=_PUSH_S)
+    except (FileNotFoundError, subprocess.SubprocessError) as error:
+        journal.artifact(LOCK)
+        journal.tags({TAG: "artifact"})
+        return f"{LOCK} is an artifact of the run in MLflow, as no branch could be pushed: {_reason(error)}."
+    journal.tags({TAG: branch})
+    return f"{LOCK} is on the branch {branch}."
 
 
 def commit(message: str) -> str | None:
@@ -84,14 +58,16 @@ def commit(message: str) -> str | None:
     """
     with tempfile.TemporaryDirectory(prefix="reflux-") as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        _git(index, "read-tree", "HEAD")
-        _git(index, "add", "--force", "--", str(LOCK), str(PARAMS))
-        tree = _git(index, "write-tree")
-    if tree == _git({}, "rev-parse", "HEAD^{tree}"):
+        git("read-tree", "HEAD", environment=index)
+        git("add", "--force", "--", str(LOCK), str(PARAMS), environment=index)
+        tree = git("write-tree", environment=index)
+    if tree == git("rev-parse", "HEAD^{tree}"):
         return None
-    return _git(_AUTHOR, "commit-tree", tree, "-p", "HEAD", "-m", message)
+    return git("commit-tree", tree, "-p", "HEAD", "-m", message, environment=_AUTHOR)
 
 
-def _git(environment: Mapping[str, str], *arguments: str) -> str:
-    settings = {**os.environ, **environment}
-    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True, env=settings).stdout.strip()
+def _reason(error: Exception) -> str:
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"git did not end within {_PUSH_S:.0f} s"
+    printed = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+    return without_password(printed[0].removeprefix("fatal: "))

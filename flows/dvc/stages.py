@@ -1,47 +1,31 @@
 """Starts the pipeline's stages: each is ``dvc repro --single-item`` in a supervised process tree."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import uuid
 from collections import deque
 from collections.abc import Collection, Mapping
-from enum import StrEnum
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import psutil
 
 from components.core.contract import STAGES
-from components.core.errors import EXIT_USER_ERROR, UserError
+from components.core.errors import EXIT_USER_ERROR
 from components.core.runtime.progress import EVENTS_VARIABLE, RECORD
-from flows.local.environment import QUIET, mend_dvc_lock
+from flows.dvc.checkout import dvc, start_dvc
+from flows.local.environment import usable_cores
+from flows.outcome import StageFailed, StageOutcome
 
 THREADS_VARIABLE = "REFLUX_THREADS"
-GRACE_S = 20.0  # below the 30 s a Prefect worker gives a cancelled run
-STAGE_ENVIRONMENT = {
-    # torch's threads look a little while for more work before they sleep: long enough for the next small kernel, too
-    # short to burn the cores of others. A bare step of resnet8_slim learns from 11,960 images/s so, from 6,736 when
-    # they sleep at once (OMP_WAIT_POLICY=PASSIVE); beside a process that burns one of two cores, from 2,419 and 2,891,
-    # and from 1,348 at ten times the while (`python -m benchmarks.threads`).
-    "GOMP_SPINCOUNT": "3000",
-    # Memory is kept for the next step instead of given back: `time python -m components.finetune` spends a quarter of
-    # the system time with it.
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-}
 _MARK_VARIABLE = "REFLUX_STAGE_MARK"
-_SUPERVISOR = Path(__file__).parents[1] / "local" / "supervise.py"
 _TAIL_LINES = 60
 _SECONDS_FOR_LAST_LINES = 5.0
 
 # What DVC says when it can't write the results of a stage that succeeded.
-_MENDABLE = {
+_USER_ERRORS = {
     "No space left on device": "no space left on the disk: free some space and run again",
     "Disk quota exceeded": "the disk quota is used up: free some space and run again",
     "Permission denied": "no permission to write its results: make artifacts/ and .dvc/ writable and run again",
@@ -55,32 +39,6 @@ _CHATTER = re.compile(
     r"|To (track the changes|enable auto staging)|\s+(git add|dvc config) "
 )
 _RUNNING = "Running stage "
-
-
-class Outcome(StrEnum):
-    """What DVC did for a stage."""
-
-    RAN = "ran"
-    CACHED = "cached"
-
-
-class StageFailed(Exception):
-    """A stage that did not finish.
-
-    Args:
-        stage: its name.
-        sentence: what went wrong, in the stage's own words where it left any.
-        user_error: the user can mend it, and running it again as it is cannot.
-        transient: it can pass by itself.
-        tail: the last lines the stage printed.
-    """
-
-    def __init__(
-        self, stage: str, sentence: str, user_error: bool = False, transient: bool = False, tail: tuple[str, ...] = ()
-    ) -> None:
-        super().__init__(f"{stage}: {sentence}")
-        self.stage, self.sentence, self.tail = stage, sentence, tail
-        self.user_error, self.transient = user_error, transient
 
 
 class Watcher(Protocol):
@@ -118,8 +76,7 @@ class Running:
         self._mark = uuid.uuid4().hex
         environment = {EVENTS_VARIABLE: "1", _MARK_VARIABLE: self._mark, **environment}
         options = ["--single-item", *["--force"] * force, *["--pull"] * pull]
-        dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *options, stage]
-        self._process = supervised(dvc, environment, stdout=subprocess.PIPE)
+        self._process = start_dvc("repro", *options, stage, environment=environment)
         self._reader = threading.Thread(target=self._read, name=f"{stage}-output", daemon=True)
         self._reader.start()
 
@@ -128,7 +85,7 @@ class Running:
         """Whether the stage still works."""
         return self._process.poll() is None
 
-    def wait(self) -> Outcome:
+    def wait(self) -> StageOutcome:
         """Wait for the end.
 
         Raises:
@@ -139,7 +96,7 @@ class Running:
         self._reader.join(_SECONDS_FOR_LAST_LINES)
         if code != 0:
             raise failure(self.stage, code, list(self._tail), restoring=self._pull and not self._executed)
-        return Outcome.RAN if self._executed else Outcome.CACHED
+        return StageOutcome.RAN if self._executed else StageOutcome.CACHED
 
     def ask_to_stop(self) -> None:
         """Have the stage's process tree end: SIGTERM, then SIGKILL after the grace time."""
@@ -216,19 +173,18 @@ class Runner:
         for running in self._started:
             running.stop()
 
-    def start(self, stage: str, beside_another: bool = False) -> Running:
+    def start(self, stage: str, shares_cores: bool = False) -> Running:
         """Start a stage; those that run at the same time share the cores."""
-        mend_dvc_lock()
         others = sum(running.alive for running in self._started)
         share = {}
-        if beside_another or others:
+        if shares_cores or others:
             share = {THREADS_VARIABLE: str(max(1, usable_cores() // 2))}
         running = Running(stage, self._watcher, self._environment | share, stage in self._forced, self._pull)
         self._started.append(running)
         self._awaited[stage] = running
         return running
 
-    def run(self, stage: str) -> Outcome:
+    def run(self, stage: str) -> StageOutcome:
         """See a stage to its end; it is started here, unless it has been started and not awaited yet.
 
         Raises:
@@ -244,33 +200,6 @@ class Runner:
             raise
 
 
-def supervised(
-    command: list[str], environment: Mapping[str, str], stdout: int | None = None, grace_s: float = GRACE_S
-) -> "subprocess.Popen[str]":
-    """Start a command under the supervisor, in its own session and with this Python first on its PATH.
-
-    Raises:
-        UserError: this is no Linux, or not the main thread called.
-    """
-    if sys.platform != "linux":
-        raise UserError("Reflux supervises its stages through the Linux kernel: run it on Linux (WSL and Docker do).")
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("a supervised process must be started in the main thread, which it lives as long as")
-    supervisor = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(os.getpid()), str(grace_s)]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    settings = {"PATH": path, "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1", **QUIET, **environment}
-    return subprocess.Popen(
-        [*supervisor, *command],
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.STDOUT if stdout is not None else None,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        env={**STAGE_ENVIRONMENT, **os.environ, **settings},
-    )
-
-
 def unchanged(forced: Collection[str] = frozenset()) -> set[str]:
     """The stages that need no run: those before the first that is forced or that DVC finds changed.
 
@@ -279,12 +208,9 @@ def unchanged(forced: Collection[str] = frozenset()) -> set[str]:
     Raises:
         StageFailed: DVC cannot read the pipeline.
     """
-    mend_dvc_lock()
-    process = supervised([sys.executable, "-m", "dvc", "status", "--json"], {}, stdout=subprocess.PIPE)
-    output, _ = process.communicate()
-    lines = [line for line in output.splitlines() if line.strip()]
-    if process.returncode != 0 or not lines or not lines[-1].startswith("{"):
-        raise failure("dvc status", process.returncode, lines)
+    code, lines = dvc("status", "--json")
+    if code != 0 or not lines or not lines[-1].startswith("{"):
+        raise failure("dvc status", code, lines)
     changed = json.loads(lines[-1])
     first = next((i for i, stage in enumerate(STAGES) if stage in changed or stage in forced), len(STAGES))
     return set(tuple(STAGES)[:first])
@@ -303,9 +229,9 @@ def failure(stage: str, code: int, lines: list[str], restoring: bool = False) ->
     exited = _EXITED_WITH.search(text)
     stage_code = int(exited.group(1)) if exited else None
     killed_by = _signal_name(stage_code if stage_code is not None else code)
-    mend = next((mend for sign, mend in _MENDABLE.items() if sign in text), None)
-    if mend and stage_code is None:
-        return StageFailed(stage, mend, True, False, tuple(lines))
+    fix = next((fix for sign, fix in _USER_ERRORS.items() if sign in text), None)
+    if fix and stage_code is None:
+        return StageFailed(stage, fix, True, False, tuple(lines))
     if _LOCKED.search(text):
         sentence, transient = "another DVC command holds the lock of this checkout", True
     elif killed_by:
@@ -330,11 +256,6 @@ def own_sentence(lines: list[str]) -> str:
     if errors and _EXITED_WITH.search(errors[-1]) and before:
         return before[-1]  # the last line of the stage's traceback says more than DVC does
     return errors[-1].removeprefix("ERROR: ") if errors else "".join(lines[-1:])
-
-
-def usable_cores() -> int:
-    """The cores this process may use, which a container or taskset can make fewer than there are."""
-    return len(os.sched_getaffinity(0))
 
 
 def _signal_name(code: int) -> str | None:

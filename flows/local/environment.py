@@ -1,11 +1,7 @@
 """Where things are on this machine: what is switched off, and the embedded defaults of DVC, MLflow and Prefect."""
 
-import json
 import os
 import re
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +25,6 @@ QUIET = {
     "ITERATIVE_DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
-
-_SECONDS_TO_WRITE_A_LOCK = 0.5
-_DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
 
 
 def embed_mlflow() -> str:
@@ -66,49 +59,6 @@ def keep_home(project: str, flow_run_id: str) -> None:
         raise mendable(error, folder) from error
 
 
-def prepare_dvc() -> None:
-    """Make DVC work in this folder, under git or not, and not wait for minutes on an S3 that is away.
-
-    Raises:
-        UserError: the folder is not writable.
-    """
-    # By themselves its S3 clients try each request of a push again and again; whoever pushes tries the whole again.
-    os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
-    config, local = Path(".dvc/config"), Path(".dvc/config.local")
-    try:
-        if not config.is_file():
-            config.parent.mkdir(exist_ok=True)
-            config.write_text(_DVC_CONFIG, encoding="utf-8")
-            (config.parent / ".gitignore").write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
-        without_git = local.is_file() and "no_scm" in local.read_text(encoding="utf-8")
-        if without_git == in_git():
-            dvc = [sys.executable, "-m", "dvc", "config", "--local", "core.no_scm"]
-            value = ["--unset"] if without_git else ["true"]
-            subprocess.run([*dvc, *value], check=True, env={**os.environ, **QUIET}, stdout=subprocess.DEVNULL)
-    except OSError as error:
-        raise mendable(error, config) from error
-
-
-def mend_dvc_lock() -> None:
-    """Remove DVC's table of running stages when a kill -9 cut it short; DVC itself refuses to work beside it."""
-    table = Path(".dvc/tmp/rwlock")
-    for _ in range(2):  # the second look is for one that another DVC is writing just now
-        try:
-            json.loads(table.read_bytes())
-            return
-        except FileNotFoundError:
-            return
-        except ValueError:
-            time.sleep(_SECONDS_TO_WRITE_A_LOCK)
-    table.unlink(missing_ok=True)
-
-
-def in_git() -> bool:
-    """Whether this folder or one above it is a git checkout, as DVC looks for it."""
-    here = Path.cwd()
-    return any((folder / ".git").exists() for folder in (here, *here.parents))
-
-
 @contextmanager
 def only_run() -> Iterator[None]:
     """Keep a second pipeline run out of this checkout.
@@ -130,3 +80,8 @@ def only_run() -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def usable_cores() -> int:
+    """The cores this process may use, which a container or taskset can make fewer than there are."""
+    return len(os.sched_getaffinity(0))

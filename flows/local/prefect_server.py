@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
@@ -12,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.core.errors import UserError
-from flows.dvc.stages import StageFailed, supervised
 from flows.local.environment import HOME
+from flows.local.supervised import stop, supervised
+from flows.outcome import StageFailed
 
 _SECONDS_TO_START = 120.0
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -105,13 +105,6 @@ def prefect_server() -> Iterator[PrefectServer | None]:
         yield server
     finally:
         server.stop()
-
-
-def stop(process: "subprocess.Popen[str]") -> None:
-    """End a supervised process and wait until its tree is gone."""
-    if process.poll() is None:
-        process.terminate()
-    process.wait()
 
 
 def answers(url: str, timeout_s: float = 2.0) -> bool:

@@ -5,7 +5,6 @@ version that it left waiting and carries out the decision that was recorded.
 """
 
 import sys
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import httpx
@@ -18,9 +17,6 @@ from components.registry import client
 from components.registry.ledger.record import APPROVAL, APPROVAL_FLOW, AWAITED
 from components.registry.promote import approve
 
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
-
 _KEY = "approval"
 
 
@@ -31,12 +27,12 @@ class Word(RunInput):
     reason: str
 
 
-def left(params: Params, flow_run_id: str) -> "ModelVersion | None":
+def left(params: Params, flow_run_id: str) -> int | None:
     """The version that an earlier part of this flow run left waiting; None when this is its first part."""
     mlflow = client.connect()
     with client.translate_errors():
         waiting = client.versions(mlflow, params.registry.model_name, f"tags.`{APPROVAL_FLOW}` = '{flow_run_id}'")
-    return waiting[-1] if waiting else None
+    return int(waiting[-1].version) if waiting else None
 
 
 def wait(params: Params, version: int, flow_run_id: str) -> None:

@@ -1,4 +1,4 @@
-"""What every flow of a deployment begins with, in its fresh clone."""
+"""Setup shared by flows that run in a worker's clone."""
 
 import logging
 from typing import Any
@@ -11,16 +11,18 @@ from components.core.errors import UserError
 from components.core.params.sections import Params
 from components.core.runtime import tracking
 from components.core.runtime.journal import COURIER_VARIABLE
-from flows.commands.data import fetch
 from flows.dvc import remote
-from flows.dvc.stages import Outcome, Runner
+from flows.dvc.dataset import fetch
+from flows.dvc.stages import Runner
 from flows.local.environment import embed_mlflow
+from flows.outcome import StageOutcome
+from flows.pipeline.tasks import push
 from flows.report import flow_page
 from flows.report.display import Display
 
 
 def require_tracking() -> None:
-    """Refuse to run in a clone that is deleted when no server keeps what comes of it.
+    """Refuse to run in a clone that is deleted when no server keeps its results.
 
     Raises:
         UserError: the worker has no MLFLOW_TRACKING_URI.
@@ -32,15 +34,20 @@ def require_tracking() -> None:
         )
 
 
+def flow_run_id() -> str:
+    """The id of the present flow run in Prefect."""
+    return str(runtime.flow_run.id)
+
+
 def skipped(params: Params, why: str, logger: "logging.Logger | logging.LoggerAdapter[Any]") -> State[None]:
-    """The state of a run that found nothing to do."""
+    """The state of a run that has nothing to do."""
     logger.info("Skipped: %s", why)
     flow_page.rename(params.project.name, "skipped")
     return Completed(name="Skipped", message=why)
 
 
 def ingest(params: Params, logger: "logging.Logger | logging.LoggerAdapter[Any]") -> None:
-    """Have the present data ingested, computed here or restored; the next retrain need not do it again.
+    """Ingest the present data, or restore what another worker has ingested; the next retrain restores it as well.
 
     Raises:
         UserError: the dataset is not here and can't be pulled.
@@ -51,5 +58,5 @@ def ingest(params: Params, logger: "logging.Logger | logging.LoggerAdapter[Any]"
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
     with tracking.courier(), Runner(Display(lambda _: None, logger), environment, pull=store is not None) as runner:
         outcome = runner.run("ingest")
-    if store is not None and outcome is Outcome.RAN:
-        remote.push(store, "ingest")
+    if store is not None and outcome is StageOutcome.RAN:
+        push(store, "ingest")

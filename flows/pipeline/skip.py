@@ -13,7 +13,8 @@ from components.core.params.sections import Params
 from components.core.runtime import lineage
 from components.registry import client
 from components.registry.client import Unreachable
-from flows.commands import data
+from flows.dvc import dataset
+from flows.dvc.checkout import git
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,7 +61,7 @@ def identity(params: Params) -> str | None:
     weights = [_weights(name) for name in named]
     if code is None or None in weights:
         return None
-    parts = [code, *weights, lineage.params_sha256(), data.version(params.ingest.source)]
+    parts = [code, *weights, lineage.params_sha256(), dataset.version(params.ingest.source)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -91,15 +92,11 @@ def _done(mlflow: "MlflowClient", project: str, model_name: str, inputs: str) ->
 def _code() -> str | None:
     """Git's hashes of the code that stages depend on."""
     try:
-        if _git("status", "--porcelain", "--", *_CODE):
+        if git("status", "--porcelain", "--", *_CODE):
             return None
-        return _git("ls-tree", "HEAD", "--", *_CODE)
+        return git("ls-tree", "HEAD", "--", *_CODE)
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def _weights(weights: str) -> str | None:

@@ -1,20 +1,34 @@
-"""The stages of a run, each seen to its end once: a Prefect task a stage, its result stored where others find it."""
+"""The stages of a run as Prefect tasks: each is seen to its end once, and its result stored where others find it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import Task
+from prefect.tasks import Task, exponential_backoff
 
 from components.core.artifacts import ARTIFACTS, read_json, sha256_file
 from components.core.params.sections import Params
 from components.core.runtime.journal import Journal
+from components.registry.client import Unreachable
 from flows.dvc import remote
-from flows.dvc.stages import Outcome, Runner, StageFailed
+from flows.dvc.stages import Runner
+from flows.outcome import StageFailed, StageOutcome
 from flows.report.display import Display
+
+
+def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether trying a failed task again may help: a killed stage, a held lock, a server or a remote that was away."""
+    failure = state.result(raise_on_failure=False)
+    return isinstance(failure, Unreachable) or (isinstance(failure, StageFailed) and failure.transient)
+
+
+# Of every task of a pipeline run. DVC decides what is computed again; its own cache is the only one.
+POLICY: dict[str, Any] = {"cache_policy": NO_CACHE, "retry_condition_fn": is_transient}
+_REMOTE: dict[str, Any] = {**POLICY, "retries": 4, "retry_delay_seconds": exponential_backoff(10)}  # 10, 20, 40, 80 s
 
 
 @dataclass
@@ -22,7 +36,7 @@ class Pipeline:
     """One run in progress.
 
     Attributes:
-        shown: is told of each stage.
+        display: follows each stage.
         journal: of the pipeline run.
         runner: starts the stages.
         cached: the stages that need no run.
@@ -30,105 +44,105 @@ class Pipeline:
         outcomes: what DVC did for each stage that has ended.
     """
 
-    shown: Display
+    display: Display
     journal: Journal
     runner: Runner
     cached: set[str]
     remote: str | None
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, StageOutcome] = field(default_factory=dict)
 
 
 def outdated(params: Params) -> frozenset[str]:
     """The stages that read a file of weights whose content may have changed under its name.
 
-    DVC only knows the name. In a fresh clone, where no artifact tells of the content, they must run.
+    DVC only knows the name. In a fresh clone, where no artifact holds the hash of its content, they must run.
     """
     starts = {"model.json": params.pretrain.weights, "student/model.json": params.student.weights}
     origins = {ARTIFACTS / "pretrain" / name: weights for name, weights in starts.items()}
     changed = {"pretrain"} if any(_differs(weights, origin, "sha256") for origin, weights in origins.items()) else set()
-    made = ARTIFACTS / "distill" / "run.json"
-    if any(_differs(teacher, made, "inputs", teacher) for teacher in params.distill.teachers):
+    distilled = ARTIFACTS / "distill" / "run.json"
+    if any(_differs(teacher, distilled, "inputs", teacher) for teacher in params.distill.teachers):
         changed |= {"label", "distill"}
     return frozenset(changed)
 
 
-def _differs(weights: str, told_by: Path, *keys: str) -> bool:
+def _differs(weights: str, artifact: Path, *keys: str) -> bool:
     """Whether a file is not the one whose sha256 an artifact holds under some keys."""
     if not Path(weights).is_file():
         return False
-    if not told_by.is_file():
+    if not artifact.is_file():
         return True
-    told = read_json(told_by)
+    value = read_json(artifact)
     for key in keys:
-        told = told.get(key, {})
-    return bool(told != sha256_file(Path(weights)))
+        value = value.get(key, {})
+    return bool(value != sha256_file(Path(weights)))
 
 
 def train(pipeline: Pipeline) -> None:
-    """The stages that train. The control trains beside the student's distillation: equal budgets, so they end together.
+    """Run the stages that train. The control runs next to the distillation: equal budgets, so they end together.
 
     Everything is started and awaited in this, the main thread: a stage's supervisor dies with the thread that
     started it, and Prefect's ``submit`` would start it in one that a cancellation does not reach.
     """
     for name in ("pretrain", "finetune", "label"):
         stage(pipeline, name)
-    begin(pipeline, "control", beside="distill")
+    begin(pipeline, "control", alongside="distill")
     for name in ("distill", "control"):
         stage(pipeline, name)
 
 
-def begin(pipeline: Pipeline, name: str, beside: str) -> None:
-    """Start a stage that is awaited later; it shares the cores with the one that runs ``beside`` it."""
+def begin(pipeline: Pipeline, name: str, alongside: str) -> None:
+    """Start a stage that is awaited later; it shares the cores with the one that runs ``alongside`` it."""
     if name not in pipeline.cached:
-        pipeline.shown.begin(name)
-        pipeline.runner.start(name, beside_another=beside not in pipeline.cached)
+        pipeline.display.begin(name)
+        pipeline.runner.start(name, shares_cores=alongside not in pipeline.cached)
 
 
 def stage(pipeline: Pipeline, name: str) -> None:
     """See one stage to its end, once, and link the run that made its artifacts."""
-    pipeline.shown.begin(name)
+    pipeline.display.begin(name)
     try:
         outcome = stage_task(name)(pipeline.runner, name, name in pipeline.cached)
     except BaseException:
-        pipeline.shown.close(name, "failed")
+        pipeline.display.close(name, "failed")
         raise
     ended(pipeline, name, outcome)
-    if outcome is Outcome.RAN and pipeline.remote is not None:
-        remote.push(pipeline.remote, name)
+    if outcome is StageOutcome.RAN and pipeline.remote is not None:
+        push(pipeline.remote, name)
 
 
-def ended(pipeline: Pipeline, name: str, outcome: Outcome) -> None:
+def ended(pipeline: Pipeline, name: str, outcome: StageOutcome) -> None:
     """Note what DVC did for a stage, here or on another worker."""
     pipeline.outcomes[name] = outcome
-    pipeline.shown.end(name, outcome)
-    if outcome is Outcome.CACHED:
+    pipeline.display.end(name, outcome)
+    if outcome is StageOutcome.CACHED:
         pipeline.journal.tags({f"restored.{name}": maker(name)})
 
 
-def can_pass_by_itself(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed stage is worth another try; what the user must mend is not."""
-    failure = state.result(raise_on_failure=False)
-    return isinstance(failure, StageFailed) and failure.transient
+@task(retries=2, retry_delay_seconds=[2, 15], log_prints=False, **POLICY)
+def run_stage(runner: Runner, name: str, cached: bool) -> StageOutcome:
+    """One stage; one that needs no run is a task all the same, so that the flow's page shows it."""
+    return StageOutcome.CACHED if cached else runner.run(name)
 
 
-@task(
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[2, 15],
-    retry_condition_fn=can_pass_by_itself,
-    log_prints=False,
-)
-def run_stage(runner: Runner, name: str, cached: bool) -> Outcome:
-    """One stage. DVC decides whether it runs; its own cache is the only one."""
-    return Outcome.CACHED if cached else runner.run(name)
-
-
-def stage_task(name: str) -> Task[[Runner, str, bool], Outcome]:
+def stage_task(name: str) -> Task[[Runner, str, bool], StageOutcome]:
     """The Prefect task that carries the stage's name."""
     return run_stage.with_options(name=name, task_run_name=name)
 
 
+@task(name="push", task_run_name="push {stage}", **_REMOTE)
+def push(to: str, stage: str = "") -> None:
+    """``dvc.remote.push``, tried again while the remote does not answer."""
+    remote.push(to, stage, in_clone=bool(runtime.deployment.id))
+
+
+@task(name="pull", task_run_name="pull", **_REMOTE)
+def pull(source: str, outs: Sequence[str]) -> None:
+    """``dvc.remote.pull``, tried again while the remote does not answer."""
+    remote.pull(source, outs)
+
+
 def maker(name: str) -> str:
-    """The MLflow run that made a stage's artifacts (or its journal's id, where it waits to be delivered)."""
+    """The MLflow run that made a stage's artifacts (or its journal's id, if it is not delivered yet)."""
     made = read_json(ARTIFACTS / name / "run.json")
     return made["mlflow_run_id"] or f"reflux.journal={made['journal']}"

@@ -1,4 +1,4 @@
-"""Training on a worker of another pool (``run.placement: two-pools``): asked for, waited for, its results fetched.
+"""Training on a worker of another pool (``run.placement: two-pools``): start it, wait for it, fetch its results.
 
 The two clones share their commit and DVC's remote and nothing else. ``dvc.lock`` goes along and comes back, and each
 clone pulls what its own stages read: no training ever sees the test split, and no evaluation loads the soft labels.
@@ -13,6 +13,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import httpx
+from prefect import task
 from prefect.artifacts import Artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
@@ -27,14 +28,14 @@ from components.core.errors import UserError
 from components.core.runtime import lineage
 from components.core.runtime.lineage import LOCK
 from flows.dvc import remote
-from flows.dvc.stages import Outcome, StageFailed
-from flows.pipeline.tasks import Pipeline, ended
+from flows.outcome import StageFailed, StageOutcome
+from flows.pipeline.tasks import POLICY, Pipeline, ended, pull
+from flows.report.display import Display
 
 DEPLOYMENT = "train/train"
 COMMIT_VARIABLE = "REFLUX_COMMIT"  # what the deployment's clone checks out
 
 _RESULT = "train-result"
-_TRIES = 2
 _SECONDS_BETWEEN_LOOKS = 5.0
 _ONLY_TO_TRAIN = "artifacts/label/store"
 
@@ -49,10 +50,10 @@ def pool(flow_run_id: str) -> str:
     with get_client(sync_client=True) as client:
         own = client.read_flow_run(UUID(flow_run_id)).work_pool_name
         try:
-            found = client.read_deployment_by_name(DEPLOYMENT).work_pool_name
+            trains = client.read_deployment_by_name(DEPLOYMENT).work_pool_name
         except ObjectNotFound:
             raise UserError(f"{refused} Prefect has no deployment {DEPLOYMENT}: run `reflux deploy`.") from None
-    if found == own:
+    if trains == own:
         raise UserError(
             f"{refused} this run itself holds the worker of the pool {own} that its training would wait for: commit "
             "run.placement to params.yaml and run `reflux deploy`, which puts retrain on another pool."
@@ -62,15 +63,15 @@ def pool(flow_run_id: str) -> str:
             f"{refused} the project has no default DVC remote, through which its workers share what they make: "
             "`dvc remote add --default NAME URL`, and commit .dvc/config."
         )
-    return str(found)
+    return str(trains)
 
 
-def train(pipeline: Pipeline, on: str, overrides: Sequence[str], parent: str) -> None:
+def train(pipeline: Pipeline, pool: str, overrides: Sequence[str], parent: str) -> None:
     """Have the stages that train brought up to date, and bring here what they made.
 
     Args:
         pipeline: this run.
-        on: the pool that trains.
+        pool: the one that trains.
         overrides: of this run's params.
         parent: the id of this run in MLflow.
 
@@ -78,20 +79,19 @@ def train(pipeline: Pipeline, on: str, overrides: Sequence[str], parent: str) ->
         StageFailed: the training ended without a result.
     """
     parameters = {"overrides": list(overrides), "lock": LOCK.read_text(encoding="utf-8"), "parent": parent}
-    pipeline.shown.elsewhere = f"training on the pool {on}"
+    pipeline.display.elsewhere = f"training on the pool {pool}"
     try:
-        with get_client(sync_client=True) as client:
-            result = _result(client, _trained(client, pipeline, on, parameters).id)
+        result = _result(_trained(pool, parameters, pipeline.display))
     finally:
-        pipeline.shown.elsewhere = ""
+        pipeline.display.elsewhere = ""
     with atomic(LOCK) as temporary:
         temporary.write_text(result["lock"], encoding="utf-8")
-    remote.pull(str(pipeline.remote), brought_back())
+    pull(str(pipeline.remote), brought_back())
     for name in TRAINING:
-        ended(pipeline, name, Outcome(result["outcomes"][name]))
+        ended(pipeline, name, StageOutcome(result["outcomes"][name]))
 
 
-def give_back(outcomes: Mapping[str, Outcome]) -> None:
+def give_back(outcomes: Mapping[str, StageOutcome]) -> None:
     """Leave, for the run that asked for this one, what DVC did and the lock file."""
     data = {"outcomes": {name: outcome.value for name, outcome in outcomes.items()}, "lock": LOCK.read_text("utf-8")}
     Artifact(type="result", key=_RESULT, description="What the run that asked for it reads", data=data).create()
@@ -117,19 +117,19 @@ def _stages() -> dict[str, Any]:
     return dict(YAML(typ="safe").load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"])
 
 
-def _trained(client: SyncPrefectClient, pipeline: Pipeline, on: str, parameters: dict[str, Any]) -> FlowRun:
+@task(name="train", task_run_name="train on {pool}", retries=1, **POLICY)
+def _trained(pool: str, parameters: dict[str, Any], display: Display) -> UUID:
     """The run that trained; one whose process or machine was lost is asked for once more, and goes on where it was."""
-    for _ in range(_TRIES):
-        at = {"env": {COMMIT_VARIABLE: lineage.code().sha}}
-        run = cast(FlowRun, run_deployment(DEPLOYMENT, parameters=parameters, job_variables=at, timeout=0))
-        pipeline.shown.note(f"Training is the run {run.name} on the pool {on}.")
+    variables = {"env": {COMMIT_VARIABLE: lineage.code().sha}}
+    with get_client(sync_client=True) as client:
+        run = cast(FlowRun, run_deployment(DEPLOYMENT, parameters=parameters, job_variables=variables, timeout=0))
+        display.note(f"Training is the run {run.name} on the pool {pool}.")
         state = _awaited(client, run.id)
-        if state.is_completed():
-            return run
-        pipeline.shown.note(f"Training, the run {run.name}, is {state.name}: {state.message}")
-        if not state.is_crashed():
-            break
-    raise StageFailed("training", f"its run {run.name} on the pool {on} is {state.name} ({state.message})")
+    if state.is_completed():
+        return run.id
+    display.note(f"Training, the run {run.name}, is {state.name}: {state.message}")
+    sentence = f"its run {run.name} on the pool {pool} is {state.name} ({state.message})"
+    raise StageFailed("training", sentence, transient=state.is_crashed())
 
 
 def _awaited(client: SyncPrefectClient, run: UUID) -> State[Any]:
@@ -144,7 +144,8 @@ def _awaited(client: SyncPrefectClient, run: UUID) -> State[Any]:
         raise
 
 
-def _result(client: SyncPrefectClient, run: UUID) -> dict[str, Any]:
-    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]), key=ArtifactFilterKey(any_=[_RESULT]))
-    (found,) = client.read_artifacts(artifact_filter=wanted)
-    return cast(dict[str, Any], json.loads(str(found.data)))  # Prefect keeps it as text
+def _result(run: UUID) -> dict[str, Any]:
+    by_key = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]), key=ArtifactFilterKey(any_=[_RESULT]))
+    with get_client(sync_client=True) as client:
+        (artifact,) = client.read_artifacts(artifact_filter=by_key)
+    return cast(dict[str, Any], json.loads(str(artifact.data)))  # Prefect keeps it as text

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from components.core.contract import STEPS
-from flows.dvc.stages import Outcome
+from flows.outcome import StageOutcome
 
 State = Literal["waiting", "checking", "running", "ran", "cached", "failed", "skipped"]
 
@@ -100,13 +100,13 @@ class Display:
         if colon and kind in ("Warning", "Note"):
             self.note(f"{stage}: {told}")
 
-    def end(self, stage: str, outcome: Outcome) -> None:
+    def end(self, stage: str, outcome: StageOutcome) -> None:
         with self._lock:
             row = self.rows[stage]
-            row.state = "ran" if outcome is Outcome.RAN else "cached"
+            row.state = "ran" if outcome is StageOutcome.RAN else "cached"
             row.seconds = time.monotonic() - row.began if row.began else 0.0
             done = f"done in {row.seconds:.1f} s" if row.began else "done elsewhere"
-            self.tell(f"{stage}: {done if outcome is Outcome.RAN else 'unchanged'}")
+            self.tell(f"{stage}: {done if outcome is StageOutcome.RAN else 'unchanged'}")
 
     def close(self, stage: str, state: Literal["failed", "skipped"]) -> None:
         """A stage that did not run to its end."""

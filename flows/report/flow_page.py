@@ -5,7 +5,6 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prefect import runtime
@@ -22,11 +21,9 @@ from components.boards import declared
 from components.registry import client
 from components.registry.client import Unreachable
 from components.registry.text import urls
-from flows.report import text as report
-from flows.report.display import Display
-
-if TYPE_CHECKING:
-    from flows.retrain import Result
+from flows.report import text
+from flows.text.display import Display
+from flows.text.result import Result
 
 _SECONDS_BETWEEN_UPDATES = 5.0
 
@@ -51,16 +48,16 @@ def progress(shown: Display) -> Iterator[None]:
         _update(bar, shown)
 
 
-def result(found: "Result", project: str) -> None:
+def result(result: Result, project: str) -> None:
     """Put the result on the page: in words, as a table, with links where MLflow is a server; and name the run by it."""
-    create_markdown_artifact(report.markdown(found), key="retrain-result", description=f"{found.run_name}: result")
-    table = [dict(zip(("model", *report.HEADER[1:]), row, strict=True)) for row in report.rows(found.metrics)]
-    create_table_artifact(table, key="retrain-table", description=f"{found.run_name}: teacher, student, control")
-    promotion = found.release.promotion
+    create_markdown_artifact(text.markdown(result), key="retrain-result", description=f"{result.run_name}: result")
+    table = [dict(zip(("model", *text.HEADER[1:]), row, strict=True)) for row in text.rows(result.metrics)]
+    create_table_artifact(table, key="retrain-table", description=f"{result.run_name}: teacher, student, control")
+    promotion = result.release.promotion
     if promotion is None:
         return
-    for key, (link, text) in _links(project, found.model_name, promotion.version).items():
-        create_link_artifact(link, text, key=key)
+    for key, (link, label) in _links(project, result.model_name, promotion.version).items():
+        create_link_artifact(link, label, key=key)
     rename(project, f"v{promotion.version} {promotion.outcome}")
 
 
@@ -88,7 +85,7 @@ def _links(project: str, model_name: str, version: int) -> dict[str, tuple[str, 
         "version": (urls.version(model_name, version), f"{model_name} version {version} in MLflow"),
         "card": (urls.card(tags), f"Model card of version {version}"),
     }
-    return {key: (whole, text) for key, (page, text) in pages.items() if (whole := urls.address(page))}
+    return {key: (whole, label) for key, (page, label) in pages.items() if (whole := urls.address(page))}
 
 
 def _update(bar: UUID, shown: Display) -> None:

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
@@ -15,9 +15,7 @@ from components.core.params.sections import Params
 from components.core.runtime.journal import Journal
 from components.monitor import shift
 from flows.report import text
-
-if TYPE_CHECKING:
-    from flows.retrain import Result
+from flows.report.result import Result
 
 
 def evaluation(journal: Journal, params: Params, metrics: dict[str, Any]) -> None:
@@ -32,9 +30,9 @@ def evaluation(journal: Journal, params: Params, metrics: dict[str, Any]) -> Non
             journal.image(key, ARTIFACTS / name)
 
 
-def outcome(journal: Journal, result: "Result") -> None:
+def result(journal: Journal, result: Result) -> None:
     """Tell what was decided, what the run cost, and the whole in words."""
-    spent = sum(read_json(ARTIFACTS / name / "run.json")["wall_s"] for name in TRAINING if result.ran(name))
+    spent = sum(read_json(ARTIFACTS / name / "run.json")["wall_s"] for name in TRAINING if name in result.executed)
     figures = cost(result.seconds, spent, len(psutil.Process().cpu_affinity()))
     tags = {"mlflow.note.content": text.markdown(result)}
     promotion = result.release.promotion
@@ -55,7 +53,7 @@ def reference(journal: Journal, seed: int) -> None:
         journal.artifact(path, str(Path(shift.REFERENCE).parent))
 
 
-def in_production(result: "Result") -> str:
+def in_production(result: Result) -> str:
     """What is in production now, for the experiment's note."""
     promotion = result.release.promotion
     if promotion is None or promotion.champion is None:

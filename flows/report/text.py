@@ -1,7 +1,7 @@
 """The result of a run, as a table for the terminal and as Markdown for Prefect."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -11,9 +11,7 @@ from rich.text import Text
 from components.registry.history import History
 from components.registry.ledger.ledger import AWAITING, Entry
 from components.registry.promote import PromotionResult
-
-if TYPE_CHECKING:
-    from flows.retrain import Result
+from flows.report.result import Result
 
 HEADER = ("", "accuracy", "parameters", "KB", "latency p50", "latency p95")
 _MISSING = "-"
@@ -137,7 +135,7 @@ def verdict(promotion: PromotionResult) -> str:
     return "\n".join(lines)
 
 
-def markdown(result: "Result") -> str:
+def markdown(result: Result) -> str:
     """The whole result as a Prefect artifact."""
     lines = [f"# {result.run_name}", "", f"| {' | '.join(HEADER)} |", "| --- |" + " ---: |" * (len(HEADER) - 1)]
     lines += [f"| {' | '.join(row)} |" for row in rows(result.metrics)]

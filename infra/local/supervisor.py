@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from components.core.artifacts import write_json
 from components.core.errors import UserError
-from flows.dvc.stages import supervised
+from flows.local.supervised import supervised
 from infra.local.parts import Part, busy, parts
 from infra.local.settings import Stack
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 from components.core.errors import UserError
 from components.core.params.file import load_params
-from flows.commands.data import add, fetch
-from flows.local.environment import prepare_dvc
+from flows.commands.data import add
+from flows.dvc.checkout import prepare_dvc
+from flows.dvc.dataset import fetch
 
 DVC = [sys.executable, "-m", "dvc"]
 ROOT = Path(__file__).parents[2]

@@ -18,9 +18,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from components.core.params.file import override_params
-from flows.dvc.stages import supervised
 from flows.local.environment import QUIET
 from flows.local.prefect_server import PrefectServer, stop
+from flows.local.supervised import supervised
 
 pytestmark = pytest.mark.slow
 

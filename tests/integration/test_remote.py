@@ -11,8 +11,10 @@ import httpx
 import pytest
 
 from flows.dvc import remote
-from flows.dvc.stages import Outcome, Runner, StageFailed
+from flows.dvc.stages import Runner
 from flows.local.environment import QUIET
+from flows.outcome import StageFailed, StageOutcome
+from flows.pipeline import tasks
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +61,7 @@ def clones(tmp_path, monkeypatch) -> list[Path]:
     return [first, tmp_path / "second"]
 
 
-def reproduce() -> Outcome:
+def reproduce() -> StageOutcome:
     with Runner(Silent(), {}, pull=True) as runner:
         return runner.run("double")
 
@@ -70,10 +72,10 @@ def executions(folder: Path) -> int:
 
 def test_what_one_clone_has_computed_another_restores(clones, monkeypatch):
     assert remote.name() == "store"
-    assert reproduce() is Outcome.RAN
-    remote.push.fn("store", "double")
+    assert reproduce() is StageOutcome.RAN
+    remote.push("store", "double")
     monkeypatch.chdir(clones[1])
-    assert reproduce() is Outcome.CACHED
+    assert reproduce() is StageOutcome.CACHED
     assert Path("doubled.txt").read_text() == "42"
     assert executions(clones[0]) == 1
 
@@ -82,9 +84,9 @@ def test_a_remote_that_is_away_fails_in_one_sentence_and_the_next_run_computes_n
     store = clones[0].parent / "remote"
     store.write_text("a file where the remote's folder should be")
     with Runner(Silent(), {}) as runner:
-        assert runner.run("double") is Outcome.RAN
-    with pytest.raises(remote.RemoteRefused) as failed:
-        remote.push.fn("store", "double")
+        assert runner.run("double") is StageOutcome.RAN
+    with pytest.raises(StageFailed) as failed:
+        remote.push("store", "double")
     assert failed.value.user_error
     assert "\n" not in str(failed.value)
     assert str(failed.value).startswith("push: double can't be stored on DVC's remote store (")
@@ -92,10 +94,10 @@ def test_a_remote_that_is_away_fails_in_one_sentence_and_the_next_run_computes_n
     assert f"it is kept in {cache}, and once the remote answers the next run stores it" in str(failed.value)
 
     store.unlink()
-    assert reproduce() is Outcome.CACHED
-    remote.push.fn("store")
+    assert reproduce() is StageOutcome.CACHED
+    remote.push("store")
     monkeypatch.chdir(clones[1])
-    assert reproduce() is Outcome.CACHED
+    assert reproduce() is StageOutcome.CACHED
     assert executions(clones[0]) == 1
 
 
@@ -116,16 +118,16 @@ def test_a_stage_that_can_not_ask_the_remote_is_tried_again_and_says_why(clones)
 def test_a_push_is_tried_again_before_it_fails(clones, prefect_api):
     from prefect import flow
 
-    assert reproduce() is Outcome.RAN
+    assert reproduce() is StageOutcome.RAN
     store = clones[0].parent / "remote"
     store.write_text("a file where the remote's folder should be")
-    attempts = remote.push.with_options(retries=2, retry_delay_seconds=0)
+    attempts = tasks.push.with_options(retries=2, retry_delay_seconds=0)
 
     @flow
     def storing() -> None:
         attempts("store", "double")
 
-    with pytest.raises(remote.RemoteRefused):
+    with pytest.raises(StageFailed):
         storing()
     runs = httpx.post(f"{prefect_api}/task_runs/filter", json={}, timeout=30).json()
     assert [run["run_count"] for run in runs if run["name"].startswith("push")] == [3]

@@ -13,7 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.dvc.stages import Outcome, Runner, StageFailed, supervised, unchanged
+from flows.dvc.stages import Runner, unchanged
+from flows.local.supervised import supervised
+from flows.outcome import StageFailed, StageOutcome
 
 TREE = """
 import os, signal, subprocess, sys, time
@@ -39,7 +41,7 @@ FLOW = """
 import signal, sys
 for number in (signal.SIGINT, signal.SIGHUP):  # a test run in the background ignores them, and hands that down
     signal.signal(number, signal.SIG_DFL)
-from flows.dvc.stages import supervised
+from flows.local.supervised import supervised
 process = supervised([sys.executable, sys.argv[1], sys.argv[2], sys.argv[3], "2"], {}, grace_s=1.0)
 sys.exit(process.wait())
 """
@@ -197,7 +199,7 @@ class Ears:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, marker) -> Path:
-    from flows.local.environment import prepare_dvc
+    from flows.dvc.checkout import prepare_dvc
 
     monkeypatch.chdir(tmp_path)
     prepare_dvc()
@@ -211,16 +213,16 @@ def project(tmp_path, monkeypatch, marker) -> Path:
 def test_every_event_and_line_arrives_and_dvc_decides_what_runs(project):
     ears = Ears()
     with Runner(ears, {"MLFLOW_TRACKING_URI": "sqlite:///x.db"}) as runner:
-        assert runner.run("copy") is Outcome.RAN
+        assert runner.run("copy") is StageOutcome.RAN
         assert [event["done"] for _, event in ears.events] == list(range(3000))
         assert sum(text.startswith("noise") for _, text in ears.lines) == 3000
         assert ("copy", "tracking: sqlite:///x.db") in ears.lines
         assert not any("lock file" in text or text.startswith(">") for _, text in ears.lines)
-        assert runner.run("copy") is Outcome.CACHED
+        assert runner.run("copy") is StageOutcome.CACHED
         Path("in.txt").write_text("two")
-        assert runner.run("copy") is Outcome.RAN
+        assert runner.run("copy") is StageOutcome.RAN
         Path("in.txt").write_text("one")
-        assert runner.run("copy") is Outcome.CACHED
+        assert runner.run("copy") is StageOutcome.CACHED
         assert Path("out.txt").read_text() == "one"
     assert ears.executed == ["copy", "copy"]
 
@@ -228,9 +230,9 @@ def test_every_event_and_line_arrives_and_dvc_decides_what_runs(project):
 def test_a_forced_stage_runs_where_dvc_sees_no_change(project):
     with Runner(Ears(), {"MLFLOW_TRACKING_URI": "none"}) as runner:
         runner.run("copy")
-        assert runner.run("copy") is Outcome.CACHED
+        assert runner.run("copy") is StageOutcome.CACHED
     with Runner(Ears(), {"MLFLOW_TRACKING_URI": "none"}, forced={"copy"}) as runner:
-        assert runner.run("copy") is Outcome.RAN
+        assert runner.run("copy") is StageOutcome.RAN
 
 
 def test_a_failed_stage_says_why_in_its_own_words(project):
@@ -258,14 +260,14 @@ def test_leaving_the_runner_for_any_reason_ends_what_runs(project, marker):
         raise ZeroDivisionError
     assert not living(marker)
     with Runner(Ears(), {"MLFLOW_TRACKING_URI": "none"}) as runner:
-        assert runner.run("copy") is Outcome.RAN  # whatever state DVC left its locks in
+        assert runner.run("copy") is StageOutcome.RAN  # whatever state DVC left its locks in
 
 
 def test_a_lock_table_cut_short_by_a_kill_does_not_stop_the_next_run(project):
     Path(".dvc/tmp").mkdir()
     Path(".dvc/tmp/rwlock").write_text('{"/a": {"wri')
     with Runner(Ears(), {"MLFLOW_TRACKING_URI": "none"}) as runner:
-        assert runner.run("copy") is Outcome.RAN
+        assert runner.run("copy") is StageOutcome.RAN
         Path(".dvc/tmp/rwlock").write_text("")
         assert unchanged()
 
@@ -297,7 +299,7 @@ def test_killing_the_flow_with_dvc_between_leaves_no_orphan(project, marker):
     assert until(lambda: not living(marker), 10)
     # The lock of the killed DVC does not stand in the way of the next run.
     with Runner(Ears(), {"MLFLOW_TRACKING_URI": "none"}) as runner:
-        assert runner.run("copy") is Outcome.RAN
+        assert runner.run("copy") is StageOutcome.RAN
 
 
 def test_stages_side_by_side_share_the_cores(project, monkeypatch):
@@ -305,13 +307,13 @@ def test_stages_side_by_side_share_the_cores(project, monkeypatch):
     monkeypatch.delenv("REFLUX_THREADS", raising=False)
     ears = Ears()
     with Runner(ears, {"MLFLOW_TRACKING_URI": "none"}) as runner:
-        runner.start("threads", beside_another=True)
+        runner.start("threads", shares_cores=True)
         runner.run("copy")
-        assert runner.run("threads") is Outcome.RAN
+        assert runner.run("threads") is StageOutcome.RAN
         Path("threads.txt").unlink()
         Path("dvc.lock").unlink()
         subprocess.run(["rm", "-r", ".dvc/cache/runs"], check=True)
-        assert runner.run("threads") is Outcome.RAN
+        assert runner.run("threads") is StageOutcome.RAN
     assert [text for _, text in ears.lines if text.startswith("threads=")] == ["threads=4", "threads=all"]
 
 

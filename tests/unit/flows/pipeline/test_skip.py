@@ -7,8 +7,9 @@ import pytest
 
 from components.core.params.file import load_params, override_params
 from components.core.runtime import lineage
-from flows.commands import data
-from flows.local.environment import QUIET, prepare_dvc
+from flows.dvc import dataset
+from flows.dvc.checkout import prepare_dvc
+from flows.local.environment import QUIET
 from flows.pipeline import skip
 
 
@@ -77,14 +78,14 @@ def test_weights_in_a_file_count_by_their_content(project, assignment):
 def test_the_datas_version_is_what_dvc_writes_into_its_lock(project):
     prepare_dvc()
     dvc("repro", "--quiet", "--single-item", "ingest")
-    assert data.version("data/shapes") == lineage.data_md5()
+    assert dataset.version("data/shapes") == lineage.data_md5()
 
 
 def test_data_that_only_the_remote_holds_has_the_version_of_its_pointer(project):
     prepare_dvc()
     git("rm", "-rq", "--cached", "data/shapes")
     dvc("add", "--quiet", "data/shapes")
-    here = data.version("data/shapes")
+    here = dataset.version("data/shapes")
     assert here.endswith(".dir")
     subprocess.run(["rm", "-r", "data/shapes"], check=True)
-    assert data.version("data/shapes") == here
+    assert dataset.version("data/shapes") == here

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from components.core.contract import STEPS
-from flows.dvc.stages import Outcome
+from flows.outcome import StageOutcome
 from flows.report.display import (
     Display,
     LiveDisplay,
@@ -70,9 +70,9 @@ def test_without_a_terminal_there_is_a_line_a_start_an_end_and_now_and_then_prog
         clock[0] += 1
         shown.event("finetune", EVENT)
     shown.event("finetune", EVENT | {"done": 6000})
-    shown.end("finetune", Outcome.RAN)
+    shown.end("finetune", StageOutcome.RAN)
     shown.begin("label")
-    shown.end("label", Outcome.CACHED)
+    shown.end("label", StageOutcome.CACHED)
     progress = f"finetune: {progress_text(EVENT)}"
     assert said == ["finetune: started", progress, progress, "finetune: done in 12.0 s", "label: unchanged"]
 
@@ -92,7 +92,7 @@ def test_a_terminal_that_went_away_does_not_stop_the_run():
     shown = Display(broken, logging.getLogger("test"))
     shown.begin("ingest")
     shown.executing("ingest")
-    shown.end("ingest", Outcome.RAN)
+    shown.end("ingest", StageOutcome.RAN)
     assert shown.rows["ingest"].state == "ran"
 
 
@@ -100,7 +100,7 @@ def test_the_live_list_shows_every_stage_and_its_state():
     console = Console(width=140, force_terminal=True, color_system=None, record=True)
     live = LiveDisplay(console, logging.getLogger("test"))
     live.begin("ingest")
-    live.end("ingest", Outcome.CACHED)
+    live.end("ingest", StageOutcome.CACHED)
     live.begin("finetune")
     live.executing("finetune")
     live.event("finetune", EVENT)
@@ -134,7 +134,7 @@ def test_the_share_that_is_done_counts_stages_and_the_part_of_those_at_work():
     assert text.startswith("ingest: ")
     for name in shown.rows:
         shown.begin(name)
-        shown.end(name, Outcome.CACHED)
+        shown.end(name, StageOutcome.CACHED)
     assert shown.progress() == (1.0, "done")
 
 
@@ -143,6 +143,6 @@ def test_what_another_worker_does_is_told(said):
     shown.elsewhere = "training on the pool gpu"
     assert shown.progress() == (0, "training on the pool gpu")
     shown.elsewhere = ""
-    shown.end("finetune", Outcome.RAN)
+    shown.end("finetune", StageOutcome.RAN)
     assert said == ["finetune: done elsewhere"]
     assert shown.progress() == (0.5, "done")

@@ -1,0 +1,95 @@
+"""This checkout: git and DVC as commands, and DVC made ready to work in it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from components.core.artifacts import mendable
+from flows.local.supervised import stop, supervised
+
+_SECONDS_TO_WRITE_A_LOCK = 0.5
+_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
+
+
+def git(*arguments: str, environment: Mapping[str, str] | None = None, timeout_s: float | None = None) -> str:
+    """Run a git command; returns what it printed.
+
+    Raises:
+        CalledProcessError: git refuses, or this is no checkout.
+        FileNotFoundError: git is not installed.
+        TimeoutExpired: it did not end in time.
+    """
+    settings = {**os.environ, **(environment or {})}
+    command = ["git", *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=settings, timeout=timeout_s)
+    return done.stdout.strip()
+
+
+def dvc(*arguments: str) -> tuple[int, list[str]]:
+    """Run a DVC command to its end.
+
+    Returns:
+        Its exit code, and the lines that it printed.
+    """
+    process = start_dvc(*arguments)
+    try:
+        output, _ = process.communicate()
+    except BaseException:
+        stop(process)
+        raise
+    return process.returncode, [line for line in output.splitlines() if line.strip()]
+
+
+def start_dvc(*arguments: str, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+    """Start a DVC command under the supervisor; its output is a pipe."""
+    remove_torn_lock()
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+    return supervised(command, environment or {}, stdout=subprocess.PIPE)
+
+
+def prepare_dvc() -> None:
+    """Make DVC work in this folder, under git or not, and not wait for minutes on an S3 that is away.
+
+    Raises:
+        UserError: the folder is not writable.
+    """
+    # By themselves its S3 clients try each request of a push again and again; a push is itself tried again as a whole.
+    os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
+    config, local = Path(".dvc/config"), Path(".dvc/config.local")
+    try:
+        if not config.is_file():
+            config.parent.mkdir(exist_ok=True)
+            config.write_text(_CONFIG, encoding="utf-8")
+            (config.parent / ".gitignore").write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
+        without_git = local.is_file() and "no_scm" in local.read_text(encoding="utf-8")
+        if without_git == in_git():
+            value = ["--unset"] if without_git else ["true"]
+            code, lines = dvc("config", "--local", "core.no_scm", *value)
+            if code != 0:
+                raise subprocess.CalledProcessError(code, "dvc config", "\n".join(lines))
+    except OSError as error:
+        raise mendable(error, config) from error
+
+
+def in_git() -> bool:
+    """Whether this folder or one above it is a git checkout, as DVC looks for it."""
+    here = Path.cwd()
+    return any((folder / ".git").exists() for folder in (here, *here.parents))
+
+
+def remove_torn_lock() -> None:
+    """Remove DVC's table of running stages if a kill -9 cut it short: DVC refuses to work with such a file."""
+    table = Path(".dvc/tmp/rwlock")
+    for _ in range(2):  # the second look is for one that another DVC is writing just now
+        try:
+            json.loads(table.read_bytes())
+            return
+        except FileNotFoundError:
+            return
+        except ValueError:
+            time.sleep(_SECONDS_TO_WRITE_A_LOCK)
+    table.unlink(missing_ok=True)

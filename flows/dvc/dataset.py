@@ -1,0 +1,80 @@
+"""The dataset that a run reads: fetched, its version, put under DVC."""
+
+import subprocess
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from components.core.errors import UserError
+from flows.dvc.checkout import dvc, git
+from flows.dvc.stages import own_sentence
+
+
+def fetch(source: str) -> None:
+    """Pull a dataset that only DVC's remote has, as in a fresh clone.
+
+    Raises:
+        UserError: the dataset is not here, is empty, or cannot be pulled.
+    """
+    path = Path(source)
+    if not path.exists() and _pointer(source).is_file():
+        code, lines = dvc("pull", str(_pointer(source)))
+        if code != 0:
+            raise UserError(f"ingest.source = {source} is not here and can't be pulled by DVC: {_reason(lines)}.")
+    if not path.exists():
+        raise _missing(source)
+    if path.is_dir() and not any(file.is_file() for file in path.rglob("*")):
+        raise UserError(f"ingest.source = {source} is empty: put images there, or run `reflux data add PATH`.")
+
+
+def version(source: str) -> str:
+    """DVC's hash of the dataset as it is now, the one that ``dvc.lock`` will have for it.
+
+    Args:
+        source: ``ingest.source``: a path in the project, or that of a folder or file elsewhere on this machine.
+
+    Raises:
+        UserError: it is not here, and DVC does not know it.
+    """
+    if not Path(source).exists():
+        if not _pointer(source).is_file():
+            raise _missing(source)
+        return str(YAML(typ="safe").load(_pointer(source).read_text(encoding="utf-8"))["outs"][0]["md5"])
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        dependencies = repo.stage.load_one(name="ingest").deps
+        return str(next(dep for dep in dependencies if not dep.def_path.startswith("components/")).get_hash().value)
+
+
+def track(folder: Path) -> str:
+    """Put a dataset under DVC, unless git versions it already; returns a sentence on which it is.
+
+    Raises:
+        UserError: DVC refuses it.
+    """
+    if _in_git_index(folder):
+        return "git versions it already."
+    code, lines = dvc("add", "--quiet", str(folder))
+    if code != 0:
+        raise UserError(f"DVC can't take {folder}: {_reason(lines)}.")
+    return f"DVC versions it: commit {folder}.dvc, {folder.parent}/.gitignore and params.yaml."
+
+
+def _pointer(source: str) -> Path:
+    return Path(f"{source.rstrip('/')}.dvc")
+
+
+def _missing(source: str) -> UserError:
+    return UserError(f"ingest.source = {source} does not exist: put a dataset there, or run `reflux data add PATH`.")
+
+
+def _in_git_index(path: Path) -> bool:
+    try:
+        return bool(git("ls-files", "--", str(path)))
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return False
+
+
+def _reason(lines: list[str]) -> str:
+    return (own_sentence(lines) or "no reason given").rstrip(".")

@@ -1,0 +1,66 @@
+"""Processes under the supervisor, and the environment that the pipeline gives its stages."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from components.core.errors import UserError
+from flows.local.environment import QUIET
+
+GRACE_S = 20.0  # below the 30 s a Prefect worker gives a cancelled run
+STAGE_ENVIRONMENT = {
+    # torch's threads look a little while for more work before they sleep: long enough for the next small kernel, too
+    # short to burn the cores of others. A bare step of resnet8_slim learns from 11,960 images/s so, from 6,736 when
+    # they sleep at once (OMP_WAIT_POLICY=PASSIVE); next to a process that burns one of two cores, from 2,419 and 2,891,
+    # and from 1,348 at ten times the while (`python -m benchmarks.threads`).
+    "GOMP_SPINCOUNT": "3000",
+    # Memory is kept for the next step instead of given back: `time python -m components.finetune` spends a quarter of
+    # the system time with it.
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
+_SUPERVISOR = Path(__file__).with_name("supervise.py")
+
+
+def supervised(
+    command: list[str], environment: Mapping[str, str], stdout: int | None = None, grace_s: float = GRACE_S
+) -> "subprocess.Popen[str]":
+    """Start a command under the supervisor, in its own session and with this Python first on its PATH.
+
+    Args:
+        command: the program and its arguments.
+        environment: variables that go before this process's own.
+        stdout: takes stdout and stderr; by default both are this process's.
+        grace_s: seconds between SIGTERM and SIGKILL.
+
+    Raises:
+        UserError: this is not Linux.
+        RuntimeError: called outside the main thread.
+    """
+    if sys.platform != "linux":
+        raise UserError("Reflux supervises its stages through the Linux kernel: run it on Linux (WSL and Docker do).")
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("a supervised process must be started in the main thread, which it lives as long as")
+    supervisor = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(os.getpid()), str(grace_s)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    settings = {"PATH": path, "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1", **QUIET, **environment}
+    return subprocess.Popen(
+        [*supervisor, *command],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.STDOUT if stdout is not None else None,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        env={**STAGE_ENVIRONMENT, **os.environ, **settings},
+    )
+
+
+def stop(process: "subprocess.Popen[str]") -> None:
+    """End a supervised process and wait until its tree is gone."""
+    if process.poll() is None:
+        process.terminate()
+    process.wait()

@@ -20,6 +20,7 @@ from pathlib import Path
 from benchmarks import browser
 from benchmarks.results import RESULTS, of_rounds, write
 from components.boards import declared
+from components.boards.keep import keep
 from components.core.runtime import tracking
 from components.core.runtime.journal import Journal
 from flows.local.prefect_server import answers, free_port
@@ -39,7 +40,7 @@ def fill(retrains: int) -> None:
             training.end("FINISHED")
         retrain.end("FINISHED")
     tracking.deliver()
-    declared.keep("many", "In production: nothing yet.")
+    keep("many", "In production: nothing yet.")
 
 
 def until_drawn(address: str) -> float:

@@ -16,7 +16,7 @@ from playwright.sync_api import Page
 
 from benchmarks import browser
 from benchmarks.results import ROOT
-from components.boards import declared
+from components.boards import declared, keep
 from components.core.params.file import load_params
 from components.registry.text import urls
 
@@ -46,7 +46,7 @@ def main() -> None:
         sys.exit(f"Error: {asked.address} has no experiment {found.project.name}: `reflux run` makes one.")
     champion = client.get_model_version_by_alias(found.registry.model_name, "champion").version
     with tempfile.TemporaryDirectory() as profile, browser.opened(Path(profile)) as page:
-        for board, link, _ in declared.links(str(experiment.experiment_id), asked.address):
+        for board, link, _ in keep.links(str(experiment.experiment_id), asked.address):
             slug = board.lower().replace(" ", "-")
             take(page, link, 1500 if board == declared.HEALTH.name else 1150, PICTURES / f"board-{slug}.png")
         version = f"{asked.address}/{urls.version(found.registry.model_name, int(champion))}"

@@ -17,9 +17,9 @@ from components.core.errors import UserError
 from components.core.params.file import load_params
 from components.core.params.sections import Params
 from components.core.runtime import tracking
-from components.monitor import report, shift
+from components.monitor import reference, report, shift
+from components.monitor.reference import Ids, Sample
 from components.monitor.report import Check
-from components.monitor.shift import Sample
 from components.registry import client
 from components.registry.client import CHAMPION
 from components.registry.versions.files import fetched
@@ -118,7 +118,7 @@ def _champion(mlflow: "MlflowClient", model_name: str) -> "ModelVersion | None":
     return None if number is None else client.version(mlflow, model_name, number)
 
 
-def _reference(champion: "ModelVersion") -> tuple[Sample, shift.Ids] | None:
+def _reference(champion: "ModelVersion") -> tuple[Sample, Ids] | None:
     """What the champion was made of, as its retrain left it in MLflow."""
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -126,7 +126,7 @@ def _reference(champion: "ModelVersion") -> tuple[Sample, shift.Ids] | None:
     with tempfile.TemporaryDirectory(prefix="reflux-") as folder:
         try:
             path = mlflow.artifacts.download_artifacts(
-                run_id=champion.tags["run_id"], artifact_path=shift.REFERENCE, dst_path=folder
+                run_id=champion.tags["run_id"], artifact_path=reference.FILE, dst_path=folder
             )
         except (KeyError, OSError):
             return None
@@ -134,16 +134,17 @@ def _reference(champion: "ModelVersion") -> tuple[Sample, shift.Ids] | None:
             if client.is_not_found(error):
                 return None
             raise
-        return shift.load(Path(path))
+        return reference.load(Path(path))
 
 
-def _sample(champion: "ModelVersion", known: shift.Ids, seed: int) -> tuple[Sample, int]:
+def _sample(champion: "ModelVersion", known: Ids, seed: int) -> tuple[Sample, int]:
     """The images that the champion's data did not have, as it sees them, and how many they are."""
-    classes, shards = shift.opened(ARTIFACTS)
-    images, counts, new = shift.sample(shards, classes, known, seed)
+    classes, shards = reference.open_dataset(ARTIFACTS)
+    images, counts, new = reference.sample(shards, classes, known, seed)
     with client.translate_errors(), fetched(champion) as version:
-        answers = shift.answered(version.network().logits(images)) if len(images) else shift.NO_ANSWERS
-    return Sample(classes, images.shape[1:], counts, shift.statistics(images), *answers), new
+        network = version.network()
+        predictions = reference.predictions(network.logits(images)) if len(images) else reference.NO_PREDICTIONS
+    return Sample(classes, images.shape[1:], counts, reference.statistics(images), *predictions), new
 
 
 def _experiment(params: Params) -> str:

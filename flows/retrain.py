@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 
-from components.boards import declared
+from components.boards.keep import keep as keep_boards
 from components.core.artifacts import ARTIFACTS, read_json
 from components.core.params.file import PARAMS, load_params, override_params
 from components.core.params.sections import Params
@@ -122,7 +122,7 @@ def compute(
             mlflow_run.reference(journal, params.seed)
     if released.problem:
         raise NotRegistered(result)
-    for problem in declared.keep(params.project.name, mlflow_run.in_production(result)):
+    for problem in keep_boards(params.project.name, mlflow_run.in_production(result)):
         shown.note(f"Note: {problem}.")
     return result
 

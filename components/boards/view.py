@@ -34,14 +34,14 @@ class Chart(_Part, ABC):
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """What MLflow's page is told about the card."""
+        """The card as MLflow's page reads it."""
 
     def metrics_shown(self) -> frozenset[str]:
         """The metrics that the card shows."""
         return frozenset()
 
     def drawn(self) -> frozenset[str]:
-        """The metrics and pictures of which MLflow draws no chart of its own beside this one."""
+        """The metrics and pictures for which MLflow adds no chart of its own."""
         return frozenset()
 
 
@@ -65,7 +65,7 @@ class Line(Chart):
 
 
 class Bar(Chart):
-    """The latest value of a metric, a bar a run."""
+    """The latest value of a metric, one bar per run."""
 
     metric: Key
 
@@ -80,7 +80,7 @@ class Bar(Chart):
 
 
 class Scatter(Chart):
-    """One metric against another, a point a run."""
+    """One metric against another, one point per run."""
 
     x: Key
     y: Key
@@ -94,7 +94,7 @@ class Scatter(Chart):
 
 
 class Parallel(Chart):
-    """From knobs to outcome: a line a run through its params and metrics."""
+    """Parallel coordinates: one line per run through its params and metrics."""
 
     params: Keys
     metrics: Keys
@@ -117,19 +117,19 @@ class Images(Chart):
 
 
 class Difference(Chart):
-    """A table of what differs between runs: metrics and params."""
+    """A table of the metrics and params that differ between runs."""
 
     def facts(self) -> dict[str, Any]:
-        shown = {"showChangeFromBaseline": True, "showDifferencesOnly": True, "baselineColumnUuid": ""}
+        options = {"showChangeFromBaseline": True, "showDifferencesOnly": True, "baselineColumnUuid": ""}
         return {
             "type": "DIFFERENCE",
             "compareGroups": ["Model metrics", "Parameters"],
             "chartName": "Difference",
-        } | shown
+        } | options
 
 
 class Section(_Part):
-    """Charts under a heading. MLflow titles a chart by its keys and cuts a long heading off: the heading must speak."""
+    """Charts under a heading, which must be short and say what they show: MLflow titles a chart by its keys."""
 
     name: Annotated[str, Field(min_length=1, max_length=58)]
     charts: Annotated[tuple[Chart, ...], Field(min_length=1)]
@@ -143,11 +143,11 @@ class Board(_Part):
     Attributes:
         slug: its identity, which links carry.
         name: in MLflow's menu of views.
-        shows: whom it serves, and with what; a sentence.
+        shows: what it shows and for whom, a sentence.
         runs: MLflow's filter for its runs.
         sections: from top to bottom.
-        columns: of the table beside the charts: ``metrics.`x```, ``params.`x```, ``tags.`x```, ``attributes.`x```.
-        order_by: what its runs are ordered by, largest first.
+        columns: of the table next to the charts: ``metrics.`x```, ``params.`x```, ``tags.`x```, ``attributes.`x```.
+        order_by: the column that its runs are sorted by, largest first.
         by: a tag that groups its runs. MLflow shows no pictures of a group whose metrics are joined.
         joined: the metrics of a group join to one line by step, their mean; else each run has its own.
         newest: how many retrains it shows, the latest ones; 0 for all.
@@ -167,19 +167,19 @@ class Board(_Part):
     may_lack: tuple[Key, ...] = ()
 
     def metrics(self) -> frozenset[str]:
-        """Every metric that a chart of its shows."""
+        """Every metric that one of its charts shows."""
         return frozenset().union(*(chart.metrics_shown() for section in self.sections for chart in section.charts))
 
     def digest(self) -> str:
-        """Equal digests mean that the board is declared the same."""
+        """A hash of the declaration: boards that are declared alike have the same."""
         return hashlib.sha256(json.dumps(self._state((), (), 0), sort_keys=True).encode()).hexdigest()[:16]
 
     def view(self, version: int, metrics: Collection[str], pictures: Collection[str], since_ms: int, at_ms: int) -> str:
         """The value of the experiment tag :data:`TAG` + slug.
 
         Args:
-            version: of the declaration, said in the name.
-            metrics: which its runs have. MLflow draws a chart of each that has none, unless it is told that this was
+            version: of the declaration, part of the name.
+            metrics: of its runs. MLflow adds a chart for each that has none, unless the view lists that chart as
                 deleted.
             pictures: likewise, the keys of logged images.
             since_ms: when the first of the ``newest`` retrains began.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 BINS = 15
 
@@ -67,8 +67,7 @@ def recalls(counts: Ints) -> Floats:
 
 def confidences(logits: Floats) -> Floats:
     """The predicted class's probability, [N]."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return 1 / np.exp(shifted).sum(axis=1)
+    return softmax(logits.astype(np.float64), axis=1).max(axis=1)
 
 
 def reliability(logits: Floats, labels: Ints) -> Reliability:

@@ -1,4 +1,4 @@
-"""A check of the monitor, as a table, as Markdown and as a picture."""
+"""A check of the monitor as a table, as Markdown and as a picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from components.core.params.sections import Monitor
-from components.monitor.shift import CLASS_BALANCE, CONFIDENCE, PREDICTED, Counts, Sample, Test, labelled
+from components.monitor.reference import Counts, Sample
+from components.monitor.shift import CLASS_BALANCE, CONFIDENCE, PREDICTED, ShiftTest, labeled_counts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,21 +19,21 @@ _BINS = 30
 
 @dataclass(frozen=True)
 class Check:
-    """One look at the data.
+    """One comparison of the data with the champion's.
 
     Attributes:
         champion: the version whose data is the reference.
         data_md5: DVC's hash of the data now.
         new: images that the champion's data did not have.
         tests: what was compared.
-        votes: what the last checks said, this one first.
-        action: what was done about it, in one sentence.
+        votes: whether each of the last checks found a difference, this one first.
+        action: what was done about it, a sentence.
     """
 
     champion: int
     data_md5: str
     new: int
-    tests: list[Test]
+    tests: list[ShiftTest]
     votes: list[bool]
     action: str
 
@@ -40,18 +41,19 @@ class Check:
 def headline(check: Check, m: int) -> str:
     """The check in one or two sentences."""
     differing = [test.name for test in check.tests if test.differs]
-    said = f"{check.new:,} images are new since champion version {check.champion}"
+    sentence = f"{check.new:,} images are new since champion version {check.champion}"
     if not check.tests:
-        said += ", too few to compare"
+        sentence += ", too few to compare"
     elif differing:
-        said += f"; they differ in {', '.join(differing)}"
+        sentence += f"; they differ in {', '.join(differing)}"
     else:
-        said += ", like those that it was made of"
-    return f"{said}. {sum(check.votes)} of the last {min(m, len(check.votes))} checks say so. {check.action}"
+        sentence += ", like those that it was made of"
+    votes = f"{sum(check.votes)} of the last {min(m, len(check.votes))} checks found a difference"
+    return f"{sentence}. {votes}. {check.action}"
 
 
-def rows(tests: list[Test]) -> list[dict[str, Any]]:
-    """A row a test."""
+def rows(tests: list[ShiftTest]) -> list[dict[str, Any]]:
+    """The tests as a table, a row each."""
     return [
         {
             "compared": test.name,
@@ -67,7 +69,7 @@ def rows(tests: list[Test]) -> list[dict[str, Any]]:
 
 
 def markdown(check: Check, settings: Monitor) -> str:
-    """The whole report."""
+    """The whole report as Markdown."""
     lines = ["# Is the data still the champion's?", "", headline(check, settings.m), ""]
     table = rows(check.tests)
     if table:
@@ -83,39 +85,39 @@ def markdown(check: Check, settings: Monitor) -> str:
 
 def metrics(check: Check) -> dict[str, float]:
     """The check's figures for MLflow."""
-    found = {"new_images": float(check.new), "differs": float(check.votes[0])}
+    figures = {"new_images": float(check.new), "differs": float(check.votes[0])}
     for test in check.tests:
         name = test.name.replace(" ", "_")
-        found |= {f"p/{name}": test.adjusted, f"distance/{name}": test.distance}
-    return found
+        figures |= {f"p/{name}": test.adjusted, f"distance/{name}": test.distance}
+    return figures
 
 
-def figure(old: Sample, new: Sample, tests: list[Test]) -> "Figure":
-    """A panel a test: the champion's data in grey, what is new in colour."""
+def figure(old: Sample, new: Sample, tests: list[ShiftTest]) -> "Figure":
+    """A picture with a panel for each test: the champion's data in gray, what is new in color."""
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(3.2 * max(1, len(tests)), 2.8), layout="constrained")
-    panels = drawn.subplots(1, max(1, len(tests)), squeeze=False)[0]
+    picture = Figure(figsize=(3.2 * max(1, len(tests)), 2.8), layout="constrained")
+    panels = picture.subplots(1, max(1, len(tests)), squeeze=False)[0]
     for panel, test in zip(panels, tests, strict=False):
-        colour = "tab:red" if test.differs else "tab:blue"
+        color = "tab:red" if test.differs else "tab:blue"
         if test.name == CLASS_BALANCE:
-            _classes(panel, *labelled(old, new), colour)
+            _classes(panel, *labeled_counts(old, new), color)
         elif test.name == PREDICTED:
-            _classes(panel, old.classes, (old.predicted, new.predicted), colour)
+            _classes(panel, old.classes, (old.predicted, new.predicted), color)
         else:
             a, b = (s.confidence if test.name == CONFIDENCE else s.statistics[test.name] for s in (old, new))
             edges = np.histogram_bin_edges(np.concatenate([a, b]), _BINS)
             panel.hist(a, edges, density=True, color="0.75", label="champion's")
-            panel.hist(b, edges, density=True, histtype="step", color=colour, linewidth=1.5, label="new")
+            panel.hist(b, edges, density=True, histtype="step", color=color, linewidth=1.5, label="new")
         panel.set_title(f"{test.name}: p = {test.adjusted:.2g}", fontsize=9)
         panel.tick_params(labelsize=7)
     if tests:
         panels[0].legend(fontsize=7)
-    return drawn
+    return picture
 
 
-def _classes(panel: "Axes", names: Sequence[str], counts: tuple[Counts, Counts], colour: str) -> None:
-    looks = ((-0.2, "0.75", "champion's"), (0.2, colour, "new"))
+def _classes(panel: "Axes", names: Sequence[str], counts: tuple[Counts, Counts], color: str) -> None:
+    looks = ((-0.2, "0.75", "champion's"), (0.2, color, "new"))
     for each, (shift, shade, label) in zip(counts, looks, strict=True):
         panel.bar(np.arange(len(names)) + shift, each / max(1, each.sum()), 0.4, color=shade, label=label)
     panel.set_xticks(range(len(names)), names, rotation=90)

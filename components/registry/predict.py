@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+from scipy.special import softmax
 
 from components.core.errors import UserError
 from components.core.images.pixels import UnreadableImage, decode
@@ -60,16 +60,10 @@ def predict(image: Path, model_uri: str, max_megapixels: float = 50) -> Predicti
         except UnreadableImage as error:
             raise UserError(f"{image} {error}: give a whole PNG, JPEG, WebP or BMP file.") from None
         logits = version.network().logits(stored.pixels[None])[0]
-        shares = softmax(logits)
+        shares = softmax(logits.astype(np.float64))
         order = np.argsort(-shares, kind="stable")
         probabilities = {version.classes[i]: float(shares[i]) for i in order}
         return Prediction(version.classes[order[0]], probabilities, _parts(model_uri)["name"], version.number)
-
-
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Probabilities [classes] of logits [classes]."""
-    powers = np.exp(logits.astype(np.float64) - logits.max())
-    return powers / powers.sum()
 
 
 def _bytes(image: Path) -> bytes:

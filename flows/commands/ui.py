@@ -79,7 +79,7 @@ def print_boards(address: str) -> bool:
     Raises:
         UserError: MLflow does not answer, or there was no run yet.
     """
-    from components.boards import declared
+    from components.boards import keep
     from components.core.params.file import load_params
     from components.core.runtime import tracking
     from components.registry import client
@@ -92,7 +92,7 @@ def print_boards(address: str) -> bool:
         print(f"There is no run of {name} yet: `reflux run` makes one, and its boards.", flush=True)
         return False
     print("Boards:")
-    for board, link, shows in declared.links(str(found.experiment_id), address):
+    for board, link, shows in keep.links(str(found.experiment_id), address):
         print(f"  {board:<18} {link}\n  {'':<18} {shows}", flush=True)
     return True
 

@@ -13,7 +13,7 @@ from components.core.artifacts import ARTIFACTS, read_json
 from components.core.contract import TRAINING
 from components.core.params.sections import Params
 from components.core.runtime.journal import Journal
-from components.monitor import shift
+from components.monitor.reference import FILE, measure, save
 from flows.report import text
 from flows.report.result import Result
 
@@ -48,9 +48,9 @@ def result(journal: Journal, result: Result) -> None:
 def reference(journal: Journal, seed: int) -> None:
     """Keep what this run's data looks like, for the monitor flow to compare later data with."""
     with tempfile.TemporaryDirectory(prefix="reflux-") as folder:
-        path = Path(folder) / Path(shift.REFERENCE).name
-        shift.save(path, *shift.reference(ARTIFACTS, seed))
-        journal.artifact(path, str(Path(shift.REFERENCE).parent))
+        path = Path(folder) / Path(FILE).name
+        save(path, *measure(ARTIFACTS, seed))
+        journal.artifact(path, str(Path(FILE).parent))
 
 
 def in_production(result: Result) -> str:

@@ -10,8 +10,8 @@ import pytest
 
 from components.core.errors import UserError
 from components.core.params.file import override_params
-from components.monitor import shift as drift
-from components.monitor.shift import Sample
+from components.monitor.reference import NO_PREDICTIONS, STATISTICS, Sample
+from components.monitor.shift import compare
 from components.registry import client
 from flows import monitor
 from flows.monitor import Check
@@ -23,8 +23,8 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 def sample(shift: float) -> Sample:
     rng = np.random.default_rng(0)
-    statistics = {name: rng.uniform(0, 0.5, 200) + shift for name in drift.STATISTICS}
-    return Sample(("a", "b"), (8, 8, 1), np.array([50, 50]), statistics, *drift.NO_ANSWERS)
+    statistics = {name: rng.uniform(0, 0.5, 200) + shift for name in STATISTICS}
+    return Sample(("a", "b"), (8, 8, 1), np.array([50, 50]), statistics, *NO_PREDICTIONS)
 
 
 def test_a_check_remembers_what_the_last_ones_said_of_the_same_champion(mlflow_home):
@@ -34,7 +34,7 @@ def test_a_check_remembers_what_the_last_ones_said_of_the_same_champion(mlflow_h
     assert monitor._votes(mlflow, params, champion=1) == []
     old = sample(0.0)
     for champion, shift, differs in ((1, 0.3, True), (1, 0.0, False), (2, 0.3, True), (1, 0.3, True)):
-        tests = drift.compare(old, sample(shift), params.monitor.alpha)
+        tests = compare(old, sample(shift), params.monitor.alpha)
         assert any(test.differs for test in tests) is differs
         check = Check(champion, "0123.dir", 200, tests, [differs], "All is well.")
         monitor._record(mlflow, params, check, old, sample(shift))

@@ -17,9 +17,10 @@ import pytest
 import requests
 from mlflow.exceptions import MlflowException
 from PIL import Image
+from scipy.special import softmax
 
 from components.core.runtime import tracking
-from components.registry.predict import predict, softmax
+from components.registry.predict import predict
 from components.registry.promote import challenge
 from components.registry.register import register
 from components.registry.versions.files import fetched
@@ -91,7 +92,7 @@ def test_mlflow_serves_the_champion_which_answers_one_and_five_images_as_reflux_
         logits = np.array(answer.json()["predictions"]["logits"], np.float32)
         assert logits.shape == (count, 3)
         for row, expected in zip(logits, ours, strict=False):
-            served_shares = dict(zip(("boot", "dress", "shirt"), softmax(row), strict=True))
+            served_shares = dict(zip(("boot", "dress", "shirt"), softmax(np.float64(row)), strict=True))
             assert served_shares == pytest.approx(expected.probabilities, rel=1e-5)
             assert max(served_shares, key=served_shares.__getitem__) == expected.class_name
 

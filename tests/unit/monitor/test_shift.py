@@ -5,17 +5,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from statsmodels.stats.multitest import multipletests
 
-from components.core.errors import UserError
 from components.core.images.pixels import decode
-from components.core.images.shards import UNLABELED, Shard
-from components.monitor import shift
-from components.monitor.shift import Sample, answered
+from components.monitor.reference import NO_PREDICTIONS, Sample, class_counts, predictions, statistics
+from components.monitor.shift import ShiftTest, compare, holm
 
 DATA = Path(__file__).parents[3] / "data" / "fashion-mnist"
 CLASSES = tuple("abcdefghij")
-NONE = shift.NO_ANSWERS[1]
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +22,20 @@ def fashion() -> tuple[np.ndarray, np.ndarray]:
     return images, table["label"].to_numpy()
 
 
-def looked_at(images: np.ndarray, labels: np.ndarray, predicted=shift.NO_ANSWERS[0], confidence=NONE) -> Sample:
+def sample_of(
+    images: np.ndarray, labels: np.ndarray, predicted=NO_PREDICTIONS[0], confidence=NO_PREDICTIONS[1]
+) -> Sample:
     counts = np.bincount(labels, minlength=len(CLASSES))
-    return Sample(CLASSES, images.shape[1:], counts, shift.statistics(images), predicted, confidence)
+    return Sample(CLASSES, images.shape[1:], counts, statistics(images), predicted, confidence)
 
 
 def differing(old: Sample, new: Sample, alpha: float = 0.01) -> set[str]:
-    return {test.name for test in shift.compare(old, new, alpha) if test.differs}
+    return {test.name for test in compare(old, new, alpha) if test.differs}
 
 
 def test_equal_data_is_called_different_no_more_often_than_alpha_says(fashion):
     images, labels = fashion
-    whole, rng = shift.statistics(images), np.random.default_rng(0)
+    whole, rng = statistics(images), np.random.default_rng(0)
     confidence = rng.beta(5, 1, len(images)).round(4)
     predicted = np.where(rng.random(len(labels)) < 0.9, labels, rng.integers(0, 10, len(labels)))
     alpha, rounds, alarms = 0.05, 400, 0
@@ -55,7 +53,7 @@ def test_equal_data_is_called_different_no_more_often_than_alpha_says(fashion):
             )
             for side in sides
         )
-        alarms += any(test.differs for test in shift.compare(old, new, alpha))
+        alarms += any(test.differs for test in compare(old, new, alpha))
     # Were the true rate alpha, more than 33 of 400 would be seen once in a thousand times.
     assert alarms <= 33
     assert alarms >= 1, "a check that never raises an alarm finds nothing"
@@ -71,31 +69,31 @@ def test_equal_data_is_called_different_no_more_often_than_alpha_says(fashion):
 )
 def test_images_that_shifted_are_found(fashion, change, found):
     images, labels = fashion
-    old, new = looked_at(images[:2000], labels[:2000]), looked_at(change(images[2000:2200]), labels[2000:2200])
+    old, new = sample_of(images[:2000], labels[:2000]), sample_of(change(images[2000:2200]), labels[2000:2200])
     assert found in differing(old, new)
 
 
 def test_a_class_that_became_frequent_is_found_and_the_same_mix_is_not(fashion):
     images, labels = fashion
-    old = looked_at(images[:2000], labels[:2000])
+    old = sample_of(images[:2000], labels[:2000])
     more = np.flatnonzero((labels == 3) | (np.arange(len(labels)) % 4 == 0))[-300:]
-    assert "class balance" in differing(old, looked_at(images[more], labels[more]))
-    assert "class balance" not in differing(old, looked_at(images[2000:2300], labels[2000:2300]))
+    assert "class balance" in differing(old, sample_of(images[more], labels[more]))
+    assert "class balance" not in differing(old, sample_of(images[2000:2300], labels[2000:2300]))
 
 
 def test_a_class_that_the_champion_never_saw_is_found_by_monte_carlo(fashion):
     images, labels = fashion
-    old, new = looked_at(images[:2000], labels[:2000]), looked_at(images[2000:2100], labels[2000:2100])
-    more = Sample((*CLASSES, "new"), new.shape, np.append(new.counts, 8), new.statistics, *shift.NO_ANSWERS)
+    old, new = sample_of(images[:2000], labels[:2000]), sample_of(images[2000:2100], labels[2000:2100])
+    more = Sample((*CLASSES, "new"), new.shape, np.append(new.counts, 8), new.statistics, *NO_PREDICTIONS)
     assert "class balance" in differing(old, more)
 
 
 def test_a_model_that_became_unsure_is_found():
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 255, (300, 8, 8, 1), np.uint8), rng.integers(0, 10, 300)
-    old = looked_at(images, labels, confidence=rng.beta(8, 1, 2000))
-    assert differing(old, looked_at(images, labels, confidence=rng.beta(4, 1, 300))) == {"confidence"}
-    assert differing(old, looked_at(images, labels, confidence=rng.beta(8, 1, 300))) == set()
+    old = sample_of(images, labels, confidence=rng.beta(8, 1, 2000))
+    assert differing(old, sample_of(images, labels, confidence=rng.beta(4, 1, 300))) == {"confidence"}
+    assert differing(old, sample_of(images, labels, confidence=rng.beta(8, 1, 300))) == set()
 
 
 def test_other_unlabelled_images_are_found_by_what_the_champion_takes_them_for(fashion):
@@ -105,59 +103,22 @@ def test_other_unlabelled_images_are_found_by_what_the_champion_takes_them_for(f
     def seen(rows: np.ndarray) -> Sample:
         logits = np.eye(10, dtype=np.float32)[labels[rows]] * 8
         return Sample(
-            CLASSES, images.shape[1:], shift.counted(unlabelled, 10), shift.statistics(images[rows]), *answered(logits)
+            CLASSES, images.shape[1:], class_counts(unlabelled, 10), statistics(images[rows]), *predictions(logits)
         )
 
     old, rows = seen(np.arange(2000)), np.arange(2000, 5000)
     assert "predicted classes" in differing(old, seen(rows[labels[rows] < 5][:200]))
     assert differing(old, seen(rows[:200])) == set()
-    assert answered(np.array([[0, np.log(3)], [np.log(3), 0]], np.float32))[1].tolist() == [0.75, 0.75]
 
 
 def test_too_few_images_are_not_tested(fashion):
     images, labels = fashion
-    assert shift.compare(looked_at(images[:2000], labels[:2000]), looked_at(images[:19], labels[:19]), 0.01) == []
+    assert compare(sample_of(images[:2000], labels[:2000]), sample_of(images[:19], labels[:19]), 0.01) == []
 
 
 def test_holm_is_stricter_than_each_test_alone():
-    found = [shift.Test(name, 9, 9, 0.0, p, p, False) for name, p in (("a", 0.04), ("b", 0.01), ("c", 0.03))]
-    corrected = shift.holm(found, 0.05)
+    tests = [ShiftTest(name, 9, 9, 0.0, p, p, False) for name, p in (("a", 0.04), ("b", 0.01), ("c", 0.03))]
+    corrected = holm(tests, 0.05)
     assert [round(test.adjusted, 10) for test in corrected] == [0.06, 0.03, 0.06]
     assert [test.differs for test in corrected] == [False, True, False]
-    alone = np.random.default_rng(0).uniform(size=7) ** 3
-    theirs = multipletests(alone, method="holm")[1]
-    ours = shift.holm([shift.Test(str(p), 9, 9, 0.0, p, p, False) for p in alone], 0.05)
-    assert [test.adjusted for test in ours] == pytest.approx(theirs)
-    assert shift.holm([], 0.05) == []
-
-
-def test_equal_pixels_are_equal_after_a_round_through_the_reference(tmp_path, fashion):
-    images, labels = fashion
-    made = looked_at(images[:500], labels[:500], np.arange(10, 20), np.linspace(0.1, 1, 500))
-    shift.save(tmp_path / "reference.npz", made, np.arange(500, dtype=np.uint64))
-    kept, ids = shift.load(tmp_path / "reference.npz")
-    assert (kept.classes, kept.shape) == (made.classes, made.shape)
-    assert ids.tolist() == list(range(500))
-    assert {test.name for test in shift.compare(kept, made, 0.01)} >= {"predicted classes", "confidence"}
-    assert all(test.p_value == 1 for test in shift.compare(kept, made, 0.01))
-
-
-def test_a_damaged_reference_is_one_sentence(tmp_path):
-    (tmp_path / "reference.npz").write_bytes(b"PK\x03\x04 no more of it")
-    with pytest.raises(UserError, match="is no reference of a retrain's data"):
-        shift.load(tmp_path / "reference.npz")
-
-
-def test_only_images_that_are_not_known_are_drawn():
-    def shard(first: int, count: int, labels: list[int]) -> Shard:
-        ids = np.arange(first, first + count, dtype=np.uint64)
-        images = np.repeat(ids.astype(np.uint8), 4).reshape(count, 2, 2, 1)
-        return Shard(images, np.array(labels), ids)
-
-    shards = [shard(0, 4, [0, 1, 1, 0]), shard(10, 3, [UNLABELED] * 3)]
-    images, counts, total = shift.sample(shards, ("a", "b"), np.array([0, 2, 11], np.uint64), seed=0)
-    assert sorted(images[:, 0, 0, 0]) == [1, 3, 10, 12]
-    assert counts.tolist() == [1, 1]
-    assert total == 4
-    nothing, counts, total = shift.sample(shards, ("a", "b"), np.arange(20, dtype=np.uint64), seed=0)
-    assert (nothing.shape, counts.tolist(), total) == ((0, 2, 2, 1), [0, 0], 0)
+    assert holm([], 0.05) == []

@@ -1,4 +1,4 @@
-"""The boards in a real MLflow: kept, changed, and what a server or a person makes of them."""
+"""The boards in a real MLflow: written, changed, edited by people, refused by servers."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import mlflow
 import pytest
 import requests
 
-from components.boards import declared
+from components.boards import declared, keep
 from components.boards.view import TAG, Line, Section
 from components.core.params.file import override_params
 from components.core.runtime import tracking
@@ -44,15 +44,15 @@ def views() -> dict[str, dict]:
 
 
 def test_the_boards_and_the_note_are_written_once(mlflow_home):
-    assert declared.keep("demo", CHAMPION) == []  # no experiment, no boards
+    assert keep.keep("demo", CHAMPION) == []  # no experiment, no boards
     retrain()
-    assert declared.keep("demo", CHAMPION) == []
+    assert keep.keep("demo", CHAMPION) == []
     first = tags()
     assert {slug: view["name"] for slug, view in views().items()} == {b.slug: f"{b.name} v1" for b in declared.ALL}
     links, _, champion, *_ = first["mlflow.note.content"].split("\n")
     assert links.startswith("Boards: [Retraining health](#/experiments/1/runs?viewStateShareKey=")
     assert champion == CHAMPION
-    assert declared.keep("demo", CHAMPION) == []
+    assert keep.keep("demo", CHAMPION) == []
     assert tags() == first
 
 
@@ -64,7 +64,7 @@ def test_the_curves_are_of_the_newest_retrains_that_trained(mlflow_home):
         nothing.metrics({"test/student_accuracy": 0.5}, step=None)
         nothing.end("FINISHED")
         tracking.deliver()
-    declared.keep("demo", CHAMPION)
+    keep.keep("demo", CHAMPION)
     wanted = json.loads(views()[declared.CURVES.slug]["state"])["searchFilter"]
     runs = mlflow.MlflowClient().search_runs(["1"], wanted)
     assert len(runs) == declared.CURVES.newest
@@ -76,11 +76,11 @@ def test_what_people_wrote_and_their_views_stay(mlflow_home):
     client = mlflow.MlflowClient()
     client.set_experiment_tag("1", "mlflow.note.content", "Ask Ada about the cameras.")
     client.set_experiment_tag("1", f"{TAG}adas-view", '{"name": "Ada"}')
-    declared.keep("demo", CHAMPION)
+    keep.keep("demo", CHAMPION)
     client.set_experiment_tag(
         "1", "mlflow.note.content", tags()["mlflow.note.content"] + "\nAnd Grace about the labels."
     )
-    declared.keep("demo", "In production: version 2.")
+    keep.keep("demo", "In production: version 2.")
     note = tags()["mlflow.note.content"]
     assert note.count("Boards: ") == note.count("Ask Ada about the cameras.") == note.count("And Grace") == 1
     assert "version 2" in note
@@ -91,20 +91,20 @@ def test_what_people_wrote_and_their_views_stay(mlflow_home):
 @pytest.mark.parametrize("edited", ["no JSON", "[]"])
 def test_what_was_edited_to_nonsense_is_written_anew(mlflow_home, edited):
     retrain()
-    declared.keep("demo", CHAMPION)
-    for key in (declared.VERSIONS_TAG, TAG + declared.HEALTH.slug):
+    keep.keep("demo", CHAMPION)
+    for key in (keep.VERSIONS_TAG, TAG + declared.HEALTH.slug):
         mlflow.MlflowClient().set_experiment_tag("1", key, edited)
-    assert declared.keep("demo", CHAMPION) == []
+    assert keep.keep("demo", CHAMPION) == []
     assert views()[declared.HEALTH.slug]["name"] == "Retraining health v1"
 
 
 def test_a_changed_board_is_a_new_version_of_the_same_view(mlflow_home, monkeypatch):
     retrain()
-    declared.keep("demo", CHAMPION)
+    keep.keep("demo", CHAMPION)
     section = Section(name="Another view of it", charts=(Line(metrics=("test/student_accuracy",)),))
     changed = declared.HEALTH.model_copy(update={"sections": (section,)})
-    monkeypatch.setattr(declared, "ALL", (changed, *declared.ALL[1:]))
-    declared.keep("demo", CHAMPION)
+    monkeypatch.setattr(keep, "ALL", (changed, *declared.ALL[1:]))
+    keep.keep("demo", CHAMPION)
     assert len(views()) == 5
     assert views()[changed.slug]["name"] == "Retraining health v2"
     assert views()[declared.CHOOSE.slug]["name"] == "Choose a student v1"
@@ -112,10 +112,10 @@ def test_a_changed_board_is_a_new_version_of_the_same_view(mlflow_home, monkeypa
 
 def test_a_board_that_is_too_large_stays_as_it_was(mlflow_home):
     retrain()
-    declared.keep("demo", CHAMPION)
+    keep.keep("demo", CHAMPION)
     before = views()
     retrain(**{f"a-rather-long-name-of-a-metric-that-nobody-shows-{n}": 1.0 for n in range(200)})
-    problems = declared.keep("demo", CHAMPION)
+    problems = keep.keep("demo", CHAMPION)
     assert len(problems) == 5
     assert "the board Retraining health takes" in problems[0]
     assert views() == before
@@ -126,7 +126,7 @@ def test_a_metric_that_no_run_has_is_named(mlflow_home):
     journal.metrics({"test/student_accuracy": 0.8}, step=None)
     journal.end("FINISHED")
     tracking.deliver()
-    problems = declared.keep("demo", CHAMPION)
+    problems = keep.keep("demo", CHAMPION)
     assert any("No run has " in p and "gain/accuracy" in p and "Retraining health" in p for p in problems)
     assert not any("data/class_shift" in p for p in problems)
     assert len(views()) == 5
@@ -134,7 +134,7 @@ def test_a_metric_that_no_run_has_is_named(mlflow_home):
 
 @pytest.mark.parametrize("retrains", [0, 1])
 def test_without_a_server_the_links_say_who_answers_them(mlflow_home, retrains, capsys):
-    shutil.copy(Path(__file__).parents[2] / "params.yaml", mlflow_home)
+    shutil.copy(Path(__file__).parents[3] / "params.yaml", mlflow_home)
     override_params(["project.name=demo"], mlflow_home / "params.yaml")
     for _ in range(retrains):
         retrain()
@@ -207,16 +207,16 @@ def test_the_flow_runs_page_links_the_board_the_version_and_its_card(before):
 def test_an_older_server_and_one_that_refuses_cost_a_sentence_each(before):
     retrain()
     before["/version"] = (200, "3.14.0")
-    (told,) = declared.keep("demo", CHAMPION)
-    assert told.startswith("MLflow 3.14.0 at http://127.0.0.1")
-    assert "came with 3.15" in told
+    (problem,) = keep.keep("demo", CHAMPION)
+    assert problem.startswith("MLflow 3.14.0 at http://127.0.0.1")
+    assert "came with 3.15" in problem
     assert views() == {}
     assert tags()["mlflow.note.content"].startswith(CHAMPION)
     del before["/version"]
     before["set-experiment-tag"] = (403, json.dumps({"error_code": "PERMISSION_DENIED", "message": "read only"}))
-    (told,) = declared.keep("demo", CHAMPION)
-    assert "MLflow took no boards" in told
-    assert "read only" in told
+    (problem,) = keep.keep("demo", CHAMPION)
+    assert "MLflow took no boards" in problem
+    assert "read only" in problem
     del before["set-experiment-tag"]
-    assert declared.keep("demo", CHAMPION) == []
+    assert keep.keep("demo", CHAMPION) == []
     assert len(views()) == 5

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from benchmarks.results import RESULTS, ROOT, Figure, write
 from components.core.artifacts import read_json, write_json
 from components.core.images.shards import Shard
+from components.core.inference import predict
 from components.core.models.pixel_model import PixelModel, load, pixel_model, save
 from components.core.params.distill import METHODS, Distill, Loss
 from components.core.runtime.checkpoint import Checkpoints
@@ -47,7 +48,7 @@ from components.core.teacher.hooks import Layer, teacher_outputs
 from components.core.training import loop as training
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
-from components.core.training.loop import fit, predict
+from components.core.training.loop import fit
 from components.core.views.mixing import Views
 from components.distill.__main__ import networks_between
 from components.distill.criterion import Term, terms

@@ -155,6 +155,6 @@ def _fit(
             checkpoints=checkpoints,
             report=clock,
             precision=precision,
-            through_compiler=compiled,
+            compile=compiled,
             advance=advance,
         )

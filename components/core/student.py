@@ -74,7 +74,7 @@ def train(
     parameters = parameter_count(getattr(model, "student", model))
     stage.journal.params({f"{name or 'student'}_parameters": parameters, "device": str(device)})
     augment = recipe.augment.model_dump()
-    share = stage.world.share_of_batch(recipe.batch_size, "student.batch_size")
+    share = stage.world.shard_of_batch(recipe.batch_size, "student.batch_size")
     batches = batches_of_views(images, views, targets_of, seed, recipe.batch_size, augment, device, teacher, share)
     groups = weight_decay_groups(model.parameters(), recipe.weight_decay)
     optimizer = optim.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
@@ -99,7 +99,7 @@ def train(
             world=stage.world,
             sync_batch_norm=recipe.sync_batch_norm,
             precision=recipe.precision,
-            through_compiler=run.compile,
+            compile=run.compile,
             seen=images,
         )
 

@@ -69,10 +69,10 @@ class Trainer:
         done = checkpoints.path.with_suffix(".safetensors")
         seed_everything(self._stage.params.seed)
         learner = fresh(self._stage, network, self.dataset, self._device)
-        if world.told(done.is_file() if world.first else None):
+        if world.broadcast(done.is_file() if world.first else None):
             if world.first:
                 learner.load_state_dict(load(done).state_dict())
-            world.equal(chain(learner.parameters(), learner.buffers()))
+            world.broadcast_parameters(chain(learner.parameters(), learner.buffers()))
         else:
             self._learn(learner, teacher, checkpoints, name)
             checkpoints.clear()

@@ -13,9 +13,9 @@ from components.core.export import onnx_file, program
 from components.core.export.onnx_file import Logits
 from components.core.images.pixels import resize_pixels
 from components.core.images.shards import Images, Pixels, Shard, at_once
+from components.core.inference import predict
 from components.core.models.pixel_model import ModelSpec, PixelModel
 from components.core.runtime.world import ALONE, World
-from components.core.training import loop
 from components.evaluate import corruptions
 
 _CHUNK = 1024
@@ -59,7 +59,7 @@ def answers(
         **{kind: program.reload(path) for kind, path in files.items()},
     }
     parts: dict[str, list[Logits]] = {name: [] for name in ("teacher", *runs)}
-    mine, size = world.share_of(len(images)), at_once(images, _CHUNK)
+    mine, size = world.shard(len(images)), at_once(images, _CHUNK)
     for begin in mine[::size]:
         chunk = np.array(images[begin : min(begin + size, mine.stop)])
         for i in range(0, len(chunk), _BATCH):
@@ -72,7 +72,7 @@ def answers(
             advance(len(chunk) * world.size)
     none = np.empty((0, len(student.spec.classes)), np.float32)
     own = {name: torch.from_numpy(np.concatenate([none, *part])) for name, part in parts.items()}
-    found: dict[str, Logits] = {name: world.joined(rows, len(images)).numpy() for name, rows in own.items()}
+    found: dict[str, Logits] = {name: world.all_gather(rows, len(images)).numpy() for name, rows in own.items()}
     for name, logits in found.items():
         broken = int((~np.isfinite(logits)).any(axis=1).sum())
         if broken:
@@ -104,7 +104,7 @@ def corrupted_accuracies(
         ``corrupted_accuracy``.
     """
     right = torch.zeros(len(runs), len(corruptions.KINDS), dtype=torch.int64)
-    mine = world.share_of(len(test))
+    mine = world.shard(len(test))
     few = max(1, min(_BATCH, _BYTES_TO_CORRUPT // (spec.image_size**2 * test.images.shape[3])))
     size = at_once(test.images, few)
     for begin in mine[::size]:
@@ -127,7 +127,7 @@ def on_device(model: PixelModel, device: torch.device) -> Callable[[Pixels], Log
     """A model in torch, in the precision that it labelled in: stored images [N, H, W, C] to logits."""
 
     def run(images: Pixels) -> Logits:
-        logits: Logits = loop.predict(model, images, device).float().cpu().numpy()
+        logits: Logits = predict(model, images, device).float().cpu().numpy()
         return logits
 
     model.to(device)

@@ -69,7 +69,7 @@ def _full(
     an_epoch = max(1, len(train) // batch_size)
     steps = recipe.epochs * an_epoch
     begun = recipe.probe_steps if recipe.strategy == "lp-ft" else 0
-    share = this.world.share_of_batch(batch_size, "finetune.batch_size")
+    share = this.world.shard_of_batch(batch_size, "finetune.batch_size")
     batches = batches_of_views(
         train,
         None,
@@ -102,7 +102,7 @@ def _full(
             world=this.world,
             sync_batch_norm=recipe.sync_batch_norm,
             precision=recipe.precision,
-            through_compiler=this.params.run.compile,
+            compile=this.params.run.compile,
             seen=train,
         )
 

@@ -98,7 +98,8 @@ def fill(
         _begin(folder, base, ids, views)
     sizes, partners = shard_rows(len(ids)), partners_of(ids)
     numbers = range(len(sizes))
-    missing = world.told([number for number in numbers if finished(folder, number) is None] if world.first else None)
+    unfinished = [number for number in numbers if finished(folder, number) is None] if world.first else None
+    missing = world.broadcast(unfinished)
     advance((len(ids) - sum(sizes[number] for number in missing)) * views)
     computed = 0
     for begin in range(0, len(missing), world.size):

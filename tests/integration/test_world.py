@@ -1,6 +1,5 @@
-"""What two processes tell each other, and BatchNorm over the images of both."""
+"""Collectives of two processes, and BatchNorm over the images of both."""
 
-import copy
 import socket
 from pathlib import Path
 
@@ -11,10 +10,10 @@ import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from components.core.errors import UserError
 from components.core.models.pixel_model import pixel_model
 from components.core.runtime.world import ALONE, World
 from components.core.teacher.soft_labels import SHARD_IMAGES, Format
+from components.core.training.parallel import data_parallel
 from components.evaluate.scoring import answers, on_device
 from components.label.store import Filled, fill
 
@@ -63,20 +62,20 @@ def of_two(rank: int, folder: str, port: int) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     world = World(rank, 2)
     found = {"sum": world.sum(torch.tensor([rank + 1.0, 10.0]))}
-    share = world.share_of(ROWS)
-    found["joined"] = world.joined(torch.arange(share.start, share.stop).view(-1, 1), ROWS)
-    found["told"] = world.told({"a": [1, torch.ones(3)], "b": "text"} if world.first else None)
-    found["nothing"] = world.told(None)
+    share = world.shard(ROWS)
+    found["gathered"] = world.all_gather(torch.arange(share.start, share.stop).view(-1, 1), ROWS)
+    found["broadcast"] = world.broadcast({"a": [1, torch.ones(3)], "b": "text"} if world.first else None)
+    found["nothing"] = world.broadcast(None)
     filled, done = label(Path(folder), world)
     found["label"] = (filled.key, filled.shards, filled.reused, filled.computed, done)
     found["answers"] = {name: torch.from_numpy(logits) for name, logits in evaluate(world).items()}
     given = torch.full((2,), float(rank))
-    world.equal(iter([given]))
+    world.broadcast_parameters(iter([given]))
     found["given"] = given
     network = a_network()
     forwards = [vars(module).get("forward") for module in network.modules()]
-    with world.training(network, sync_batch_norm=True) as trained:
-        learn(trained, whole_batch()[world.share_of_batch(12, "batch_size")], world.size)
+    with data_parallel(network, world, sync_batch_norm=True) as trained:
+        learn(trained, whole_batch()[world.shard_of_batch(12, "batch_size")], world.size)
     assert [vars(module).get("forward") for module in network.modules()] == forwards
     del trained  # the process group can end only when nothing holds it
     found["state"] = network.state_dict()
@@ -98,9 +97,9 @@ def found(tmp_path_factory) -> list[dict]:
 def test_both_hear_the_same(found: list[dict]):
     for heard in found:
         assert heard["sum"].tolist() == [3.0, 20.0]
-        assert heard["joined"].flatten().tolist() == list(range(ROWS))
-        assert (heard["told"]["b"], heard["told"]["a"][0], heard["nothing"]) == ("text", 1, None)
-        assert heard["told"]["a"][1].tolist() == [1, 1, 1]
+        assert heard["gathered"].flatten().tolist() == list(range(ROWS))
+        assert (heard["broadcast"]["b"], heard["broadcast"]["a"][0], heard["nothing"]) == ("text", 1, None)
+        assert heard["broadcast"]["a"][1].tolist() == [1, 1, 1]
         assert heard["given"].tolist() == [0, 0]
 
 
@@ -130,32 +129,3 @@ def test_batch_norm_over_both_is_batch_norm_over_the_whole_batch(found: list[dic
             assert torch.allclose(heard["state"][name], tensor, rtol=1e-4, atol=1e-4), name
         for mine, p in zip(heard["gradients"], network.parameters(), strict=True):
             assert torch.allclose(mine, p.grad, rtol=1e-3, atol=1e-4 * float(p.grad.abs().max() + 1))
-
-
-def test_the_shares_of_a_split_are_all_of_it_in_order():
-    for count, size in ((7, 2), (1, 3), (0, 2), (12, 4)):
-        rows = [row for rank in range(size) for row in World(rank, size).share_of(count)]
-        assert rows == list(range(count))
-
-
-def test_one_process_alone_needs_nobody():
-    network = a_network()
-    rows = torch.ones(3, 1)
-    assert ALONE.sum(rows) is rows
-    assert ALONE.joined(rows, 3) is rows
-    with ALONE.training(network, sync_batch_norm=True) as trained:
-        assert trained is network
-
-
-def test_a_batch_norm_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch):
-    class Odd(nn.BatchNorm2d):
-        pass
-
-    norm = Odd(3)
-    before = copy.copy(vars(norm))
-    with (
-        pytest.raises(UserError, match="does not know this network's Odd: set sync_batch_norm to false"),
-        World(0, 2).training(nn.Sequential(norm), sync_batch_norm=True),
-    ):
-        pass
-    assert vars(norm) == before

@@ -37,7 +37,7 @@ class Checkpoints:
     def __init__(self, folder: Path, key: str, every_s: float, world: World = ALONE) -> None:
         self.path = folder / f"{key[:16]}.pt"
         self._key, self._every_s, self._world = key, every_s, world
-        if world.told(key) != key:
+        if world.broadcast(key) != key:
             raise UserError(
                 f"{socket.gethostname()} has other code, params or data than the first machine: give all machines the "
                 "same checkout and artifacts/."
@@ -48,7 +48,7 @@ class Checkpoints:
         self._written = time.monotonic()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
-        self.state = world.told(self._read() if world.first else None)
+        self.state = world.broadcast(self._read() if world.first else None)
         self._told_file = self.path.with_suffix(".json")
         self._told: dict[str, Any] = {"journal": None, "steps": {}}
         if self.state and world.first and self._told_file.is_file():

@@ -5,7 +5,6 @@ import resource
 from contextlib import AbstractContextManager, suppress
 
 import torch
-from torch import nn
 
 from components.core.errors import UserError
 
@@ -68,17 +67,3 @@ def autocast(device: torch.device, training: bool, precision: str = "auto") -> A
         capabilities = torch.cpu.get_capabilities()
         has_it = not training and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return torch.autocast(device.type, torch.bfloat16, enabled=has_it if precision == "auto" else precision == "bf16")
-
-
-def compiled(network: nn.Module, wanted: bool) -> nn.Module:
-    """The network through ``torch.compile``; where no compiler is there, torch says so and goes on without.
-
-    It is not the default: whether it pays depends on network and CPU, and compiling takes its time first. A bare step
-    of resnet8_slim learns from 12,990 images/s compiled and from 12,430 as it is, resnet8x4 from 457 and 464
-    (``bare_compiled`` and ``bare`` of ``make bench``, on an AVX-512 BF16 EPYC).
-    """
-    if not wanted:
-        return network
-    torch._dynamo.config.suppress_errors = True
-    wrapped: nn.Module = torch.compile(network)  # type: ignore[assignment]
-    return wrapped

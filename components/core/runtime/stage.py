@@ -211,9 +211,9 @@ def _joined(settings: Run) -> "AbstractContextManager[World]":
 
 
 def _lost(error: RuntimeError) -> bool:
-    from components.core.runtime.world import lost
+    from components.core.runtime.world import is_lost_process
 
-    return lost(error)
+    return is_lost_process(error)
 
 
 def _tell(sentence: str) -> None:

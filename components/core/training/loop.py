@@ -19,16 +19,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from components.core.errors import UserError
-from components.core.images.shards import Images, Shard, at_once, some_labelled
+from components.core.images.shards import Shard, some_labelled
+from components.core.inference import validate
 from components.core.runtime.checkpoint import Checkpoints, random_states, set_random_states
-from components.core.runtime.device import autocast, compiled, usage
+from components.core.runtime.device import autocast, usage
 from components.core.runtime.world import ALONE, World
-from components.core.views.augment import plain
+from components.core.training.parallel import compile_network, data_parallel, gradient_sync
 
 if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
 
-_VALIDATION_BATCH = 512
 _SEEN = 500
 
 
@@ -108,7 +108,7 @@ def fit(
     world: World = ALONE,
     sync_batch_norm: bool = True,
     precision: str = "auto",
-    through_compiler: bool = False,
+    compile: bool = False,
     seen: Shard | None = None,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place and leave it with the weights that validation data choose.
@@ -137,7 +137,7 @@ def fit(
         world: the processes that train together; ``batches`` gives each of them its share.
         sync_batch_norm: BatchNorm takes its statistics over the images of all processes.
         precision: fp32, bf16 or auto; see :func:`components.core.runtime.device.autocast`.
-        through_compiler: whether to compile the network's step; see :func:`components.core.runtime.device.compiled`.
+        compile: compile the network; see :func:`components.core.training.parallel.compile_network`.
         seen: what is trained on. Beside each validation the accuracy on up to 500 of its labelled images is told, as
             they are and by the same weights; none is told without.
 
@@ -149,7 +149,7 @@ def fit(
     Raises:
         UserError: the loss is no longer finite; the message names the step and the checkpoint that was kept.
     """
-    world.equal(itertools.chain(model.parameters(), model.buffers()))
+    world.broadcast_parameters(itertools.chain(model.parameters(), model.buffers()))
     seed = torch.initial_seed()
     ema = averaged(model, ema_decay) if ema_decay else None
     judged = ema.module if ema else model
@@ -160,8 +160,8 @@ def fit(
         report(row)
     since, images_then = time.perf_counter(), done.images
     model.train()
-    with world.training(model, sync_batch_norm) as plain_network:
-        network = compiled(plain_network, through_compiler)
+    with data_parallel(model, world, sync_batch_norm) as module:
+        network = compile_network(module) if compile else module
         for batch in islice(batches(done.step), steps - done.step):
             if world.size > 1:  # dropout draws something else in each process, and the same after a resumption
                 torch.manual_seed(seed + done.step * world.size + world.rank)
@@ -178,7 +178,7 @@ def fit(
                 row = {"step": done.step, "images": done.images, "lr": optimizer.param_groups[-1]["lr"]}
                 row |= {f"train_{name}": mean for name, mean in _finite_means(done, checkpoints.path).items()}
                 seconds = time.perf_counter() - since
-                world.equal(judged.buffers())
+                world.broadcast_parameters(judged.buffers())
                 row["val_loss"], row["val_accuracy"] = validate(judged, val, device, world)
                 if part_seen:
                     row["train_accuracy"] = validate(judged, part_seen, device, world)[1]
@@ -225,7 +225,7 @@ def _learn(
     images = batch.of / world.size  # the gradients of several processes are averaged: their sum is the whole batch's
     micro_batches = list(batch.split(accumulate))
     for micro_batch in micro_batches:
-        with world.gradients(network, last=micro_batch is micro_batches[-1]):
+        with gradient_sync(network, last=micro_batch is micro_batches[-1]):
             with autocast(device, training=True, precision=precision):
                 output = network(micro_batch.pixels)
             parts = loss(output, *micro_batch.targets)
@@ -262,32 +262,6 @@ def _resume(parts: dict[str, Any], checkpoints: Checkpoints, device: torch.devic
     done = Progress(**{name: state[name] for name in vars(Progress())})
     done.losses = {name: [value.to(device) for value in values] for name, values in done.losses.items()}
     return done
-
-
-@torch.inference_mode()
-def validate(model: nn.Module, shard: Shard, device: torch.device, world: World = ALONE) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy on a labelled split, without augmentation, shared among the processes."""
-    mine = world.share_of(len(shard))
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
-    if mine:
-        logits = predict(model, shard.images, device, mine)
-        labels = torch.from_numpy(shard.labels[mine.start : mine.stop]).to(device)
-        sums[0] = F.cross_entropy(logits, labels, reduction="sum")
-        sums[1] = (logits.argmax(1) == labels).sum()
-    loss, accuracy = (world.sum(sums) / len(shard)).tolist()
-    return loss, accuracy
-
-
-@torch.inference_mode()
-def predict(model: nn.Module, images: Images, device: torch.device, rows: range | None = None) -> Tensor:
-    """Logits [N, K] of images [N, H, W, C], or of some rows of them, in eval mode."""
-    model.eval()
-    rows = range(len(images)) if rows is None else rows
-    parts, size = [], at_once(images, _VALIDATION_BATCH)
-    for begin in rows[::size]:
-        with autocast(device, training=False):
-            parts.append(model(plain(images[begin : min(begin + size, rows.stop)], device)))
-    return torch.cat(parts)
 
 
 def _standard_error(accuracy: float, count: int) -> float:

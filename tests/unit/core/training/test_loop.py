@@ -9,10 +9,11 @@ from timm.layers import freeze_batch_norm_2d
 
 from components.core.errors import UserError
 from components.core.images.shards import Shard
+from components.core.inference import validate
 from components.core.models.pixel_model import pixel_model
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.training import loop, optim
-from components.core.training.loop import Batch, cross_entropy, fit, validate
+from components.core.training.loop import Batch, cross_entropy, fit
 from components.core.views.augment import batch, plain
 
 CPU = torch.device("cpu")
@@ -37,7 +38,7 @@ def train(
     clip_norm: float = 0.0,
     loss=cross_entropy,
     precision: str = "auto",
-    through_compiler: bool = False,
+    compile: bool = False,
     every_s: float = 1000.0,
     frozen: bool = False,
     tell_training: bool = False,
@@ -60,7 +61,7 @@ def train(
     history = fit(
         model, batches, loss, val, optimize, optim.schedule(optimize, schedule, steps, 0.1),
         steps=steps, eval_every=10, ema_decay=ema_decay, accumulate=accumulate, clip_norm=clip_norm, device=CPU,
-        precision=precision, through_compiler=through_compiler, checkpoints=checkpoints, report=rows.append,
+        precision=precision, compile=compile, checkpoints=checkpoints, report=rows.append,
         advance=lambda count, **_facts: seen.append(count), seen=data if tell_training else None,
     )  # fmt: skip
     checkpoints.wait()
@@ -182,7 +183,7 @@ def test_without_a_compiler_training_goes_on_as_it_is(tmp_path: Path, monkeypatc
     monkeypatch.setattr(config.cpp, "cxx", (None, str(tmp_path / "no-compiler")))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     plain = train(tmp_path / "a", steps=10)[0]
-    assert same(plain, train(tmp_path / "b", steps=10, through_compiler=True)[0])
+    assert same(plain, train(tmp_path / "b", steps=10, compile=True)[0])
 
 
 class Killed(Exception):

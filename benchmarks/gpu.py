@@ -27,8 +27,9 @@ from torch import Tensor
 from benchmarks.results import RESULTS, Figure, of_rounds, write
 from components.core.images.shards import Shard
 from components.core.models.pixel_model import PixelModel, pixel_model
+from components.core.models.precision import autocast
 from components.core.runtime.checkpoint import Checkpoints
-from components.core.runtime.device import autocast, pick
+from components.core.runtime.device import resolve_device
 from components.core.teacher.hooks import teacher_outputs
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
@@ -207,7 +208,7 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    device = pick(asked.device, 0, False)
+    device = resolve_device(asked.device, 0, False)
     sizes, count = ((32,), 64) if asked.quick else ((64, 224), 4096)
     if asked.quick:
         asked.batch_size, asked.steps, asked.rounds = 8, 2, 1

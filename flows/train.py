@@ -8,7 +8,7 @@ from components.core.contract import TRAINING
 from components.core.errors import UserError
 from components.core.params.file import load_params, override_params
 from components.core.runtime import tracking
-from components.core.runtime.journal import COURIER_VARIABLE, PARENT_RUN_VARIABLE, Muted
+from components.core.runtime.journal import COURIER_VARIABLE, PARENT_RUN_VARIABLE, NullJournal
 from components.core.runtime.lineage import LOCK
 from flows.dvc import remote
 from flows.dvc.checkout import prepare_dvc
@@ -45,6 +45,6 @@ def train(overrides: Sequence[str], lock: str, parent: str) -> None:
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_RUN_VARIABLE: parent}
     runner = Runner(shown, environment, tasks.outdated(params), pull=True)
     with tracking.courier(), flow_page.progress(shown), runner:
-        pipeline = tasks.Pipeline(shown, Muted(), runner, set(), store)
+        pipeline = tasks.Pipeline(shown, NullJournal(), runner, set(), store)
         tasks.train(pipeline)
     two_pools.give_back(pipeline.outcomes)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from components.core.images.shards import open_shard, read_dataset
 from components.core.runtime import stage
-from components.core.runtime.device import pick
+from components.core.runtime.device import resolve_device
 from components.core.student import keep_student, new_student, train
 from components.core.training.loop import cross_entropy
 from components.core.views.mixing import Indices, Views, mixed_labels
@@ -22,7 +22,7 @@ def main(this: stage.Stage) -> None:
     def hard(indices: Indices, views: Indices) -> tuple[Tensor, ...]:
         return mixed_labels(labels, indices, shown.mix(indices, views), len(dataset.classes))[:1]
 
-    device = pick(params.run.device, params.run.threads, params.run.deterministic)
+    device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
     student = new_student(this, dataset, device)
     checkpoints = this.checkpoints("student")
     rows = train(this, student, device, checkpoints, images, val, None, hard, cross_entropy)

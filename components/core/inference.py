@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.core.images.shards import Images, Shard, at_once
-from components.core.runtime.device import autocast
+from components.core.models.precision import autocast
 from components.core.runtime.world import ALONE, World
 from components.core.views.augment import plain
 

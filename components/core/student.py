@@ -6,10 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from components.core.images.shards import Dataset, Shard
-from components.core.models.pixel_model import PixelModel, adapted, load, parameter_count, pixel_model, save
+from components.core.models.pixel_model import (
+    PixelModel,
+    adapted,
+    load,
+    parameter_count,
+    pixel_model,
+    save,
+    seed_everything,
+)
 from components.core.runtime import history, progress
 from components.core.runtime.checkpoint import Checkpoints
-from components.core.runtime.stage import Stage, seed_everything
+from components.core.runtime.stage import Stage
 from components.core.training import optim
 from components.core.training.batches import TargetsOf, batches_of_views
 from components.core.training.loop import Loss, fit

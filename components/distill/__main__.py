@@ -7,7 +7,7 @@ from components.core.images.shards import Dataset
 from components.core.models.pixel_model import network, parameter_count
 from components.core.params.distill import BornAgain, Crd, DeepMutualLearning, Schedule, TeacherAssistant
 from components.core.runtime import stage
-from components.core.runtime.device import pick
+from components.core.runtime.device import resolve_device
 from components.distill.trainer import Trainer
 
 
@@ -16,7 +16,7 @@ def main(this: stage.Stage) -> None:
     params, method = this.params, this.params.distill
     if this.world.size > 1 and any(isinstance(loss, Crd) for loss in method.losses):
         raise UserError("distill.method crd keeps its memory bank in one process: set run.launcher to local.")
-    trainer = Trainer(this, pick(params.run.device, params.run.threads, params.run.deterministic))
+    trainer = Trainer(this, resolve_device(params.run.device, params.run.threads, params.run.deterministic))
     if isinstance(method.schedule, DeepMutualLearning):
         trainer.among_peers(method.schedule.peers)
         return

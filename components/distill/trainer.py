@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from components.core.artifacts import read_json
 from components.core.images.shards import Dataset, join, open_shard, read_dataset
-from components.core.models.pixel_model import PixelModel, load, save
+from components.core.models.pixel_model import PixelModel, load, save, seed_everything
 from components.core.runtime.checkpoint import Checkpoints
-from components.core.runtime.stage import Stage, seed_everything
+from components.core.runtime.stage import Stage
 from components.core.student import fresh, keep_student, new_student, train
 from components.core.teacher.ensemble import load_teacher
 from components.core.teacher.hooks import teacher_outputs

@@ -25,7 +25,7 @@ from components.core.images.shards import Pixels, Shard, open_shard
 from components.core.models import pixel_model
 from components.core.models.pixel_model import PixelModel
 from components.core.runtime import progress, stage
-from components.core.runtime.device import pick
+from components.core.runtime.device import resolve_device
 from components.core.significance import mcnemar, paired_bootstrap
 from components.evaluate import card, describe, metrics, pictures, probe, scoring, slices
 
@@ -103,7 +103,7 @@ def _translated(this: stage.Stage, found: Contenders, test: Shard, folder: Path)
 
 def _answers(this: stage.Stage, found: Contenders, test: Shard, translated: Mapping[str, Path]) -> dict[str, Logits]:
     run = this.params.run
-    device = pick(run.device, run.threads, run.deterministic)
+    device = resolve_device(run.device, run.threads, run.deterministic)
     if device.type == "cpu" and "teacher" in translated:
         teacher = scoring.one_by_one(translated["teacher"], torch.get_num_threads())
     else:

@@ -3,10 +3,10 @@
 import torch
 
 from components.core.images.shards import Shard, open_shard, read_dataset
-from components.core.models.pixel_model import PixelModel, adapted, load, save
+from components.core.models.pixel_model import PixelModel, adapted, load, save, seed_everything
 from components.core.runtime import history, progress, stage
 from components.core.runtime.checkpoint import Checkpoints
-from components.core.runtime.device import pick
+from components.core.runtime.device import resolve_device
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import cross_entropy, fit
@@ -16,8 +16,8 @@ from components.finetune.transfer import freeze_batch_norm, groups_with_layer_de
 def main(this: stage.Stage) -> None:
     """Adapt the pretrained network to the labelled images by the strategy asked for."""
     params, recipe = this.params, this.params.finetune
-    device = pick(params.run.device, params.run.threads, params.run.deterministic)
-    stage.seed_everything(params.seed)
+    device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
+    seed_everything(params.seed)
     dataset = read_dataset(this.read("ingest/dataset.json"))
     train = open_shard(this.read("ingest/shards/train"), params.run.workers)
     val = open_shard(this.read("ingest/shards/val"), params.run.workers)

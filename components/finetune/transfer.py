@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from components.core.images.shards import Images, Shard, at_once
 from components.core.models.pixel_model import PixelModel
-from components.core.runtime.device import autocast
+from components.core.models.precision import autocast
 from components.core.views.augment import draws, plain, render
 
 _PROBE_REPORTS = 10

@@ -15,7 +15,7 @@ from components.core.images import shards
 from components.core.images.shards import Shard, join, open_shard, read_dataset
 from components.core.models import pixel_model, small_nets
 from components.core.runtime import progress, stage
-from components.core.runtime.device import pick
+from components.core.runtime.device import resolve_device
 from components.core.teacher import ensemble, hooks, soft_labels
 from components.core.teacher.ensemble import load_teacher
 from components.core.teacher.soft_labels import Indices, SoftLabels, digest, format_for
@@ -33,7 +33,7 @@ _DECIDES = (ensemble, hooks, mixes, pixel_model, shards, small_nets, soft_labels
 def main(this: stage.Stage) -> None:
     """Label every view of the labelled and unlabelled training images, unless none are to be stored."""
     params = this.params
-    device = pick(params.run.device, params.run.threads, params.run.deterministic)
+    device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
     teacher_path = this.read("finetune/model.safetensors")
     dataset = read_dataset(this.read("ingest/dataset.json"))
     train, unlabeled = (

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from components.core.artifacts import sha256_file, write_json
-from components.core.models.pixel_model import PixelModel, parameter_count, save
+from components.core.models.pixel_model import PixelModel, parameter_count, save, seed_everything
 from components.core.runtime import stage
 from components.pretrain.weights import pretrained, weights_file
 
@@ -14,7 +14,7 @@ def main(this: stage.Stage) -> None:
     A student whose weights are random is left to the stages that train it: they start from their own seed.
     """
     pretrain, student = this.params.pretrain, this.params.student
-    stage.seed_everything(this.params.seed)
+    seed_everything(this.params.seed)
     model, origin = start(pretrain.model, pretrain.weights, "pretrain.weights")
     save(model, this.out("model.safetensors"))
     write_json(this.out("model.json"), origin)

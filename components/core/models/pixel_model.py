@@ -2,11 +2,13 @@
 
 import difflib
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
@@ -210,3 +212,10 @@ def check_classes(model: PixelModel, classes: Sequence[str], path: Path) -> None
     if have != tuple(classes):
         odd = next((a, b) for a, b in zip(have, classes, strict=True) if a != b)
         raise UserError(f"{path} was trained for class {odd[0]!r} where the dataset has {odd[1]!r}: fine-tune it anew.")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, from whose global generators new layers and dropout draw."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries draw from the global generator
+    torch.manual_seed(seed)

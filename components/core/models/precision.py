@@ -1,6 +1,7 @@
-"""Losses are computed in single precision, also where the networks are not."""
+"""The precision that networks are computed in; losses are computed in single precision in any case."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -11,6 +12,28 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _HALVES = (torch.float16, torch.bfloat16)
+
+
+def autocast(device: torch.device, training: bool, precision: str = "auto") -> AbstractContextManager[None]:
+    """The precision that a network is computed in.
+
+    On CPUs bfloat16 pays for the teacher's inference: a student with a live teacher learns from 2,545 images/s with it,
+    from 1,857 without. In training it depends on the network: 15,290 against 12,430 images/s for resnet8_slim, 782
+    against 464 for resnet8x4 (``live``, ``live_fp32``, ``bare_bf16`` and ``bare`` of ``make bench``, on an EPYC with
+    AVX-512 BF16).
+    ``auto`` trains in fp32 there: its result is not to depend on the CPU's model.
+
+    Args:
+        device: where.
+        training: whether gradients are wanted.
+        precision: fp32, bf16, or auto: bfloat16 where the hardware has it, but for training on CPUs.
+    """
+    if device.type == "cuda":
+        has_it = torch.cuda.is_bf16_supported()
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        has_it = not training and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_it if precision == "auto" else precision == "bf16")
 
 
 def single_precision(loss: Callable[P, R]) -> Callable[P, R]:

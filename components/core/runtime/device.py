@@ -2,7 +2,7 @@
 
 import os
 import resource
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 
 import torch
 
@@ -11,7 +11,7 @@ from components.core.errors import UserError
 THREADS_VARIABLE = "REFLUX_THREADS"
 
 
-def pick(choice: str, threads: int, deterministic: bool) -> torch.device:
+def resolve_device(choice: str, threads: int, deterministic: bool) -> torch.device:
     """The device for ``run.device``, with CPU threads and determinism set.
 
     Args:
@@ -45,25 +45,3 @@ def usage(device: torch.device) -> dict[str, float]:
     with suppress(ModuleNotFoundError, RuntimeError):  # nvidia-ml-py is not installed, or the driver does not tell
         found["gpu_percent"] = float(torch.cuda.utilization(device))
     return found
-
-
-def autocast(device: torch.device, training: bool, precision: str = "auto") -> AbstractContextManager[None]:
-    """The precision that a network is computed in.
-
-    On CPUs bfloat16 pays for the teacher's inference: a student with a live teacher learns from 2,545 images/s with it,
-    from 1,857 without. In training it depends on the network: 15,290 against 12,430 images/s for resnet8_slim, 782
-    against 464 for resnet8x4 (``live``, ``live_fp32``, ``bare_bf16`` and ``bare`` of ``make bench``, on an EPYC with
-    AVX-512 BF16).
-    ``auto`` trains in fp32 there: its result is not to depend on the CPU's model.
-
-    Args:
-        device: where.
-        training: whether gradients are wanted.
-        precision: fp32, bf16, or auto: bfloat16 where the hardware has it, but for training on CPUs.
-    """
-    if device.type == "cuda":
-        has_it = torch.cuda.is_bf16_supported()
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        has_it = not training and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_it if precision == "auto" else precision == "bf16")

@@ -115,7 +115,7 @@ class Journal:
         self._file.flush()
 
 
-class Muted(Journal):
+class NullJournal(Journal):
     """The journal of a process beside the one that keeps the stage's: it takes everything and keeps nothing."""
 
     def __init__(self) -> None:

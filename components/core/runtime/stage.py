@@ -6,7 +6,6 @@
 import hashlib
 import json
 import os
-import random
 import signal
 import sys
 import time
@@ -29,7 +28,7 @@ from components.core.runtime.journal import (
     PARENT_RUN_VARIABLE,
     PARENT_VARIABLE,
     Journal,
-    Muted,
+    NullJournal,
     Status,
 )
 
@@ -65,7 +64,7 @@ class Stage:
         Of several processes that work on the stage, the first keeps it.
         """
         if launch.rank():
-            return Muted()
+            return NullJournal()
         tags = {"stage": self.name, "run_kind": "stage"}
         if role := STAGES[self.name].role:
             tags["role"] = role
@@ -221,16 +220,6 @@ def _tell(sentence: str) -> None:
         launch.tell(sentence)
     else:
         print(f"Error: {sentence}", file=sys.stderr)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch, for what does not draw from the counter-based generator."""
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - libraries draw from the global generator
-    torch.manual_seed(seed)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

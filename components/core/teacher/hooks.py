@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from components.core.errors import UserError
 from components.core.models.pixel_model import PixelModel
-from components.core.runtime.device import autocast
+from components.core.models.precision import autocast
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from components.core.errors import UserError
 from components.core.images.shards import Shard, some_labelled
 from components.core.inference import validate
+from components.core.models.precision import autocast
 from components.core.runtime.checkpoint import Checkpoints, random_states, set_random_states
-from components.core.runtime.device import autocast, usage
+from components.core.runtime.device import usage
 from components.core.runtime.world import ALONE, World
 from components.core.training.parallel import compile_network, data_parallel, gradient_sync
 
@@ -136,7 +137,7 @@ def fit(
         advance: is called with each step's number of images, and the validation accuracy when it is new.
         world: the processes that train together; ``batches`` gives each of them its share.
         sync_batch_norm: BatchNorm takes its statistics over the images of all processes.
-        precision: fp32, bf16 or auto; see :func:`components.core.runtime.device.autocast`.
+        precision: fp32, bf16 or auto; see :func:`components.core.models.precision.autocast`.
         compile: compile the network; see :func:`components.core.training.parallel.compile_network`.
         seen: what is trained on. Beside each validation the accuracy on up to 500 of its labelled images is told, as
             they are and by the same weights; none is told without.

@@ -1,14 +1,10 @@
-"""What every form of dataset is turned into."""
+"""A dataset as its format's reader returns it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 UNLABELED = -1
-FORMS = (
-    "class folders (class/*.png or train/class/*.png), a CSV or Parquet manifest with a path and a label column, "
-    "or Parquet in the Hugging Face layout"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +12,11 @@ class Item:
     """One image before it is read.
 
     Attributes:
-        path: where a person finds it, relative to the source: ``cats/1.png`` or ``train.parquet#17``.
-        split: what the source says, or None.
+        path: its name for people, relative to the source: ``cats/1.png`` or ``train.parquet#17``.
+        split: as the source says, or None.
         label: index of its class, or ``UNLABELED``.
         data: the file's bytes, or the file.
-        slices: what each column that ``ingest.slices`` names says of it.
+        slices: its text in each column that ``ingest.slices`` names.
     """
 
     path: str

@@ -1,6 +1,7 @@
-"""From the labels that tables carry to class names in label order."""
+"""Class names in label order, from the labels that tables carry."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from components.core.errors import UserError, listed
@@ -14,18 +15,18 @@ class Labels:
     """The label column of one table.
 
     Attributes:
-        values: as found, None where empty; None when there is no such column.
+        values: as they stand in the file, None where empty; None when there is no such column.
         splits: the split of each row, or None where the table does not say.
         names: class names in label order, if the table carries them.
-        rows: what to call each row in a message.
-        file: what to call the table in a message.
+        rows: the name of each row in messages.
+        file: where it is.
     """
 
     values: list[Any] | None
     splits: list[str | None]
     names: list[str] | None
     rows: list[str]
-    file: str
+    file: Path
 
 
 def resolve(tables: list[Labels]) -> tuple[list[str], list[list[int]]]:
@@ -57,7 +58,7 @@ def resolve(tables: list[Labels]) -> tuple[list[str], list[list[int]]]:
 
 
 def _labelled(table: Labels) -> list[Any]:
-    """The labels that count: None for every unlabeled row."""
+    """The labels that count, None for every unlabeled row."""
     if table.values is None:
         if any(split != "unlabeled" for split in table.splits):
             raise UserError(
@@ -95,7 +96,7 @@ def _agreed(tables: list[Labels]) -> list[str]:
 
 
 def _order(value: Any) -> tuple[int, float, str]:
-    """Numbers by size, also when a CSV file holds them as text; then words by the alphabet."""
+    """Sort key: numbers by size, also when a CSV file holds them as text; then words by the alphabet."""
     text = str(value)
     return (0, float(text), text) if text.lstrip("-").isdecimal() else (1, 0.0, text)
 
@@ -115,7 +116,7 @@ def _refuse_unknown(table: Labels, column: list[Any], of_value: dict[Any, int], 
 
 
 def _no_label(value: Any) -> bool:
-    """Whether a value can't name a class: a negative or broken number, a list, a struct."""
+    """True if a value can't name a class: a negative or broken number, a list, a struct."""
     if isinstance(value, str):
         return value.startswith("-") and value[1:].isdecimal()
     return not isinstance(value, int) or value < 0

@@ -1,35 +1,59 @@
-"""The dataset as its owner keeps it: found out, not configured."""
+"""The dataset as its owner keeps it: its format is recognized, not configured."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
-from components.core.errors import UserError, listed
-from components.ingest import folders, tables
+from components.core.errors import UserError
+from components.ingest import class_folders, hugging_face, manifest
 from components.ingest.items import Source
 
 
+class Format(Protocol):
+    """A module that reads datasets of one format.
+
+    Attributes:
+        FORM: the format in a few words, for messages.
+    """
+
+    FORM: str
+
+    def recognize(self, path: Path) -> bool: ...
+
+    def read(self, path: Path, slices: Sequence[str]) -> Source: ...
+
+
+# The first that recognizes a dataset reads it.
+FORMATS: tuple[Format, ...] = (hugging_face, manifest, class_folders)
+
+
 def open_source(path: Path, slices: Sequence[str] = ()) -> Source:
-    """Find out which form a dataset has, and read everything about it but the images.
+    """Recognize a dataset's format, and read everything about it but the images.
 
     Args:
         path: the dataset.
         slices: the columns that each image's ``slices`` are taken from.
 
     Raises:
-        UserError: there is nothing at ``path``, or nothing that is a dataset with these columns.
+        UserError: there is nothing at ``path``, or no dataset with these columns.
     """
     try:
         if not path.exists():
             raise UserError(
                 f"ingest.source {path} does not exist: put a dataset there, or point ingest.source at yours."
             )
-        if path.is_file() or tables.found(path):
-            return tables.read(path, slices)
-        if slices:
-            raise UserError(
-                f"ingest.slices names columns ({listed(slices, 3)}), and {path} is a folder of images, which has none: "
-                "list the images in a CSV or Parquet manifest with these columns, or set ingest.slices to []."
-            )
-        return folders.read(path)
+        known = next((each for each in FORMATS if each.recognize(path)), None)
+        if known is None:
+            kind = path.suffix.lower() or "nameless"
+            raise UserError(f"{path} is a {kind} file, which is no dataset: ingest.source takes {_forms()}.")
+        source = known.read(path, slices)
     except PermissionError as error:
         raise UserError(f"No permission to read {error.filename or path}: make it readable and run again.") from None
+    if not source.count:
+        raise UserError(f"{path} holds no images: ingest.source takes {_forms()}.")
+    return source
+
+
+def _forms() -> str:
+    *forms, last = (each.FORM for each in reversed(FORMATS))
+    return f"{', '.join(forms)}, or {last}"

@@ -75,7 +75,7 @@ def test_links_to_files_are_followed_because_dvc_checks_out_links(tmp_path: Path
         (("a/1.png", "b/1.png", "3.png"), r"holds images outside of class folders \(3.png\)"),
         (("train/1.png", "test/2.png"), "test holds images outside of class folders"),
         (("train/a/1.png", "train/2.png"), "train holds images outside of class folders"),
-        (("train/a/1.png", "extra/2.png", "more/b/3.png"), "beside them extra/, more/"),
+        (("train/a/1.png", "extra/2.png", "more/b/3.png"), "next to them extra/, more/"),
     ],
 )
 def test_what_is_no_tree_of_classes_is_refused(tmp_path: Path, files: tuple[str, ...], sentence: str) -> None:

@@ -136,7 +136,7 @@ def test_embedded_path_that_leaves_the_folder_is_refused(tmp_path: Path) -> None
         ("", "is not readable CSV"),
         ("picture,label\n1.png,a\n", "no column of image paths .its columns: picture, label."),
         ("path\n1.png\n", "has no label column"),
-        ("path,label\n", "has no rows"),
+        ("path,label\n", "holds no images"),
         ("path,label\n,a\n", "has no path in row 0"),
         ("path,label,split\n1.png,a,trian\n", "splits that do not exist: row 0 has 'trian'"),
         ("path,label,split\n1.png,,train\n2.png,,test\n", "has no label in 1.png, 2.png"),

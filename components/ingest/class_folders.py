@@ -1,28 +1,41 @@
 """Class folders: ``split/class/*.png``, or ``class/*.png`` without splits, and a folder ``unlabeled`` in either."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from components.core.errors import UserError, listed
 from components.core.images.pixels import SUFFIXES
-from components.ingest.items import FORMS, UNLABELED, Item, Source
+from components.ingest.items import UNLABELED, Item, Source
 from components.ingest.splits import split_of
 
-# Pictures that we can't read go on to be quarantined by name: a folder of them must not vanish without a word.
+# Pictures that we can't read are quarantined by name: a folder of them must not vanish without a word.
 _OTHER_PICTURES = (
     *(".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ico", ".ppm", ".pgm", ".pbm"),
     *(".tga", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".npy"),
 )
 
 
-def read(root: Path) -> Source:
+FORM = "class folders (class/*.png or train/class/*.png)"
+
+
+def recognize(path: Path) -> bool:
+    """Take any folder: no other format wanted it."""
+    return path.is_dir()
+
+
+def read(root: Path, slices: Sequence[str]) -> Source:
     """Read a tree of class folders.
 
     Raises:
-        UserError: the tree holds no images, or not in class folders.
+        UserError: images are outside of class folders, or ``slices`` names columns, which a folder has none of.
     """
+    if slices:
+        raise UserError(
+            f"ingest.slices names columns ({listed(slices, 3)}), and {root} is a folder of images, which has none: "
+            "list the images in a CSV or Parquet manifest with these columns, or set ingest.slices to []."
+        )
     ignored: list[str] = []
     folders = _subfolders(root)
     unlabeled = [f for f in folders if split_of(f.name) == "unlabeled"]
@@ -50,8 +63,6 @@ def read(root: Path) -> Source:
         for folder in unlabeled
         for file in _pictures(root, folder, ignored)
     ]
-    if not items:
-        raise UserError(f"{root} holds no images: ingest.source takes {FORMS}.")
     return Source(classes, len(items), items, ignored)
 
 
@@ -64,7 +75,7 @@ def _is_picture(name: str) -> bool:
 
 
 def _pictures(root: Path, folder: Path, ignored: list[str]) -> Iterator[Path]:
-    """The pictures under a folder, at any depth; links to files count, links to folders may loop and don't."""
+    """The pictures in a folder, at any depth; links to files count, but not links to folders, which may loop."""
     for where, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(f for f in files if not f.startswith(".")):
@@ -78,8 +89,8 @@ def _refuse_strangers(root: Path, strangers: list[Path]) -> None:
     if strangers:
         names = listed([f"{f.name}/" for f in strangers], 5)
         raise UserError(
-            f"{root} has folders of splits and beside them {names}: move the images into train/<class>/, val/<class>/, "
-            "test/<class>/ or unlabeled/, or rename the folder with a leading dot."
+            f"{root} has folders of splits and next to them {names}: move the images into train/<class>/, "
+            "val/<class>/, test/<class>/ or unlabeled/, or rename the folder with a leading dot."
         )
 
 

@@ -1,0 +1,104 @@
+"""Parquet that carries the images themselves, in the layout of Hugging Face's datasets."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.ingest import slices as slicing
+from components.ingest import tables
+from components.ingest.items import Source
+from components.ingest.manifest import parquet_table
+from components.ingest.tables import Table
+
+FORM = "Parquet in the Hugging Face layout"
+_BATCH = 256
+
+
+def recognize(path: Path) -> bool:
+    """Look for a column of images in the Parquet files."""
+    return any(_image_column(file) for file in tables.parquet_files(path))
+
+
+def read(path: Path, slices: Sequence[str]) -> Source:
+    """Read one file, or a folder of them; files without a column of images are manifests.
+
+    Raises:
+        UserError: a file is damaged, or has labels or slices that do not fit.
+    """
+    files = tables.parquet_files(path)
+    return tables.source(path, [_table(file, tables.relative(file, path), slices) for file in files], slices)
+
+
+def _image_column(file: Path) -> str | None:
+    """The first column that holds image files: a struct of bytes and path, or plain bytes."""
+    try:
+        schema = pq.read_schema(file)
+    except PermissionError:
+        raise
+    except (pa.ArrowException, ValueError, OSError):
+        return None  # what reads it as a manifest says what is wrong
+    for field in schema:
+        kind = field.type
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            return str(field.name)
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            return str(field.name)
+    return None
+
+
+def _table(file: Path, name: str, slices: Sequence[str]) -> Table:
+    column = _image_column(file)
+    if column is None:
+        return parquet_table(file, name, slices)
+    try:
+        with pq.ParquetFile(file) as parquet:
+            schema = parquet.schema_arrow
+            slicing.refuse_nested(file, slices, schema)
+            label_column, split_column = tables.label_and_split(schema.names)
+            small = parquet.read(columns=[c for c in schema.names if c in (label_column, split_column, *slices)])
+            rows = parquet.metadata.num_rows
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise tables.unreadable_parquet(file, error) from None
+    labels, splits, words = tables.columns_of(file, name, small, schema.names, rows, slices)
+
+    def images() -> Iterator[bytes | Path]:
+        return _images(file, column)
+
+    def row(index: int) -> str:
+        return f"{name}#{index}"
+
+    return Table(file, images, row, labels, splits, _names(schema, label_column), words)
+
+
+def _names(schema: pa.Schema, label_column: str | None) -> list[str] | None:
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        names = features[label_column]["names"]
+    except (KeyError, ValueError, TypeError):
+        return None
+    return [str(name) for name in names]
+
+
+def _images(file: Path, column: str) -> Iterator[bytes | Path]:
+    """The image files of a table, a batch of rows at a time: a dataset may be larger than the memory."""
+    index = 0
+    try:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(batch_size=_BATCH, columns=[column]):
+                for value in batch.column(0).to_pylist():
+                    yield _image(file, index, value)
+                    index += 1
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise tables.unreadable_parquet(file, error) from None
+
+
+def _image(file: Path, row: int, value: Any) -> bytes | Path:
+    if isinstance(value, dict):
+        if value["bytes"] is None and value.get("path"):
+            return file.parent / tables.inside(file, row, value["path"])
+        value = value["bytes"]
+    return value or b""

@@ -19,6 +19,12 @@ settings.register_profile("reflux", deadline=None)
 settings.load_profile("reflux")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A long test is a slow one too, so that ``-m "not slow"`` leaves it out."""
+    if item.get_closest_marker("long"):
+        item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory) -> Path:
     """An MLflow database whose tables exist: making them takes seconds, copying them nothing."""
@@ -52,55 +58,6 @@ def mlflow_home(tmp_path, monkeypatch, mlflow_template) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     return tmp_path
-
-
-TINY = """
-    ingest.source=data/shapes project.name=shapes registry.model_name=shapes-student ingest.image_size=16
-    validate.min_per_class=5 pretrain.model=resnet20 pretrain.weights=random finetune.strategy=full
-    finetune.image_size=16 finetune.epochs=8 finetune.batch_size=8 finetune.lr=0.002 finetune.freeze_batch_norm=false
-    student.image_size=16 student.steps=40 student.batch_size=32 student.eval_every=20
-    label.views=2 label.batch_size=64 label.proof=8 evaluate.bootstrap=100 evaluate.latency_runs=20
-    registry.gates.accuracy.min=0.5 registry.gates.worst_class_recall.min=0.1 registry.gates.size_kb.max=400
-    registry.gates.latency_ms_p95.max=1000
-"""
-
-
-@pytest.fixture(scope="session")
-def make_tiny_project():
-    """Writes a copy of this project whose dataset and budget are tiny, so that the whole pipeline takes seconds."""
-    import numpy as np
-    from PIL import Image
-
-    from components.core.params.file import override_params
-
-    here = Path(__file__).parents[1]
-
-    def picture(kind: str, rng: np.random.Generator) -> Image.Image:
-        x, y = np.meshgrid(np.arange(16), np.arange(16))
-        shapes = {
-            "flat": x * 8,
-            "wave": 128 + 100 * np.sin(x * 1.2 + rng.uniform(0, 6)),
-            "check": (x // 3 + y // 3) % 2 * 200,
-        }
-        return Image.fromarray(np.clip(shapes[kind] + rng.normal(0, 15, (16, 16)), 0, 255).astype(np.uint8))
-
-    def make(folder: Path) -> Path:
-        rng = np.random.default_rng(0)
-        for name in ("components", "flows", "infra"):
-            shutil.copytree(here / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / ".dvc").mkdir()
-        for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
-            shutil.copy(here / name, folder / name)
-        for split, count in {"train": 20, "val": 10, "test": 20, "unlabeled": 5}.items():
-            for kind in ("flat", "wave", "check"):
-                home = folder / "data" / "shapes" / split / ("" if split == "unlabeled" else kind)
-                home.mkdir(parents=True, exist_ok=True)
-                for index in range(count):
-                    picture(kind, rng).save(home / f"{kind}-{index}.png")
-        override_params(TINY.split(), folder / "params.yaml")
-        return folder
-
-    return make
 
 
 @pytest.fixture

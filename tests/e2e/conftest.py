@@ -14,5 +14,5 @@ def stack() -> Iterator[LocalStack]:
 
 
 @pytest.fixture(scope="module")
-def deployment(stack, make_tiny_project) -> str:
-    return deploy(stack, team_repository(stack, make_tiny_project))
+def deployment(stack) -> str:
+    return deploy(stack, team_repository(stack))

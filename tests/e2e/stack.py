@@ -19,6 +19,7 @@ import psutil
 from flows.local.prefect_server import free_port, is_free
 from infra.local.s3 import inner_ports
 from infra.local.settings import Stack, known_stack, read_env
+from tests.workspaces import make_tiny_project
 
 LOCAL = Path(__file__).parents[2] / "infra" / "local"
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -172,7 +173,7 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def team_repository(stack: LocalStack, make_tiny_project: Callable[[Path], Path]) -> Path:
+def team_repository(stack: LocalStack) -> Path:
     """A tiny project in git whose two datasets only the stack's S3 has, as a team keeps them."""
     repository = make_tiny_project(stack.home / "repository")
     shutil.copytree(repository / "data" / "shapes", repository / "data" / "fewer")

@@ -9,14 +9,15 @@ from components.boards import declared as boards
 from flows.local.prefect_server import free_port
 from tests.e2e.command import reflux
 from tests.integration.registry.servers import mlflow_server
+from tests.workspaces import make_tiny_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.long
 
 RETRAINS = 12
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, make_tiny_project, mlflow_template) -> Path:
+def project(tmp_path_factory, mlflow_template) -> Path:
     """A project that has retrained twelve times: other seeds, or other measurements alone."""
     folder = make_tiny_project(tmp_path_factory.mktemp("history") / "shapes")
     (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())

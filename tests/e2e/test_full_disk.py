@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.command import call, reflux
+from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.long
 
@@ -25,7 +26,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_cache_is_one_clear_failure_and_nothing_is_corrupt(make_tiny_project, small_disk, tmp_path):
+def test_a_full_cache_is_one_clear_failure_and_nothing_is_corrupt(small_disk, tmp_path):
     project = make_tiny_project(tmp_path / "project")
     assert call(project, "dvc", "cache", "dir", "--local", str(small_disk / "cache")).returncode == 0
     failed = reflux(project, "run")

@@ -16,12 +16,13 @@ from components.core.artifacts import read_json
 from components.core.contract import STAGES
 from flows.local.prefect_server import free_port
 from tests.e2e.command import environment, reflux
+from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, make_tiny_project, mlflow_template) -> Path:
+def project(tmp_path_factory, mlflow_template) -> Path:
     """A copy without git, as from an archive, in a folder with a space in its name."""
     folder = make_tiny_project(tmp_path_factory.mktemp("e2e") / "my copy")
     (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())

@@ -21,6 +21,7 @@ from flows.commands import automations
 from flows.local.environment import QUIET
 from flows.pipeline import two_pools
 from tests.receiver import Receiver
+from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ def receivers():
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, make_tiny_project) -> Path:
+def project(tmp_path_factory) -> Path:
     return make_tiny_project(tmp_path_factory.mktemp("deploy") / "project")
 
 

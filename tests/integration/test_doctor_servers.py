@@ -19,6 +19,7 @@ import pytest
 from flows.commands import doctor_servers
 from flows.local.prefect_server import PrefectServer
 from tests.integration.registry.servers import mlflow_server
+from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +61,7 @@ def servers(tmp_path_factory) -> Iterator[Servers]:
 
 
 @pytest.fixture
-def project(tmp_path, make_tiny_project) -> Path:
+def project(tmp_path) -> Path:
     """With git, and a DVC remote in a folder."""
     folder = make_tiny_project(tmp_path / "project")
     remote = f"[core]\n    remote = shared\n['remote \"shared\"']\n    url = {tmp_path}/remote\n"

@@ -24,7 +24,7 @@ from components.distill import __main__ as distill
 from components.finetune import __main__ as finetune
 from components.label import __main__ as label
 from components.pretrain import __main__ as pretrain
-from tests.integration.test_training_stages import make_workspace, run
+from tests.integration.test_training_stages import run, workspace
 
 NAMES = ("dark", "grey", "bright")
 
@@ -40,7 +40,7 @@ def write_split(folder: Path, count: int, seed: int, labelled: bool) -> None:
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory) -> Path:
     """A workspace up to the soft labels."""
-    folder = make_workspace(tmp_path_factory.mktemp("methods") / "one")
+    folder = workspace(tmp_path_factory.mktemp("methods") / "one")
     for seed, split in enumerate(("train", "val", "unlabeled", "test")):
         write_split(folder / "artifacts/ingest/shards" / split, 40, seed, split != "unlabeled")
     facts = json.loads((folder / "artifacts/ingest/dataset.json").read_text()) | {"classes": NAMES}

@@ -21,6 +21,7 @@ from components.core.params.file import override_params
 from flows.local.environment import QUIET
 from flows.local.prefect_server import PrefectServer, stop
 from flows.local.supervised import supervised
+from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +105,7 @@ def deploy(farm: Farm) -> None:
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory, make_tiny_project, mlflow_template) -> Iterator[Farm]:
+def farm(tmp_path_factory, mlflow_template) -> Iterator[Farm]:
     from mlflow import MlflowClient
 
     home = tmp_path_factory.mktemp("farm")

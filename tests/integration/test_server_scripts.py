@@ -17,7 +17,7 @@ import requests
 
 from tests.integration.registry.servers import cluster, free_port, has_postgres
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.long
 
 INFRA = Path(__file__).parents[2] / "infra"
 BIN = Path(sys.executable).parent

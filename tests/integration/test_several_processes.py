@@ -18,6 +18,7 @@ from components.core.artifacts import sha256_file
 from components.core.contract import STAGES
 from components.core.models.pixel_model import load
 from components.core.params.file import override_params
+from tests.workspaces import make_tiny_project, make_workspace
 
 ROOT = Path(__file__).parents[2]
 RECIPE = [
@@ -40,22 +41,8 @@ RECIPE = [
 TWO = ["run.launcher=torchrun", "run.nproc_per_node=2"]
 
 
-def make_workspace(folder: Path, *overrides: str) -> Path:
-    """A training's inputs: bright and dark images."""
-    for seed, split in enumerate(("train", "val")):
-        rng = np.random.default_rng(seed)
-        labels = rng.integers(0, 2, 45)
-        images = rng.integers(0, 60, (45, 12, 12, 1)) + 120 * labels[:, None, None, None]
-        shard = folder / "artifacts/ingest/shards" / split
-        shard.mkdir(parents=True)
-        np.save(shard / "images.npy", images.astype(np.uint8))
-        np.save(shard / "labels.npy", labels)
-        np.save(shard / "ids.npy", np.sort(rng.integers(0, 2**63, 45, np.uint64)))
-    facts = {"classes": ["dark", "bright"], "image_size": 12, "channels": 1, "mean": [0.4], "std": [0.3]}
-    (folder / "artifacts/ingest/dataset.json").write_text(json.dumps(facts))
-    shutil.copy(ROOT / "params.yaml", folder)
-    override_params([*RECIPE, *overrides], folder / "params.yaml")
-    return folder
+def workspace(folder: Path, *overrides: str) -> Path:
+    return make_workspace(folder, *RECIPE, *overrides, splits={"train": 0, "val": 1}, count=45)
 
 
 def environment() -> dict[str, str]:
@@ -133,7 +120,7 @@ def journals(folder: Path) -> list[list[dict]]:
 @pytest.mark.parametrize("stage", [pytest.param("finetune", marks=pytest.mark.long), "control"])
 def test_one_and_two_processes_end_with_the_same_weights(tmp_path: Path, stage: str):
     """To float32's rounding: the sums over a batch are taken in another order, and some twenty steps add it up."""
-    one, two = make_workspace(tmp_path / "one"), make_workspace(tmp_path / "two", *TWO)
+    one, two = workspace(tmp_path / "one"), workspace(tmp_path / "two", *TWO)
     for folder in (one, two):
         if stage == "finetune":
             assert run("pretrain", folder).returncode == 0
@@ -153,7 +140,7 @@ def test_one_and_two_processes_end_with_the_same_weights(tmp_path: Path, stage: 
 
 
 @pytest.mark.long
-def test_two_processes_label_and_evaluate_as_one(tmp_path: Path, make_tiny_project):
+def test_two_processes_label_and_evaluate_as_one(tmp_path: Path):
     one = make_tiny_project(tmp_path / "one")
     for stage in STAGES:
         assert (done := run(stage, one)).returncode == 0, done.stderr
@@ -175,8 +162,8 @@ def test_two_processes_label_and_evaluate_as_one(tmp_path: Path, make_tiny_proje
 def test_lost_processes_start_again_and_cost_no_bit(tmp_path: Path, start):
     """Kill -9 of the process that writes, then of the launcher; the end is that of a run without a kill."""
     longer = ["student.steps=300", "run.checkpoint_every_s=0.05", "run.deterministic=true", "run.max_restarts=2"]
-    whole = make_workspace(tmp_path / "whole", *TWO, *longer)
-    killed = make_workspace(tmp_path / "killed", *TWO, *longer)
+    whole = workspace(tmp_path / "whole", *TWO, *longer)
+    killed = workspace(tmp_path / "killed", *TWO, *longer)
     assert run("control", whole).returncode == 0
     launcher = start("control", killed)
     comes_on(launcher, killed)
@@ -199,7 +186,7 @@ def test_lost_processes_start_again_and_cost_no_bit(tmp_path: Path, start):
 
 
 def test_processes_that_are_lost_too_often_end_the_stage(tmp_path: Path, start):
-    folder = make_workspace(tmp_path / "one", *TWO, "student.steps=100000", "run.max_restarts=0")
+    folder = workspace(tmp_path / "one", *TWO, "student.steps=100000", "run.max_restarts=0")
     launcher = start("control", folder)
     alive = wait_for(lambda: both(launcher), launcher, folder)
     alive[1].send_signal(signal.SIGKILL)
@@ -208,7 +195,7 @@ def test_processes_that_are_lost_too_often_end_the_stage(tmp_path: Path, start):
 
 
 def test_a_stop_ends_every_process_and_is_no_failure(tmp_path: Path, start):
-    folder = make_workspace(tmp_path / "one", *TWO, "student.steps=100000")
+    folder = workspace(tmp_path / "one", *TWO, "student.steps=100000")
     launcher = start("control", folder)
     wait_for(lambda: "val_accuracy" in (folder / "output.txt").read_text(), launcher, folder)
     alive = processes(launcher)
@@ -221,7 +208,7 @@ def test_a_stop_ends_every_process_and_is_no_failure(tmp_path: Path, start):
 
 
 def test_what_the_user_must_mend_is_said_once_and_not_tried_again(tmp_path: Path):
-    folder = make_workspace(tmp_path / "one", *TWO, "student.batch_size=15")
+    folder = workspace(tmp_path / "one", *TWO, "student.batch_size=15")
     done = run("control", folder)
     assert (done.returncode, done.stderr) == (
         2,
@@ -231,7 +218,7 @@ def test_what_the_user_must_mend_is_said_once_and_not_tried_again(tmp_path: Path
 
 
 def test_more_processes_than_devices_are_a_sentence(tmp_path: Path):
-    folder = make_workspace(tmp_path / "one", "run.device=cpu", "run.launcher=torchrun", "run.nproc_per_node=1000")
+    folder = workspace(tmp_path / "one", "run.device=cpu", "run.launcher=torchrun", "run.nproc_per_node=1000")
     done = run("control", folder)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "run.nproc_per_node = 1000, but this machine has" in done.stderr
@@ -280,7 +267,7 @@ def test_two_hosts_train_together_and_survive_one_being_cut_off(
     (_, address), (second, _) = hosts.items()
     together = ["run.launcher=torchrun", f"run.nnodes={nnodes}", f"run.rdzv_endpoint={address}:29400"]
     recipe = ["student.steps=1000000", "run.checkpoint_every_s=0.05", "run.lost_after_s=5", "run.max_restarts=1"]
-    folders = [make_workspace(tmp_path / name, *together, *recipe) for name in hosts]
+    folders = [workspace(tmp_path / name, *together, *recipe) for name in hosts]
     launchers = [
         start("control", folder, "ip", "netns", "exec", host) for folder, host in zip(folders, hosts, strict=True)
     ]

@@ -24,6 +24,7 @@ from components.core.params.file import override_params
 from components.core.runtime.stage import Stage
 from components.distill import __main__ as distill
 from components.label import __main__ as label
+from tests.workspaces import make_workspace, write_shard
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -43,16 +44,6 @@ TINY = [
 ]
 
 
-def write_shard(folder: Path, count: int, seed: int, labelled: bool = True) -> None:
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 2, count)
-    images = rng.integers(0, 60, (count, 12, 12, 1)) + 120 * labels[:, None, None, None]
-    folder.mkdir(parents=True)
-    np.save(folder / "images.npy", images.astype(np.uint8))
-    np.save(folder / "labels.npy", labels if labelled else np.full(count, -1))
-    np.save(folder / "ids.npy", np.sort(rng.integers(0, 2**63, count, np.uint64)))
-
-
 def encode(folder: Path) -> None:
     """Keep a split's images as PNG files."""
     images = np.load(folder / "images.npy")
@@ -64,17 +55,9 @@ def encode(folder: Path) -> None:
     (folder / "images.npy").unlink()
 
 
-def make_workspace(folder: Path, test_seed: int = 3) -> Path:
-    folder.mkdir()
-    shutil.copy(ROOT / "params.yaml", folder)
-    override_params(TINY, folder / "params.yaml")
-    shards = folder / "artifacts/ingest/shards"
-    for seed, split in enumerate(("train", "val", "unlabeled")):
-        write_shard(shards / split, 40, seed, labelled=split != "unlabeled")
-    write_shard(shards / "test", 40, test_seed)
-    facts = {"classes": ["dark", "bright"], "image_size": 12, "channels": 1, "mean": [0.4], "std": [0.3]}
-    (folder / "artifacts/ingest/dataset.json").write_text(json.dumps(facts))
-    return folder
+def workspace(folder: Path, test_seed: int = 3) -> Path:
+    splits = {"train": 0, "val": 1, "unlabeled": 2, "test": test_seed}
+    return make_workspace(folder, *TINY, splits=splits, count=40)
 
 
 def run(stage: str, folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -91,7 +74,7 @@ def run(stage: str, folder: Path) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    folder = make_workspace(tmp_path_factory.mktemp("training") / "one")
+    folder = workspace(tmp_path_factory.mktemp("training") / "one")
     for stage in TRAINING:
         done = run(stage, folder)
         assert done.returncode == 0, done.stderr
@@ -132,14 +115,14 @@ def test_the_control_has_the_students_network_and_budget(trained: Path):
 
 def test_no_test_image_influences_any_weight(trained: Path, tmp_path: Path):
     """Other test images and labels, everything else alike: every weight and soft label is the same to the bit."""
-    other = make_workspace(tmp_path / "other", test_seed=99)
+    other = workspace(tmp_path / "other", test_seed=99)
     for stage in TRAINING:
         assert run(stage, other).returncode == 0
     assert weights(other) == weights(trained)
 
 
 def test_encoded_images_and_the_processes_that_decode_them_change_no_bit(trained: Path, tmp_path: Path):
-    folder = make_workspace(tmp_path / "encoded")
+    folder = workspace(tmp_path / "encoded")
     override_params(["run.workers=2"], folder / "params.yaml")
     for shard in (folder / "artifacts/ingest/shards").iterdir():
         encode(shard)
@@ -279,7 +262,7 @@ def test_a_loss_that_explodes_stops_the_stage_and_keeps_the_last_good_checkpoint
 
 
 def test_a_stopped_stage_ends_as_killed_and_leaves_nothing_half_written(tmp_path: Path):
-    folder = make_workspace(tmp_path / "one")
+    folder = workspace(tmp_path / "one")
     override_params(["student.steps=100000"], folder / "params.yaml")
     process = subprocess.Popen(
         [sys.executable, "-m", "components.control"],
@@ -370,7 +353,7 @@ def test_a_damaged_checkpoint_is_a_sentence(trained: Path, tmp_path: Path):
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path):
-    folder = make_workspace(tmp_path / "one")
+    folder = workspace(tmp_path / "one")
     (folder / "artifacts/pretrain").write_text("a file where a folder should be")
     done = run("pretrain", folder)
     assert done.returncode == 2, done.stderr
@@ -379,7 +362,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path):
 
 
 def test_an_unknown_teacher_is_a_sentence(tmp_path: Path):
-    folder = make_workspace(tmp_path / "one")
+    folder = workspace(tmp_path / "one")
     override_params(["pretrain.model=resnet5O"], folder / "params.yaml")
     done = run("pretrain", folder)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from flows.local.prefect_server import free_port
+from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +29,7 @@ def _hears_ctrl_c() -> Iterator[None]:
 
 
 @pytest.fixture
-def project(tmp_path, make_tiny_project, mlflow_template) -> Path:
+def project(tmp_path, mlflow_template) -> Path:
     folder = make_tiny_project(tmp_path / "copy")
     (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
     return folder

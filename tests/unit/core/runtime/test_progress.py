@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+from tests.workspaces import make_tiny_project
+
 STAGE = """
 import time
 from components.core.runtime import progress
@@ -17,7 +19,7 @@ run("finetune", body)
 """
 
 
-def test_a_stage_whose_reader_was_killed_is_killed_and_did_not_fail(mlflow_home, make_tiny_project, monkeypatch):
+def test_a_stage_whose_reader_was_killed_is_killed_and_did_not_fail(mlflow_home, monkeypatch):
     """The flow that reads a stage's progress is gone before the stage is told (issue 2)."""
     from mlflow import MlflowClient
 

@@ -11,6 +11,7 @@ from flows.dvc import dataset
 from flows.dvc.checkout import prepare_dvc
 from flows.local.environment import QUIET
 from flows.pipeline import skip
+from tests.workspaces import make_tiny_project
 
 
 def git(*arguments: str) -> None:
@@ -24,7 +25,7 @@ def dvc(*arguments: str) -> None:
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch, make_tiny_project) -> Path:
+def project(tmp_path, monkeypatch) -> Path:
     folder = make_tiny_project(tmp_path / "project")
     monkeypatch.chdir(folder)
     git("init", "-q")

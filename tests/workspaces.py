@@ -1,0 +1,73 @@
+"""Tiny projects and tiny inputs of stages, for tests that run them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from components.core.params.file import override_params
+
+ROOT = Path(__file__).parents[1]
+CODE = ("components", "flows", "infra")
+SETTINGS = ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
+TINY = """
+    ingest.source=data/shapes project.name=shapes registry.model_name=shapes-student ingest.image_size=16
+    validate.min_per_class=5 pretrain.model=resnet20 pretrain.weights=random finetune.strategy=full
+    finetune.image_size=16 finetune.epochs=8 finetune.batch_size=8 finetune.lr=0.002 finetune.freeze_batch_norm=false
+    student.image_size=16 student.steps=40 student.batch_size=32 student.eval_every=20
+    label.views=2 label.batch_size=64 label.proof=8 evaluate.bootstrap=100 evaluate.latency_runs=20
+    registry.gates.accuracy.min=0.5 registry.gates.worst_class_recall.min=0.1 registry.gates.size_kb.max=400
+    registry.gates.latency_ms_p95.max=1000
+"""
+
+
+def make_tiny_project(folder: Path) -> Path:
+    """Write a copy of this project whose dataset and budget are tiny, so that the whole pipeline takes seconds."""
+    for name in CODE:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".dvc").mkdir()
+    for name in SETTINGS:
+        shutil.copy(ROOT / name, folder / name)
+    rng = np.random.default_rng(0)
+    for split, count in {"train": 20, "val": 10, "test": 20, "unlabeled": 5}.items():
+        for kind in ("flat", "wave", "check"):
+            images = folder / "data" / "shapes" / split / ("" if split == "unlabeled" else kind)
+            images.mkdir(parents=True, exist_ok=True)
+            for index in range(count):
+                _picture(kind, rng).save(images / f"{kind}-{index}.png")
+    override_params(TINY.split(), folder / "params.yaml")
+    return folder
+
+
+def _picture(kind: str, rng: np.random.Generator) -> Image.Image:
+    x, y = np.meshgrid(np.arange(16), np.arange(16))
+    shapes = {
+        "flat": x * 8,
+        "wave": 128 + 100 * np.sin(x * 1.2 + rng.uniform(0, 6)),
+        "check": (x // 3 + y // 3) % 2 * 200,
+    }
+    return Image.fromarray(np.clip(shapes[kind] + rng.normal(0, 15, (16, 16)), 0, 255).astype(np.uint8))
+
+
+def make_workspace(folder: Path, *overrides: str, splits: dict[str, int], count: int) -> Path:
+    """Write what ingest leaves of dark and bright images, and params: ``splits`` maps each split to its seed."""
+    for split, seed in splits.items():
+        write_shard(folder / "artifacts/ingest/shards" / split, count, seed, labelled=split != "unlabeled")
+    facts = {"classes": ["dark", "bright"], "image_size": 12, "channels": 1, "mean": [0.4], "std": [0.3]}
+    (folder / "artifacts/ingest/dataset.json").write_text(json.dumps(facts))
+    shutil.copy(ROOT / "params.yaml", folder)
+    override_params(list(overrides), folder / "params.yaml")
+    return folder
+
+
+def write_shard(folder: Path, count: int, seed: int, labelled: bool = True) -> None:
+    """Write a split of dark and bright images."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    images = rng.integers(0, 60, (count, 12, 12, 1)) + 120 * labels[:, None, None, None]
+    folder.mkdir(parents=True)
+    np.save(folder / "images.npy", images.astype(np.uint8))
+    np.save(folder / "labels.npy", labels if labelled else np.full(count, -1))
+    np.save(folder / "ids.npy", np.sort(rng.integers(0, 2**63, count, np.uint64)))

@@ -22,8 +22,8 @@ from components.registry import client
 from components.registry.client import Unreachable
 from components.registry.text import urls
 from flows.report import text
-from flows.text.display import Display
-from flows.text.result import Result
+from flows.report.display import Display
+from flows.report.result import Result
 
 _SECONDS_BETWEEN_UPDATES = 5.0
 

@@ -1,4 +1,4 @@
-"""The ``reflux`` command: thin, and heavy libraries are imported by who needs them, so that ``-h`` is instant."""
+"""The ``reflux`` command: a thin function a verb, which imports what it needs, so that ``-h`` is instant."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data = typer.Typer(help="Your datasets.", context_settings=HELP, no_args_is_help=True, rich_markup_mode=None)
+data = typer.Typer(help="Manage your datasets.", context_settings=HELP, no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
 
 
@@ -31,12 +31,12 @@ app.add_typer(data, name="data")
 def run(
     assignments: Annotated[
         list[str] | None,
-        typer.Option("-S", metavar="SECTION.KEY=VALUE", help="Set a param in params.yaml first; may be repeated."),
+        typer.Option("-S", metavar="SECTION.KEY=VALUE", help="Set a param in params.yaml first; can be repeated."),
     ] = None,
 ) -> None:
-    """Run the pipeline: compute what has changed, register the student, promote it if its gates let it.
+    """Run the pipeline: compute what has changed, register the student, promote it if it passes its gates.
 
-    Exit codes: 0 done (whatever the gates said), 1 a stage failed, 2 you can mend it, 3 trained but MLflow was away,
+    Exit codes: 0 done (whatever the gates decided), 1 a stage failed, 2 user error, 3 trained but MLflow was away,
     130 stopped.
     """
     from flows.commands.run import run_pipeline
@@ -47,9 +47,9 @@ def run(
 @data.command("add", epilog="Example: reflux data add ~/flowers --name flowers")
 def data_add(
     path: Annotated[Path, typer.Argument(help="A folder of class folders, or one with a CSV or Parquet manifest.")],
-    name: Annotated[str | None, typer.Option(help="Its name in data/; by default the folder's own.")] = None,
+    name: Annotated[str | None, typer.Option(help="The dataset's name in data/; by default the folder's name.")] = None,
 ) -> None:
-    """Copy a dataset to data/, put it under DVC, and make it the one the pipeline runs on."""
+    """Copy a dataset to data/, track it with DVC, and point params.yaml at it."""
     from flows.commands.data import add
 
     print(add(path, name))
@@ -59,7 +59,7 @@ def data_add(
 def predict(
     image: Annotated[Path, typer.Argument(help="A PNG, JPEG, WebP or BMP file.")],
     model: Annotated[str, typer.Option(help="An alias or a version number.")] = "champion",
-    top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 5,
 ) -> None:
     """Classify an image with the model in production."""
     from flows.commands import registry
@@ -69,14 +69,15 @@ def predict(
 
 @app.command(epilog="Example: reflux promote 3 --expected-champion 2")
 def promote(
-    version: Annotated[int, typer.Argument(min=1, help="The version's number; see reflux history.")],
+    version: Annotated[int, typer.Argument(min=1, help="The version's number, as in reflux history.")],
     expected_champion: Annotated[
-        int | None, typer.Option(min=0, metavar="V", help="Only if the champion still is this version; 0 = none.")
+        int | None,
+        typer.Option(min=0, metavar="V", help="Only if the champion is still this version; 0 = none."),
     ] = None,
 ) -> None:
-    """Judge a registered version again, now, and promote it if its gates and the champion let it.
+    """Evaluate a registered version again, and promote it if it passes its gates and beats the champion.
 
-    Exit codes: 0 promoted, 2 you can mend it, 3 refused by a gate or awaiting approval, 4 the champion is another one.
+    Exit codes: 0 promoted, 2 user error, 3 refused by a gate or awaiting approval, 4 the champion has changed.
     """
     from flows.commands import registry
 
@@ -86,11 +87,11 @@ def promote(
 @app.command(epilog='Example: reflux approve 3 --reason "seen on the new cameras"')
 def approve(
     version: Annotated[int, typer.Argument(min=1, help="The version that awaits approval.")],
-    reason: Annotated[str, typer.Option(help="Why, for the record.")],
+    reason: Annotated[str, typer.Option(help="The reason, for the record.")],
 ) -> None:
-    """Promote a version that awaits a person's word (registry.approval: human), if it still passes.
+    """Approve and promote a version that awaits approval (registry.approval: human).
 
-    Exit codes: as of promote.
+    Exit codes: the same as for promote.
     """
     from flows.commands import registry
 
@@ -99,7 +100,7 @@ def approve(
 
 @app.command(epilog='Example: reflux rollback --reason "worse on the new cameras"')
 def rollback(
-    reason: Annotated[str, typer.Option(help="Why, for the record.")],
+    reason: Annotated[str, typer.Option(help="The reason, for the record.")],
     to: Annotated[int | None, typer.Option(min=1, help="An earlier champion; by default the previous one.")] = None,
 ) -> None:
     """Put the previous champion, or an earlier one, back into production."""
@@ -109,8 +110,8 @@ def rollback(
 
 
 @app.command(epilog="Example: reflux history --json")
-def history(as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False) -> None:
-    """Say what is in production, and who moved what, when and why."""
+def history(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show what is in production, and who changed it, when and why."""
     from flows.commands import registry
 
     registry.history(as_json)
@@ -118,7 +119,7 @@ def history(as_json: Annotated[bool, typer.Option("--json", help="For a program.
 
 @app.command(epilog="Example: reflux reconcile")
 def reconcile() -> None:
-    """Finish or close a promotion that was broken off; every other command does it too."""
+    """Finish or roll back a promotion that was interrupted; every other registry command does this first."""
     from flows.commands import registry
 
     registry.reconcile()
@@ -126,12 +127,12 @@ def reconcile() -> None:
 
 @app.command(epilog="Example: reflux lineage 3")
 def lineage(
-    of: Annotated[str, typer.Argument(metavar="VERSION", help="A version's number, or the beginning of a hash.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+    of: Annotated[str, typer.Argument(metavar="VERSION", help="A version's number, or the start of a hash.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what a version was made from, each link looked up now; or the versions made from a commit, data or a hash.
+    """Show what a version was made from, each link checked now; or the versions made from a commit, data or hash.
 
-    Exit codes: 0 the chain is whole, 1 it is broken and says where, 2 you can mend it.
+    Exit codes: 0 the chain is complete, 1 it is broken (the output says where), 2 user error.
     """
     from flows.commands import registry
 
@@ -141,11 +142,11 @@ def lineage(
 @app.command(epilog="Example: reflux ui --port 5001")
 def ui(
     port: Annotated[
-        int, typer.Option(min=1, max=65500, help="The port on 127.0.0.1; Prefect takes the next.")
+        int, typer.Option(min=1, max=65500, help="The port on 127.0.0.1; Prefect gets the next one.")
     ] = UI_PORT,
-    prefect: Annotated[bool, typer.Option("--prefect", help="Show Prefect's UI as well.")] = False,
+    prefect: Annotated[bool, typer.Option("--prefect", help="Serve Prefect's UI as well.")] = False,
 ) -> None:
-    """Show the boards, runs and models in MLflow's web UI, until Ctrl-C."""
+    """Serve MLflow's web UI, with the boards, runs and models, until Ctrl-C."""
     from flows.commands.ui import serve
 
     raise typer.Exit(serve(port, prefect))
@@ -153,30 +154,30 @@ def ui(
 
 @app.command(epilog="Example: MLFLOW_TRACKING_URI=https://mlflow.example.org reflux boards")
 def boards() -> None:
-    """Print the links of the boards on the MLflow server; where there is none, those that `reflux ui` serves."""
-    from flows.commands.ui import tell_boards
+    """Print links to the boards on the MLflow server or, if none is configured, on the one that `reflux ui` starts."""
+    from flows.commands.ui import show_boards
 
-    tell_boards(UI_PORT)
+    show_boards(UI_PORT)
 
 
 @app.command(epilog="Example: PREFECT_API_URL=http://prefect.example.org:4200/api reflux deploy")
 def deploy() -> None:
-    """Make a Prefect server what infra/prefect.yaml says: pools, schedules, automations; twice does nothing twice."""
-    from flows.commands.deploy import deploy as make
+    """Apply infra/prefect.yaml to a Prefect server: pools, schedules, automations. Safe to repeat."""
+    from flows.commands import deploy
 
-    make()
+    deploy.deploy()
 
 
 @app.command(epilog="Example: reflux doctor")
 def doctor() -> None:
-    """Check what the pipeline needs, and say how to mend what is missing."""
+    """Check everything the pipeline needs, and say how to fix what is missing."""
     from flows.commands.doctor import examine
 
     raise typer.Exit(examine())
 
 
 def main() -> None:
-    """Run the command; what the user can mend is one sentence and exit code 2."""
+    """Run the command; a user error is one sentence and exit code 2."""
     os.environ.update(QUIET)
     try:
         app()
@@ -186,10 +187,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        mended = mendable(error, Path(error.filename or "."))
-        if not isinstance(mended, UserError):
+        user_error = mendable(error, Path(error.filename or "."))
+        if not isinstance(user_error, UserError):
             raise
-        _complain(mended)
+        _complain(user_error)
 
 
 def _complain(error: UserError) -> None:

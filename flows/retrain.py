@@ -113,13 +113,13 @@ def compute(
         if unattended and remote.name() is not None:
             shown.note(lock_branch.bring_back(name, journal))
         metrics = read_json(ARTIFACTS / "evaluate" / "metrics.json")
-        mlflow_run.evaluation(journal, params, metrics)
+        mlflow_run.log_evaluation(journal, params, metrics)
         released = release.release(params, journal, shown, flow_run_id(), _PATIENCE_S if unattended else 0)
         result = Result(name, params.registry.model_name, outcomes, metrics, released, time.monotonic() - began)
-        mlflow_run.result(journal, result)
-        flow_page.result(result, params.project.name)
+        mlflow_run.log_result(journal, result)
+        flow_page.show_result(result, params.project.name)
         if released.registered and released.registered.created:
-            mlflow_run.reference(journal, params.seed)
+            mlflow_run.log_reference(journal, params.seed)
     if released.problem:
         raise NotRegistered(result)
     for problem in keep_boards(params.project.name, mlflow_run.in_production(result)):

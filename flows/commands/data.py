@@ -12,58 +12,59 @@ from components.core.errors import UserError
 from components.core.params.file import load_params, override_params
 from flows.dvc.checkout import prepare_dvc
 from flows.dvc.dataset import track
+from flows.local.environment import reflux_command
 
 DATA = Path("data")
-_LOOKED_AT = 200
+_IMAGES_CHECKED = 200
 
 
 def add(path: Path, name: str | None) -> str:
     """Copy a dataset to ``data/<name>``, put it under DVC, and point ``params.yaml`` at it.
 
-    A folder that already is in ``data/`` is taken where it is. Project and registered model are renamed with it,
-    because a champion of another dataset is nothing to compare with.
+    A folder that is already in ``data/`` stays where it is. Project and registered model are renamed with it,
+    because a champion of another dataset is no fair comparison.
 
     Args:
         path: the dataset's folder.
         name: its name in ``data/``; by default the folder's own.
 
     Returns:
-        What was done and what to do next.
+        The message for the user: the dataset, and what to do next.
 
     Raises:
-        UserError: it is no dataset, the name is taken, or DVC refuses it. Nothing is left half-done.
+        UserError: it is no dataset, the name is in use, or DVC refuses it. Nothing is left half-done.
     """
     from components.ingest.source import open_source
 
     load_params()
     if not path.exists():
-        raise UserError(f"{path} does not exist: give the folder that holds your dataset.")
+        raise UserError(f"{path} does not exist: give the folder of your dataset.")
     if path.is_file():
-        raise UserError(f"{path} is a file: give the folder that holds it, and the images that it names.")
+        raise UserError(f"{path} is a file: give the folder that contains it and its images.")
     dataset = open_source(path)
     if len(dataset.classes) < 2:
-        found = ", ".join(dataset.classes) or "none"
-        raise UserError(f"{path} has labels of fewer than two classes ({found}): a classifier needs at least two.")
+        classes = ", ".join(dataset.classes) or "none"
+        raise UserError(f"{path} has fewer than two classes ({classes}): a classifier needs at least two.")
     prepare_dvc()
     inside = path.resolve().parent == DATA.resolve()
     name = path.name if inside else _slug(name or path.resolve().name)
     target = DATA / name
-    print(f"Putting {dataset.count:,} images under DVC in {target} …", flush=True)
+    print(f"Adding {dataset.count:,} images to DVC in {target} …", flush=True)
     if not inside:
         _copy(path, target)
     try:
         tracked = track(target)
-        colour = _has_colour(path)
-        _point_at(target, colour)
+        color = _has_color(path)
+        _point_at(target, color)
     except BaseException:
         if not inside:
             shutil.rmtree(target)
         raise
-    channels = "colour" if colour else "grey"
+    channels = "color" if color else "gray"
     return (
         f"{target}: {dataset.count:,} images ({channels}), {len(dataset.classes)} classes; {tracked}\n"
-        "params.yaml now has ingest.source, ingest.channels, project.name and registry.model_name set for it; have a "
-        "look at ingest.image_size, student.image_size and registry.gates.\nNext: reflux run"
+        "params.yaml now has its ingest.source, ingest.channels, project.name and registry.model_name; check "
+        f"ingest.image_size, student.image_size and registry.gates.\nNext: {reflux_command()} run"
     )
 
 
@@ -78,22 +79,22 @@ def _copy(path: Path, target: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _point_at(target: Path, colour: bool) -> None:
+def _point_at(target: Path, color: bool) -> None:
     values = {
         "ingest.source": str(target),
-        "ingest.channels": "3" if colour else "1",
+        "ingest.channels": "3" if color else "1",
         "project.name": _text(target.name),
         "registry.model_name": _text(f"{_slug(target.name)}-student"),
     }
     override_params([f"{key}={value}" for key, value in values.items()])
 
 
-def _has_colour(path: Path) -> bool:
-    """Whether any of the first images has colour: grey photographs are often stored as RGB, so pixels decide."""
+def _has_color(path: Path) -> bool:
+    """Whether any of the first images has color. Gray photographs are often stored as RGB, so pixels decide."""
     from components.core.images.pixels import UnreadableImage, decode
     from components.ingest.source import open_source
 
-    for item in itertools.islice(open_source(path).items, _LOOKED_AT):
+    for item in itertools.islice(open_source(path).items, _IMAGES_CHECKED):
         try:
             data = item.data if isinstance(item.data, bytes) else item.data.read_bytes()
             pixels = decode(data, 3, 64, 50).pixels
@@ -112,5 +113,5 @@ def _slug(name: str) -> str:
 
 
 def _text(value: str) -> str:
-    """As YAML, quoted only where YAML would take it for something else than text."""
+    """A text as YAML, quoted only where YAML would read something else."""
     return value if isinstance(YAML(typ="safe").load(value), str) else json.dumps(value)

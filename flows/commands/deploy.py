@@ -25,7 +25,7 @@ from flows.commands import automations
 from flows.dvc.checkout import git
 from flows.local.environment import QUIET
 from flows.local.prefect_server import reachable
-from flows.report.display import people
+from flows.report.display import console
 
 MANIFEST = Path("infra/prefect.yaml")
 REPOSITORY = "REFLUX_REPOSITORY"
@@ -186,8 +186,8 @@ def _show(rows: list[Row]) -> None:
         table.add_column(column)
     for what, name, did in rows:
         table.add_row(what, name, did, style=_COLOURS.get(did))
-    console = people()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     for _, name, did in rows:
         if did == "not in the file":
-            console.print(f"{MANIFEST} has no {name}: if nothing needs it, `prefect deployment delete {name}`.")
+            screen.print(f"{MANIFEST} has no {name}: if nothing needs it, `prefect deployment delete {name}`.")

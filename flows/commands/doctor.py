@@ -19,7 +19,7 @@ from flows.commands.doctor_servers import Finding
 from flows.dvc.checkout import in_git
 from flows.dvc.dataset import fetch
 from flows.local.environment import embed_mlflow, usable_cores
-from flows.report.display import people
+from flows.report.display import console
 
 _PACKAGES = ("torch", "timm", "onnxruntime", "mlflow", "prefect", "dvc", "great-expectations")
 _MARKS = {True: "[green]ok[/]", False: "[yellow]look[/]"}
@@ -37,7 +37,7 @@ def examine() -> int:
         table.add_column(column)
     for finding in findings:
         table.add_row(_MARKS[not finding.fix], finding.what, finding.found, finding.fix)
-    people().print(table)
+    console().print(table)
     return EXIT_USER_ERROR if any(finding.fix for finding in findings) else 0
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from components.core.errors import UserError
 from components.registry.lineage import Node, made_from, trace
-from flows.report.display import people
+from flows.report.display import console
 
 EXIT_BROKEN = 1
 
@@ -21,7 +21,7 @@ def lineage(model_name: str, of: str, as_json: bool) -> int:
 
     Args:
         model_name: the registered model.
-        of: a version's number, or the beginning of a hash (seven characters, or with a letter).
+        of: a version's number, or the start of a hash (seven characters, or with a letter).
         as_json: print JSON.
 
     Returns:
@@ -33,13 +33,13 @@ def lineage(model_name: str, of: str, as_json: bool) -> int:
     if of.isdecimal() and len(of) < 7:
         return _tree(trace(model_name, int(of)), as_json)
     if not _HASH.fullmatch(of):
-        raise UserError(f"{of} is neither a version's number nor the beginning of a hash: `reflux history` lists both.")
+        raise UserError(f"{of} is neither a version's number nor the start of a hash: `reflux history` lists both.")
     hits = made_from(model_name, of)
     if as_json:
-        print(json.dumps([{"version": int(found.version), "by": label} for found, label in hits], indent=2))
+        print(json.dumps([{"version": int(version.version), "by": label} for version, label in hits], indent=2))
     else:
-        for found, label in hits:
-            print(f"{model_name} version {found.version}  ({label})")
+        for version, label in hits:
+            print(f"{model_name} version {version.version}  ({label})")
     return 0
 
 
@@ -48,9 +48,9 @@ def _tree(root: Node, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"whole": not problems, "problems": problems, "tree": asdict(root)}, indent=2))
     else:
-        console = people()
+        screen = console()
         for line in (*_lines(root), *(Text(f"Broken: {problem}", style="red") for problem in problems)):
-            console.print(line, soft_wrap=True)
+            screen.print(line, soft_wrap=True)
     return EXIT_BROKEN if problems else 0
 
 

@@ -1,4 +1,4 @@
-"""``reflux predict | promote | approve | rollback | history | reconcile``: the model registry, printed for a person."""
+"""``reflux predict | promote | approve | rollback | history | reconcile``: the model registry on a terminal."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from components.core.params.file import load_params
 from components.core.params.sections import Params
 from components.registry import webhooks
 from flows.local.environment import embed_mlflow
-from flows.report.display import people
+from flows.report.display import console
 
 if TYPE_CHECKING:
     from components.registry.promote import PromotionResult
@@ -41,9 +41,9 @@ def predict(image: Path, model: str, top: int) -> None:
     uri = f"models:/{name}/{model}" if model.isdecimal() else f"models:/{name}@{model}"
     prediction = classify(image, uri, params.ingest.max_megapixels)
     print(f"{prediction.class_name}  ({prediction.model_name} version {prediction.version})\n")
-    shown = list(prediction.probabilities.items())[:top]
-    width = max(len(label) for label, _ in shown)
-    for label, probability in shown:
+    classes = list(prediction.probabilities.items())[:top]
+    width = max(len(label) for label, _ in classes)
+    for label, probability in classes:
         print(f"  {label:<{width}}  {100 * probability:6.2f} %  {'█' * round(_BAR_WIDTH * probability)}".rstrip())
 
 
@@ -52,10 +52,10 @@ def promote(version: int, expected_champion: int | None) -> int:
 
     Args:
         version: the challenger.
-        expected_champion: the champion that the caller knows, 0 for none.
+        expected_champion: the champion that the caller knows, 0 for none; with another one nothing is decided.
 
     Returns:
-        The exit code: 0 promoted, 3 not promoted, 4 the champion is another one.
+        The exit code: 0 promoted, 3 not promoted, 4 the champion has changed.
 
     Raises:
         UserError: there is no such version, or MLflow does not answer.
@@ -77,14 +77,14 @@ def promote(version: int, expected_champion: int | None) -> int:
     except ChampionMoved as moved:
         print(f"Error: {moved}", file=sys.stderr)
         return EXIT_CHAMPION_MOVED
-    return _told(promotion, params.registry.model_name)
+    return _show(promotion, params.registry.model_name)
 
 
 def approve(version: int, reason: str) -> int:
     """Promote a version that awaits approval, and print the decision.
 
     Returns:
-        The exit code, as of ``promote``.
+        The exit code, as in ``promote``.
 
     Raises:
         UserError: it awaits no approval, or MLflow does not answer.
@@ -103,15 +103,15 @@ def approve(version: int, reason: str) -> int:
         from flows.pipeline.approval import resume
 
         resume(name, version, reason)
-    return _told(promotion, name)
+    return _show(promotion, name)
 
 
-def _told(promotion: "PromotionResult", model_name: str) -> int:
+def _show(promotion: "PromotionResult", model_name: str) -> int:
     from flows.report.text import reasons, standing
 
-    console = people()
-    console.print(reasons(promotion))
-    console.print(f"\n{standing(promotion, model_name)}", style="bold")
+    screen = console()
+    screen.print(reasons(promotion))
+    screen.print(f"\n{standing(promotion, model_name)}", style="bold")
     return 0 if promotion.outcome in ("promoted", "unchanged") else EXIT_REFUSED
 
 
@@ -119,7 +119,7 @@ def rollback(reason: str, to: int | None) -> int:
     """Put an earlier champion back into production.
 
     Returns:
-        The exit code: 0, or 4 when the champion was moved by another at this moment.
+        The exit code: 0, or 4 when someone else moved the champion at the same time.
 
     Raises:
         UserError: there is nothing to roll back to, or MLflow does not answer.
@@ -139,7 +139,7 @@ def rollback(reason: str, to: int | None) -> int:
 
 
 def reconcile() -> None:
-    """Finish or close what was broken off, and say what that was.
+    """Finish or close interrupted promotions, and print which.
 
     Raises:
         UserError: MLflow does not answer.
@@ -152,31 +152,31 @@ def reconcile() -> None:
     for entry in settled:
         print(f"{params.registry.model_name} version {entry.version}: {entry.outcome}. {entry.why}")
     if not settled:
-        print("Nothing was broken off: the registry is whole.")
+        print("Nothing was interrupted: the registry is consistent.")
 
 
 def history(as_json: bool) -> None:
-    """Print who moved what, when and why, newest first, below what is in production.
+    """Print what is in production, and below it who moved what, when and why, newest first.
 
     Args:
-        as_json: for a program.
+        as_json: print JSON.
 
     Raises:
         UserError: no version is registered, or MLflow does not answer.
     """
-    from components.registry.history import history as past
+    from components.registry import history as registry_history
     from flows.report import text
 
     params = _params()
-    found = past(params.project.name, params.registry.model_name)
+    past = registry_history.history(params.project.name, params.registry.model_name)
     if as_json:
-        print(json.dumps(asdict(found), indent=2, default=lambda at: at.isoformat()))
+        print(json.dumps(asdict(past), indent=2, default=lambda at: at.isoformat()))
         return
-    people().print(text.past(found))
+    console().print(text.history(past))
 
 
 def lineage(of: str, as_json: bool) -> int:
-    """Print where a version comes from, or what came from a hash.
+    """Print where a version comes from, or which versions came from a hash.
 
     Returns:
         The exit code.
@@ -193,5 +193,5 @@ def _params() -> Params:
     params = load_params()
     webhooks.send(linger_s=webhooks.LATER_S)
     if embed_mlflow().startswith("sqlite:///") and not Path(embed_mlflow().removeprefix("sqlite:///")).is_file():
-        raise UserError("There is no model yet, as this checkout has no mlflow.db: `reflux run` makes both.")
+        raise UserError("There is no model yet (this checkout has no mlflow.db): run `reflux run` first.")
     return params

@@ -1,4 +1,4 @@
-"""``reflux run``: the pipeline on this machine, shown to a person."""
+"""``reflux run``: the pipeline on this machine, on a person's screen."""
 
 import contextlib
 import logging
@@ -15,10 +15,10 @@ from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.params.file import PARAMS, load_params, override_params
 from flows.dvc.checkout import prepare_dvc
 from flows.dvc.dataset import fetch
-from flows.local.environment import RUN_LOG, embed_mlflow, only_run
+from flows.local.environment import RUN_LOG, embed_mlflow, only_run, reflux_command
 from flows.local.prefect_server import PrefectServer, prefect_server
 from flows.outcome import StageFailed
-from flows.report.display import Display, LiveDisplay, duration, people, shown_on
+from flows.report.display import Display, LiveDisplay, console, duration, shown_on
 
 if TYPE_CHECKING:
     from flows.report.result import Result
@@ -30,16 +30,16 @@ _TAIL_LINES = 15
 
 
 def run_pipeline(assignments: list[str]) -> int:
-    """Run the whole pipeline and say what came of it.
+    """Run the whole pipeline and print the result.
 
     Returns:
-        0; 1 when a stage failed; 2 when the user can mend it; 3 when all is trained but MLflow was away, so that
+        0; 1 when a stage failed; 2 for a user error; 3 when everything is trained but MLflow was away, so that
         nothing is registered; 130 when stopped.
 
     Raises:
-        UserError: something is missing or wrong before anything starts.
+        UserError: something is missing or wrong, and nothing was started.
     """
-    console = people()
+    screen = console()
     with only_run():
         prepare_dvc()
         _apply(assignments)
@@ -47,19 +47,19 @@ def run_pipeline(assignments: list[str]) -> int:
         stop = Stop()
         try:
             with prefect_server() as server:
-                return _run(console, assignments, server)
+                return _run(screen, assignments, server)
         except StageFailed as failed:
-            if not stop.asked:
+            if not stop.requested:
                 return _failed(failed)
         except BaseException:  # libraries wrap a KeyboardInterrupt that hits them into errors of their own
-            if not stop.asked:
+            if not stop.requested:
                 raise
-        print("Stopped. What was finished is kept: the next `reflux run` goes on from there.", file=sys.stderr)
+        print("Stopped. What is finished is kept: the next `reflux run` continues from there.", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
 def _apply(assignments: list[str]) -> None:
-    """Set the params and have their dataset in place; params that lead nowhere are not kept."""
+    """Set the params and fetch their dataset; params whose dataset is missing are not kept."""
     before = PARAMS.read_bytes() if assignments else b""
     params = override_params(assignments) if assignments else load_params()
     try:
@@ -72,31 +72,31 @@ def _apply(assignments: list[str]) -> None:
 
 
 class Stop:
-    """Turns Ctrl-C and SIGTERM into a KeyboardInterrupt, and remembers that someone asked."""
+    """Turns Ctrl-C and SIGTERM into a KeyboardInterrupt, and remembers it."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._interrupt)
 
     def _interrupt(self, _signal: int, _frame: FrameType | None) -> NoReturn:
-        if not self.asked:
-            os.write(sys.stderr.fileno(), b"\nStopping: the stages get a few seconds to end cleanly.\n")
-        self.asked = True
+        if not self.requested:
+            os.write(sys.stderr.fileno(), b"\nStopping: the stages have a few seconds to end cleanly.\n")
+        self.requested = True
         raise KeyboardInterrupt
 
 
-def _run(console: Console, assignments: list[str], server: PrefectServer | None) -> int:
+def _run(screen: Console, assignments: list[str], server: PrefectServer | None) -> int:
     # A live list and Prefect's own log lines would draw over each other; the log file has them.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")
     with contextlib.ExitStack() as stack:
         logger = logging.getLogger("prefect.flow_runs")
-        if console.is_terminal:
-            shown: Display = stack.enter_context(LiveDisplay(console, logger))
+        if screen.is_terminal:
+            display: Display = stack.enter_context(LiveDisplay(screen, logger))
         else:
-            shown = Display(lambda text: print(text, flush=True), logger)
+            display = Display(lambda text: print(text, flush=True), logger)
         from flows.report.result import NotRegistered
         from flows.retrain import retrain  # imports Prefect while the server is still coming up
 
@@ -105,51 +105,53 @@ def _run(console: Console, assignments: list[str], server: PrefectServer | None)
             stack.enter_context(server.needed())
         _log_to_file(logger)
         stack.callback(_flush, logger)
-        stack.enter_context(shown_on(shown))
+        stack.enter_context(shown_on(display))
         problem = None
         try:
             result = cast("Result", retrain(assignments))  # None only where a deployment waits for approval
         except NotRegistered as away:
             result, problem = away.result, str(away)
-    show(console, result)
+    show(screen, result)
     if problem is not None:
         print(f"Trained, but not registered: {problem}", file=sys.stderr)
         return EXIT_NOT_REGISTERED
     return 0
 
 
-def show(console: Console, result: "Result") -> None:
-    """The end of a run: figures, gain, verdict, version, and where to look further."""
-    from flows.report import text as report
+def show(screen: Console, result: "Result") -> None:
+    """Print the end of a run: figures, gain, verdict, version, and where to look next."""
+    from flows.report import text
 
-    console.print()
+    screen.print()
     if result.executed:
         rest = "" if len(result.executed) == len(result.outcomes) else " The rest was unchanged."
-        console.print(f"Computed: {', '.join(result.executed)}.{rest}")
+        screen.print(f"Computed: {', '.join(result.executed)}.{rest}")
     else:
-        console.print("No stage's data, params or code has changed, so nothing was trained.")
-    console.print()
-    console.print(report.table(result.metrics))
-    console.print()
-    console.print(report.gain(result.metrics))
+        screen.print("No stage's data, params or code has changed, so nothing was trained.")
+    screen.print()
+    screen.print(text.table(result.metrics))
+    screen.print()
+    screen.print(text.gain(result.metrics))
     promotion = result.release.promotion
     if promotion is not None:
-        console.print()
-        console.print(report.reasons(promotion))
-        console.print(f"\n{report.standing(promotion, result.model_name)}", style="bold")
-    console.print(f"\n{duration(result.seconds)} in all. To look further:")
+        screen.print()
+        screen.print(text.reasons(promotion))
+        screen.print(f"\n{text.standing(promotion, result.model_name)}", style="bold")
+    screen.print(f"\n{duration(result.seconds)} in total. Where to look next:")
     has_champion = promotion is not None and promotion.champion is not None
-    for command, what in _next_steps(has_champion):
-        console.print(f"  {command:<42} {what}")
+    steps = _next_steps(has_champion)
+    width = max(len(command) for command, _ in steps)
+    for command, purpose in steps:
+        screen.print(f"  {command:<{width}}  {purpose}", soft_wrap=True)
 
 
 def _next_steps(has_champion: bool) -> list[tuple[str, str]]:
-    card = ARTIFACTS / "evaluate" / "model-card.html"
-    steps = [("reflux predict IMAGE", "classify an image file with the champion")] if has_champion else []
+    reflux, card = reflux_command(), ARTIFACTS / "evaluate" / "model-card.html"
+    steps = [(f"{reflux} predict IMAGE", "classify an image with the champion")] if has_champion else []
     return [
         *steps,
-        ("reflux history", "what is in production, and why each version was promoted or not"),
-        ("reflux ui", "the boards, runs and models in MLflow"),
+        (f"{reflux} history", "what is in production, and why each version was or was not promoted"),
+        (f"{reflux} ui", "the boards, runs and models in MLflow"),
         (str(card), "the model card, with figures"),
     ]
 
@@ -158,15 +160,13 @@ def _failed(failed: StageFailed) -> int:
     print(f"Error: {failed}", file=sys.stderr)
     if failed.user_error:
         return EXIT_USER_ERROR
-    print(
-        "The last lines it printed:", *(f"  {line}" for line in failed.tail[-_TAIL_LINES:]), sep="\n", file=sys.stderr
-    )
-    print(f"The whole log is in {RUN_LOG}.", file=sys.stderr)
+    print("Its last lines:", *(f"  {line}" for line in failed.tail[-_TAIL_LINES:]), sep="\n", file=sys.stderr)
+    print(f"The full log is in {RUN_LOG}.", file=sys.stderr)
     return EXIT_FAILED
 
 
 def _log_to_file(logger: logging.Logger) -> None:
-    """Keep what Prefect's run loggers get in a file that is this run's alone."""
+    """Write the log of Prefect's run loggers to a file, which holds this run alone."""
     file = logging.FileHandler(RUN_LOG, mode="w", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(file)
@@ -176,6 +176,6 @@ def _log_to_file(logger: logging.Logger) -> None:
 
 
 def _flush(logger: logging.Logger) -> None:
-    """Prefect sends log lines in the background; those still queued must leave before the server does."""
+    """Send the log lines that Prefect still holds in the background, before its server ends."""
     for handler in logger.handlers:
         handler.flush()

@@ -1,4 +1,4 @@
-"""``reflux ui`` and ``reflux boards``: the web UIs on this machine, and where the boards are."""
+"""``reflux ui`` and ``reflux boards``: the web UIs on this machine, and links to the boards."""
 
 import os
 import signal
@@ -20,20 +20,20 @@ _GRACE_S = 5.0
 
 
 def serve(port: int, prefect: bool) -> int:
-    """Serve MLflow's UI, and Prefect's if wanted, until stopped; a remote MLflow has its own.
+    """Serve MLflow's UI, and Prefect's if requested, until stopped; a remote MLflow has its own.
 
     Returns:
         The exit code: 0, also when stopped by Ctrl-C.
 
     Raises:
-        UserError: a port is taken, or a server did not start.
+        UserError: a port is in use, or a server did not start.
     """
     from components.registry import client
 
     uri = embed_mlflow()
     remote = uri.startswith(("http://", "https://"))
     if remote and not prefect:
-        print(f"MLFLOW_TRACKING_URI names a server, which has its own UI: {client.address()}", flush=True)
+        print(f"MLFLOW_TRACKING_URI is a server, which has its own UI: {client.address()}", flush=True)
         print_boards(client.address())
         return 0
     address = client.address() if remote else f"http://127.0.0.1:{port}"
@@ -50,7 +50,7 @@ def serve(port: int, prefect: bool) -> int:
         print_boards(address)
         while all(process.poll() is None for process in started):
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-        raise UserError(f"A server has ended by itself: {HOME}/ui-mlflow.log or ui-prefect.log says why.")
+        raise UserError(f"A server ended unexpectedly: {HOME}/ui-mlflow.log or ui-prefect.log says why.")
     except KeyboardInterrupt:
         return 0
     finally:
@@ -58,8 +58,8 @@ def serve(port: int, prefect: bool) -> int:
             stop(process)
 
 
-def tell_boards(port: int) -> None:
-    """Print the links of the boards on the MLflow server, or those that ``reflux ui`` serves where there is none.
+def show_boards(port: int) -> None:
+    """Print links to the boards on the MLflow server or, without one, on the server that ``reflux ui`` starts.
 
     Raises:
         UserError: MLflow does not answer.
@@ -70,14 +70,20 @@ def tell_boards(port: int) -> None:
         print_boards(client.address())
         return
     if print_boards(f"http://127.0.0.1:{port}"):
-        print("They open while `reflux ui` runs: it is the server of this checkout, at that port by default.")
+        print("These links work while `reflux ui` is running.")
 
 
 def print_boards(address: str) -> bool:
-    """Print the links of the boards; ``address`` is of MLflow's page. Returns whether there are any.
+    """Print links to the boards.
+
+    Args:
+        address: of MLflow's page.
+
+    Returns:
+        Whether there are any.
 
     Raises:
-        UserError: MLflow does not answer, or there was no run yet.
+        UserError: MLflow does not answer.
     """
     from components.boards import keep
     from components.core.params.file import load_params
@@ -87,19 +93,19 @@ def print_boards(address: str) -> bool:
     embed_mlflow()
     name = load_params().project.name
     with client.translate_errors():
-        found = tracking.client().get_experiment_by_name(name)
-    if found is None:
-        print(f"There is no run of {name} yet: `reflux run` makes one, and its boards.", flush=True)
+        experiment = tracking.client().get_experiment_by_name(name)
+    if experiment is None:
+        print(f"There is no run of {name} yet: `reflux run` makes one, with its boards.", flush=True)
         return False
     print("Boards:")
-    for board, link, shows in keep.links(str(found.experiment_id), address):
-        print(f"  {board:<18} {link}\n  {'':<18} {shows}", flush=True)
+    for board, link, description in keep.links(str(experiment.experiment_id), address):
+        print(f"  {board:<18} {link}\n  {'':<18} {description}", flush=True)
     return True
 
 
 def _start(name: str, command: list[str], port: int, health: str) -> "subprocess.Popen[str]":
     if not is_free(port):
-        raise UserError(f"Port {port} is taken: choose another one with `reflux ui --port {port + 10}`.")
+        raise UserError(f"Port {port} is in use: choose another one with `reflux ui --port {port + 10}`.")
     log_path = HOME / f"ui-{name.lower()}.log"
     with log_path.open("w", encoding="utf-8") as log:
         process = supervised(command, _settings(), stdout=log.fileno(), grace_s=_GRACE_S)
@@ -126,7 +132,7 @@ def _prefect(port: int) -> list[str]:
 
 
 def _settings() -> dict[str, str]:
-    """For both: no jobs in MLflow; Prefect shows the runs of the embedded server."""
+    """Variables for both servers: no jobs in MLflow; Prefect shows the runs of the embedded server."""
     home = {"PREFECT_HOME": str((HOME / "prefect").resolve()), "PREFECT_API_URL": ""}
     return {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **home}
 

@@ -1,7 +1,9 @@
-"""Where things are on this machine: what is switched off, and the embedded defaults of DVC, MLflow and Prefect."""
+"""The environment of this machine: telemetry switched off, ``.reflux``, and MLflow's embedded default."""
 
 import os
 import re
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,14 +36,15 @@ def embed_mlflow() -> str:
 
 
 def keep_home(project: str, flow_run_id: str) -> None:
-    """In a worker's clone, have ``.reflux`` outside of it, in ``$REFLUX_HOME/<project>``, where it outlives the clone.
+    """In a worker's clone, link ``.reflux`` to ``$REFLUX_HOME/<project>``, which outlives the clone.
 
-    A run that goes on where a dead one was needs its checkpoint; metrics that wait for MLflow, the stored soft labels
-    and the data's history are worth keeping as well. A worker takes one run at a time, and has this folder to itself.
+    A run that continues where a dead one stopped needs its checkpoint; metrics that wait for MLflow, the stored soft
+    labels and the data's history are worth keeping as well. A worker takes one run at a time, and has this folder to
+    itself.
 
     Args:
         project: ``project.name``.
-        flow_run_id: the present run, which a worker started anew looks up there: it may have died with the old one.
+        flow_run_id: the present run, which a restarted worker looks up there: it may have died with the old one.
 
     Raises:
         UserError: the folder can't be made.
@@ -64,7 +67,7 @@ def only_run() -> Iterator[None]:
     """Keep a second pipeline run out of this checkout.
 
     Raises:
-        UserError: another run is at work.
+        UserError: another run is in progress.
     """
     try:
         HOME.mkdir(exist_ok=True)
@@ -72,7 +75,7 @@ def only_run() -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
-            "Another run is at work in this checkout: wait until it ends, or stop it; its log is .reflux/run.log."
+            "Another run is in progress in this checkout: wait until it ends, or stop it; its log is .reflux/run.log."
         ) from None
     except OSError as error:
         raise mendable(error, HOME / "run.lock") from error
@@ -85,3 +88,14 @@ def only_run() -> Iterator[None]:
 def usable_cores() -> int:
     """The cores this process may use, which a container or taskset can make fewer than there are."""
     return len(os.sched_getaffinity(0))
+
+
+def reflux_command() -> str:
+    """The ``reflux`` command as the user can type it: its name, or its path if PATH has none or another one."""
+    script = Path(sys.executable).with_name("reflux")
+    by_name = shutil.which("reflux")
+    if not script.is_file():
+        return f"{sys.executable} -m flows.cli"
+    if by_name and Path(by_name).samefile(script):
+        return "reflux"
+    return str(script.relative_to(Path.cwd())) if script.is_relative_to(Path.cwd()) else str(script)

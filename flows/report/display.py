@@ -189,8 +189,8 @@ class LiveDisplay(Display):
                 return Text.from_markup(_MARKS[state]), name, "", Text(state), ""
 
 
-def people() -> Console:
-    """Where people read: the terminal as wide as it is, or 120 columns of a log."""
+def console() -> Console:
+    """The console for a command's output: as wide as the terminal, or 120 columns where there is none."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH)
 
 

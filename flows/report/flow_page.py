@@ -1,4 +1,4 @@
-"""The flow run's page in Prefect's UI: how far the stages are, the result as a table, links, a name that says it."""
+"""The flow run's page in Prefect: a progress bar, the result as a table, links, and a name that says the result."""
 
 import contextvars
 import logging
@@ -29,27 +29,27 @@ _SECONDS_BETWEEN_UPDATES = 5.0
 
 
 @contextmanager
-def progress(shown: Display) -> Iterator[None]:
+def progress(display: Display) -> Iterator[None]:
     """Keep a progress bar on the page while the block runs."""
     bar = UUID(str(create_progress_artifact(0.0, key="retrain-progress", description="starting")))
     stop = threading.Event()
 
-    def tell() -> None:
+    def keep_up() -> None:
         while not stop.wait(_SECONDS_BETWEEN_UPDATES):
-            _update(bar, shown)
+            _update(bar, display)
 
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(tell,), name="progress", daemon=True)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(keep_up,), name="progress", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
-        _update(bar, shown)
+        _update(bar, display)
 
 
-def result(result: Result, project: str) -> None:
-    """Put the result on the page: in words, as a table, with links where MLflow is a server; and name the run by it."""
+def show_result(result: Result, project: str) -> None:
+    """Show the result as text and as a table, with links if MLflow is a server, and rename the run after it."""
     create_markdown_artifact(text.markdown(result), key="retrain-result", description=f"{result.run_name}: result")
     table = [dict(zip(("model", *text.HEADER[1:]), row, strict=True)) for row in text.rows(result.metrics)]
     create_table_artifact(table, key="retrain-table", description=f"{result.run_name}: teacher, student, control")
@@ -61,15 +61,15 @@ def result(result: Result, project: str) -> None:
     rename(project, f"v{promotion.version} {promotion.outcome}")
 
 
-def rename(project: str, came_to: str) -> None:
-    """Name the flow run by what came of it."""
+def rename(project: str, ending: str) -> None:
+    """Rename the flow run after its result."""
     began = runtime.flow_run.scheduled_start_time
     with get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(str(runtime.flow_run.id)), name=f"{project} {began:%Y-%m-%d %H:%M} {came_to}")
+        client.update_flow_run(UUID(str(runtime.flow_run.id)), name=f"{project} {began:%Y-%m-%d %H:%M} {ending}")
 
 
 def _links(project: str, model_name: str, version: int) -> dict[str, tuple[str, str]]:
-    """Addresses that a browser reaches, by the artifact's key."""
+    """Links that a browser can open, with their text, by the artifact's key."""
     mlflow = client.connect()
     try:
         with client.translate_errors():
@@ -88,9 +88,9 @@ def _links(project: str, model_name: str, version: int) -> dict[str, tuple[str, 
     return {key: (whole, label) for key, (page, label) in pages.items() if (whole := urls.address(page))}
 
 
-def _update(bar: UUID, shown: Display) -> None:
-    share, text = shown.progress()
+def _update(bar: UUID, display: Display) -> None:
+    share, words = display.progress()
     try:
-        update_progress_artifact(bar, 100 * share, description=text)
-    except Exception as error:  # a server that is away fails the flow itself, and this is only a picture of it
-        logging.getLogger(__name__).debug("no progress told: %s", error)
+        update_progress_artifact(bar, 100 * share, description=words)
+    except Exception as error:  # a server that is away fails the flow itself, and this is only a display of it
+        logging.getLogger(__name__).debug("progress not updated: %s", error)

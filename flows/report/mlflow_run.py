@@ -1,4 +1,4 @@
-"""What a pipeline run tells MLflow of itself: figures and pictures for the boards, and words for people."""
+"""Log a pipeline run to MLflow: figures and pictures for the boards, and a note."""
 
 import tempfile
 from pathlib import Path
@@ -18,8 +18,8 @@ from flows.report import text
 from flows.report.result import Result
 
 
-def evaluation(journal: Journal, params: Params, metrics: dict[str, Any]) -> None:
-    """Tell what the stages came to, at the number of this retrain."""
+def log_evaluation(journal: Journal, params: Params, metrics: dict[str, Any]) -> None:
+    """Log the evaluation, the data and its checks."""
     dataset = read_json(ARTIFACTS / "ingest" / "dataset.json")
     kinds = pq.read_table(ARTIFACTS / "ingest" / "quarantine.parquet", columns=["kind"])["kind"].to_pylist()
     checks = read_json(ARTIFACTS / "validate" / "result.json")
@@ -30,8 +30,8 @@ def evaluation(journal: Journal, params: Params, metrics: dict[str, Any]) -> Non
             journal.image(key, ARTIFACTS / name)
 
 
-def result(journal: Journal, result: Result) -> None:
-    """Tell what was decided, what the run cost, and the whole in words."""
+def log_result(journal: Journal, result: Result) -> None:
+    """Log the decision, the run's cost, and the whole result as the run's note."""
     spent = sum(read_json(ARTIFACTS / name / "run.json")["wall_s"] for name in TRAINING if name in result.executed)
     figures = cost(result.seconds, spent, len(psutil.Process().cpu_affinity()))
     tags = {"mlflow.note.content": text.markdown(result)}
@@ -45,8 +45,8 @@ def result(journal: Journal, result: Result) -> None:
     journal.tags(tags)
 
 
-def reference(journal: Journal, seed: int) -> None:
-    """Keep what this run's data looks like, for the monitor flow to compare later data with."""
+def log_reference(journal: Journal, seed: int) -> None:
+    """Log statistics of this run's data, with which the monitor flow compares later data."""
     with tempfile.TemporaryDirectory(prefix="reflux-") as folder:
         path = Path(folder) / Path(FILE).name
         save(path, *measure(ARTIFACTS, seed))
@@ -54,10 +54,10 @@ def reference(journal: Journal, seed: int) -> None:
 
 
 def in_production(result: Result) -> str:
-    """What is in production now, for the experiment's note."""
+    """The model in production, for the experiment's note."""
     promotion = result.release.promotion
     if promotion is None or promotion.champion is None:
-        return f"In production: nothing yet, as no version of {result.model_name} passed its gates."
+        return f"In production: nothing yet, because no version of {result.model_name} has passed its gates."
     page = f"#/models/{result.model_name}/versions/{promotion.champion}"
     return (
         f"In production: [{result.model_name} version {promotion.champion}]({page}). The newest version, "

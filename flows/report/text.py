@@ -1,6 +1,6 @@
-"""The result of a run, as a table for the terminal and as Markdown for Prefect."""
+"""Results, decisions and the history of a model, for the terminal and as Markdown."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -20,7 +20,7 @@ _MARKS = {True: "passed", False: "missed", None: "unknown"}
 
 
 def rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """A row a model; the student is the ONNX file that ships, measured as such."""
+    """One row for each model; the student's is measured on the ONNX file that ships."""
     shipped = metrics.get("shipped", {})
     student = {**metrics.get("student", {}), **shipped.get("onnx", {})}
     models = {"teacher": metrics.get("teacher", {}), "student": student, "control": metrics.get("control", {})}
@@ -28,33 +28,33 @@ def rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, figures in models.items():
         yield (
             name,
-            _shown(figures, "accuracy", lambda v: f"{100 * v:.2f} %"),
-            _shown(figures, "params", lambda v: f"{v:,.0f}"),
-            _shown(figures, "size_bytes", lambda v: f"{v / 1024:,.1f}"),
-            _shown(figures, "latency_ms_p50", lambda v: f"{v:.2f} ms"),
-            _shown(figures, "latency_ms_p95", lambda v: f"{v:.2f} ms"),
+            _cell(figures, "accuracy", lambda v: f"{100 * v:.2f} %"),
+            _cell(figures, "params", lambda v: f"{v:,.0f}"),
+            _cell(figures, "size_bytes", lambda v: f"{v / 1024:,.1f}"),
+            _cell(figures, "latency_ms_p50", lambda v: f"{v:.2f} ms"),
+            _cell(figures, "latency_ms_p95", lambda v: f"{v:.2f} ms"),
         )
 
 
 def gain(metrics: Mapping[str, Any]) -> str:
-    """What distillation brought, with its interval."""
-    measured = metrics["gain"]
-    low, high = (100 * bound for bound in measured["ci95"])
+    """The gain of distillation, with its interval."""
+    gain = metrics["gain"]
+    low, high = (100 * bound for bound in gain["ci95"])
     return (
-        f"Distillation gained {100 * measured['accuracy']:+.2f} points over the control "
-        f"(95% interval {low:+.2f} to {high:+.2f}, McNemar p = {measured['p_value']:.2g}, "
+        f"Distillation gained {100 * gain['accuracy']:+.2f} points over the control "
+        f"(95% interval {low:+.2f} to {high:+.2f}, McNemar p = {gain['p_value']:.2g}, "
         f"{metrics['test']['n']:,} test images)."
     )
 
 
 def table(metrics: Mapping[str, Any]) -> Table:
     """The result table for a terminal."""
-    drawn = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for column in HEADER:
-        drawn.add_column(column, justify="left" if not column else "right")
+        table.add_column(column, justify="left" if not column else "right")
     for row in rows(metrics):
-        drawn.add_row(*row, style="bold" if row[0] == "student" else None)
-    return drawn
+        table.add_row(*row, style="bold" if row[0] == "student" else None)
+    return table
 
 
 def standing(promotion: PromotionResult, model_name: str) -> str:
@@ -62,54 +62,54 @@ def standing(promotion: PromotionResult, model_name: str) -> str:
     version = f"{model_name} version {promotion.version}"
     if promotion.champion == promotion.version:
         return f"{version} is {'the new' if promotion.moved else 'the'} @champion."
-    stays = f"the champion stays version {promotion.champion}" if promotion.champion else "there is no champion"
+    stays = f"version {promotion.champion} stays the champion" if promotion.champion else "there is no champion"
     if promotion.outcome == AWAITING:
-        version += f" awaits your word, `reflux approve {promotion.version} --reason …`: it"
+        version += f" awaits your approval (`reflux approve {promotion.version} --reason …`): it"
     return f"{version} is {promotion.decision.status}, as @challenger; {stays}."
 
 
-def past(found: History) -> RenderableType:
+def history(past: History) -> RenderableType:
     """What is in production, what was moved by hand, and every attempt, for a terminal."""
-    lines = [Text(_production(found), style="bold")]
-    lines += [Text(f"Warning: {sentence}", style="yellow") for sentence in found.by_hand]
+    lines = [Text(_production(past), style="bold")]
+    lines += [Text(f"Warning: {sentence}", style="yellow") for sentence in past.by_hand]
     parts: list[RenderableType] = [*lines, Text()]
-    for entry in found.entries:
+    for entry in past.entries:
         parts += [Text(_headline(entry), style="bold"), Padding(Text(_background(entry)), (0, 0, 1, 2))]
-    if found.undecided:
-        parts.append(Text(f"Registered, but not in the ledger: version {', '.join(map(str, found.undecided))}."))
+    if past.undecided:
+        parts.append(Text(f"Registered, but not in the ledger: version {', '.join(map(str, past.undecided))}."))
     return Group(*parts)
 
 
-def _production(found: History) -> str:
-    if found.champion is None:
-        return f"{found.model}: no version is in production."
-    since = f" since {_time(found.since)}, by {found.since.by}" if found.since else ""
-    before = f"; version {found.previous} was before it" if found.previous else ""
-    return f"{found.model}: version {found.champion} is in production{since}{before}."
+def _production(past: History) -> str:
+    if past.champion is None:
+        return f"{past.model}: no version is in production."
+    since = f" since {_time(past.since)}, by {past.since.by}" if past.since else ""
+    previous = f"; the previous one was version {past.previous}" if past.previous else ""
+    return f"{past.model}: version {past.champion} is in production{since}{previous}."
 
 
 def _headline(entry: Entry) -> str:
+    outcome = entry.outcome or "open"
+    event = f"version {entry.version} {outcome}"
     if entry.action == "rollback":
-        what = "back to version" if entry.outcome == "rolled back" else "rollback to version"
-        done = f"{what} {entry.version}" + ("" if entry.outcome == "rolled back" else f" {entry.outcome or 'open'}")
-    else:
-        done = f"version {entry.version} {entry.outcome or 'open'}"
-    over = f", champion {entry.champion}" if entry.champion else ""
-    return f"{_time(entry)}  {done}, by {entry.by}{over}{f': {entry.reason}' if entry.reason else ''}"
+        done = outcome == "rolled back"
+        event = f"back to version {entry.version}" if done else f"rollback to version {entry.version} {outcome}"
+    champion = f", champion {entry.champion}" if entry.champion else ""
+    return f"{_time(entry)}  {event}, by {entry.by}{champion}{f': {entry.reason}' if entry.reason else ''}"
 
 
 def _background(entry: Entry) -> str:
-    """Why, and where the version comes from."""
+    """The reason, and the version's origin."""
     known = entry.lineage
     origin = {
-        "run": known.get("run_id"),
-        "data": known.get("dvc.data_md5"),
-        "commit": known.get("git.sha"),
+        "run": (known.get("run_id") or "")[:12],
+        "data": (known.get("dvc.data_md5") or "")[:12],
+        "commit": (known.get("git.sha") or "")[:12],
         "flow run": known.get("prefect.flow_run_id"),
     }
-    shown = [f"{name} {value[:12] if name != 'flow run' else value}" for name, value in origin.items() if value]
-    accuracy = [f"accuracy {100 * entry.figures['accuracy']:.2f} %"] if "accuracy" in entry.figures else []
-    return "\n".join(filter(None, [entry.why, ", ".join(accuracy + shown)]))
+    parts = [f"accuracy {100 * entry.figures['accuracy']:.2f} %"] if "accuracy" in entry.figures else []
+    parts += [f"{name} {value}" for name, value in origin.items() if value]
+    return "\n".join(filter(None, [entry.why, ", ".join(parts)]))
 
 
 def _time(entry: Entry) -> str:
@@ -118,13 +118,13 @@ def _time(entry: Entry) -> str:
 
 def reasons(promotion: PromotionResult) -> RenderableType:
     """The verdict for a terminal, with the reason for each threshold."""
-    lines = Table.grid(padding=(0, 1))
+    grid = Table.grid(padding=(0, 1))
     for reason in promotion.decision.reasons:
-        mark, colour = _SIGNS[reason.passed]
-        lines.add_row(Text(f"  {mark}", style=colour), Text(reason.sentence))
+        mark, color = _SIGNS[reason.passed]
+        grid.add_row(Text(f"  {mark}", style=color), Text(reason.sentence))
     for note in promotion.decision.notes:
-        lines.add_row(Text("  !", style="yellow"), Text(note))
-    return Group(f"The gates say {promotion.decision.status}:", lines)
+        grid.add_row(Text("  !", style="yellow"), Text(note))
+    return Group(f"The gates say {promotion.decision.status}:", grid)
 
 
 def verdict(promotion: PromotionResult) -> str:
@@ -136,7 +136,7 @@ def verdict(promotion: PromotionResult) -> str:
 
 
 def markdown(result: Result) -> str:
-    """The whole result as a Prefect artifact."""
+    """The whole result as Markdown, for Prefect's page and MLflow's note."""
     lines = [f"# {result.run_name}", "", f"| {' | '.join(HEADER)} |", "| --- |" + " ---: |" * (len(HEADER) - 1)]
     lines += [f"| {' | '.join(row)} |" for row in rows(result.metrics)]
     lines += ["", gain(result.metrics), ""]
@@ -150,6 +150,6 @@ def markdown(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _shown(figures: Mapping[str, Any], name: str, how: Any) -> str:
+def _cell(figures: Mapping[str, Any], name: str, write: Callable[[float], str]) -> str:
     value = figures.get(name)
-    return how(value) if isinstance(value, int | float) else _MISSING
+    return write(value) if isinstance(value, int | float) else _MISSING

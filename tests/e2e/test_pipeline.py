@@ -102,7 +102,7 @@ def test_a_rejected_student_is_registered_and_the_champion_stays(project, first)
     assert told.returncode == 0, told.stdout + told.stderr
     assert "Computed: evaluate. The rest was unchanged." in told.stdout
     assert "✗ Size" in told.stdout
-    assert "is REJECTED, as @challenger; the champion stays version 1." in told.stdout
+    assert "is REJECTED, as @challenger; version 1 stays the champion." in told.stdout
     listed = reflux(project, "history").stdout
     assert "version 2 rejected" in listed
     assert "exceeds the maximum of 1 KB" in " ".join(listed.split())

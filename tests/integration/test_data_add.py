@@ -48,7 +48,7 @@ def test_a_users_dataset_is_copied_versioned_and_pointed_at(checkout, tmp_path):
     assert found.registry.model_name == "My-pets-student"
     assert "md5" in Path("data/My-pets.dvc").read_text()
     assert len(list(Path("data/My-pets").rglob("*.png"))) == 4
-    assert "4 images (colour), 2 classes" in said
+    assert "4 images (color), 2 classes" in said
     assert "# Every knob of the pipeline" in Path("params.yaml").read_text()
 
 

@@ -145,9 +145,7 @@ def test_without_a_server_the_links_say_who_answers_them(mlflow_home, retrains, 
         return
     for board in declared.ALL:
         assert f"  {board.name:<18} http://127.0.0.1:5000/{board.link('1')}\n" in printed
-    assert printed.endswith(
-        "They open while `reflux ui` runs: it is the server of this checkout, at that port by default.\n"
-    )
+    assert printed.endswith("These links work while `reflux ui` is running.\n")
 
 
 @pytest.fixture(scope="module")

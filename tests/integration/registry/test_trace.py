@@ -177,7 +177,7 @@ def test_from_a_hash_back_to_the_versions(registered, capsys, of):
 def test_what_nothing_was_made_from_is_said(registered):
     with pytest.raises(UserError, match="No version of lineage was made from abcdef12"):
         made_from(registered.model, "abcdef12")
-    with pytest.raises(UserError, match="neither a version's number nor the beginning of a hash"):
+    with pytest.raises(UserError, match="neither a version's number nor the start of a hash"):
         show(registered.model, "%", as_json=False)
     with pytest.raises(UserError, match="has no version 99"):
         show(registered.model, "99", as_json=False)

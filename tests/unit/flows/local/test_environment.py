@@ -1,8 +1,11 @@
-"""What a worker's clone keeps outside of itself."""
+"""The folder that outlives a clone, and the command as its user can type it."""
 
+import sys
 from pathlib import Path
 
-from flows.local.environment import keep_home
+import pytest
+
+from flows.local.environment import keep_home, reflux_command
 
 
 def test_a_clone_keeps_its_home_where_the_next_one_finds_it(tmp_path, monkeypatch):
@@ -28,3 +31,26 @@ def test_a_checkout_that_has_a_home_keeps_it(tmp_path, monkeypatch):
     Path(".reflux").rmdir()
     keep_home("shapes", "a run")
     assert not Path(".reflux").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [("project/.venv/bin", "reflux"), ("", ".venv/bin/reflux"), ("other/bin", ".venv/bin/reflux")],
+)
+def test_the_command_works_as_typed(tmp_path, monkeypatch, path, command):
+    """By name where PATH has this one, else by path: `make run` calls it so, and so may its user."""
+    for folder in ("project/.venv/bin", "other/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "reflux").touch(mode=0o755)
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "project/.venv/bin/python"))
+    monkeypatch.setenv("PATH", str(tmp_path / path) if path else "")
+    assert reflux_command() == command
+
+
+def test_outside_its_project_the_command_has_its_whole_path(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
+    assert reflux_command() == f"{tmp_path}/bin/python -m flows.cli"
+    (tmp_path / "bin/reflux").touch(mode=0o755)
+    assert reflux_command() == f"{tmp_path}/bin/reflux"

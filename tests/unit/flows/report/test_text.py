@@ -5,7 +5,7 @@ from rich.console import Console
 
 from components.core.params.sections import Registry
 from components.registry.policy.decision import Policy, decide
-from flows.report import text as report
+from flows.report import text
 
 MODEL = {"accuracy": 0.8, "worst_class_recall": 0.5, "params": 40000, "latency_ms_p50": 0.5, "latency_ms_p95": 0.75}
 METRICS = {
@@ -32,14 +32,14 @@ def promotion(gates=GATES, **changes):
 
 
 def test_the_students_row_is_the_file_that_ships_and_what_was_not_measured_is_a_dash():
-    rows = {row[0]: row[1:] for row in report.rows(METRICS)}
+    rows = {row[0]: row[1:] for row in text.rows(METRICS)}
     assert list(rows) == ["teacher", "student", "control", "student, int8"]
     assert rows["student"] == ("81.04 %", "40,000", "180.0", "0.50 ms", "0.75 ms")
     assert rows["control"] == ("78.00 %", "-", "-", "-", "-")
 
 
 def test_the_gain_has_its_interval():
-    assert report.gain(METRICS) == (
+    assert text.gain(METRICS) == (
         "Distillation gained +3.04 points over the control (95% interval +2.00 to +4.10, McNemar p = 1.2e-05, "
         "5,000 test images)."
     )
@@ -47,9 +47,9 @@ def test_the_gain_has_its_interval():
 
 def test_the_table_holds_every_row():
     console = Console(width=100, record=True)
-    console.print(report.table(METRICS))
-    text = console.export_text()
-    assert all(word in text for row in report.rows(METRICS) for word in row)
+    console.print(text.table(METRICS))
+    printed = console.export_text()
+    assert all(word in printed for row in text.rows(METRICS) for word in row)
 
 
 @pytest.mark.parametrize(
@@ -57,17 +57,17 @@ def test_the_table_holds_every_row():
     [
         ({"champion": 4, "moved": True}, "shoes version 4 is the new @champion."),
         ({"champion": 4}, "shoes version 4 is the @champion."),
-        ({"champion": 3}, "shoes version 4 is REJECTED, as @challenger; the champion stays version 3."),
+        ({"champion": 3}, "shoes version 4 is REJECTED, as @challenger; version 3 stays the champion."),
         ({"champion": None}, "shoes version 4 is REJECTED, as @challenger; there is no champion."),
     ],
 )
 def test_the_standing_names_version_alias_and_verdict(changes, sentence):
-    assert report.standing(promotion(**changes), "shoes") == sentence
+    assert text.standing(promotion(**changes), "shoes") == sentence
 
 
 def test_the_terminal_shows_each_reason_with_its_sign_and_what_is_to_be_known_besides():
     console = Console(width=300, record=True)
-    console.print(report.reasons(promotion()))
+    console.print(text.reasons(promotion()))
     lines = console.export_text().splitlines()
     assert lines[0] == "The gates say REJECTED:"
     assert [line.split()[0] for line in lines[1:]] == ["✓", "✗", "✓", "!"]
@@ -83,11 +83,11 @@ def test_the_artifact_holds_table_gain_verdict_and_stages():
         release=SimpleNamespace(promotion=promotion(), problem=None),
         seconds=12.4,
     )
-    text = report.markdown(result)
-    assert text.startswith("# retrain-1\n")
-    assert "| student | 81.04 % | 40,000 | 180.0 | 0.50 ms | 0.75 ms |" in text
-    assert report.gain(METRICS) in text
-    assert "**REJECTED**" in text
-    assert "- missed: Size 180 KB exceeds the maximum of 100 KB." in text
-    assert "- note: This test split has served 50 decisions before" in text
-    assert "Stages: ingest: cached, distill: ran. 12 s." in text
+    page = text.markdown(result)
+    assert page.startswith("# retrain-1\n")
+    assert "| student | 81.04 % | 40,000 | 180.0 | 0.50 ms | 0.75 ms |" in page
+    assert text.gain(METRICS) in page
+    assert "**REJECTED**" in page
+    assert "- missed: Size 180 KB exceeds the maximum of 100 KB." in page
+    assert "- note: This test split has served 50 decisions before" in page
+    assert "Stages: ingest: cached, distill: ran. 12 s." in page

@@ -1,4 +1,4 @@
-"""The model card: one text as Markdown, and the same text as a page that needs nothing beside it."""
+"""The model card: a text in Markdown, and the same text as one self-contained page."""
 
 import base64
 import math
@@ -27,7 +27,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
     Every value that comes from data or params is escaped, so that a class named ``a|b`` or ``<b>`` is shown as that.
 
     Args:
-        facts: what ``card.md.j2`` asks for.
+        facts: the values that ``card.md.j2`` uses.
     """
     return _markdown_environment().get_template("card.md.j2").render(facts)
 
@@ -38,7 +38,7 @@ def page(text: str, title: str, tiles: Sequence[Mapping[str, str]], folder: Path
     Args:
         text: the card as Markdown.
         title: the model's name.
-        tiles: the key figures on top, each with ``label``, ``value`` and ``note``.
+        tiles: the key figures at the top, each with ``label``, ``value`` and ``note``.
         folder: what the figures' links are relative to.
     """
     # Raw HTML is off: nothing in the text can become an element of its own.
@@ -62,7 +62,7 @@ def points(value: float) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share: ``87.12%``."""
+    """A share in percent: ``87.12%``."""
     return _ABSENT if value is None or math.isnan(value) else f"{100 * value:.2f}%"
 
 

@@ -1,4 +1,4 @@
-"""Test images as worse cameras would give them: common corruptions (Hendrycks and Dietterich 2019), severity 3 of 5.
+"""Test images as worse cameras would take them: common corruptions (Hendrycks and Dietterich 2019), severity 3 of 5.
 
 As there, images are corrupted at the size that the network takes, and how strongly depends on it: by the authors' code
 (github.com/hendrycks/robustness, ImageNet-C) for images of 32 pixels (``create_c/make_cifar_c.py``), of 64
@@ -45,7 +45,7 @@ _LEVELS = {32: Levels(0.08, 0.7, 0.15, 58), 64: Levels(0.12, 1.0, 0.3, 50), 224:
 
 
 def levels_for(side: int) -> Levels:
-    """The authors' levels for images of ``side`` pixels, or of the nearest size (as a ratio) that they have any for."""
+    """The authors' levels for images of ``side`` pixels, or of the nearest size (as a ratio) that they have."""
     return _LEVELS[min(_LEVELS, key=lambda known: abs(math.log(known / side)))]
 
 
@@ -64,18 +64,18 @@ def corrupted(images: Pixels, ids: Uint64s) -> Iterator[tuple[str, Pixels]]:
 
 
 def noise(images: Pixels, ids: Uint64s, deviation: float) -> Pixels:
-    """Gaussian noise; an image's own depends on its id alone."""
+    """Add Gaussian noise, which depends on an image's id alone."""
     uniform = draws(_SEED, ids, np.zeros(len(ids), np.int64), math.prod(images.shape[1:]))
     return _pixels(images + 255 * deviation * ndtri(uniform).reshape(images.shape))
 
 
 def blur(images: Pixels, sigma: float) -> Pixels:
-    """A Gaussian blur of ``sigma`` pixels, cut off after four sigma; the border's pixels go on beyond it."""
+    """Blur by a Gaussian of ``sigma`` pixels, cut off after four sigma; pixels at the border are repeated beyond it."""
     return _pixels(gaussian_filter(images.astype(np.float32), (0, sigma, sigma, 0), mode="nearest"))
 
 
 def brightness(images: Pixels, amount: float) -> Pixels:
-    """HSV's value raised by ``amount`` of its range, hue and saturation kept."""
+    """Raise HSV's value by ``amount`` of its range; hue and saturation stay."""
     value = images.max(axis=3, keepdims=True).astype(np.float32)
     raised = np.minimum(value + 255 * amount, 255)
     # With hue and saturation kept the channels grow by one factor; black has neither and becomes grey.
@@ -83,13 +83,13 @@ def brightness(images: Pixels, amount: float) -> Pixels:
 
 
 def jpeg(images: Pixels, quality: int) -> Pixels:
-    """Each image compressed as JPEG and read again."""
-    read = np.empty_like(images)
+    """Compress each image as JPEG and read it again."""
+    compressed = np.empty_like(images)
     for row, image in enumerate(images):
         file = io.BytesIO()
         Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(file, "JPEG", quality=quality)
-        read[row] = np.asarray(Image.open(file)).reshape(image.shape)
-    return read
+        compressed[row] = np.asarray(Image.open(file)).reshape(image.shape)
+    return compressed
 
 
 def _pixels(values: npt.NDArray[np.floating]) -> Pixels:

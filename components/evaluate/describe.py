@@ -1,4 +1,4 @@
-"""From measurements to the facts that the model card tells."""
+"""The facts of the model card, from what was measured."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,17 +19,6 @@ from components.evaluate.corruptions import levels_for
 from components.evaluate.metrics import Ints, confusion, recalls
 from components.evaluate.slices import CLASS
 
-_FIGURES = (
-    "accuracy",
-    "macro_f1",
-    "worst_class_recall",
-    "ece",
-    "nll",
-    "params",
-    "size_bytes",
-    "latency_ms_p50",
-    "latency_ms_p95",
-)
 _HARDEST = 3
 _SLICES = 20
 _SECTIONS = ("pretrain", "finetune", "student", "label", "distill")
@@ -45,22 +34,22 @@ _USES = {
 
 def results_facts(
     metrics: Mapping[str, Any],
-    answers: Mapping[str, Logits],
+    logits: Mapping[str, Logits],
     labels: Ints,
     right: Mapping[str, npt.NDArray[np.bool_]],
     teacher_gap: Interval,
 ) -> dict[str, Any]:
-    """What the card tells about the test split.
+    """The card's facts about the test split.
 
     Args:
         metrics: the content of ``metrics.json``.
-        answers: logits [N, K] by contender.
+        logits: logits [N, K] by contender.
         labels: [N].
         right: whether each contender was right, [N].
         teacher_gap: the student's accuracy minus the teacher's.
     """
     intervals = {name: accuracy_interval(int(correct.sum()), len(correct)) for name, correct in right.items()}
-    rows = per_class(metrics["classes"], labels, answers)
+    rows = per_class(metrics["classes"], labels, logits)
     return {
         "n": metrics["test"]["n"],
         "classes": metrics["classes"],
@@ -81,7 +70,7 @@ def results_facts(
 def origin_facts(
     dataset: Mapping[str, Any], params: Mapping[str, Any], student: ModelSpec, teacher: ModelSpec
 ) -> dict[str, Any]:
-    """What the card tells about where the student comes from.
+    """The card's facts about where the student comes from.
 
     Args:
         dataset: the content of ``dataset.json``.
@@ -107,7 +96,7 @@ def origin_facts(
 
 
 def results(metrics: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]]) -> list[dict[str, Any]]:
-    """A row a model for the table of results; a figure that was not measured is None."""
+    """The table of results, one row per model."""
     shipped = metrics["shipped"]
     rows = {
         "teacher": ("teacher", metrics["teacher"]),
@@ -116,10 +105,7 @@ def results(metrics: Mapping[str, Any], intervals: Mapping[str, tuple[float, flo
         "pt2": ("student: torch.export", shipped["pt2"]),
         "control": ("control", metrics["control"]),
     }
-    return [
-        {"label": label, "m": {figure: found.get(figure) for figure in _FIGURES}, "interval": intervals[name]}
-        for name, (label, found) in rows.items()
-    ]
+    return [{"label": label, "m": figures, "interval": intervals[name]} for name, (label, figures) in rows.items()]
 
 
 def accuracy_interval(correct: int, count: int) -> tuple[float, float]:
@@ -131,9 +117,9 @@ def accuracy_interval(correct: int, count: int) -> tuple[float, float]:
 
 
 def corruptions(metrics: Mapping[str, Any], side: int) -> list[dict[str, Any]]:
-    """A row a corruption: what it does to images of ``side`` pixels, and what student and control make of it."""
+    """One row per corruption: its effect on images of ``side`` pixels, and the accuracy of student and control."""
     levels = levels_for(side)
-    said = {
+    figure_of = {
         "as it is": ("the test images themselves", "accuracy"),
         "noise": (f"Gaussian noise, standard deviation {levels.noise:.0%} of the range", "noise_accuracy"),
         "blur": (f"Gaussian blur, standard deviation {levels.blur:g} pixels", "blur_accuracy"),
@@ -143,14 +129,14 @@ def corruptions(metrics: Mapping[str, Any], side: int) -> list[dict[str, Any]]:
     }
     models = {"student": metrics["shipped"]["onnx"], "control": metrics["control"]}
     return [
-        {"name": name, "what": what, **{model: found[figure] for model, found in models.items()}}
-        for name, (what, figure) in said.items()
+        {"name": name, "what": what, **{model: figures[figure] for model, figures in models.items()}}
+        for name, (what, figure) in figure_of.items()
     ]
 
 
 def user_slices(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """By column that ``ingest.slices`` names: its worst slices first as ``rows``, and how many ``more`` it has."""
-    found = {}
+    """The worst slices of each column in ``ingest.slices`` as ``rows``, and how many ``more`` it has."""
+    tables = {}
     for column, parts in slices.items():
         if column == CLASS:
             continue
@@ -159,23 +145,23 @@ def user_slices(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[s
             {"name": name, **part, "interval": accuracy_interval(round(part["accuracy"] * part["n"]), part["n"])}
             for name, part in worst[:_SLICES]
         ]
-        found[column] = {"rows": rows, "more": len(worst) - len(rows)}
-    return found
+        tables[column] = {"rows": rows, "more": len(worst) - len(rows)}
+    return tables
 
 
-def per_class(classes: Sequence[str], labels: Ints, answers: Mapping[str, Logits]) -> list[dict[str, Any]]:
-    """A row a class: its name, its test images, and each model's recall."""
-    counts = {name: confusion(answers[kind], labels) for name, kind in _MODELS.items()}
+def per_class(classes: Sequence[str], labels: Ints, logits: Mapping[str, Logits]) -> list[dict[str, Any]]:
+    """One row per class: its name, its test images, and each model's recall."""
+    counts = {name: confusion(logits[kind], labels) for name, kind in _MODELS.items()}
     images = counts["student"].sum(axis=1)
-    found = {name: recalls(table) for name, table in counts.items()}
+    by_model = {name: recalls(table) for name, table in counts.items()}
     return [
-        {"name": name, "n": int(images[index]), **{model: float(values[index]) for model, values in found.items()}}
+        {"name": name, "n": int(images[index]), **{model: float(values[index]) for model, values in by_model.items()}}
         for index, name in enumerate(classes)
     ]
 
 
 def recipe(params: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How the models were trained: the params of each training stage in one line."""
+    """The params of each stage that trains, in one line each."""
     lines = [
         (section, ", ".join(f"{key} {value}" for key, value in flatten(params[section]).items()))
         for section in _SECTIONS
@@ -184,15 +170,15 @@ def recipe(params: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def tiles(metrics: Mapping[str, Any], teacher_gap: Interval) -> list[dict[str, str]]:
-    """The key figures on top of the page."""
+    """The key figures at the top of the page."""
     shipped, gain = metrics["shipped"]["onnx"], metrics["gain"]
     low, high = gain["ci95"]
     smaller = metrics["teacher"]["params"] / shipped["params"]
-    found = [
+    figures = [
         ("Test accuracy", percent(shipped["accuracy"]), f"{metrics['test']['n']:,} images"),
         ("Over the control", points(gain["accuracy"]), f"points, 95% from {points(low)} to {points(high)}"),
         ("Against the teacher", points(teacher_gap.difference), f"points, with {smaller:,.0f} times fewer parameters"),
         ("File", f"{kilobytes(shipped['size_bytes'])} KB", "ONNX, fp32"),
         ("Latency", milliseconds(shipped["latency_ms_p50"]), f"95% within {milliseconds(shipped['latency_ms_p95'])}"),
     ]
-    return [{"label": label, "value": value, "note": note} for label, value, note in found]
+    return [{"label": label, "value": value, "note": note} for label, value, note in figures]

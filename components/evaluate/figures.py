@@ -1,4 +1,4 @@
-"""The evaluation in pictures: one style, colours that the colour-blind can tell apart (Okabe and Ito 2008)."""
+"""The evaluation in pictures: one style, colors that the color-blind can tell apart (Okabe and Ito 2008)."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {"teacher": "#0072B2", "student": "#D55E00", "control": "#5F6B73", "student, int8": "#CC79A7"}
+COLORS = {"teacher": "#0072B2", "student": "#D55E00", "control": "#5F6B73", "student, int8": "#CC79A7"}
 _MARKERS = {"teacher": "o", "student": "D", "control": "s", "student, int8": "^"}
 _STYLE: Any = {
     "figure.dpi": 144,
@@ -53,21 +53,21 @@ History = Mapping[str, Floats]
 
 
 def learning_curves(histories: Mapping[str, History], path: Path) -> None:
-    """Validation accuracy and loss over each model's own training.
+    """Draw validation accuracy and loss over each model's training.
 
     Args:
-        histories: by model, the columns ``images`` (running on over the phases of a training), ``train_loss``,
+        histories: by model, the columns ``images`` (counted over all phases of the training), ``train_loss``,
             ``val_loss`` and ``val_accuracy``.
         path: the PNG to write.
     """
     with _figure(path, 9, 3.8, columns=2) as (_, [left, right]):
         for name, history in histories.items():
             images = history["images"]
-            shown: dict[str, Any] = {"color": COLOURS[name], "label": f"{name} ({_thousands(images[-1])} images)"}
+            line: dict[str, Any] = {"color": COLORS[name], "label": f"{name} ({_thousands(images[-1])} images)"}
             marker = _MARKERS[name] if len(images) <= 40 else None
-            left.plot(images / images[-1], history["val_accuracy"], marker=marker, markersize=3.5, **shown)
-            right.plot(images / images[-1], history["val_loss"], **shown)
-            right.plot(images / images[-1], history["train_loss"], color=COLOURS[name], linestyle=":", linewidth=1.2)
+            left.plot(images / images[-1], history["val_accuracy"], marker=marker, markersize=3.5, **line)
+            right.plot(images / images[-1], history["val_loss"], **line)
+            right.plot(images / images[-1], history["train_loss"], color=COLORS[name], linestyle=":", linewidth=1.2)
         left.set(title="Validation accuracy")
         left.legend(loc="lower right")
         right.set(title="Loss (solid: validation, dotted: training)", yscale="log")
@@ -81,7 +81,7 @@ def learning_curves(histories: Mapping[str, History], path: Path) -> None:
 
 
 def confusion_matrix(counts: Ints, classes: Sequence[str], path: Path) -> None:
-    """Where each class's images went, as shares of the true class.
+    """Draw the confusion matrix, as shares of the true class.
 
     Args:
         counts: images by true (rows) and predicted class (columns), [K, K].
@@ -100,16 +100,16 @@ def confusion_matrix(counts: Ints, classes: Sequence[str], path: Path) -> None:
             axes.set_yticks(range(number), [clipped(name) for name in classes])
         if number <= _LETTERED_CLASSES:
             for row, column in zip(*np.nonzero(counts), strict=True):
-                colour = "white" if shares[row, column] > 0.55 else "#2B3238"
+                color = "white" if shares[row, column] > 0.55 else "#2B3238"
                 size = 8 if counts[row, column] < 1000 else 7
-                axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=size)
+                axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=size)
         bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, format=PercentFormatter(1, decimals=0))
         bar.set_label("share of the true class")
         bar.outline.set_visible(False)
 
 
 def class_recall(recalls: Mapping[str, Floats], classes: Sequence[str], path: Path) -> None:
-    """Each class's recall, of every model; with many classes, those that the student knows least.
+    """Draw each class's recall of every model; with many classes, those that the student recognizes least.
 
     Args:
         recalls: by model, [K]; NaN where a class has no test image.
@@ -118,28 +118,28 @@ def class_recall(recalls: Mapping[str, Floats], classes: Sequence[str], path: Pa
     """
     student = recalls["student"]
     order = np.argsort(student)  # NaN goes last
-    shown = order[: min(_LISTED_CLASSES, int(np.isfinite(student).sum()))]
-    rows = np.arange(len(shown))
-    with _figure(path, 7.5, 1.6 + 0.32 * len(shown)) as (figure, [axes]):
-        every = np.stack([values[shown] for values in recalls.values()])
+    drawn = order[: min(_LISTED_CLASSES, int(np.isfinite(student).sum()))]
+    rows = np.arange(len(drawn))
+    with _figure(path, 7.5, 1.6 + 0.32 * len(drawn)) as (figure, [axes]):
+        every = np.stack([values[drawn] for values in recalls.values()])
         axes.hlines(rows, every.min(axis=0), every.max(axis=0), color="#C5CCD1", linewidth=2, zorder=1)
         for name, values in recalls.items():
             front = 3 if name == "student" else 2
-            axes.scatter(values[shown], rows, 42, COLOURS[name], marker=_MARKERS[name], label=name, zorder=front)
-        axes.set_yticks(rows, [clipped(classes[index]) for index in shown])
-        axes.set_ylim(len(shown) - 0.5, -0.5)
+            axes.scatter(values[drawn], rows, 42, COLORS[name], marker=_MARKERS[name], label=name, zorder=front)
+        axes.set_yticks(rows, [clipped(classes[index]) for index in drawn])
+        axes.set_ylim(len(drawn) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.set_xlim(max(0, every.min() - 0.05), 1.01)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        few = len(shown) < int(np.isfinite(student).sum())
-        axes.set(title=f"Recall of the {len(shown)} hardest classes" if few else "Recall by class", xlabel="recall")
+        few = len(drawn) < int(np.isfinite(student).sum())
+        axes.set(title=f"Recall of the {len(drawn)} hardest classes" if few else "Recall by class", xlabel="recall")
         figure.legend(loc="outside lower center", ncols=len(recalls))
 
 
 def reliability_diagram(
     bins: Mapping[str, Reliability], errors: Mapping[str, float], shares: Floats, path: Path
 ) -> None:
-    """Accuracy against confidence, with the histogram of the shipped student's confidence below.
+    """Draw accuracy against confidence, with the histogram of the shipped student's confidence below.
 
     Bins of fewer than 10 images are not drawn: their accuracy is chance.
 
@@ -150,24 +150,24 @@ def reliability_diagram(
         path: the PNG to write.
     """
     with _figure(path, 5.2, 5.6, rows=2, heights=(4, 1)) as (_, [top, bottom]):
-        for name, found in bins.items():
+        for name, own in bins.items():
             label = f"{name} (ECE {errors[name]:.1%})"
             marker: dict[str, Any] = {"marker": _MARKERS[name], "markersize": 5}
-            sure = found.count >= _FEW_IMAGES
-            top.plot(found.confidence[sure], found.accuracy[sure], color=COLOURS[name], label=label, **marker)
+            sure = own.count >= _FEW_IMAGES
+            top.plot(own.confidence[sure], own.accuracy[sure], color=COLORS[name], label=label, **marker)
         top.plot([0, 1], [0, 1], color="#8A949B", linestyle="--", linewidth=1, label="perfectly calibrated")
         top.set(title="Reliability", ylabel="accuracy", xlim=(0, 1.01), ylim=(0, 1.02))
         top.legend(loc="upper left", fontsize=9)
         top.tick_params(labelbottom=False)
         edges = np.arange(BINS) / BINS
-        bottom.bar(edges, shares, 1 / BINS, align="edge", color=COLOURS["student"], edgecolor="white")
+        bottom.bar(edges, shares, 1 / BINS, align="edge", color=COLORS["student"], edgecolor="white")
         bottom.set(xlabel="confidence", ylabel="student's\nimages", xlim=(0, 1.01))
         for axis in (top.yaxis, bottom.xaxis, bottom.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def size_accuracy(points: Mapping[str, tuple[int, float]], path: Path) -> None:
-    """What a file costs against what it knows.
+    """Draw file size against accuracy.
 
     Args:
         points: by model, the file's bytes and its accuracy.
@@ -175,7 +175,7 @@ def size_accuracy(points: Mapping[str, tuple[int, float]], path: Path) -> None:
     """
     with _figure(path, 6.5, 3.8) as (_, [axes]):
         for name, (size, accuracy) in points.items():
-            axes.scatter(size / 1024, accuracy, 90, COLOURS[name], marker=_MARKERS[name], zorder=3, label=name)
+            axes.scatter(size / 1024, accuracy, 90, COLORS[name], marker=_MARKERS[name], zorder=3, label=name)
         sizes = [size / 1024 for size, _ in points.values()]
         accuracies = [accuracy for _, accuracy in points.values()]
         room = max(0.01, 0.25 * (max(accuracies) - min(accuracies)))
@@ -189,7 +189,7 @@ def size_accuracy(points: Mapping[str, tuple[int, float]], path: Path) -> None:
 
 
 def mistakes(images: Pixels, captions: Sequence[tuple[str, str]], title: str, path: Path) -> None:
-    """Wrong or disputed answers as pictures.
+    """Draw images that were predicted wrong or differently.
 
     Args:
         images: uint8 [M, H, W, C].
@@ -205,12 +205,12 @@ def mistakes(images: Pixels, captions: Sequence[tuple[str, str]], title: str, pa
         for axes, image, (first, second) in zip(cells, images, captions, strict=False):
             axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
             axes.set_title(first, fontsize=9, loc="center", pad=14)
-            axes.text(0.5, 1.03, second, transform=axes.transAxes, ha="center", fontsize=8, color=COLOURS["student"])
+            axes.text(0.5, 1.03, second, transform=axes.transAxes, ha="center", fontsize=8, color=COLORS["student"])
         figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold")
 
 
 def corruptions(examples: Mapping[str, tuple[Pixels, float]], path: Path) -> None:
-    """A few test images, a row in each corruption, with the shipped student's accuracy on all of them.
+    """Draw a few test images in each corruption, with the shipped student's accuracy on all of them.
 
     Args:
         examples: by corruption, the same images uint8 [M, H, W, C] and the accuracy.
@@ -251,5 +251,5 @@ def _thousands(value: float) -> str:
 
 
 def clipped(name: str, length: int = 18) -> str:
-    """The name, cut where it would run into its neighbour."""
+    """The name, cut where it would run into the next."""
     return name if len(name) <= length else name[: length - 1] + "…"

@@ -1,4 +1,4 @@
-"""What a model's logits say about it, given the labels."""
+"""Figures of a model, from its logits and the labels."""
 
 from dataclasses import dataclass
 
@@ -41,11 +41,11 @@ def measure(logits: Floats, labels: Ints) -> dict[str, float]:
     logits = logits.astype(np.float64)
     counts, bins = confusion(logits, labels), reliability(logits, labels)
     hits, truths, calls = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    # 2 TP / (2 TP + FP + FN); a class that is neither there nor predicted says nothing.
-    seen = truths + calls > 0
+    # 2 TP / (2 TP + FP + FN); it has no value for a class that is neither there nor predicted.
+    present = truths + calls > 0
     return {
         "accuracy": float(hits.sum() / counts.sum()),
-        "macro_f1": float((2 * hits[seen] / (truths + calls)[seen]).mean()),
+        "macro_f1": float((2 * hits[present] / (truths + calls)[present]).mean()),
         "worst_class_recall": float(np.nanmin(recalls(counts))),
         "ece": float((bins.count * np.abs(bins.accuracy - bins.confidence)).sum() / bins.count.sum()),
         "nll": float((logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]).mean()),
@@ -60,7 +60,7 @@ def confusion(logits: Floats, labels: Ints) -> Ints:
 
 
 def recalls(counts: Ints) -> Floats:
-    """Each class's share of images that were recognised, [K]; NaN for a class without images."""
+    """Each class's share of images that were recognized, [K]; NaN for a class without images."""
     totals = counts.sum(axis=1)
     return np.where(totals > 0, np.diag(counts) / np.maximum(totals, 1), np.nan)
 

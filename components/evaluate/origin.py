@@ -1,4 +1,4 @@
-"""Where an evaluation was made: by which runs, releases and machine."""
+"""Where an evaluation was made: the runs, the releases, the machine."""
 
 import platform
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ _SOFTWARE = ("torch", "timm", "onnx", "onnxruntime")
 def runs(stages: Sequence[str], artifacts: Path = ARTIFACTS) -> dict[str, str]:
     """The MLflow run that made each stage's artifacts, for those that were tracked."""
     files = {stage: artifacts / stage / "run.json" for stage in stages}
-    found = {stage: read_json(file).get("mlflow_run_id") for stage, file in files.items() if file.is_file()}
-    return {stage: run for stage, run in found.items() if run}
+    runs_of = {stage: read_json(file).get("mlflow_run_id") for stage, file in files.items() if file.is_file()}
+    return {stage: run for stage, run in runs_of.items() if run}
 
 
 def software() -> str:
@@ -23,7 +23,7 @@ def software() -> str:
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The CPU's name, or its architecture where the system does not tell."""
+    """The CPU's name, or its architecture where the system does not name it."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:

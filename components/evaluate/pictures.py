@@ -1,4 +1,4 @@
-"""Which pictures an evaluation has, and what each of them shows."""
+"""The pictures of an evaluation, and what goes into each."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ _MODELS = {"teacher": "teacher", "student": "onnx", "control": "control"}
 
 
 def history(path: Path) -> figures.History:
-    """A training's history, with the images of its phases running on."""
+    """Read a training's history, its images counted over all phases."""
     table = pq.read_table(path)
     columns = {name: table[name].to_numpy() for name in table.column_names}
     images, phases = columns["images"].astype(np.float64), columns["phase"]
@@ -34,7 +34,7 @@ def draw(
     histories: Mapping[str, figures.History],
     classes: Sequence[str],
     test: Shard,
-    answers: Mapping[str, Logits],
+    logits: Mapping[str, Logits],
     measured: Mapping[str, Any],
     side: int,
 ) -> None:
@@ -45,41 +45,46 @@ def draw(
         histories: of teacher, student and control.
         classes: names in label order.
         test: the test split.
-        answers: logits [N, K] by contender.
+        logits: logits [N, K] by contender.
         measured: the content of ``metrics.json``.
         side: of the images that the student takes, in pixels.
     """
     labels = test.labels
-    counts = {name: metrics.confusion(answers[kind], labels) for name, kind in _MODELS.items()}
+    counts = {name: metrics.confusion(logits[kind], labels) for name, kind in _MODELS.items()}
     figures.learning_curves(histories, folder / "learning-curves.png")
     figures.confusion_matrix(counts["student"], classes, folder / "confusion-matrix.png")
-    recalls = {name: metrics.recalls(found) for name, found in counts.items()}
+    recalls = {name: metrics.recalls(own) for name, own in counts.items()}
     figures.class_recall(recalls, classes, folder / "class-recall.png")
-    bins = {name: metrics.reliability(answers[kind], labels) for name, kind in _MODELS.items()}
-    every = {**measured, **measured["shipped"]}
-    errors = {name: every[kind]["ece"] for name, kind in _MODELS.items()}
-    confidence = metrics.confidences(answers["onnx"])
+    bins = {name: metrics.reliability(logits[kind], labels) for name, kind in _MODELS.items()}
+    by_model = {**measured, **measured["shipped"]}
+    errors = {name: by_model[kind]["ece"] for name, kind in _MODELS.items()}
+    confidence = metrics.confidences(logits["onnx"])
     shares = np.histogram(confidence, bins=metrics.BINS, range=(0, 1))[0] / len(labels)
     figures.reliability_diagram(bins, errors, shares, folder / "reliability.png")
-    points = {name: every[kind] for name, kind in (*_MODELS.items(), ("student, int8", "onnx_int8"))}
+    points = {name: by_model[kind] for name, kind in (*_MODELS.items(), ("student, int8", "onnx_int8"))}
     figures.size_accuracy(
-        {name: (found["size_bytes"], found["accuracy"]) for name, found in points.items()},
+        {name: (own["size_bytes"], own["accuracy"]) for name, own in points.items()},
         folder / "size-accuracy.png",
     )
-    worst = metrics.worst_mistakes(answers["onnx"], labels, _PICTURED_MISTAKES)
-    said = {name: [clipped(classes[k]) for k in answers[kind].argmax(axis=1)] for name, kind in _MODELS.items()}
-    captions = [(clipped(classes[labels[row]]), f"says {said['student'][row]}, {confidence[row]:.0%}") for row in worst]
+    worst = metrics.worst_mistakes(logits["onnx"], labels, _PICTURED_MISTAKES)
+    predicted = {name: [clipped(classes[k]) for k in logits[kind].argmax(axis=1)] for name, kind in _MODELS.items()}
+    captions = [
+        (clipped(classes[labels[row]]), f"says {predicted['student'][row]}, {confidence[row]:.0%}") for row in worst
+    ]
     title = "Most confident mistakes" if len(worst) else "No mistakes on the test split"
     figures.mistakes(np.array(test.images[worst]), captions, title, folder / "worst-mistakes.png")
-    disputed = metrics.worst_mistakes(answers["onnx"], answers["teacher"].argmax(axis=1), _PICTURED_MISTAKES)
+    disputed = metrics.worst_mistakes(logits["onnx"], logits["teacher"].argmax(axis=1), _PICTURED_MISTAKES)
     captions = [
-        (f"teacher: {said['teacher'][row]}", f"student: {said['student'][row]} ({clipped(classes[labels[row]])})")
+        (
+            f"teacher: {predicted['teacher'][row]}",
+            f"student: {predicted['student'][row]} ({clipped(classes[labels[row]])})",
+        )
         for row in disputed
     ]
     title = "Teacher and student disagree (true class)" if len(disputed) else "Teacher and student agree on every image"
     figures.mistakes(np.array(test.images[disputed]), captions, title, folder / "disagreements.png")
     rows = probe.spread(labels, _PICTURED_CORRUPTIONS)
-    images, shipped = resize_pixels(test.images[rows], side).transpose(0, 2, 3, 1), every["onnx"]
+    images, shipped = resize_pixels(test.images[rows], side).transpose(0, 2, 3, 1), by_model["onnx"]
     examples = {"as it is": (images, shipped["accuracy"])}
     for kind, changed in corruptions.corrupted(images, test.ids[rows]):
         examples[kind] = changed, shipped[f"{kind}_accuracy"]

@@ -1,4 +1,4 @@
-"""A few test images with the shipped file's answers, kept with it: wherever it is loaded, it must give them again."""
+"""A few test images with the shipped file's predictions, kept with it: wherever it is loaded, it must repeat them."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ IMAGES = 64
 
 
 def spread(labels: Ints, count: int) -> npt.NDArray[np.intp]:
-    """At most ``count`` rows of ``labels`` [N], as many of each class as there are, the first of each class first."""
+    """At most ``count`` rows of ``labels`` [N], spread evenly over the classes, the first of each class first."""
     order = np.argsort(labels, kind="stable")
     ordered = labels[order]
     place = np.empty(len(labels), np.intp)  # among its class
@@ -23,9 +23,9 @@ def spread(labels: Ints, count: int) -> npt.NDArray[np.intp]:
 
 
 def choose(labels: Ints, logits: Logits) -> npt.NDArray[np.intp]:
-    """The rows of the probe's images.
+    """Choose the rows of the probe's images.
 
-    An image whose best two logits are tied says nothing: another batch size or machine may turn them round.
+    Images whose best two logits are tied are left out: another batch size or machine may swap them.
 
     Args:
         labels: [N].
@@ -40,7 +40,7 @@ def write(path: Path, pixels: Pixels, logits: Logits) -> None:
 
     Args:
         path: the ``.npz`` file.
-        pixels: likewise.
+        pixels: the images.
         logits: of the shipped file for them, [n, K].
     """
     with atomic(path) as temporary:

@@ -1,4 +1,4 @@
-"""Every contender's answers on the test split, each from the runtime it would be used in."""
+"""Predictions of every contender on the test split, each in the runtime that it would be used in."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +20,11 @@ from components.evaluate import corruptions
 
 _CHUNK = 1024
 _BATCH = 256
-# Noise takes fifty bytes for each of an image.
+# Noise takes fifty times the bytes of the images.
 _BYTES_TO_CORRUPT = 2**20
 
 
-def answers(
+def predict_all(
     images: Images,
     teacher: Callable[[Pixels], Logits],
     student: PixelModel,
@@ -35,8 +35,8 @@ def answers(
 ) -> dict[str, Logits]:
     """Logits of teacher, student, control and each shipped file.
 
-    All but the teacher get the very pixels a shipped file gets, on the CPU in full precision, because they are compared
-    with it.
+    All but the teacher take the same pixels as a shipped file, on the CPU in full precision, as they are compared with
+    it.
 
     Args:
         images: uint8 [N, H, W, C], as stored.
@@ -44,8 +44,8 @@ def answers(
         student: what the files were made from.
         control: the same network, trained without a teacher.
         files: the shipped files by kind: ``pt2``, or ONNX.
-        advance: is told the number of images that one contender has answered.
-        world: the processes that share the images; each gets the answers of all.
+        advance: called with the number of images after each that one contender has predicted.
+        world: the processes that share the images; each gets the logits of all.
 
     Returns:
         By contender, [N, classes] in the images' order.
@@ -72,15 +72,15 @@ def answers(
             advance(len(chunk) * world.size)
     none = np.empty((0, len(student.spec.classes)), np.float32)
     own = {name: torch.from_numpy(np.concatenate([none, *part])) for name, part in parts.items()}
-    found: dict[str, Logits] = {name: world.all_gather(rows, len(images)).numpy() for name, rows in own.items()}
-    for name, logits in found.items():
+    whole: dict[str, Logits] = {name: world.all_gather(rows, len(images)).numpy() for name, rows in own.items()}
+    for name, logits in whole.items():
         broken = int((~np.isfinite(logits)).any(axis=1).sum())
         if broken:
             raise UserError(
-                f"The {name} answers {broken} of {len(images)} test images with logits that are not finite: "
+                f"The {name} gives {broken} of {len(images)} test images logits that are not finite: "
                 "train it again with a lower learning rate (lr)."
             )
-    return found
+    return whole
 
 
 def corrupted_accuracies(
@@ -96,8 +96,8 @@ def corrupted_accuracies(
         test: the test split.
         runs: by contender, pixels as ``spec`` takes them to logits.
         spec: what the contenders take.
-        advance: is told the number of images that all contenders have answered in all corruptions.
-        world: the processes that share the images; each gets the figures of all.
+        advance: called with a number of images that all contenders have predicted in all corruptions.
+        world: the processes that share the images; each gets the figures of all images.
 
     Returns:
         By contender, ``noise_accuracy`` and so on for each of ``corruptions.KINDS``, and their mean,
@@ -109,8 +109,8 @@ def corrupted_accuracies(
     size = at_once(test.images, few)
     for begin in mine[::size]:
         rows = slice(begin, min(begin + size, mine.stop))
-        seen = resize_pixels(test.images[rows], spec.image_size).transpose(0, 2, 3, 1)
-        for kind, (_, images) in enumerate(corruptions.corrupted(seen, test.ids[rows])):
+        resized = resize_pixels(test.images[rows], spec.image_size).transpose(0, 2, 3, 1)
+        for kind, (_, images) in enumerate(corruptions.corrupted(resized, test.ids[rows])):
             pixels = onnx_file.fit(images, spec.image_size, spec.in_chans)
             for contender, run in enumerate(runs.values()):
                 right[contender, kind] += int((run(pixels).argmax(axis=1) == test.labels[rows]).sum())
@@ -124,7 +124,7 @@ def corrupted_accuracies(
 
 
 def on_device(model: PixelModel, device: torch.device) -> Callable[[Pixels], Logits]:
-    """A model in torch, in the precision that it labelled in: stored images [N, H, W, C] to logits."""
+    """Run a model in torch, in the precision that it labels in: stored images [N, H, W, C] to logits."""
 
     def run(images: Pixels) -> Logits:
         logits: Logits = predict(model, images, device).float().cpu().numpy()
@@ -135,10 +135,10 @@ def on_device(model: PixelModel, device: torch.device) -> Callable[[Pixels], Log
 
 
 def one_by_one(path: Path, threads: int) -> Callable[[Pixels], Logits]:
-    """An ONNX file for a single image, on several threads: stored images [N, H, W, C] to logits.
+    """Run an ONNX file that takes one image on several threads: stored images [N, H, W, C] to logits.
 
-    The teacher's file is there already, for its latency, and images that are answered side by side need not wait for
-    each other at every layer, as torch's threads do.
+    The teacher's file exists already, for its latency, and images that run next to each other need not wait for each
+    other at every layer, as torch's threads do.
     """
     network = onnx_file.Network(path, threads=1)
 

@@ -1,4 +1,4 @@
-"""Accuracy on parts of the test split: each class, and each value of the columns that ``ingest.slices`` names."""
+"""Accuracy on parts of the test split: each class, and each value of the columns in ``ingest.slices``."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,13 +24,13 @@ def read(manifest: Path, count: int) -> dict[str, list[str]]:
         count: how many images the test shard holds.
 
     Raises:
-        UserError: the manifest tells of other rows than the shard has.
+        UserError: the manifest lists other images than the shard holds.
     """
     columns = [name for name in pq.read_schema(manifest).names if name.startswith(SLICE)]
     table = pq.read_table(manifest, columns=["row", *columns], filters=[("split", "=", "test")]).sort_by("row")
     if not np.array_equal(table["row"].to_numpy(), np.arange(count)):
         raise UserError(
-            f"{manifest} tells of other test images than artifacts/ingest/shards/test holds: run `reflux run` to "
+            f"{manifest} lists other test images than artifacts/ingest/shards/test holds: run `reflux run` to "
             "ingest again."
         )
     return {name.removeprefix(SLICE): table[name].to_pylist() for name in columns}
@@ -52,8 +52,8 @@ def measure(
         columns: slices of the images [N], by column.
         right: whether each image was recognised, [N].
     """
-    every = {CLASS: [classes[label] for label in labels], **columns}
-    return {column: _by_value(values, right) for column, values in every.items()}
+    values_of = {CLASS: [classes[label] for label in labels], **columns}
+    return {column: _by_value(values, right) for column, values in values_of.items()}
 
 
 def _by_value(values: list[str], right: npt.NDArray[np.bool_]) -> dict[str, dict[str, Any]]:

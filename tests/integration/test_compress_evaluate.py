@@ -312,7 +312,7 @@ def test_a_manifest_of_other_images_is_refused(finished, here):
     shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
     path = here / "artifacts/ingest/manifest.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
-    with pytest.raises(UserError, match=r"manifest.parquet tells of other test images than .*shards/test holds"):
+    with pytest.raises(UserError, match=r"manifest.parquet lists other test images than .*shards/test holds"):
         run_here("evaluate", evaluate)
     assert not (here / "artifacts/evaluate/metrics.json").exists()
 

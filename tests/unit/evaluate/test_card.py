@@ -61,8 +61,8 @@ def metrics():
 def facts(metrics):
     labels = np.array([0, 0, 1, 1, 2, 2, 3, 3])
     logits = np.eye(4, dtype=np.float32)[[0, 0, 1, 1, 2, 0, 3, 0]] * 5
-    answers = dict.fromkeys(("teacher", "student", "control", "pt2", "onnx", "onnx_int8"), logits)
-    right = {name: found.argmax(axis=1) == labels for name, found in answers.items()}
+    logits_of = dict.fromkeys(("teacher", "student", "control", "pt2", "onnx", "onnx_int8"), logits)
+    right = {name: own.argmax(axis=1) == labels for name, own in logits_of.items()}
     dataset = {
         "name": "things_of|mine",
         "source": "data/thi`ngs",
@@ -83,7 +83,7 @@ def facts(metrics):
     entry = {"max_abs_logit_difference": 2e-6, "agreement": 1.0, "n": 4, "size_bytes": 180_000, "sha256": "c" * 64}
     mistakes = [{"path": "a|b/`x`.png", "true": NASTY[0], "predicted": NASTY[1], "confidence": 0.991}]
     return (
-        describe.results_facts(metrics, answers, labels, right, Interval(-0.15, -0.3, 0.0))
+        describe.results_facts(metrics, logits_of, labels, right, Interval(-0.15, -0.3, 0.0))
         | describe.origin_facts(dataset, params, spec, spec)
         | {
             "files": {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"},
@@ -120,9 +120,9 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_key_figures_are_told(facts):
+def test_the_key_figures_are_there(facts):
     text = " ".join(card.markdown(facts).split())
-    assert "right on **75.00%**" in text
+    assert "accuracy is **75.00%**" in text
     assert "gained **+25.00** points (95% interval -12.50 to +50.00, McNemar p = 0.031)" in text
     assert "0.0521 ms" in text
     assert "-15.00 points (95% interval -30.00 to +0.00)" in text
@@ -143,7 +143,7 @@ def test_every_row_of_a_table_has_its_header_s_cells(facts):
         assert len(cells) == 1, table
 
 
-def test_the_figures_are_linked_beside_the_card(facts):
+def test_the_figures_are_linked_next_to_the_card(facts):
     links = re.findall(r"!\[[^]]+]\(([^)]+)\)", card.markdown(facts))
     assert sorted(links) == sorted(f"figures/{name}.png" for name in FIGURES)
 
@@ -164,7 +164,7 @@ def test_names_from_data_are_shown_and_never_run(page):
     assert "my_<i>student: model card" in shown
 
 
-def test_the_page_needs_nothing_beside_it(page):
+def test_the_page_is_self_contained(page):
     images = [attributes["src"] for tag, attributes in Page(page).elements if tag == "img"]
     assert len(images) == len(FIGURES)
     assert all(base64.b64decode(source.removeprefix("data:image/png;base64,")) == PNG for source in images)
@@ -205,7 +205,7 @@ def test_the_worst_slices_come_first_and_the_others_are_counted(facts):
     assert text.count("## Slices by") == 1
 
 
-def test_each_corruption_is_told_with_both_accuracies(facts):
+def test_each_corruption_has_both_accuracies(facts):
     text = card.markdown(facts)
     assert "| jpeg | JPEG of quality 58 | 71.00% | 71.00% |" in text
     assert "| as it is | the test images themselves | 75.00% | 50.00% |" in text

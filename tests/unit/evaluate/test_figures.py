@@ -85,4 +85,4 @@ def test_the_same_figure_is_the_same_file(tmp_path):
 
 
 def test_every_model_has_its_own_colour():
-    assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
+    assert len(set(figures.COLORS.values())) == len(figures.COLORS)

@@ -29,7 +29,7 @@ def test_slices_are_read_in_the_order_of_the_shard_s_rows(tmp_path, name):
     pq.write_table(pa.table(table | {"label": [0] * 4}), tmp_path / "manifest.parquet")
     assert slices.read(tmp_path / "manifest.parquet", 3) == {name: ["a", "b", "c"]}
     for count in (2, 4):
-        with pytest.raises(UserError, match="tells of other test images"):
+        with pytest.raises(UserError, match="lists other test images"):
             slices.read(tmp_path / "manifest.parquet", count)
 
 

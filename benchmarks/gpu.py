@@ -33,13 +33,15 @@ from components.core.runtime.device import resolve_device
 from components.core.teacher.hooks import teacher_outputs
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
-from components.core.training.loop import Batch, fit, total
+from components.core.training.loop import Batch, Recipe, fit, total
+from components.core.views.mixing import Views
 from components.distill.losses import total_loss
 
 CLASSES = tuple(str(number) for number in range(100))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AUGMENT: dict[str, Any] = {"shift": 0.0, "flip": True, "crop_scale": 0.35, "erase": 0.0}
 VIEWS = 4
+LR = 0.001
 
 loss = partial(total_loss, temperature=1.0, label_weight=0.1, teacher_weight=1.0)
 
@@ -63,9 +65,8 @@ def batches(
         return soft_labels[views, indices].float(), *hard(indices, views)
 
     answer = partial(teacher_outputs, teacher.eval(), (), device=device) if teacher else None
-    return batches_of_views(
-        images, VIEWS, hard if teacher else soft_and_hard, 0, batch_size, AUGMENT, device, teacher=answer
-    )
+    targets_of = hard if teacher else soft_and_hard
+    return batches_of_views(Views(images, 0, AUGMENT), VIEWS, targets_of, batch_size, device, answer)
 
 
 class Watch:
@@ -123,7 +124,7 @@ class Watch:
 
 def optimizer_of(student: PixelModel) -> torch.optim.Optimizer:
     """The same fused AdamW for every arm."""
-    return optim.optimizer([{"params": list(student.parameters())}], "adamw", 0.001, 0.05)
+    return optim.optimizer([{"params": list(student.parameters())}], "adamw", LR, 0.05)
 
 
 def bare(student: PixelModel, ready: Batch, watch: Watch) -> None:
@@ -146,16 +147,11 @@ def ours(student: PixelModel, source: Callable[[int], Iterator[Batch]], images: 
         checkpoints = Checkpoints(Path(scratch), "benchmark", every_s=60)
         fit(
             student,
+            optimizer,
             source,
             loss,
             few,
-            optimizer,
-            optim.schedule(optimizer, "cosine", watch.total, 0.1),
-            steps=watch.total,
-            eval_every=watch.total,
-            ema_decay=0.0,
-            accumulate=1,
-            clip_norm=0.0,
+            Recipe(watch.total, watch.total, len(next(source(0)).pixels), LR),
             device=next(student.parameters()).device,
             checkpoints=checkpoints,
             report=lambda row: None,

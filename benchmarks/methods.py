@@ -43,7 +43,6 @@ from components.core.inference import predict
 from components.core.models.pixel_model import PixelModel, load, pixel_model, save
 from components.core.params.distill import METHODS, Distill, Loss
 from components.core.runtime.checkpoint import Checkpoints
-from components.core.student import weight_decay_groups
 from components.core.teacher.hooks import Layer, teacher_outputs
 from components.core.training import loop as training
 from components.core.training import optim
@@ -59,6 +58,7 @@ CLASSES, MEAN, STD = tuple("0123456789"), (0.2861,), (0.3528,)
 AUGMENT: dict[str, Any] = {"shift": 0.075, "flip": True, "crop_scale": 1.0, "erase": 0.0}
 TEACHER, STUDENTS = "resnet20", ("resnet8_slim", "resnet8")
 VALIDATION, BATCH = 5000, 128
+LR, WEIGHT_DECAY = 0.01, 0.05
 CONTROL = "control"
 # What the papers give the labels where it is not 1; and a teacher assistant that lies between these networks.
 OF_LABELS = {"kd": 0.1, "mse-logits": 0.1, "logit-standardization": 0.1, "teacher-assistant": 0.1, "born-again": 0.1}
@@ -119,6 +119,11 @@ class Answers:
         return tuple(torch.from_numpy(self._files[self._taps.index(name)][indices]).float() for name in wanted)
 
 
+def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer that all methods share."""
+    return optim.optimizer(optim.weight_decay_groups(model, WEIGHT_DECAY), "adamw", LR, WEIGHT_DECAY)
+
+
 def train(
     model: nn.Module,
     images: Shard,
@@ -129,26 +134,20 @@ def train(
     loss: training.Loss,
 ) -> None:
     """Train by the recipe that all share; the weights that validation data choose are left."""
-    optimizer = optim.optimizer(weight_decay_groups(model.parameters(), 0.05), "adamw", 0.01, 0.05)
+    recipe = training.Recipe(steps, max(1, steps // 4), BATCH, LR, weight_decay=WEIGHT_DECAY, precision="fp32")
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder), "methods", every_s=3600)
         fit(
             model,
-            batches_of_views(images, 1, targets_of, seed, BATCH, AUGMENT, CPU),
+            optimizer_of(model),
+            batches_of_views(Views(images, seed, AUGMENT), 1, targets_of, BATCH, CPU),
             loss,
-            val=val,
-            optimizer=optimizer,
-            schedule=optim.schedule(optimizer, "cosine", steps, 0.1),
-            steps=steps,
-            eval_every=max(1, steps // 4),
-            ema_decay=0.0,
-            accumulate=1,
-            clip_norm=0.0,
-            device=CPU,
-            checkpoints=checkpoints,
+            val,
+            recipe,
+            CPU,
+            checkpoints,
             report=lambda _: None,
             advance=lambda *_, **__: None,
-            precision="fp32",
         )
         checkpoints.clear()
 
@@ -305,9 +304,8 @@ def costs(teacher: PixelModel, rounds: int = 5, steps: int = 6) -> dict[str, lis
             found = terms(settings(method).losses, False, student, teacher, 10_000)
         taps = tuple(tap for term in found for tap in term.teacher)
         model = DistillModule(student, found).train() if taps else student
-        optimizer = optim.optimizer(weight_decay_groups(model.parameters(), 0.05), "adamw", 0.01, 0.05)
         loss = Criterion(found, 1.0, 1.0)
-        arms[method] = partial(one_step, model, optimizer, loss, teacher, taps, pixels)
+        arms[method] = partial(one_step, model, optimizer_of(model), loss, teacher, taps, pixels)
         arms[method]()
     rates: dict[str, list[float]] = {method: [] for method in arms}
     for _ in range(rounds):

@@ -42,9 +42,11 @@ from components.core.artifacts import read_json, write_json
 from components.core.images.shards import Shard
 from components.core.models.pixel_model import PixelModel, pixel_model
 from components.core.runtime.checkpoint import Checkpoints
+from components.core.training import loop as training
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import Loss, cross_entropy, fit
+from components.core.views.mixing import Views
 from components.distill.losses import total_loss
 
 CPU = torch.device("cpu")
@@ -139,21 +141,15 @@ def train(
     with tempfile.TemporaryDirectory() as folder:
         fit(
             model,
-            batches_of_views(images, None, targets_of, seed, recipe.batch_size, augment, CPU),
+            optimizer,
+            batches_of_views(Views(images, seed, augment), None, targets_of, recipe.batch_size, CPU),
             loss,
-            val=of(images, slice(500)),  # looked at once, when all is over: it chooses nothing
-            optimizer=optimizer,
-            schedule=optim.schedule(optimizer, "cosine", steps, 0.05),
-            steps=steps,
-            eval_every=steps,
-            ema_decay=0.0,
-            accumulate=1,
-            clip_norm=0.0,
-            device=CPU,
-            checkpoints=Checkpoints(Path(folder), "hinton", every_s=3600),
+            of(images, slice(500)),  # looked at once, when all is over: it chooses nothing
+            training.Recipe(steps, steps, recipe.batch_size, recipe.lr, warmup=0.05, precision=PRECISION),
+            CPU,
+            Checkpoints(Path(folder), "hinton", every_s=3600),
             report=lambda _: None,
             advance=lambda *_, **__: None,
-            precision=PRECISION,
         )
     return model
 

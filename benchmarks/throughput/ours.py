@@ -15,6 +15,7 @@ from benchmarks.throughput.setting import (
     CLASSES,
     CPU,
     LOSS,
+    LR,
     SEED,
     VIEWS,
     Clock,
@@ -30,9 +31,9 @@ from components.core.runtime import progress
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.teacher.hooks import teacher_outputs
 from components.core.teacher.soft_labels import SoftLabels, format_for
-from components.core.training import batches, optim
+from components.core.training import batches
 from components.core.training.batches import batches_of_views
-from components.core.training.loop import Batch, fit, total
+from components.core.training.loop import Batch, Recipe, fit, total
 from components.core.views.mixing import Views
 from components.distill.losses import share_of_labels, total_loss
 from components.label.soft_labels import answers
@@ -79,7 +80,12 @@ def live(setting: Setting, clock: Clock, images: Shard, bf16: bool, ahead: bool 
 
     answer = partial(teacher_outputs, teacher, (), device=CPU) if bf16 else in_fp32
     hard = partial(_labels, images)
-    _fit(setting, clock, images, batches_of_views(images, VIEWS, hard, SEED, setting.batch_size, AUGMENT, CPU, answer))
+    _fit(
+        setting,
+        clock,
+        images,
+        batches_of_views(Views(images, SEED, AUGMENT), VIEWS, hard, setting.batch_size, CPU, answer),
+    )
 
 
 def fill(setting: Setting, clock: Clock, images: Shard) -> None:
@@ -114,7 +120,7 @@ def _stored(setting: Setting, images: Shard) -> Callable[[int], Iterator[Batch]]
     def targets_of(indices: np.ndarray[Any, Any], views: np.ndarray[Any, Any]) -> tuple[Tensor, ...]:
         return soft_labels(indices, views), *_labels(images, indices, views)
 
-    return batches_of_views(images, VIEWS, targets_of, SEED, setting.batch_size, AUGMENT, CPU)
+    return batches_of_views(Views(images, SEED, AUGMENT), VIEWS, targets_of, setting.batch_size, CPU)
 
 
 def _fit(
@@ -141,20 +147,13 @@ def _fit(
         clock.ready(loss=ready)
         fit(
             student,
+            optimizer,
             source,
             loss,
-            val=images,
-            optimizer=optimizer,
-            schedule=optim.schedule(optimizer, "cosine", NEVER, 0.1),
-            steps=NEVER,
-            eval_every=NEVER,
-            ema_decay=0.0,
-            accumulate=1,
-            clip_norm=0.0,
-            device=CPU,
-            checkpoints=checkpoints,
+            images,
+            Recipe(NEVER, NEVER, setting.batch_size, LR, precision=precision, compile=compiled),
+            CPU,
+            checkpoints,
             report=clock,
-            precision=precision,
-            compile=compiled,
             advance=advance,
         )

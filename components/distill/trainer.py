@@ -13,12 +13,12 @@ from components.core.images.shards import Dataset, join, open_shard, read_datase
 from components.core.models.pixel_model import PixelModel, load, save, seed_everything
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.runtime.stage import Stage
-from components.core.student import fresh, keep_student, new_student, train
+from components.core.student import new_student, save_trained, train, untrained
 from components.core.teacher.ensemble import load_teacher
 from components.core.teacher.hooks import teacher_outputs
 from components.core.teacher.soft_labels import Indices, SoftLabels, open_store
 from components.core.training.batches import TargetsOf
-from components.core.training.loop import Loss
+from components.core.training.loop import Loss, Recipe
 from components.core.views.augment import views_key
 from components.core.views.mixing import Views, labelled_views, mixed_labels
 from components.distill.criterion import terms
@@ -38,7 +38,7 @@ class Trainer:
         self._images = join(train_split, unlabeled)
         self._labels = torch.from_numpy(self._images.labels)
         self._augment = params.student.augment.model_dump()
-        self._shown = Views(self._images, params.seed, self._augment)
+        self._views = Views(self._images, params.seed, self._augment)
         self._begun = 0
         self._store = stage.read("label/store")
         self._manifest = read_json(stage.read("label/manifest.json"))
@@ -68,7 +68,7 @@ class Trainer:
         checkpoints = self._stage.checkpoints("student", "distill", before=name)
         done = checkpoints.path.with_suffix(".safetensors")
         seed_everything(self._stage.params.seed)
-        learner = fresh(self._stage, network, self.dataset, self._device)
+        learner = untrained(network, self._stage.params.student.image_size, self.dataset, self._device)
         if world.broadcast(done.is_file() if world.first else None):
             if world.first:
                 learner.load_state_dict(load(done).state_dict())
@@ -87,20 +87,20 @@ class Trainer:
         Args:
             teacher: who teaches it; None for the stored soft labels.
         """
-        student = new_student(self._stage, self.dataset, self._device)
+        student = self._new_student()
         checkpoints = self._stage.checkpoints("student", "distill")
         rows = self._learn(student, teacher, checkpoints)
-        keep_student(self._stage, student, {self._stage.name: rows}, checkpoints)
+        self._save(student, rows, checkpoints)
 
     def among_peers(self, peers: int) -> None:
         """Train the student together with others of its kind, and write the first of them."""
-        method, name = self._method, self._stage.params.student.model
-        student = new_student(self._stage, self.dataset, self._device)
-        others = [fresh(self._stage, name, self.dataset, self._device) for _ in range(peers)]
+        method, settings = self._method, self._stage.params.student
+        student = self._new_student()
+        others = [untrained(settings.model, settings.image_size, self.dataset, self._device) for _ in range(peers)]
         checkpoints = self._stage.checkpoints("student", "distill")
         loss = partial(mutual_loss, label_weight=method.label_weight, teacher_weight=method.teacher_weight)
         rows = self._train(Peers(student, others), checkpoints, self._hard, loss)
-        keep_student(self._stage, student, {self._stage.name: rows}, checkpoints)
+        self._save(student, rows, checkpoints)
 
     def _learn(
         self, student: PixelModel, teacher: PixelModel | None, checkpoints: Checkpoints, name: str | None = None
@@ -125,30 +125,41 @@ class Trainer:
         teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
         name: str | None = None,
     ) -> list[dict[str, float]]:
-        views, stage = self._manifest["views"], self._stage
+        stage, params = self._stage, self._stage.params
         return train(
-            stage,
             model,
-            self._device,
-            checkpoints,
-            self._images,
-            self._val,
-            views,
+            Recipe.of(params.student.model_dump(), compile=params.run.compile),
+            self._views,
+            self._manifest["views"],
             targets_of,
             loss,
+            self._val,
+            self._device,
+            stage.world,
+            checkpoints,
+            stage.journal,
+            stage.name,
             teacher,
             name,
             self._begun,
         )
 
+    def _new_student(self) -> PixelModel:
+        settings, seed = self._stage.params.student, self._stage.params.seed
+        weights = None if settings.weights == "random" else self._stage.read("pretrain/student/model.safetensors")
+        return new_student(settings.model, weights, settings.image_size, self.dataset, seed, self._device)
+
+    def _save(self, student: PixelModel, rows: list[dict[str, float]], checkpoints: Checkpoints) -> None:
+        save_trained(student, {self._stage.name: rows}, self._stage.out("."), checkpoints, self._stage.world)
+
     def _hard(self, indices: Indices, views: Indices) -> tuple[Tensor, ...]:
-        mix = self._shown.mix(indices, views)
+        mix = self._views.mix(indices, views)
         targets, known = mixed_labels(self._labels, indices, mix, len(self.dataset.classes))
         return targets, share_of_labels(known), torch.from_numpy(indices)
 
     def _soft_and_hard(self, indices: Indices, views: Indices) -> tuple[Tensor, ...]:
         soft = self._stored(indices, views)
-        mix = self._shown.mix(indices, views) if self._method.mixed_targets == "mixture" else None
+        mix = self._views.mix(indices, views) if self._method.mixed_targets == "mixture" else None
         if mix is not None:
             share = torch.from_numpy(mix.share).float()
             soft = mixture(soft, self._stored(mix.partners, views), share, 1.0)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from components.core.images.shards import Images, Shard, at_once
 from components.core.models.pixel_model import PixelModel
 from components.core.models.precision import autocast
+from components.core.training.optim import exempt_from_decay
 from components.core.views.augment import draws, plain, render
 
 _PROBE_REPORTS = 10
@@ -129,9 +130,9 @@ def _whole_loss(
     return loss.item(), right.item() / len(labels)
 
 
-def groups_with_layer_decay(model: PixelModel, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+def layer_decay_groups(model: PixelModel, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
     """Parameter groups whose learning rate falls by ``layer_decay`` a layer towards the input (timm)."""
-    return param_groups_layer_decay(model.net, weight_decay=weight_decay, layer_decay=layer_decay)
+    return param_groups_layer_decay(model.net, weight_decay, exempt_from_decay(model.net), layer_decay=layer_decay)
 
 
 def freeze_batch_norm(model: PixelModel) -> None:

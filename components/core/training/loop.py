@@ -4,8 +4,8 @@ import itertools
 import math
 import operator
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import reduce
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from components.core.errors import UserError
 from components.core.images.shards import Shard, some_labelled
@@ -25,21 +24,22 @@ from components.core.models.precision import autocast
 from components.core.runtime.checkpoint import Checkpoints, random_states, set_random_states
 from components.core.runtime.device import usage
 from components.core.runtime.world import ALONE, World
+from components.core.training import optim
 from components.core.training.parallel import compile_network, data_parallel, gradient_sync
 
 if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
 
-_SEEN = 500
+_TRAIN_SAMPLE = 500
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from.
+    """The input of one step.
 
     Attributes:
         pixels: uint8 [N, C, H, W].
-        targets: whatever the loss compares the logits with, each [N, …].
+        targets: what the loss compares the model's output with, each [N, …].
         of: the size of the whole batch, of which this may be a part.
     """
 
@@ -47,24 +47,67 @@ class Batch:
     targets: tuple[Tensor, ...]
     of: int
 
-    def split(self, parts: int) -> Iterator["Batch"]:
-        """The batch in equal parts, one after the other."""
-        size = math.ceil(len(self.pixels) / parts)
+    def split(self, count: int) -> Iterator["Batch"]:
+        """Divide the batch into equal micro-batches."""
+        size = math.ceil(len(self.pixels) / count)
         for begin in range(0, len(self.pixels), size):
-            part = slice(begin, begin + size)
-            yield Batch(self.pixels[part], tuple(target[part] for target in self.targets), self.of)
+            rows = slice(begin, begin + size)
+            yield Batch(self.pixels[rows], tuple(target[rows] for target in self.targets), self.of)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The plain values that decide how a network is trained, as a section of ``params.yaml`` has them.
+
+    Attributes:
+        steps: the budget.
+        eval_every: steps between validations.
+        batch_size: images a step.
+        lr: the peak learning rate.
+        optimizer: adamw or sgd; see :func:`components.core.training.optim.optimizer`.
+        schedule: of the learning rate; see :func:`components.core.training.optim.schedule`.
+        warmup: the share of the steps over which the learning rate rises.
+        weight_decay: of matrices; see :func:`components.core.training.optim.weight_decay_groups`.
+        clip_norm: the largest norm of the gradient; 0 leaves it as it is.
+        accumulate: micro-batches a batch is computed in, one after the other, for less memory.
+        ema_decay: decay of the averaged weights that are validated and kept; 0 keeps the trained ones.
+        precision: fp32, bf16 or auto; see :func:`components.core.models.precision.autocast`.
+        sync_batch_norm: compute the statistics of BatchNorm over the images of all processes.
+        compile: compile the network; see :func:`components.core.training.parallel.compile_network`.
+    """
+
+    steps: int
+    eval_every: int
+    batch_size: int
+    lr: float
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    warmup: float = 0.1
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    accumulate: int = 1
+    ema_decay: float = 0.0
+    precision: str = "auto"
+    sync_batch_norm: bool = True
+    compile: bool = False
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any], **more: Any) -> "Recipe":
+        """The recipe in a section of the params; ``more`` has what the section lacks, or replaces."""
+        values = {**section, **more}
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
 @dataclass
-class Progress:
-    """How far a training has come.
+class TrainState:
+    """The progress of a training run; its checkpoints hold it next to the states of model and optimizer.
 
     Attributes:
         step: the steps done.
         images: the images seen.
         losses: of the steps since the last validation: ``loss``, and each of its parts by name.
-        history: a row a validation.
-        kept: the weights that validation data chose so far.
+        history: a row for each validation.
+        kept: the weights that validation has chosen so far.
         best_accuracy: the best validation accuracy so far.
     """
 
@@ -92,131 +135,114 @@ def total(parts: dict[str, Tensor]) -> Tensor:
 
 def fit(
     model: nn.Module,
+    optimizer: Optimizer,
     batches: Callable[[int], Iterator[Batch]],
     loss: Loss,
     val: Shard,
-    optimizer: Optimizer,
-    schedule: LRScheduler,
-    steps: int,
-    eval_every: int,
-    ema_decay: float,
-    accumulate: int,
-    clip_norm: float,
+    recipe: Recipe,
     device: torch.device,
     checkpoints: Checkpoints,
     report: Report,
     advance: Callable[..., None],
     world: World = ALONE,
-    sync_batch_norm: bool = True,
-    precision: str = "auto",
-    compile: bool = False,
-    seen: Shard | None = None,
+    train: Shard | None = None,
 ) -> list[dict[str, float]]:
-    """Train ``model`` in place and leave it with the weights that validation data choose.
+    """Train ``model`` in place and leave it with the weights that validation chooses.
 
     These are the latest whose validation accuracy is within one standard error of the best (Breiman et al. 1984): on a
     few hundred images the plain best picks a lucky moment before the learning rate has come down.
 
     Args:
-        model: the network to train, on ``device``; in eval mode it answers with logits.
-        batches: the batches from a step on; what a step gets is a pure function of the step, so that a training that
-            was killed goes on as if it had not been.
+        model: the network to train, on ``device``; in eval mode it returns logits.
+        optimizer: of the model's parameters.
+        batches: the batches from a step on; each is a pure function of the step, so that an interrupted run resumes
+            as if it had not been interrupted.
         loss: takes the model's output in training, logits [N, K] as a rule, and the batch's targets; returns its parts
             by name, already weighted, each a value an image [N]. The mean of their sum over the batch is minimized.
         val: the split that chooses the weights; never the test split.
-        optimizer: of the model's parameters.
-        schedule: of its learning rate.
-        steps: the budget.
-        eval_every: steps between validations.
-        ema_decay: decay of the averaged weights that are validated and kept; 0 keeps the trained ones.
-        accumulate: parts a batch is computed in, one after the other, for less memory.
-        clip_norm: the largest norm of the gradient; 0 leaves it as it is.
+        recipe: how to train.
         device: where to train.
-        checkpoints: of this training; where one is found, training goes on from it.
-        report: is called with each row of the history, those before a resumption included.
-        advance: is called with each step's number of images, and the validation accuracy when it is new.
-        world: the processes that train together; ``batches`` gives each of them its share.
-        sync_batch_norm: BatchNorm takes its statistics over the images of all processes.
-        precision: fp32, bf16 or auto; see :func:`components.core.models.precision.autocast`.
-        compile: compile the network; see :func:`components.core.training.parallel.compile_network`.
-        seen: what is trained on. Beside each validation the accuracy on up to 500 of its labelled images is told, as
-            they are and by the same weights; none is told without.
+        checkpoints: of this training run; if there is one, the run resumes from it.
+        report: called with each row of the history, including the rows from before a resumption.
+        advance: called with each step's number of images, and with the validation accuracy when it is new.
+        world: the processes that train together; ``batches`` gives each of them its shard.
+        train: the training split; if given, the accuracy on up to 500 of its labeled images, without augmentation, is
+            reported with each validation.
 
     Returns:
-        The history, a row a validation: step, images, lr, train_loss, the parts of it (train_ce, train_kd, …),
-        val_loss, val_accuracy, train_accuracy (with ``seen``), images_per_s, grad_norm (of the last step, after
+        The history, a row for each validation: step, images, lr, train_loss, its parts (train_ce, train_kd, …),
+        val_loss, val_accuracy, train_accuracy (with ``train``), images_per_s, grad_norm (of the last step, after
         clipping), memory_mb and, on some GPUs, gpu_percent.
 
     Raises:
-        UserError: the loss is no longer finite; the message names the step and the checkpoint that was kept.
+        UserError: the loss is no longer finite; the message names the step and the latest checkpoint.
     """
     world.broadcast_parameters(itertools.chain(model.parameters(), model.buffers()))
     seed = torch.initial_seed()
-    ema = averaged(model, ema_decay) if ema_decay else None
-    judged = ema.module if ema else model
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"ema": judged} if ema else {})
-    done = _resume(parts, checkpoints, device)
-    part_seen = some_labelled(seen, _SEEN) if seen else None
-    for row in done.history:
+    schedule = optim.schedule(optimizer, recipe.schedule, recipe.steps, recipe.warmup)
+    ema = averaged(model, recipe.ema_decay) if recipe.ema_decay else None
+    eval_model = ema.module if ema else model
+    stateful = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"ema": eval_model} if ema else {})
+    state = _resume(stateful, checkpoints, device)
+    train_sample = some_labelled(train, _TRAIN_SAMPLE) if train else None
+    for row in state.history:
         report(row)
-    since, images_then = time.perf_counter(), done.images
+    since, images_then = time.perf_counter(), state.images
     model.train()
-    with data_parallel(model, world, sync_batch_norm) as module:
-        network = compile_network(module) if compile else module
-        for batch in islice(batches(done.step), steps - done.step):
+    with data_parallel(model, world, recipe.sync_batch_norm) as module:
+        network = compile_network(module) if recipe.compile else module
+        for batch in islice(batches(state.step), recipe.steps - state.step):
             if world.size > 1:  # dropout draws something else in each process, and the same after a resumption
-                torch.manual_seed(seed + done.step * world.size + world.rank)
-            losses = _learn(network, batch, loss, optimizer, accumulate, clip_norm, device, precision, world)
+                torch.manual_seed(seed + state.step * world.size + world.rank)
+            losses = _step(network, batch, loss, optimizer, recipe, device, world)
             schedule.step()
             if ema:
-                ema.update(model, step=done.step)
-            done.step += 1
-            done.images += batch.of
+                ema.update(model, step=state.step)
+            state.step += 1
+            state.images += batch.of
             for name, value in losses.items():
-                done.losses.setdefault(name, []).append(value)
+                state.losses.setdefault(name, []).append(value)
             advance(batch.of)
-            if done.step % eval_every == 0 or done.step == steps:
-                row = {"step": done.step, "images": done.images, "lr": optimizer.param_groups[-1]["lr"]}
-                row |= {f"train_{name}": mean for name, mean in _finite_means(done, checkpoints.path).items()}
+            if state.step % recipe.eval_every == 0 or state.step == recipe.steps:
+                row = {"step": state.step, "images": state.images, "lr": optimizer.param_groups[-1]["lr"]}
+                row |= {f"train_{name}": mean for name, mean in _finite_means(state, checkpoints.path).items()}
                 seconds = time.perf_counter() - since
-                world.broadcast_parameters(judged.buffers())
-                row["val_loss"], row["val_accuracy"] = validate(judged, val, device, world)
-                if part_seen:
-                    row["train_accuracy"] = validate(judged, part_seen, device, world)[1]
-                row["images_per_s"] = (done.images - images_then) / seconds
+                world.broadcast_parameters(eval_model.buffers())
+                row["val_loss"], row["val_accuracy"] = validate(eval_model, val, device, world)
+                if train_sample:
+                    row["train_accuracy"] = validate(eval_model, train_sample, device, world)[1]
+                row["images_per_s"] = (state.images - images_then) / seconds
                 gradients = [p.grad for p in model.parameters() if p.grad is not None]
                 row |= {"grad_norm": get_total_norm(gradients).item(), **usage(device)}
-                _choose(done, row, judged, len(val))
-                done.losses = {}
-                _save(done, parts, checkpoints)
+                _choose(state, row, eval_model, len(val))
+                state.losses = {}
+                _save(state, stateful, checkpoints)
                 report(row)
                 advance(0, val_accuracy=round(row["val_accuracy"], 4))
-                since, images_then = time.perf_counter(), done.images
+                since, images_then = time.perf_counter(), state.images
                 model.train()
             elif checkpoints.due():
-                _finite_means(done, checkpoints.path)
-                _save(done, parts, checkpoints)
-    model.load_state_dict(done.kept)
+                _finite_means(state, checkpoints.path)
+                _save(state, stateful, checkpoints)
+    model.load_state_dict(state.kept)
     model.eval()
-    return done.history
+    return state.history
 
 
 def averaged(model: nn.Module, decay: float) -> "ModelEmaV3":
-    """The exponential moving average of the model's weights, slower from step to step until it decays so."""
+    """The exponential moving average of the model's weights; its decay rises from step to step to ``decay``."""
     from timm.utils import ModelEmaV3
 
     return ModelEmaV3(model, decay=decay, use_warmup=True)
 
 
-def _learn(
+def _step(
     network: nn.Module,
     batch: Batch,
     loss: Loss,
     optimizer: Optimizer,
-    accumulate: int,
-    clip_norm: float,
+    recipe: Recipe,
     device: torch.device,
-    precision: str = "auto",
     world: World = ALONE,
 ) -> dict[str, Tensor]:
     """Take one step of the optimizer; returns the batch's loss and the parts of it."""
@@ -224,10 +250,10 @@ def _learn(
     names: list[str] = []
     means = torch.zeros((), device=device)
     images = batch.of / world.size  # the gradients of several processes are averaged: their sum is the whole batch's
-    micro_batches = list(batch.split(accumulate))
+    micro_batches = list(batch.split(recipe.accumulate))
     for micro_batch in micro_batches:
         with gradient_sync(network, last=micro_batch is micro_batches[-1]):
-            with autocast(device, training=True, precision=precision):
+            with autocast(device, training=True, precision=recipe.precision):
                 output = network(micro_batch.pixels)
             parts = loss(output, *micro_batch.targets)
             mean = total(parts).sum() / images
@@ -235,49 +261,49 @@ def _learn(
         names = ["loss", *parts]
         means = means + torch.stack([mean.detach(), *(part.detach().sum() / images for part in parts.values())])
     means = world.sum(means) / world.size
-    if clip_norm:
-        clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
+    if recipe.clip_norm:
+        clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], recipe.clip_norm)
     optimizer.step()
     return dict(zip(names, means.unbind(), strict=True))
 
 
-def _choose(done: Progress, row: dict[str, float], judged: torch.nn.Module, count: int) -> None:
-    done.history.append(row)
-    done.best_accuracy = max(done.best_accuracy, row["val_accuracy"])
-    if row["val_accuracy"] >= done.best_accuracy - _standard_error(done.best_accuracy, count):
-        done.kept = {name: tensor.detach().clone() for name, tensor in judged.state_dict().items()}
+def _choose(state: TrainState, row: dict[str, float], eval_model: nn.Module, count: int) -> None:
+    state.history.append(row)
+    state.best_accuracy = max(state.best_accuracy, row["val_accuracy"])
+    if row["val_accuracy"] >= state.best_accuracy - _standard_error(state.best_accuracy, count):
+        state.kept = {name: tensor.detach().clone() for name, tensor in eval_model.state_dict().items()}
 
 
-def _save(done: Progress, parts: dict[str, Any], checkpoints: Checkpoints) -> None:
-    states = {name: part.state_dict() for name, part in parts.items()}
-    checkpoints.save({**vars(done), "parts": states, "random": random_states()})
+def _save(state: TrainState, stateful: dict[str, Any], checkpoints: Checkpoints) -> None:
+    states = {name: each.state_dict() for name, each in stateful.items()}
+    checkpoints.save({**vars(state), "states": states, "random": random_states()})
 
 
-def _resume(parts: dict[str, Any], checkpoints: Checkpoints, device: torch.device) -> Progress:
-    state = checkpoints.state
-    if state is None:
-        return Progress()
-    for name, part in parts.items():
-        part.load_state_dict(state["parts"][name])
-    set_random_states(state["random"])
-    done = Progress(**{name: state[name] for name in vars(Progress())})
-    done.losses = {name: [value.to(device) for value in values] for name, values in done.losses.items()}
-    return done
+def _resume(stateful: dict[str, Any], checkpoints: Checkpoints, device: torch.device) -> TrainState:
+    checkpoint = checkpoints.state
+    if checkpoint is None:
+        return TrainState()
+    for name, each in stateful.items():
+        each.load_state_dict(checkpoint["states"][name])
+    set_random_states(checkpoint["random"])
+    state = TrainState(**{name: checkpoint[name] for name in vars(TrainState())})
+    state.losses = {name: [value.to(device) for value in values] for name, values in state.losses.items()}
+    return state
 
 
 def _standard_error(accuracy: float, count: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / count)
 
 
-def _finite_means(done: Progress, checkpoint: Path) -> dict[str, float]:
+def _finite_means(state: TrainState, checkpoint: Path) -> dict[str, float]:
     """The means of the loss and its parts over the steps since the last validation.
 
     Raises:
         UserError: the loss was not finite.
     """
-    values = torch.stack(done.losses["loss"])
+    values = torch.stack(state.losses["loss"])
     if bool(values.isfinite().all()):
-        return {name: torch.stack(each).mean().item() for name, each in done.losses.items()}
-    first = done.step + 1 - len(values) + int((~values.isfinite()).nonzero()[0])
+        return {name: torch.stack(each).mean().item() for name, each in state.losses.items()}
+    first = state.step + 1 - len(values) + int((~values.isfinite()).nonzero()[0])
     where = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
     raise UserError(f"The loss is not finite at step {first}: lower the learning rate (lr); {where}.")

@@ -1,20 +1,38 @@
-"""The optimizer of a training and the course of its learning rate."""
+"""Optimizers, their parameter groups and learning-rate schedules, by name."""
 
 import math
 from typing import Any
 
+from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 
+def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups that spare biases, normalization and what the network itself exempts from weight decay."""
+    from timm.optim import param_groups_weight_decay  # more than a second, which benchmarks of a step do without
+
+    return param_groups_weight_decay(model, weight_decay, no_weight_decay_list=exempt_from_decay(model))
+
+
+def exempt_from_decay(model: nn.Module) -> set[str]:
+    """The names of parameters that timm's networks exempt from weight decay, such as position embeddings."""
+    return {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in model.named_modules()
+        if hasattr(module, "no_weight_decay")
+        for name in module.no_weight_decay()
+    }
+
+
 def optimizer(groups: list[dict[str, Any]], name: str, lr: float, weight_decay: float) -> Optimizer:
-    """AdamW, or SGD with Nesterov momentum 0.9; both fused into one kernel.
+    """Build AdamW, or SGD with Nesterov momentum 0.9; both fused into one kernel.
 
     Args:
         groups: parameter groups; an ``lr_scale`` in one multiplies its learning rate.
         name: adamw or sgd.
         lr: the peak learning rate.
-        weight_decay: for groups that don't bring their own.
+        weight_decay: for groups that don't have their own.
     """
     scaled = [{**group, "lr": lr * group.get("lr_scale", 1.0)} for group in groups]
     if name == "sgd":
@@ -23,13 +41,13 @@ def optimizer(groups: list[dict[str, Any]], name: str, lr: float, weight_decay: 
 
 
 def schedule(optimizer: Optimizer, name: str, steps: int, warmup: float) -> LRScheduler:
-    """How the learning rates go over ``steps`` steps, from and to what the optimizer was built with.
+    """Build the learning-rate schedule of ``steps`` steps; the learning rates of the optimizer's groups are the peaks.
 
     Args:
-        optimizer: its groups' learning rates are the peaks.
+        optimizer: whose learning rates to schedule.
         name: cosine (linear rise, then a cosine to zero; Loshchilov and Hutter 2017), one-cycle (rise and fall as
             cosines, the momentum the other way round; Smith and Topin 2018) or step (linear rise, then a tenth after
-            5/8, 6/8 and 7/8 of the steps, as the CIFAR-100 tables of distillation have it; Tian et al. 2020).
+            5/8, 6/8 and 7/8 of the steps, as in the CIFAR-100 tables of distillation; Tian et al. 2020).
         steps: the budget.
         warmup: the share of steps over which the learning rate rises.
     """
@@ -38,11 +56,11 @@ def schedule(optimizer: Optimizer, name: str, steps: int, warmup: float) -> LRSc
         return OneCycleLR(optimizer, peaks, total_steps=steps + 1, pct_start=max(warmup, 1 / steps))
     rise = max(1, round(steps * warmup))
 
-    def course(step: int) -> float:
+    def scale(step: int) -> float:
         if step < rise:
             return (step + 1) / rise
         if name == "step":
             return 0.1 ** sum(step >= steps * eighths / 8 for eighths in (5, 6, 7))
         return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
-    return LambdaLR(optimizer, course)
+    return LambdaLR(optimizer, scale)

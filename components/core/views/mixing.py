@@ -117,13 +117,13 @@ class Views:
     """
 
     def __init__(self, images: Shard, seed: int, augment: dict[str, Any]) -> None:
-        self._images, self._seed = images, seed
+        self.images, self.seed = images, seed
         self._augment = plainly(augment)
         self.mixing = mixing_of(images, images.ids, seed, augment)
 
     def mix(self, indices: Indices, views: Indices) -> Mix | None:
         """How views [B] of images [B] are mixed; None when none ever is."""
-        return self.mixing(self._images.ids[indices], views) if self.mixing else None
+        return self.mixing(self.images.ids[indices], views) if self.mixing else None
 
     def pixels(self, indices: Indices, views: Indices, device: torch.device) -> Tensor:
         """Pixels uint8 [B, C, H, W] of views [B] of images [B]."""
@@ -140,8 +140,8 @@ class Views:
         return pixels
 
     def _plain(self, indices: Indices, views: Indices, device: torch.device) -> Tensor:
-        uniform = draws(self._seed, self._images.ids[indices], views)
-        return render(self._images.images[indices], uniform, **self._augment, device=device)
+        uniform = draws(self.seed, self.images.ids[indices], views)
+        return render(self.images.images[indices], uniform, **self._augment, device=device)
 
 
 def _weights(share: npt.NDArray[np.float64], boxes: Indices, side: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import nn
 from components.core.images.shards import Dataset, Shard
 from components.core.models.pixel_model import adapted, pixel_model
 from components.finetune import transfer
-from components.finetune.transfer import freeze_batch_norm, groups_with_layer_decay, linear_probe
+from components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
 
 CPU = torch.device("cpu")
 DATASET = Dataset(("dark", "bright"), 16, 1, (0.4,), (0.3,))
@@ -77,7 +77,7 @@ def test_frozen_batch_norm_keeps_its_statistics_in_train_mode(teacher):
 
 
 def test_layer_decay_slows_the_layers_near_the_input(teacher):
-    groups = groups_with_layer_decay(teacher, 0.05, 0.5)
+    groups = layer_decay_groups(teacher, 0.05, 0.5)
     scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     assert scale[id(teacher.net.classifier.weight)] == 1
     assert scale[id(teacher.net.conv_stem.weight)] < 0.1

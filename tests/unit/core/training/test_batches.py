@@ -9,19 +9,19 @@ from components.core.images.shards import Shard
 from components.core.params.sections import Augment
 from components.core.training import batches
 from components.core.training.batches import batches_of_views
+from components.core.views.mixing import Views
 
 
 def test_fetching_ahead_and_in_line_give_the_same_batches(monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(0)
     images = Shard(rng.integers(0, 256, (30, 8, 8, 1)).astype(np.uint8), np.arange(30), np.arange(30, dtype=np.uint64))
-    augment = Augment(shift=0.2, flip=True).model_dump()
+    views = Views(images, 0, Augment(shift=0.2, flip=True).model_dump())
 
     def first(begin: int) -> list[batches.Batch]:
-        of_views = batches_of_views(
-            images, 2, lambda indices, views: (torch.from_numpy(indices),), 0, 8, augment, torch.device("cpu")
-        )
+        cpu = torch.device("cpu")
+        from_step = batches_of_views(views, 2, lambda indices, _numbers: (torch.from_numpy(indices),), 8, cpu)
         threads = threading.active_count()
-        source = of_views(begin)
+        source = from_step(begin)
         found = list(islice(source, 6))
         assert (threading.active_count() == threads) == (batches._CACHED > 0)
         return found

@@ -13,7 +13,7 @@ from components.core.inference import validate
 from components.core.models.pixel_model import pixel_model
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.training import loop, optim
-from components.core.training.loop import Batch, cross_entropy, fit
+from components.core.training.loop import Batch, Recipe, cross_entropy, fit
 from components.core.views.augment import batch, plain
 
 CPU = torch.device("cpu")
@@ -29,20 +29,13 @@ def shard(count: int, seed: int) -> Shard:
 
 def train(
     folder: Path,
-    steps: int = 30,
-    lr: float = 0.01,
-    ema_decay: float = 0.0,
-    optimizer: str = "adamw",
-    schedule: str = "cosine",
-    accumulate: int = 1,
-    clip_norm: float = 0.0,
     loss=cross_entropy,
-    precision: str = "auto",
-    compile: bool = False,
     every_s: float = 1000.0,
     frozen: bool = False,
-    tell_training: bool = False,
+    with_train_split: bool = False,
+    **settings,
 ):
+    recipe = Recipe.of({"steps": 30, "eval_every": 10, "batch_size": 16, "lr": 0.01}, **settings)
     torch.manual_seed(0)
     model = pixel_model("resnet8_slim", ("dark", "bright"), 12, 1, (0.5,), (0.25,))
     if frozen:
@@ -55,18 +48,16 @@ def train(
             indices, _ = batch(0, step, len(data), 16)
             yield Batch(plain(data.images[indices], CPU), (labels[indices],), 16)
 
-    optimize = optim.optimizer([{"params": list(model.parameters())}], optimizer, lr, 0.0)
+    optimizer = optim.optimizer([{"params": list(model.parameters())}], recipe.optimizer, recipe.lr, 0.0)
     checkpoints = Checkpoints(folder, "0" * 64, every_s)
-    rows, seen = [], []
+    rows, counts = [], []
     history = fit(
-        model, batches, loss, val, optimize, optim.schedule(optimize, schedule, steps, 0.1),
-        steps=steps, eval_every=10, ema_decay=ema_decay, accumulate=accumulate, clip_norm=clip_norm, device=CPU,
-        precision=precision, compile=compile, checkpoints=checkpoints, report=rows.append,
-        advance=lambda count, **_facts: seen.append(count), seen=data if tell_training else None,
+        model, optimizer, batches, loss, val, recipe, CPU, checkpoints, rows.append,
+        advance=lambda count, **_facts: counts.append(count), train=data if with_train_split else None,
     )  # fmt: skip
     checkpoints.wait()
     assert rows == history
-    return model, history, val, sum(seen)
+    return model, history, val, sum(counts)
 
 
 def same(one, other) -> bool:
@@ -84,9 +75,9 @@ def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, optimizer: str, em
     assert validate(model, val, CPU)[1] in [pytest.approx(row["val_accuracy"]) for row in history]
 
 
-def test_the_accuracy_on_what_is_trained_on_is_told_and_changes_nothing(tmp_path: Path):
-    silent, without, _, _ = train(tmp_path / "silent")
-    model, history, _, _ = train(tmp_path / "telling", tell_training=True)
+def test_the_training_accuracy_is_reported_and_changes_nothing(tmp_path: Path):
+    silent, without, _, _ = train(tmp_path / "without")
+    model, history, _, _ = train(tmp_path / "with", with_train_split=True)
     assert same(silent, model)
     assert [row.pop("train_accuracy") for row in history][-1] == validate(model, shard(64, 1), CPU)[1]
     assert [(row["step"], row["val_accuracy"]) for row in history] == [(r["step"], r["val_accuracy"]) for r in without]
@@ -99,8 +90,8 @@ def test_the_latest_weights_within_one_standard_error_of_the_best_are_kept(
     measured = iter([(0.5, 0.6), (0.4, 0.9), (0.4, 0.87), (0.4, 0.8)])
     weights: list[torch.Tensor] = []
 
-    def scripted(judged, *_):
-        weights.append(judged.net.head.weight.detach().clone())
+    def scripted(eval_model, *_):
+        weights.append(eval_model.net.head.weight.detach().clone())
         return next(measured)
 
     monkeypatch.setattr("components.core.training.loop.validate", scripted)
@@ -119,27 +110,11 @@ def test_the_learning_rate_rises_and_falls_to_nothing(tmp_path: Path):
     assert rates[-1] == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_one_cycle_rises_to_the_peak_and_falls(optimizer: str):
-    weight = torch.nn.Parameter(torch.zeros(1))
-    optimize = optim.optimizer([{"params": [weight]}], optimizer, 0.1, 0.0)
-    course = optim.schedule(optimize, "one-cycle", 50, 0.2)
-    rates = []
-    for _ in range(50):
-        rates.append(optimize.param_groups[0]["lr"])
-        optimize.step()
-        course.step()
-    assert 0.098 < max(rates) <= 0.1
-    assert rates.index(max(rates)) in (9, 10)
-    assert rates[0] < 0.01
-    assert rates[-1] < 0.01
-
-
-def test_a_batch_in_parts_is_the_same_step(tmp_path: Path):
-    """With BatchNorm frozen (its statistics are a part's own) the gradient of the parts is that of the whole batch."""
+def test_micro_batches_take_the_same_step_as_the_whole_batch(tmp_path: Path):
+    """With BatchNorm frozen, because its statistics are those of a micro-batch."""
     recipe = {"steps": 5, "frozen": True, "optimizer": "sgd"}
-    whole, parts = train(tmp_path / "a", **recipe)[0], train(tmp_path / "b", accumulate=3, **recipe)[0]
-    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+    whole, micro = train(tmp_path / "a", **recipe)[0], train(tmp_path / "b", accumulate=3, **recipe)[0]
+    for a, b in zip(whole.parameters(), micro.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
 
 
@@ -167,7 +142,8 @@ def test_clipping_bounds_the_gradient(tmp_path: Path):
 
     weight = torch.nn.Linear(4, 2)
     one = Batch(torch.full((8, 4), 100.0), (torch.arange(8) % 2,), 8)
-    loop._learn(weight, one, cross_entropy, Watched(weight.parameters(), lr=0.1), 1, 0.5, CPU)
+    recipe = Recipe(steps=1, eval_every=1, batch_size=8, lr=0.1, clip_norm=0.5)
+    loop._step(weight, one, cross_entropy, Watched(weight.parameters(), lr=0.1), recipe, CPU)
     assert norms == [pytest.approx(0.5, rel=1e-3)]
 
 
@@ -190,23 +166,9 @@ class Killed(Exception):
     """Stands for what ends a process at a bad moment."""
 
 
-def test_the_step_schedule_is_the_protocol_of_the_cifar_100_tables():
-    """240 epochs, a tenth after 150, 180 and 210 (Tian et al. 2020)."""
-    (parameter,) = torch.nn.Linear(1, 1, bias=False).parameters()
-    optimize = optim.optimizer([{"params": [parameter]}], "sgd", 0.05, 0.0)
-    course = optim.schedule(optimize, "step", 240, 0.0)
-    rates = []
-    for _ in range(240):
-        rates.append(optimize.param_groups[0]["lr"])
-        optimize.step()
-        course.step()
-    expected = [0.05] * 150 + [0.005] * 30 + [0.0005] * 30 + [0.00005] * 30
-    assert rates == pytest.approx(expected)
-
-
 @pytest.mark.parametrize(("ema_decay", "schedule"), [(0.0, "cosine"), (0.8, "one-cycle")])
 @pytest.mark.parametrize("moment", [3, 10, 17, 29, 31])
-def test_a_training_that_was_cut_off_ends_with_the_same_weights_to_the_bit(
+def test_an_interrupted_run_ends_with_the_same_weights_to_the_bit(
     tmp_path: Path, moment: int, ema_decay: float, schedule: str
 ):
     recipe = {"ema_decay": ema_decay, "schedule": schedule}
@@ -244,7 +206,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Pa
         train(tmp_path, loss=breaks_at_14)
     kept = Checkpoints(tmp_path, "0" * 64, 1000).state
     assert kept["step"] == 10
-    assert all(tensor.isfinite().all() for tensor in kept["parts"]["model"].values())
+    assert all(tensor.isfinite().all() for tensor in kept["states"]["model"].values())
 
 
 def test_before_any_checkpoint_the_sentence_says_so(tmp_path: Path):

@@ -22,7 +22,7 @@ from components.monitor.reference import Ids, Sample
 from components.monitor.report import Check
 from components.registry import client
 from components.registry.client import CHAMPION
-from components.registry.versions.files import fetched
+from components.registry.versions.files import fetch_files
 from flows.dvc import dataset
 from flows.dvc.checkout import prepare_dvc
 from flows.pipeline.clone import ingest, require_tracking, skipped
@@ -141,7 +141,7 @@ def _sample(champion: "ModelVersion", known: Ids, seed: int) -> tuple[Sample, in
     """The images that the champion's data did not have, as it sees them, and how many they are."""
     classes, shards = reference.open_dataset(ARTIFACTS)
     images, counts, new = reference.sample(shards, classes, known, seed)
-    with client.translate_errors(), fetched(champion) as version:
+    with client.translate_errors(), fetch_files(champion) as version:
         network = version.network()
         predictions = reference.predictions(network.logits(images)) if len(images) else reference.NO_PREDICTIONS
     return Sample(classes, images.shape[1:], counts, reference.statistics(images), *predictions), new

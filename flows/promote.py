@@ -7,7 +7,8 @@ from prefect.states import Completed
 
 from components.core.artifacts import ARTIFACTS
 from components.core.params.file import load_params
-from components.registry.promote import challenge, terms
+from components.registry.ledger.record import Grounds
+from components.registry.promote import challenge
 from flows.dvc.checkout import prepare_dvc
 from flows.pipeline.clone import ingest, require_tracking
 from flows.report import flow_page, text
@@ -31,11 +32,12 @@ def promote(version: int, expected_champion: int | None = None) -> State[None]:
     ingest(params, logger)  # the test split, which decides
     promotion = challenge(
         ARTIFACTS,
-        version=version,
+        params.project.name,
+        params.registry.model_name,
+        version,
+        Grounds.of(params),
         again=True,
         expected=expected_champion,
-        approval=params.registry.approval,
-        **terms(params),
     )
     standing = text.standing(promotion, params.registry.model_name)
     create_markdown_artifact(text.verdict(promotion), key="promotion", description=standing)

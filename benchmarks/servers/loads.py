@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from components.core.params.sections import Params, Project
 from components.core.runtime import tracking
 from components.registry import client
 from components.registry.ledger import ledger
-from components.registry.promote import challenge, terms
+from components.registry.ledger.record import Grounds
+from components.registry.promote import challenge
 from components.registry.register import register
 from components.registry.versions.evaluated_run import Lineage
 from flows.pipeline import skip
@@ -113,7 +115,7 @@ def many_versions(stack: Stack, params: Params) -> Iterator[Figure]:
         return register(ARTIFACTS, model, project, origin).version
 
     def decided(version: int) -> None:
-        challenge(ARTIFACTS, version=version, approval="auto", **terms(params))
+        challenge(ARTIFACTS, project, model, version, replace(Grounds.of(params), approval="auto"))
 
     decided(registered())
     originals = [entry.run_id for entry in ledger.entries(mlflow, project, model)]

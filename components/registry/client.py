@@ -3,14 +3,14 @@
 import getpass
 import logging
 import os
-import random
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
+
+from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 from components.core.artifacts import mendable
 from components.core.errors import UserError
@@ -84,25 +84,21 @@ def _unreachable() -> Unreachable:
 
 
 def retry(work: Callable[[], T]) -> T:
-    """Do what may be done twice again and again until MLflow has answered, for ``PATIENCE_S`` seconds.
+    """Retry an idempotent call until MLflow answers, for ``PATIENCE_S`` seconds.
 
-    MLflow's own client tries a request three times, each for 15 seconds at most (``core.tracking``), so that a server
-    that takes requests and never answers is given up after a little over a minute.
+    MLflow's own client sends a request three times and waits at most 15 seconds for each (``core.runtime.tracking``),
+    so a server that accepts requests and never answers is given up on after a little over a minute.
 
     Raises:
-        Unreachable: MLflow did not answer for so long.
+        Unreachable: MLflow did not answer in that time.
     """
-    deadline = time.monotonic() + PATIENCE_S
-    pause = 0.25
-    while True:
-        try:
-            with translate_errors():
-                return work()
-        except Unreachable:
-            if time.monotonic() + pause > deadline:
-                raise
-        time.sleep(random.uniform(0.5, 1) * pause)  # noqa: S311
-        pause *= 2
+    attempts = Retrying(
+        retry=retry_if_exception_type(Unreachable),
+        wait=wait_random_exponential(multiplier=0.25),
+        stop=stop_before_delay(PATIENCE_S),
+        reraise=True,
+    )
+    return attempts(translate_errors()(work))
 
 
 def whoami() -> str:

@@ -1,6 +1,6 @@
 """Who moved what, when and why: the ledger, beside what the registry says now."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -8,8 +8,7 @@ from components.registry import client
 from components.registry.client import CHAMPION, PREVIOUS, describe_champion
 from components.registry.ledger import ledger
 from components.registry.ledger.commit import reconcile
-from components.registry.ledger.ledger import MOVED, PROMOTED, Entry
-from components.registry.policy.comparison import Best
+from components.registry.ledger.ledger import MOVED, Entry
 
 
 @dataclass(frozen=True)
@@ -86,21 +85,3 @@ def by_hand(moves: Sequence[Entry], aliases: Mapping[str, int]) -> list[str]:
                 f"{newer.at:%Y-%m-%d %H:%M} UTC."
             )
     return found
-
-
-def seen(entries: Iterable[Entry], model_name: str) -> tuple[int, Best | None]:
-    """What a test split has seen: how many decisions, whatever came of them, and the model's best champion.
-
-    Args:
-        entries: every attempt that it has served, on any model.
-        model_name: the registered model. Its champions are those that were judged on the split, and those that were
-            scored anew on it, for a challenger to be compared with.
-    """
-    uses, champions = 0, list[Best]()
-    for entry in entries:
-        uses += entry.action == "promote"
-        if entry.model == model_name and entry.outcome == PROMOTED and "accuracy" in entry.figures:
-            champions.append(Best(entry.version, entry.figures["accuracy"]))
-        if entry.model == model_name and entry.champion is not None and "champion/accuracy" in entry.figures:
-            champions.append(Best(entry.champion, entry.figures["champion/accuracy"]))
-    return uses, max(champions, key=lambda champion: champion.accuracy, default=None)

@@ -13,7 +13,7 @@ from components.registry import client
 from components.registry.text import markdown, urls
 from components.registry.versions import integrity
 from components.registry.versions.evaluated_run import LIVE, lineage_key
-from components.registry.versions.files import EVALUATION, Version, fetched
+from components.registry.versions.files import EVALUATION, VersionFiles, fetch_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -135,7 +135,7 @@ def _model(
     lost: str | None = None
     kept: tuple[Node, ...] = ()
     try:
-        with fetched(found) as version:
+        with fetch_files(found) as version:
             kept = _evaluation(mlflow, found, version, tags)
     except UserError as error:
         lost = str(error).rstrip(".")
@@ -144,7 +144,7 @@ def _model(
 
 
 def _evaluation(
-    mlflow: "MlflowClient", found: "ModelVersion", version: Version, tags: Mapping[str, str]
+    mlflow: "MlflowClient", found: "ModelVersion", version: VersionFiles, tags: Mapping[str, str]
 ) -> tuple[Node, Node]:
     metrics, card = (version.folder / EVALUATION / name for name in ("metrics.json", "model-card.html"))
     problem, note = None, ""
@@ -174,7 +174,7 @@ def _edited(mlflow: "MlflowClient", found: "ModelVersion", metrics: Mapping[str,
     return None
 
 
-def _answers(version: Version, metrics: Mapping[str, Any]) -> str | None:
+def _answers(version: VersionFiles, metrics: Mapping[str, Any]) -> str | None:
     """What is wrong with the answers that the smoke test compares with."""
     probe = version.folder / EVALUATION / "probe.npz"
     if not probe.is_file():

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from components.core.errors import UserError
 from components.core.images.pixels import UnreadableImage, decode
 from components.registry import client
-from components.registry.versions.files import fetched
+from components.registry.versions.files import fetch_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,16 +54,16 @@ def predict(image: Path, model_uri: str, max_megapixels: float = 50) -> Predicti
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     data = _bytes(image)
     mlflow = client.connect()
-    with client.translate_errors(), fetched(_version(mlflow, model_uri)) as version:
+    with client.translate_errors(), fetch_files(_version(mlflow, model_uri)) as files:
         try:
-            stored = decode(data, version.metadata["stored_channels"], version.metadata["stored_size"], max_megapixels)
+            stored = decode(data, files.metadata["stored_channels"], files.metadata["stored_size"], max_megapixels)
         except UnreadableImage as error:
             raise UserError(f"{image} {error}: give a whole PNG, JPEG, WebP or BMP file.") from None
-        logits = version.network().logits(stored.pixels[None])[0]
+        logits = files.network().logits(stored.pixels[None])[0]
         shares = softmax(logits.astype(np.float64))
         order = np.argsort(-shares, kind="stable")
-        probabilities = {version.classes[i]: float(shares[i]) for i in order}
-        return Prediction(version.classes[order[0]], probabilities, _parts(model_uri)["name"], version.number)
+        probabilities = {files.classes[i]: float(shares[i]) for i in order}
+        return Prediction(files.classes[order[0]], probabilities, _parts(model_uri)["name"], files.number)
 
 
 def _bytes(image: Path) -> bytes:

@@ -3,13 +3,13 @@
 from components.core.errors import UserError
 from components.registry import client
 from components.registry.client import CHAMPION, PREVIOUS
-from components.registry.ledger import ledger, record
+from components.registry.ledger import ledger
 from components.registry.ledger.commit import commit, reconcile
 from components.registry.ledger.ledger import Intent
-from components.registry.ledger.record import PROMOTED_AT, ROLLBACK_NOTE
+from components.registry.ledger.record import PROMOTED_AT, ROLLBACK_NOTE, last_record, lineage_tags, utc_now
 from components.registry.text import markdown
 from components.registry.versions import smoke
-from components.registry.versions.files import evaluation, fetched
+from components.registry.versions.files import fetch_files, read_evaluation
 
 
 def rollback(
@@ -37,7 +37,7 @@ def rollback(
     """
     if not reason.strip():
         raise UserError("A rollback is recorded with its reason: `reflux rollback --reason …`.")
-    by, at = who or client.whoami(), record.now()
+    by, at = who or client.whoami(), utc_now()
     mlflow = client.connect()
     reconcile(mlflow, project, model_name)
     with client.translate_errors():
@@ -53,13 +53,13 @@ def rollback(
         back = client.version(mlflow, model_name, target)
         if PROMOTED_AT not in back.tags:
             raise UserError(f"{model_name} version {target} never was champion: `reflux promote {target}` judges it.")
-        with fetched(back) as files:
+        with fetch_files(back) as files:
             # At any speed: whoever rolls back has more pressing trouble.
-            tried = smoke.check(files, evaluation(back, files).get("probe_sha256"))
+            tried = smoke.check(files, read_evaluation(back, files).get("probe_sha256"))
         if not tried.passed:
             raise UserError(f"{model_name} stays at version {old}: {tried.sentence}")
         since = markdown.since(at, by, reason)
-        policy = (record.recorded(back) or {}).get("policy")
+        policy = (last_record(back) or {}).get("policy")
         intent = Intent(
             action="rollback",
             model=model_name,
@@ -75,7 +75,7 @@ def rollback(
             aliases={PREVIOUS: old, CHAMPION: target},
             tags={str(old): {ROLLBACK_NOTE: f"at {at} by {by} ({reason})"}, str(target): {ROLLBACK_NOTE: None}},
             front=markdown.front(model_name, project, target, old, since, back.tags, policy),
-            lineage=record.lineage(back.tags),
+            lineage=lineage_tags(back.tags),
         )
         commit(mlflow, project, intent)
     return target, old

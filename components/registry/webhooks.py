@@ -33,6 +33,7 @@ from typing import Any, Literal, TypedDict
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
+from tenacity import RetryError, Retrying, retry_if_result, stop_before_delay, wait_exponential
 
 from components.core.artifacts import read_json, write_json
 from components.core.errors import UserError
@@ -224,18 +225,18 @@ def _not_ours(record: logging.LogRecord) -> bool:
 def _work(outbox: Path, deadline: float) -> None:
     """Send until nothing waits or the time is up; one process at a time, so that nothing is sent twice."""
     logging.getLogger("urllib3.connectionpool").addFilter(_not_ours)
-    pause = _FIRST_PAUSE_S
     try:
         with FileLock(outbox / ".lock", timeout=max(0.0, deadline - time.monotonic())):
             _forget_old(outbox)
-            while problem := _round(outbox, deadline):
-                if time.monotonic() + pause >= deadline:
-                    _log.warning(
-                        "An event of the registry waits in %s (%s): the next command sends it.", outbox, problem
-                    )
-                    return
-                time.sleep(pause)
-                pause *= 2
+            attempts = Retrying(
+                retry=retry_if_result(bool),
+                wait=wait_exponential(multiplier=_FIRST_PAUSE_S),
+                stop=stop_before_delay(max(0.0, deadline - time.monotonic())),
+            )
+            attempts(_round, outbox, deadline)
+    except RetryError as error:
+        problem = error.last_attempt.result()
+        _log.warning("An event of the registry waits in %s (%s): the next command sends it.", outbox, problem)
     except Timeout:
         pass  # another process is sending
     except Exception as error:

@@ -62,17 +62,19 @@ def promote(version: int, expected_champion: int | None) -> int:
     """
     from components.core.artifacts import ARTIFACTS
     from components.registry.ledger.commit import ChampionMoved
-    from components.registry.promote import challenge, terms
+    from components.registry.ledger.record import Grounds
+    from components.registry.promote import challenge
 
     params = _params()
     try:
         promotion = challenge(
             ARTIFACTS,
-            version=version,
+            params.project.name,
+            params.registry.model_name,
+            version,
+            Grounds.of(params),
             again=True,
             expected=expected_champion,
-            approval=params.registry.approval,
-            **terms(params),
         )
     except ChampionMoved as moved:
         print(f"Error: {moved}", file=sys.stderr)

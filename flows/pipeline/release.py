@@ -12,10 +12,10 @@ from components.core.params.sections import Params
 from components.core.runtime import lineage
 from components.core.runtime.journal import Journal, delivery
 from components.registry import client, webhooks
-from components.registry import promote as promotion
 from components.registry import register as registration
 from components.registry.client import Unreachable
-from components.registry.promote import PromotionResult, terms
+from components.registry.ledger.record import Grounds
+from components.registry.promote import PromotionResult, challenge
 from components.registry.register import Registered
 from components.registry.versions.evaluated_run import Lineage
 from flows.outcome import StageOutcome
@@ -76,7 +76,7 @@ def register(params: Params, run: str, flow_run_id: str) -> Registered:
 @task(name="promote", task_run_name="promote", **POLICY)
 def promote(params: Params, version: int) -> PromotionResult:
     """The decision on a version, carried out."""
-    return promotion.challenge(ARTIFACTS, version=version, approval=params.registry.approval, **terms(params))
+    return challenge(ARTIFACTS, params.project.name, params.registry.model_name, version, Grounds.of(params))
 
 
 def between_attempts(patience_s: float) -> list[float]:

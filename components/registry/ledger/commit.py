@@ -16,7 +16,7 @@ from components.registry.ledger import ledger, lock
 from components.registry.ledger.ledger import Intent, Outcome
 from components.registry.ledger.lock import Check
 from components.registry.text import urls
-from components.registry.versions.files import fetched
+from components.registry.versions.files import fetch_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -158,7 +158,7 @@ def _settle(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent | 
 def _broken(mlflow: "MlflowClient", intent: Intent) -> str | None:
     """Why the target must not become champion any more, if so."""
     try:
-        with fetched(client.version(mlflow, intent.model, intent.version)):
+        with fetch_files(client.version(mlflow, intent.model, intent.version)):
             return None
     except client.Unreachable:
         raise

@@ -9,12 +9,13 @@ other one has it. Only an attempt that came too late and changes nothing may sha
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from components.core.runtime import tracking
+from components.registry.policy.comparison import Best
 from components.registry.text.markdown import LINEAGE
 
 if TYPE_CHECKING:
@@ -251,6 +252,24 @@ def entry(mlflow: "MlflowClient", run_id: str) -> Entry:
 def of_split(mlflow: "MlflowClient", project: str, test_fingerprint: str) -> list[Entry]:
     """Every attempt that a test split has served, on whichever model, newest first."""
     return [_entry(run) for run in _runs(mlflow, project, f"tags.test_fingerprint = '{test_fingerprint}'")]
+
+
+def summarize_split(attempts: Iterable[Entry], model_name: str) -> tuple[int, Best | None]:
+    """Count the decisions that a test split has served, whatever their outcome, and find the model's best champion.
+
+    Args:
+        attempts: every attempt that the split has served, on any model.
+        model_name: the registered model. Its champions are those that were judged on the split, and those that were
+            scored again on it to be compared with a challenger.
+    """
+    uses, champions = 0, list[Best]()
+    for attempt in attempts:
+        uses += attempt.action == "promote"
+        if attempt.model == model_name and attempt.outcome == PROMOTED and "accuracy" in attempt.figures:
+            champions.append(Best(attempt.version, attempt.figures["accuracy"]))
+        if attempt.model == model_name and attempt.champion is not None and "champion/accuracy" in attempt.figures:
+            champions.append(Best(attempt.champion, attempt.figures["champion/accuracy"]))
+    return uses, max(champions, key=lambda champion: champion.accuracy, default=None)
 
 
 def _of(model: str) -> str:

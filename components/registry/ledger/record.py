@@ -1,4 +1,4 @@
-"""What is written down about a decision, and found again when nothing has changed since."""
+"""The record of a decision: what MLflow and ``decision.json`` keep of it, and how an unchanged one is recognized."""
 
 import hashlib
 import json
@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from components.core.params.sections import Params
 from components.registry.client import CHAMPION, PREVIOUS
 from components.registry.ledger import ledger
 from components.registry.ledger.ledger import Intent, Outcome
@@ -25,47 +26,61 @@ ROLLBACK_NOTE = "rollback.note"
 APPROVAL, APPROVAL_FLOW = "approval.state", "approval.flow_run_id"
 AWAITED, APPROVED = "awaited", "approved"
 
+Approval = Literal["auto", "human"]
+
 
 @dataclass(frozen=True)
 class Grounds:
-    """All that a decision on a version rests on, but for the version itself and the champion."""
+    """Everything that a decision rests on, except the version itself and the champion.
+
+    Attributes:
+        policy: the gates, and the rule for replacing a champion.
+        resamples: bootstrap samples.
+        seed: of the bootstrap.
+        approval: with ``human`` a validated version awaits ``approve``.
+    """
 
     policy: Policy
     resamples: int
     seed: int
-    approval: str
+    approval: Approval = "auto"
+
+    @classmethod
+    def of(cls, params: Params) -> "Grounds":
+        """The grounds that the params state."""
+        return cls(Policy.of(params.registry), params.evaluate.bootstrap, params.seed, params.registry.approval)
 
     def key(self, tags: Mapping[str, str], test_fingerprint: str) -> str:
-        """Equal keys mean that the decision would be taken on the same grounds again."""
+        """Hash the grounds together with a version: equal keys mean that the same decision would be taken again."""
         parts = [tags.get("lineage.key"), asdict(self), test_fingerprint]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def taken(found: "ModelVersion", key: str, champion: int | None) -> dict[str, Any] | None:
-    """The decision that was taken on the same grounds, if any.
+def unchanged_record(version: "ModelVersion", key: str, champion: int | None) -> dict[str, Any] | None:
+    """The record of the decision that was taken on the same grounds, if there is one.
 
-    The tag ``gate.key`` is written last, so where it stands the decision was carried out and recorded whole.
+    The tag ``gate.key`` is written last, so a version that has it was decided on and recorded completely.
     """
-    record = recorded(found) if found.tags.get("gate.key") == key else None
+    record = last_record(version) if version.tags.get("gate.key") == key else None
     if record is None:
         return None
-    expected = int(found.version) if record["outcome"] == ledger.PROMOTED else record["compared_with"]
+    expected = int(version.version) if record["outcome"] == ledger.PROMOTED else record["compared_with"]
     return record if champion == expected else None
 
 
-def recorded(found: "ModelVersion") -> dict[str, Any] | None:
-    """The last decision on a version; None when it was deleted by hand, or was never taken."""
-    import mlflow as api
+def last_record(version: "ModelVersion") -> dict[str, Any] | None:
+    """The record of the last decision on a version; None if there was none or somebody deleted it."""
+    import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
-        return api.artifacts.load_dict(f"runs:/{found.tags['gate.run_id']}/{ledger.DECISION}")
+        return mlflow.artifacts.load_dict(f"runs:/{version.tags['gate.run_id']}/{ledger.DECISION}")
     except (MlflowException, OSError, KeyError):
         return None
 
 
-def record(
-    found: "ModelVersion",
+def decision_record(
+    version: "ModelVersion",
     artifact_sha256: str,
     metrics: Mapping[str, Any],
     dataset: Mapping[str, Any],
@@ -76,10 +91,10 @@ def record(
     who: str,
     at: str,
 ) -> dict[str, Any]:
-    """The content of ``decision.json``: the verdict and every number it used."""
+    """The content of ``decision.json``: the decision and every number that it used."""
     return {
-        "model": found.name,
-        "version": int(found.version),
+        "model": version.name,
+        "version": int(version.version),
         **asdict(decision),
         "outcome": outcome,
         "compared_with": champion,
@@ -88,20 +103,20 @@ def record(
         "bootstrap": {"resamples": grounds.resamples, "seed": grounds.seed, "confidence": 0.95},
         "test": {"fingerprint": dataset["fingerprints"]["test"], "n": metrics["test"]["n"]},
         "artifact_sha256": artifact_sha256,
-        "lineage": lineage(found.tags) | {k: found.tags[k] for k in ("lineage.key",) if k in found.tags},
+        "lineage": lineage_tags(version.tags) | {k: version.tags[k] for k in ("lineage.key",) if k in version.tags},
         "decided_at": at,
         "decided_by": who,
     }
 
 
-def lineage(tags: Mapping[str, str]) -> dict[str, str]:
-    """Where a version comes from."""
+def lineage_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags that say where a version comes from."""
     return {key: tags[key] for key in sorted(tags) if key in markdown.LINEAGE}
 
 
-def intent(
+def promotion_intent(
     project: str,
-    found: "ModelVersion",
+    version: "ModelVersion",
     record: Mapping[str, Any],
     metrics: Mapping[str, Any],
     names: Mapping[str, str],
@@ -111,24 +126,24 @@ def intent(
     at: str,
     key: str,
 ) -> Intent:
-    """A decision as what is to be done about it."""
-    number, champion, outcome = int(found.version), record["compared_with"], record["outcome"]
-    done = did(outcome, number, champion, at)
-    tags: dict[str, str | None] = {**decided(record)}
+    """Turn a recorded decision into the intent that carries it out."""
+    number, champion, outcome = int(version.version), record["compared_with"], record["outcome"]
+    effect = describe_effect(outcome, number, champion, at)
+    tags: dict[str, str | None] = {**decision_tags(record)}
     aliases: dict[str, int] = {}
     front = None
-    if APPROVAL in found.tags or outcome == ledger.AWAITING:
+    if APPROVAL in version.tags or outcome == ledger.AWAITING:
         tags[APPROVAL] = AWAITED if outcome == ledger.AWAITING else None
     if outcome == ledger.PROMOTED:
         aliases = ({PREVIOUS: champion} if champion is not None else {}) | {CHAMPION: number}
         tags |= {PROMOTED_AT: at, PROMOTED_BY: who, PROMOTED_OVER: str(champion), ROLLBACK_NOTE: None}
         since = markdown.since(at, who, reason)
-        front = markdown.front(found.name, project, number, champion, since, found.tags, record["policy"])
+        front = markdown.front(version.name, project, number, champion, since, version.tags, record["policy"])
     elif champion is None:
-        front = markdown.front(found.name, project, None, None, "", {}, record["policy"])
+        front = markdown.front(version.name, project, None, None, "", {}, record["policy"])
     return Intent(
         action="promote",
-        model=found.name,
+        model=version.name,
         version=number,
         outcome=outcome,
         by=who,
@@ -136,20 +151,20 @@ def intent(
         at=at,
         champion=champion,
         previous=None,
-        why=markdown.why(done, record["reasons"]),
-        note=markdown.attempt(number, outcome, who, reason, done, record["reasons"], record["notes"]),
+        why=markdown.why(effect, record["reasons"]),
+        note=markdown.attempt(number, outcome, who, reason, effect, record["reasons"], record["notes"]),
         aliases=aliases,
         tags={str(number): tags | {"gate.key": key}},
-        description=markdown.version(metrics, names, dataset, found.tags, verdict(record), done),
+        description=markdown.version(metrics, names, dataset, version.tags, recorded_decision(record), effect),
         front=front,
-        lineage=lineage(found.tags),
-        figures=markdown.measured(record),
+        lineage=lineage_tags(version.tags),
+        figures=markdown.recorded_figures(record),
         record=record,
     )
 
 
-def verdict(record: Mapping[str, Any]) -> Decision:
-    """The verdict that a record holds."""
+def recorded_decision(record: Mapping[str, Any]) -> Decision:
+    """The decision that a record holds."""
     champion = record["champion"]
     return Decision(
         status=record["status"],
@@ -162,7 +177,7 @@ def verdict(record: Mapping[str, Any]) -> Decision:
     )
 
 
-def decided(record: Mapping[str, Any]) -> dict[str, str]:
+def decision_tags(record: Mapping[str, Any]) -> dict[str, str]:
     """The tags that a decision leaves on its version."""
     return {
         "gate.status": record["status"],
@@ -172,8 +187,8 @@ def decided(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def did(outcome: Outcome, version: int, champion: int | None, at: str) -> str:
-    """What a decision does, or leaves, as a sentence."""
+def describe_effect(outcome: Outcome, version: int, champion: int | None, at: str) -> str:
+    """A sentence on what a decision changes or leaves as it is."""
     if outcome == ledger.PROMOTED:
         return f"Promoted at {at}" + (f", over version {champion}." if champion else ".")
     stays = "There is no champion yet." if champion is None else f"The champion stays version {champion}."
@@ -182,6 +197,6 @@ def did(outcome: Outcome, version: int, champion: int | None, at: str) -> str:
     return f"It awaits `reflux approve {version} --reason …`. {stays}" if outcome == ledger.AWAITING else stays
 
 
-def now() -> str:
-    """This moment in UTC, ISO 8601."""
+def utc_now() -> str:
+    """The present time in UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -65,8 +65,8 @@ class Decision:
     uses: int | None = None
     notes: tuple[str, ...] = ()
 
-    def tried(self, test: Reason) -> "Decision":
-        """The verdict once the files were tried: what fails the smoke test is not promoted."""
+    def with_smoke_test(self, test: Reason) -> "Decision":
+        """The decision after the smoke test: a version that fails it is not promoted."""
         status: Status = self.status if test.passed else "REJECTED"
         return replace(self, status=status, promote=self.promote and test.passed is True, reasons=(*self.reasons, test))
 

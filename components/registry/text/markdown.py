@@ -30,10 +30,10 @@ def version(
     dataset: str,
     tags: Mapping[str, str],
     decision: Decision | None,
-    act: str = "",
+    effect: str = "",
 ) -> str:
     """A version's description: what it is, how good, the verdict with its reasons, where it comes from."""
-    lines = [_summary(metrics, names, dataset), "", *_verdict(decision, act), "", "| | |", "| --- | --- |"]
+    lines = [_summary(metrics, names, dataset), "", *_verdict(decision, effect), "", "| | |", "| --- | --- |"]
     pages = _pages(tags)
     for key, label in LINEAGE.items():
         shown = f"`{tags[key]}`" if key in tags else _MISSING
@@ -111,9 +111,9 @@ def _rules(policy: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def why(did: str, reasons: Iterable[Mapping[str, Any]]) -> str:
+def why(effect: str, reasons: Iterable[Mapping[str, Any]]) -> str:
     """Why a decision came out as it did: what was not passed, or what it did."""
-    return " ".join([r["sentence"] for r in reasons if not r["passed"]] or [did])
+    return " ".join([r["sentence"] for r in reasons if not r["passed"]] or [effect])
 
 
 def attempt(
@@ -121,17 +121,17 @@ def attempt(
     outcome: str,
     by: str,
     reason: str,
-    did: str,
+    effect: str,
     reasons: Iterable[Mapping[str, Any]],
     notes: Iterable[str],
 ) -> str:
     """What a person reads on a ledger's run."""
-    head = f"**Version {version} {outcome}** by {by}{f': {reason}' if reason else ''}. {did}"
+    head = f"**Version {version} {outcome}** by {by}{f': {reason}' if reason else ''}. {effect}"
     lines = [f"- {_MARKS[reason['passed']]}: {reason['sentence']}" for reason in reasons]
     return "\n".join([head, "", *lines, *(f"- note: {sentence}" for sentence in notes)])
 
 
-def measured(record: Mapping[str, Any]) -> dict[str, float]:
+def recorded_figures(record: Mapping[str, Any]) -> dict[str, float]:
     """A decision's numbers: the gated figures, and the comparison with the champion."""
     found = figures({"shipped": {"onnx": record["figures"]}})
     against = record["champion"] or {}
@@ -170,11 +170,11 @@ def _summary(metrics: Mapping[str, Any], names: Mapping[str, str], dataset: str)
     return "; ".join([text, ", ".join(sizes)]) + "." if sizes else text + "."
 
 
-def _verdict(decision: Decision | None, act: str) -> list[str]:
+def _verdict(decision: Decision | None, effect: str) -> list[str]:
     if decision is None:
         return ["**Not decided yet.**"]
     return [
-        f"**{decision.status}.** {act}".strip(),
+        f"**{decision.status}.** {effect}".strip(),
         "",
         *(f"- {_MARKS[r.passed]}: {r.sentence}" for r in decision.reasons),
         *(f"- note: {sentence}" for sentence in decision.notes),

@@ -21,7 +21,7 @@ METADATA_KEY = "reflux"
 
 
 @dataclass(frozen=True)
-class Version:
+class VersionFiles:
     """A registered version's files on this machine, for as long as its context lasts."""
 
     number: int
@@ -42,7 +42,7 @@ class Version:
 
 
 @contextmanager
-def fetched(found: "ModelVersion") -> Iterator[Version]:
+def fetch_files(found: "ModelVersion") -> Iterator[VersionFiles]:
     """Bring a version's files here and check them against the hash it was registered with.
 
     Raises:
@@ -74,10 +74,10 @@ def fetched(found: "ModelVersion") -> Iterator[Version]:
         metadata = (Model.load(folder).metadata or {}).get(METADATA_KEY)
         if metadata is None:
             raise UserError(f"{name} does not say its classes: it was not registered by Reflux.")
-        yield Version(number, folder, expected, metadata)
+        yield VersionFiles(number, folder, expected, metadata)
 
 
-def evaluation(found: "ModelVersion", version: Version) -> dict[str, Any]:
+def read_evaluation(found: "ModelVersion", version: VersionFiles) -> dict[str, Any]:
     """The evaluation that is kept with a version's file.
 
     Raises:

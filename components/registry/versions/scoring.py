@@ -11,8 +11,7 @@ from components.core.errors import UserError
 from components.core.images.shards import Shard, open_shard
 from components.registry import client
 from components.registry.policy.comparison import ChampionEvaluation, Measured, compare
-from components.registry.versions import files
-from components.registry.versions.files import Version, fetched
+from components.registry.versions.files import VersionFiles, fetch_files, read_evaluation
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,13 +22,13 @@ if TYPE_CHECKING:
 _LATENCY_IMAGES = 32
 
 
-def evaluation(challenger: Version, found: "ModelVersion", dataset: Mapping[str, Any]) -> dict[str, Any]:
+def own_evaluation(challenger: VersionFiles, found: "ModelVersion", dataset: Mapping[str, Any]) -> dict[str, Any]:
     """The version's own metrics.
 
     Raises:
         UserError: they are not those it was registered with, or were measured on another test split.
     """
-    metrics = files.evaluation(found, challenger)
+    metrics = read_evaluation(found, challenger)
     if metrics["test"]["fingerprint"] != dataset["fingerprints"]["test"]:
         raise UserError(
             f"{found.name} version {challenger.number} was evaluated on another test split than the present one: run "
@@ -38,11 +37,11 @@ def evaluation(challenger: Version, found: "ModelVersion", dataset: Mapping[str,
     return metrics
 
 
-def against_champion(
+def compare_with_champion(
     mlflow: "MlflowClient",
     artifacts: Path,
     found: "ModelVersion",
-    challenger: Version,
+    challenger: VersionFiles,
     metrics: Mapping[str, Any],
     champion: int | None,
     dataset: Mapping[str, Any],
@@ -63,24 +62,24 @@ def against_champion(
         return None
     found_champion = client.version(mlflow, found.name, champion)
     moved = found_champion.tags.get("test_fingerprint") != dataset["fingerprints"]["test"]
-    with fetched(found_champion) as incumbent:
+    with fetch_files(found_champion) as incumbent:
         same = incumbent.sha256 == challenger.sha256
         theirs = ours if same else _measured(incumbent, test, dataset["classes"])
         timed = None if same else _timed(challenger, incumbent, test)
     return compare(test.labels, ours, theirs, timed, champion, moved, resamples, seed)
 
 
-def _measured(version: Version, test: Shard, classes: list[str]) -> Measured:
+def _measured(version: VersionFiles, test: Shard, classes: list[str]) -> Measured:
     return Measured(version.sha256, version.file.stat().st_size, _predicted(version, test, classes))
 
 
-def _predicted(version: Version, test: Shard, classes: list[str]) -> npt.NDArray[np.int64]:
+def _predicted(version: VersionFiles, test: Shard, classes: list[str]) -> npt.NDArray[np.int64]:
     """Predicted classes [N] in the order of ``classes``; -1 for a class that the dataset no longer has."""
     order = np.array([classes.index(name) if name in classes else -1 for name in version.classes])
     return order[version.network().logits(test.images).argmax(axis=1)]
 
 
-def _timed(challenger: Version, champion: Version, test: Shard) -> "SideBySide":
+def _timed(challenger: VersionFiles, champion: VersionFiles, test: Shard) -> "SideBySide":
     from components.core.export.latency import side_by_side
 
     images = np.asarray(test.images[:_LATENCY_IMAGES])

@@ -19,7 +19,7 @@ import psutil
 
 from components.registry.policy.gates import Reason
 from components.registry.versions import smoke_process
-from components.registry.versions.files import Version
+from components.registry.versions.files import VersionFiles
 
 LIMIT_S = 120.0
 
@@ -36,7 +36,7 @@ _SECONDS_TO_DIE = 5.0
 
 
 def check(
-    found: Version, probe_sha256: str | None, latency_ms_p95_max: float | None = None, limit_s: float = LIMIT_S
+    files: VersionFiles, probe_sha256: str | None, latency_ms_p95_max: float | None = None, limit_s: float = LIMIT_S
 ) -> Reason:
     """Load a version's files in a fresh process and compare its answers with those that evaluation recorded.
 
@@ -45,7 +45,7 @@ def check(
     for all images of ``evaluation/probe.npz`` at once and one by one. It takes seconds, most of them to import MLflow.
 
     Args:
-        found: the version's files, fetched and verified.
+        files: the version's files, fetched and verified.
         probe_sha256: of the recorded answers, as the evaluation says; with None nothing passes.
         latency_ms_p95_max: the most that one image may take in onnxruntime with one thread, at p95; None for any time.
         limit_s: seconds after which the process is killed, with all that it started.
@@ -58,7 +58,7 @@ def check(
         empty, report, errors = (Path(temporary) / name for name in ("empty", "report", "errors"))
         empty.mkdir()
         request = {
-            "folder": str(found.folder.resolve()),
+            "folder": str(files.folder.resolve()),
             "probe_sha256": probe_sha256,
             "report": str(report),
             "blocked": _PROJECT,

@@ -23,14 +23,18 @@ from components.core.models import pixel_model
 from components.core.params.sections import Registry
 from components.core.runtime.tracking import client, experiment_id
 from components.registry import promote, rollback
+from components.registry.ledger.record import Grounds
 from components.registry.policy.decision import Policy
 from components.registry.policy.gates import Reason
+from components.registry.promote import PromotionResult, challenge
 from components.registry.register import register
 from components.registry.versions.evaluated_run import Lineage
 
 CLASSES = ("boot", "dress", "shirt")
 SIDE = 16
 N = 200
+GATES = {"accuracy": {"min": 0.8}, "worst_class_recall": {"min": 0.5}, "size_kb": {"max": 200.0}}
+LENIENT = {"margin": 0.03}  # 200 test images can't show less
 LABELS = np.arange(N) % len(CLASSES)
 
 
@@ -219,13 +223,43 @@ def original(home, model_name):
 
 
 @pytest.fixture(scope="session")
-def make_policy() -> Callable[..., Policy]:
-    """A policy of these gates, and of the default rule but for what is named."""
+def make_grounds() -> Callable[..., Grounds]:
+    """Grounds of a decision with these gates, and the default champion rule except for what is named."""
 
-    def make(gates: dict[str, dict[str, float]], **rule: float) -> Policy:
-        return replace(Policy.of(Registry.model_validate({"model_name": "any", "gates": gates})), **rule)
+    def make(gates: dict[str, dict[str, float]], approval: str = "auto", **rule: float) -> Grounds:
+        policy = Policy.of(Registry.model_validate({"model_name": "any", "gates": gates}))
+        return Grounds(replace(policy, **rule), resamples=500, seed=0, approval=approval)
 
     return make
+
+
+@pytest.fixture
+def registered(home, model_name) -> Callable[..., int]:
+    """Make, evaluate and register a student that classifies ``right`` test images correctly; returns its version."""
+
+    def make(right: int, wrong_from: int = 0, ballast: int = 0) -> int:
+        artifacts = home.evaluation(right, wrong_from, ballast=ballast)
+        return register(artifacts, model_name, home.experiment, home.lineage()).version
+
+    return make
+
+
+@pytest.fixture
+def judge(home, model_name, make_grounds) -> Callable[..., PromotionResult]:
+    """Decide on a version of the test's model, by default with ``GATES`` and a lenient margin."""
+
+    def run(version: int, gates=GATES, rule=LENIENT, approval="auto", **others) -> PromotionResult:
+        grounds = make_grounds(gates, approval, **rule)
+        return challenge(home.artifacts, home.experiment, model_name, version, grounds, **others)
+
+    return run
+
+
+@pytest.fixture
+def champion(model_name, registered, judge) -> str:
+    """The URI of a champion that classifies every test image correctly."""
+    assert judge(registered(right=N)).promoted
+    return f"models:/{model_name}@champion"
 
 
 @pytest.fixture

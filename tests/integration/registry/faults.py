@@ -12,17 +12,18 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking._model_registry.utils import _get_store as registry_store
 from mlflow.tracking._tracking_service.utils import _get_store as tracking_store
 
-from components.registry.ledger import ledger, record
+from components.registry.ledger import ledger
 from components.registry.ledger.ledger import Intent
+from components.registry.ledger.record import PROMOTED_AT, PROMOTED_BY, utc_now
 
 WRITES = ("create_", "set_", "delete_", "log_", "update_", "rename_", "finalize_", "transition_")
 
 
 def ready(model_name: str, version: int, champion: int | None, who: str = "racer") -> Intent:
     """A decision to promote, as ``challenge`` hands it to the act."""
-    at = record.now()
+    at = utc_now()
     aliases = ({"previous": champion} if champion else {}) | {"champion": version}
-    tags = {"gate.status": "VALIDATED", record.PROMOTED_AT: at, record.PROMOTED_BY: who}
+    tags = {"gate.status": "VALIDATED", PROMOTED_AT: at, PROMOTED_BY: who}
     return Intent(
         action="promote",
         model=model_name,

@@ -90,16 +90,16 @@ def test_an_act_that_is_killed_before_any_of_its_writes_is_whole_after_reconcile
 
 
 @pytest.mark.long
-def test_a_killed_promotion_is_finished_by_the_same_command_which_then_changes_nothing(home, model_name, make_policy):
-    policy = make_policy({"accuracy": {"min": 0.5}})
+def test_a_killed_promotion_is_finished_by_the_same_command_which_then_changes_nothing(home, model_name, make_grounds):
+    grounds = make_grounds({"accuracy": {"min": 0.5}})
 
     def judge(name):
-        return challenge(home.artifacts, home.experiment, name, 2, policy, 200, 0)
+        return challenge(home.artifacts, home.experiment, name, 2, grounds)
 
     for write in range(1, ENOUGH):
         name = f"{model_name}-{write}"
         register(home.evaluation(right=150), name, home.experiment, home.lineage())
-        challenge(home.artifacts, home.experiment, name, 1, policy, 200, 0)
+        challenge(home.artifacts, home.experiment, name, 1, grounds)
         register(home.evaluation(right=190), name, home.experiment, home.lineage())
         if not killed_at(write, lambda name=name: judge(name)):
             break

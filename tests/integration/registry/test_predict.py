@@ -12,19 +12,9 @@ from PIL import Image
 from components.core.errors import UserError
 from components.registry import client
 from components.registry.predict import predict
-from components.registry.promote import challenge
 from components.registry.register import register
 
 CLASSES = ["boot", "dress", "shirt"]
-
-
-@pytest.fixture
-def champion(home, model_name, make_policy) -> str:
-    artifacts = home.evaluation(right=200)
-    version = register(artifacts, model_name, home.experiment, home.lineage()).version
-    policy = make_policy({"accuracy": {"min": 0.8}})
-    challenge(artifacts, home.experiment, model_name, version, policy, resamples=200, seed=0)
-    return f"models:/{model_name}@champion"
 
 
 @pytest.fixture

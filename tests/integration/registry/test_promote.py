@@ -12,7 +12,7 @@ from components.core.artifacts import read_json, sha256_file, write_json
 from components.core.errors import UserError
 from components.core.images.shards import open_shard
 from components.registry import client
-from components.registry.history import history, seen
+from components.registry.history import history
 from components.registry.ledger import ledger
 from components.registry.ledger.commit import ChampionMoved
 from components.registry.policy.comparison import Best
@@ -20,30 +20,8 @@ from components.registry.promote import approve, challenge
 from components.registry.register import register
 from components.registry.rollback import rollback
 from components.registry.versions import scoring
-from components.registry.versions.files import fetched
-
-GATES = {"accuracy": {"min": 0.8}, "worst_class_recall": {"min": 0.5}, "size_kb": {"max": 200.0}}
-LENIENT = {"margin": 0.03}  # 200 test images can't show less
-
-
-@pytest.fixture
-def registered(home, model_name):
-    """Make, evaluate and register a student that answers ``right`` test images rightly."""
-
-    def make(right: int, wrong_from: int = 0, ballast: int = 0) -> int:
-        artifacts = home.evaluation(right, wrong_from, ballast=ballast)
-        return register(artifacts, model_name, home.experiment, home.lineage()).version
-
-    return make
-
-
-@pytest.fixture
-def judge(home, model_name, make_policy):
-    def run(version: int, gates=GATES, rule=LENIENT, **others):
-        policy = make_policy(gates, **rule)
-        return challenge(home.artifacts, home.experiment, model_name, version, policy, resamples=500, seed=0, **others)
-
-    return run
+from components.registry.versions.files import fetch_files
+from tests.integration.registry.conftest import GATES
 
 
 @pytest.fixture
@@ -290,7 +268,7 @@ def test_a_champion_that_moved_meanwhile_is_compared_with_again(model_name, regi
     mlflow_client = MlflowClient()
     moved = []
 
-    real = scoring.against_champion
+    real = scoring.compare_with_champion
 
     def overtaken(*args):
         found = real(*args)
@@ -298,7 +276,7 @@ def test_a_champion_that_moved_meanwhile_is_compared_with_again(model_name, regi
             moved.append(mlflow_client.set_registered_model_alias(model_name, "champion", str(rival)))
         return found
 
-    monkeypatch.setattr(scoring, "against_champion", overtaken)
+    monkeypatch.setattr(scoring, "compare_with_champion", overtaken)
     outcome = judge(version)
 
     assert outcome.decision.champion.version == rival
@@ -306,13 +284,13 @@ def test_a_champion_that_moved_meanwhile_is_compared_with_again(model_name, regi
 
 
 def test_promotions_at_one_moment_leave_one_champion_and_the_one_it_replaced(
-    home, model_name, registered, aliases, make_policy
+    home, model_name, registered, aliases, make_grounds
 ):
-    any_order = make_policy(GATES, margin=0.5, smaller=1.0)  # a file of the same size counts as smaller
+    any_order = make_grounds(GATES, margin=0.5, smaller=1.0)  # a file of the same size counts as smaller
     numbers = [registered(right=right) for right in (170, 180, 190)]
 
     def run(number):
-        return challenge(home.artifacts, home.experiment, model_name, number, any_order, resamples=200, seed=0)
+        return challenge(home.artifacts, home.experiment, model_name, number, any_order)
 
     with ThreadPoolExecutor(3) as pool:
         outcomes = list(pool.map(run, numbers))
@@ -449,9 +427,9 @@ def test_each_decision_of_a_test_split_is_counted(home, model_name, registered, 
         home.evaluation(right, fingerprint=split)
         judge(register(home.artifacts, model_name, home.experiment, home.lineage()).version)
     rollback(home.experiment, model_name, "worse")
-    uses, best = seen(ledger.of_split(MlflowClient(), home.experiment, split), model_name)
+    uses, best = ledger.summarize_split(ledger.of_split(MlflowClient(), home.experiment, split), model_name)
     assert (uses, best) == (2, Best(2, 0.9))
-    assert seen(ledger.of_split(MlflowClient(), home.experiment, split), "another model") == (2, None)
+    assert ledger.summarize_split(ledger.of_split(MlflowClient(), home.experiment, split), "another model") == (2, None)
     assert ledger.of_split(MlflowClient(), "a project without decisions", split) == []
 
 
@@ -477,7 +455,7 @@ def test_a_champion_that_was_scored_anew_on_a_new_test_split_counts_among_its_be
     home.evaluation(right=170, fingerprint="8" * 64)
     judge(register(home.artifacts, model_name, home.experiment, home.lineage()).version)
     found = ledger.of_split(MlflowClient(), home.experiment, "8" * 64)
-    assert seen(found, model_name) == (1, Best(1, 0.95))
+    assert ledger.summarize_split(found, model_name) == (1, Best(1, 0.95))
 
 
 def test_an_alias_that_was_moved_by_hand_is_named(home, model_name, registered, judge):
@@ -562,7 +540,7 @@ def test_a_champion_of_other_classes_is_scored_by_the_names_of_its_classes(home,
     registered(right=200)
     found = MlflowClient().get_model_version(model_name, "1")
     test = open_shard(home.artifacts / "ingest" / "shards" / "test")
-    with fetched(found) as version:
+    with fetch_files(found) as version:
         known = replace(version, metadata=version.metadata | {"classes": ["shirt", "hat", "boot"]})
         predicted = scoring._predicted(known, test, ["boot", "dress", "shirt"])
     assert predicted[:3].tolist() == [2, -1, 0]

@@ -25,17 +25,17 @@ def served(tmp_path, mlflow_template, monkeypatch):
 
 
 @pytest.mark.slow
-def test_register_promote_predict_and_roll_back_over_http(home, model_name, served, monkeypatch, make_policy):
-    policy = make_policy({"accuracy": {"min": 0.8}})
+def test_register_promote_predict_and_roll_back_over_http(home, model_name, served, monkeypatch, make_grounds):
+    grounds = make_grounds({"accuracy": {"min": 0.8}})
     run = MlflowClient().create_run(experiment_id(MlflowClient(), "clothes"))
     home.run_id, known = run.info.run_id, home.run_id
     try:
         for right in (170, 190):
             artifacts = home.evaluation(right)
             version = register(artifacts, model_name, home.experiment, home.lineage()).version
-            outcome = challenge(artifacts, home.experiment, model_name, version, policy, resamples=200, seed=0)
+            outcome = challenge(artifacts, home.experiment, model_name, version, grounds)
             assert outcome.promoted
-        assert challenge(artifacts, home.experiment, model_name, version, policy, resamples=200, seed=0).existing
+        assert challenge(artifacts, home.experiment, model_name, version, grounds).existing
     finally:
         home.run_id = known
     assert (outcome.champion, outcome.previous) == (2, 1)
@@ -56,7 +56,7 @@ def test_register_promote_predict_and_roll_back_over_http(home, model_name, serv
     served.process.wait()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     for attempt in (
-        lambda: challenge(artifacts, home.experiment, model_name, version, policy, resamples=200, seed=0),
+        lambda: challenge(artifacts, home.experiment, model_name, version, grounds),
         lambda: register(artifacts, model_name, home.experiment, home.lineage()),
         lambda: history(home.experiment, model_name),
         lambda: predict(path, f"models:/{model_name}@champion"),

@@ -21,26 +21,16 @@ from scipy.special import softmax
 
 from components.core.runtime import tracking
 from components.registry.predict import predict
-from components.registry.promote import challenge
 from components.registry.register import register
-from components.registry.versions.files import fetched
+from components.registry.versions.files import fetch_files
 from flows.local.prefect_server import free_port
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def champion(home, model_name, make_policy) -> str:
-    artifacts = home.evaluation(right=190)
-    version = register(artifacts, model_name, home.experiment, home.lineage()).version
-    policy = make_policy({"accuracy": {"min": 0.8}})
-    assert challenge(artifacts, home.experiment, model_name, version, policy, resamples=200, seed=0).promoted
-    return f"models:/{model_name}@champion"
-
-
-@pytest.fixture
 def pixels(home, champion) -> np.ndarray:
-    """Test images uint8 [N, 1, H, W]; the first ten are answered wrongly."""
+    """Test images uint8 [N, 1, H, W]."""
     stored = np.load(home.artifacts / "ingest" / "shards" / "test" / "images.npy")
     return np.ascontiguousarray(stored.transpose(0, 3, 1, 2))
 
@@ -124,7 +114,7 @@ def test_onnx_users_get_the_evaluated_network_with_its_names(champion, pixels):
 
     network = onnx.load_model(champion)
     found = mlflow.MlflowClient().get_model_version_by_alias(*champion.removeprefix("models:/").split("@"))
-    with fetched(found) as version:
+    with fetch_files(found) as version:
         evaluated = onnxruntime.InferenceSession(version.file, providers=["CPUExecutionProvider"])
         expected = evaluated.run(None, {"pixels": pixels[:5]})[0]
     session = onnxruntime.InferenceSession(network.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from components.core.artifacts import sha256_file
 from components.registry.versions import smoke, smoke_process
-from components.registry.versions.files import Version
+from components.registry.versions.files import VersionFiles
 
 SIDE, CLASSES, N = 8, 3, 12
 PIXELS = np.eye(SIDE * SIDE, dtype=np.uint8)[:N].reshape(N, 1, SIDE, SIDE) * 255
@@ -23,13 +23,13 @@ ANSWERS = np.arange(N) % CLASSES
 
 
 @pytest.fixture
-def version(tmp_path, write_table_network) -> Version:
+def version(tmp_path, write_table_network) -> VersionFiles:
     """A version as ``register`` leaves it: the ONNX file, its MLflow flavours, the recorded answers."""
     folder = tmp_path / "version"
     network = onnx.load(write_table_network(tmp_path / "student.onnx", ANSWERS, side=SIDE))
     mlflow.onnx.save_model(network, folder, pip_requirements=[], save_as_external_data=False)
     keep_probe(folder, PIXELS, ANSWERS)
-    return Version(1, folder, "0" * 64, {})
+    return VersionFiles(1, folder, "0" * 64, {})
 
 
 def keep_probe(folder, pixels, predicted):

@@ -11,8 +11,7 @@ from mlflow import MlflowClient
 from components.registry import webhooks
 from components.registry.client import connect
 from components.registry.ledger.commit import commit, reconcile
-from components.registry.promote import approve, challenge
-from components.registry.register import register
+from components.registry.promote import approve
 from components.registry.rollback import rollback
 from tests.integration.registry.faults import copies, forked, ready
 from tests.receiver import Receiver
@@ -35,16 +34,11 @@ def told(receiver, count: int) -> list[dict]:
     return [json.loads(body) for _, body in receiver.got]
 
 
-def test_each_outcome_is_told_with_who_why_and_what_is_in_production(home, model_name, make_policy, receiver):
-    policy, project = make_policy({"accuracy": {"min": 0.8}}), home.experiment
-
-    def judge(right: int, **others) -> None:
-        version = register(home.evaluation(right), model_name, project, home.lineage()).version
-        challenge(home.artifacts, project, model_name, version, policy, 200, 0, who="ada@lab", **others)
-
-    judge(170)
-    judge(100)
-    judge(190, approval="human")
+def test_each_outcome_is_told_with_who_why_and_what_is_in_production(home, model_name, registered, judge, receiver):
+    project = home.experiment
+    judge(registered(170), who="ada@lab")
+    judge(registered(100), who="ada@lab")
+    judge(registered(190), approval="human", who="ada@lab")
     approve(project, model_name, 3, "seen on the new cameras", who="eve@lab")
     rollback(project, model_name, "worse on the new cameras", who="eve@lab")
 

@@ -1,4 +1,4 @@
-"""The model registry as this package uses it: versions, aliases, errors as sentences."""
+"""MLflow's model registry as this package uses it: versions, aliases, and errors as sentences."""
 
 import getpass
 import logging
@@ -30,29 +30,29 @@ _NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 
 class Unreachable(UserError):
-    """The MLflow server does not answer; waiting may mend it."""
+    """MLflow does not answer; waiting may help."""
 
 
 def connect() -> "MlflowClient":
-    """The MLflow client.
+    """Return a client of the configured MLflow.
 
     Raises:
-        UserError: no server is configured.
+        UserError: none is configured.
     """
     if tracking.uri() is None:
         raise UserError("MLFLOW_TRACKING_URI is not set: set it, or use the `reflux` command, which sets it.")
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what `translate_errors` says
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what `translate_errors` words
     return tracking.client()
 
 
 def address() -> str:
-    """Where MLflow is, without the password that its URI may hold."""
+    """MLflow's URI without the password that it may hold."""
     return tracking.without_password(tracking.uri() or "")
 
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn the failures of a server that is away, or of a disk, into one sentence.
+    """Turn the errors of a server that does not answer, or of a disk, into one sentence.
 
     Raises:
         Unreachable: MLflow does not answer.
@@ -67,7 +67,7 @@ def translate_errors() -> Iterator[None]:
     except (RequestException, OperationalError) as error:
         raise _unreachable() from error
     except MlflowException as error:
-        # A server whose connections to its database are all taken answers 400, which no client of MLflow repeats.
+        # A server that has no free connection to its database answers 400, which MLflow's client does not retry.
         busy = "QueuePool limit" in str(error)
         if busy or error.error_code == "TEMPORARILY_UNAVAILABLE" or "failed with exception" in str(error):
             raise _unreachable() from error
@@ -77,10 +77,10 @@ def translate_errors() -> Iterator[None]:
 
 
 def _unreachable() -> Unreachable:
-    mend = "start it and run the command again; nothing is trained twice"
+    fix = "start it and run the command again; nothing is trained twice"
     if not urlsplit(address()).scheme.startswith("http"):
-        mend = "check that the database is there, writable and not locked, and run the command again"
-    return Unreachable(f"MLflow at {address()} does not answer: {mend}.")
+        fix = "check that the database is there, writable and not locked, and run the command again"
+    return Unreachable(f"MLflow at {address()} does not answer: {fix}.")
 
 
 def retry(work: Callable[[], T]) -> T:
@@ -113,24 +113,23 @@ def _login() -> str:
         return str(os.getuid())
 
 
-def versions(mlflow: "MlflowClient", model_name: str, that: str = "") -> list["ModelVersion"]:
+def versions(mlflow: "MlflowClient", model_name: str, condition: str = "") -> list["ModelVersion"]:
     """Versions of a model, oldest first; none when the model is not registered.
 
     Args:
         mlflow: the client.
         model_name: the registered model.
-        that: a condition in MLflow's words, such as a tag's value; by default all of them, which takes a second when
-            there are a thousand.
+        condition: an MLflow filter, such as a tag's value; without one a thousand versions take a second.
     """
-    asked = f"name = '{model_name}'" + (f" AND {that}" if that else "")
-    found: list[ModelVersion] = []
+    query = f"name = '{model_name}'" + (f" AND {condition}" if condition else "")
+    matches: list[ModelVersion] = []
     token = None
     while True:
-        page = mlflow.search_model_versions(asked, page_token=token)
-        found += page
+        page = mlflow.search_model_versions(query, page_token=token)
+        matches += page
         token = page.token
         if not token:
-            return sorted(found, key=lambda v: int(v.version))
+            return sorted(matches, key=lambda v: int(v.version))
 
 
 def version(mlflow: "MlflowClient", model_name: str, number: int) -> "ModelVersion":
@@ -151,20 +150,20 @@ def version(mlflow: "MlflowClient", model_name: str, number: int) -> "ModelVersi
 
 
 def aliases(mlflow: "MlflowClient", model_name: str) -> dict[str, int]:
-    """The version each alias points at.
+    """The version that each alias points at.
 
     Raises:
         UserError: the model is not registered.
     """
-    # To answer with one model by its name, MLflow reads each version that it ever had.
-    found = mlflow.search_registered_models(f"name = '{model_name}'", max_results=1)
-    if not found:
+    # get_registered_model would make MLflow read every version that the model ever had.
+    models = mlflow.search_registered_models(f"name = '{model_name}'", max_results=1)
+    if not models:
         raise UserError(f"No model is registered as {model_name} in {address()}: `reflux run` makes one.")
-    return {alias: int(number) for alias, number in found[0].aliases.items()}
+    return {alias: int(number) for alias, number in models[0].aliases.items()}
 
 
 def set_alias(mlflow: "MlflowClient", model_name: str, alias: str, number: int | None) -> None:
-    """Set an alias, or take it away."""
+    """Point an alias at a version, or delete it (None)."""
     if number is None:
         mlflow.delete_registered_model_alias(model_name, alias)
     else:
@@ -172,7 +171,7 @@ def set_alias(mlflow: "MlflowClient", model_name: str, alias: str, number: int |
 
 
 def set_tags(mlflow: "MlflowClient", model_name: str, number: int, values: Mapping[str, str | None]) -> None:
-    """Set tags of a version, in the order given; None takes one away."""
+    """Set tags of a version, in the order given; None deletes one."""
     from mlflow.exceptions import MlflowException
 
     for key, value in values.items():
@@ -187,10 +186,10 @@ def set_tags(mlflow: "MlflowClient", model_name: str, number: int, values: Mappi
 
 
 def describe_champion(champion: int | None) -> str:
-    """The champion in a sentence."""
+    """Name the champion in a sentence."""
     return "none" if champion is None else f"version {champion}"
 
 
 def is_not_found(error: "MlflowException") -> bool:
-    """Whether MLflow says that what was asked for does not exist."""
+    """Tell whether MLflow says that a thing does not exist."""
     return error.error_code in _NOT_FOUND

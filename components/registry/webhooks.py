@@ -1,18 +1,17 @@
-"""Tells other systems what became of a version: a signed webhook and a Slack message.
+"""Events of the registry for other systems: a signed webhook and a Slack message.
 
-Where they go is said by the environment alone, and never written to a file or a log:
+Their addresses come from the environment alone and are never written to a file or a log:
 
-- ``REFLUX_WEBHOOK_URL`` and ``REFLUX_WEBHOOK_SECRET``: the event as JSON, signed as standardwebhooks.com has it, whose
-  libraries verify it in most languages. ``webhook-id`` is the event's and the same in every attempt: whoever has
-  seen it ignores the repetition. ``webhook-timestamp`` is the attempt's, in seconds: whoever finds it old refuses it.
-  ``webhook-signature`` is ``v1,`` and the Base64 of HMAC-SHA256 over ``id.timestamp.body``. A secret that begins with
-  ``whsec_`` is the Base64 of the key, any other the key itself.
-- ``REFLUX_SLACK_URL``: the message of a Slack incoming webhook, which Mattermost, Rocket.Chat and others take too.
+- ``REFLUX_WEBHOOK_URL`` and ``REFLUX_WEBHOOK_SECRET``: the event as JSON, signed according to standardwebhooks.com,
+  whose libraries verify it in most languages. ``webhook-id`` belongs to the event and is the same in every attempt, so
+  that a receiver can ignore repetitions. ``webhook-timestamp`` is the attempt's, in seconds, so that a receiver can
+  refuse an old one. ``webhook-signature`` is ``v1,`` and the Base64 of HMAC-SHA256 over ``id.timestamp.body``. A secret
+  that begins with ``whsec_`` is the Base64 of the key, any other is the key itself.
+- ``REFLUX_SLACK_URL``: the message of a Slack incoming webhook, which Mattermost, Rocket.Chat and others accept too.
 
-An address must be https, unless it is this machine's. An event is on the disk before anything is sent, so that a
-receiver that is down or slow holds nothing up and loses nothing: a background thread sends it and tries again, for
-``LINGER_S`` at most; what it could not send is sent by later commands, which take ``LATER_S`` for it, for
-``KEEP_DAYS``.
+An address must be https, unless it is this machine's. An event is on disk before anything is sent, so a receiver that
+is down or slow delays nothing and loses nothing: a background thread sends the event and retries for at most
+``LINGER_S``; later commands, which spend ``LATER_S`` on it, send what is left, for ``KEEP_DAYS``.
 """
 
 import atexit
@@ -49,22 +48,22 @@ WEBHOOK_URL, WEBHOOK_SECRET, SLACK_URL = "REFLUX_WEBHOOK_URL", "REFLUX_WEBHOOK_S
 _THREAD = "reflux-hooks"
 _ATTEMPT_S = 5.0
 _FIRST_PAUSE_S = 0.25
-_SECRET_PREFIX = "whsec_"  # noqa: S105 - not one, but how one begins
+_SECRET_PREFIX = "whsec_"  # noqa: S105 - only the prefix of one
 _log = logging.getLogger(__name__)
 
 
-What = Literal["promoted", "rejected", "awaiting approval", "rolled back", "failed"]
+EventName = Literal["promoted", "rejected", "awaiting approval", "rolled back", "failed"]
 
 
 class Event(TypedDict):
-    """What became of a version.
+    """The outcome of an attempt on a version.
 
     ``champion`` and ``previous`` are the aliases' versions afterwards; ``run_url`` is the decision's run in MLflow, or
-    None where that is no server; ``reason`` is what the person said who did it, else why it came to that; ``at`` is UTC
-    in ISO 8601.
+    None if that is not a server; ``reason`` is the reason that a person gave, else the cause of the outcome; ``at`` is
+    UTC in ISO 8601.
     """
 
-    event: What
+    event: EventName
     model: str
     version: int
     champion: int | None
@@ -77,7 +76,7 @@ class Event(TypedDict):
 
 @dataclass(frozen=True)
 class Receiver:
-    """Where events go, and in what form."""
+    """A destination of events, and their form there."""
 
     name: Literal["webhook", "slack"]
     url: str
@@ -94,19 +93,19 @@ class Receiver:
 
 
 def is_configured() -> bool:
-    """Whether the environment names anybody to tell."""
+    """Tell whether the environment names a receiver."""
     return bool(os.environ.get(WEBHOOK_URL) or os.environ.get(SLACK_URL))
 
 
 def notify(event: Event, id: str, outbox: Path = HOOKS) -> None:
-    """Note an event for each receiver, and begin to send.
+    """Write an event to disk for each receiver, and start sending.
 
-    It never raises and waits for no receiver: what goes wrong is a warning in the log.
+    This never raises and never waits for a receiver: problems are warnings in the log.
 
     Args:
-        event: what happened.
-        id: of the event, the same if it is told again.
-        outbox: where events wait.
+        event: the event.
+        id: the event's id, the same if it is sent again.
+        outbox: the folder of events that wait.
     """
     try:
         for name, variable in (("webhook", WEBHOOK_URL), ("slack", SLACK_URL)):
@@ -116,14 +115,14 @@ def notify(event: Event, id: str, outbox: Path = HOOKS) -> None:
             _log.warning("%s", problem)
         send(outbox)
     except Exception as error:
-        _log.warning("The event %r of version %s is not told: %s", event["event"], event["version"], error)
+        _log.warning("The event %r of version %s is not sent: %s", event["event"], event["version"], error)
 
 
 def send(outbox: Path = HOOKS, linger_s: float = LINGER_S) -> threading.Thread | None:
-    """Send what waits, in the background; a process that ends waits for it, ``linger_s`` at most.
+    """Send waiting events in the background; at its end the process waits for that, ``linger_s`` at most.
 
     Returns:
-        The thread that sends, or None when nothing waits.
+        The thread that sends, or None if nothing waits.
     """
     if not waiting(outbox):
         return None
@@ -135,28 +134,30 @@ def send(outbox: Path = HOOKS, linger_s: float = LINGER_S) -> threading.Thread |
 
 
 def waiting(outbox: Path = HOOKS) -> list[Path]:
-    """The events that nobody has taken yet, oldest first."""
-    return sorted(outbox.glob("[0-9]*.json"))  # and not those that are being written
+    """The files of events that were not delivered yet, oldest first."""
+    return sorted(outbox.glob("[0-9]*.json"))  # not the files that are still being written
 
 
 def problems() -> list[str]:
-    """A sentence on each receiver whose settings can't be used."""
-    found = []
+    """A sentence on each receiver whose settings are unusable."""
+    sentences = []
     for variable in (WEBHOOK_URL, SLACK_URL):
         url = os.environ.get(variable)
         if url and not is_safe(url):
-            found.append(
-                f"{variable} is not https:// (http:// is taken for this machine alone): nothing is sent there."
+            sentences.append(
+                f"{variable} is not https:// (http:// is accepted for this machine only): nothing is sent there."
             )
     if os.environ.get(WEBHOOK_URL) and not os.environ.get(WEBHOOK_SECRET):
-        found.append(f"{WEBHOOK_SECRET} is not set: set it, for nothing is sent unsigned.")
+        sentences.append(f"{WEBHOOK_SECRET} is not set: set it, as nothing is sent unsigned.")
     elif _key(os.environ.get(WEBHOOK_SECRET, "")) is None:
-        found.append(f"{WEBHOOK_SECRET} begins with {_SECRET_PREFIX}, but what follows is no Base64: copy it whole.")
-    return found
+        sentences.append(
+            f"{WEBHOOK_SECRET} begins with {_SECRET_PREFIX}, but what follows is not Base64: copy all of it."
+        )
+    return sentences
 
 
 def receivers() -> Iterator[Receiver]:
-    """Those that the environment names rightly."""
+    """The receivers whose settings in the environment are usable."""
     url, key = os.environ.get(WEBHOOK_URL), _key(os.environ.get(WEBHOOK_SECRET, ""))
     if url and key and is_safe(url):
         yield Receiver("webhook", url, key)
@@ -166,13 +167,13 @@ def receivers() -> Iterator[Receiver]:
 
 
 def signature(key: bytes, id: str, timestamp: int, body: bytes) -> str:
-    """What proves to a receiver who sent a body and when; see the module."""
+    """Sign a body with its time, see the module's docstring."""
     signed = f"{id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
 
 
 def slack(event: Event) -> dict[str, Any]:
-    """An event as Slack shows it."""
+    """The Slack message of an event."""
     subject = f"{event['model']} version {event['version']}"
     headline = {
         "promoted": f"{subject} is the new champion",
@@ -206,7 +207,7 @@ def _key(secret: str) -> bytes | None:
 
 
 def is_safe(url: str) -> bool:
-    """Whether what is sent there is read by nobody on the way."""
+    """Tell whether nobody can read what is sent to an address on its way."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme != "http":
@@ -218,12 +219,12 @@ def is_safe(url: str) -> bool:
 
 
 def _not_ours(record: logging.LogRecord) -> bool:
-    """At the level DEBUG urllib3 logs the path of a request, which for Slack is the secret."""
+    """Filter urllib3's DEBUG messages: they have the path of a request, which is the secret of a Slack webhook."""
     return record.threadName != _THREAD
 
 
 def _work(outbox: Path, deadline: float) -> None:
-    """Send until nothing waits or the time is up; one process at a time, so that nothing is sent twice."""
+    """Send until nothing waits or the time is up; a lock keeps two processes from sending the same event."""
     logging.getLogger("urllib3.connectionpool").addFilter(_not_ours)
     try:
         with FileLock(outbox / ".lock", timeout=max(0.0, deadline - time.monotonic())):
@@ -244,31 +245,31 @@ def _work(outbox: Path, deadline: float) -> None:
 
 
 def _round(outbox: Path, deadline: float) -> str | None:
-    """One attempt for each event that waits, oldest first; what kept one of them from being sent, if anything did."""
+    """Try each waiting event once, oldest first; returns why one was not delivered, if that happened."""
     problem = None
     for receiver in receivers():
         for path in (path for path in waiting(outbox) if path.name.endswith(f".{receiver.name}.json")):
             try:
                 kept = read_json(path)
-                failed = _post(receiver, kept["id"], kept["event"], deadline - time.monotonic())
+                failure = _post(receiver, kept["id"], kept["event"], deadline - time.monotonic())
             except (UserError, KeyError, TypeError):
-                failed = None  # damaged: it can't be told any more
-            if failed:
-                problem = f"the {receiver.name}: {failed}"
-                break  # the next would wait just as long
+                failure = None  # a damaged file: it is dropped
+            if failure:
+                problem = f"the {receiver.name}: {failure}"
+                break  # the next event would wait just as long
             path.unlink(missing_ok=True)
     return problem
 
 
 def _post(receiver: Receiver, id: str, event: Event, seconds: float) -> str | None:
-    """Send once; why it was not taken, else None. What is said never holds the address."""
+    """Send once; returns why it was not accepted, else None. The text never contains the address."""
     import requests
 
     if seconds <= 0:
         return "no time is left"
     body, headers = receiver.message(id, event, int(time.time()))
     try:
-        # A redirect would hand the message to somebody else, and the answer's body is of no use.
+        # A redirect would pass the message on to another host, and the response's body is of no use.
         with requests.post(
             receiver.url,
             data=body,
@@ -276,8 +277,8 @@ def _post(receiver: Receiver, id: str, event: Event, seconds: float) -> str | No
             timeout=min(_ATTEMPT_S, seconds),
             allow_redirects=False,
             stream=True,
-        ) as answer:
-            return None if 200 <= answer.status_code < 300 else f"answers {answer.status_code}"
+        ) as response:
+            return None if 200 <= response.status_code < 300 else f"answers {response.status_code}"
     except requests.RequestException as error:
         return type(error).__name__
 
@@ -287,4 +288,6 @@ def _forget_old(outbox: Path) -> None:
     for path in waiting(outbox):
         if path.name.split("-")[0] < str(oldest):
             path.unlink(missing_ok=True)
-            _log.warning("An event of the registry was not taken for %d days and is dropped: %s", KEEP_DAYS, path.name)
+            _log.warning(
+                "An event of the registry was not accepted for %d days and is dropped: %s", KEEP_DAYS, path.name
+            )

@@ -1,1 +1,1 @@
-"""Promotions, written ahead, carried out, and finished after a crash."""
+"""Promotions: written down first, then carried out, and finished after a crash."""

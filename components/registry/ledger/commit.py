@@ -1,7 +1,8 @@
-"""The act: an intent is written down, carried out under the model's lock, and closed with its outcome.
+"""Commit an intent: write it down, carry it out under the model's lock, and close it with its outcome.
 
-The intent is the commit. What breaks off after it is not undone but finished, by ``reconcile``, which every command
-that touches the registry begins with: each step sets what the intent says, so a step that is done twice is done once.
+Once the intent is written it counts. An attempt that breaks off afterwards is not undone but finished, by
+``reconcile``, with which every command that touches the registry begins. Each step sets what the intent states, so
+repeating a step changes nothing.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-_EVENTS: Mapping[Outcome, webhooks.What] = {
+_EVENTS: Mapping[Outcome, webhooks.EventName] = {
     ledger.PROMOTED: "promoted",
     ledger.REJECTED: "rejected",
     ledger.UNKNOWN: "rejected",
@@ -34,33 +35,33 @@ _EVENTS: Mapping[Outcome, webhooks.What] = {
 
 
 class ChampionMoved(UserError):
-    """The champion is another one than the intent was made upon."""
+    """The champion is not the one that the intent was based on."""
 
 
 class _Late(Exception):
-    """``ChampionMoved``, before it is written down."""
+    """``ChampionMoved``, before the ledger has it."""
 
     def __init__(self, champion: int | None) -> None:
         self.champion = champion
 
 
 def commit(mlflow: "MlflowClient", project: str, intent: Intent) -> dict[str, int]:
-    """Carry an intent out if the champion still is the one that it was made upon: compare and swap.
+    """Carry an intent out if the champion is still the one that it was based on: compare and swap.
 
     Returns:
-        The version each alias points at afterwards.
+        The version that each alias points at afterwards.
 
     Raises:
-        ChampionMoved: it is another one by now; nothing was changed, and the ledger has the attempt.
-        LockLost: the lock was lost on the way; whoever has it now has finished the intent.
+        ChampionMoved: the champion is another one by now; nothing was changed, and the ledger has the attempt.
+        LockLost: the lock was lost on the way; its new holder has finished the intent.
         Unreachable: MLflow stopped answering; the next command finishes what was begun.
     """
 
     def compare() -> dict[str, int]:
-        found = client.aliases(mlflow, intent.model)
-        if found.get(CHAMPION) != intent.champion:
-            raise _Late(found.get(CHAMPION))
-        return found
+        aliases = client.aliases(mlflow, intent.model)
+        if aliases.get(CHAMPION) != intent.champion:
+            raise _Late(aliases.get(CHAMPION))
+        return aliases
 
     try:
         with client.translate_errors(), lock.held(mlflow, intent.model, waiting=compare) as check:
@@ -73,7 +74,7 @@ def commit(mlflow: "MlflowClient", project: str, intent: Intent) -> dict[str, in
 
 
 def overtaken(mlflow: "MlflowClient", project: str, intent: Intent, champion: int | None) -> ChampionMoved:
-    """Write down an attempt that came too late; returns what to raise."""
+    """Write an attempt that came too late into the ledger; returns the error to raise."""
     why = _moved(intent, champion)
     late = replace(intent, why=why, note=f"**Version {intent.version} overtaken.** {why}")
     run_id = client.retry(lambda: ledger.begin(mlflow, project, late, ledger.OVERTAKEN))
@@ -82,7 +83,7 @@ def overtaken(mlflow: "MlflowClient", project: str, intent: Intent, champion: in
 
 
 def reconcile(mlflow: "MlflowClient", project: str, model: str) -> list[ledger.Entry]:
-    """Finish, or close, every attempt that was broken off; without one this only looks.
+    """Finish or close every attempt that was broken off; if there is none, this only reads.
 
     Returns:
         The attempts that were settled.
@@ -98,22 +99,22 @@ def reconcile(mlflow: "MlflowClient", project: str, model: str) -> list[ledger.E
 
 
 def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check) -> dict[str, int]:
-    """Do all that an intent says, in its order, and close it.
+    """Do everything that an intent states, in its order, and close it.
 
     Raises:
-        ChampionMoved: somebody moved an alias at this very moment, without the lock.
-        LockLost: the lock is another's.
+        ChampionMoved: somebody moved an alias at this moment, without the lock.
+        LockLost: another process holds the lock.
     """
     for alias, number in intent.aliases.items():
         check()
         client.set_alias(mlflow, intent.model, alias, number)
-    kept = client.aliases(mlflow, intent.model)
+    aliases = client.aliases(mlflow, intent.model)
     check()
-    if any(kept.get(alias) != number for alias, number in intent.aliases.items()):
-        why = _moved(intent, kept.get(CHAMPION))
-        _end(mlflow, run_id, intent, ledger.OVERTAKEN, kept, why)
+    if any(aliases.get(alias) != number for alias, number in intent.aliases.items()):
+        why = _moved(intent, aliases.get(CHAMPION))
+        _end(mlflow, run_id, intent, ledger.OVERTAKEN, aliases, why)
         raise ChampionMoved(why)
-    ledger.measured(mlflow, run_id, intent)
+    ledger.log_figures(mlflow, run_id, intent)
     if intent.record is not None:
         client.set_tags(mlflow, intent.model, intent.version, {"gate.run_id": run_id})
     for version, tags in intent.tags.items():
@@ -122,8 +123,8 @@ def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check)
         mlflow.update_model_version(intent.model, str(intent.version), intent.description)
     if intent.front is not None:
         mlflow.update_registered_model(intent.model, intent.front)
-    _end(mlflow, run_id, intent, intent.outcome, kept)
-    return kept
+    _end(mlflow, run_id, intent, intent.outcome, aliases)
+    return aliases
 
 
 def _settle_all(mlflow: "MlflowClient", project: str, model: str, check: Check) -> list[str]:
@@ -134,7 +135,7 @@ def _settle_all(mlflow: "MlflowClient", project: str, model: str, check: Check) 
 
 
 def _settle(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent | Outcome, check: Check) -> None:
-    """Bring one open attempt to its end."""
+    """Finish or close one open attempt."""
     if not isinstance(intent, Intent):  # its outcome is written already
         ledger.close(mlflow, run_id, intent)
         return
@@ -156,7 +157,7 @@ def _settle(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent | 
 
 
 def _broken(mlflow: "MlflowClient", intent: Intent) -> str | None:
-    """Why the target must not become champion any more, if so."""
+    """The reason why the target must not become champion any more, if there is one."""
     try:
         with fetch_files(client.version(mlflow, intent.model, intent.version)):
             return None
@@ -174,14 +175,14 @@ def _end(
     aliases: Mapping[str, int],
     why: str | None = None,
 ) -> None:
-    """Tell who wants to know, and close the attempt.
+    """Send the event, and close the attempt.
 
-    In this order: whoever finishes what a crash cut short between the two tells it again, under the same id.
+    In this order, so that after a crash between the two the event is sent again, under the same id, and never lost.
     """
     event = _EVENTS.get(outcome)
     if event and webhooks.is_configured():
         page = urls.run(mlflow.get_run(run_id).info.experiment_id, run_id)
-        told: webhooks.Event = {
+        notification: webhooks.Event = {
             "event": event,
             "model": intent.model,
             "version": intent.version,
@@ -192,7 +193,7 @@ def _end(
             "run_url": urls.address(page),
             "at": intent.at,
         }
-        webhooks.notify(told, run_id)
+        webhooks.notify(notification, run_id)
     ledger.end(mlflow, run_id, outcome, why)
 
 

@@ -1,10 +1,10 @@
-"""The ledger of promotions: a write-ahead log that a team reads, one run an attempt in ``<project>/promotions``.
+"""The ledger of promotions: a readable write-ahead log, one MLflow run per attempt in ``<project>/promotions``.
 
-A run is created with the whole intent in its tags, in one transaction: from then on whoever finds it can finish it. It
-is RUNNING while it is open, FINISHED when a decision was carried out (also a rejection), FAILED when it could not be.
+A run is created with the whole intent in its tags, in one transaction; from then on any process can finish it. It is
+RUNNING while it is open, FINISHED when a decision was carried out (also a rejection), and FAILED when it could not be.
 
-Attempts are numbered, for hosts' clocks differ: what moves an alias takes its number under the model's lock, so that no
-other one has it. Only an attempt that came too late and changes nothing may share its number with the one that it met.
+Attempts are numbered because hosts' clocks differ. An attempt that moves an alias takes its number under the model's
+lock, so the number is its own; only an attempt that came too late, and so changes nothing, may share one.
 """
 
 import json
@@ -51,28 +51,28 @@ _BY, _REASON, _WHY = "promotion.by", "promotion.reason", "promotion.why"
 
 @dataclass(frozen=True)
 class Intent:
-    """All that is to be done, so that doing it twice is doing it once.
+    """Everything that an attempt is to do; doing it twice has the effect of doing it once.
 
     Attributes:
-        action: what was asked for.
+        action: promote or rollback.
         model: the registered model.
-        version: the version it is about.
-        outcome: what will have come of it.
+        version: the version's number.
+        outcome: the outcome once it is carried out.
         by: ``user@host`` or another author.
-        reason: why, in a person's words; may be empty.
-        at: when, in UTC, ISO 8601.
+        reason: a person's reason; may be empty.
+        at: time in UTC, ISO 8601.
         champion: the champion that it replaces or leaves, the one it was compared with; None for none.
         previous: the version before the champion; None for none.
-        aliases: ``{alias: version}`` to set, in this order; empty when the champion stays.
-        tags: ``{version: {tag: value}}`` to set, in this order; None takes a tag away.
+        aliases: ``{alias: version}`` to set, in this order; empty if the champion stays.
+        tags: ``{version: {tag: value}}`` to set, in this order; None deletes a tag.
         description: the version's new description; None leaves it.
         front: the registered model's new description; None leaves it.
-        why: why it comes to that, in plain sentences.
-        note: the whole for a person, Markdown.
-        lineage: where the version comes from, as tags.
-        figures: what was measured.
+        why: the cause of the outcome, in plain sentences.
+        note: all of it for people, in Markdown.
+        lineage: the tags that say where the version comes from.
+        figures: the figures that were measured.
         record: the content of ``decision.json``; None without a decision.
-        id: its own name, by which a request that was sent twice is known.
+        id: a unique id, which reveals a request that was sent twice.
     """
 
     action: Action
@@ -98,23 +98,23 @@ class Intent:
 
 @dataclass(frozen=True)
 class Entry:
-    """One attempt, as the ledger shows it.
+    """One attempt in the ledger.
 
     Attributes:
         run_id: its run in MLflow.
         experiment_id: the ledger's experiment.
         number: its place among the attempts on the model, from 1; 0 for one that an older release wrote.
-        action: what was asked for.
+        action: promote or rollback.
         model: the registered model.
-        version: the version it was about.
+        version: the version's number.
         outcome: None while it is open.
-        at: when it began, in UTC.
+        at: its beginning, in UTC.
         by: the author.
-        reason: a person's words; may be empty.
+        reason: a person's reason; may be empty.
         champion: the champion when it began.
-        why: why that came of it.
-        lineage: where the version comes from.
-        figures: what was measured.
+        why: the cause of the outcome.
+        lineage: the tags that say where the version comes from.
+        figures: the figures that were measured.
     """
 
     run_id: str
@@ -139,13 +139,13 @@ def experiment(project: str) -> str:
 
 
 def begin(mlflow: "MlflowClient", project: str, intent: Intent, outcome: Outcome | None = None) -> str:
-    """Write an intent down, whole or not at all; returns the run's id.
+    """Write an intent down in one transaction; returns the run's id.
 
     Args:
         mlflow: the client.
         project: the project's name.
-        intent: what is to be done.
-        outcome: of an attempt that ends as it begins, with nothing to be done.
+        intent: the intent.
+        outcome: for an attempt that ends at once, with nothing to do.
     """
     experiment_id = tracking.experiment_id(mlflow, experiment(project))
     newest = next(_runs(mlflow, project, _of(intent.model), at_once=1), None)
@@ -178,8 +178,8 @@ def begin(mlflow: "MlflowClient", project: str, intent: Intent, outcome: Outcome
     return str(run.info.run_id)
 
 
-def measured(mlflow: "MlflowClient", run_id: str, intent: Intent) -> None:
-    """Give an attempt its figures and its ``decision.json``."""
+def log_figures(mlflow: "MlflowClient", run_id: str, intent: Intent) -> None:
+    """Log an attempt's figures and its ``decision.json``."""
     from mlflow.entities import Metric
 
     at = int(datetime.fromisoformat(intent.at).timestamp() * 1000)
@@ -190,19 +190,19 @@ def measured(mlflow: "MlflowClient", run_id: str, intent: Intent) -> None:
 
 
 def end(mlflow: "MlflowClient", run_id: str, outcome: Outcome, why: str | None = None) -> None:
-    """Write down what came of an attempt, and why if it is not what was intended; only then is it closed."""
+    """Write down the outcome of an attempt, and its cause if it is not the intended one; then close it."""
     from mlflow.entities import RunTag
 
     run = mlflow.get_run(run_id)
     version = int(run.data.tags[_VERSION])
-    told = {} if why is None else {_WHY: why, "mlflow.note.content": f"**Version {version} {outcome}.** {why}"}
+    cause = {} if why is None else {_WHY: why, "mlflow.note.content": f"**Version {version} {outcome}.** {why}"}
     mlflow.update_run(run_id, name=_name(version, outcome))
-    mlflow.log_batch(run_id, tags=[RunTag(key, value) for key, value in {_OUTCOME: outcome, **told}.items()])
+    mlflow.log_batch(run_id, tags=[RunTag(key, value) for key, value in {_OUTCOME: outcome, **cause}.items()])
     close(mlflow, run_id, outcome)
 
 
 def close(mlflow: "MlflowClient", run_id: str, outcome: Outcome) -> None:
-    """Close an attempt whose outcome is written; its intent is of no use any more."""
+    """Close an attempt whose outcome is written, and delete its intent."""
     mlflow.set_terminated(run_id, "FAILED" if outcome in NOT_CARRIED_OUT else "FINISHED")
     for tag in mlflow.get_run(run_id).data.tags:
         if tag.startswith(_INTENT):
@@ -210,27 +210,27 @@ def close(mlflow: "MlflowClient", run_id: str, outcome: Outcome) -> None:
 
 
 def is_open(mlflow: "MlflowClient", project: str, model: str) -> bool:
-    """Whether any attempt is open; without the lock it may be one that is just being made."""
+    """Tell whether an attempt is open; without the lock it may be one that another process is carrying out."""
     return any(True for _ in _runs(mlflow, project, _open(model)))
 
 
 def open_attempts(mlflow: "MlflowClient", project: str, model: str) -> list[tuple[str, Intent | Outcome]]:
-    """The attempts that nobody has closed, oldest first: the run, and what is to be done or what has come of it.
+    """The open attempts, oldest first: each with its run, and its intent or the outcome that is written already.
 
-    Only the lock's holder may ask: it alone writes intents down and takes them away.
+    Only for the lock's holder, who alone writes and deletes intents.
     """
-    found: list[tuple[str, Intent | Outcome]] = []
+    attempts: list[tuple[str, Intent | Outcome]] = []
     for run in _runs(mlflow, project, _open(model)):
         tags = run.data.tags
         parts = sorted((tag for tag in tags if tag.startswith(_INTENT)), key=lambda tag: int(tag.rpartition(".")[2]))
-        done = cast(Outcome | None, tags.get(_OUTCOME))
-        what = done or Intent(**json.loads("".join(tags[part] for part in parts)))
-        found.append((str(run.info.run_id), what))
-    return found[::-1]
+        outcome = cast(Outcome | None, tags.get(_OUTCOME))
+        intent_or_outcome = outcome or Intent(**json.loads("".join(tags[part] for part in parts)))
+        attempts.append((str(run.info.run_id), intent_or_outcome))
+    return attempts[::-1]
 
 
 def is_twin(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent) -> bool:
-    """Whether an intent was written twice, because MLflow took so long that it was asked again, and was carried out."""
+    """Tell whether the intent was written twice, because MLflow was slow to answer, and the other one is closed."""
     same = _runs(mlflow, project, f"tags.`{_ID}` = '{intent.id}' AND attributes.status != 'RUNNING'")
     return any(run.info.run_id != run_id for run in same)
 
@@ -250,7 +250,7 @@ def entry(mlflow: "MlflowClient", run_id: str) -> Entry:
 
 
 def of_split(mlflow: "MlflowClient", project: str, test_fingerprint: str) -> list[Entry]:
-    """Every attempt that a test split has served, on whichever model, newest first."""
+    """Every attempt that a test split has served, on any model, newest first."""
     return [_entry(run) for run in _runs(mlflow, project, f"tags.test_fingerprint = '{test_fingerprint}'")]
 
 

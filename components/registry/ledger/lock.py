@@ -1,17 +1,17 @@
-"""One lock a model: its holder alone changes the model's versions and aliases.
+"""One lock per model: only its holder changes the model's versions and aliases.
 
-Embedded (``sqlite:``) it is the operating system's lock on a file beside the database, so that every checkout that
-uses the database respects it, and it is free as soon as its holder is gone, however it died.
+With an embedded MLflow (``sqlite:``) it is the operating system's lock on a file next to the database. So every
+checkout that uses the database respects it, and it is free as soon as its holder is gone, however it died.
 
-On a server it is that lock, for the processes of one checkout, and a *lease in the registry itself*: whoever can move
-the alias can take it, and it needs no other service. A lease is a registered model ``<model>.lock-<n>``, whose creation
-MLflow's database makes atomic. A contender creates one and *then* lists them all; it holds the lock when no other live
-one exists, else it takes its own away. Of two contenders, the one that listed later saw the other's, so both never hold
-it. The holder beats every few seconds; a contender takes a lease for dead when it has itself seen the same beat for
-``LEASE_S`` on its own clock, so that no two clocks are ever compared.
+With a server it is that lock, for the processes of one checkout, and a *lease in the registry itself*: any client that
+can move the alias can take it, and it needs no other service. A lease is a registered model ``<model>.lock-<n>``, whose
+creation is atomic in MLflow's database. A contender creates one and *then* lists them all; it holds the lock if no
+other live lease exists, else it deletes its own. Of two contenders, the one that listed later saw the other's lease, so
+they never both hold the lock. The holder renews its lease with a beat every few seconds; a contender considers a lease
+dead when it has seen the same beat for ``LEASE_S`` on its own clock, so that no two clocks are ever compared.
 
-Guaranteed: no two holders write, unless one is held up for more than half of ``LEASE_S`` between ``check`` and the
-write that follows it, which is milliseconds later. That is seen when the aliases are read back, and in the ledger.
+Guaranteed: no two holders write, unless one of them is held up for more than half of ``LEASE_S`` between ``check`` and
+the write that follows it milliseconds later. That is noticed when the aliases are read back, and in the ledger.
 """
 
 import random
@@ -40,7 +40,7 @@ LEASE_S = 30.0
 _LONGEST_PAUSE_S = 2.0
 
 Check = Callable[[], object]
-"""Asked, and raises what stands against going on."""
+"""Raises an error if the caller must not go on."""
 
 
 class LockLost(UserError):
@@ -54,13 +54,13 @@ def held(mlflow: "MlflowClient", model_name: str, waiting: Check = lambda: None)
     Args:
         mlflow: the client.
         model_name: the registered model.
-        waiting: asked between two looks at a lease that another holds; what it raises ends the wait.
+        waiting: called repeatedly while another process holds the lease; an error that it raises ends the wait.
 
     Yields:
-        What the holder asks right before each write that only the holder may do; it raises ``LockLost``.
+        A check for the holder to call right before each write that only the holder may do; it raises ``LockLost``.
 
     Raises:
-        UserError: others held the lock for two minutes.
+        UserError: other processes held the lock for two minutes.
     """
     database = _database()
     folder = database.parent / LOCKS if database else LOCKS
@@ -80,7 +80,7 @@ def held(mlflow: "MlflowClient", model_name: str, waiting: Check = lambda: None)
 
 
 def _database() -> Path | None:
-    """The SQLite file that holds the registry; None for a server."""
+    """The SQLite file of the registry; None for a server."""
     import mlflow
 
     uri = mlflow.get_registry_uri()
@@ -95,8 +95,8 @@ def _busy(model_name: str, who: str, where: str) -> UserError:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A lease as the registry shows it."""
+class _LeaseEntry:
+    """A lease in the registry."""
 
     name: str
     number: int
@@ -119,7 +119,7 @@ def _leased(mlflow: "MlflowClient", model_name: str, deadline: float, waiting: C
 
 
 class _Lease:
-    """A contender's side of the lease."""
+    """One contender for the lease."""
 
     def __init__(self, mlflow: "MlflowClient", model_name: str) -> None:
         self._mlflow = mlflow
@@ -127,45 +127,45 @@ class _Lease:
         self._owner = uuid.uuid4().hex
         self._name = ""
         self._beaten = 0.0
-        self._seen: dict[tuple[str, str, str], float] = {}
+        self._first_seen: dict[tuple[str, str, str], float] = {}
 
     def acquire(self, deadline: float, waiting: Check) -> None:
-        """Wait for the lease, and ask ``waiting`` between two looks.
+        """Wait for the lease, and call ``waiting`` between two attempts.
 
         Raises:
-            UserError: it was not free until ``deadline`` (on the monotonic clock).
+            UserError: it did not become free before ``deadline`` (on the monotonic clock).
         """
         pause = 0.1
         while True:
-            found = self._all()
-            living = self._living(found)
-            if not living and self._claim(max((lease.number for lease in found), default=0) + 1):
+            leases = self._all()
+            live = self._live(leases)
+            if not live and self._claim(max((lease.number for lease in leases), default=0) + 1):
                 return
-            if living and time.monotonic() > deadline:
-                raise _busy(self._model, living[0].by, f"the registered model {living[0].name}")
+            if live and time.monotonic() > deadline:
+                raise _busy(self._model, live[0].by, f"the registered model {live[0].name}")
             waiting()
             time.sleep(random.uniform(0.2, 1) * pause)  # noqa: S311
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def check(self) -> None:
-        """Refuse to go on without the lease.
+        """Check that this contender still holds the lease.
 
         Raises:
-            LockLost: it is gone, or was not renewed for half its time.
+            LockLost: it is gone, or was not renewed for half of ``LEASE_S``.
         """
         if not self._is_mine() or time.monotonic() - self._beaten > LEASE_S / 2:
             raise LockLost(
-                f"The lock on {self._model} was lost, as this process or MLflow stood still for too long: whoever has "
-                "it now finishes or refuses what was begun; `reflux history` says which."
+                f"The lock on {self._model} was lost, as this process or MLflow stood still for too long: its new "
+                "holder finishes or refuses what was begun; `reflux history` says which."
             )
 
     def keep(self, ended: threading.Event) -> None:
-        """Beat until the block ends or the lease is another's."""
+        """Renew the lease until the block ends or another process has it."""
         from mlflow.exceptions import MlflowException
 
         number = 0
         while not ended.wait(LEASE_S / 6):
-            # Taken before the request: what a contender sees of this beat, it sees later.
+            # The time before the request: a contender sees this beat only later.
             now, number = time.monotonic(), number + 1
             with suppress(MlflowException):
                 if not self._is_mine() or ended.is_set():
@@ -174,7 +174,7 @@ class _Lease:
                 self._beaten = now
 
     def release(self) -> None:
-        """Take the lease away, unless it may be another's by now; one that can't be reached dies by itself."""
+        """Delete the lease, unless another process may have it by now; one that can't be deleted expires."""
         from mlflow.exceptions import MlflowException
 
         with suppress(MlflowException):
@@ -190,19 +190,19 @@ class _Lease:
                 lambda: self._mlflow.create_registered_model(
                     self._name,
                     tags={"owner": self._owner, "beat": "0", "by": client.whoami()},
-                    description=f"Held for a moment by who registers or promotes {self._model}.",
+                    description=f"The lock of a process that is registering or promoting {self._model}.",
                 )
             )
         except MlflowException as error:
-            # A request that the client repeated may have met what it had made itself: the list says whose it is.
+            # MLflow's client may have repeated a request that had succeeded: the list says whose lease it is.
             if error.error_code != "RESOURCE_ALREADY_EXISTS" and not client.is_not_found(error):
                 raise
-        found = self._all()
-        mine = [lease for lease in found if lease.owner == self._owner]
-        others = [lease for lease in found if lease.owner != self._owner]
+        leases = self._all()
+        mine = [lease for lease in leases if lease.owner == self._owner]
+        others = [lease for lease in leases if lease.owner != self._owner]
         if not mine:
             return False
-        if self._living(others):
+        if self._live(others):
             self.release()
             return False
         for dead in others:
@@ -228,24 +228,34 @@ class _Lease:
                 raise
             return False
 
-    def _living(self, found: list[_Found]) -> list[_Found]:
-        return [lease for lease in found if self._last_look - self._seen[lease.name, lease.owner, lease.beat] < LEASE_S]
+    def _live(self, leases: list[_LeaseEntry]) -> list[_LeaseEntry]:
+        return [
+            lease
+            for lease in leases
+            if self._last_look - self._first_seen[lease.name, lease.owner, lease.beat] < LEASE_S
+        ]
 
     @property
     def _prefix(self) -> str:
         return f"{self._model}.lock-"
 
-    def _all(self) -> list[_Found]:
-        # Taken before the request: an answer that was long on its way says nothing about the time since.
+    def _all(self) -> list[_LeaseEntry]:
+        # The time before the request: a response that took long says nothing about the time since.
         self._last_look = time.monotonic()
-        found = []
+        leases = []
         for model in self._mlflow.search_registered_models(f"name LIKE '{self._prefix}%'", max_results=1000):
             name, number = model.name, model.name.removeprefix(self._prefix)
             if number.isdecimal():  # `_` in LIKE means any character
                 tags = model.tags
-                found.append(
-                    _Found(name, int(number), tags.get("owner", ""), tags.get("beat", ""), tags.get("by", "Somebody"))
+                leases.append(
+                    _LeaseEntry(
+                        name,
+                        int(number),
+                        tags.get("owner", ""),
+                        tags.get("beat", ""),
+                        tags.get("by", "Another process"),
+                    )
                 )
-        seen = {(lease.name, lease.owner, lease.beat) for lease in found}
-        self._seen = {key: self._seen.get(key, self._last_look) for key in seen}
-        return found
+        seen = {(lease.name, lease.owner, lease.beat) for lease in leases}
+        self._first_seen = {key: self._first_seen.get(key, self._last_look) for key in seen}
+        return leases

@@ -1,1 +1,1 @@
-"""Decisions and links as Markdown and addresses."""
+"""What people read in MLflow: Markdown of versions and decisions, and links."""

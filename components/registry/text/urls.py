@@ -1,7 +1,7 @@
-"""Where things are in MLflow's UI, and in Prefect's.
+"""Links to pages of MLflow's UI and of Prefect's.
 
-A page is written as ``#/…``, which in a description leads there from whatever address the UI has; :func:`address` makes
-it whole for who is outside.
+A page is written as ``#/…``: in a description in MLflow this link works whatever address the UI has. For a link from
+elsewhere, :func:`address` puts the server's address in front.
 """
 
 import os
@@ -13,12 +13,12 @@ from components.registry import client
 
 
 def run(experiment_id: str, run_id: str) -> str:
-    """A run's page."""
+    """The page of a run."""
     return f"#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def logged_model(experiment_id: str, model_id: str) -> str:
-    """A LoggedModel's page."""
+    """The page of a LoggedModel."""
     return f"#/experiments/{experiment_id}/models/{model_id}"
 
 
@@ -28,7 +28,7 @@ def version(model_name: str, number: int) -> str:
 
 
 def card(tags: Mapping[str, str]) -> str | None:
-    """The model card of a version with these tags: on its evaluation's run, else among the LoggedModel's files."""
+    """The model card of a version with these tags: in its evaluation's run, else among the LoggedModel's files."""
     experiment = tags.get("experiment_id")
     if experiment and (evaluated := tags.get("evaluate.run_id")):
         return f"{run(experiment, evaluated)}/artifacts/model-card.html"
@@ -38,12 +38,12 @@ def card(tags: Mapping[str, str]) -> str | None:
 
 
 def flow_run(flow_run_id: str) -> str | None:
-    """The whole address of a flow run, where the environment says where Prefect's UI is, or its API beside it."""
+    """The full address of a flow run, if the environment names Prefect's UI or API."""
     base = os.environ.get("PREFECT_UI_URL") or os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
     return f"{tracking.without_password(base.rstrip('/'))}/runs/flow-run/{flow_run_id}" if base else None
 
 
 def address(page: str | None) -> str | None:
-    """The page's whole address; None when MLflow is no server that a browser reaches."""
+    """The full address of a page; None if MLflow is not a server that a browser can open."""
     base = client.address()
     return f"{base.rstrip('/')}/{page}" if page and base.startswith(("http://", "https://")) else None

@@ -220,7 +220,7 @@ def test_where_nobody_listens_nothing_is_noted(outbox, monkeypatch):
 def test_a_disk_that_takes_nothing_is_a_warning(outbox, caplog):
     outbox.write_text("a file where the folder should be")
     webhooks.notify(EVENT, "msg_1", outbox)
-    assert "The event 'promoted' of version 3 is not told" in caplog.text
+    assert "The event 'promoted' of version 3 is not sent" in caplog.text
 
 
 def test_what_nobody_took_for_a_week_is_dropped_and_a_damaged_event_too(outbox, receiver, caplog):
@@ -231,7 +231,7 @@ def test_what_nobody_took_for_a_week_is_dropped_and_a_damaged_event_too(outbox, 
     webhooks.send(outbox).join()
     assert waiting(outbox) == []
     assert receiver.got == []
-    assert "was not taken for 7 days" in caplog.text
+    assert "was not accepted for 7 days" in caplog.text
 
 
 def test_what_is_on_the_disk_holds_no_address_and_no_secret(outbox, receiver):

@@ -1,1 +1,1 @@
-"""All that touches the model registry: register, decide, promote, roll back, predict."""
+"""The model registry: register, decide, promote, roll back, predict."""

@@ -1,4 +1,4 @@
-"""Who moved what, when and why: the ledger, beside what the registry says now."""
+"""The history of a model: the ledger's attempts, compared with the registry's present aliases."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from components.registry.ledger.ledger import MOVED, Entry
 
 @dataclass(frozen=True)
 class History:
-    """A model's past.
+    """The history of a model.
 
     Attributes:
         model: the registered model.
         champion: the version in production, if any.
         previous: the one before it, if any.
-        since: the move that put the champion there; None when the ledger has none.
+        since: the attempt that made it the champion; None if the ledger has none.
         by_hand: a sentence for each alias that was moved without the ledger.
         entries: every attempt, newest first.
-        undecided: the versions that no attempt was about, newest first.
+        undecided: the versions without an attempt, newest first.
     """
 
     model: str
@@ -35,7 +35,7 @@ class History:
 
 
 def history(project: str, model_name: str) -> History:
-    """Read a model's past, after settling what was broken off.
+    """Read a model's history, after settling attempts that were broken off.
 
     Raises:
         UserError: the model is not registered.
@@ -61,27 +61,27 @@ def history(project: str, model_name: str) -> History:
 
 
 def by_hand(moves: Sequence[Entry], aliases: Mapping[str, int]) -> list[str]:
-    """A sentence for each place where an alias is not, or was not, where the ledger's moves (newest first) left it."""
+    """A sentence for each alias that is, or was, not where the ledger's moves (newest first) had put it."""
     champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
     if not moves:
         return [f"Version {champion} became champion without an entry in the ledger."] if champion else []
-    last, found = moves[0], []
+    last, sentences = moves[0], []
     moved = f"the ledger's last move, by {last.by} at {last.at:%Y-%m-%d %H:%M} UTC,"
     if champion != last.version:
-        found.append(
+        sentences.append(
             f"The alias champion was moved by hand: it is {describe_champion(champion)}, where {moved} put version "
             f"{last.version}."
         )
     if previous != last.champion:
-        found.append(
+        sentences.append(
             f"The alias previous was moved by hand: it is {describe_champion(previous)}, where {moved} put "
             f"{describe_champion(last.champion)}."
         )
     for newer, older in pairwise(moves):
         if newer.champion != older.version:
-            found.append(
+            sentences.append(
                 f"The alias champion was moved by hand, from version {older.version} to "
                 f"{describe_champion(newer.champion)}, between {older.at:%Y-%m-%d %H:%M} and "
                 f"{newer.at:%Y-%m-%d %H:%M} UTC."
             )
-    return found
+    return sentences

@@ -1,4 +1,4 @@
-"""Where a version comes from, link by link, and which versions came from something."""
+"""The lineage of a version, link by link, and the versions that were made from something."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -30,12 +30,12 @@ class Node:
     """One link of the chain.
 
     Attributes:
-        name: what it is.
-        value: its id or hash; None when it is not known.
-        note: what else a person wants to know of it.
-        page: its page in a web UI, from outside where MLflow is a server.
-        problem: why the chain is broken here; None when it is whole.
-        children: what it rests on.
+        name: the kind of thing.
+        value: its id or hash; None if unknown.
+        note: more information for people.
+        page: its page in a web UI; a full address if MLflow is a server.
+        problem: the reason why the chain is broken here; None if it is not.
+        children: the links that it was made from.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Node:
     children: "tuple[Node, ...]" = ()
 
     def problems(self) -> Iterator[str]:
-        """Each break of the chain at this node or below it, as a sentence."""
+        """A sentence on each break of the chain, at this node or below it."""
         if self.problem:
             yield f"{self.name}: {self.problem}."
         for child in self.children:
@@ -54,11 +54,11 @@ class Node:
 
 
 def trace(model_name: str, number: int) -> Node:
-    """The tree of all that a version was made from, each link looked up now.
+    """The tree of everything that a version was made from, each link looked up now.
 
     Args:
         model_name: the registered model.
-        number: the version's.
+        number: the version's number.
 
     Raises:
         UserError: there is no such version.
@@ -66,23 +66,23 @@ def trace(model_name: str, number: int) -> Node:
     """
     mlflow = client.connect()
     with client.translate_errors():
-        found = client.version(mlflow, model_name, number)
+        version = client.version(mlflow, model_name, number)
         aliases = client.aliases(mlflow, model_name)
-        tags = dict(found.tags)
-        run = _there(lambda: mlflow.get_run(tags.get("run_id") or str(found.run_id)))
-        student = _there(lambda: mlflow.get_logged_model(str(found.source).rpartition("/")[2]))
+        tags = dict(version.tags)
+        run = _existing(lambda: mlflow.get_run(tags.get("run_id") or str(version.run_id)))
+        student = _existing(lambda: mlflow.get_logged_model(str(version.source).rpartition("/")[2]))
         if run is not None:
             tags.setdefault("experiment_id", run.info.experiment_id)
         if student is not None and "teacher_model_id" in student.params:
             tags.setdefault("teacher.model_id", student.params["teacher_model_id"])
-        standing = [tags.get("gate.status", "UNKNOWN"), *(f"@{name}" for name, at in aliases.items() if at == number)]
+        status = [tags.get("gate.status", "UNKNOWN"), *(f"@{name}" for name, at in aliases.items() if at == number)]
         return Node(
             "version",
             f"{model_name} version {number}",
-            ", ".join(standing),
+            ", ".join(status),
             urls.address(urls.version(model_name, number)),
             children=(
-                _model(mlflow, found, student, tags),
+                _model(mlflow, version, student, tags),
                 _run(run, tags),
                 _data(tags),
                 _code(run, tags),
@@ -105,25 +105,25 @@ def made_from(model_name: str, prefix: str) -> "list[tuple[ModelVersion, str]]":
         client.aliases(mlflow, model_name)
         versions = client.versions(mlflow, model_name)
     keys = markdown.LINEAGE | {"pretrained.sha256": "Pretrained weights (sha256)"}
-    hits = [
+    matches = [
         (version, label)
         for version in versions
         for key, label in keys.items()
         if version.tags.get(key, "").startswith(prefix)
     ]
-    if not hits:
+    if not matches:
         raise UserError(
             f"No version of {model_name} was made from {prefix}: give a version's number, or the beginning of a "
             "commit, a data md5 or another hash that `reflux lineage VERSION` prints."
         )
-    return hits
+    return matches
 
 
 def _model(
-    mlflow: "MlflowClient", found: "ModelVersion", student: "LoggedModel | None", tags: Mapping[str, str]
+    mlflow: "MlflowClient", version: "ModelVersion", student: "LoggedModel | None", tags: Mapping[str, str]
 ) -> Node:
-    """The LoggedModel, with the file, its evaluation and its card as they lie in the registry now."""
-    source = str(found.source).rpartition("/")[2]
+    """The LoggedModel, with the file, its evaluation and its card as the registry has them now."""
+    source = str(version.source).rpartition("/")[2]
     problem = None
     if student is None:
         problem = f"MLflow has no LoggedModel {source}"
@@ -132,29 +132,29 @@ def _model(
     elif student.status != "READY":
         problem = f"it is {student.status}"
     page = urls.address(urls.logged_model(tags["experiment_id"], source)) if "experiment_id" in tags else None
-    lost: str | None = None
-    kept: tuple[Node, ...] = ()
+    file_problem: str | None = None
+    evaluation: tuple[Node, ...] = ()
     try:
-        with fetch_files(found) as version:
-            kept = _evaluation(mlflow, found, version, tags)
+        with fetch_files(version) as files:
+            evaluation = _evaluation(mlflow, version, files, tags)
     except UserError as error:
-        lost = str(error).rstrip(".")
-    children = (Node("file", tags.get("artifact_sha256"), "model.onnx", problem=lost), *kept)
+        file_problem = str(error).rstrip(".")
+    children = (Node("file", tags.get("artifact_sha256"), "model.onnx", problem=file_problem), *evaluation)
     return Node("model", source, student.params.get("network", "") if student else "", page, problem, children)
 
 
 def _evaluation(
-    mlflow: "MlflowClient", found: "ModelVersion", version: VersionFiles, tags: Mapping[str, str]
+    mlflow: "MlflowClient", version: "ModelVersion", files: VersionFiles, tags: Mapping[str, str]
 ) -> tuple[Node, Node]:
-    metrics, card = (version.folder / EVALUATION / name for name in ("metrics.json", "model-card.html"))
+    metrics, card = (files.folder / EVALUATION / name for name in ("metrics.json", "model-card.html"))
     problem, note = None, ""
     if not metrics.is_file():
         problem = "metrics.json is not kept with the version"
-    elif lineage_key(metrics, version.sha256) != tags.get("lineage.key"):
+    elif lineage_key(metrics, files.sha256) != tags.get("lineage.key"):
         problem = "metrics.json was changed since the version was registered"
     else:
         content: dict[str, Any] = read_json(metrics)
-        problem = _edited(mlflow, found, content) or _answers(version, content)
+        problem = _edited(mlflow, version, content) or _probe_problem(files, content)
         accuracy = content["shipped"]["onnx"].get("accuracy")
         note = f"test split of {content['test']['n']:,} images"
         note += f", accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""
@@ -165,18 +165,18 @@ def _evaluation(
     )
 
 
-def _edited(mlflow: "MlflowClient", found: "ModelVersion", metrics: Mapping[str, Any]) -> str | None:
-    """What MLflow shows of the version and was not measured."""
+def _edited(mlflow: "MlflowClient", version: "ModelVersion", metrics: Mapping[str, Any]) -> str | None:
+    """A sentence on figures that were edited in MLflow, if there are any."""
     try:
-        integrity.check(mlflow, found, metrics)
+        integrity.check(mlflow, version, metrics)
     except UserError as error:
         return str(error).rstrip(".")
     return None
 
 
-def _answers(version: VersionFiles, metrics: Mapping[str, Any]) -> str | None:
-    """What is wrong with the answers that the smoke test compares with."""
-    probe = version.folder / EVALUATION / "probe.npz"
+def _probe_problem(files: VersionFiles, metrics: Mapping[str, Any]) -> str | None:
+    """A sentence on the recorded predictions of the smoke test, if they are missing or were changed."""
+    probe = files.folder / EVALUATION / "probe.npz"
     if not probe.is_file():
         return "probe.npz is not kept with the version"
     return None if sha256_file(probe) == metrics.get("probe_sha256") else "probe.npz was changed since it was evaluated"
@@ -192,9 +192,9 @@ def _run(run: "Run | None", tags: Mapping[str, str]) -> Node:
     if run is None:
         return Node("run", run_id, problem="MLflow has no such run" if run_id else _NOT_RECORDED, children=children)
     page = urls.address(urls.run(run.info.experiment_id, run.info.run_id))
-    said = run.data.tags
+    run_tags = run.data.tags
     shared = ("git.sha", "dvc.data_md5", "params.sha256")
-    differing = [key for key in shared if said.get(key, lineage.NONE) not in (lineage.NONE, tags.get(key))]
+    differing = [key for key in shared if run_tags.get(key, lineage.NONE) not in (lineage.NONE, tags.get(key))]
     problem = None
     if run.info.lifecycle_stage == "deleted":
         problem = "it was deleted in MLflow"
@@ -205,7 +205,7 @@ def _run(run: "Run | None", tags: Mapping[str, str]) -> Node:
 
 
 def _params(run: "Run | None", tags: Mapping[str, str]) -> Node:
-    """The params of the run, as it keeps them."""
+    """The params of the run, as it has kept them."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -215,13 +215,13 @@ def _params(run: "Run | None", tags: Mapping[str, str]) -> Node:
     with tempfile.TemporaryDirectory(prefix="reflux-") as temporary:
         uri = f"runs:/{run.info.run_id}/params.yaml"
         try:
-            kept = sha256_file(Path(mlflow.artifacts.download_artifacts(uri, dst_path=temporary)))
+            actual = sha256_file(Path(mlflow.artifacts.download_artifacts(uri, dst_path=temporary)))
         except (MlflowException, OSError):
-            kept = None
+            actual = None
     problem = None
-    if kept != sha256:
+    if actual != sha256:
         problem = (
-            "its run does not keep params.yaml" if kept is None else "the params.yaml that its run keeps was changed"
+            "its run does not keep params.yaml" if actual is None else "the params.yaml that its run keeps was changed"
         )
     return Node("params", sha256, "params.yaml", problem=problem)
 
@@ -231,8 +231,8 @@ def _data(tags: Mapping[str, str]) -> Node:
     if md5 is None:
         return Node("data", None, problem=_NOT_RECORDED)
     where = lineage.where_data_is_known(md5)
-    lost = "neither dvc.lock nor DVC's cache nor a commit of this checkout knows it: `git fetch` and `dvc fetch` may"
-    return Node("data", md5, f"known to {where}" if where else "", problem=None if where else lost)
+    problem = "neither dvc.lock nor DVC's cache nor a commit of this checkout knows it: `git fetch` and `dvc fetch` may"
+    return Node("data", md5, f"known to {where}" if where else "", problem=None if where else problem)
 
 
 def _code(run: "Run | None", tags: Mapping[str, str]) -> Node:
@@ -241,19 +241,19 @@ def _code(run: "Run | None", tags: Mapping[str, str]) -> Node:
         return Node("code", None, problem=_NOT_RECORDED)
     dirty = run is not None and run.data.tags.get("git.dirty") == "true"
     note = "with changes that were not committed" if dirty else ""
-    lost = None if lineage.has_commit(sha) else "this checkout does not have the commit: `git fetch` may bring it"
-    return Node("code", sha, note, problem=lost)
+    problem = None if lineage.has_commit(sha) else "this checkout does not have the commit: `git fetch` may bring it"
+    return Node("code", sha, note, problem=problem)
 
 
 def _teacher(mlflow: "MlflowClient", tags: Mapping[str, str]) -> Node:
     weights, sha256 = tags.get("pretrained.weights"), tags.get("pretrained.sha256")
     note = ", ".join(filter(None, [tags.get("pretrained.model"), weights if sha256 else None]))
-    # Weights that were drawn at random or came from timm's hub were no file that had a hash.
+    # Random weights and those from timm's hub have no file that could be hashed.
     origin = Node("pretrained", sha256 or weights, note, problem=None if weights else _NOT_RECORDED)
     model_id = tags.get("teacher.model_id")
     if model_id is None:
         return Node("teacher", None, problem=_NOT_RECORDED, children=(origin,))
-    model = _there(lambda: mlflow.get_logged_model(model_id))
+    model = _existing(lambda: mlflow.get_logged_model(model_id))
     if model is None:
         return Node("teacher", model_id, problem=f"MLflow has no LoggedModel {model_id}", children=(origin,))
     note = f"{model.params.get('network', '')}, weights sha256 {model.tags.get('weights.sha256', 'unknown')[:12]}…"
@@ -265,7 +265,7 @@ def _teacher(mlflow: "MlflowClient", tags: Mapping[str, str]) -> Node:
 def _soft_labels(tags: Mapping[str, str]) -> Node:
     key = tags.get("soft_labels.key")
     if key is None or key == LIVE:
-        note = "the teacher was asked at every step" if key else ""
+        note = "the teacher predicted at every step" if key else ""
         return Node("soft labels", key, note, problem=None if key else _NOT_RECORDED)
     manifest = ARTIFACTS / "label" / "manifest.json"
     here = manifest.is_file() and read_json(manifest).get("key") == key
@@ -273,23 +273,23 @@ def _soft_labels(tags: Mapping[str, str]) -> Node:
 
 
 def _decision(mlflow: "MlflowClient", tags: Mapping[str, str]) -> Node:
-    """The attempt that the version's status is from, in the ledger."""
+    """The attempt in the ledger that set the version's status."""
     run_id = tags.get("gate.run_id")
     if run_id is None:
         return Node("decision", None, "not decided yet")
-    run = _there(lambda: mlflow.get_run(run_id))
+    run = _existing(lambda: mlflow.get_run(run_id))
     if run is None or run.info.lifecycle_stage == "deleted":
         return Node("decision", run_id, problem="its run was deleted in MLflow")
     note = f"{run.info.run_name}, by {run.data.tags.get('promotion.by', 'somebody')}"
     return Node("decision", run_id, note, urls.address(urls.run(run.info.experiment_id, run_id)))
 
 
-def _there(ask: Callable[[], T]) -> T | None:
-    """What MLflow answers, or None for what it does not have."""
+def _existing(get: Callable[[], T]) -> T | None:
+    """Get a thing from MLflow; None if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return ask()
+        return get()
     except MlflowException as error:
         if client.is_not_found(error):
             return None

@@ -23,13 +23,13 @@ _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model sees in an image.
+    """The prediction for one image.
 
     Attributes:
         class_name: the most probable class.
         probabilities: of every class, the most probable first.
         model_name: the registered model.
-        version: the version that answered.
+        version: the version that predicted.
     """
 
     class_name: str
@@ -39,7 +39,7 @@ class Prediction:
 
 
 def predict(image: Path, model_uri: str, max_megapixels: float = 50) -> Prediction:
-    """Classify an image file, its pixels made as ``ingest`` and ``evaluate`` make them.
+    """Classify an image file, with the same preprocessing as ``ingest`` and ``evaluate``.
 
     Args:
         image: a PNG, JPEG, WebP or BMP file.
@@ -50,7 +50,7 @@ def predict(image: Path, model_uri: str, max_megapixels: float = 50) -> Predicti
         UserError: the image is unreadable, no such model or alias exists, or the model's file was changed.
         Unreachable: MLflow does not answer.
     """
-    # Nothing we load is a pickle; whatever stands in the registry must not become one.
+    # No model of Reflux is a pickle, and one that somebody put into the registry must not be loaded.
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     data = _bytes(image)
     mlflow = client.connect()

@@ -1,4 +1,4 @@
-"""Register an evaluated student: one version for one evaluation, however often it is asked for."""
+"""Register an evaluated student: one version per evaluation, however often it is registered."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +31,10 @@ class Registered:
 
 
 def register(artifacts: Path, model_name: str, experiment: str, lineage: Lineage) -> Registered:
-    """Register what ``artifacts`` holds as a version of ``model_name`` and call it the challenger.
+    """Register the student in ``artifacts`` as a version of ``model_name`` and make it the challenger.
 
-    The files are uploaded and proven first; the version, its tags and its description then appear in one transaction,
-    so a crash leaves either no version or a whole one. Calling it again for the same evaluation changes nothing.
+    The files are uploaded and verified first; the version, its tags and its description then appear in one transaction,
+    so a crash leaves either no version or a complete one. Registering the same evaluation again changes nothing.
 
     Args:
         artifacts: the pipeline's output folder.
@@ -50,20 +50,20 @@ def register(artifacts: Path, model_name: str, experiment: str, lineage: Lineage
     mlflow = client.connect()
     with client.translate_errors(), lock.held(mlflow, model_name):
         created = False
-        found = _registered(mlflow, model_name, evaluated.lineage_key)
-        if found is None:
+        version = _registered(mlflow, model_name, evaluated.lineage_key)
+        if version is None:
             _create_model(mlflow, model_name, experiment)
-            found = _create_version(mlflow, evaluated, model_name, experiment, lineage)
-            created = found == _registered(mlflow, model_name, evaluated.lineage_key)
-        number, model_id = found
+            version = _create_version(mlflow, evaluated, model_name, experiment, lineage)
+            created = version == _registered(mlflow, model_name, evaluated.lineage_key)
+        number, model_id = version
         if client.aliases(mlflow, model_name).get(client.CHALLENGER) != number:
             client.set_alias(mlflow, model_name, client.CHALLENGER, number)
     return Registered(number, created, model_id)
 
 
 def _registered(mlflow: "MlflowClient", model_name: str, key: str) -> tuple[int, str] | None:
-    same = client.versions(mlflow, model_name, f"tags.`lineage.key` = '{key}'")
-    return (int(same[0].version), str(same[0].source).removeprefix(logged_models.LOGGED)) if same else None
+    matches = client.versions(mlflow, model_name, f"tags.`lineage.key` = '{key}'")
+    return (int(matches[0].version), str(matches[0].source).removeprefix(logged_models.LOGGED)) if matches else None
 
 
 def _create_model(mlflow: "MlflowClient", model_name: str, experiment: str) -> None:
@@ -99,7 +99,7 @@ def _create_version(
     tags["model_id"] = model_id
     shipped = evaluated.metrics["shipped"]["onnx"]
     names = logged_models.architectures(evaluated)
-    made = mlflow.create_model_version(
+    version = mlflow.create_model_version(
         model_name,
         f"{logged_models.LOGGED}{model_id}",
         lineage.run_id,
@@ -108,13 +108,13 @@ def _create_version(
         description=markdown.version(evaluated.metrics, names, evaluated.dataset["name"], tags, None),
         model_id=model_id,
     )
-    return _first_of_twins(mlflow, model_name, evaluated.lineage_key, int(made.version), model_id)
+    return _first_of_twins(mlflow, model_name, evaluated.lineage_key, int(version.version), model_id)
 
 
-def _first_of_twins(mlflow: "MlflowClient", model_name: str, key: str, mine: int, model_id: str) -> tuple[int, str]:
-    """Where a lock was lost in mid-upload, two hosts may have made twins: the older one stays."""
+def _first_of_twins(mlflow: "MlflowClient", model_name: str, key: str, own: int, model_id: str) -> tuple[int, str]:
+    """Keep the older of two equal versions, which two hosts can create if one loses the lock during its upload."""
     first = _registered(mlflow, model_name, key)
-    if first is None or first[0] == mine:
-        return mine, model_id
-    mlflow.delete_model_version(model_name, str(mine))
+    if first is None or first[0] == own:
+        return own, model_id
+    mlflow.delete_model_version(model_name, str(own))
     return first

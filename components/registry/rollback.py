@@ -1,4 +1,4 @@
-"""The way back: an earlier champion into production again, within seconds."""
+"""Roll back: put an earlier champion into production again, within seconds."""
 
 from components.core.errors import UserError
 from components.registry import client
@@ -15,15 +15,15 @@ from components.registry.versions.files import fetch_files, read_evaluation
 def rollback(
     project: str, model_name: str, reason: str, to: int | None = None, who: str | None = None
 ) -> tuple[int, int]:
-    """Make an earlier champion the champion again, and the champion the previous one.
+    """Make an earlier champion the champion again, and the present one ``previous``.
 
-    The version that is rolled back is not promoted again by itself.
+    The version that is rolled back is not promoted again automatically.
 
     Args:
-        project: the project's name; its ledger takes the attempt.
+        project: the project's name; the attempt goes into its ledger.
         model_name: the registered model.
-        reason: why, for the record.
-        to: the version to go back to, one that was champion; by default the previous one.
+        reason: a person's reason, for the record.
+        to: the version to go back to, which must have been champion; by default the previous one.
         who: recorded as the author; ``user@host`` by default.
 
     Returns:
@@ -32,7 +32,7 @@ def rollback(
     Raises:
         UserError: no reason is given, there is nothing to go back to, or that version's file or evaluation was changed
             or fails the smoke test.
-        ChampionMoved: the champion was moved by another at this moment.
+        ChampionMoved: another process moved the champion at this moment.
         Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
     """
     if not reason.strip():
@@ -41,23 +41,23 @@ def rollback(
     mlflow = client.connect()
     reconcile(mlflow, project, model_name)
     with client.translate_errors():
-        before = client.aliases(mlflow, model_name)
-        old = before.get(CHAMPION)
-        target = to if to is not None else before.get(PREVIOUS)
+        aliases = client.aliases(mlflow, model_name)
+        old = aliases.get(CHAMPION)
+        target = to if to is not None else aliases.get(PREVIOUS)
         if old is None:
             raise UserError(f"{model_name} has no champion, so there is nothing to roll back.")
         if to == old:
             raise UserError(f"{model_name} version {old} is the champion already.")
         if target is None or target == old:
-            raise UserError(f"{model_name} version {old} is the first champion: there is none before it to go back to.")
+            raise UserError(f"{model_name} version {old} is the first champion: there is no earlier one to go back to.")
         back = client.version(mlflow, model_name, target)
         if PROMOTED_AT not in back.tags:
             raise UserError(f"{model_name} version {target} never was champion: `reflux promote {target}` judges it.")
         with fetch_files(back) as files:
-            # At any speed: whoever rolls back has more pressing trouble.
-            tried = smoke.check(files, read_evaluation(back, files).get("probe_sha256"))
-        if not tried.passed:
-            raise UserError(f"{model_name} stays at version {old}: {tried.sentence}")
+            # Without the latency gate: a slow model beats the one that made somebody roll back.
+            smoke_test = smoke.check(files, read_evaluation(back, files).get("probe_sha256"))
+        if not smoke_test.passed:
+            raise UserError(f"{model_name} stays at version {old}: {smoke_test.sentence}")
         since = markdown.since(at, by, reason)
         policy = (last_record(back) or {}).get("policy")
         intent = Intent(
@@ -69,7 +69,7 @@ def rollback(
             reason=reason,
             at=at,
             champion=old,
-            previous=before.get(PREVIOUS),
+            previous=aliases.get(PREVIOUS),
             why=f"Version {old} was rolled back: {reason}",
             note=f"**Back to version {target}**, from version {old}, by {by}: {reason}",
             aliases={PREVIOUS: old, CHAMPION: target},

@@ -1,1 +1,1 @@
-"""What a model version is made of: files, logged models, scores, and the proof that it answers."""
+"""Model versions: their files, LoggedModels, scores, integrity and smoke test."""

@@ -1,4 +1,4 @@
-"""What a pipeline run leaves for the registry, read and checked as one whole."""
+"""The evaluated student that a pipeline run leaves in its artifacts, read and checked as a whole."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ LIVE = "live"
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where a version comes from; None for what this copy of the project can't say.
+    """The origin of a version; None for what this copy of the project does not know.
 
     Attributes:
         run_id: the pipeline's parent run in MLflow.
@@ -49,8 +49,8 @@ class EvaluatedRun:
         artifacts: the folder it was read from.
         metrics: the content of ``metrics.json``.
         dataset: the content of ``dataset.json``.
-        sha256: of the ONNX file that ships.
-        lineage_key: of the evaluation and the file; the same evaluation has the same key.
+        sha256: of the shipped ONNX file.
+        lineage_key: hash of the evaluation and the file; it identifies an evaluation.
     """
 
     artifacts: Path
@@ -68,14 +68,14 @@ class EvaluatedRun:
         return self.artifacts / "finetune" / "model.safetensors"
 
     def origin(self) -> dict[str, str]:
-        """Tags on the weights that the teacher started from and the soft labels; what is not known is absent."""
+        """Tags on the teacher's pretrained weights and the soft labels; unknown ones are absent."""
         values: dict[str, Any] = {}
         pretrained, labels = self.artifacts / "pretrain" / "model.json", self.artifacts / "label" / "manifest.json"
         if pretrained.is_file():
-            found = read_json(pretrained)
-            values |= {f"pretrained.{name}": found.get(name) for name in ("model", "weights", "sha256")}
+            weights = read_json(pretrained)
+            values |= {f"pretrained.{name}": weights.get(name) for name in ("model", "weights", "sha256")}
         if labels.is_file():
-            # A live teacher is asked at every step: it leaves a manifest, and no store that would have a key.
+            # A live teacher predicts at every step: it leaves a manifest, but no store that would have a key.
             values["soft_labels.key"] = read_json(labels).get("key", LIVE)
         return {name: str(value) for name, value in values.items() if value is not None}
 
@@ -87,7 +87,7 @@ class EvaluatedRun:
 
 
 def read_evaluated_run(artifacts: Path) -> EvaluatedRun:
-    """Read a finished evaluation.
+    """Read a finished evaluation and its files.
 
     Raises:
         UserError: a file is missing, or the evaluation is of another file or of another test split.

@@ -1,4 +1,4 @@
-"""The file that ships: what it takes, what it answers, and its copy in the registry, verified by its hash."""
+"""A registered version's files: fetched from MLflow and verified by their hashes."""
 
 import tempfile
 from collections.abc import Iterator
@@ -42,8 +42,8 @@ class VersionFiles:
 
 
 @contextmanager
-def fetch_files(found: "ModelVersion") -> Iterator[VersionFiles]:
-    """Bring a version's files here and check them against the hash it was registered with.
+def fetch_files(version: "ModelVersion") -> Iterator[VersionFiles]:
+    """Download a version's files and check them against the hash that it was registered with.
 
     Raises:
         UserError: a file is gone, is not the one that was evaluated, or the version was not registered by Reflux.
@@ -51,16 +51,16 @@ def fetch_files(found: "ModelVersion") -> Iterator[VersionFiles]:
     import mlflow
     from mlflow.models import Model
 
-    number = int(found.version)
-    name = f"{found.name} version {number}"
-    expected = found.tags.get("artifact_sha256")
+    number = int(version.version)
+    name = f"{version.name} version {number}"
+    expected = version.tags.get("artifact_sha256")
     if expected is None:
         raise UserError(
-            f"{name} has no artifact_sha256 tag: it was not registered by Reflux, register it with `reflux run`."
+            f"{name} has no artifact_sha256 tag: it was not registered by Reflux; register a student with `reflux run`."
         )
     with tempfile.TemporaryDirectory(prefix="reflux-") as temporary:
         try:
-            mlflow.artifacts.download_artifacts(f"models:/{found.name}/{number}", dst_path=temporary)
+            mlflow.artifacts.download_artifacts(f"models:/{version.name}/{number}", dst_path=temporary)
         except OSError as error:
             raise UserError(f"The files of {name} can't be read ({error}): restore them, or roll back.") from None
         folder = Path(temporary)
@@ -77,16 +77,16 @@ def fetch_files(found: "ModelVersion") -> Iterator[VersionFiles]:
         yield VersionFiles(number, folder, expected, metadata)
 
 
-def read_evaluation(found: "ModelVersion", version: VersionFiles) -> dict[str, Any]:
-    """The evaluation that is kept with a version's file.
+def read_evaluation(version: "ModelVersion", files: VersionFiles) -> dict[str, Any]:
+    """Read the evaluation that is kept with a version's file.
 
     Raises:
         UserError: it is not the one that the version was registered with.
     """
-    path = version.folder / EVALUATION / "metrics.json"
-    if not path.is_file() or lineage_key(path, version.sha256) != found.tags.get("lineage.key"):
+    path = files.folder / EVALUATION / "metrics.json"
+    if not path.is_file() or lineage_key(path, files.sha256) != version.tags.get("lineage.key"):
         raise UserError(
-            f"The evaluation kept with {found.name} version {version.number} was changed since it was registered: "
+            f"The evaluation kept with {version.name} version {files.number} was changed since it was registered: "
             "restore it, or evaluate again (`reflux run`)."
         )
     metrics: dict[str, Any] = read_json(path)

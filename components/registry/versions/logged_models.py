@@ -1,4 +1,4 @@
-"""LoggedModels: the student's shipped file and its teacher, each with signature, input example and figures."""
+"""LoggedModels of the student's shipped file and of its teacher, with signature, input example and figures."""
 
 import shutil
 import tempfile
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from components.core.models.pixel_model import PixelModel
 
 STUDENT, TEACHER = "student", "teacher"
-LOGGED = "models:/"  # MLflow drops a version's model_id on sqlite, but keeps its source
+LOGGED = "models:/"  # MLflow on SQLite drops a version's model_id, but keeps its source
 
 _DIGEST_CHARACTERS = 36  # MLflow's limit
 
@@ -39,7 +39,7 @@ def student(
     teacher_id: str,
     tags: dict[str, str],
 ) -> str:
-    """The LoggedModel of the shipped file; one that an earlier attempt finished is taken again.
+    """Log the shipped file as a LoggedModel, or return the one that an earlier attempt finished.
 
     Args:
         mlflow: the client.
@@ -47,19 +47,19 @@ def student(
         experiment: the experiment's id.
         run_id: the pipeline's parent run.
         teacher_id: the teacher's LoggedModel.
-        tags: lineage.
+        tags: the lineage.
 
     Returns:
         The model's id.
 
     Raises:
-        UserError: the file does not answer through MLflow as it does in onnxruntime.
+        UserError: the file does not predict the same through MLflow as in onnxruntime.
     """
     from mlflow.entities import LoggedModelInput
 
-    found = _finished(mlflow, experiment, STUDENT, "lineage.key", evaluated.lineage_key)
-    if found and _holds(found, evaluated.sha256):
-        return found
+    finished = _finished(mlflow, experiment, STUDENT, "lineage.key", evaluated.lineage_key)
+    if finished and _holds(finished, evaluated.sha256):
+        return finished
     network = Network(evaluated.onnx)
     names = architectures(evaluated)
     metadata = {
@@ -86,17 +86,19 @@ def student(
 
 
 def teacher(mlflow: "MlflowClient", evaluated: EvaluatedRun, experiment: str, run_id: str) -> str:
-    """The LoggedModel of the teacher, made once for its weights.
+    """Log the teacher as a LoggedModel, once for its weights.
 
-    It belongs to the run that fine-tuned it, or to ``run_id`` where the server does not know that one.
+    It belongs to the run that fine-tuned it, or to ``run_id`` if the server does not know that run.
 
     Returns:
         The model's id.
     """
     sha256 = sha256_file(evaluated.teacher)
-    if found := _finished(mlflow, experiment, TEACHER, "weights.sha256", sha256):
-        return found
-    from components.core.models import pixel_model  # torch and timm: seconds that a registered student does without
+    if finished := _finished(mlflow, experiment, TEACHER, "weights.sha256", sha256):
+        return finished
+    from components.core.models import (
+        pixel_model,
+    )  # torch and timm take seconds to import, which a registered teacher does not need
 
     model = pixel_model.load(evaluated.teacher)
     origin = run_of(mlflow, evaluated.artifacts / "finetune" / "run.json") or run_id
@@ -113,7 +115,7 @@ def teacher(mlflow: "MlflowClient", evaluated: EvaluatedRun, experiment: str, ru
 
 
 def architectures(evaluated: EvaluatedRun) -> dict[str, str]:
-    """The networks' names."""
+    """The names of the student's and the teacher's networks."""
     from components.core.models import pixel_model
 
     spec, _ = pixel_model.read(evaluated.teacher)
@@ -124,19 +126,19 @@ def architectures(evaluated: EvaluatedRun) -> dict[str, str]:
 
 
 def _finished(mlflow: "MlflowClient", experiment: str, name: str, key: str, value: str) -> str | None:
-    """A whole model with this tag; what a killed attempt left half-made is marked as failed."""
+    """A complete model with this tag; marks as failed what a killed attempt left incomplete."""
     where = f"name = '{name}' AND tags.`{key}` = '{value}'"
-    whole = None
+    complete = None
     for model in mlflow.search_logged_models([experiment], where):
         if model.status == "READY":
-            whole = model.model_id
+            complete = model.model_id
         elif model.status == "PENDING":
             mlflow.finalize_logged_model(model.model_id, "FAILED")
-    return whole
+    return complete
 
 
 def _holds(model_id: str, sha256: str) -> bool:
-    """Whether a LoggedModel still has the file that was evaluated."""
+    """Tell whether a LoggedModel still has the file that was evaluated."""
     import mlflow
 
     with tempfile.TemporaryDirectory(prefix="reflux-") as temporary:
@@ -158,7 +160,7 @@ def _log(
     write: Callable[["Model", Path], None],
     figures: Callable[[str], None],
 ) -> str:
-    """Make a LoggedModel from what ``write`` leaves in a folder; it is READY only when it is whole, with figures."""
+    """Log the folder that ``write`` fills; the LoggedModel is READY only when it is complete, with its figures."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
@@ -194,7 +196,7 @@ def _write_student(model: "Model", folder: Path, evaluated: EvaluatedRun, networ
         metadata=model.metadata,
         save_as_external_data=False,
     )
-    # What is registered is the evaluated file to the byte, not what another version of protobuf makes of it.
+    # The registered file is the evaluated one to the byte, not one that another protobuf has written anew.
     shutil.copyfile(evaluated.onnx, folder / ONNX_FILE)
     for path in evaluated.evaluation:
         (folder / EVALUATION).mkdir(exist_ok=True)
@@ -203,7 +205,7 @@ def _write_student(model: "Model", folder: Path, evaluated: EvaluatedRun, networ
 
 
 def _prove(folder: Path, network: Network) -> None:
-    """Refuse to log a folder whose pyfunc does not answer like the network, for one image and for several."""
+    """Refuse to log a folder whose pyfunc does not predict like the network, for one image and for several."""
     import mlflow.pyfunc
 
     served = mlflow.pyfunc.load_model(str(folder))
@@ -211,9 +213,9 @@ def _prove(folder: Path, network: Network) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     for count in (1, 3):
         pixels = np.ascontiguousarray(images[:count].transpose(0, 3, 1, 2))
-        answer = served.predict(pixels)["logits"]
-        if not np.allclose(answer, network.logits(images[:count]), atol=1e-4):
-            raise UserError("The ONNX file answers differently through MLflow's pyfunc: it is not registered.")
+        logits = served.predict(pixels)["logits"]
+        if not np.allclose(logits, network.logits(images[:count]), atol=1e-4):
+            raise UserError("The ONNX file predicts differently through MLflow's pyfunc: it is not registered.")
 
 
 def _write_teacher(logged: "Model", folder: Path, evaluated: EvaluatedRun, model: "PixelModel") -> None:
@@ -222,7 +224,7 @@ def _write_teacher(logged: "Model", folder: Path, evaluated: EvaluatedRun, model
     side, channels = evaluated.dataset["image_size"], evaluated.dataset["channels"]
     # torch.export fixes a dimension of size one, so the example has two images.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of weights that are not on the CPU; these are
+        warnings.simplefilter("ignore", UserWarning)  # about weights that are not on the CPU; these are
         mlflow.pytorch.save_model(
             model.eval().cpu(),
             folder,
@@ -244,14 +246,14 @@ def _signature(channels: int, side: int, classes: int, output: str | None) -> "M
 
 
 def _pinned(*packages: str) -> list[str]:
-    # A build like 2.13.0+cpu is on no index under that name.
+    # No package index has a local build such as 2.13.0+cpu.
     return [f"{package}=={version(package).partition('+')[0]}" for package in packages]
 
 
 def _figures(
     mlflow: "MlflowClient", run_id: str, evaluated: EvaluatedRun, measured: dict[str, float], model_id: str
 ) -> None:
-    """Give a model its figures, on the test split they were measured on."""
+    """Log a model's figures, with the test split that they were measured on."""
     from mlflow.data.dataset_source_registry import resolve_dataset_source
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.entities import DatasetInput, InputTag, Metric
@@ -261,7 +263,7 @@ def _figures(
         evaluated.metrics["test"]["fingerprint"][:_DIGEST_CHARACTERS],
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it resolves a path in two equal ways, and says so
+        warnings.simplefilter("ignore", UserWarning)  # that two equal resolvers match a path
         source = resolve_dataset_source(str(evaluated.dataset["source"]))
     entity = MetaDataset(source, name=name, digest=digest)._to_mlflow_entity()  # type: ignore[abstract]
     mlflow.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "test")])])
@@ -276,7 +278,7 @@ def _figures(
 
 
 def run_of(mlflow: "MlflowClient", run_file: Path) -> str | None:
-    """The run that made a stage's artifacts, if this server knows it."""
+    """The run that made a stage's artifacts, if this server has it."""
     from mlflow.exceptions import MlflowException
 
     if not run_file.is_file():

@@ -1,4 +1,4 @@
-"""The challenger and the champion on the same frozen test split, scored now."""
+"""Score the challenger and the champion on the same frozen test split."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 _LATENCY_IMAGES = 32
 
 
-def own_evaluation(challenger: VersionFiles, found: "ModelVersion", dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """The version's own metrics.
+def own_evaluation(challenger: VersionFiles, version: "ModelVersion", dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the version's own metrics.
 
     Raises:
-        UserError: they are not those it was registered with, or were measured on another test split.
+        UserError: they are not those that it was registered with, or were measured on another test split.
     """
-    metrics = read_evaluation(found, challenger)
+    metrics = read_evaluation(version, challenger)
     if metrics["test"]["fingerprint"] != dataset["fingerprints"]["test"]:
         raise UserError(
-            f"{found.name} version {challenger.number} was evaluated on another test split than the present one: run "
+            f"{version.name} version {challenger.number} was evaluated on another test split than the present one: run "
             "`reflux run` first."
         )
     return metrics
@@ -40,7 +40,7 @@ def own_evaluation(challenger: VersionFiles, found: "ModelVersion", dataset: Map
 def compare_with_champion(
     mlflow: "MlflowClient",
     artifacts: Path,
-    found: "ModelVersion",
+    version: "ModelVersion",
     challenger: VersionFiles,
     metrics: Mapping[str, Any],
     champion: int | None,
@@ -48,7 +48,7 @@ def compare_with_champion(
     resamples: int,
     seed: int,
 ) -> ChampionEvaluation | None:
-    """Score and time both on the same images; None without a champion.
+    """Score and time both on the same images; returns None if there is no champion.
 
     Raises:
         UserError: the test split is empty, a file was changed, or the challenger does not reproduce its evaluation.
@@ -60,35 +60,35 @@ def compare_with_champion(
     _check_reproduced(metrics, float((ours.predicted == test.labels).mean()), len(test))
     if champion is None:
         return None
-    found_champion = client.version(mlflow, found.name, champion)
-    moved = found_champion.tags.get("test_fingerprint") != dataset["fingerprints"]["test"]
-    with fetch_files(found_champion) as incumbent:
+    champion_version = client.version(mlflow, version.name, champion)
+    test_changed = champion_version.tags.get("test_fingerprint") != dataset["fingerprints"]["test"]
+    with fetch_files(champion_version) as incumbent:
         same = incumbent.sha256 == challenger.sha256
         theirs = ours if same else _measured(incumbent, test, dataset["classes"])
         timed = None if same else _timed(challenger, incumbent, test)
-    return compare(test.labels, ours, theirs, timed, champion, moved, resamples, seed)
+    return compare(test.labels, ours, theirs, timed, champion, test_changed, resamples, seed)
 
 
-def _measured(version: VersionFiles, test: Shard, classes: list[str]) -> Measured:
-    return Measured(version.sha256, version.file.stat().st_size, _predicted(version, test, classes))
+def _measured(files: VersionFiles, test: Shard, classes: list[str]) -> Measured:
+    return Measured(files.sha256, files.file.stat().st_size, _predicted(files, test, classes))
 
 
-def _predicted(version: VersionFiles, test: Shard, classes: list[str]) -> npt.NDArray[np.int64]:
+def _predicted(files: VersionFiles, test: Shard, classes: list[str]) -> npt.NDArray[np.int64]:
     """Predicted classes [N] in the order of ``classes``; -1 for a class that the dataset no longer has."""
-    order = np.array([classes.index(name) if name in classes else -1 for name in version.classes])
-    return order[version.network().logits(test.images).argmax(axis=1)]
+    order = np.array([classes.index(name) if name in classes else -1 for name in files.classes])
+    return order[files.network().logits(test.images).argmax(axis=1)]
 
 
 def _timed(challenger: VersionFiles, champion: VersionFiles, test: Shard) -> "SideBySide":
     from components.core.export.latency import side_by_side
 
     images = np.asarray(test.images[:_LATENCY_IMAGES])
-    ours, theirs = (version.network().fit(images) for version in (challenger, champion))
+    ours, theirs = (files.network().fit(images) for files in (challenger, champion))
     return side_by_side(challenger.file, champion.file, ours, theirs)
 
 
 def _check_reproduced(metrics: Mapping[str, Any], accuracy: float, n: int) -> None:
-    """Refuse figures that the file does not reproduce, but for a near-tie that another machine rounds otherwise."""
+    """Refuse figures that the file doesn't reproduce, except for near-ties that another machine rounds differently."""
     claimed = metrics["shipped"]["onnx"].get("accuracy")
     if claimed is not None and abs(claimed - accuracy) > max(0.001, 1.5 / n):
         raise UserError(

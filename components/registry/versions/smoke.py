@@ -1,7 +1,7 @@
-"""Whether a version works where this project is not, found out before production does.
+"""Smoke test: does a version work without this project, as it must in production?
 
-Like TFX's InfraValidator: the very files are loaded and asked in a process of their own. It shows that they work; it is
-no sandbox, for code that a model brings along runs with this user's rights.
+Like TFX's InfraValidator it loads the shipped files in a process of their own and lets them predict. This is not a
+sandbox: code that a model brings along runs with this user's rights.
 """
 
 import json
@@ -24,34 +24,34 @@ from components.registry.versions.files import VersionFiles
 LIMIT_S = 120.0
 
 _PROJECT = ("components", "flows")
-# Nothing else of this process's environment is handed on: no address, no password, no PYTHONPATH.
+# Nothing else of this process's environment is passed on: no address, no password, no PYTHONPATH.
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 _SET = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
-_SHOWN = 300
+_MAX_CHARACTERS = 300
 _SECONDS_TO_DIE = 5.0
 
 
 def check(
     files: VersionFiles, probe_sha256: str | None, latency_ms_p95_max: float | None = None, limit_s: float = LIMIT_S
 ) -> Reason:
-    """Load a version's files in a fresh process and compare its answers with those that evaluation recorded.
+    """Load a version's files in a fresh process and compare its predictions with those that evaluation recorded.
 
-    The process starts in an empty folder with an environment of five variables and this project's packages out of
-    reach. It refuses pickles, loads ``model.onnx`` in onnxruntime and the folder through MLflow's pyfunc, and asks both
-    for all images of ``evaluation/probe.npz`` at once and one by one. It takes seconds, most of them to import MLflow.
+    The process starts in an empty folder, with a minimal environment and without access to this project's packages. It
+    refuses pickles, loads ``model.onnx`` in onnxruntime and the folder through MLflow's pyfunc, and lets both predict
+    the images of ``evaluation/probe.npz``, all at once and one by one. It takes seconds, most of them to import MLflow.
 
     Args:
         files: the version's files, fetched and verified.
-        probe_sha256: of the recorded answers, as the evaluation says; with None nothing passes.
-        latency_ms_p95_max: the most that one image may take in onnxruntime with one thread, at p95; None for any time.
-        limit_s: seconds after which the process is killed, with all that it started.
+        probe_sha256: hash of the recorded predictions, from the evaluation; with None nothing passes.
+        latency_ms_p95_max: limit on the p95 latency of one image in onnxruntime with one thread; None for none.
+        limit_s: seconds after which the process is killed, with all its children.
 
     Returns:
-        The reason ``smoke``: passed, or the step at which it failed and why. Its value is the latency.
+        The reason ``smoke``: passed, or the step at which it failed and the cause. Its value is the latency.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="reflux-smoke-") as temporary:
@@ -66,27 +66,27 @@ def check(
             "limit_s": limit_s,
         }
         code = _run([sys.executable, "-I", smoke_process.__file__, json.dumps(request)], empty, errors, limit_s)
-        said = _lines(report)
-        last = said[-1] if said else {}
+        lines = _lines(report)
+        last = lines[-1] if lines else {}
         if "p95_ms" in last:
             seconds = time.monotonic() - began
             return _passed(last["images"], last["p95_ms"], latency_ms_p95_max, seconds)
-        step = next((line["at"] for line in reversed(said) if "at" in line), "starting Python")
+        step = next((line["at"] for line in reversed(lines) if "at" in line), "starting Python")
         why = last.get("failed") or _death(code, limit_s, errors)
-    sentence = f"The smoke test in a fresh process failed at {step}: {why[:_SHOWN]}."
+    sentence = f"The smoke test in a fresh process failed at {step}: {why[:_MAX_CHARACTERS]}."
     return Reason("smoke", "max", latency_ms_p95_max, None, False, sentence)
 
 
-def _passed(images: int, p95_ms: float, most: float | None, seconds: float) -> Reason:
+def _passed(images: int, p95_ms: float, maximum: float | None, seconds: float) -> Reason:
     sentence = (
         f"A fresh process without this project loaded the files through MLflow and onnxruntime and gave the recorded "
         f"answers to all {images} images, in {p95_ms:.3g} ms each at p95 (smoke test, {seconds:.1f} s)."
     )
-    return Reason("smoke", "max", most, p95_ms, True, sentence)
+    return Reason("smoke", "max", maximum, p95_ms, True, sentence)
 
 
 def _run(command: list[str], folder: Path, errors: Path, limit_s: float) -> int | None:
-    """The command's exit code; None when it was killed because its time was up."""
+    """Run a command; returns its exit code, or None if it was killed because its time was up."""
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     environment |= {"HOME": str(folder), "TMPDIR": str(folder)} | _SET
     with errors.open("wb") as stderr:
@@ -108,7 +108,7 @@ def _run(command: list[str], folder: Path, errors: Path, limit_s: float) -> int 
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Kill the process with all that it started; first those below it, which could not be found after it."""
+    """Kill a process and its children; the children first, as they can't be found after their parent."""
     with suppress(psutil.NoSuchProcess):
         children = psutil.Process(process.pid).children(recursive=True)
         for child in children:
@@ -122,7 +122,9 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 def _lines(report: Path) -> list[dict[str, Any]]:
     text = report.read_text(encoding="utf-8") if report.is_file() else ""
-    return [json.loads(line) for line in text.split("\n")[:-1]]  # what follows the last newline was cut short
+    return [
+        json.loads(line) for line in text.split("\n")[:-1]
+    ]  # a process that was killed may have written part of a line
 
 
 def _death(code: int | None, limit_s: float, errors: Path) -> str:

@@ -1,9 +1,9 @@
-"""What a fresh process does with a version's files, as far from this project as production is.
+"""The process of the smoke test: a version's files without this project, as in production.
 
-``python -I smoke_process.py REQUEST`` is started by :mod:`components.registry.versions.smoke`. It imports nothing of
-the project, and nothing that it loads can. REQUEST is JSON: ``folder`` (the version's files), ``probe_sha256`` (of its
-recorded answers), ``report`` (where it writes a line of JSON at each step, so that a process that hangs or dies has
-said where), ``blocked`` (packages out of reach), ``latency_ms_p95_max`` (or null) and ``limit_s``.
+:mod:`components.registry.versions.smoke` starts it as ``python -I smoke_process.py REQUEST``. It imports nothing of the
+project, and nothing that it loads can. REQUEST is JSON: ``folder`` (the version's files), ``probe_sha256`` (hash of the
+recorded predictions), ``report`` (the file that gets a line of JSON at each step, so that one can see where a process
+hung or died), ``blocked`` (packages that can't be imported), ``latency_ms_p95_max`` (or null) and ``limit_s``.
 """
 
 import hashlib
@@ -26,19 +26,19 @@ Pixels = npt.NDArray[np.uint8]
 Classes = npt.NDArray[np.int64]
 Answer = Callable[[Pixels], npt.NDArray[np.float32]]
 
-_ALONE = 8  # images that are also asked for one by one
-_TIE = 1e-4  # two logits this close may change places from one machine to another
-_ROUNDS = 3  # another process's burst makes one of them slow, a slow file all
+_ALONE = 8  # images that are also predicted one by one
+_TIE = 1e-4  # logits this close may be ordered differently on another machine
+_ROUNDS = 3  # another process's burst slows down one round, a slow file all of them
 _RUNS, _WARM_UP = 100, 10
 _ROUND_S = 5.0
 
 
 class Failed(Exception):
-    """The version does not do what its evaluation says."""
+    """The version does not do what its evaluation states."""
 
 
 class Blocked(MetaPathFinder):
-    """Refuses to import some packages, wherever they are installed.
+    """An import hook that refuses some packages, wherever they are installed.
 
     An editable install puts this project on the path of every process of its environment, ``-I`` or not.
     """
@@ -50,12 +50,12 @@ class Blocked(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname.partition(".")[0] in self.packages:
-            raise ModuleNotFoundError(f"it imports {fullname}, code of this project, which production has not")
+            raise ModuleNotFoundError(f"it imports {fullname}, code of this project, which production does not have")
         return None
 
 
 class Report:
-    """A file that gets one line of JSON at each step."""
+    """A file with one line of JSON per step."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,19 +68,19 @@ class Report:
 def examine(
     folder: Path, probe_sha256: str | None, latency_ms_p95_max: float | None, at: Callable[[str], None]
 ) -> tuple[int, float]:
-    """Load the files in both runtimes and compare their answers with the recorded ones.
+    """Load the files in both runtimes and compare their predictions with the recorded ones.
 
     Args:
         folder: an MLflow model with ``model.onnx`` and ``evaluation/probe.npz``.
-        probe_sha256: of the latter, as the evaluation says.
-        latency_ms_p95_max: the most that onnxruntime may take for one image; None for any time.
-        at: is told each step before it begins.
+        probe_sha256: hash of the latter, from the evaluation.
+        latency_ms_p95_max: limit on the p95 latency of one image in onnxruntime; None for none.
+        at: called with the name of each step before it begins.
 
     Returns:
         The number of images, and the latency at p95 in milliseconds.
 
     Raises:
-        Failed: an answer is wrong or too slow.
+        Failed: a prediction is wrong or too slow.
     """
     at("reading evaluation/probe.npz")
     pixels, predicted = probe(folder, probe_sha256)
@@ -107,14 +107,14 @@ def examine(
 
 
 def probe(folder: Path, sha256: str | None) -> tuple[Pixels, Classes]:
-    """The pixels uint8 [N, C, H, W] and the classes int64 [N] that evaluation recorded; at least two rows.
+    """Read the pixels uint8 [N, C, H, W] and the classes int64 [N] that evaluation recorded; at least two rows.
 
     Raises:
-        Failed: the file is gone, is not the one of this sha256, or holds nothing.
+        Failed: the file is missing, has another sha256, or is empty.
     """
     path = folder / "evaluation" / "probe.npz"
     if not path.is_file():
-        raise Failed("it is missing, so nobody knows what the file should answer: evaluate again (`reflux run`)")
+        raise Failed("it is missing, so the file's predictions can't be checked: evaluate again (`reflux run`)")
     content = path.read_bytes()
     if (actual := hashlib.sha256(content).hexdigest()) != sha256:
         raise Failed(f"it was changed (sha256 {actual[:12]}…, its evaluation says {str(sha256)[:12]}…)")
@@ -126,10 +126,10 @@ def probe(folder: Path, sha256: str | None) -> tuple[Pixels, Classes]:
 
 
 def compare(answer: Answer, pixels: Pixels, predicted: Classes) -> None:
-    """Ask for all images at once, and for the first few one by one.
+    """Predict all images at once, and the first few one by one.
 
     Raises:
-        Failed: the answers are no finite logits [N, classes], or not the recorded classes.
+        Failed: the output is not finite logits [N, classes], or the classes are not the recorded ones.
     """
     for size, batches in ((len(pixels), 1), (1, min(_ALONE, len(pixels)))):
         for start in range(batches):
@@ -145,13 +145,13 @@ def compare(answer: Answer, pixels: Pixels, predicted: Classes) -> None:
                 raise Failed(f"{batch} gets {wrong} other classes than the evaluation recorded")
 
 
-def latency(run: Callable[[Pixels], object], pixels: Pixels, most: float | None) -> float:
-    """The 95th percentile, in milliseconds, of one image after the other.
+def latency(run: Callable[[Pixels], object], pixels: Pixels, maximum: float | None) -> float:
+    """Measure the 95th percentile, in milliseconds, of single images.
 
-    Rounds are repeated only while they are too slow: other work on the machine must not refuse a model.
+    A round is repeated only if it was too slow, so that other work on the machine does not make a model fail.
 
     Raises:
-        Failed: every round was slower than ``most``.
+        Failed: every round was slower than ``maximum``.
     """
     images = [pixels[row : row + 1] for row in range(len(pixels))]
     for row in range(_WARM_UP):
@@ -165,14 +165,14 @@ def latency(run: Callable[[Pixels], object], pixels: Pixels, most: float | None)
             run(images[len(times) % len(images)])
             times.append(time.perf_counter() - start)
         best = min(best, 1000 * float(np.percentile(times, 95)))
-        if most is None or best <= most:
+        if maximum is None or best <= maximum:
             return best
-    raise Failed(f"one image takes {best:.3g} ms at p95, and the maximum is {most:g} ms")
+    raise Failed(f"one image takes {best:.3g} ms at p95, and the maximum is {maximum:g} ms")
 
 
 def main(request: dict[str, Any]) -> None:
-    """Examine the folder; what comes of it is the report's last line."""
-    signal.alarm(int(request["limit_s"]) + 5)  # whoever started this may be gone by then
+    """Examine the folder and write the result as the last line of the report."""
+    signal.alarm(int(request["limit_s"]) + 5)  # the process that started this one may be gone by then
     report = Report(Path(request["report"]))
     sys.meta_path.insert(0, Blocked(request["blocked"]))
     try:

@@ -72,7 +72,7 @@ def test_code_of_this_project_is_out_of_reach(version):
     assert reason.passed is False
     assert reason.sentence == (
         "The smoke test in a fresh process failed at loading the folder through MLflow's pyfunc: it imports "
-        "components, code of this project, which production has not."
+        "components, code of this project, which production does not have."
     )
 
 

@@ -388,7 +388,7 @@ def test_an_identical_file_is_nothing_to_do(values, parts, policy):
 def test_what_does_not_pass_the_smoke_test_is_not_promoted(passed):
     test = Reason("smoke", "max", None, None, passed, "It was tried.")
     decision = decide(metrics(), BASE, champion())
-    tried = decision.tried(test)
+    tried = decision.with_smoke_test(test)
     assert decision.promote
     assert (tried.promote, tried.status) == ((True, "VALIDATED") if passed else (False, "REJECTED"))
     assert tried.reasons == (*decision.reasons, test)

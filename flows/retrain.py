@@ -24,8 +24,8 @@ from flows.outcome import StageOutcome
 from flows.pipeline import approval, release, skip, two_pools
 from flows.pipeline.clone import flow_run_id, require_tracking, skipped
 from flows.pipeline.tasks import Pipeline, begin, outdated, push, stage, train
-from flows.report import display, flow_page, mlflow_run
-from flows.report.display import Display
+from flows.report import flow_page, mlflow_run
+from flows.report.display import Display, current_display
 from flows.report.result import NotRegistered, Result
 
 _PATIENCE_S = 900.0  # a run that nobody watches waits for MLflow
@@ -103,18 +103,18 @@ def compute(
         NotRegistered: everything is trained, but MLflow was away.
     """
     began = time.monotonic()
-    shown = display.current() or Display(lambda _: None, get_run_logger())
-    shown.logger = get_run_logger()
+    display = current_display() or Display(lambda _: None, get_run_logger())
+    display.logger = get_run_logger()
     prepare_dvc()
     embed_mlflow()
     fetch(params.ingest.source)
-    with tracking.courier(), recorded(params, shown, inputs) as (name, journal), flow_page.progress(shown):
-        outcomes = run_stages(params, shown, journal, pool, overrides)
+    with tracking.courier(), recorded(params, display, inputs) as (name, journal), flow_page.progress(display):
+        outcomes = run_stages(params, display, journal, pool, overrides)
         if unattended and remote.name() is not None:
-            shown.note(lock_branch.bring_back(name, journal))
+            display.note(lock_branch.bring_back(name, journal))
         metrics = read_json(ARTIFACTS / "evaluate" / "metrics.json")
         mlflow_run.log_evaluation(journal, params, metrics)
-        released = release.release(params, journal, shown, flow_run_id(), _PATIENCE_S if unattended else 0)
+        released = release.release(params, journal, display, flow_run_id(), _PATIENCE_S if unattended else 0)
         result = Result(name, params.registry.model_name, outcomes, metrics, released, time.monotonic() - began)
         mlflow_run.log_result(journal, result)
         flow_page.show_result(result, params.project.name)
@@ -123,18 +123,18 @@ def compute(
     if released.problem:
         raise NotRegistered(result)
     for problem in keep_boards(params.project.name, mlflow_run.in_production(result)):
-        shown.note(f"Note: {problem}.")
+        display.note(f"Note: {problem}.")
     return result
 
 
 def run_stages(
-    params: Params, shown: Display, journal: Journal, pool: str | None, overrides: Sequence[str]
+    params: Params, display: Display, journal: Journal, pool: str | None, overrides: Sequence[str]
 ) -> dict[str, StageOutcome]:
     """Run all stages in order, but for the starting weights, which come while the data does.
 
     Args:
         params: all of them.
-        shown: follows the stages.
+        display: follows the stages.
         journal: of the pipeline run.
         pool: the work pool that trains, if it is not this run's.
         overrides: of the params, for that pool.
@@ -144,8 +144,8 @@ def run_stages(
     """
     forced, store = outdated(params), remote.name()
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_VARIABLE: journal.id}
-    with Runner(shown, environment, forced, pull=store is not None) as runner:
-        pipeline = Pipeline(shown, journal, runner, unchanged(forced), store)
+    with Runner(display, environment, forced, pull=store is not None) as runner:
+        pipeline = Pipeline(display, journal, runner, unchanged(forced), store)
         if pool is None:
             begin(pipeline, "pretrain", alongside="ingest")
         stage(pipeline, "ingest")
@@ -163,11 +163,11 @@ def run_stages(
 
 
 @contextmanager
-def recorded(params: Params, shown: Display, inputs: str | None) -> Iterator[tuple[str, Journal]]:
+def recorded(params: Params, display: Display, inputs: str | None) -> Iterator[tuple[str, Journal]]:
     """The parent run's name and journal: FINISHED, FAILED, or KILLED when someone stopped the run."""
     code = lineage.code()
     if code.missing:
-        shown.note(code.missing)
+        display.note(code.missing)
     name = f"retrain-{datetime.now(UTC):%Y%m%d-%H%M%S}-{code.sha[:7]}"
     tags = {
         "run_kind": "pipeline",

@@ -33,7 +33,7 @@ def train(overrides: Sequence[str], lock: str, parent: str) -> None:
         UserError: there is no remote to fetch the data from.
         StageFailed: a stage failed.
     """
-    shown = Display(lambda _: None, get_run_logger(), TRAINING)
+    display = Display(lambda _: None, get_run_logger(), TRAINING)
     params = override_params(list(overrides)) if overrides else load_params()
     keep_home(params.project.name, flow_run_id())
     require_tracking()
@@ -43,8 +43,8 @@ def train(overrides: Sequence[str], lock: str, parent: str) -> None:
     LOCK.write_text(lock, encoding="utf-8")
     tasks.pull(store, two_pools.read(TRAINING))
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_RUN_VARIABLE: parent}
-    runner = Runner(shown, environment, tasks.outdated(params), pull=True)
-    with tracking.courier(), flow_page.progress(shown), runner:
-        pipeline = tasks.Pipeline(shown, NullJournal(), runner, set(), store)
+    runner = Runner(display, environment, tasks.outdated(params), pull=True)
+    with tracking.courier(), flow_page.progress(display), runner:
+        pipeline = tasks.Pipeline(display, NullJournal(), runner, set(), store)
         tasks.train(pipeline)
     two_pools.give_back(pipeline.outcomes)

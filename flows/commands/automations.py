@@ -1,4 +1,4 @@
-"""What Prefect's server watches for while nobody does: dead runs are marked, and people are told."""
+"""Automations on Prefect's server: dead runs are marked as crashed, and people are alerted."""
 
 import os
 from collections.abc import Iterable
@@ -19,10 +19,10 @@ from components.core.errors import UserError
 from components.registry.webhooks import SLACK_URL, is_safe
 
 ALERT_URL = "REFLUX_ALERT_URL"
-LOST_S = 590  # so that ten minutes are kept; longer than the outage of the server that a run survives
-# Runs of these deployments alone: a server may have others, which are not ours to end.
+LOST_S = 590  # just under ten minutes; longer than an outage of the server that a run survives
+# The tag of our deployments: a server may run others, whose runs are not ours to end.
 TAG = "reflux"
-# Names of states in which a run neither beats nor waits for a worker, by Prefect and by this project.
+# Names of states, Prefect's and ours, in which a run neither sends heartbeats nor waits for a worker.
 ENDED = (
     *("Completed", "Failed", "TimedOut", "Cancelled", "Crashed", "Paused", "Suspended", "AwaitingRetry"),
     *("Cached", "RolledBack", "Skipped"),
@@ -61,15 +61,15 @@ RECEIVERS = (
 )
 
 
-def wanted(told: Iterable[tuple[Receiver, UUID]]) -> list[Automation]:
-    """The automations; alerts go to these receivers, by their blocks' ids."""
+def declared(receivers: Iterable[tuple[Receiver, UUID]]) -> list[Automation]:
+    """The automations, whose alerts go to these receivers, each with its block's id."""
     calls: list[ActionTypes] = [
-        CallWebhook(block_document_id=block, payload=receiver.payload) for receiver, block in told
+        CallWebhook(block_document_id=block, payload=receiver.payload) for receiver, block in receivers
     ]
     gone = _events(*ENDED)
     crashed = "No sign of life for ten minutes: the process or its machine is gone."
     stuck = "Ten minutes in Pending: the worker that took this run is gone."
-    found = [
+    automations = [
         _watch("lost", crashed, _missing(_events("heartbeat"), _events("heartbeat") | gone), [_crash(crashed)]),
         _watch(
             "stuck",
@@ -92,15 +92,15 @@ def wanted(told: Iterable[tuple[Receiver, UUID]]) -> list[Automation]:
             within=timedelta(0),
         )
         late = _missing(_events("Late"), _events("Pending", "Running") | gone)
-        found += [
+        automations += [
             _watch("failed", "A run failed, timed out or crashed.", at_once, calls),
             _watch("late", "A run is late by ten minutes: no worker takes it.", late, calls),
         ]
-    return found
+    return automations
 
 
 def keep(automation: Automation) -> str:
-    """Make an automation, or change the one of its name.
+    """Create an automation, or update the one of its name.
 
     Returns:
         ``made``, ``changed`` or ``unchanged``.
@@ -118,19 +118,19 @@ def keep(automation: Automation) -> str:
 
 
 def keep_receiver(receiver: Receiver) -> tuple[UUID | None, str]:
-    """Keep the address of a receiver as a block on the server.
+    """Store the address of a receiver as a block on the server.
 
     Returns:
         The block's id, None when no address is configured; and ``made``, ``changed``, ``unchanged`` or ``not set``.
 
     Raises:
-        UserError: the address would be sent in clear over a network.
+        UserError: the address would send alerts unencrypted over a network.
     """
     url = os.environ.get(receiver.variable)
     if not url:
         return None, "not set"
     if not is_safe(url):
-        raise UserError(f"{receiver.variable} is not https:// (http:// is taken for this machine alone): change it.")
+        raise UserError(f"{receiver.variable} is not https:// (http:// is allowed for this machine only): change it.")
     try:
         present = cast(Webhook, Webhook.load(receiver.block))
         if present.url.get_secret_value() == url:
@@ -151,7 +151,7 @@ def _watch(name: str, description: str, trigger: EventTrigger, actions: list[Act
 
 
 def _missing(after: set[str], expect: set[str]) -> EventTrigger:
-    """Fires when none of ``expect`` follows one of ``after`` for the same run within ten minutes."""
+    """A trigger that fires when none of ``expect`` follows one of ``after`` for the same run within ten minutes."""
     return EventTrigger(
         after=after,
         expect=expect,

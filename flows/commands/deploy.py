@@ -1,4 +1,4 @@
-"""``reflux deploy``: makes a Prefect server what ``infra/prefect.yaml`` says, and tells what that changed."""
+"""``reflux deploy``: apply ``infra/prefect.yaml`` to a Prefect server, and print what has changed."""
 
 import os
 import subprocess
@@ -36,41 +36,41 @@ _COMPARED = {
     *("description", "tags", "entrypoint", "path", "parameters", "paused", "work_pool_name", "job_variables"),
     *("pull_steps", "concurrency_options", "global_concurrency_limit"),
 }
-_COLOURS = {"made": "green", "changed": "yellow", "not in the file": "red"}
+_COLORS = {"made": "green", "changed": "yellow", "not in the file": "red"}
 
 Row = tuple[str, str, str]
 
 
 def deploy() -> None:
-    """Make pools, deployments with their schedules, and automations; print a table of what was made or changed.
+    """Create or update work pools, deployments with their schedules, and automations; print a table of the changes.
 
     Raises:
-        UserError: no server, no repository or no manifest; or Prefect refuses it.
+        UserError: there is no server, repository or manifest, or Prefect refuses it.
     """
     if not (api := os.environ.get("PREFECT_API_URL")):
-        raise UserError("PREFECT_API_URL is not set: set it to your Prefect server, for nothing is deployed without.")
+        raise UserError("PREFECT_API_URL is not set: set it to the Prefect server to deploy to.")
     if not reachable(api):
         raise UserError(f"Prefect at {without_password(api)} does not answer: start it, or correct PREFECT_API_URL.")
     if not MANIFEST.is_file():
         raise UserError(f"{MANIFEST} is missing in {Path.cwd().name}/: run reflux deploy in the project's root folder.")
     document = placed(YAML(typ="safe").load(MANIFEST.read_text(encoding="utf-8")), load_params().run.placement)
-    where = repository()
+    address = repository()
     try:
         with get_client(sync_client=True) as client:
-            rows = [*_pools(client, document), *_deployments(client, document, where)]
+            rows = [*_pools(client, document), *_deployments(client, document, address)]
         rows += _automations()
     except httpx.HTTPStatusError as error:
         code = error.response.status_code
-        mend = "set PREFECT_API_AUTH_STRING" if code in (401, 403) else "see its log, and run reflux deploy again"
+        fix = "set PREFECT_API_AUTH_STRING" if code in (401, 403) else "see its log, and run reflux deploy again"
         answer = f"{code} {error.response.reason_phrase}"
-        raise UserError(f"Prefect at {without_password(api)} answers {answer}: {mend}.") from None
+        raise UserError(f"Prefect at {without_password(api)} answers {answer}: {fix}.") from None
     _show(rows)
 
 
 def placed(document: dict[str, Any], placement: str) -> dict[str, Any]:
-    """The manifest with its retrains on the pool where, by ``run.placement``, they shall run.
+    """The manifest with its retrains on the pool that ``run.placement`` asks for.
 
-    With two pools they wait for their training, and hold no worker of the pool that trains.
+    With two pools they wait for another run to train, and must hold no worker of the pool that trains.
     """
     if placement == "two-pools":
         pools = {each["entrypoint"]: each["work_pool"]["name"] for each in document["deployments"]}
@@ -81,17 +81,17 @@ def placed(document: dict[str, Any], placement: str) -> dict[str, Any]:
 
 
 def repository() -> str:
-    """Where workers clone the project from.
+    """The address from which workers clone the project.
 
     Raises:
-        UserError: nobody says, or it holds a password, which every reader of the deployment would see.
+        UserError: there is none, or it contains a password, which every reader of the deployment would see.
     """
-    where = os.environ.get(REPOSITORY) or _origin()
-    if not where:
+    address = os.environ.get(REPOSITORY) or _origin()
+    if not address:
         raise UserError(f"{REPOSITORY} is not set, and this folder has no git remote: set it to what workers clone.")
-    if urlsplit(where).password:
-        raise UserError(f"{REPOSITORY} holds a password, which a deployment would show: let workers use an SSH key.")
-    return where
+    if urlsplit(address).password:
+        raise UserError(f"{REPOSITORY} contains a password, which everyone could read: let workers use an SSH key.")
+    return address
 
 
 def _origin() -> str:
@@ -102,92 +102,92 @@ def _origin() -> str:
 
 
 def _pools(client: SyncPrefectClient, document: Mapping[str, Any]) -> Iterator[Row]:
-    """A process pool for each name; one that is there, of whatever type, is left as it is."""
+    """Create a process pool for each name that has no pool; existing ones, of any type, are left as they are."""
     for name in sorted({each["work_pool"]["name"] for each in document["deployments"]}):
         try:
             client.read_work_pool(name)
             did = "unchanged"
         except ObjectNotFound:
-            with suppress(ObjectAlreadyExists):  # a worker that starts at this moment makes its pool as well
+            with suppress(ObjectAlreadyExists):  # a worker that starts at this moment creates its pool too
                 client.create_work_pool(WorkPoolCreate(name=name, type="process"))
             did = "made"
         yield "work pool", name, did
 
 
-def _deployments(client: SyncPrefectClient, document: Mapping[str, Any], where: str) -> list[Row]:
+def _deployments(client: SyncPrefectClient, document: Mapping[str, Any], repository: str) -> list[Row]:
     declared = {f"{each['entrypoint'].rpartition(':')[2]}/{each['name']}": each for each in document["deployments"]}
     before = {name: _state(client, name) for name in declared}
     # Prefect would resume what a person has paused.
     paused = [{**each, "paused": bool((before[name] or {}).get("paused"))} for name, each in declared.items()]
-    _prefect_deploy({**document, "deployments": paused}, where)
+    _prefect_deploy({**document, "deployments": paused}, repository)
     rows = []
     for name, each in declared.items():
         _drop_schedules(client, name, {schedule["slug"] for schedule in each.get("schedules", [])})
         after = _state(client, name)
         did = "made" if before[name] is None else "unchanged" if after == before[name] else "changed"
         rows.append(("deployment", name, did))
-    ours = client.read_deployments(deployment_filter=DeploymentFilter(tags={"all_": [automations.TAG]}))
-    for found in ours:
-        name = f"{client.read_flow(found.flow_id).name}/{found.name}"
+    deployed = client.read_deployments(deployment_filter=DeploymentFilter(tags={"all_": [automations.TAG]}))
+    for deployment in deployed:
+        name = f"{client.read_flow(deployment.flow_id).name}/{deployment.name}"
         if name not in declared:
             rows.append(("deployment", name, "not in the file"))
     return rows
 
 
 def _state(client: SyncPrefectClient, name: str) -> dict[str, Any] | None:
-    """What of a deployment the manifest decides, and whether it is paused; None when there is no such deployment."""
+    """The fields of a deployment that the manifest decides, and whether it is paused; None if there is no such one."""
     try:
-        found = client.read_deployment_by_name(name)
+        deployment = client.read_deployment_by_name(name)
     except ObjectNotFound:
         return None
-    state = found.model_dump(mode="json", include=_COMPARED)
+    state = deployment.model_dump(mode="json", include=_COMPARED)
     state["limit"] = (state.pop("global_concurrency_limit") or {}).get("limit")
     schedules = [
-        s.model_dump(mode="json", include={"schedule", "active", "slug", "parameters"}) for s in found.schedules
+        s.model_dump(mode="json", include={"schedule", "active", "slug", "parameters"}) for s in deployment.schedules
     ]
     return state | {"schedules": sorted(schedules, key=lambda schedule: schedule["slug"] or "")}
 
 
 def _drop_schedules(client: SyncPrefectClient, name: str, declared: set[str]) -> None:
-    """Take away schedules that the file had under another name; Prefect leaves them active beside the new ones."""
-    found = client.read_deployment_by_name(name)
-    for schedule in found.schedules:
+    """Delete schedules that the file no longer has; Prefect leaves them active next to the new ones."""
+    deployment = client.read_deployment_by_name(name)
+    for schedule in deployment.schedules:
         if schedule.slug and schedule.slug not in declared:
-            client.delete_deployment_schedule(found.id, schedule.id)
+            client.delete_deployment_schedule(deployment.id, schedule.id)
 
 
-def _prefect_deploy(document: Mapping[str, Any], where: str) -> None:
+def _prefect_deploy(document: Mapping[str, Any], repository: str) -> None:
     with tempfile.TemporaryDirectory(prefix="reflux-") as folder:
         manifest = Path(folder) / "prefect.yaml"
         with manifest.open("w", encoding="utf-8") as file:
             YAML().dump(document, file)
         command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--prefect-file", str(manifest), "--all"]
-        settings = {**os.environ, **QUIET, REPOSITORY: where}
+        settings = {**os.environ, **QUIET, REPOSITORY: repository}
         done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no reason given"]
-        raise UserError(f"Prefect does not take {MANIFEST}: {said[-1].strip()}")
+        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no reason given"]
+        raise UserError(f"Prefect refuses {MANIFEST}: {lines[-1].strip()}")
 
 
 def _automations() -> Iterator[Row]:
-    told = []
+    receivers = []
     for receiver in automations.RECEIVERS:
         block, did = automations.keep_receiver(receiver)
         yield "alerts to", receiver.variable, did
         if block is not None:
-            told.append((receiver, block))
-    for automation in automations.wanted(told):
+            receivers.append((receiver, block))
+    for automation in automations.declared(receivers):
         yield "automation", automation.name, automations.keep(automation)
 
 
 def _show(rows: list[Row]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("", "name", "this time"):
+    for column in ("", "name", "now"):
         table.add_column(column)
     for what, name, did in rows:
-        table.add_row(what, name, did, style=_COLOURS.get(did))
+        table.add_row(what, name, did, style=_COLORS.get(did))
     screen = console()
     screen.print(table)
     for _, name, did in rows:
         if did == "not in the file":
-            screen.print(f"{MANIFEST} has no {name}: if nothing needs it, `prefect deployment delete {name}`.")
+            screen.print(f"{MANIFEST} has no {name}: if it is not needed, run `prefect deployment delete {name}`.")

@@ -1,4 +1,4 @@
-"""``reflux doctor``: what the pipeline needs, whether it is there, and how to fix it."""
+"""``reflux doctor``: check everything the pipeline needs, and say how to fix what is missing."""
 
 import os
 import sys
@@ -29,7 +29,7 @@ def examine() -> int:
     """Print the report.
 
     Returns:
-        0, or 2 when something keeps the pipeline from running as it should.
+        0, or 2 when something would keep the pipeline from running properly.
     """
     findings = [*_software(), *_machine(), *_project(), *_servers()]
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -69,33 +69,33 @@ def _project() -> Iterator[Finding]:
         fetch(params.ingest.source)
         yield Finding("dataset", params.ingest.source)
         gates = params.registry.gates.model_dump(exclude_none=True)
-        none = "" if gates else "set registry.gates: without one nothing is promoted"
+        none = "" if gates else "set registry.gates: without a gate nothing is promoted"
         yield Finding("gates", ", ".join(gates) or "none", none)
     except UserError as error:
         yield Finding("params.yaml, dataset", "refused", str(error))
     code = lineage.code()
-    dirty = ", with changes that are not committed" if code.dirty else ""
+    dirty = ", with uncommitted changes" if code.dirty else ""
     yield Finding("git", f"{code.sha[:7]}{dirty}", code.missing or "")
     yield Finding("dvc", ("with git" if in_git() else "without git") + (", .dvc" if Path(".dvc").is_dir() else ""))
 
 
 def _gpu() -> Finding:
-    """What torch makes of the GPU: one that is there but can't compute costs a night."""
+    """Whether torch can compute on the GPU: one that can't is only noticed after a night."""
     import torch
 
     if not torch.cuda.is_available():
         driver = Path("/proc/driver/nvidia/version").is_file()
         fix = f"torch {torch.__version__} can't use it: install a build for CUDA, or correct CUDA_VISIBLE_DEVICES"
-        return Finding("GPU", "a driver is here, but no GPU for torch" if driver else "none", fix if driver else "")
+        return Finding("GPU", "a driver, but none for torch" if driver else "none", fix if driver else "")
     try:
         ones = torch.ones(64, 64, device="cuda")
         right = bool(((ones @ ones) == 64).all())
         free, total = torch.cuda.mem_get_info()
     except RuntimeError as error:
         name, reason = torch.cuda.get_device_name(0), str(error).splitlines()[0]
-        return Finding("GPU", name, f"it can't compute ({reason}): see what uses it (nvidia-smi), or reboot")
-    found = f"{torch.cuda.get_device_name(0)}, {free / 2**30:.0f} of {total / 2**30:.0f} GB free"
-    return Finding("GPU", found, "" if right else "it computes wrongly: take it out of service")
+        return Finding("GPU", name, f"it can't compute ({reason}): see which process uses it (nvidia-smi), or reboot")
+    memory = f"{torch.cuda.get_device_name(0)}, {free / 2**30:.0f} of {total / 2**30:.0f} GB free"
+    return Finding("GPU", memory, "" if right else "it computes wrong results: take it out of service")
 
 
 def _servers() -> Iterator[Finding]:
@@ -108,7 +108,7 @@ def _servers() -> Iterator[Finding]:
     if api:
         yield from doctor_servers.prefect(api)
     else:
-        yield Finding("Prefect", "embedded, starts with reflux run")
+        yield Finding("Prefect", "embedded: starts with reflux run")
     yield from doctor_servers.dvc()
     waiting = len(list(OUTBOX.glob("*/journal.jsonl")))
     fix = "the next reflux run sends them, once MLflow answers" if waiting else ""
@@ -120,7 +120,7 @@ def _servers() -> Iterator[Finding]:
 
 
 def _project_name() -> str:
-    """The project's experiment; params.yaml may be what is wrong here."""
+    """The project's experiment; params.yaml may be missing or wrong."""
     try:
         return load_params().project.name
     except UserError:

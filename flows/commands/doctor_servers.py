@@ -1,4 +1,4 @@
-"""The shared servers as ``reflux doctor`` sees them: versions, clocks, logins, and files that go there and back."""
+"""The checks that ``reflux doctor`` makes of shared servers: versions, clocks, logins, a file written and read back."""
 
 import ipaddress
 import os
@@ -34,7 +34,7 @@ class Finding:
 
     Attributes:
         what: what was looked at.
-        found: what is there.
+        found: what was found.
         fix: how to fix it; empty when all is well.
     """
 
@@ -45,11 +45,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server says to somebody without a login.
+    """A server's answer to a request without a login.
 
     Attributes:
         status: the HTTP status.
-        ahead_s: seconds by which its clock is ahead of this one; None when it does not tell the time.
+        ahead_s: seconds by which its clock is ahead of this one; None when its answer has no date.
     """
 
     status: int
@@ -57,55 +57,55 @@ class Answer:
 
 
 def ask(url: str) -> Answer | None:
-    """GET ``url`` without a login; None when nobody answers."""
+    """GET ``url`` without a login; None when there is no answer."""
     began = time.time()
     try:
         with urllib.request.urlopen(url, timeout=_PATIENCE_S) as response:  # noqa: S310 - the user's own server
-            status, told = int(response.status), response.headers.get("Date")
+            status, date = int(response.status), response.headers.get("Date")
     except urllib.error.HTTPError as error:
-        status, told = error.code, error.headers.get("Date")
+        status, date = error.code, error.headers.get("Date")
     except (OSError, ValueError):
         return None
-    return Answer(status, _ahead(told, began, time.time()))
+    return Answer(status, _ahead(date, began, time.time()))
 
 
-def _ahead(told: str | None, began: float, ended: float) -> float | None:
-    """How far a Date header, of whole seconds, is from the times between which it was written."""
-    if told is None:
+def _ahead(date: str | None, began: float, ended: float) -> float | None:
+    """Seconds between a Date header, of whole seconds, and the interval in which it was written."""
+    if date is None:
         return None
-    theirs = parsedate_to_datetime(told).timestamp()
+    theirs = parsedate_to_datetime(date).timestamp()
     return max(theirs - ended, 0.0) or min(theirs + 1 - began, 0.0)
 
 
-def look(name: str, address: str, protected: str, health: str) -> tuple[bool, list[Finding]]:
-    """Whether a server answers, whether its clock is right, and whether it asks who one is.
+def check(name: str, address: str, protected: str, health: str) -> tuple[bool, list[Finding]]:
+    """Check that a server answers, that its clock is right, and that it asks for a login.
 
     Args:
         name: MLflow or Prefect.
-        address: for the report; it holds no password.
-        protected: a URL that nobody should get without a login.
-        health: a URL that everybody gets.
+        address: for the report, without a password.
+        protected: a URL that should need a login.
+        health: a URL that needs none.
 
     Returns:
-        Whether it answers, and what was found so far.
+        Whether it answers, and the findings so far.
     """
     if (healthy := ask(health)) is None:
-        return False, [Finding(name, address, f"{name} at {address} does not answer: start it, or name another one")]
-    found = []
+        return False, [Finding(name, address, "it does not answer: start it, or configure another one")]
+    findings = []
     if healthy.ahead_s is not None:
         off = abs(healthy.ahead_s)
         fix = "set both clocks by NTP: timedatectl set-ntp true" if off > _SKEW_S else ""
-        found.append(Finding(f"{name}, clock", f"{off:.0f} s off this machine's" if off >= 1 else "as here", fix))
-    open_to_all = (asked := ask(protected)) is not None and asked.status == 200
-    if open_to_all and not is_loopback(address):
+        findings.append(Finding(f"{name}, clock", f"{off:.0f} s off this machine's" if off >= 1 else "as here", fix))
+    unprotected = (answer := ask(protected)) is not None and answer.status == 200
+    if unprotected and not is_loopback(address):
         how = "--app-name basic-auth" if name == "MLflow" else "PREFECT_SERVER_API_AUTH_STRING"
-        fix = f"whoever reaches it may change models and runs: start it with {how}"
-        found.append(Finding(f"{name}, login", "it asks for none", fix))
-    return True, found
+        fix = f"anyone who can reach it can change models and runs: start it with {how}"
+        findings.append(Finding(f"{name}, login", "none is required", fix))
+    return True, findings
 
 
 def is_loopback(address: str) -> bool:
-    """Whether a server is on this machine alone."""
+    """Whether a server is reachable from this machine only."""
     host = urlsplit(address).hostname or ""
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
@@ -113,15 +113,15 @@ def is_loopback(address: str) -> bool:
 
 
 def mlflow(uri: str, project: str) -> Iterator[Finding]:
-    """The MLflow server: its clock, the login, its version, and a file to its artifact store and back.
+    """Check the MLflow server: clock, login, version, and a file written to its artifact store and read back.
 
     Args:
         uri: ``MLFLOW_TRACKING_URI``, an HTTP address.
-        project: the experiment that gets a run for the file, which is deleted at once.
+        project: the experiment of the run that gets the file; the run is deleted at once.
     """
     address = tracking.without_password(uri).rstrip("/")
-    answers, found = look("MLflow", address, f"{address}/version", f"{address}/health")
-    yield from found
+    answers, findings = check("MLflow", address, f"{address}/version", f"{address}/health")
+    yield from findings
     if not answers:
         return
     try:
@@ -133,17 +133,17 @@ def mlflow(uri: str, project: str) -> Iterator[Finding]:
     try:
         store = _there_and_back(project)
     except Exception as error:
-        fix = "see to the server's --artifacts-destination, MLFLOW_S3_ENDPOINT_URL and S3 keys, and to its log"
+        fix = "check the server's --artifacts-destination, MLFLOW_S3_ENDPOINT_URL and S3 keys, and its log"
         yield Finding("MLflow, artifacts", _first_line(error), fix)
     else:
         yield Finding("MLflow, artifacts", f"written and read back ({store})")
 
 
 def _mlflow_version(uri: str) -> str:
-    """The server's version, which it tells to whom it knows.
+    """The server's version, which needs a login.
 
     Raises:
-        UserError: it refuses the login, or is no MLflow.
+        UserError: it refuses the login, or is not MLflow.
     """
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
@@ -152,15 +152,15 @@ def _mlflow_version(uri: str) -> str:
     if answer.status_code in (401, 403):
         raise UserError(_refused("MLflow", "MLFLOW_TRACKING_USERNAME" in os.environ))
     if answer.status_code != 200 or not answer.text[:1].isdigit():
-        raise UserError("it answers, but not as MLflow does: check MLFLOW_TRACKING_URI")
+        raise UserError("it answers, but is not MLflow: check MLFLOW_TRACKING_URI")
     return str(answer.text.strip())
 
 
 def _there_and_back(project: str) -> str:
-    """Log a file to a run, read it back, and remove both; returns the scheme of the store.
+    """Log a file to a run, read it back, and delete both; returns the scheme of the store.
 
     Raises:
-        ValueError: what came back is not what went.
+        ValueError: the file has changed on the way.
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -182,10 +182,10 @@ def _there_and_back(project: str) -> str:
 
 
 def prefect(api: str) -> Iterator[Finding]:
-    """The Prefect server: its clock, the login and its version."""
+    """Check the Prefect server: clock, login and version."""
     address = tracking.without_password(api).rstrip("/")
-    answers, found = look("Prefect", address, f"{address}/admin/version", f"{address}/health")
-    yield from found
+    answers, findings = check("Prefect", address, f"{address}/admin/version", f"{address}/health")
+    yield from findings
     if not answers:
         return
     from prefect.client.orchestration import get_client
@@ -202,7 +202,7 @@ def prefect(api: str) -> Iterator[Finding]:
 
 
 def dvc() -> Iterator[Finding]:
-    """The disk of DVC's cache, and a file to its default remote and back."""
+    """Check the disk of DVC's cache, and write a file to its default remote and read it back."""
     from dvc.repo import Repo
 
     if not Path(".dvc").is_dir():
@@ -224,17 +224,17 @@ def dvc() -> Iterator[Finding]:
             if back != sent:
                 raise ValueError("a file came back changed")
         except Exception as error:
-            fix = f"see to the url and the keys of {url or name} (dvc remote list; AWS_ACCESS_KEY_ID, …)"
+            fix = f"check the URL and the keys of {url or name} (dvc remote list; AWS_ACCESS_KEY_ID, …)"
             yield Finding("DVC remote", _first_line(error), fix)
         else:
             yield Finding("DVC remote", f"{url}, written and read back")
 
 
 def disk(what: str, folder: Path) -> Finding:
-    """What is free where a folder lies, or will lie."""
+    """Check the free space where a folder is, or will be."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free
-    fix = "" if free > _LOW_DISK else f"free some space on the disk of {there}: 2 GB are little"
+    fix = "" if free > _LOW_DISK else f"free some space on the disk of {there}: less than 2 GB is left"
     return Finding(what, f"{free / 2**30:.1f} GB free", fix)
 
 
@@ -244,13 +244,13 @@ def _refused(name: str, given: bool) -> str:
 
 
 def _versions(package: str, theirs: str) -> str:
-    """How to fix a server of another minor version than this client; they may not understand each other."""
+    """The fix for a server of another minor version, with which this client may not work; empty if they match."""
     ours = version(package)
     same = ours.split(".")[:2] == theirs.split(".")[:2]
     return "" if same else f"this is {package} {ours}: install {package}=={ours} there, or {theirs} here"
 
 
 def _first_line(error: Exception) -> str:
-    """An exception in a line that may be shown."""
+    """The first line of an exception, without a password."""
     text = str(error).strip() or type(error).__name__
     return tracking.without_password(text.splitlines()[0])[:200]

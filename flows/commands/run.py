@@ -18,7 +18,7 @@ from flows.dvc.dataset import fetch
 from flows.local.environment import RUN_LOG, embed_mlflow, only_run, reflux_command
 from flows.local.prefect_server import PrefectServer, prefect_server
 from flows.outcome import StageFailed
-from flows.report.display import Display, LiveDisplay, console, duration, shown_on
+from flows.report.display import Display, LiveDisplay, console, duration, show_on
 
 if TYPE_CHECKING:
     from flows.report.result import Result
@@ -105,7 +105,7 @@ def _run(screen: Console, assignments: list[str], server: PrefectServer | None) 
             stack.enter_context(server.needed())
         _log_to_file(logger)
         stack.callback(_flush, logger)
-        stack.enter_context(shown_on(display))
+        stack.enter_context(show_on(display))
         problem = None
         try:
             result = cast("Result", retrain(assignments))  # None only where a deployment waits for approval

@@ -29,7 +29,7 @@ def push(remote: str, stage: str = "", in_clone: bool = False) -> None:
         in_clone: this checkout is deleted after the run.
 
     Raises:
-        StageFailed: the remote does not take it; transient.
+        StageFailed: the remote refuses it; transient.
     """
     if reason := _refused("push", "--run-cache", "--remote", remote, *[stage] * bool(stage)):
         raise StageFailed("push", not_stored(remote, stage, reason, in_clone), user_error=True, transient=True)
@@ -43,20 +43,20 @@ def pull(remote: str, outs: Sequence[str]) -> None:
         outs: paths in ``artifacts/``.
 
     Raises:
-        StageFailed: the remote does not give it; transient.
+        StageFailed: the remote does not return it; transient.
     """
     if reason := _refused("pull", "--remote", remote, *outs):
-        sentence = f"DVC's remote {remote} does not give what is stored there ({reason})"
+        sentence = f"DVC's remote {remote} does not return what is stored there ({reason})"
         raise StageFailed("pull", sentence, user_error=True, transient=True)
 
 
 def not_stored(remote: str, stage: str, reason: str, in_clone: bool) -> str:
-    """Why the run ends here, and what the next one will find."""
+    """The reason why the run ends here, and where its results are."""
     cache = cache_folder()
     kept = (
-        "DVC's cache is in this run's clone and goes with it (set cache.dir on the workers, infra/README.md)"
+        "DVC's cache is in this run's clone and is deleted with it (set cache.dir on the workers, infra/README.md)"
         if in_clone and cache.is_relative_to(Path.cwd())
-        else f"it is kept in {cache}, and once the remote answers the next run stores it and computes nothing again"
+        else f"it is kept in {cache}: once the remote answers, the next run stores it without computing it again"
     )
     return f"{stage or 'the result'} can't be stored on DVC's remote {remote} ({reason}): {kept}"
 

@@ -1,4 +1,4 @@
-"""Starts the pipeline's stages: each is ``dvc repro --single-item`` in a supervised process tree."""
+"""Run the pipeline's stages: each is ``dvc repro --single-item`` in a supervised process tree."""
 
 import json
 import re
@@ -24,7 +24,7 @@ _MARK_VARIABLE = "REFLUX_STAGE_MARK"
 _TAIL_LINES = 60
 _SECONDS_FOR_LAST_LINES = 5.0
 
-# What DVC says when it can't write the results of a stage that succeeded.
+# What DVC prints when it can't write the results of a stage that succeeded.
 _USER_ERRORS = {
     "No space left on device": "no space left on the disk: free some space and run again",
     "Disk quota exceeded": "the disk quota is used up: free some space and run again",
@@ -33,7 +33,7 @@ _USER_ERRORS = {
 }
 _EXITED_WITH = re.compile(r"exited with (-?\d+)")
 _LOCKED = re.compile(r"is busy, it is being blocked|[Uu]nable to acquire lock")
-_OURS = re.compile(r"missing data|not found inside|is invalid|[Vv]alidation failed")  # what no remote is the reason of
+_OURS = re.compile(r"missing data|not found inside|is invalid|[Vv]alidation failed")  # not the remote's fault
 _CHATTER = re.compile(
     r"> |(Generating|Updating) lock file|Use `dvc push`|Data and pipelines are up"
     r"|To (track the changes|enable auto staging)|\s+(git add|dvc config) "
@@ -42,7 +42,7 @@ _RUNNING = "Running stage "
 
 
 class Watcher(Protocol):
-    """Whoever is told what a stage says; called from the stage's reader thread."""
+    """Follows a stage; called from the stage's reader thread."""
 
     def event(self, stage: str, event: dict[str, Any]) -> None:
         """Progress: ``{"label", "unit", "done", "total", "rate", "facts"}``."""
@@ -51,7 +51,7 @@ class Watcher(Protocol):
         """A line of text that the stage or DVC printed."""
 
     def executing(self, stage: str) -> None:
-        """DVC found something changed and runs the stage's command."""
+        """DVC found a change and runs the stage's command."""
 
 
 class Running:
@@ -61,8 +61,8 @@ class Running:
 
     Args:
         stage: the stage's name in ``dvc.yaml``.
-        watcher: is told of each line and each progress event.
-        environment: variables for the stage beside this process's own.
+        watcher: gets each line and each progress event.
+        environment: variables for the stage, in addition to this process's own.
         force: run the stage even where DVC sees no change.
         pull: restore from DVC's remote what any machine has computed.
     """
@@ -82,7 +82,7 @@ class Running:
 
     @property
     def alive(self) -> bool:
-        """Whether the stage still works."""
+        """Whether the stage is still running."""
         return self._process.poll() is None
 
     def wait(self) -> StageOutcome:
@@ -98,19 +98,19 @@ class Running:
             raise failure(self.stage, code, list(self._tail), restoring=self._pull and not self._executed)
         return StageOutcome.RAN if self._executed else StageOutcome.CACHED
 
-    def ask_to_stop(self) -> None:
-        """Have the stage's process tree end: SIGTERM, then SIGKILL after the grace time."""
+    def terminate(self) -> None:
+        """Ask the stage's process tree to end; it is killed after the grace time."""
         if self.alive:
             self._process.terminate()
 
     def stop(self) -> None:
         """End the stage's whole process tree and wait until it is gone."""
-        self.ask_to_stop()
+        self.terminate()
         self._clean(self._process.wait())
         self._reader.join(_SECONDS_FOR_LAST_LINES)
 
     def _clean(self, code: int) -> None:
-        # Only a supervisor that was itself killed leaves anyone behind; what they inherited still marks them.
+        # Only a supervisor that was itself killed leaves processes behind; the variable they inherited marks them.
         if code < 0:
             for process in psutil.process_iter():
                 try:
@@ -142,10 +142,10 @@ class Running:
 
 
 class Runner:
-    """Starts stages and leaves none running: on leaving its block, for whatever reason, every live one is ended.
+    """Starts stages, and ends those that are still running when its block is left for any reason.
 
     Args:
-        watcher: is told what the stages say.
+        watcher: follows the stages.
         environment: variables for every stage.
         forced: the stages that run even where DVC sees no change.
         pull: restore from DVC's remote what any machine has computed.
@@ -169,7 +169,7 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for running in self._started:
-            running.ask_to_stop()
+            running.terminate()
         for running in self._started:
             running.stop()
 
@@ -185,7 +185,7 @@ class Runner:
         return running
 
     def run(self, stage: str) -> StageOutcome:
-        """See a stage to its end; it is started here, unless it has been started and not awaited yet.
+        """Run a stage to its end; starts it unless it is running already.
 
         Raises:
             StageFailed: the stage failed.
@@ -203,7 +203,7 @@ class Runner:
 def unchanged(forced: Collection[str] = frozenset()) -> set[str]:
     """The stages that need no run: those before the first that is forced or that DVC finds changed.
 
-    One look at all of them costs as much as one ``dvc repro``.
+    One check of all of them costs as much as one ``dvc repro``.
 
     Raises:
         StageFailed: DVC cannot read the pipeline.
@@ -217,7 +217,7 @@ def unchanged(forced: Collection[str] = frozenset()) -> set[str]:
 
 
 def failure(stage: str, code: int, lines: list[str], restoring: bool = False) -> StageFailed:
-    """Read from a failed stage's last lines what happened and whether trying again could help.
+    """Read from a failed stage's last lines what happened and whether trying again may help.
 
     Args:
         stage: its name.
@@ -233,11 +233,11 @@ def failure(stage: str, code: int, lines: list[str], restoring: bool = False) ->
     if fix and stage_code is None:
         return StageFailed(stage, fix, True, False, tuple(lines))
     if _LOCKED.search(text):
-        sentence, transient = "another DVC command holds the lock of this checkout", True
+        sentence, transient = "another DVC command holds this checkout's lock", True
     elif killed_by:
         sentence, transient = f"it was killed by {killed_by} (SIGKILL often means out of memory)", True
     elif restoring and "ERROR: " in text and not _OURS.search(text):
-        sentence = f"DVC's remote does not give what is stored there ({own_sentence(lines) or 'no reason given'})"
+        sentence = f"DVC's remote does not return what is stored there ({own_sentence(lines) or 'no reason given'})"
         return StageFailed(stage, sentence, True, True, tuple(lines))
     else:
         sentence, transient = own_sentence(lines) or "it left no message", False

@@ -1,4 +1,4 @@
-"""The embedded Prefect server, for whoever runs none: it lives as long as the command."""
+"""The embedded Prefect server, for users without one: it lives as long as the command."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ class PrefectServer:
     """A Prefect server on a free loopback port, its database in ``.reflux/prefect``.
 
     Prefect can start a temporary server by itself, but that one outlives a flow killed with -9, and starts only when
-    the flow does; this one is supervised, and comes up while the flow's process is still importing.
+    the flow does; this one is supervised, and starts while the flow's process is still importing.
     """
 
     def __init__(self, home: Path = HOME / "prefect") -> None:
@@ -55,13 +55,13 @@ class PrefectServer:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise UserError(
                     f"Prefect's embedded server did not start: {self._log} says why; delete {self._log.parent} (it "
-                    "holds only the history of local runs) and run again, or set PREFECT_API_URL to a server of yours."
+                    "holds only the history of local runs) and run again, or set PREFECT_API_URL to your own server."
                 )
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     @contextmanager
     def needed(self) -> Iterator[None]:
-        """What fails in the block once this server is gone fails for that reason.
+        """Blame this server for what fails in the block once it has ended.
 
         Raises:
             UserError: in place of Prefect's own errors, when the server has ended.
@@ -74,8 +74,8 @@ class PrefectServer:
             if self._process.poll() is None:
                 raise
             raise UserError(
-                f"Prefect's embedded server ended in the middle of the run ({self._log} may say why): run again; "
-                "what was finished is kept."
+                f"Prefect's embedded server ended during the run ({self._log} may say why): run again; "
+                "what is finished is kept."
             ) from error
 
     def stop(self) -> None:
@@ -85,9 +85,9 @@ class PrefectServer:
 
 @contextmanager
 def prefect_server() -> Iterator[PrefectServer | None]:
-    """Have a Prefect server for the block: the one ``PREFECT_API_URL`` names, or else an embedded one.
+    """Provide a Prefect server for the block: the one in ``PREFECT_API_URL``, or else an embedded one.
 
-    Must be entered before Prefect is imported, which reads its settings then.
+    Enter it before Prefect is imported, which reads its settings then.
 
     Raises:
         UserError: the named server does not answer.
@@ -117,7 +117,7 @@ def answers(url: str, timeout_s: float = 2.0) -> bool:
 
 
 def reachable(url: str, timeout_s: float = 10.0) -> bool:
-    """Whether any HTTP server answers at ``url``, be it with a refusal."""
+    """Whether any HTTP server answers at ``url``, even with a refusal."""
     try:
         urllib.request.urlopen(url, timeout=timeout_s).close()  # noqa: S310 - the user's own server
     except urllib.error.HTTPError:
@@ -128,7 +128,7 @@ def reachable(url: str, timeout_s: float = 10.0) -> bool:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on a loopback port now."""
+    """Whether no process listens on a loopback port now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -139,7 +139,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port nobody listens on now."""
+    """A loopback port on which no process listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What a person sees while the pipeline runs: a live list of stages on a terminal, plain lines elsewhere."""
+"""The pipeline's progress for people: a live list of stages on a terminal, plain lines elsewhere."""
 
 import logging
 import sys
@@ -34,26 +34,26 @@ _DIM = "bright_black"
 
 @dataclass
 class Row:
-    """One stage, as it is shown."""
+    """One stage in the list."""
 
     state: State = "waiting"
     began: float = 0.0
     seconds: float = 0.0
     event: dict[str, Any] = field(default_factory=dict)
     accuracy: list[float] = field(default_factory=list)
-    told: float = 0.0
+    printed: float = 0.0
 
 
 class Display:
-    """Tells a log, line by line, how the run goes; safe to call from several threads.
+    """Follows a run and prints its progress line by line; safe to call from several threads.
 
     Args:
         say: prints one line for people.
         logger: receives everything the stages print.
-        stages: those that the run has.
+        stages: the stages of the run.
 
     Attributes:
-        elsewhere: what is done for this run on another worker, at the moment.
+        elsewhere: what another worker does for this run at the moment.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Display:
         self._lock = threading.RLock()
 
     def begin(self, stage: str) -> None:
-        """A stage is started: first DVC looks whether anything changed."""
+        """A stage starts: DVC checks whether anything has changed."""
         with self._lock:
             row = self.rows[stage]
             if row.state in ("waiting", "failed"):
@@ -77,8 +77,8 @@ class Display:
     def executing(self, stage: str) -> None:
         with self._lock:
             row = self.rows[stage]
-            row.state, row.told = "running", time.monotonic()
-            self.tell(f"{stage}: started")
+            row.state, row.printed = "running", time.monotonic()
+            self.print_progress(f"{stage}: started")
 
     def event(self, stage: str, event: dict[str, Any]) -> None:
         with self._lock:
@@ -89,16 +89,16 @@ class Display:
                 row.accuracy.append(accuracy)
             now = time.monotonic()
             under_way = 0 < event["done"] < event["total"]
-            if under_way and now - row.told >= _SECONDS_BETWEEN_LINES:
-                row.told = now
-                self.tell(f"{stage}: {progress_text(event)}")
+            if under_way and now - row.printed >= _SECONDS_BETWEEN_LINES:
+                row.printed = now
+                self.print_progress(f"{stage}: {progress_text(event)}")
 
     def line(self, stage: str, text: str) -> None:
-        """A line the stage printed; its warnings and notes are for people, the rest is for the log."""
+        """A line the stage printed; warnings and notes are for the user, the rest is for the log."""
         self.logger.info("%s: %s", stage, text)
-        kind, colon, told = text.partition(": ")
+        kind, colon, sentence = text.partition(": ")
         if colon and kind in ("Warning", "Note"):
-            self.note(f"{stage}: {told}")
+            self.note(f"{stage}: {sentence}")
 
     def end(self, stage: str, outcome: StageOutcome) -> None:
         with self._lock:
@@ -106,32 +106,32 @@ class Display:
             row.state = "ran" if outcome is StageOutcome.RAN else "cached"
             row.seconds = time.monotonic() - row.began if row.began else 0.0
             done = f"done in {row.seconds:.1f} s" if row.began else "done elsewhere"
-            self.tell(f"{stage}: {done if outcome is StageOutcome.RAN else 'unchanged'}")
+            self.print_progress(f"{stage}: {done if outcome is StageOutcome.RAN else 'unchanged'}")
 
     def close(self, stage: str, state: Literal["failed", "skipped"]) -> None:
-        """A stage that did not run to its end."""
+        """A stage did not run to its end."""
         with self._lock:
             self.rows[stage].state = state
-            self.tell(f"{stage}: {state}")
+            self.print_progress(f"{stage}: {state}")
 
     def progress(self) -> tuple[float, str]:
-        """The share of the stages that is done, and what is at work, in words."""
+        """The fraction of the stages that is done, and what is running, in words."""
         with self._lock:
             ended = sum(row.state in ("ran", "cached", "failed", "skipped") for row in self.rows.values())
-            at_work = {name: row.event for name, row in self.rows.items() if row.state in ("checking", "running")}
-            parts = sum(event["done"] / event["total"] for event in at_work.values() if event.get("total"))
-        words = [f"{name}: {progress_text(event)}" if event else name for name, event in at_work.items()]
+            running = {name: row.event for name, row in self.rows.items() if row.state in ("checking", "running")}
+            parts = sum(event["done"] / event["total"] for event in running.values() if event.get("total"))
+        words = [f"{name}: {progress_text(event)}" if event else name for name, event in running.items()]
         words += [self.elsewhere] * bool(self.elsewhere)
         return (ended + parts) / len(self.rows), "; ".join(words) or ("starting" if not ended else "done")
 
     def note(self, text: str) -> None:
-        """A sentence for people that does not belong to a bar."""
+        """Print a sentence for the user."""
         # A terminal that went away is no reason to stop training.
         with suppress(OSError):
             self._say(text)
 
-    def tell(self, text: str) -> None:
-        """One line of the stages' course, where no live list shows it."""
+    def print_progress(self, text: str) -> None:
+        """Print a line of a stage's progress."""
         self.note(text)
 
 
@@ -156,8 +156,8 @@ class LiveDisplay(Display):
     def __exit__(self, *error: Any) -> None:
         self._live.__exit__(*error)
 
-    def tell(self, text: str) -> None:
-        """The live list shows it already."""
+    def print_progress(self, text: str) -> None:
+        """Print nothing: the live list shows it."""
 
     def _draw(self) -> RenderableType:
         with self._lock:
@@ -176,7 +176,7 @@ class LiveDisplay(Display):
             case "waiting":
                 return Text(" "), Text(name, style=_DIM), "", Text("waiting", style=_DIM), ""
             case "checking" | "running" if not row.event:
-                word = "starting" if row.state == "running" else "looking for changes"
+                word = "starting" if row.state == "running" else "checking for changes"
                 return self._spinner, Text(name, style="bold"), "", Text(word, style=_DIM), accuracy
             case "checking" | "running":
                 bar = ProgressBar(total=row.event["total"], completed=row.event["done"], width=_BAR_WIDTH)
@@ -209,7 +209,7 @@ def progress_text(event: dict[str, Any], with_accuracy: bool = True) -> str:
 
 
 def accuracy_text(row: Row) -> str:
-    """The validation accuracy and how it grew: ``val accuracy 0.812 ▂▄▆▇``."""
+    """The validation accuracy and its course: ``validation accuracy 0.812 ▂▄▆▇``."""
     if not row.accuracy:
         return ""
     recent = row.accuracy[-_SPARK_WIDTH:]
@@ -220,7 +220,7 @@ def accuracy_text(row: Row) -> str:
 
 
 def fact_name(name: str) -> str:
-    """A fact's name as people read it."""
+    """A fact's name for people."""
     return name.replace("_", " ").replace("val ", "validation ")
 
 
@@ -238,7 +238,7 @@ _current: ContextVar[Display | None] = ContextVar("display", default=None)
 
 
 @contextmanager
-def shown_on(display: Display) -> Iterator[Display]:
+def show_on(display: Display) -> Iterator[Display]:
     """Let a flow called in this block report to ``display``."""
     token = _current.set(display)
     try:
@@ -247,6 +247,6 @@ def shown_on(display: Display) -> Iterator[Display]:
         _current.reset(token)
 
 
-def current() -> Display | None:
-    """The display of whoever called the flow, if any."""
+def current_display() -> Display | None:
+    """The display of the flow's caller, if any."""
     return _current.get()

@@ -215,7 +215,7 @@ def test_a_prefect_server_that_dies_in_mid_run_is_named_and_nothing_goes_on(proj
     finally:
         process.kill()
     told = (project / "out.txt").read_text()
-    assert "Prefect's embedded server ended in the middle of the run" in told
+    assert "Prefect's embedded server ended during the run" in told
     assert "Traceback" not in told
     assert not at_work(project)
 

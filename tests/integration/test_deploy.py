@@ -127,7 +127,7 @@ def test_a_run_that_crashes_is_told_to_both_receivers_with_the_reason(deployed, 
 @pytest.mark.long
 def test_a_run_without_a_sign_of_life_is_crashed_and_one_that_was_skipped_is_not(deployed, prefect_api, monkeypatch):
     monkeypatch.setattr(automations, "LOST_S", 10)  # the shortest that Prefect takes
-    lost = automations.wanted([])[0]
+    lost = automations.declared([])[0]
     assert automations.keep(lost) == "changed"
     try:
         id = read(prefect_api)["promote"]["id"]
@@ -173,7 +173,7 @@ def test_who_can_not_train_elsewhere_is_told_why_before_anything_is_computed(
     [
         ({}, "PREFECT_API_URL is not set"),
         ({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "does not answer"),
-        ({"REFLUX_REPOSITORY": "https://ada:secret@git.example.org/reflux.git"}, "holds a password"),
+        ({"REFLUX_REPOSITORY": "https://ada:secret@git.example.org/reflux.git"}, "contains a password"),
         ({"REFLUX_REPOSITORY": "file:///srv/x", "REFLUX_ALERT_URL": "http://alerts.example.org/"}, "is not https://"),
     ],
 )

@@ -123,15 +123,15 @@ def test_an_artifact_store_that_cannot_be_written_is_told(servers, tmp_path, mon
     finally:
         store.unlink()
         away.rename(store)
-    assert "--artifacts-destination" in found["MLflow, artifacts"].mend
-    assert not found["MLflow"].mend
+    assert "--artifacts-destination" in found["MLflow, artifacts"].fix
+    assert not found["MLflow"].fix
 
 
 def test_a_remote_that_cannot_be_written_is_told(project, monkeypatch):
     (project.parent / "remote").write_text("a file where the remote's folder should be")
     monkeypatch.chdir(project)
     found = {finding.what: finding for finding in doctor_servers.dvc()}
-    assert f"see to the url and the keys of {project.parent}/remote" in found["DVC remote"].mend
+    assert f"check the URL and the keys of {project.parent}/remote" in found["DVC remote"].fix
 
 
 @contextmanager
@@ -160,15 +160,15 @@ def clock(offset_s: float) -> Iterator[str]:
 @pytest.mark.parametrize("offset_s", [-3600, 3600])
 def test_a_clock_that_is_an_hour_off_is_told(offset_s):
     with clock(offset_s) as address:
-        _, found = doctor_servers.look("MLflow", address, f"{address}/version", f"{address}/health")
+        _, found = doctor_servers.check("MLflow", address, f"{address}/version", f"{address}/health")
     assert [finding.what for finding in found] == ["MLflow, clock"]
     assert re.fullmatch(r"3(600|599) s off this machine's", found[0].found)
-    assert "NTP" in found[0].mend
+    assert "NTP" in found[0].fix
 
 
 def test_a_server_that_lets_everybody_in_is_told_unless_only_this_machine_reaches_it():
     with clock(0) as address:
-        _, alone = doctor_servers.look("Prefect", address, f"{address}/health", f"{address}/health")
-        assert [finding.what for finding in alone if finding.mend] == []
-        _, found = doctor_servers.look("Prefect", "http://prefect.example.org", f"{address}/x", f"{address}/x")
-    assert "PREFECT_SERVER_API_AUTH_STRING" in found[-1].mend
+        _, alone = doctor_servers.check("Prefect", address, f"{address}/health", f"{address}/health")
+        assert [finding.what for finding in alone if finding.fix] == []
+        _, found = doctor_servers.check("Prefect", "http://prefect.example.org", f"{address}/x", f"{address}/x")
+    assert "PREFECT_SERVER_API_AUTH_STRING" in found[-1].fix

@@ -91,7 +91,7 @@ def test_a_remote_that_is_away_fails_in_one_sentence_and_the_next_run_computes_n
     assert "\n" not in str(failed.value)
     assert str(failed.value).startswith("push: double can't be stored on DVC's remote store (")
     cache = clones[0] / ".dvc" / "cache"
-    assert f"it is kept in {cache}, and once the remote answers the next run stores it" in str(failed.value)
+    assert f"it is kept in {cache}: once the remote answers, the next run stores it" in str(failed.value)
 
     store.unlink()
     assert reproduce() is StageOutcome.CACHED
@@ -108,7 +108,7 @@ def test_a_stage_that_can_not_ask_the_remote_is_tried_again_and_says_why(clones)
     for option in (["url", "s3://bucket/path"], ["endpointurl", "http://127.0.0.1:9"], ["access_key_id", "a"]):
         command = [sys.executable, "-m", "dvc", "remote", "modify", "-q", "store", *option]
         subprocess.run(command, check=True, env=settings)
-    with pytest.raises(StageFailed, match="DVC's remote does not give what is stored there") as failed:
+    with pytest.raises(StageFailed, match="DVC's remote does not return what is stored there") as failed:
         reproduce()
     assert failed.value.transient
     assert failed.value.user_error

@@ -73,7 +73,7 @@ def test_a_taken_port_and_a_remote_server_are_said(project):
         taken.listen()
         told = call(project, "ui", "--port", str(taken.getsockname()[1]))
     assert told.returncode == 2
-    assert "is taken" in told.stderr
+    assert "is in use" in told.stderr
     remote = call(project, "ui", MLFLOW_TRACKING_URI="https://mlflow.example.com")
     assert remote.returncode == 2
     assert "does not answer" in remote.stderr

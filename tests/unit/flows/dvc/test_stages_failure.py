@@ -95,5 +95,5 @@ def test_a_sentence_may_go_on_over_several_lines():
 def test_only_a_remote_that_is_away_is_asked_again(line, away):
     failed = failure("x", 255, [line], restoring=True)
     assert failed.transient is failed.user_error is away
-    assert ("DVC's remote does not give" in failed.sentence) is away
+    assert ("DVC's remote does not return" in failed.sentence) is away
     assert not failure("x", 255, [line]).transient

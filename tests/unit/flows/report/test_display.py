@@ -10,10 +10,10 @@ from flows.report.display import (
     LiveDisplay,
     Row,
     accuracy_text,
-    current,
+    current_display,
     duration,
     progress_text,
-    shown_on,
+    show_on,
 )
 
 EVENT = {
@@ -28,13 +28,13 @@ EVENT = {
 
 
 @pytest.fixture
-def said() -> list[str]:
+def printed() -> list[str]:
     return []
 
 
 @pytest.fixture
-def shown(said) -> Display:
-    return Display(said.append, logging.getLogger("test"))
+def display(printed) -> Display:
+    return Display(printed.append, logging.getLogger("test"))
 
 
 def test_progress_has_rate_and_time_left():
@@ -61,27 +61,27 @@ def test_accuracy_is_drawn_as_it_grows():
     assert accuracy_text(Row(accuracy=[0.5])) == "validation accuracy 0.500 ▁"
 
 
-def test_without_a_terminal_there_is_a_line_a_start_an_end_and_now_and_then_progress(shown, said, monkeypatch):
+def test_without_a_terminal_there_is_a_line_a_start_an_end_and_now_and_then_progress(display, printed, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("flows.report.display.time.monotonic", lambda: clock[0])
-    shown.begin("finetune")
-    shown.executing("finetune")
+    display.begin("finetune")
+    display.executing("finetune")
     for _ in range(12):
         clock[0] += 1
-        shown.event("finetune", EVENT)
-    shown.event("finetune", EVENT | {"done": 6000})
-    shown.end("finetune", StageOutcome.RAN)
-    shown.begin("label")
-    shown.end("label", StageOutcome.CACHED)
+        display.event("finetune", EVENT)
+    display.event("finetune", EVENT | {"done": 6000})
+    display.end("finetune", StageOutcome.RAN)
+    display.begin("label")
+    display.end("label", StageOutcome.CACHED)
     progress = f"finetune: {progress_text(EVENT)}"
-    assert said == ["finetune: started", progress, progress, "finetune: done in 12.0 s", "label: unchanged"]
+    assert printed == ["finetune: started", progress, progress, "finetune: done in 12.0 s", "label: unchanged"]
 
 
-def test_a_stages_warnings_are_for_people_and_its_other_lines_for_the_log(shown, said, caplog):
+def test_a_stages_warnings_are_for_people_and_its_other_lines_for_the_log(display, printed, caplog):
     with caplog.at_level(logging.INFO):
-        shown.line("validate", "Warning: 3 near-duplicates.")
-        shown.line("validate", "a detail")
-    assert said == ["validate: 3 near-duplicates."]
+        display.line("validate", "Warning: 3 near-duplicates.")
+        display.line("validate", "a detail")
+    assert printed == ["validate: 3 near-duplicates."]
     assert caplog.messages == ["validate: Warning: 3 near-duplicates.", "validate: a detail"]
 
 
@@ -89,11 +89,11 @@ def test_a_terminal_that_went_away_does_not_stop_the_run():
     def broken(_):
         raise BrokenPipeError
 
-    shown = Display(broken, logging.getLogger("test"))
-    shown.begin("ingest")
-    shown.executing("ingest")
-    shown.end("ingest", StageOutcome.RAN)
-    assert shown.rows["ingest"].state == "ran"
+    display = Display(broken, logging.getLogger("test"))
+    display.begin("ingest")
+    display.executing("ingest")
+    display.end("ingest", StageOutcome.RAN)
+    assert display.rows["ingest"].state == "ran"
 
 
 def test_the_live_list_shows_every_stage_and_its_state():
@@ -116,33 +116,33 @@ def test_the_live_list_shows_every_stage_and_its_state():
     assert lines["promote"].strip() == "waiting"
 
 
-def test_a_flow_finds_the_display_of_its_caller(shown):
-    assert current() is None
-    with shown_on(shown):
-        assert current() is shown
-    assert current() is None
+def test_a_flow_finds_the_display_of_its_caller(display):
+    assert current_display() is None
+    with show_on(display):
+        assert current_display() is display
+    assert current_display() is None
 
 
 def test_the_share_that_is_done_counts_stages_and_the_part_of_those_at_work():
-    shown = Display(lambda _: None, logging.getLogger("test"))
-    assert shown.progress() == (0.0, "starting")
-    shown.begin("ingest")
-    shown.executing("ingest")
-    shown.event("ingest", EVENT | {"done": 50, "total": 100})
-    share, text = shown.progress()
-    assert share == 0.5 / len(shown.rows)
+    display = Display(lambda _: None, logging.getLogger("test"))
+    assert display.progress() == (0.0, "starting")
+    display.begin("ingest")
+    display.executing("ingest")
+    display.event("ingest", EVENT | {"done": 50, "total": 100})
+    share, text = display.progress()
+    assert share == 0.5 / len(display.rows)
     assert text.startswith("ingest: ")
-    for name in shown.rows:
-        shown.begin(name)
-        shown.end(name, StageOutcome.CACHED)
-    assert shown.progress() == (1.0, "done")
+    for name in display.rows:
+        display.begin(name)
+        display.end(name, StageOutcome.CACHED)
+    assert display.progress() == (1.0, "done")
 
 
-def test_what_another_worker_does_is_told(said):
-    shown = Display(said.append, logging.getLogger("test"), ("finetune", "evaluate"))
-    shown.elsewhere = "training on the pool gpu"
-    assert shown.progress() == (0, "training on the pool gpu")
-    shown.elsewhere = ""
-    shown.end("finetune", StageOutcome.RAN)
-    assert said == ["finetune: done elsewhere"]
-    assert shown.progress() == (0.5, "done")
+def test_what_another_worker_does_is_told(printed):
+    display = Display(printed.append, logging.getLogger("test"), ("finetune", "evaluate"))
+    display.elsewhere = "training on the pool gpu"
+    assert display.progress() == (0, "training on the pool gpu")
+    display.elsewhere = ""
+    display.end("finetune", StageOutcome.RAN)
+    assert printed == ["finetune: done elsewhere"]
+    assert display.progress() == (0.5, "done")

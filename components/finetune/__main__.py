@@ -3,11 +3,10 @@
 import torch
 
 from components.core.images.shards import Shard, open_shard, read_dataset
-from components.core.models.pixel_model import PixelModel, adapted, load, seed_everything
+from components.core.models.pixel_model import PixelModel, adapted, load, save, seed_everything
 from components.core.runtime import history, progress, stage
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.runtime.device import resolve_device
-from components.core.student import save_trained
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import Recipe, cross_entropy, fit
@@ -51,7 +50,10 @@ def main(this: stage.Stage) -> None:
         if settings.freeze_batch_norm:
             freeze_batch_norm(teacher)
         phases["full"] = _full(this, teacher, train, val, checkpoints, device)
-    save_trained(teacher, phases, this.out("."), checkpoints, this.world)
+    if this.world.first:
+        save(teacher, this.out("model.safetensors"))
+        history.write(this.out("history.parquet"), phases)
+    checkpoints.clear()
 
 
 def _full(

@@ -1,4 +1,4 @@
-"""The monitor flow: has new data arrived since the champion was made, and is it like the champion's?"""
+"""The monitor flow: compare new data with the champion's, and start a retrain when they differ."""
 
 import tempfile
 from datetime import UTC, datetime
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 RETRAIN = "retrain/retrain"
-_WAITING = ["SCHEDULED", "PENDING", "RUNNING"]
+_ACTIVE = ["SCHEDULED", "PENDING", "RUNNING"]
 
 
 @flow(name="monitor")
 def monitor() -> Check | State[None]:
-    """Compare the data at its source with the champion's, and ask for a retrain when enough checks say so.
+    """Compare the data at its source with the champion's, and start a retrain when enough checks found a difference.
 
     Returns:
         The check; a completed state named Skipped when there is nothing to compare.
@@ -53,19 +53,21 @@ def monitor() -> Check | State[None]:
     version, now = int(champion.version), dataset.version(params.ingest.source)
     if champion.tags.get("dvc.data_md5") == now:
         return skipped(params, f"The data ({now[:12]}) is that of the champion, {model} version {version}.", logger)
-    kept = client.retry(lambda: _reference(champion))
-    if kept is None:
+    champions = client.retry(lambda: _reference(champion))
+    if champions is None:
         return skipped(params, f"{model} version {version} was registered without a reference of its data.", logger)
     ingest(params, logger)
-    old, ids = kept
+    old, ids = champions
     new, count = _sample(champion, ids, params.seed)
     if new.shape != old.shape:
         return skipped(params, f"Images are {new.shape} now and were {old.shape}: retrain, then compare.", logger)
     tests = shift.compare(old, new, params.monitor.alpha, params.seed)
-    says = any(test.differs for test in tests)
-    votes = [says, *client.retry(lambda: _votes(mlflow, params, version))]
-    wanted = sum(votes) >= params.monitor.n
-    action = ask(f"{model}:{version}:{now}") if wanted else "Nothing is done about it yet." if says else "All is well."
+    differs = any(test.differs for test in tests)
+    votes = [differs, *client.retry(lambda: _votes(mlflow, params, version))]
+    if sum(votes) >= params.monitor.n:
+        action = start_retrain(f"{model}:{version}:{now}")
+    else:
+        action = "No retrain is started yet." if differs else "All is well."
     check = Check(version, now, count, tests, votes, action)
     _record(mlflow, params, check, old, new)
     _show(params, check)
@@ -73,11 +75,11 @@ def monitor() -> Check | State[None]:
     return check
 
 
-def ask(key: str) -> str:
-    """Have a retrain run once for a key, unless one runs or waits already.
+def start_retrain(key: str) -> str:
+    """Start a retrain once for a key, unless one is running or waiting already.
 
     Args:
-        key: names the champion and the data; whoever asks again for the same gets no second run.
+        key: the champion and the data; for the same key no second run is started.
 
     Returns:
         What was done, in one sentence.
@@ -89,26 +91,23 @@ def ask(key: str) -> str:
         try:
             deployment = client.read_deployment_by_name(RETRAIN)
         except ObjectNotFound:
-            raise UserError(f"Prefect has no deployment {RETRAIN} that could be run: run `reflux deploy`.") from None
-        of_it = DeploymentFilter(id={"any_": [deployment.id]})
-        asked = client.read_flow_runs(
-            deployment_filter=of_it, flow_run_filter=FlowRunFilter(idempotency_key={"any_": [key]}), limit=1
-        )
-        if asked:
-            return f"A retrain on this data was asked for before: {asked[0].name}."
-        if busy := _waiting(client, of_it):
-            return f"No retrain is asked for, as {busy.name} runs or waits already."
+            raise UserError(f"Prefect has no deployment {RETRAIN}: run `reflux deploy`.") from None
+        by_deployment = DeploymentFilter(id={"any_": [deployment.id]})
+        by_key = FlowRunFilter(idempotency_key={"any_": [key]})
+        if before := client.read_flow_runs(deployment_filter=by_deployment, flow_run_filter=by_key, limit=1):
+            return f"A retrain on this data was started before: {before[0].name}."
+        if active := _active(client, by_deployment):
+            return f"No retrain is started, because {active.name} is running or waiting already."
         run = client.create_flow_run_from_deployment(deployment.id, idempotency_key=key, tags=["monitor"])
-        return f"A retrain is asked for: {run.name}."
+        return f"A retrain is started: {run.name}."
 
 
-def _waiting(client: SyncPrefectClient, of_it: DeploymentFilter) -> FlowRun | None:
-    """A run that is at work or could be; what the schedule plans for later is neither."""
-    found = client.read_flow_runs(
-        deployment_filter=of_it, flow_run_filter=FlowRunFilter(state={"type": {"any_": _WAITING}})
-    )
+def _active(client: SyncPrefectClient, by_deployment: DeploymentFilter) -> FlowRun | None:
+    """A run that is running, or waits for a worker; not one that is scheduled for later."""
+    by_state = FlowRunFilter(state={"type": {"any_": _ACTIVE}})
+    runs = client.read_flow_runs(deployment_filter=by_deployment, flow_run_filter=by_state)
     now = datetime.now(UTC)
-    return next((run for run in found if not run.auto_scheduled or (run.expected_start_time or now) <= now), None)
+    return next((run for run in runs if not run.auto_scheduled or (run.expected_start_time or now) <= now), None)
 
 
 def _champion(mlflow: "MlflowClient", model_name: str) -> "ModelVersion | None":
@@ -119,7 +118,7 @@ def _champion(mlflow: "MlflowClient", model_name: str) -> "ModelVersion | None":
 
 
 def _reference(champion: "ModelVersion") -> tuple[Sample, Ids] | None:
-    """What the champion was made of, as its retrain left it in MLflow."""
+    """The statistics of the champion's data, as its retrain logged them to MLflow."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -138,7 +137,7 @@ def _reference(champion: "ModelVersion") -> tuple[Sample, Ids] | None:
 
 
 def _sample(champion: "ModelVersion", known: Ids, seed: int) -> tuple[Sample, int]:
-    """The images that the champion's data did not have, as it sees them, and how many they are."""
+    """A sample of the images that are new since the champion, and how many there are."""
     classes, shards = reference.open_dataset(ARTIFACTS)
     images, counts, new = reference.sample(shards, classes, known, seed)
     with client.translate_errors(), fetch_files(champion) as version:
@@ -152,36 +151,37 @@ def _experiment(params: Params) -> str:
 
 
 def _votes(mlflow: "MlflowClient", params: Params, champion: int) -> list[bool]:
-    """What the checks before this one said of the same champion, the newest first."""
+    """Whether the previous checks of the same champion found a difference, the newest first."""
     experiment = tracking.experiment_id(mlflow, _experiment(params))
-    if (most := params.monitor.m - 1) == 0:
+    if (limit := params.monitor.m - 1) == 0:
         return []
-    found = mlflow.search_runs(
+    runs = mlflow.search_runs(
         [experiment],
         f"tags.champion = '{champion}' AND tags.model = '{params.registry.model_name}'",
-        max_results=most,
+        max_results=limit,
         order_by=["attributes.start_time DESC"],
     )
-    return [run.data.tags["differs"] == "true" for run in found]
+    return [run.data.tags["differs"] == "true" for run in runs]
 
 
 def _record(mlflow: "MlflowClient", params: Params, check: Check, old: Sample, new: Sample) -> None:
-    """Write the check down: a run in MLflow with its figures, table and picture."""
+    """Log the check to MLflow: a run with its figures, table and picture."""
     text = report.markdown(check, params.monitor)
     tags = {"run_kind": "monitor", "model": params.registry.model_name, "champion": str(check.champion)}
     tags |= {"dvc.data_md5": check.data_md5, "differs": str(check.votes[0]).lower(), "mlflow.note.content": text}
     with client.translate_errors():
         experiment = tracking.experiment_id(mlflow, _experiment(params))
-        id = mlflow.create_run(experiment, tags=tags, run_name=f"monitor-{datetime.now(UTC):%Y%m%d-%H%M%S}").info.run_id
+        name = f"monitor-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        run_id = mlflow.create_run(experiment, tags=tags, run_name=name).info.run_id
         for metric, value in report.metrics(check).items():
-            mlflow.log_metric(id, metric, value)
-        mlflow.log_text(id, text, "drift.md")
-        mlflow.log_figure(id, report.figure(old, new, check.tests), "drift.png")
-        mlflow.set_terminated(id)
+            mlflow.log_metric(run_id, metric, value)
+        mlflow.log_text(run_id, text, "drift.md")
+        mlflow.log_figure(run_id, report.figure(old, new, check.tests), "drift.png")
+        mlflow.set_terminated(run_id)
 
 
 def _show(params: Params, check: Check) -> None:
-    """Put the check on the flow run's page, and name the run by it."""
+    """Show the check on the flow run's page, and rename the run after it."""
     headline = report.headline(check, params.monitor.m)
     create_markdown_artifact(report.markdown(check, params.monitor), key="drift", description=headline)
     create_table_artifact(report.rows(check.tests), key="drift-table")

@@ -1,7 +1,7 @@
-"""``registry.approval: human`` on a deployment: the flow run is suspended until somebody gives their word.
+"""``registry.approval: human`` on a deployment: the flow run is suspended until a person approves.
 
-The run that is resumed is a new process in a new clone of the project, so it does not compute anything: it finds the
-version that it left waiting and carries out the decision that was recorded.
+The run that is resumed is a new process in a new clone of the project, so it computes nothing: it finds the
+version that it left waiting and carries out the recorded decision.
 """
 
 import sys
@@ -20,8 +20,8 @@ from components.registry.promote import approve
 _KEY = "approval"
 
 
-class Word(RunInput):
-    """What Prefect's page asks for when somebody resumes the run."""
+class Approval(RunInput):
+    """The form on Prefect's page of a suspended run."""
 
     by: str
     reason: str
@@ -36,23 +36,23 @@ def left(params: Params, flow_run_id: str) -> int | None:
 
 
 def wait(params: Params, version: int, flow_run_id: str) -> None:
-    """Suspend the run, or, in the run that was resumed, approve the version in the name of who did it.
+    """Suspend the run or, in a resumed run, approve the version on behalf of the person who resumed it.
 
     Raises:
-        UserError: the file or its figures were changed, or the champion is another one by now.
+        UserError: the file or its figures were changed, or the champion has changed since.
     """
     name, mlflow = params.registry.model_name, client.connect()
     with client.translate_errors():
         client.set_tags(mlflow, name, version, {APPROVAL_FLOW: flow_run_id})
-    word = suspend_flow_run(wait_for_input=Word, key=_KEY)
+    approval = suspend_flow_run(wait_for_input=Approval, key=_KEY)
     with client.translate_errors():
         state = client.version(mlflow, name, version).tags.get(APPROVAL)
     if state == AWAITED:  # else `reflux approve` has done it
-        approve(params.project.name, name, version, word.reason, word.by)
+        approve(params.project.name, name, version, approval.reason, approval.by)
 
 
 def resume(model_name: str, version: int, reason: str) -> None:
-    """Let the flow run that waits for a version come to its end, if one does; the version is approved already."""
+    """Resume the flow run that waits for a version, if there is one; the version is approved already."""
     mlflow = client.connect()
     with client.translate_errors():
         waiting = client.version(mlflow, model_name, version).tags.get(APPROVAL_FLOW)
@@ -61,4 +61,4 @@ def resume(model_name: str, version: int, reason: str) -> None:
     try:
         resume_flow_run(UUID(waiting), run_input={"by": client.whoami(), "reason": reason})
     except (ObjectNotFound, NotPausedError, httpx.HTTPError) as error:
-        print(f"The flow run {waiting} that waited for it is not resumed: {error}", file=sys.stderr)
+        print(f"The flow run {waiting}, which waits for it, could not be resumed: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a retraining is made of, as one hash: where a finished run has the same, there is nothing to do."""
+"""The hash of everything that decides a run's result: if a finished run has the same one, there is nothing to do."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ class Done:
         run_name: the parent run's name in MLflow.
         at: when it ended.
         version: the registered version it ended in.
-        decision: what came of it, as in the ledger.
+        decision: on that version, as in the ledger.
     """
 
     run_name: str
@@ -40,7 +40,7 @@ class Done:
     decision: str
 
     def sentence(self, model_name: str) -> str:
-        """Why there is nothing to do."""
+        """The reason why there is nothing to do."""
         return (
             f"Nothing has changed: data, code and params are those of {self.run_name}, which ended at "
             f"{self.at:%Y-%m-%d %H:%M} UTC in {model_name} version {self.version} ({self.decision})."
@@ -48,9 +48,9 @@ class Done:
 
 
 def identity(params: Params) -> str | None:
-    """The sha256 of all that decides what a run computes; None where that can't be known.
+    """The sha256 of everything that decides a run's result; None where it can't be known.
 
-    The code counts as git has it, so none is known without git, or with changes that are not committed. Files that no
+    The code counts as git has it, so it is unknown without git or with uncommitted changes. Files that no
     stage depends on, such as the documentation or ``dvc.lock``, do not count.
 
     Raises:
@@ -100,7 +100,7 @@ def _code() -> str | None:
 
 
 def _weights(weights: str) -> str | None:
-    """What a name of weights stands for now; None for one whose meaning can move."""
+    """What a name of weights stands for now; None if its meaning can change."""
     if weights.startswith("models:/") and "@" in weights:
         return None
     return sha256_file(Path(weights)) if Path(weights).is_file() else weights

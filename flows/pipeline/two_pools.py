@@ -44,7 +44,7 @@ def pool(flow_run_id: str) -> str:
     """The pool whose workers train for this run.
 
     Raises:
-        UserError: none can.
+        UserError: there is none.
     """
     refused = "run.placement = two-pools, but"
     with get_client(sync_client=True) as client:
@@ -55,19 +55,19 @@ def pool(flow_run_id: str) -> str:
             raise UserError(f"{refused} Prefect has no deployment {DEPLOYMENT}: run `reflux deploy`.") from None
     if trains == own:
         raise UserError(
-            f"{refused} this run itself holds the worker of the pool {own} that its training would wait for: commit "
+            f"{refused} this run itself occupies the worker of the pool {own} that would train for it: commit "
             "run.placement to params.yaml and run `reflux deploy`, which puts retrain on another pool."
         )
     if remote.name() is None:
         raise UserError(
-            f"{refused} the project has no default DVC remote, through which its workers share what they make: "
+            f"{refused} the project has no default DVC remote, through which its workers share their results: "
             "`dvc remote add --default NAME URL`, and commit .dvc/config."
         )
     return str(trains)
 
 
 def train(pipeline: Pipeline, pool: str, overrides: Sequence[str], parent: str) -> None:
-    """Have the stages that train brought up to date, and bring here what they made.
+    """Have another pool bring the stages that train up to date, and fetch their results.
 
     Args:
         pipeline: this run.
@@ -76,7 +76,7 @@ def train(pipeline: Pipeline, pool: str, overrides: Sequence[str], parent: str) 
         parent: the id of this run in MLflow.
 
     Raises:
-        StageFailed: the training ended without a result.
+        StageFailed: training ended without a result.
     """
     parameters = {"overrides": list(overrides), "lock": LOCK.read_text(encoding="utf-8"), "parent": parent}
     pipeline.display.elsewhere = f"training on the pool {pool}"
@@ -92,25 +92,25 @@ def train(pipeline: Pipeline, pool: str, overrides: Sequence[str], parent: str) 
 
 
 def give_back(outcomes: Mapping[str, StageOutcome]) -> None:
-    """Leave, for the run that asked for this one, what DVC did and the lock file."""
+    """Leave what DVC did, and the lock file, for the run that started this one."""
     data = {"outcomes": {name: outcome.value for name, outcome in outcomes.items()}, "lock": LOCK.read_text("utf-8")}
-    Artifact(type="result", key=_RESULT, description="What the run that asked for it reads", data=data).create()
+    Artifact(type="result", key=_RESULT, description="Read by the retrain that started this run", data=data).create()
 
 
 def brought_back() -> list[str]:
-    """What the stages that train make for others."""
+    """The results of the stages that train which other stages read."""
     return [out for out in made(TRAINING) if out != _ONLY_TO_TRAIN]
 
 
 def made(names: Sequence[str]) -> list[str]:
-    """What stages make, as ``dvc.yaml`` has it."""
+    """The outputs of stages, by ``dvc.yaml``."""
     return [out for name in names for out in _stages()[name]["outs"]]
 
 
 def read(names: Sequence[str]) -> list[str]:
-    """What stages read of what others have made, as ``dvc.yaml`` has it."""
-    read = {dep for name in names for dep in _stages()[name]["deps"] if dep.startswith("artifacts/")}
-    return sorted(read - set(made(names)))
+    """The outputs of other stages that these stages read, by ``dvc.yaml``."""
+    dependencies = {dep for name in names for dep in _stages()[name]["deps"] if dep.startswith("artifacts/")}
+    return sorted(dependencies - set(made(names)))
 
 
 def _stages() -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _stages() -> dict[str, Any]:
 
 @task(name="train", task_run_name="train on {pool}", retries=1, **POLICY)
 def _trained(pool: str, parameters: dict[str, Any], display: Display) -> UUID:
-    """The run that trained; one whose process or machine was lost is asked for once more, and goes on where it was."""
+    """Run the deployment that trains; if its process or machine is lost, a second run continues where it stopped."""
     variables = {"env": {COMMIT_VARIABLE: lineage.code().sha}}
     with get_client(sync_client=True) as client:
         run = cast(FlowRun, run_deployment(DEPLOYMENT, parameters=parameters, job_variables=variables, timeout=0))
@@ -133,7 +133,7 @@ def _trained(pool: str, parameters: dict[str, Any], display: Display) -> UUID:
 
 
 def _awaited(client: SyncPrefectClient, run: UUID) -> State[Any]:
-    """How a run ended; it is cancelled when this one ends first."""
+    """The final state of a run, which is cancelled if this one ends first."""
     try:
         while not ((state := client.read_flow_run(run).state) and state.is_final()):
             time.sleep(_SECONDS_BETWEEN_LOOKS)

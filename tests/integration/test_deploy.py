@@ -149,7 +149,7 @@ def test_a_run_without_a_sign_of_life_is_crashed_and_one_that_was_skipped_is_not
 
 
 def test_every_state_that_a_flow_ends_in_is_known_to_the_automations():
-    source = "".join(path.read_text() for path in (HERE / "flows").glob("*.py"))
+    source = "".join(path.read_text() for path in (HERE / "flows").rglob("*.py"))
     names = set(re.findall(r'(?:Completed|Failed|Cancelled)\(name="(\w+)"', source))
     assert names >= {"Skipped"}
     assert names <= set(automations.ENDED)
@@ -161,7 +161,7 @@ def test_who_can_not_train_elsewhere_is_told_why_before_anything_is_computed(
     monkeypatch.chdir(project)
     there = read(prefect_api)
     on_gpu = start(prefect_api, there["retrain"]["id"], {})
-    with pytest.raises(UserError, match="this run itself holds the worker of the pool gpu"):
+    with pytest.raises(UserError, match="this run itself occupies the worker of the pool gpu"):
         two_pools.pool(on_gpu)
     on_cpu = start(prefect_api, there["promote"]["id"], {"version": 1})
     with pytest.raises(UserError, match="the project has no default DVC remote"):

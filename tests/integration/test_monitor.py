@@ -49,18 +49,19 @@ def test_a_check_remembers_what_the_last_ones_said_of_the_same_champion(mlflow_h
 def test_a_retrain_is_asked_for_once_and_never_while_one_waits(prefect_api, monkeypatch):
     monkeypatch.setattr(monitor, "RETRAIN", "retrain/asked-for")
     with pytest.raises(UserError, match=r"no deployment retrain/asked-for.*reflux deploy"):
-        monitor.ask("model:1:aaa")
+        monitor.start_retrain("model:1:aaa")
     deployment = make(prefect_api)
     planned(prefect_api, deployment, datetime.now(UTC) + timedelta(hours=5))
-    assert monitor.ask("model:1:aaa").startswith("A retrain is asked for: ")
+    assert monitor.start_retrain("model:1:aaa").startswith("A retrain is started: ")
     (run,) = asked(prefect_api)
-    assert monitor.ask("model:1:aaa") == f"A retrain on this data was asked for before: {run['name']}."
-    assert monitor.ask("model:1:bbb") == f"No retrain is asked for, as {run['name']} runs or waits already."
+    assert monitor.start_retrain("model:1:aaa") == f"A retrain on this data was started before: {run['name']}."
+    refused = f"No retrain is started, because {run['name']} is running or waiting already."
+    assert monitor.start_retrain("model:1:bbb") == refused
     state(prefect_api, run["id"], "RUNNING")
-    assert monitor.ask("model:1:bbb").endswith("runs or waits already.")
+    assert monitor.start_retrain("model:1:bbb").endswith("is running or waiting already.")
     state(prefect_api, run["id"], "FAILED")
-    assert monitor.ask("model:1:aaa").startswith("A retrain on this data was asked for before")
-    assert monitor.ask("model:1:bbb").startswith("A retrain is asked for: ")
+    assert monitor.start_retrain("model:1:aaa").startswith("A retrain on this data was started before")
+    assert monitor.start_retrain("model:1:bbb").startswith("A retrain is started: ")
     assert len(asked(prefect_api)) == 2
 
 

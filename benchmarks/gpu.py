@@ -35,7 +35,7 @@ from components.core.training import optim
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import Batch, Recipe, fit, total
 from components.core.views.mixing import Views
-from components.distill.losses import total_loss
+from components.distill.losses.labels import total_loss
 
 CLASSES = tuple(str(number) for number in range(100))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

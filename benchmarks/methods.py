@@ -41,7 +41,7 @@ from components.core.artifacts import read_json, write_json
 from components.core.images.shards import Shard
 from components.core.inference import predict
 from components.core.models.pixel_model import PixelModel, load, pixel_model, save
-from components.core.params.distill import METHODS, Distill, Loss
+from components.core.params.distill import METHODS, Distill, LayerLoss, Loss
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.teacher.hooks import Layer, teacher_outputs
 from components.core.training import loop as training
@@ -50,8 +50,8 @@ from components.core.training.batches import batches_of_views
 from components.core.training.loop import fit
 from components.core.views.mixing import Views
 from components.distill.__main__ import networks_between
-from components.distill.criterion import Term, terms
-from components.distill.modules import Criterion, DistillModule, Peers, mutual_loss
+from components.distill.criterion import Criterion, Term, mutual_loss, terms
+from components.distill.modules import Peers
 
 CPU = torch.device("cpu")
 CLASSES, MEAN, STD = tuple("0123456789"), (0.2861,), (0.3528,)
@@ -189,11 +189,9 @@ class Bench:
         return student
 
     def _learn(self, student: PixelModel, distill: Distill, answers: Answers) -> None:
-        found = terms(distill.losses, distill.standardized, student, self._teacher, len(self._images))
-        taps = [tap for term in found for tap in term.teacher]
-        module = DistillModule(student, found) if taps else student
-        loss = Criterion(found, distill.label_weight, distill.teacher_weight)
-        self._train(module, loss, lambda indices: answers.of(indices, taps))
+        losses = terms(distill.losses, student, self._teacher, len(self._images), distill.standardized)
+        loss = Criterion(losses, distill.label_weight, distill.teacher_weight)
+        self._train(loss.module(student), loss, lambda indices: answers.of(indices, loss.teacher_layers))
 
     def _train(
         self,
@@ -215,8 +213,8 @@ def settings(method: str) -> Distill:
 
 def every_tap(teacher: PixelModel) -> list[Layer]:
     """The layers of the teacher that any method compares, each once."""
-    layered = [kind() for kind in METHODS.values() if issubclass(kind, Loss) and kind.of_layers]
-    found = terms([loss for loss in layered if loss.name != "crd"], False, new(STUDENTS[0], 0), teacher, 1)
+    layered = [kind() for kind in METHODS.values() if issubclass(kind, LayerLoss)]
+    found = terms([loss for loss in layered if loss.name != "crd"], new(STUDENTS[0], 0), teacher, 1)
     return list({str(tap): tap for term in found for tap in term.teacher}.values())
 
 
@@ -280,12 +278,12 @@ def one_step(
     optimizer: torch.optim.Optimizer,
     loss: Criterion,
     teacher: PixelModel,
-    taps: tuple[Layer, ...],
     pixels: Tensor,
 ) -> None:
-    """A training step; the teacher is asked where there are taps, and its logits are stored where there are none."""
+    """A training step, with a live teacher where layers are compared and its stored logits where none are."""
     stored = (torch.zeros(len(pixels), len(CLASSES)),)
-    answer = teacher_outputs(teacher, taps, pixels, CPU) if taps else stored
+    layers = loss.teacher_layers
+    answer = teacher_outputs(teacher, layers, pixels, CPU) if layers else stored
     optimizer.zero_grad(set_to_none=True)
     labels = torch.arange(len(pixels)) % len(CLASSES)
     parts = loss(model(pixels), *answer, labels, torch.ones(len(pixels)), torch.arange(len(pixels)))
@@ -301,11 +299,10 @@ def costs(teacher: PixelModel, rounds: int = 5, steps: int = 6) -> dict[str, lis
         student = new(STUDENTS[0], 0).train()
         found: list[Term] = []
         if method != CONTROL:
-            found = terms(settings(method).losses, False, student, teacher, 10_000)
-        taps = tuple(tap for term in found for tap in term.teacher)
-        model = DistillModule(student, found).train() if taps else student
+            found = terms(settings(method).losses, student, teacher, 10_000)
         loss = Criterion(found, 1.0, 1.0)
-        arms[method] = partial(one_step, model, optimizer_of(model), loss, teacher, taps, pixels)
+        model = loss.module(student).train()
+        arms[method] = partial(one_step, model, optimizer_of(model), loss, teacher, pixels)
         arms[method]()
     rates: dict[str, list[float]] = {method: [] for method in arms}
     for _ in range(rounds):

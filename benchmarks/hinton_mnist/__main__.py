@@ -47,7 +47,7 @@ from components.core.training import optim
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import Loss, cross_entropy, fit
 from components.core.views.mixing import Views
-from components.distill.losses import total_loss
+from components.distill.losses.labels import total_loss
 
 CPU = torch.device("cpu")
 # Twice as fast, on CPUs that have it; weights, losses and what is measured are in single precision anyway.

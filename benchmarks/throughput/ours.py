@@ -35,7 +35,7 @@ from components.core.training import batches
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import Batch, Recipe, fit, total
 from components.core.views.mixing import Views
-from components.distill.losses import share_of_labels, total_loss
+from components.distill.losses.labels import share_of_labels, total_loss
 from components.label.soft_labels import answers
 
 NEVER = 10**9

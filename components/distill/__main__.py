@@ -5,17 +5,21 @@ import shutil
 from components.core.errors import UserError
 from components.core.images.shards import Dataset
 from components.core.models.pixel_model import network, parameter_count
-from components.core.params.distill import BornAgain, Crd, DeepMutualLearning, Schedule, TeacherAssistant
+from components.core.params.distill import BornAgain, DeepMutualLearning, Schedule, TeacherAssistant
 from components.core.runtime import stage
 from components.core.runtime.device import resolve_device
+from components.distill.losses.register import LOSSES
 from components.distill.trainer import Trainer
 
 
 def main(this: stage.Stage) -> None:
     """Train the student, after those that are to teach it."""
     params, method = this.params, this.params.distill
-    if this.world.size > 1 and any(isinstance(loss, Crd) for loss in method.losses):
-        raise UserError("distill.method crd keeps its memory bank in one process: set run.launcher to local.")
+    remembering = [loss.name for loss in method.losses if LOSSES[loss.name].memory]
+    if this.world.size > 1 and remembering:
+        raise UserError(
+            f"distill.method {remembering[0]} keeps its memory bank in one process: set run.launcher to local."
+        )
     trainer = Trainer(this, resolve_device(params.run.device, params.run.threads, params.run.deterministic))
     if isinstance(method.schedule, DeepMutualLearning):
         trainer.among_peers(method.schedule.peers)

@@ -1,251 +1,205 @@
-"""The terms of the distillation loss: what ``distill.method`` asks for, made ready for a pair of networks."""
+"""The loss that a student minimizes: the methods of ``distill.method`` and the hard labels, as named parts."""
 
 import math
-import os
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from components.core.errors import UserError
 from components.core.models.pixel_model import PixelModel
-from components.core.models.small_nets import conv_bn
-from components.core.params import distill
-from components.core.params.distill import Loss
 from components.core.teacher.hooks import Layer, feature_shapes, find_layer
-from components.distill import losses
+from components.distill.losses.labels import hard_loss, labels_or_prediction
+from components.distill.losses.logits import kd, standardize
+from components.distill.losses.register import LOSSES, Features
+from components.distill.modules import DistillModule, Shape
 
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class LossInputs:
-    """What a term compares, for the images of a batch.
-
-    Attributes:
-        student: logits [B, K].
-        teacher: logits [B, K].
-        student_layers: what the student's taps gave, through the term's adapter.
-        teacher_layers: what the teacher's taps gave.
-        labels: classes [B], or probabilities [B, K]; the teacher's choice where an image has none.
-        indices: of the images [B].
-    """
-
-    student: Tensor
-    teacher: Tensor
-    student_layers: tuple[Tensor, ...]
-    teacher_layers: tuple[Tensor, ...]
-    labels: Tensor
-    indices: Tensor
+if TYPE_CHECKING:  # pydantic is not needed to train
+    from components.core.params.distill import Loss
 
 
 @dataclass(frozen=True)
 class Term:
-    """One term of the distillation loss.
+    """One method's part of the loss.
 
     Attributes:
-        name: of the loss.
-        weight: of the term.
-        loss: a value an image [B], or one of the whole batch [].
-        student: where it taps the student.
-        teacher: where it taps the teacher.
-        adapter: takes what the student's taps give and returns as many tensors.
-        memory: what else learns, and remembers, with the student. Both are in its checkpoints, and in no file that
-            ships.
+        name: of the method.
+        weight: of the part.
+        loss: of the student's and the teacher's logits [B, K], or features of a pair of layers [B, …]; [B] or [].
+        labels: whether the loss takes ``labels`` too.
+        student: layers of the student.
+        teacher: layers of the teacher that they are compared with.
+        adapter: brings the student's features to the teacher's shapes.
+        memory: the loss, where it is a module that learns and takes ``indices`` too.
     """
 
     name: str
     weight: float
-    loss: Callable[[LossInputs], Tensor]
+    loss: Callable[..., Tensor]
+    labels: bool = False
     student: tuple[Layer, ...] = ()
     teacher: tuple[Layer, ...] = ()
     adapter: nn.Module | None = None
     memory: nn.Module | None = None
 
 
-class Adapters(nn.Module):
-    """Brings what each tap gives to the teacher's channels (FitNet's regressor), or dimensions.
+class Criterion:
+    """``label_weight · CE + teacher_weight · Σ weight · loss``; the cross-entropy is over the images that have a label.
 
     Args:
-        student: feature_shapes that the student's taps give, (C, H, W) or (D,).
-        teacher: feature_shapes that the teacher's give.
+        terms: of the methods; see :func:`terms`.
+        label_weight: weight of the hard labels.
+        teacher_weight: weight of the methods.
     """
 
-    def __init__(self, student: Sequence[Shape], teacher: Sequence[Shape]) -> None:
-        super().__init__()
-        pairs = list(zip(student, teacher, strict=True))
-        self.each = nn.ModuleList(
-            conv_bn(mine[0], theirs[0], 1) if len(mine) == 3 else nn.Linear(mine[0], theirs[0])
-            for mine, theirs in pairs
-        )
+    def __init__(self, terms: Sequence[Term], label_weight: float, teacher_weight: float) -> None:
+        self._terms, self._label_weight, self._teacher_weight = terms, label_weight, teacher_weight
+        self.teacher_layers = tuple(layer for term in terms for layer in term.teacher)
 
-    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(adapter(one) for adapter, one in zip(self.each, features, strict=True))
+    def module(self, student: PixelModel) -> PixelModel | DistillModule:
+        """Put the student together with what trains along with it, if anything does."""
+        if not self.teacher_layers:
+            return student
+        memories = [term.memory for term in self._terms if term.memory]
+        layers, adapters = [term.student for term in self._terms], [term.adapter for term in self._terms]
+        return DistillModule(student, layers, adapters, memories).to(student.mean.device)
 
+    def __call__(self, output: Tensor | tuple[Tensor, ...], *targets: Tensor) -> dict[str, Tensor]:
+        """Compute the parts of a batch's loss by name, already weighted.
 
-class Review(nn.Module):
-    """ReviewKD's fusion of the student's stages, at the sizes of the teacher's."""
+        Args:
+            output: the student's logits [B, K]; in a tuple with the features of its layers, if there are any.
+            targets: the teacher's logits [B, K], the features of each of its layers, the labels (classes [B], or
+                probabilities [B, K] of mixed views; any where an image has none), :func:`share_of_labels` [B], and the
+                images' indices [B].
 
-    def __init__(self, student: Sequence[Shape], teacher: Sequence[Shape]) -> None:
-        super().__init__()
-        self.fusion = losses.ReviewFusion([shape[0] for shape in student], [shape[0] for shape in teacher])
-        self.sizes = [(shape[1], shape[2]) for shape in teacher]
-
-    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(self.fusion(features, self.sizes))
+        Returns:
+            Each [B]: a method's under its name, and ``ce``, which is absent where the labels have no weight.
+        """
+        logits, *features = output if isinstance(output, tuple) else (output,)
+        teacher, *teacher_features = targets[: 1 + len(self.teacher_layers)]
+        labels, known, indices = targets[1 + len(self.teacher_layers) :]
+        own, other = iter(features), iter(teacher_features)
+        parts: dict[str, Tensor] = {}
+        for term in self._terms:
+            count = len(term.teacher)
+            pairs = list(zip(islice(own, count), islice(other, count), strict=True)) if count else [(logits, teacher)]
+            wanted = {"labels": labels_or_prediction(labels, known, teacher)} if term.labels else {}
+            wanted |= {"indices": indices} if term.memory else {}
+            value = reduce(operator.add, (term.loss(*pair, **wanted) for pair in pairs))
+            parts[term.name] = (self._teacher_weight * term.weight * value).expand(len(logits))
+        if self._label_weight:
+            parts["ce"] = hard_loss(logits, labels, known, self._label_weight)
+        return parts
 
 
 def terms(
-    wanted: Sequence[Loss], standardized: bool, student: PixelModel, teacher: PixelModel | None, images: int
+    losses: "Sequence[Loss]",
+    student: PixelModel,
+    teacher: PixelModel | None = None,
+    images: int = 0,
+    standardized: bool = False,
 ) -> list[Term]:
-    """What the losses asked for come to for these networks.
+    """Prepare the losses of ``distill.method`` for a pair of networks.
 
     Args:
-        wanted: the losses by name.
-        standardized: whether they compare z-scores of the logits (Sun et al. 2024).
+        losses: with their params.
         student: the network that learns.
-        teacher: the network that is asked; None where its soft labels are stored.
+        teacher: the network whose layers are compared; losses of logits need none.
         images: how many there are to learn from.
+        standardized: compare z-scores of the logits (Sun et al. 2024).
 
     Raises:
-        UserError: a layer does not exist, shapes can't be compared, a loss does not suit two classes, or a memory bank
-            does not fit into memory.
+        UserError: a layer does not exist, features can't be compared, a loss does not suit so few classes, or a memory
+            bank does not fit into memory.
     """
+    if standardized:
+        _check_classes("logit-standardization", 3, student)
+    return [_term(loss, student, teacher, images, standardized) for loss in losses]
+
+
+def _term(loss: "Loss", student: PixelModel, teacher: PixelModel | None, images: int, standardized: bool) -> Term:
+    registered = LOSSES[loss.name]
+    _check_classes(loss.name, registered.min_classes, student)
+    if not loss.layer_pairs:
+        function = partial(registered.function, **loss.settings)
+        return Term(loss.name, loss.weight, _of_z_scores(function) if standardized else function, registered.labels)
+    if teacher is None:
+        raise ValueError(f"{loss.name} compares layers and needs the teacher.")
+    own, other = (
+        tuple(find_layer(net, address) for address in addresses)
+        for net, addresses in zip((student, teacher), zip(*loss.layer_pairs, strict=True), strict=True)
+    )
+    own_shapes, other_shapes = feature_shapes(student, own), feature_shapes(teacher, other)
+    for addresses, pair in zip(loss.layer_pairs, zip(own_shapes, other_shapes, strict=True), strict=True):
+        _check_features(loss.name, registered.features, addresses, pair)
+    if registered.memory:
+        dimensions = math.prod(own_shapes[0]), math.prod(other_shapes[0])
+        memory = registered.function(*dimensions, images, **loss.settings)
+        return Term(loss.name, loss.weight, memory, registered.labels, own, other, memory=memory)
+    function = partial(registered.function, **loss.settings)
+    adapter = registered.adapter(own_shapes, other_shapes) if registered.adapter else None
+    return Term(loss.name, loss.weight, function, registered.labels, own, other, adapter)
+
+
+def _of_z_scores(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def standardized(student: Tensor, teacher: Tensor, **wanted: Tensor) -> Tensor:
+        return function(standardize(student), standardize(teacher), **wanted)
+
+    return standardized
+
+
+def _check_classes(method: str, least: int, student: PixelModel) -> None:
     classes = len(student.spec.classes)
-    if classes == 2 and standardized:
+    if classes < least:
         raise UserError(
-            "logit-standardization leaves nothing of two logits but which is the larger: take it out of distill.method."
+            f"distill.method {method} needs at least {least} classes, and there are {classes}: take it out, or set "
+            "distill.method to kd."
         )
-    of_logits = losses.standardize if standardized else _as_they_are
-    found = []
-    for loss in wanted:
-        if isinstance(loss, distill.Dkd) and classes == 2:
-            raise UserError(
-                "dkd weighs the target class apart from how the others compare, and of two classes there is but one "
-                "other: set distill.method to kd."
-            )
-        if not loss.of_layers:
-            found.append(Term(loss.name, loss.weight, partial(_of_logits(loss), of_logits=of_logits)))
-        elif teacher is not None:
-            found.append(_of_layers(loss, student, teacher, images))
-    return found
 
 
-def _as_they_are(logits: Tensor) -> Tensor:
-    return logits
-
-
-def _of_logits(loss: Loss) -> Callable[..., Tensor]:
-    match loss:
-        case distill.Kd():
-            return lambda seen, of_logits: losses.kd(of_logits(seen.student), of_logits(seen.teacher), loss.temperature)
-        case distill.Dkd():
-            return lambda seen, of_logits: losses.dkd(
-                of_logits(seen.student), of_logits(seen.teacher), seen.labels, loss.temperature, loss.alpha, loss.beta
-            )
-        case distill.Dist():
-            return lambda seen, of_logits: losses.dist(
-                of_logits(seen.student), of_logits(seen.teacher), loss.temperature, loss.beta, loss.gamma
-            )
-        case distill.MseLogits():
-            return lambda seen, of_logits: losses.mse_logits(of_logits(seen.student), of_logits(seen.teacher))
-    raise AssertionError(f"{loss.name} has no loss")
-
-
-def _of_layers(loss: Loss, student: PixelModel, teacher: PixelModel, images: int) -> Term:
-    mine, theirs = _addresses(loss, "student"), _addresses(loss, "teacher")
-    if len(mine) != len(theirs):
+def _check_features(method: str, features: Features, addresses: tuple[str, str], shapes: tuple[Shape, Shape]) -> None:
+    for address, shape in zip(addresses, shapes, strict=True):
+        if features == "maps" and len(shape) != 3:
+            raise UserError(f"distill.method {method} compares maps, and {address} gives {shape}: name a stage.")
+    if features == "alike" and len(shapes[0]) != len(shapes[1]):
         raise UserError(
-            f"distill.method {loss.name} names {len(mine)} layers of the student and {len(theirs)} of the teacher: "
-            "name as many of each."
+            f"distill.method {method} can't compare a layer that gives {shapes[0]} with one that gives {shapes[1]}: "
+            "name two maps, or two vectors (pooled)."
         )
-    own, other = (tuple(find_layer(net, a) for a in places) for net, places in ((student, mine), (teacher, theirs)))
-    shapes_own, shapes_other = feature_shapes(student, own), feature_shapes(teacher, other)
-    term = partial(Term, loss.name, loss.weight, student=own, teacher=other)
-    match loss:
-        case distill.Fitnet():
-            _same_kind(loss, shapes_own, shapes_other)
-            return term(_fitnet, adapter=Adapters(shapes_own, shapes_other))
-        case distill.AttentionTransfer():
-            _maps(loss, mine, shapes_own, theirs, shapes_other)
-            return term(_attention_transfer)
-        case distill.SimilarityPreserving():
-            return term(lambda seen: losses.similarity_preserving(seen.student_layers[0], seen.teacher_layers[0]))
-        case distill.ReviewKd():
-            _maps(loss, mine, shapes_own, theirs, shapes_other)
-            return term(_hcl, adapter=Review(shapes_own, shapes_other))
-        case distill.Rkd():
-            return term(partial(_rkd, distance=loss.distance, angle=loss.angle))
-        case distill.Crd():
-            contrast = _contrast(loss, math.prod(shapes_own[0]), math.prod(shapes_other[0]), images)
-            return term(
-                lambda seen: contrast(seen.student_layers[0], seen.teacher_layers[0], seen.indices), memory=contrast
-            )
-    raise AssertionError(f"{loss.name} has no loss")
 
 
-def _addresses(loss: Loss, side: str) -> list[str]:
-    value = getattr(loss, side)
-    return [value] if isinstance(value, str) else list(value)
+def mutual_loss(
+    logits: tuple[Tensor, ...],
+    labels: Tensor,
+    known: Tensor,
+    _: Tensor,
+    label_weight: float,
+    teacher_weight: float,
+) -> dict[str, Tensor]:
+    """Sum the peers' losses: cross-entropy, and the mean divergence from the others (Zhang et al. 2018, eq. 8).
 
+    To each of them the others are teachers, through which no gradient flows.
 
-def _same_kind(loss: Loss, own: Sequence[Shape], other: Sequence[Shape]) -> None:
-    for mine, theirs in zip(own, other, strict=True):
-        if len(mine) != len(theirs):
-            raise UserError(
-                f"distill.method {loss.name} can't compare a layer that gives {mine} with one that gives {theirs}: "
-                "name two maps, or two vectors (pooled)."
-            )
+    Args:
+        logits: of the peers, each [B, K].
+        labels: classes [B], or probabilities [B, K]; any where an image has none.
+        known: [B], from :func:`share_of_labels`.
+        label_weight: weight of the hard labels.
+        teacher_weight: weight of the other peers.
 
-
-def _maps(loss: Loss, mine: list[str], own: Sequence[Shape], theirs: list[str], other: Sequence[Shape]) -> None:
-    for address, shape in (*zip(mine, own, strict=True), *zip(theirs, other, strict=True)):
-        if len(shape) != 3:
-            raise UserError(f"distill.method {loss.name} compares maps, and {address} gives {shape}: name a stage.")
-
-
-def _at_one_size(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps of two sizes, the larger pooled to the smaller; vectors as they are."""
-    if one.ndim < 4 or one.shape[2:] == other.shape[2:]:
-        return one, other
-    size = min(one.shape[2], other.shape[2]), min(one.shape[3], other.shape[3])
-    return F.adaptive_avg_pool2d(one, size), F.adaptive_avg_pool2d(other, size)
-
-
-def _fitnet(seen: LossInputs) -> Tensor:
-    return losses.fitnet(*_at_one_size(seen.student_layers[0], seen.teacher_layers[0]))
-
-
-def _attention_transfer(seen: LossInputs) -> Tensor:
-    pairs = zip(seen.student_layers, seen.teacher_layers, strict=True)
-    return torch.stack([losses.attention_transfer(mine, theirs) for mine, theirs in pairs]).sum(0)
-
-
-def _hcl(seen: LossInputs) -> Tensor:
-    pairs = zip(seen.student_layers, seen.teacher_layers, strict=True)
-    return torch.stack([losses.hcl(mine, theirs) for mine, theirs in pairs]).sum(0)
-
-
-def _rkd(seen: LossInputs, distance: float, angle: float) -> Tensor:
-    mine, theirs = seen.student_layers[0], seen.teacher_layers[0]
-    total = mine.new_zeros(())
-    if distance:
-        total = total + distance * losses.rkd_distance(mine, theirs)
-    if angle:
-        total = total + angle * losses.rkd_angle(mine, theirs)
-    return total
-
-
-def _contrast(loss: distill.Crd, own: int, other: int, images: int) -> losses.Contrast:
-    banks = losses.bank_bytes(images, loss.dimensions)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if 3 * banks > memory:  # in training, in the weights that are kept, and in the checkpoint that is being written
-        raise UserError(
-            f"distill.method crd keeps memory banks of {images:,} images, which take {3 * banks / 2**30:,.1f} GiB with "
-            f"their copies, where this machine has {memory / 2**30:,.1f}: lower its dimensions ({loss.dimensions}), or "
-            "take rkd."
-        )
-    return losses.Contrast(own, other, images, loss.dimensions, loss.negatives, loss.temperature, loss.momentum)
+    Returns:
+        ``deep-mutual-learning`` and, where the labels have a weight, ``ce``, each [B].
+    """
+    divergences = [
+        torch.stack([kd(own, other.detach(), 1.0) for other in logits if other is not own]).mean(0) for own in logits
+    ]
+    parts = {"deep-mutual-learning": teacher_weight * torch.stack(divergences).sum(0)}
+    if label_weight:
+        parts["ce"] = torch.stack([hard_loss(own, labels, known, label_weight) for own in logits]).sum(0)
+    return parts

@@ -1,45 +1,56 @@
-"""What trains when a student is distilled, and the loss that it minimises."""
+"""The modules that train in distillation: the student with its adapters and memories, or with its peers."""
 
 from collections.abc import Sequence
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.core.models.pixel_model import PixelModel
-from components.core.teacher.hooks import logits_and_features
-from components.distill.criterion import LossInputs, Term
-from components.distill.losses import hard_loss, kd
+from components.core.models.small_nets import conv_bn
+from components.core.teacher.hooks import Layer, logits_and_features
+
+Shape = tuple[int, ...]
 
 
 class DistillModule(nn.Module):
-    """A student with all that learns beside it.
+    """A student with what trains along with it.
 
-    In training it answers with the student's logits [B, K] and what each term's taps and adapter make of its layers; in
-    eval mode with the logits alone, as the student does.
+    In training it returns the student's logits [B, K] and, loss by loss, the features of its layers through the loss's
+    adapter; in eval mode the logits alone.
+
+    Args:
+        student: that learns.
+        layers: of the student, loss by loss.
+        adapters: loss by loss; None leaves features as they are.
+        memories: of the losses that have one.
     """
 
-    def __init__(self, student: PixelModel, terms: Sequence[Term]) -> None:
+    def __init__(
+        self,
+        student: PixelModel,
+        layers: Sequence[Sequence[Layer]],
+        adapters: Sequence[nn.Module | None],
+        memories: Sequence[nn.Module],
+    ) -> None:
         super().__init__()
-        self.student, self._terms = student, terms
-        self.adapters = nn.ModuleList(term.adapter or nn.Identity() for term in terms)
-        self.memories = nn.ModuleList(term.memory for term in terms if term.memory)
+        self.student, self._layers = student, layers
+        self.adapters = nn.ModuleList(adapter or nn.Identity() for adapter in adapters)
+        self.memories = nn.ModuleList(memories)
 
     def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
         if not self.training:
             return self.student(pixels)
-        taps = tuple(tap for term in self._terms for tap in term.student)
-        logits, *layers = logits_and_features(self.student, taps, pixels)
-        found = [logits]
-        for term, adapter in zip(self._terms, self.adapters, strict=True):
-            mine, layers = layers[: len(term.student)], layers[len(term.student) :]
-            found += adapter(mine)
-        return tuple(found)
+        logits, *features = logits_and_features(self.student, [each for own in self._layers for each in own], pixels)
+        outputs = [logits]
+        for layers, adapter in zip(self._layers, self.adapters, strict=True):
+            own, features = features[: len(layers)], features[len(layers) :]
+            outputs += adapter(own)
+        return tuple(outputs)
 
 
 class Peers(nn.Module):
-    """Students that learn from each other; in eval mode the first of them answers alone."""
+    """Students that learn from each other; in eval mode it returns the first one's logits alone."""
 
     def __init__(self, student: PixelModel, others: Sequence[PixelModel]) -> None:
         super().__init__()
@@ -51,73 +62,77 @@ class Peers(nn.Module):
         return tuple(net(pixels) for net in (self.student, *self.others))
 
 
-class Criterion:
-    """``label_weight · CE + teacher_weight · Σ weight · term``; the cross-entropy is over the images that have a label.
+class Regressors(nn.Module):
+    """Bring the student's features to the teacher's channels, or dimensions: FitNet's regressor for each layer.
 
     Args:
-        terms: of the distillation loss.
-        label_weight: weight of the hard labels.
-        teacher_weight: weight of the terms.
+        student: shapes of the student's features, (C, H, W) or (D,).
+        teacher: shapes of the teacher's.
     """
 
-    def __init__(self, terms: Sequence[Term], label_weight: float, teacher_weight: float) -> None:
-        self._terms, self._label_weight, self._teacher_weight = terms, label_weight, teacher_weight
-        self._layers = sum(len(term.teacher) for term in terms)
+    def __init__(self, student: Sequence[Shape], teacher: Sequence[Shape]) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(
+            conv_bn(own[0], other[0], 1) if len(own) == 3 else nn.Linear(own[0], other[0])
+            for own, other in zip(student, teacher, strict=True)
+        )
 
-    def __call__(self, answer: Tensor | tuple[Tensor, ...], *targets: Tensor) -> dict[str, Tensor]:
-        """The parts of a batch's loss by name, already weighted.
-
-        Args:
-            answer: the student's logits [B, K]; in a tuple with what the taps gave, if there are any.
-            targets: the teacher's logits [B, K], what each of its taps gave, the labels (classes [B], or probabilities
-                [B, K] of mixed views; any where an image has none), :func:`share_of_labels` [B], and the images'
-                indices [B].
-
-        Returns:
-            Each [B]; ``ce`` is absent where the labels have no weight.
-        """
-        logits, *mine = answer if isinstance(answer, tuple) else (answer,)
-        teacher, *theirs = targets[: 1 + self._layers]
-        labels, known, indices = targets[1 + self._layers :]
-        own, other = iter(mine), iter(theirs)
-        parts: dict[str, Tensor] = {}
-        for term in self._terms:
-            layers = tuple(islice(own, len(term.student))), tuple(islice(other, len(term.teacher)))
-            seen = LossInputs(logits, teacher, *layers, labels_or_choice(labels, known, teacher), indices)
-            parts[term.name] = (self._teacher_weight * term.weight * term.loss(seen)).expand(len(logits))
-        if self._label_weight:
-            parts["ce"] = hard_loss(logits, labels, known, self._label_weight)
-        return parts
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(regressor(feature) for regressor, feature in zip(self.each, features, strict=True))
 
 
-def labels_or_choice(labels: Tensor, known: Tensor, teacher: Tensor) -> Tensor:
-    """The labels, and where an image has none the class that the teacher [B, K] takes for the likeliest."""
-    choice = teacher.argmax(1)
-    if labels.ndim == 2:
-        return torch.where(known[:, None] > 0, labels, F.one_hot(choice, labels.shape[1]).to(labels))
-    return torch.where(known > 0, labels, choice)
-
-
-def mutual_loss(
-    logits: tuple[Tensor, ...], labels: Tensor, known: Tensor, _: Tensor, label_weight: float, teacher_weight: float
-) -> dict[str, Tensor]:
-    """The sums of the peers' losses: cross-entropy, and the mean divergence from the others (Zhang et al. 2018, eq. 8).
-
-    To each of them the others are teachers, through which no gradient flows.
+class Fusion(nn.Module):
+    """Attention-based fusion: one stage's features joined with what the deeper ones left (Chen et al. 2021, figure 4a).
 
     Args:
-        logits: the peers' logits, each [B, K].
-        labels: classes [B], or probabilities [B, K]; any where an image has none.
-        known: [B], from :func:`share_of_labels`.
-        label_weight: weight of the hard labels.
-        teacher_weight: weight of the other peers.
-
-    Returns:
-        ``ce`` and ``kd``, each [B].
+        in_channels: of this stage of the student.
+        mid_channels: in which stages are joined.
+        out_channels: of the teacher's stage that it is compared with.
+        joins: whether there is a deeper stage.
     """
-    ce = kl = logits[0].new_zeros(len(labels))
-    for mine in logits:
-        others = [kd(mine, theirs.detach(), 1.0) for theirs in logits if theirs is not mine]
-        ce = ce + hard_loss(mine, labels, known, label_weight)
-        kl = kl + teacher_weight * torch.stack(others).mean(0)
-    return {"ce": ce, "kd": kl}
+
+    def __init__(self, in_channels: int, mid_channels: int, out_channels: int, joins: bool) -> None:
+        super().__init__()
+        enter = nn.Conv2d(in_channels, mid_channels, 1, bias=False)
+        leave = nn.Conv2d(mid_channels, out_channels, 3, padding=1, bias=False)
+        for convolution in (enter, leave):
+            nn.init.kaiming_uniform_(convolution.weight, a=1)
+        self.enter = nn.Sequential(enter, nn.BatchNorm2d(mid_channels))
+        self.leave = nn.Sequential(leave, nn.BatchNorm2d(out_channels))
+        self.attention = nn.Sequential(nn.Conv2d(2 * mid_channels, 2, 1), nn.Sigmoid()) if joins else None
+
+    def forward(self, features: Tensor, deeper: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Features [B, C, H, W] as the teacher's [B, C', *size], and what the next shallower stage is joined with."""
+        x = self.enter(features)
+        if self.attention is not None and deeper is not None:
+            deeper = F.interpolate(deeper, x.shape[2:], mode="nearest")
+            share = self.attention(torch.cat([x, deeper], 1))
+            x = x * share[:, :1] + deeper * share[:, 1:]
+        if x.shape[2:] != size:
+            x = F.interpolate(x, size, mode="nearest")
+        return self.leave(x), x
+
+
+class ReviewFusion(nn.Module):
+    """ReviewKD's adapter: each stage of the student reviews the deeper ones.
+
+    Args:
+        student: shapes of the student's stages, (C, H, W), from shallow to deep.
+        teacher: shapes of the teacher's stages that they are compared with.
+    """
+
+    def __init__(self, student: Sequence[Shape], teacher: Sequence[Shape]) -> None:
+        super().__init__()
+        channels, last = min(512, student[-1][0]), len(student) - 1
+        pairs = enumerate(zip(student, teacher, strict=True))
+        self.stages = nn.ModuleList(Fusion(own[0], channels, other[0], i < last) for i, (own, other) in pairs)
+        self._sizes = [(height, width) for _, height, width in teacher]
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Bring the student's feature maps, from shallow to deep, to the teacher's shapes."""
+        fused: list[Tensor] = []
+        deeper: Tensor | None = None
+        for stage, own, size in reversed(list(zip(self.stages, features, self._sizes, strict=True))):
+            out, deeper = stage(own, deeper, size)
+            fused.insert(0, out)
+        return tuple(fused)

@@ -21,9 +21,9 @@ from components.core.training.batches import TargetsOf
 from components.core.training.loop import Loss, Recipe
 from components.core.views.augment import views_key
 from components.core.views.mixing import Views, labelled_views, mixed_labels
-from components.distill.criterion import terms
-from components.distill.losses import mixture, share_of_labels
-from components.distill.modules import Criterion, DistillModule, Peers, mutual_loss
+from components.distill.criterion import Criterion, mutual_loss, terms
+from components.distill.losses.labels import mixture, share_of_labels
+from components.distill.modules import Peers
 
 
 class Trainer:
@@ -106,15 +106,13 @@ class Trainer:
         self, student: PixelModel, teacher: PixelModel | None, checkpoints: Checkpoints, name: str | None = None
     ) -> list[dict[str, float]]:
         method = self._method
-        found = terms(method.losses, method.standardized, student, teacher, len(self._images))
-        loss = Criterion(found, method.label_weight, method.teacher_weight)
-        beside = any(term.student or term.memory for term in found)
-        module = DistillModule(student, found).to(self._device) if beside else student
+        losses = terms(method.losses, student, teacher, len(self._images), method.standardized)
+        criterion = Criterion(losses, method.label_weight, method.teacher_weight)
+        module = criterion.module(student)
         if teacher is None:
-            return self._train(module, checkpoints, self._soft_and_hard, loss, name=name)
-        taps = tuple(tap for term in found for tap in term.teacher)
-        answer = partial(teacher_outputs, teacher, taps, device=self._device)
-        return self._train(module, checkpoints, self._hard, loss, answer, name)
+            return self._train(module, checkpoints, self._soft_and_hard, criterion, name=name)
+        outputs = partial(teacher_outputs, teacher, criterion.teacher_layers, device=self._device)
+        return self._train(module, checkpoints, self._hard, criterion, outputs, name)
 
     def _train(
         self,

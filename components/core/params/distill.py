@@ -5,7 +5,9 @@ order. Layers are given as :func:`components.core.teacher.hooks.find` takes them
 """
 
 import difflib
-from typing import Annotated, Any, ClassVar, Literal
+import operator
+from functools import reduce
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
@@ -18,25 +20,64 @@ Layers = Annotated[tuple[str, ...], Field(min_length=1)]
 _LAST_THREE = ("stage:-3", "stage:-2", "stage:-1")
 
 
+METHODS: dict[str, type["Method"]] = {}
+
+
 class Method(Section):
-    """An entry of ``distill.method``."""
+    """An entry of ``distill.method``; each class with a default name registers under it."""
 
     name: str
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        name = cls.model_fields["name"].default
+        if not isinstance(name, str):
+            return
+        if name in METHODS:
+            raise ValueError(f"Two methods are named {name}: {METHODS[name].__name__} and {cls.__name__}.")
+        METHODS[name] = cls
+
     def __str__(self) -> str:
-        told = ", ".join(f"{key}={getattr(self, key)}" for key in type(self).model_fields if key != "name")
-        return f"{self.name}({told})" if told else self.name
+        params = ", ".join(f"{key}={getattr(self, key)}" for key in type(self).model_fields if key != "name")
+        return f"{self.name}({params})" if params else self.name
 
 
 class Loss(Method):
-    """A term of the distillation loss, times its weight.
+    """A part of the loss, times its weight; its other params are arguments of its function.
 
-    Attributes:
-        of_layers: whether it compares what layers give, which no store of soft labels holds.
+    The function is registered under the same name in ``components/distill/losses``.
     """
 
     weight: Weight = 1.0
-    of_layers: ClassVar[bool] = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of the loss function."""
+        return self.model_dump(exclude={"name", "weight", "student", "teacher"})
+
+    @property
+    def layer_pairs(self) -> tuple[tuple[str, str], ...]:
+        """The addresses of the layers that are compared, of student and teacher; none for a loss of logits."""
+        return ()
+
+
+class LayerLoss(Loss):
+    """A loss of features, which no store of soft labels holds."""
+
+    student: str | Layers
+    teacher: str | Layers
+
+    @property
+    def layer_pairs(self) -> tuple[tuple[str, str], ...]:
+        student, teacher = ((side,) if isinstance(side, str) else side for side in (self.student, self.teacher))
+        return tuple(zip(student, teacher, strict=True))
+
+    @model_validator(mode="after")
+    def names_as_many_layers_of_each(self) -> "LayerLoss":
+        student, teacher = (1 if isinstance(side, str) else len(side) for side in (self.student, self.teacher))
+        if student != teacher:
+            raise ValueError(f"it names {student} layers of the student and {teacher} of the teacher; name as many")
+        return self
 
 
 class Kd(Loss):
@@ -71,61 +112,55 @@ class MseLogits(Loss):
     name: Literal["mse-logits"] = "mse-logits"
 
 
-class Fitnet(Loss):
+class Fitnet(LayerLoss):
     """Romero et al. 2015: a hint from one layer; the weight is the literature's for CIFAR-100."""
 
     name: Literal["fitnet"] = "fitnet"
-    of_layers: ClassVar[bool] = True
     weight: Weight = 100.0
     student: str = "stage:-2"
     teacher: str = "stage:-2"
 
 
-class AttentionTransfer(Loss):
+class AttentionTransfer(LayerLoss):
     """Zagoruyko and Komodakis 2017."""
 
     name: Literal["attention-transfer"] = "attention-transfer"
-    of_layers: ClassVar[bool] = True
     weight: Weight = 1000.0
     student: Layers = _LAST_THREE
     teacher: Layers = _LAST_THREE
 
 
-class SimilarityPreserving(Loss):
+class SimilarityPreserving(LayerLoss):
     """Tung and Mori 2019."""
 
     name: Literal["similarity-preserving"] = "similarity-preserving"
-    of_layers: ClassVar[bool] = True
     weight: Weight = 3000.0
     student: str = "stage:-1"
     teacher: str = "stage:-1"
 
 
-class ReviewKd(Loss):
+class ReviewKd(LayerLoss):
     """Chen et al. 2021: each of the teacher's layers also reviews the student's later ones."""
 
     name: Literal["reviewkd"] = "reviewkd"
-    of_layers: ClassVar[bool] = True
     student: Layers = _LAST_THREE
     teacher: Layers = _LAST_THREE
 
 
-class Rkd(Loss):
+class Rkd(LayerLoss):
     """Park et al. 2019, distances and angles between embeddings."""
 
     name: Literal["rkd"] = "rkd"
-    of_layers: ClassVar[bool] = True
     distance: float = Field(25.0, ge=0)
     angle: float = Field(50.0, ge=0)
     student: str = "pooled"
     teacher: str = "pooled"
 
 
-class Crd(Loss):
+class Crd(LayerLoss):
     """Tian, Krishnan and Isola 2020, contrast with a memory bank."""
 
     name: Literal["crd"] = "crd"
-    of_layers: ClassVar[bool] = True
     weight: Weight = 0.8
     dimensions: Positive = 128
     negatives: Positive = 16384
@@ -166,28 +201,10 @@ class DeepMutualLearning(Schedule):
     peers: Positive = 1
 
 
-Known = Annotated[
-    Kd
-    | Dkd
-    | Dist
-    | MseLogits
-    | Fitnet
-    | AttentionTransfer
-    | SimilarityPreserving
-    | ReviewKd
-    | Rkd
-    | Crd
-    | LogitStandardization
-    | TeacherAssistant
-    | BornAgain
-    | DeepMutualLearning,
-    Field(discriminator="name"),
-]
-
-METHODS: dict[str, type[Method]] = {
-    kind.model_fields["name"].default: kind
-    for kind in Known.__origin__.__args__  # type: ignore[attr-defined]
-}
+if TYPE_CHECKING:
+    AnyMethod = Method
+else:
+    AnyMethod = Annotated[reduce(operator.or_, METHODS.values()), Field(discriminator="name")]
 
 
 def as_entries(value: Any) -> list[Any]:
@@ -211,7 +228,7 @@ class Distill(Section):
     """How the student learns from its teacher."""
 
     when: Literal["after-transfer", "joint"] = "after-transfer"
-    method: tuple[Known, ...] = (Kd(),)
+    method: tuple[AnyMethod, ...] = (Kd(),)
     teacher: Literal["auto", "cached", "live"] = "auto"
     teachers: tuple[str, ...] = ()
     ensemble: Literal["average", "confidence"] = "average"
@@ -226,7 +243,7 @@ class Distill(Section):
 
     @field_validator("method")
     @classmethod
-    def goes_together(cls, value: tuple[Known, ...]) -> tuple[Known, ...]:
+    def goes_together(cls, value: tuple[AnyMethod, ...]) -> tuple[AnyMethod, ...]:
         names = [entry.name for entry in value]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
@@ -241,13 +258,13 @@ class Distill(Section):
         return value
 
     @field_serializer("method")
-    def told(self, value: tuple[Known, ...]) -> str:
+    def told(self, value: tuple[AnyMethod, ...]) -> str:
         """One line a person can read, in MLflow too."""
         return " + ".join(str(entry) for entry in value)
 
     @model_validator(mode="after")
     def finds_what_it_compares(self) -> "Distill":
-        layered = [loss.name for loss in self.losses if loss.of_layers]
+        layered = [loss.name for loss in self.losses if isinstance(loss, LayerLoss)]
         if self.teacher == "cached" and layered:
             raise ValueError(
                 f"{layered[0]} compares what layers give, and only soft labels are stored; set distill.teacher to auto"
@@ -282,4 +299,6 @@ class Distill(Section):
         """Who answers for the views that the student learns from."""
         if isinstance(self.schedule, DeepMutualLearning):
             return "peers"
-        return "teacher" if self.teacher == "live" or any(loss.of_layers for loss in self.losses) else "store"
+        return (
+            "teacher" if self.teacher == "live" or any(isinstance(loss, LayerLoss) for loss in self.losses) else "store"
+        )

@@ -1,22 +1,15 @@
 """Contrastive representation distillation (Tian, Krishnan and Isola 2020)."""
 
 import math
+import os
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from components.core.errors import UserError
 from components.core.models.precision import single_precision
-
-
-def bank_bytes(images: int, dim: int) -> int:
-    """What the two memory banks of :class:`Contrast` take, for as long as the training lasts and in its checkpoint."""
-    return 2 * 4 * images * dim
-
-
-def step_bytes(batch_size: int, negatives: int, dim: int) -> int:
-    """What a step of :class:`Contrast` takes for what it draws from the two banks."""
-    return 2 * 4 * batch_size * (negatives + 1) * dim
+from components.distill.losses.register import loss
 
 
 @single_precision
@@ -39,6 +32,37 @@ def nce(scores: Tensor, log_z: Tensor, images: int) -> Tensor:
     return -F.logsigmoid(logit[:, 0]) - F.logsigmoid(-logit[:, 1:]).sum(1)
 
 
+@loss("crd", memory=True)
+def contrast(
+    student_dim: int,
+    teacher_dim: int,
+    images: int,
+    dimensions: int,
+    negatives: int,
+    temperature: float,
+    momentum: float,
+) -> "Contrast":
+    """Make a :class:`Contrast` whose memory banks fit into this machine's memory.
+
+    Raises:
+        UserError: they don't.
+    """
+    copies = 3 * bank_bytes(images, dimensions)  # in training, in the kept weights, and in the checkpoint being written
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if copies > memory:
+        raise UserError(
+            f"distill.method crd keeps memory banks of {images:,} images, which take {copies / 2**30:,.1f} GiB with "
+            f"their copies, where this machine has {memory / 2**30:,.1f}: lower its dimensions ({dimensions}), or take "
+            "rkd."
+        )
+    return Contrast(student_dim, teacher_dim, images, dimensions, negatives, temperature, momentum)
+
+
+def bank_bytes(images: int, dimensions: int) -> int:
+    """Bytes of the two memory banks of :class:`Contrast`."""
+    return 2 * 4 * images * dimensions
+
+
 class Contrast(nn.Module):
     """Pulls student's and teacher's embeddings of an image together, and those of different images apart.
 
@@ -53,7 +77,7 @@ class Contrast(nn.Module):
         student_dim: features of the student.
         teacher_dim: features of the teacher.
         images: N, all images that there are.
-        dim: of the embedding that both are brought to.
+        dimensions: of the embedding that both are brought to.
         negatives: K.
         temperature: τ.
         momentum: the old embedding's share in a bank's new one.
@@ -68,17 +92,17 @@ class Contrast(nn.Module):
         student_dim: int,
         teacher_dim: int,
         images: int,
-        dim: int,
+        dimensions: int,
         negatives: int,
         temperature: float,
         momentum: float,
     ) -> None:
         super().__init__()
-        self.embed_student, self.embed_teacher = nn.Linear(student_dim, dim), nn.Linear(teacher_dim, dim)
+        self.embed_student, self.embed_teacher = nn.Linear(student_dim, dimensions), nn.Linear(teacher_dim, dimensions)
         self.negatives, self.temperature, self.momentum = negatives, temperature, momentum
-        reach = math.sqrt(3 / dim)  # rows have length 1 on average
-        self.register_buffer("student_bank", torch.empty(images, dim).uniform_(-reach, reach))
-        self.register_buffer("teacher_bank", torch.empty(images, dim).uniform_(-reach, reach))
+        reach = math.sqrt(3 / dimensions)  # rows have length 1 on average
+        self.register_buffer("student_bank", torch.empty(images, dimensions).uniform_(-reach, reach))
+        self.register_buffer("teacher_bank", torch.empty(images, dimensions).uniform_(-reach, reach))
         self.register_buffer("log_z", torch.full((2,), math.nan))
 
     def forward(self, student: Tensor, teacher: Tensor, indices: Tensor, others: Tensor | None = None) -> Tensor:
@@ -106,8 +130,8 @@ class Contrast(nn.Module):
         images = len(self.student_bank)
         scores = (self._scores(mine, self.teacher_bank, among), self._scores(theirs, self.student_bank, among))
         if self.training:
-            found = torch.stack([self._log_z(side.detach(), images) for side in scores])
-            self.log_z.copy_(torch.where(self.log_z.isnan(), found, self.log_z))
+            log_z = torch.stack([self._log_z(side.detach(), images) for side in scores])
+            self.log_z.copy_(torch.where(self.log_z.isnan(), log_z, self.log_z))
             self._remember(self.student_bank, mine.detach(), indices)
             self._remember(self.teacher_bank, theirs.detach(), indices)
         return nce(scores[0], self.log_z[0], images) + nce(scores[1], self.log_z[1], images)

@@ -1,4 +1,4 @@
-"""Soft and hard labels joined, and what mixed and unlabelled images need for it."""
+"""The loss of the hard labels, and the labels of mixed and unlabelled images."""
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ def total_loss(
 
 
 def hard_loss(student: Tensor, labels: Tensor, known: Tensor, weight: float) -> Tensor:
-    """The weighted cross-entropy of the images that have a label: [B], or 0 where it has no weight.
+    """The weighted cross-entropy of the images that have a label: [B].
 
     Args:
         student: logits [B, K].
@@ -43,8 +43,6 @@ def hard_loss(student: Tensor, labels: Tensor, known: Tensor, weight: float) -> 
         known: [B], from :func:`share_of_labels`.
         weight: of the hard labels.
     """
-    if not weight:
-        return student.new_zeros(())
     return weight * known * F.cross_entropy(student, labels, reduction="none")
 
 
@@ -73,3 +71,17 @@ def share_of_labels(labels: Tensor) -> Tensor:
     """
     known = (labels >= 0).float()
     return known / known.mean().clamp(min=1 / len(labels))
+
+
+def labels_or_prediction(labels: Tensor, known: Tensor, teacher: Tensor) -> Tensor:
+    """The labels, and where an image has none the class that the teacher finds likeliest.
+
+    Args:
+        labels: classes [B], or probabilities [B, K]; any where an image has none.
+        known: [B], from :func:`share_of_labels`.
+        teacher: logits [B, K].
+    """
+    prediction = teacher.argmax(1)
+    if labels.ndim == 2:
+        return torch.where(known[:, None] > 0, labels, F.one_hot(prediction, labels.shape[1]).to(labels))
+    return torch.where(known > 0, labels, prediction)

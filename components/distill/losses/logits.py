@@ -1,15 +1,17 @@
-"""What the student can learn from the teacher's logits alone: any of these can be computed from stored soft labels."""
+"""Losses of the teacher's logits alone, which can be computed from stored soft labels."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from components.core.models.precision import single_precision
+from components.distill.losses.register import loss
 
 # The authors' guards against a division by zero.
 _STD_EPS, _COSINE_EPS = 1e-7, 1e-8
 
 
+@loss("kd")
 @single_precision
 def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """``T² · KL(teacher ‖ student)`` at temperature T (Hinton, Vinyals and Dean 2015, section 2).
@@ -28,6 +30,8 @@ def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return _kl(F.log_softmax(student / temperature, 1), F.log_softmax(teacher / temperature, 1)) * temperature**2
 
 
+# Of two classes there is but one other, and nothing to weigh apart.
+@loss("dkd", labels=True, min_classes=3)
 @single_precision
 def dkd(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float, beta: float) -> Tensor:
     """``T² · (α · TCKD + β · NCKD)``: KD with its two parts weighted apart (Zhao et al. 2022, equation 7).
@@ -76,6 +80,7 @@ def _decoupled(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([log_target - log_all, log_rest - log_all], 1), F.log_softmax(others, 1)
 
 
+@loss("dist")
 @single_precision
 def dist(student: Tensor, teacher: Tensor, temperature: float, beta: float, gamma: float) -> Tensor:
     """``T² · (β · (1 - mean_b ρ(rows)) + γ · (1 - mean_c ρ(columns)))`` (Huang et al. 2022, equations 8 to 10).
@@ -123,6 +128,7 @@ def standardize(logits: Tensor) -> Tensor:
     return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + _STD_EPS)
 
 
+@loss("mse-logits")
 @single_precision
 def mse_logits(student: Tensor, teacher: Tensor) -> Tensor:
     """``½ · mean_k (z_s - z_t)²``: logits matched directly (Ba and Caruana 2014, equation 1, over K).

@@ -1,12 +1,34 @@
-"""What the student can learn from how the teacher places images towards each other, whatever the number of features."""
+"""Losses of how the teacher places images relative to each other, whatever the number of features."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from components.core.models.precision import single_precision
+from components.distill.losses.register import loss
 
 _EPS = 1e-12
+
+
+@loss("rkd")
+def rkd(student: Tensor, teacher: Tensor, distance: float, angle: float) -> Tensor:
+    """``distance · L_distance + angle · L_angle`` (Park et al. 2019, section 3.2).
+
+    Args:
+        student: embeddings [B, …].
+        teacher: embeddings [B, …].
+        distance: weight of :func:`rkd_distance`.
+        angle: weight of :func:`rkd_angle`.
+
+    Returns:
+        [].
+    """
+    total = student.new_zeros(())
+    if distance:
+        total = total + distance * rkd_distance(student, teacher)
+    if angle:
+        total = total + angle * rkd_angle(student, teacher)
+    return total
 
 
 @single_precision

@@ -34,6 +34,11 @@ def test_the_shipped_params_are_valid_and_frozen():
         ("distill.method=[born-again, teacher-assistant]", "both say who teaches whom"),
         ("distill.method=[kd, deep-mutual-learning]", "has no teacher to compare with; name it alone"),
         ("distill.method=[]", "it names no method"),
+        ("distill.method={name: reviewkd, student: [stage:1]}", "distill.method.0.reviewkd: it names 1 layers"),
+        (
+            "distill={label_weight: 0, teacher_weight: 1, teacher: cached, method: rkd}",
+            "distill: rkd compares what layers give",
+        ),
         ("distill.method={name: born-again, generations: 1}", "distill.method.0.born-again.generations = 1 is refused"),
         ("distill.when=joint", "distill.when = joint transfers a pretrained student.* set student.weights"),
         ("trainer.lr=2", "trainer is not a parameter"),
@@ -70,26 +75,6 @@ def test_a_bad_assignment_is_one_sentence_and_leaves_the_file_alone(file: Path, 
         override_params([assignment], file)
     assert "\n" not in str(caught.value)
     assert file.read_bytes() == before
-
-
-def test_layers_are_compared_with_a_live_teacher_only(file: Path):
-    changed = override_params(["distill.method=[kd, fitnet]"], file)
-    assert (changed.distill.teacher, changed.distill.targets_from) == ("auto", "teacher")
-    with pytest.raises(UserError, match=r"distill: fitnet compares what layers give, and only soft labels are stored"):
-        override_params(["distill.teacher=cached"], file)
-
-
-def test_a_schedule_or_a_modifier_alone_stands_for_kd(file: Path):
-    plain, standardized, both = (
-        override_params([f"distill.method={method}"], file).distill
-        for method in ("born-again", "logit-standardization", "[logit-standardization, dkd, teacher-assistant]")
-    )
-    assert [(loss.name, loss.weight) for loss in plain.losses] == [("kd", 1.0)]
-    assert [(loss.name, loss.weight) for loss in standardized.losses] == [("kd", 9.0)]
-    assert [loss.name for loss in both.losses] == ["dkd"]
-    assert (plain.standardized, both.standardized) == (False, True)
-    assert both.schedule is not None
-    assert both.schedule.name == "teacher-assistant"
 
 
 def test_overrides_edit_in_place_and_keep_the_comments(file: Path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.distill.losses import ReviewFusion, attention_transfer, fitnet, hcl, similarity_preserving
+from components.distill.losses.features import attention_transfer, fitnet, hcl, similarity_preserving
 
 EACH = {"fitnet": fitnet, "attention": attention_transfer, "similarity": similarity_preserving, "hcl": hcl}
 each = pytest.mark.parametrize("loss", EACH.values(), ids=EACH)
@@ -98,18 +98,9 @@ def test_attention_and_similarity_see_neither_the_scale_nor_the_number_of_channe
     assert torch.allclose(similarity_preserving(3 * student, teacher), similarity_preserving(student, teacher))
 
 
-def test_the_larger_attention_map_is_pooled_to_the_smaller():
+@pytest.mark.parametrize("loss", [fitnet, attention_transfer])
+def test_the_larger_map_is_pooled_to_the_smaller(loss: Loss):
     coarse = maps(0, 6, 4, 4, 4)
     fine = coarse.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert attention_transfer(fine, coarse).max() < 1e-12
-    assert attention_transfer(coarse, fine).max() < 1e-12
-
-
-def test_reviewkd_gives_each_stage_the_teachers_shape_and_shallow_ones_learn_from_deep_ones():
-    student = [maps(0, 2, 8, 16, 16), maps(1, 2, 16, 8, 8), maps(2, 2, 32, 4, 4)]
-    sizes = [(14, 14), (7, 7), (7, 7)]
-    deep = student[2].requires_grad_()
-    fused = ReviewFusion([8, 16, 32], [24, 48, 96])(student, sizes)
-    assert [tuple(out.shape) for out in fused] == [(2, 24, 14, 14), (2, 48, 7, 7), (2, 96, 7, 7)]
-    (gradient,) = torch.autograd.grad(fused[0].square().mean(), deep)
-    assert gradient.any()
+    assert loss(fine, coarse).max() < 1e-12
+    assert loss(coarse, fine).max() < 1e-12

@@ -6,18 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from components.distill.losses import (
-    Contrast,
-    Fusion,
-    attention_transfer,
-    dist,
-    hcl,
-    kd,
-    rkd_angle,
-    rkd_distance,
-    similarity_preserving,
-    standardize,
-)
+from components.distill.losses.crd import Contrast
+from components.distill.losses.features import attention_transfer, hcl, similarity_preserving
+from components.distill.losses.logits import dist, kd, standardize
+from components.distill.losses.relations import rkd_angle, rkd_distance
+from components.distill.modules import Fusion
 from tests.unit.distill.losses.make_goldens import (
     DIM,
     GOLDENS,

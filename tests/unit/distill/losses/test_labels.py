@@ -1,10 +1,11 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from components.core.training.loop import total
-from components.distill.losses import kd, mixture, share_of_labels, total_loss
+from components.distill.losses.labels import hard_loss, labels_or_prediction, mixture, share_of_labels
+from components.distill.losses.logits import kd
 
 
 def logits(seed: int, rows: int = 6, classes: int = 5) -> torch.Tensor:
@@ -12,15 +13,11 @@ def logits(seed: int, rows: int = 6, classes: int = 5) -> torch.Tensor:
 
 
 def test_hard_labels_count_only_where_there_are_some():
-    student, teacher = logits(0), logits(1)
-    labels = torch.tensor([1, -1, 2, -1, -1, 0])
+    student, labels = logits(0), torch.tensor([1, -1, 2, -1, -1, 0])
     known = labels >= 0
-    parts = total_loss(student, teacher, labels.clamp(min=0), share_of_labels(labels), 2.0, 0.5, 3.0)
-    soft = 3.0 * kd(student, teacher, 2.0).mean()
-    assert torch.allclose(total(parts).mean(), soft + 0.5 * F.cross_entropy(student[known], labels[known]))
-    nothing = share_of_labels(torch.full((6,), -1))
-    unlabelled = total_loss(student, teacher, labels.clamp(min=0), nothing, 2.0, 0.5, 3.0)
-    assert torch.allclose(total(unlabelled).mean(), soft)
+    loss = hard_loss(student, labels.clamp(min=0), share_of_labels(labels), 0.5)
+    assert torch.allclose(loss.mean(), 0.5 * F.cross_entropy(student[known], labels[known]))
+    assert not hard_loss(student, labels.clamp(min=0), share_of_labels(torch.full((6,), -1)), 0.5).any()
 
 
 @given(seed=st.integers(0, 1000), share=st.floats(0, 1), temperature=st.floats(0.5, 20), spread=st.floats(0.1, 100))
@@ -34,10 +31,18 @@ def test_a_mixture_is_that_of_the_softmaxes(seed: int, share: float, temperature
 
 
 def test_probabilities_of_mixed_views_weigh_their_labels():
-    student, teacher, labels = logits(0), logits(1), torch.tensor([0, 1, 2, 3, 4, 0])
+    student, labels = logits(0), torch.tensor([0, 1, 2, 3, 4, 0])
     known = torch.tensor([1.0, 1, 0, 1, 1, 1])
     share = torch.linspace(0, 1, 6)[:, None]
     one, two = F.one_hot(labels, 5).float(), F.one_hot(labels.flip(0), 5).float()
-    mixed = total(total_loss(student, teacher, share * one + (1 - share) * two, known, 1.0, 0.5, 1.0))
-    parts = [total(total_loss(student, teacher, each, known, 1.0, 0.5, 1.0)) for each in (labels, labels.flip(0))]
-    assert torch.allclose(mixed, share[:, 0] * parts[0] + (1 - share[:, 0]) * parts[1], atol=1e-5)
+    mixed = hard_loss(student, share * one + (1 - share) * two, known, 0.5)
+    losses = [hard_loss(student, each, known, 0.5) for each in (labels, labels.flip(0))]
+    assert torch.allclose(mixed, share[:, 0] * losses[0] + (1 - share[:, 0]) * losses[1], atol=1e-5)
+
+
+def test_an_image_without_a_label_counts_as_what_the_teacher_predicts():
+    teacher = torch.tensor([[0.0, 5.0, 0.0], [9.0, 0.0, 0.0]])
+    known = torch.tensor([0.0, 2.0])
+    assert labels_or_prediction(torch.tensor([0, 2]), known, teacher).tolist() == [1, 2]
+    mixed = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.4, 0.6]])
+    assert labels_or_prediction(mixed, known, teacher).tolist() == [[0.0, 1.0, 0.0], pytest.approx([0.0, 0.4, 0.6])]

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from components.distill.losses import dist, dkd, kd, mse_logits, standardize
-from components.distill.losses.logits import uncorrelated
+from components.distill.losses.logits import dist, dkd, kd, mse_logits, standardize, uncorrelated
 
 LABELS = torch.tensor([0, 1, 2, 3, 4, 0])
 SEEDS = st.integers(0, 1000)

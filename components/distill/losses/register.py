@@ -1,0 +1,67 @@
+"""The losses by name: each is registered next to its function, with what it wants."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from torch import nn
+
+F = TypeVar("F", bound=Callable[..., Any])
+Shape = tuple[int, ...]
+Adapter = Callable[[Sequence[Shape], Sequence[Shape]], nn.Module]
+Features = Literal["any", "alike", "maps"]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A loss and what it wants; see :func:`loss`."""
+
+    function: Callable[..., Any]
+    labels: bool
+    features: Features
+    adapter: Adapter | None
+    memory: bool
+    min_classes: int
+
+
+LOSSES: dict[str, Registered] = {}
+
+
+def loss(
+    name: str,
+    *,
+    labels: bool = False,
+    features: Features = "any",
+    adapter: Adapter | None = None,
+    memory: bool = False,
+    min_classes: int = 2,
+) -> Callable[[F], F]:
+    """Register a loss under the name of its params class in ``components/core/params/distill.py``.
+
+    The function is called as ``function(student, teacher, **params)``, for logits [B, K] or, where its params name
+    layers, once for each pair of layers with their features; the values are summed. ``params`` are those of the params
+    class by name, but for the weight and the layers. It returns a value an image [B], or one of the whole batch [].
+
+    Args:
+        name: as in ``distill.method``.
+        labels: pass ``labels``: classes [B] or probabilities [B, K], the teacher's prediction where an image has none.
+        features: which layers can be compared: any, two maps or two vectors (alike), or maps only.
+        adapter: makes the module that brings the student's features to the teacher's shapes, from the shapes of both,
+            (C, H, W) or (D,). It is trained and checkpointed with the student, and ships in no file.
+        memory: the loss learns and remembers, in one process. The function makes it, a module, as
+            ``function(student_dim, teacher_dim, images, **params)``; it is called as ``module(student, teacher,
+            indices)``, and trained and checkpointed like an adapter.
+        min_classes: the fewest classes that it suits.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(function: F) -> F:
+        if name in LOSSES:
+            first, second = (f"{each.__module__}.{each.__qualname__}" for each in (LOSSES[name].function, function))
+            raise ValueError(f"Two losses are named {name}: {first} and {second}.")
+        LOSSES[name] = Registered(function, labels, features, adapter, memory, min_classes)
+        return function
+
+    return register

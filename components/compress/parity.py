@@ -1,4 +1,4 @@
-"""Whether a shipped file answers as the student does."""
+"""Comparison of a shipped file's logits with the student's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from components.core.errors import UserError
 from components.core.export.onnx_file import Logits, disagreements
 from components.core.images.shards import Pixels
 
-BATCHES = (1, 2, 5)  # what a program exported for one batch size would refuse, or answer wrongly
+BATCHES = (1, 2, 5)  # a program exported for one batch size would refuse these, or get them wrong
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a file's answers are from the student's.
+    """The difference between a file's logits and the student's.
 
     Attributes:
         max_abs_logit_difference: the largest over all images, classes and batch sizes.
         agreement: the share of images on which both predict the same class.
-        disagreements: images on which they do not, ties aside.
+        disagreements: images on which they predict different classes, ties aside.
         n: images compared.
     """
 
@@ -31,7 +31,7 @@ class Parity:
 
 
 def compare(run: Callable[[Pixels], Logits], pixels: Pixels, expected: Logits) -> Parity:
-    """Run a file on all images at once and on batches of 1, 2 and 5, against the student's logits.
+    """Run a file on all images at once and in batches of 1, 2 and 5, and compare with the student's logits.
 
     Args:
         run: the reloaded file, pixels [N, C, H, W] to logits [N, K] for any N.
@@ -50,14 +50,14 @@ def require(parity: Parity, name: str, bound: float) -> None:
     """Refuse a file that is not the student.
 
     Args:
-        parity: what :func:`compare` measured.
+        parity: from :func:`compare`.
         name: the file's name, for the message.
         bound: the largest logit difference allowed, ``compress.max_logit_difference``.
 
     Raises:
         UserError: a logit differs by more, or a prediction differs.
     """
-    if not parity.max_abs_logit_difference <= bound:  # NaN is no parity either
+    if not parity.max_abs_logit_difference <= bound:  # NaN fails too
         raise UserError(
             f"{name} is not the student: its logits differ by up to {parity.max_abs_logit_difference:.3g}, and "
             f"compress.max_logit_difference allows {bound:g}; raise it in params.yaml, or choose another student.model."
@@ -69,8 +69,8 @@ def require(parity: Parity, name: str, bound: float) -> None:
         )
 
 
-def measured(parity: Parity, path: Path, sha256: str) -> dict[str, float | int | str]:
-    """A file's entry in ``parity.json``."""
+def entry(parity: Parity, path: Path, sha256: str) -> dict[str, float | int | str]:
+    """The file's entry in ``parity.json``."""
     return {
         "max_abs_logit_difference": parity.max_abs_logit_difference,
         "agreement": parity.agreement,

@@ -1,4 +1,4 @@
-"""``python -m components.ingest``."""
+"""``python -m components.ingest``: the dataset as shards, manifest and facts."""
 
 import sys
 import time
@@ -9,8 +9,8 @@ from components.core.runtime.stage import Stage, run
 from components.ingest.ingest import Ingested, ingest
 
 
-def body(stage: Stage) -> None:
-    """Ingest the dataset that params.yaml points at, and record what came of it."""
+def main(stage: Stage) -> None:
+    """Ingest the dataset that ``ingest.source`` names, and record the figures."""
     params = stage.params.ingest
     source = Path(params.source)
     began = time.monotonic()
@@ -34,7 +34,7 @@ def body(stage: Stage) -> None:
 
 
 def record(stage: Stage, result: Ingested, seconds: float) -> None:
-    """Write the run's figures to its journal."""
+    """Write figures, fingerprint and facts to the journal."""
     facts = result.dataset
     metrics = {f"ingest/{split}_images": float(n) for split, n in facts["counts"].items()}
     metrics |= {"ingest/quarantined": result.unreadable, "ingest/repeats": result.repeats, "ingest/seconds": seconds}
@@ -47,18 +47,18 @@ def record(stage: Stage, result: Ingested, seconds: float) -> None:
 
 
 def summary(result: Ingested) -> str:
-    """What a person wants to know about the data, in a few lines."""
+    """A few lines about the dataset, for people."""
     facts = result.dataset
     counts = ", ".join(f"{n:,} {split}" for split, n in facts["counts"].items())
     lines = [f"{facts['name']}: {counts} images of {len(facts['classes'])} classes"]
     if result.unreadable:
         lines.append(f"{result.unreadable:,} unreadable, listed in artifacts/ingest/quarantine.parquet")
     if result.repeats:
-        lines.append(f"{result.repeats:,} repeated in their split and left out, listed in the same place")
+        lines.append(f"{result.repeats:,} repeated in their split and left out, listed there as well")
     if result.ignored:
         lines.append(f"{len(result.ignored):,} other files ignored: {listed(result.ignored, 3)}")
     return "".join(f"{line}\n" for line in lines)
 
 
 if __name__ == "__main__":
-    run("ingest", body)
+    run("ingest", main)

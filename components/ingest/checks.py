@@ -1,4 +1,4 @@
-"""What ingest refuses, and what it leaves out: unreadable images, repeats, classes that can't be learned."""
+"""Images that ingest leaves out, and datasets that it refuses."""
 
 from pathlib import Path
 
@@ -29,17 +29,16 @@ def refuse_unreadable(failures: list[Failure], count: int, max_unreadable: float
         examples = listed([failure.reason.rstrip(".") for failure in failures], _SHOWN)
         raise UserError(
             f"{len(failures):,} of {count:,} images in {source} can't be used ({share:.2%}, and ingest.max_unreadable "
-            f"is {max_unreadable:.2%}): {examples}; mend or delete the files listed in {written}, or raise the limit."
+            f"is {max_unreadable:.2%}): {examples}; fix or delete the files listed in {written}, or raise the limit."
         )
 
 
 def drop_repeats(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[Failure]]:
     """Keep one of the images that a split holds twice.
 
-    A second copy teaches nothing: in training it is a weight that nobody chose, and in the test split it counts one
-    mistake twice, which makes intervals too narrow. It is listed, not hidden. Copies with different labels, and copies
-    in different splits, are mistakes of the dataset whose right side we can't know: they stay, and ``validate`` stops
-    the run.
+    In training a second copy is a weight that nobody chose, and in the test split it counts one mistake twice, which
+    makes intervals too narrow. It is listed, not hidden. Copies with different labels or in different splits stay, as
+    nobody can know which one is right, and ``validate`` stops the run.
     """
     same = ["split", "sha256", "label"]
     suspects = frame.loc[frame.duplicated("sha256", keep=False), [*same, "path"]]
@@ -60,14 +59,14 @@ def refuse_unlearnable(frame: pd.DataFrame, classes: list[str], source: Path) ->
     Raises:
         UserError: there are fewer than two classes, a class with one image, or no training images.
     """
-    labelled = frame.loc[frame["label"] != UNLABELED, ["label", "path"]]
-    counts = labelled["label"].value_counts()
+    labeled = frame.loc[frame["label"] != UNLABELED, ["label", "path"]]
+    counts = labeled["label"].value_counts()
     if len(counts) < 2:
-        names = f"one class ({classes[counts.index[0]]})" if len(counts) else "no labelled images"
+        names = f"one class ({classes[counts.index[0]]})" if len(counts) else "no labeled images"
         raise UserError(f"{source} has {names}: a classifier needs at least two classes with a few images each.")
     single = sorted(label for label, n in counts.items() if n == 1)
     if single:
-        paths = labelled.set_index("label")["path"]
+        paths = labeled.set_index("label")["path"]
         named = listed([f"{classes[label]} ({paths[label]})" for label in single], _SHOWN)
         raise UserError(
             f"{source} has one image of {named}: a class needs images to learn from and others to be tested on, "

@@ -1,4 +1,4 @@
-"""Reads every image once, in parallel, and keeps the pixels on disk: a dataset may be larger than the memory."""
+"""Decodes every image once, in parallel, and keeps the pixels on disk: a dataset may be larger than the memory."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +33,7 @@ Row = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that can't be used, and why, as a sentence about it."""
+    """An image that can't be used, and the reason as a sentence."""
 
     path: str
     reason: str
@@ -108,14 +108,14 @@ def decode_all(
             the file that it came as.
         channels: 1 or 3.
         image_size: side of the stored square, in pixels.
-        max_megapixels: larger images fail unread.
+        max_megapixels: larger images fail without being decoded.
         encoded: keep files, not pixels.
         threads: how many decode at the same time.
-        slices: what the columns of the items' slices are called.
+        slices: the names of the items' slices.
 
     Returns:
-        A row for each decoded image in the order of ``items``: what the manifest tells of it, where it ``begin``s and
-        ``end``s in the scratch file, the ``level_columns`` and the slices; and what failed.
+        A row for each decoded image in the order of ``items``: the manifest's columns, where it ``begin``s and ``end``s
+        in the scratch file, the ``level_columns`` and the slices; and the failures.
     """
     kept = Scratch(scratch)
 
@@ -149,17 +149,25 @@ def _decode(
 ) -> Row | Failure:
     try:
         content = item.data.read_bytes() if isinstance(item.data, Path) else item.data
-        found = decode(content, channels, image_size, max_megapixels)
+        decoded = decode(content, channels, image_size, max_megapixels)
     except UnreadableImage as error:
         return Failure(item.path, f"{item.path} {error}.")
     except FileNotFoundError:
         return Failure(item.path, f"{item.path} does not exist.")
     except OSError as error:
         return Failure(item.path, f"{item.path} can't be read ({error.strerror}).")
-    place = kept.append(content if encoded else found.pixels.tobytes())
-    levels = found.pixels.reshape(-1, channels).astype(np.int64)
+    place = kept.append(content if encoded else decoded.pixels.tobytes())
+    levels = decoded.pixels.reshape(-1, channels).astype(np.int64)
     sums = (*levels.sum(axis=0).tolist(), *(levels**2).sum(axis=0).tolist())
-    facts = (found.width, found.height, found.mode, found.format, found.sha256, found.phash, found.pixel_std)
+    facts = (
+        decoded.width,
+        decoded.height,
+        decoded.mode,
+        decoded.format,
+        decoded.sha256,
+        decoded.phash,
+        decoded.pixel_std,
+    )
     return (item.path, item.split, item.label, *facts, len(content), *place, *sums, *item.slices)
 
 

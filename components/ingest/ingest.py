@@ -1,4 +1,4 @@
-"""From a dataset in any form to the artifacts that every later stage reads."""
+"""From a dataset in any format to the artifacts that every later stage reads."""
 
 import hashlib
 import json
@@ -37,13 +37,13 @@ Storage = Literal["auto", "decoded", "encoded"]
 
 @dataclass(frozen=True)
 class Ingested:
-    """What became of a dataset.
+    """The outcome of ingesting a dataset.
 
     Attributes:
         dataset: the contents of ``dataset.json``.
         unreadable: images that could not be used.
         repeats: images left out because their split holds the same content already.
-        ignored: files that are no pictures.
+        ignored: files that are not pictures.
     """
 
     dataset: dict[str, Any]
@@ -69,7 +69,7 @@ def ingest(
     """Check a dataset and write its shards, manifest, facts and quarantine.
 
     Args:
-        source: class folders, a manifest, or Parquet in the Hugging Face layout.
+        source: in any format that :mod:`components.ingest.source` lists.
         out: the folder that receives the artifacts.
         image_size: side of the stored square, in pixels.
         channels: 1 or 3.
@@ -122,12 +122,12 @@ def ingest(
 
 
 def keeps_encoded(storage: Storage, count: int, shape: tuple[int, int, int], decoded_max_gb: float) -> bool:
-    """Whether the images are kept as the files they came as.
+    """Decide whether images are kept as files, or as pixels.
 
-    Decoded images are read fastest as long as they stay in the memory of the machine that trains. ``auto`` holds them
-    to a size that is a param, and does not ask how much memory or disk this machine has: the shards are what DVC keys
-    every later stage by, and where two machines chose differently, each would train again what the other has trained.
-    The pixels, and so every result, are the same to the bit either way.
+    Pixels are read fastest as long as they fit into the memory of the machine that trains. ``auto`` limits their size
+    by a param, not by the memory or disk of this machine: DVC keys every later stage by the shards, and two machines
+    that chose differently would train everything twice. The pixels, and so every result, are the same to the bit
+    either way.
 
     Args:
         storage: ``decoded``, ``encoded``, or ``auto`` to decide by size.
@@ -144,7 +144,7 @@ def _cores() -> int:
 
 @contextmanager
 def _building(out: Path) -> Iterator[Path]:
-    """A folder beside the artifacts, so that they appear whole or not at all."""
+    """A folder next to the artifacts, so that they appear complete or not at all."""
     building = out / ".building"
     try:
         shutil.rmtree(building, ignore_errors=True)
@@ -174,7 +174,7 @@ def _publish(building: Path, out: Path) -> None:
 
 
 def _write_manifest(path: Path, frame: pd.DataFrame, classes: list[str], slices: list[str]) -> None:
-    # A group of rows at a time: what a manifest says in words takes ten times the memory of its numbers.
+    # A group of rows at a time: the words of a manifest take ten times the memory of its numbers.
     names = pd.Series([*classes, None], dtype="str")
 
     def group(begin: int) -> pa.Table:

@@ -39,9 +39,9 @@ def resolve(tables: list[Labels]) -> tuple[list[str], list[list[int]]]:
         The class names, and for each table the label of each row.
 
     Raises:
-        UserError: a labelled row has no label, or one that no class name belongs to.
+        UserError: a labeled row has no label, or one that no class name belongs to.
     """
-    cells = [_labelled(table) for table in tables]
+    cells = [_labeled(table) for table in tables]
     named = [table for table in tables if table.names]
     of_value: dict[Any, int]
     if named:
@@ -57,7 +57,7 @@ def resolve(tables: list[Labels]) -> tuple[list[str], list[list[int]]]:
     return classes, [[UNLABELED if v is None else of_value[v] for v in column] for column in cells]
 
 
-def _labelled(table: Labels) -> list[Any]:
+def _labeled(table: Labels) -> list[Any]:
     """The labels that count, None for every unlabeled row."""
     if table.values is None:
         if any(split != "unlabeled" for split in table.splits):

@@ -1,4 +1,4 @@
-"""Writes images as shards, a folder a split."""
+"""Writes images as shards, one folder per split."""
 
 import hashlib
 import math
@@ -35,7 +35,7 @@ def write_shards(
     Returns:
         The frame in the order of the shards, split by split, with ``row``, its row in its split's shard.
     """
-    # Images of the same content come last to label and path, so that no file system decides their order.
+    # Images of the same content are sorted by label and path, so that no file system decides their order.
     table = pa.table({name: frame[name] for name in ("sha256", "label", "path")})
     order = pc.sort_indices(table, [(name, "ascending") for name in table.column_names]).to_numpy()
     splits = pd.Categorical(frame["split"], SPLITS).codes
@@ -76,7 +76,7 @@ def channel_moments(levels: pd.DataFrame, pixels: int) -> tuple[list[float], lis
 
 
 def fingerprint(sha256: Sequence[str] | pd.Series, labels: Sequence[int] | pd.Series) -> str:
-    """What identifies a split: the sha256 over its images' content hashes and labels, in any order."""
+    """A split's fingerprint: the sha256 over its images' content hashes and labels, in any order."""
     columns = (pa.array(values).cast(pa.large_string()) for values in (sha256, labels))
     lines = pc.binary_join_element_wise(*columns, pa.scalar(" ", pa.large_string()))
     total = hashlib.sha256()

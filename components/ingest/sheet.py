@@ -11,22 +11,22 @@ from components.core.images.shards import Pixels, Shard
 CLASSES, IMAGES, LINES = 20, 10, 25
 _SIDE, _GAP, _NAME, _LINE = 56, 6, 150, 20
 _INK, _PAPER = "#2B3238", "white"
-_LETTERS = 19  # of a class's name, which fit beside its images
+_LETTERS = 19  # of a class's name, which fit next to its images
 
 
 def samples(shard: Shard, classes: Sequence[str], path: Path) -> None:
-    """The first images of each class, a row a class.
+    """Draw the first images of each class, one row per class.
 
     Args:
-        shard: labelled images.
-        classes: names in label order; the first 20 are shown.
+        shard: labeled images.
+        classes: names in label order; the first 20 are drawn.
         path: the PNG to write.
     """
-    shown = classes[:CLASSES]
+    drawn = classes[:CLASSES]
     step = _SIDE + _GAP
-    sheet = Image.new("RGB", (_NAME + IMAGES * step, len(shown) * step + _GAP), _PAPER)
+    sheet = Image.new("RGB", (_NAME + IMAGES * step, len(drawn) * step + _GAP), _PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for label, name in enumerate(shown):
+    for label, name in enumerate(drawn):
         top = _GAP + label * step
         text = name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
         pen.text((_GAP, top + _SIDE // 2), text, fill=_INK, font=font, anchor="lm")
@@ -37,10 +37,10 @@ def samples(shard: Shard, classes: Sequence[str], path: Path) -> None:
 
 
 def quarantine(left_out: Sequence[tuple[str, str]], path: Path) -> None:
-    """The files that were left out, each with its reason.
+    """List the files that were left out, each with its reason.
 
     Args:
-        left_out: path and reason of each; the first 25 are shown.
+        left_out: path and reason of each; the first 25 are listed.
         path: the PNG to write.
     """
     lines = [f"{name}: {reason}" for name, reason in left_out[:LINES]] or ["Nothing was left out."]

@@ -1,4 +1,4 @@
-"""The columns that say what kind of image each one is, by which its accuracy is told apart (``ingest.slices``)."""
+"""The columns of a dataset by whose values accuracy is reported (``ingest.slices``)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from components.core.contract import SLICE
 from components.core.errors import UserError, listed
 from components.ingest.labels import whole
 
-# More, and a slice of the test split holds too few images to say anything.
+# With more, a slice of the test split holds too few images.
 _MAX_VALUES = 100
 _MISSING = "none"
 _SHOWN = 3
@@ -23,11 +23,11 @@ def columns_of(slices: Sequence[str]) -> list[str]:
 def words(cells: Iterable[Any]) -> list[str]:
     """A column's cells as text; an empty one, None or blank, is a slice of its own."""
     known: dict[str, str] = {}  # one text for all equal cells: a dataset may have millions
-    found = []
+    texts = []
     for cell in cells:
         word = _MISSING if cell is None else str(whole(cell)).strip() or _MISSING
-        found.append(known.setdefault(word, word))
-    return found
+        texts.append(known.setdefault(word, word))
+    return texts
 
 
 def refuse_missing(file: object, wanted: Sequence[str], columns: Sequence[str]) -> None:
@@ -40,7 +40,7 @@ def refuse_missing(file: object, wanted: Sequence[str], columns: Sequence[str]) 
     if missing:
         raise UserError(
             f"{file} has no column {missing[0]!r}, which ingest.slices names (its columns: {listed(columns, 10)}): "
-            "mend the name in ingest.slices, or add the column."
+            "fix the name in ingest.slices, or add the column."
         )
 
 

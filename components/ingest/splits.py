@@ -1,4 +1,4 @@
-"""Which split an image belongs to: as its source says, or by a hash of its content."""
+"""The split of each image: its source's, or by a hash of its content."""
 
 import re
 from collections.abc import Iterable
@@ -23,15 +23,15 @@ def split_of(word: str) -> str | None:
 
 def split_of_file(stem: str) -> str | None:
     """The split that a file's name begins with, as in ``train-00000-of-00002``, or None."""
-    found = _FILE.match(stem.lower())
-    return _SPLIT_OF[found.group(1)] if found else None
+    match = _FILE.match(stem.lower())
+    return _SPLIT_OF[match.group(1)] if match else None
 
 
 def assign(given: Iterable[str | None], ids: NDArray[np.uint64], val: float, test: float) -> NDArray[np.object_]:
-    """Give every image a split, and carve out of the training images what the source lacks.
+    """Give every image a split, and take the splits that the source lacks from the training images.
 
-    An image's place depends on its content alone: it does not move when others come or go, and equal images go
-    together. Validation images are taken from one end of the hash's range and test images from the other, so that a
+    An image's split depends on its content alone: it does not change when other images come or go, and equal images
+    share it. Validation images are taken from one end of the hash's range and test images from the other, so that a
     change of one share leaves the other split as it was.
 
     Args:

@@ -1,1 +1,1 @@
-"""Supplies the teacher's starting weights, with their origin."""
+"""Pretrain: the starting weights of the teacher and the student, with their origin."""

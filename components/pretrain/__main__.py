@@ -4,39 +4,39 @@ from pathlib import Path
 
 from components.core.artifacts import sha256_file, write_json
 from components.core.models.pixel_model import PixelModel, parameter_count, save, seed_everything
-from components.core.runtime import stage
+from components.core.runtime.stage import Stage, run
 from components.pretrain.weights import pretrained, weights_file
 
 
-def main(this: stage.Stage) -> None:
-    """Write the networks that the params name with the weights asked for, and their origin.
+def main(stage: Stage) -> None:
+    """Write the networks that the params name with their starting weights and the origin of these.
 
-    A student whose weights are random is left to the stages that train it: they start from their own seed.
+    A student with random weights is left to the stages that train it, which seed it themselves.
     """
-    pretrain, student = this.params.pretrain, this.params.student
-    seed_everything(this.params.seed)
+    pretrain, student = stage.params.pretrain, stage.params.student
+    seed_everything(stage.params.seed)
     model, origin = start(pretrain.model, pretrain.weights, "pretrain.weights")
-    save(model, this.out("model.safetensors"))
-    write_json(this.out("model.json"), origin)
-    this.journal.tags({f"origin.{key}": str(value) for key, value in origin.items()})
-    folder = this.out("student")
+    save(model, stage.out("model.safetensors"))
+    write_json(stage.out("model.json"), origin)
+    stage.journal.tags({f"origin.{key}": str(value) for key, value in origin.items()})
+    folder = stage.out("student")
     for left_over in folder.glob("*"):
         left_over.unlink()
-    of_student: dict[str, str | int | None] = {"model": student.model, "weights": "random"}
+    student_origin: dict[str, str | int | None] = {"model": student.model, "weights": "random"}
     if student.weights != "random":
-        model, of_student = start(student.model, student.weights, "student.weights")
+        model, student_origin = start(student.model, student.weights, "student.weights")
         save(model, folder / "model.safetensors")
-    write_json(folder / "model.json", of_student)
-    this.journal.tags({f"student_origin.{key}": str(value) for key, value in of_student.items()})
+    write_json(folder / "model.json", student_origin)
+    stage.journal.tags({f"student_origin.{key}": str(value) for key, value in student_origin.items()})
 
 
 def start(name: str, source: str, param: str) -> tuple[PixelModel, dict[str, str | int | None]]:
-    """A network with its starting weights, and where they are from.
+    """A network with its starting weights, and their origin.
 
     Args:
         name: timm's name, or one of ``SMALL_NETS``.
         source: of the weights.
-        param: that says so, for what is said when they can't be had.
+        param: the name of the param with the source, for messages.
     """
     file: Path | None = weights_file(name, source, param)
     model = pretrained(name, source, file, param)
@@ -45,4 +45,4 @@ def start(name: str, source: str, param: str) -> tuple[PixelModel, dict[str, str
 
 
 if __name__ == "__main__":
-    stage.run("pretrain", main)
+    run("pretrain", main)

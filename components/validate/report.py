@@ -1,6 +1,6 @@
 """The front page of the Data Docs: all findings on one page that needs no network.
 
-Great Expectations' own front page fills its tables with scripts from the internet; offline it stays empty.
+Great Expectations' own front page loads scripts from the internet to fill its tables, and stays empty offline.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ _PAGE = """<!DOCTYPE html>
 <tr>
 <td class="{{ kind(f) }}">{{ outcome(f) }}
 <td><code>{{ f.name }}</code><br>{{ f.expectation }}
-{% if f.note %}<br><span class="unknown">Not judged: {{ f.note }}.</span>{% endif %}
+{% if f.note %}<br><span class="unknown">Not checked: {{ f.note }}.</span>{% endif %}
 {% if f.rows %}
 <ul>
 {% for row in f.rows %}<li><code>{{ row }}</code>
@@ -55,8 +55,8 @@ def front_page(findings: Sequence[Finding], pages: Mapping[str, str], fingerprin
 
     Args:
         findings: the outcome of every expectation.
-        pages: for each table, the address of Great Expectations' page about it, relative to this page.
-        fingerprint: the data version that was judged.
+        pages: for each table, the address of Great Expectations' page, relative to the front page.
+        fingerprint: the data version that was checked.
     """
     critical, warnings = len(failed(findings, "critical")), len(failed(findings, "warning"))
     noted = f"{warnings} warning{'' if warnings == 1 else 's'}"
@@ -77,4 +77,4 @@ def _kind(finding: Finding) -> str:
 
 
 def _outcome(finding: Finding) -> str:
-    return {"unknown": "not judged", "met": "met"}.get(_kind(finding), finding.severity)
+    return {"unknown": "not checked", "met": "met"}.get(_kind(finding), finding.severity)

@@ -24,7 +24,7 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I", "I;16", "I;16B")
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation, and how a row that fails it is put into words.
+    """One expectation, and the words for a row that fails it.
 
     Attributes:
         name: the expectation's name.
@@ -32,7 +32,7 @@ class Check:
         sentence: what is expected.
         expectation: the Great Expectations class, by name: importing it takes seconds.
         options: its arguments, ``column`` among them.
-        row: of a row's identity and its value, what is wrong with it.
+        row: says what is wrong with a row, from its identity and its value.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Table:
     """A table and what is expected of it.
 
     Attributes:
-        name: what its pages and folders are called.
+        name: of its pages and folders.
         rows: its rows; None if it could not be made.
         identity: the column that names its rows.
         checks: what is expected.
@@ -70,17 +70,17 @@ class Table:
 
 
 def image_checks(min_size_px: int, max_size_px: int, near_duplicate_bits: int, max_constant: float) -> list[Check]:
-    """What every image is held to.
+    """The expectations of every image.
 
     Args:
         min_size_px: least width and height.
         max_size_px: largest width and height.
         near_duplicate_bits: perceptual hashes that differ in at most so many bits look alike.
-        max_constant: share of one-coloured images that is tolerated, 0..1.
+        max_constant: share of one-colored images that is tolerated, 0..1.
     """
     size = {"min_value": min_size_px, "max_value": max_size_px}
-    more_than_one_colour: dict[str, Any] = {"column": "pixel_std", "min_value": 0, "strict_min": True}
-    one_colour = _says("{0} has one colour")
+    more_than_one_color: dict[str, Any] = {"column": "pixel_std", "min_value": 0, "strict_min": True}
+    one_color = _says("{0} has one color")
     return [
         Check(
             "no_image_in_two_splits",
@@ -125,29 +125,29 @@ def image_checks(min_size_px: int, max_size_px: int, near_duplicate_bits: int, m
         Check(
             "few_constant_images",
             "critical",
-            f"At most {max_constant:.1%} of the images have one colour only.",
+            f"At most {max_constant:.1%} of the images have one color only.",
             _BETWEEN,
-            more_than_one_colour | {"mostly": 1 - max_constant},
-            one_colour,
+            more_than_one_color | {"mostly": 1 - max_constant},
+            one_color,
         ),
         Check(
             "no_constant_images",
             "warning",
-            "No image has one colour only.",
+            "No image has one color only.",
             _BETWEEN,
-            more_than_one_colour,
-            one_colour,
+            more_than_one_color,
+            one_color,
         ),
     ]
 
 
 def label_checks(classes: Sequence[str]) -> list[Check]:
-    """What the labelled images are held to."""
+    """The expectations of labeled images."""
     return [
         Check(
             "known_labels",
             "critical",
-            "Every labelled image has one of the known classes.",
+            "Every labeled image has one of the known classes.",
             _MEMBER,
             {"column": "label_name", "value_set": list(classes)},
             _says("{0} has {1}"),
@@ -164,7 +164,7 @@ def label_checks(classes: Sequence[str]) -> list[Check]:
 
 
 def count_checks(min_per_class: int) -> list[Check]:
-    """What each class in each labelled split is held to."""
+    """The expectations of each class in each labeled split."""
     return [
         Check(
             "enough_images_a_class",
@@ -178,7 +178,7 @@ def count_checks(min_per_class: int) -> list[Check]:
 
 
 def shift_checks(max_class_shift: float) -> list[Check]:
-    """What the class balance is held to, against the previous data version."""
+    """The expectations of the class balance, against the previous data version."""
     return [
         Check(
             "class_balance_kept",
@@ -192,7 +192,7 @@ def shift_checks(max_class_shift: float) -> list[Check]:
 
 
 def file_checks() -> list[Check]:
-    """What every file is held to, those that ingest quarantined too."""
+    """The expectations of every file, quarantined ones included."""
     return [
         Check(
             "nothing_quarantined",
@@ -209,7 +209,7 @@ def run(tables: Sequence[Table], docs: Path, fingerprint: str) -> list[Finding]:
     """Validate the tables and write Data Docs.
 
     Args:
-        tables: what to validate.
+        tables: the tables and their expectations.
         docs: folder that receives the report; replaced if it exists.
         fingerprint: the data version, for the report.
 
@@ -222,7 +222,7 @@ def run(tables: Sequence[Table], docs: Path, fingerprint: str) -> list[Finding]:
         context = _context(building)
         findings = [finding for table in tables for finding in _validate(context, table)]
         context.build_data_docs()
-        # Animations for a tour of the web page, three megabytes a run.
+        # Animations for a tour of its pages, three megabytes per run.
         for animation in (building / "static" / "images").glob("*.gif"):
             animation.unlink()
         pages = {page.relative_to(building).parts[1]: page for page in building.glob("validations/**/*.html")}
@@ -238,17 +238,17 @@ def run(tables: Sequence[Table], docs: Path, fingerprint: str) -> list[Finding]:
 
 
 def _context(docs: Path) -> "EphemeralDataContext":
-    """A context that leaves nothing behind and says nothing."""
-    # It logs tracebacks of its own; what matters of them reaches us as an error or as a page that is not there.
+    """A context that leaves no files behind and logs nothing."""
+    # It logs tracebacks of its own; those that matter reach us as an error or as a missing page.
     logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    # Every ephemeral context brings a site in a temporary folder, which it never deletes.
-    for name, brought in dict(context.variables.data_docs_sites or {}).items():
-        shutil.rmtree(brought["store_backend"]["base_directory"], ignore_errors=True)
+    # Every ephemeral context makes a site in a temporary folder, which it never deletes.
+    for name, default in dict(context.variables.data_docs_sites or {}).items():
+        shutil.rmtree(default["store_backend"]["base_directory"], ignore_errors=True)
         context.delete_data_docs_site(name)
     site: Any = {
         "class_name": "SiteBuilder",

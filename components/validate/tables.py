@@ -9,33 +9,33 @@ from components.validate.duplicates import nearest_in_other_group
 
 
 def images(manifest: pd.DataFrame, near_duplicate_bits: int) -> pd.DataFrame:
-    """The manifest, with each image's double and its look-alike in another split.
+    """The manifest with each image's copy and look-alike in another split.
 
     Args:
         manifest: a row an image, with ``path``, ``split``, ``sha256``, ``phash``, ``width``, ``height``, ``mode``.
         near_duplicate_bits: perceptual hashes that differ in at most so many bits look alike.
 
     Returns:
-        What is judged of each image, with ``same_image_in`` and ``similar_image_in``, the other image in words or None.
+        The columns that are checked, with ``same_image_in`` and ``similar_image_in``, the other image in words or None.
     """
-    # The rows that are shown first should be the same, whatever the hashes say.
+    # The first rows of a report should be the same, whatever the hashes are.
     table = manifest.sort_values("path", ignore_index=True)
     table["same_image_in"] = _double(table, "split", "{} in {}")
     table["similar_image_in"] = None
     # A double has been named already: it would only hide which image looks like it.
     single = table[table["same_image_in"].isna()]
     nearest, distance = nearest_in_other_group(single["phash"], single["split"], near_duplicate_bits)
-    found = nearest >= 0
-    others = single.iloc[nearest[found]]
-    table.loc[single.index[found], "similar_image_in"] = [
+    alike = nearest >= 0
+    others = single.iloc[nearest[alike]]
+    table.loc[single.index[alike], "similar_image_in"] = [
         f"{path} in {split} ({bits} bits apart)"
-        for path, split, bits in zip(others["path"], others["split"], distance[found], strict=True)
+        for path, split, bits in zip(others["path"], others["split"], distance[alike], strict=True)
     ]
     # Hashes are most of a manifest's memory.
     return table.drop(columns=["split", "sha256", "phash"])
 
 
-def labelled(manifest: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+def labeled(manifest: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """The images that should have a label.
 
     Returns:
@@ -48,13 +48,13 @@ def labelled(manifest: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     table["label_name"] = [
         "no label" if pd.isna(label) else names.get(label, f"unknown label {label}") for label in table["label"]
     ]
-    table["other_label_in"] = _double(table, "label_name", "{} (labelled {})")
+    table["other_label_in"] = _double(table, "label_name", "{} (labeled {})")
     return table.drop(columns="sha256")
 
 
-def class_counts(labelled_images: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """How many images of each class each labelled split holds, zeros too: ``split``, ``class_name``, ``images``."""
-    counts = labelled_images.groupby(["split", "label_name"]).size()
+def class_counts(labeled_images: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """How many images of each class each labeled split holds, zeros too: ``split``, ``class_name``, ``images``."""
+    counts = labeled_images.groupby(["split", "label_name"]).size()
     pairs = [(split, name) for split in LABELED_SPLITS for name in classes]
     return pd.DataFrame(
         [(split, name, f"{name} in {split}", int(counts.get((split, name), 0))) for split, name in pairs],
@@ -62,9 +62,9 @@ def class_counts(labelled_images: pd.DataFrame, classes: Sequence[str]) -> pd.Da
     )
 
 
-def shares_of_classes(labelled_images: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
-    """Each class's share of the labelled images, 0..1."""
-    shares = labelled_images["label_name"].value_counts(normalize=True)
+def shares_of_classes(labeled_images: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
+    """Each class's share of the labeled images, 0..1."""
+    shares = labeled_images["label_name"].value_counts(normalize=True)
     return {name: float(shares.get(name, 0.0)) for name in classes}
 
 

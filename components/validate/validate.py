@@ -1,4 +1,4 @@
-"""From the manifest to a verdict on the data."""
+"""Validation: from the manifest to a verdict on the data."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,11 @@ PASSED = "The data met every critical expectation.\n"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What validation found.
+    """The outcome of validation.
 
     Attributes:
         findings: the outcome of every expectation.
-        fingerprint: the data version that was judged.
+        fingerprint: the data version that was validated.
         previous: the data version that its class balance was compared with, or None.
         class_shift: the largest change of a class's share since then, 0..1; None without one.
     """
@@ -44,7 +44,7 @@ def validate(
     max_constant: float,
     max_class_shift: float,
 ) -> Verdict:
-    """Judge a dataset, and write ``result.json``, Data Docs and, if nothing critical failed, ``passed``.
+    """Validate a dataset, and write ``result.json``, Data Docs and, if nothing critical failed, ``passed``.
 
     Args:
         manifest: ingest's ``manifest.parquet``.
@@ -52,20 +52,20 @@ def validate(
         dataset: ingest's ``dataset.json``.
         out: the folder that receives the artifacts.
         versions: where the class shares of earlier data versions are kept.
-        min_per_class: least number of images of each class in each labelled split.
+        min_per_class: least number of images of each class in each labeled split.
         min_size_px: least width and height of an image.
         max_size_px: largest width and height of an image.
         near_duplicate_bits: perceptual hashes that differ in at most so many bits look alike.
-        max_constant: share of one-coloured images that is tolerated, 0..1.
-        max_class_shift: how far a class's share of the labelled images may move between data versions, 0..1.
+        max_constant: share of one-colored images that is tolerated, 0..1.
+        max_class_shift: how far a class's share of the labeled images may move between data versions, 0..1.
     """
     (out / "passed").unlink(missing_ok=True)
     facts = read_json(dataset)
     classes, fingerprint = facts["classes"], facts["fingerprint"]
     before = history.previous(versions, fingerprint)
     everything = pd.read_parquet(manifest, columns=list(_JUDGED))
-    labelled = tables.labelled(everything, classes)
-    shares = tables.shares_of_classes(labelled, classes)
+    labeled = tables.labeled(everything, classes)
+    shares = tables.shares_of_classes(labeled, classes)
     shifts = tables.class_shifts(shares, before["class_shares"]) if before else None
     images, files = (
         tables.images(everything, near_duplicate_bits),
@@ -77,9 +77,9 @@ def validate(
         suite.Table(
             "images", images, "path", suite.image_checks(min_size_px, max_size_px, near_duplicate_bits, max_constant)
         ),
-        suite.Table("labels", labelled, "path", suite.label_checks(classes)),
+        suite.Table("labels", labeled, "path", suite.label_checks(classes)),
         suite.Table(
-            "classes", tables.class_counts(labelled, classes), "class_and_split", suite.count_checks(min_per_class)
+            "classes", tables.class_counts(labeled, classes), "class_and_split", suite.count_checks(min_per_class)
         ),
         suite.Table("files", files, "path", suite.file_checks()),
         suite.Table(
@@ -90,11 +90,11 @@ def validate(
             note="no earlier data version has passed on this machine",
         ),
     ]
-    found = suite.run(checked, out / "docs", fingerprint)
+    outcomes = suite.run(checked, out / "docs", fingerprint)
     largest = float(shifts["shift"].max()) if shifts is not None else None
-    verdict = Verdict(found, fingerprint, before["fingerprint"] if before else None, largest)
-    write_json(out / "result.json", findings.result(found, fingerprint, verdict.previous, largest))
-    if not findings.failed(found, "critical"):
+    verdict = Verdict(outcomes, fingerprint, before["fingerprint"] if before else None, largest)
+    write_json(out / "result.json", findings.result(outcomes, fingerprint, verdict.previous, largest))
+    if not findings.failed(outcomes, "critical"):
         with atomic(out / "passed") as temporary:
             temporary.write_text(PASSED, encoding="utf-8")
         history.remember(versions, fingerprint, shares)

@@ -286,9 +286,9 @@ def look_alike(folders: Path) -> None:
         (
             black_frames,
             {"few_constant_images": "critical", "no_constant_images": "warning"},
-            "unlabeled/black-0.png has one colour",
+            "unlabeled/black-0.png has one color",
         ),
-        (one_black_frame, {"no_constant_images": "warning"}, "train/cat/red.png has one colour"),
+        (one_black_frame, {"no_constant_images": "warning"}, "train/cat/red.png has one color"),
         (
             look_alike,
             {"no_look_alike_in_two_splits": "warning"},

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from components.compress.parity import Parity, compare, measured, require
+from components.compress.parity import Parity, compare, entry, require
 from components.core.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -53,8 +53,8 @@ def test_another_prediction_is_refused_however_wide_the_bound():
         require(parity, "student.onnx", 1e9)
 
 
-def test_the_entry_tells_size_and_hash(tmp_path):
+def test_the_entry_has_size_and_hash(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"12345")
-    entry = measured(Parity(0.5, 0.75, 1, 4), path, "abc")
-    assert entry == {"max_abs_logit_difference": 0.5, "agreement": 0.75, "n": 4, "size_bytes": 5, "sha256": "abc"}
+    made = entry(Parity(0.5, 0.75, 1, 4), path, "abc")
+    assert made == {"max_abs_logit_difference": 0.5, "agreement": 0.75, "n": 4, "size_bytes": 5, "sha256": "abc"}

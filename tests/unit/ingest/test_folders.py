@@ -32,11 +32,11 @@ def test_classes_without_splits(tmp_path: Path) -> None:
 
 
 def test_classes_in_splits(tmp_path: Path) -> None:
-    files = ("train/a/1.png", "validation/b/2.png", "test/a/3.png", "train/unlabeled/4.png", "Unlabelled/any/5.png")
+    files = ("train/a/1.png", "validation/b/2.png", "test/a/3.png", "train/unlabeled/4.png", "Unlabeled/any/5.png")
     source = open_source(tree(tmp_path, *files))
     assert source.classes == ["a", "b"]
     assert sorted(seen(source)) == [
-        ("Unlabelled/any/5.png", "unlabeled", None),
+        ("Unlabeled/any/5.png", "unlabeled", None),
         ("test/a/3.png", "test", "a"),
         ("train/a/1.png", "train", "a"),
         ("train/unlabeled/4.png", "unlabeled", None),

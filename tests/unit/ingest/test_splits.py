@@ -60,7 +60,7 @@ def test_only_what_the_source_lacks_is_carved_out(given_splits: list[str | None]
 
 
 def test_names_of_splits() -> None:
-    assert [split_of(w) for w in ("Train", "validation", "dev", "TEST", "unlabelled", "trains", "cat")] == [
+    assert [split_of(w) for w in ("Train", "validation", "dev", "TEST", "unlabeled", "trains", "cat")] == [
         *("train", "val", "val", "test", "unlabeled", None, None)
     ]
     found = [split_of_file(w) for w in ("train-00000-of-00002", "validation", "test_images", "training.1", "trains")]

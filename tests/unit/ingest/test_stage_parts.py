@@ -72,7 +72,7 @@ def test_repeats_are_left_out_only_where_nothing_is_in_doubt() -> None:
     ("rows", "sentence"),
     [
         ([("a", "train", 0, "1"), ("b", "train", 0, "2")], r"has one class \(cat\)"),
-        ([("a", "unlabeled", -1, "1")], "has no labelled images"),
+        ([("a", "unlabeled", -1, "1")], "has no labeled images"),
         (
             [("a", "train", 0, "1"), ("b", "train", 0, "2"), ("c.png", "train", 1, "3")],
             r"has one image of dog \(c.png\)",

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.validate.duplicates import nearest_in_other_group
-from components.validate.tables import class_counts, class_shifts, images, labelled, shares_of_classes
+from components.validate.tables import class_counts, class_shifts, images, labeled, shares_of_classes
 
 HASH_BYTES = 32
 
@@ -76,7 +76,7 @@ def test_doubles_and_look_alikes_of_other_splits_are_named() -> None:
 
 
 def test_labels_are_put_into_words() -> None:
-    table = labelled(
+    table = labeled(
         manifest(
             ("a", "train", 0, "s1", ZERO),
             ("b", "train", 1, "s1", ZERO),
@@ -87,11 +87,11 @@ def test_labels_are_put_into_words() -> None:
         ["cat", "dog"],
     ).set_index("path")
     assert table["label_name"].to_dict() == {"a": "cat", "b": "dog", "c": "no label", "d": "unknown label 5"}
-    assert table["other_label_in"].dropna().to_dict() == {"a": "b (labelled dog)", "b": "a (labelled cat)"}
+    assert table["other_label_in"].dropna().to_dict() == {"a": "b (labeled dog)", "b": "a (labeled cat)"}
 
 
 def test_counts_include_classes_that_a_split_lacks() -> None:
-    rows = labelled(manifest(("a", "train", 0, "s1", ZERO), ("b", "train", 0, "s2", ZERO)), ["cat", "dog"])
+    rows = labeled(manifest(("a", "train", 0, "s1", ZERO), ("b", "train", 0, "s2", ZERO)), ["cat", "dog"])
     counts = class_counts(rows, ["cat", "dog"]).set_index("class_and_split")["images"]
     assert counts.to_dict() == {
         **{"cat in train": 2, "dog in train": 0, "cat in val": 0, "dog in val": 0},

@@ -1,4 +1,4 @@
-"""From fp32 to int8 weights and activations, with ranges measured on training images."""
+"""Static quantization to int8 weights and activations, their ranges measured on training images."""
 
 import logging
 import tempfile
@@ -21,7 +21,7 @@ _BATCH = 64
 
 
 def int8(model: ModelProto, pixels: Pixels) -> ModelProto:
-    """Quantise an ONNX model statically: int8 activations, int8 weights with a scale for each output channel.
+    """Quantize an ONNX model statically: int8 activations, int8 weights with a scale for each output channel.
 
     The operators stay standard ONNX (QuantizeLinear and DequantizeLinear around them), so that any runtime reads the
     file; normalisation stays inside, in fp32.
@@ -31,19 +31,19 @@ def int8(model: ModelProto, pixels: Pixels) -> ModelProto:
         pixels: [N, C, H, W], the images whose activations set the ranges; never validation or test images.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        ready, quantised = Path(folder, "ready.onnx"), Path(folder, "int8.onnx")
+        ready, quantized = Path(folder, "ready.onnx"), Path(folder, "int8.onnx")
         onnx.save(model, ready)
         quant_pre_process(ready, ready, skip_optimization=True, skip_symbolic_shape=True)
         quantize_static(
             ready,
-            quantised,
+            quantized,
             _Batches(pixels),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
         )
-        return onnx.load(quantised)
+        return onnx.load(quantized)
 
 
 def sample(images: Images, count: int, spec: ModelSpec) -> Pixels:
@@ -54,7 +54,7 @@ def sample(images: Images, count: int, spec: ModelSpec) -> Pixels:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without onnxruntime's warning for each vector that has no channels to quantise apart."""
+    """Silence onnxruntime's warning for each vector that has no channels to quantize apart."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -17,7 +17,7 @@ from components.core.images.shards import Shard
 from components.core.models.pixel_model import PixelModel, pixel_model
 from components.core.teacher.soft_labels import digest, format_for
 from components.core.training import optim
-from components.core.views.augment import batch, draws, render
+from components.core.views.augment import batch_indices, draws, render
 from components.label.store import fill as fill_store
 
 CLASSES = tuple(str(number) for number in range(10))
@@ -106,7 +106,7 @@ def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
 
 def first_batch(setting: Setting, images: Shard) -> tuple[Tensor, Tensor]:
     """Pixels and labels of our loop's first batch, which every arm is asked for its loss of."""
-    indices, _ = batch(SEED, 0, len(images), setting.batch_size)
+    indices, _ = batch_indices(SEED, 0, len(images), setting.batch_size)
     uniform = draws(SEED, images.ids[indices], np.zeros(len(indices), np.int64))
     return render(images.images[indices], uniform, **AUGMENT, device=CPU), torch.from_numpy(images.labels[indices])
 
@@ -123,7 +123,7 @@ def first_loss(model: nn.Module, loss: Callable[[], Tensor]) -> float:
 def write_store(setting: Setting, images: Shard) -> None:
     """The soft labels of the first batch as the teacher has them; the others are random, which changes no speed."""
     pixels, _ = first_batch(setting, images)
-    indices, _ = batch(SEED, 0, len(images), setting.batch_size)
+    indices, _ = batch_indices(SEED, 0, len(images), setting.batch_size)
     logits = torch.from_numpy(np.random.default_rng(SEED).normal(size=(VIEWS, len(images), len(CLASSES)))).float()
     with torch.inference_mode():
         logits[0, indices] = teacher_of(setting)(pixels)

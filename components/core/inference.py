@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from components.core.images.shards import Images, Shard, at_once
 from components.core.models.precision import autocast
 from components.core.runtime.world import ALONE, World
-from components.core.views.augment import plain
+from components.core.views.augment import to_pixels
 
 _BATCH = 512
 
@@ -34,5 +34,5 @@ def predict(model: nn.Module, images: Images, device: torch.device, rows: range 
     logits, size = [], at_once(images, _BATCH)
     for begin in rows[::size]:
         with autocast(device, training=False):
-            logits.append(model(plain(images[begin : min(begin + size, rows.stop)], device)))
+            logits.append(model(to_pixels(images[begin : min(begin + size, rows.stop)], device)))
     return torch.cat(logits)

@@ -20,7 +20,7 @@ from components.core.teacher.soft_labels import Indices, SoftLabels, open_store
 from components.core.training.batches import TargetsOf
 from components.core.training.loop import Loss, Recipe
 from components.core.views.augment import views_key
-from components.core.views.mixing import Views, labelled_views, mixed_labels
+from components.core.views.mixing import Views, mixed_labels, stored_augment
 from components.distill.criterion import Criterion, mutual_loss, terms
 from components.distill.losses.labels import mixture, share_of_labels
 from components.distill.modules import Peers
@@ -165,6 +165,6 @@ class Trainer:
 
     @cached_property
     def _stored(self) -> SoftLabels:
-        augment = labelled_views(self._augment, self._method.mixed_targets)
+        augment = stored_augment(self._augment, self._method.mixed_targets)
         key = views_key(self._images.ids, self._stage.params.seed, augment)
         return open_store(self._store, self._manifest, self._taught_by[1], key, self.dataset.classes)

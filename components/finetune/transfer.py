@@ -17,7 +17,7 @@ from components.core.images.shards import Images, Shard, at_once
 from components.core.models.pixel_model import PixelModel
 from components.core.models.precision import autocast
 from components.core.training.optim import exempt_from_decay
-from components.core.views.augment import draws, plain, render
+from components.core.views.augment import draws, render, to_pixels
 
 _PROBE_REPORTS = 10
 _PROBE_BATCH = 4096
@@ -51,7 +51,7 @@ def features_of_images(model: PixelModel, images: Images, device: torch.device) 
     size = at_once(images, _PROBE_BATCH)
     for begin in range(0, len(images), size):
         with autocast(device, training=False):
-            yield model.features(plain(images[begin : begin + size], device))
+            yield model.features(to_pixels(images[begin : begin + size], device))
 
 
 def kept_in(file: BinaryIO, parts: Iterable[Tensor]) -> Tensor:

@@ -22,9 +22,9 @@ from components.core.teacher.soft_labels import Indices, SoftLabels, digest, for
 from components.core.views import augment as views
 from components.core.views import mixing as mixes
 from components.core.views.augment import Uint64s, views_key
-from components.core.views.mixing import Views, labelled_views, mixing_of, own_ids
+from components.core.views.mixing import Views, mixing_of, own_ids, stored_augment
 from components.label.soft_labels import answers, prove
-from components.label.store import fill, forget_others, publish, publish_empty
+from components.label.store import fill, publish, publish_empty, remove_others
 
 # A record is as good as the code that made it.
 _DECIDES = (ensemble, hooks, mixes, pixel_model, shards, small_nets, soft_labels, views)
@@ -49,7 +49,7 @@ def main(this: stage.Stage) -> None:
         return
     others, weighting = params.distill.teachers, params.distill.ensemble
     teacher, teacher_sha256 = load_teacher(teacher_path, others, weighting, dataset.classes, device)
-    augment = labelled_views(params.student.augment.model_dump(), params.distill.mixed_targets)
+    augment = stored_augment(params.student.augment.model_dump(), params.distill.mixed_targets)
     answer = partial(answers, teacher=teacher, shown=Views(images, params.seed, augment), device=device)
     _label(this, dataset.classes, images, teacher_sha256, augment, answer)
 
@@ -105,7 +105,7 @@ def _label(
         "shards": filled.shards,
     }
     write_json(this.out("manifest.json"), manifest)
-    forget_others(filled)
+    remove_others(filled)
     this.journal.metrics({f"proof/{name}": value for name, value in proof.items()})
 
 

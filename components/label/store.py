@@ -258,7 +258,7 @@ def publish_empty(ids: Uint64s, out: Path) -> None:
         np.save(temporary, ids)
 
 
-def forget_others(filled: Filled) -> None:
+def remove_others(filled: Filled) -> None:
     """Remove all other kept stores: the new one holds what they could give."""
     for other in filled.folder.parent.iterdir():
         if other != filled.folder:

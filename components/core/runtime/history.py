@@ -21,13 +21,13 @@ def metric_name(column: str) -> str:
 def to_journal(
     journal: Journal, checkpoints: Checkpoints, phase: str, begun: int = 0
 ) -> Callable[[dict[str, float]], None]:
-    """A reporter that records each row of a history as metrics, once, however often training resumes.
+    """A callback that writes each row of a history to the journal, once, however often training resumes.
 
     Args:
         journal: of the stage.
-        checkpoints: remember what was told.
+        checkpoints: remember the rows that are in the journal.
         phase: of the stage's training.
-        begun: the steps of the phases before it: its curve begins where theirs ends.
+        begun: the steps of the phases before it; its curve begins where theirs ends.
     """
 
     def report(row: dict[str, float]) -> None:
@@ -42,7 +42,7 @@ def to_journal(
 
 
 def write(path: Path, phases: dict[str, list[dict[str, float]]]) -> None:
-    """Write the rows of each phase of a training as one table, with its phase in the first column."""
+    """Write the rows of all phases as one table, with the phase in the first column."""
     rows = [{"phase": phase, **row} for phase, history in phases.items() for row in history]
     names = dict.fromkeys(name for row in rows for name in row)  # a linear probe has no gradient of the whole network
     with atomic(path) as temporary:

@@ -1,4 +1,4 @@
-"""Starts a stage as several processes, on one machine or several, through torch's own elastic launcher."""
+"""Run a stage as several processes, on one machine or several, through torch's elastic launcher."""
 
 import ctypes
 import logging
@@ -25,24 +25,24 @@ _PR_SET_PDEATHSIG = 1
 _SECONDS_TO_RETURN = 600.0  # as long as torch's launcher waits for machines to join
 
 
-class Ended(Exception):
-    """One of the processes says that another try would end as it did."""
+class UserErrorInWorker(Exception):
+    """A worker ended with an error that only the user can fix, so that a restart would end alike."""
 
 
 def in_rank() -> bool:
-    """Whether this is one of the processes that the launcher started."""
+    """True in a process that the launcher started."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def rank() -> int:
-    """This process's number among them; 0 where it is alone."""
+    """The rank of this process; 0 if it is the only one."""
     return int(os.environ["RANK"]) if in_rank() else 0
 
 
-def follow(stage: str, run: Run) -> None:
-    """Be one of several: the first alone talks, and all end with their launcher.
+def set_up_worker(stage: str, run: Run) -> None:
+    """Set this process up as a worker: only rank 0 logs, and all end with the launcher.
 
-    Even by kill -9, so that nobody trains on beside those whom the next launcher starts.
+    They end even if the launcher is killed by kill -9, so that none goes on training next to the next launcher's.
     """
     if rank():
         logging.disable(logging.WARNING)
@@ -50,15 +50,15 @@ def follow(stage: str, run: Run) -> None:
     elif restarts := int(os.environ["TORCHELASTIC_RESTART_COUNT"]):
         print(f"Warning: {stage} starts again ({restarts} of {run.max_restarts}).", file=sys.stderr)
     launcher = os.environ.get(_LAUNCHER_VARIABLE)
-    if launcher is None:  # torch's own command started it
+    if launcher is None:  # started by torchrun itself
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != int(launcher):  # it died before the kernel was asked to tell us
+    if os.getppid() != int(launcher):  # it died before prctl was called
         raise KeyboardInterrupt
 
 
-def tell(sentence: str) -> None:
-    """Tell the launcher what the user has to mend, so that it says it once and does not try again."""
+def report_user_error(sentence: str) -> None:
+    """Pass a user error to the launcher, which prints it once and does not restart the processes."""
     file = os.environ.get(_SENTENCE_VARIABLE)
     if file is None:
         print(f"Error: {sentence}", file=sys.stderr)
@@ -69,24 +69,24 @@ def tell(sentence: str) -> None:
 def launch(stage: str, run: Run) -> int:
     """Run a stage's processes to their end.
 
-    A process that is lost takes the others with it; all start again, up to ``run.max_restarts`` times, and go on from
-    the last checkpoint. Several machines meet at ``run.rdzv_endpoint``. One that can't reach it any more tries for ten
-    minutes to come back; the others wait for it as long, or go on without it where ``run.nnodes`` allows fewer.
+    When one process is lost, all restart from the last checkpoint, up to ``run.max_restarts`` times. Several machines
+    meet at ``run.rdzv_endpoint``. A machine that loses contact tries for ten minutes to come back; the others wait as
+    long, or continue without it if ``run.nnodes`` allows fewer.
 
     Returns:
         The exit code of the stage.
 
     Raises:
-        UserError: the params ask for what this machine does not have, or a process ended with a sentence for the user.
+        UserError: this machine lacks what the params ask for, or a worker ended with a user error.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousError, RendezvousTimeoutError
 
-    # What torch says at length, a lost process's own words and ours say in one sentence.
+    # The lost process's own message and ours say in one sentence what torch logs at length.
     logging.disable(logging.CRITICAL)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     processes = processes_here(run)
-    # Else processes that start again find the addresses of those before them (torch 2.13).
+    # Otherwise restarted processes find the addresses of their predecessors (torch 2.13).
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         sentence = Path(folder) / "sentence.json"
@@ -96,7 +96,7 @@ def launch(stage: str, run: Run) -> int:
             began = time.monotonic()
             try:
                 return _run_agent(stage, run, processes, sentence)
-            except Ended:
+            except UserErrorInWorker:
                 raise UserError(read_json(sentence)) from None
             except SignalException:
                 raise KeyboardInterrupt from None
@@ -110,7 +110,7 @@ def launch(stage: str, run: Run) -> int:
                 ) from None
             except RendezvousError:
                 now = time.monotonic()
-                if now - began > _SECONDS_TO_RETURN / 10:  # it was there for a while: the time starts anew
+                if now - began > _SECONDS_TO_RETURN / 10:  # it was connected for a while: restart the clock
                     deadline = now + _SECONDS_TO_RETURN
                 if now > deadline:
                     raise UserError(
@@ -122,10 +122,10 @@ def launch(stage: str, run: Run) -> int:
 
 
 def processes_here(run: Run) -> int:
-    """The number of processes on this machine.
+    """The number of processes to start on this machine.
 
     Raises:
-        UserError: there are more than devices, which are GPUs or CPU cores.
+        UserError: it exceeds the number of devices, which are GPUs or CPU cores.
     """
     import torch
 
@@ -135,8 +135,8 @@ def processes_here(run: Run) -> int:
         return devices if cuda else 1
     wanted = int(run.nproc_per_node)
     if wanted > devices:
-        what = "CUDA devices" if cuda else "CPU cores"
-        raise UserError(f"run.nproc_per_node = {wanted}, but this machine has {devices} {what}: lower it to {devices}.")
+        kind = "CUDA devices" if cuda else "CPU cores"
+        raise UserError(f"run.nproc_per_node = {wanted}, but this machine has {devices} {kind}: lower it to {devices}.")
     return wanted
 
 
@@ -153,17 +153,17 @@ def _run_agent(stage: str, run: Run, processes: int, sentence: Path) -> int:
     from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
     class Agent(LocalElasticAgent):
-        """Torch's agent, which starts lost processes again, unless one of them says that it is of no use."""
+        """Torch's agent, which restarts lost processes, unless a worker ended with a user error."""
 
         def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
             result = super()._monitor_workers(worker_group)
             if sentence.exists():
-                raise Ended
+                raise UserErrorInWorker
             return result
 
     fewest, most = _nodes(run)
     address, configs = _meeting_point(run)
-    # Else gloo looks its own name up, which may lead to another network or to none.
+    # Otherwise gloo resolves the host's name, which may lead to another network or to none.
     for card in (name for name, own in psutil.net_if_addrs().items() if address in {each.address for each in own}):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", card)
     handler = get_rendezvous_handler(
@@ -189,8 +189,8 @@ def _run_agent(stage: str, run: Run, processes: int, sentence: Path) -> int:
     )
     try:
         result = Agent(spec, DefaultLogsSpecs(), exit_barrier_timeout=run.lost_after_s).run()
-    except Ended:
-        handler.shutdown()  # for all machines; where this one alone is stopped or cut off, the others may go on
+    except UserErrorInWorker:
+        handler.shutdown()  # for all machines; if only this one is stopped or cut off, the others may continue
         raise
     handler.shutdown()
     if not result.is_failed():
@@ -201,7 +201,7 @@ def _run_agent(stage: str, run: Run, processes: int, sentence: Path) -> int:
 
 
 def _meeting_point(run: Run) -> tuple[str, dict[str, Any]]:
-    """This machine's address as the others see it, and how torch's rendezvous is set up."""
+    """This machine's address as the others see it, and the settings of torch's rendezvous."""
     if run.rdzv_endpoint is None:
         return "127.0.0.1", {"is_host": True}
     host, _, port = run.rdzv_endpoint.rpartition(":")
@@ -209,7 +209,7 @@ def _meeting_point(run: Run) -> tuple[str, dict[str, Any]]:
     configs = {"read_timeout": wait, "last_call_timeout": min(30, wait)}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((host, int(port)))  # sends nothing, but chooses the way
+            probe.connect((host, int(port)))  # sends nothing, but selects the network interface
             mine, there = probe.getsockname()[0], probe.getpeername()[0]
         except OSError:
             return socket.gethostname(), {**configs, "is_host": False}

@@ -167,7 +167,7 @@ def _run(name: str, body: Callable[[Stage], None]) -> int:
     try:
         params = load_params()
         if launch.in_rank():
-            launch.follow(name, params.run)
+            launch.set_up_worker(name, params.run)
         elif params.run.launcher == "torchrun" and STAGES[name].distributed:
             return launch.launch(name, params.run)
         with _joined(params.run) if launch.in_rank() else nullcontext() as world:
@@ -217,7 +217,7 @@ def _lost(error: RuntimeError) -> bool:
 
 def _tell(sentence: str) -> None:
     if launch.in_rank():
-        launch.tell(sentence)
+        launch.report_user_error(sentence)
     else:
         print(f"Error: {sentence}", file=sys.stderr)
 

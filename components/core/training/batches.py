@@ -12,7 +12,7 @@ from torch import Tensor
 
 from components.core.images.shards import decoded
 from components.core.training.loop import Batch
-from components.core.views.augment import batch
+from components.core.views.augment import batch_indices
 from components.core.views.mixing import Indices, Views
 
 _AHEAD = 2
@@ -52,7 +52,7 @@ def batches_of_views(
     images = views.images
 
     def at(step: int) -> tuple[Indices, Indices]:
-        indices, epochs = batch(views.seed, step, len(images), batch_size)
+        indices, epochs = batch_indices(views.seed, step, len(images), batch_size)
         return indices, epochs if views_per_image is None else epochs % views_per_image
 
     def fetch(begin: int, steps: int) -> Iterator[Batch]:

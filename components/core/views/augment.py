@@ -1,4 +1,4 @@
-"""Augmented views whose every random draw depends only on (seed, image id, view).
+"""Augmented views whose random draws depend only on (seed, image id, view).
 
 ``label`` and ``distill`` therefore see the same pixels, whatever the order, batch size or number of processes; a
 stored soft label belongs to the exact view it was made for (FKD, Shen and Xing 2022; TinyViT, Wu et al. 2022).
@@ -32,47 +32,49 @@ def draws(
         seed: the run's seed.
         ids: image ids, uint64 [N].
         views: the number of each image's view, [N].
-        count: draws an image.
-        first: how many draws of each image come before these.
+        count: draws for each image.
+        first: the number of draws of each image to skip.
 
     Returns:
         float64 [N, count], the same on every machine.
     """
-    keys = _mix(_mix(np.full(1, seed, np.uint64)) ^ views.astype(np.uint64))
-    rows = _mix(ids ^ keys)
+    keys = _splitmix64(_splitmix64(np.full(1, seed, np.uint64)) ^ views.astype(np.uint64))
+    rows = _splitmix64(ids ^ keys)
     counters = rows[:, None] + np.arange(first + 1, first + count + 1, dtype=np.uint64)[None] * _GOLDEN
-    return (_mix(counters) >> np.uint64(11)).astype(np.float64) / float(1 << 53)
+    return (_splitmix64(counters) >> np.uint64(11)).astype(np.float64) / float(1 << 53)
 
 
-def _mix(x: Uint64s) -> Uint64s:
+def _splitmix64(x: Uint64s) -> Uint64s:
     x = x + _GOLDEN
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-@lru_cache(maxsize=2)  # a batch lies in one epoch or two
+@lru_cache(maxsize=2)  # a batch is in one epoch or two
 def permutation(seed: int, epoch: int, size: int) -> npt.NDArray[np.int64]:
     """The order in which an epoch visits ``size`` images."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(size)
 
 
-def batch(seed: int, step: int, size: int, batch_size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Which images the given step takes: batches run on over the borders of epochs.
+def batch_indices(
+    seed: int, step: int, size: int, batch_size: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The images of a step; batches continue across the ends of epochs.
 
     Returns:
-        Indices [batch_size] into the images, and the epoch [batch_size] that each is taken in.
+        Indices [batch_size] into the images, and the epoch [batch_size] of each.
     """
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs = positions // size
     indices = np.empty(batch_size, np.int64)
     for epoch in np.unique(epochs):
-        here = epochs == epoch
-        indices[here] = permutation(seed, int(epoch), size)[positions[here] % size]
+        rows = epochs == epoch
+        indices[rows] = permutation(seed, int(epoch), size)[positions[rows] % size]
     return indices, epochs
 
 
-def plain(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+def to_pixels(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
     """Images [N, H, W, C] as pixels [N, C, H, W] uint8, in channels-last memory."""
     tensor = torch.tensor(images)
     if device.type == "cuda":
@@ -89,21 +91,21 @@ def render(
     erase: float,
     device: torch.device,
 ) -> Tensor:
-    """One augmented view of each image.
+    """Render one augmented view of each image.
 
     Args:
         images: uint8 [N, H, W, C].
-        uniform: the draws that decide, float64 [N, 11]; see :func:`draws`.
-        shift: the largest shift, as a share of the image's side; what comes in is black.
+        uniform: random draws, float64 [N, 11]; see :func:`draws`.
+        shift: the largest shift, as a share of the image's side; the border is filled with black.
         flip: mirror half of the views left to right.
-        crop_scale: the smallest area of the random crop that is resized to the whole; 1 takes no crop.
+        crop_scale: the smallest area of the random crop, which is resized to the whole; 1 takes no crop.
         erase: the probability of a black rectangle over 2 to 25 % of the image (Zhong et al. 2020).
-        device: where the pixels are made.
+        device: where to render.
 
     Returns:
         Pixels uint8 [N, C, H, W].
     """
-    pixels = plain(images, device)
+    pixels = to_pixels(images, device)
     side = pixels.shape[-1]
     if crop_scale < 1:
         pixels = _crop(pixels, uniform, crop_scale)
@@ -118,13 +120,13 @@ def render(
 
 
 def _shift_flip(pixels: Tensor, offsets: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_]) -> Tensor:
-    """Each image moved by (down, right) offsets [N, 2], mirrored first where it is to be."""
+    """Mirror images where ``mirrored`` [N] says so, then shift each by its (down, right) offsets [N, 2]."""
     count, channels, side, _ = pixels.shape
     edge = int(np.abs(offsets).max())
     flip = torch.from_numpy(mirrored).to(pixels.device)[:, None, None, None]
     images = pixels.permute(0, 2, 3, 1)
     framed = F.pad(torch.where(flip, images.flip(2), images), (0, 0, edge, edge, edge, edge))
-    # A line of the result lies in one piece in its framed image: copying lines is several times as fast as pixels.
+    # A line of the result is contiguous in its framed image: copying lines is several times as fast as pixels.
     width = side + 2 * edge
     lines = np.arange(count)[:, None] * width + np.arange(edge, edge + side) + offsets[:, :1]
     begins = torch.from_numpy((lines * width + edge + offsets[:, 1:]) * channels).flatten().to(pixels.device)
@@ -136,10 +138,10 @@ def _shift_flip(pixels: Tensor, offsets: npt.NDArray[np.int64], mirrored: npt.ND
 def _crop(pixels: Tensor, uniform: npt.NDArray[np.float64], crop_scale: float) -> Tensor:
     """A random square crop, resized to the whole (Szegedy et al. 2015, without the change of aspect)."""
     scale = np.sqrt(crop_scale + uniform[:, 3] * (1 - crop_scale))
-    centre = (uniform[:, 4:6] * 2 - 1) * (1 - scale[:, None])
+    center = (uniform[:, 4:6] * 2 - 1) * (1 - scale[:, None])
     theta = np.zeros((len(scale), 2, 3))
     theta[:, 0, 0] = theta[:, 1, 1] = scale
-    theta[:, :, 2] = centre
+    theta[:, :, 2] = center
     grid = F.affine_grid(torch.from_numpy(theta).float(), list(pixels.shape), align_corners=False).to(pixels.device)
     cropped = F.grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return cropped.round_().to(torch.uint8)
@@ -160,6 +162,6 @@ def _erase(pixels: Tensor, uniform: npt.NDArray[np.float64], probability: float)
 
 
 def views_key(ids: Uint64s, seed: int, augment: dict[str, Any]) -> str:
-    """What decides the views' pixels, as one hash: the images, the seed and the augmentation."""
+    """A hash of all that decides the views' pixels: images, seed and augmentation."""
     text = json.dumps({"seed": seed, "augment": augment, "images": hashlib.sha256(ids.tobytes()).hexdigest()})
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""Views that are mixed with another image's: Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019).
+"""Views mixed with another image's: Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019).
 
-A mixed view is as much a function of (seed, image id, view) as a plain one, and of which images there are: its partner
-is the first image at or after a random place on the ring of all ids (consistent hashing), so that an image that is
-added becomes the partner of few. The partner is seen in its own plain view of the same number.
+A mixed view is a function of (seed, image id, view), as a plain one is, and of the set of images: its partner is the
+first image at or after a random place on the ring of all ids (consistent hashing), so that an added image becomes the
+partner of few others. The partner is rendered in its own plain view of the same number.
 """
 
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ _WHOLE = 1 << _BITS
 
 @dataclass(frozen=True)
 class Mix:
-    """How views [B] are mixed.
+    """The mixing of views [B].
 
     Attributes:
-        mixed: which are, [B].
-        partners: index [B] of the image that each is mixed with, if it is.
-        share: of the image itself in the result, float64 [B]; 1 where it is not mixed.
-        boxes: top, left, bottom and right [B, 4] of what CutMix takes from the partner; empty for Mixup.
+        mixed: True for the views that are mixed, [B].
+        partners: index [B] of the image that each is mixed with.
+        share: of the image itself in the result, float64 [B]; 1 for a view that is not mixed.
+        boxes: top, left, bottom and right [B, 4] of the box that CutMix takes from the partner; empty for Mixup.
     """
 
     mixed: npt.NDArray[np.bool_]
@@ -43,7 +43,7 @@ class Mix:
 
 
 class Mixing:
-    """Decides which views of a set of images are mixed, how and with which.
+    """Chooses the views of a set of images to mix, and their partners.
 
     Args:
         ids: of all images, uint64 [N].
@@ -52,7 +52,7 @@ class Mixing:
         mixup: the share of views that are blended with another image's.
         cutmix: the share of views in which a box shows another image's.
         mixup_alpha: the image's share in a blend is drawn from Beta(alpha, alpha).
-        cutmix_alpha: as is, for CutMix, the share that the box leaves, before it is cut at the border.
+        cutmix_alpha: the same for CutMix's share outside the box, before the box is clipped at the border.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Mixing:
         self._mixup_alpha, self._cutmix_alpha = mixup_alpha, cutmix_alpha
 
     def __call__(self, ids: Uint64s, views: Indices) -> Mix:
-        """How the views [B] of images ``ids`` [B] are mixed."""
+        """The mixing of views [B] of images ``ids`` [B]."""
         kind, _, down, across = draws(self._seed, ids, views, 4, first=DRAWS).T
         blended = kind < self._mixup
         cut = ~blended & (kind < self._mixup + self._cutmix)
         share = np.where(blended, np.rint(self._beta(ids, views, self._mixup_alpha) * _WHOLE) / _WHOLE, 1.0)
         reach = np.rint(self._side * np.sqrt(1 - self._beta(ids, views, self._cutmix_alpha)))
-        corners = [np.floor(centre * self._side) - reach // 2 for centre in (down, across)]
+        corners = [np.floor(center * self._side) - reach // 2 for center in (down, across)]
         boxes = np.stack([*corners, *(corner + reach for corner in corners)], axis=1).clip(0, self._side)
         boxes = np.where(cut[:, None], boxes, 0).astype(np.int64)
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -79,14 +79,14 @@ class Mixing:
         return Mix(blended | cut, self._order[self._places(ids, views)], share, boxes)
 
     def partner_ids(self, ids: Uint64s, views: int) -> Uint64s:
-        """The ids [N, V] of what the first views of images [N] are mixed with; their own where they are not."""
+        """The ids [N, V] of the partners of the first V views of images [N]; an image's own where it is not mixed."""
         own, numbers = np.repeat(ids, views), np.tile(np.arange(views), len(ids))
         partners = self._ring[self._places(own, numbers)]
         kind = draws(self._seed, own, numbers, 1, first=DRAWS)[:, 0]
         return np.where(kind < self._mixup + self._cutmix, partners, own).reshape(len(ids), views)
 
     def _places(self, ids: Uint64s, views: Indices) -> Indices:
-        """The partners' places on the ring, which are never the images' own unless there is no other."""
+        """The partners' places on the ring; never the image's own, unless it is the only one."""
         point = draws(self._seed, ids, views, 1, first=DRAWS + 1)[:, 0]
         whole = (point * float(1 << 53)).astype(np.uint64) << np.uint64(11)
         place = np.searchsorted(self._ring, whole) % len(self._ring)
@@ -97,32 +97,32 @@ class Mixing:
         counter = DRAWS + 4
         if alpha == 1:
             return draws(self._seed, ids, views, 1, first=counter)[:, 0]
-        found, waiting = np.empty(len(ids)), np.arange(len(ids))
+        shares, waiting = np.empty(len(ids)), np.arange(len(ids))
         while len(waiting):
             one, other = (draws(self._seed, ids[waiting], views[waiting], 2, first=counter) ** (1 / alpha)).T
             total = one + other
             taken = (total <= 1) & (total > 0)
-            found[waiting[taken]] = one[taken] / total[taken]
+            shares[waiting[taken]] = one[taken] / total[taken]
             waiting, counter = waiting[~taken], counter + 2
-        return found
+        return shares
 
 
 class Views:
-    """The exact views of a set of images: what ``label`` and ``distill`` must agree on.
+    """The exact views of a set of images, on which ``label`` and ``distill`` must agree.
 
     Args:
         images: the images.
-        seed: of the views.
-        augment: what a view may draw; see :func:`components.core.views.augment.render` and :class:`Mixing`.
+        seed: of the views, and of the order in which epochs visit the images.
+        augment: settings of :func:`components.core.views.augment.render` and :class:`Mixing`.
     """
 
     def __init__(self, images: Shard, seed: int, augment: dict[str, Any]) -> None:
         self.images, self.seed = images, seed
-        self._augment = plainly(augment)
+        self._augment = without_mixing(augment)
         self.mixing = mixing_of(images, images.ids, seed, augment)
 
     def mix(self, indices: Indices, views: Indices) -> Mix | None:
-        """How views [B] of images [B] are mixed; None when none ever is."""
+        """The mixing of views [B] of images [B]; None if the augmentation mixes none."""
         return self.mixing(self.images.ids[indices], views) if self.mixing else None
 
     def pixels(self, indices: Indices, views: Indices, device: torch.device) -> Tensor:
@@ -156,23 +156,23 @@ def _weights(share: npt.NDArray[np.float64], boxes: Indices, side: int) -> Tenso
 
 
 def mixing_of(images: Shard, ids: Uint64s, seed: int, augment: dict[str, Any]) -> Mixing | None:
-    """The mixing of images ``ids`` of the size of ``images``; None when the augmentation mixes none."""
+    """The mixing of images ``ids`` of the size of ``images``; None if the augmentation mixes none."""
     if not (augment.get("mixup") or augment.get("cutmix")):
         return None
     return Mixing(ids, seed, images.images.shape[1], **{name: augment[name] for name in _MIXING})
 
 
 def own_ids(ids: Uint64s, views: int) -> Uint64s:
-    """What :meth:`Mixing.partner_ids` says where no view is mixed: [N, V]."""
+    """The partners' ids [N, V] where no view is mixed; see :meth:`Mixing.partner_ids`."""
     return np.repeat(ids[:, None], views, axis=1)
 
 
-def plainly(augment: dict[str, Any]) -> dict[str, Any]:
-    """The same augmentation, without any mixing."""
+def without_mixing(augment: dict[str, Any]) -> dict[str, Any]:
+    """The augmentation without its mixing."""
     return {name: value for name, value in augment.items() if name not in _MIXING}
 
 
-def labelled_views(augment: dict[str, Any], mixed_targets: str) -> dict[str, Any]:
+def stored_augment(augment: dict[str, Any], mixed_targets: str) -> dict[str, Any]:
     """The augmentation of the views whose soft labels are stored.
 
     Args:
@@ -180,21 +180,21 @@ def labelled_views(augment: dict[str, Any], mixed_targets: str) -> dict[str, Any
         mixed_targets: teacher, for its answer to the mixed view (Beyer et al. 2022), or mixture, of its plain ones.
     """
     mixes = augment["mixup"] or augment["cutmix"]
-    return augment if mixes and mixed_targets == "teacher" else plainly(augment)
+    return augment if mixes and mixed_targets == "teacher" else without_mixing(augment)
 
 
 def mixed_labels(labels: Tensor, indices: Indices, mix: Mix | None, classes: int) -> tuple[Tensor, Tensor]:
     """The hard labels of views that may be mixed.
 
     Args:
-        labels: of all images [N], negative where there is none.
+        labels: of all images [N], negative for an image without one.
         indices: of the images [B].
-        mix: how their views are mixed; None when none ever is.
-        classes: how many there are, K.
+        mix: of their views; None if the augmentation mixes none.
+        classes: the number of classes, K.
 
     Returns:
-        What cross-entropy is to be taken with: class indices [B], or probabilities [B, K] when views are mixed; and
-        [B], negative where an image or the one it is mixed with has no label.
+        The targets of the cross-entropy: class indices [B], or probabilities [B, K] when views are mixed; and labels
+        [B], negative where an image or its partner has none.
     """
     own = labels[indices]
     if mix is None:

@@ -16,7 +16,7 @@ from components.core.models.pixel_model import PixelModel, pixel_model
 from components.core.teacher.soft_labels import Format, SoftLabels
 from components.core.views.mixing import Views, mixing_of, own_ids
 from components.label.soft_labels import answers
-from components.label.store import Filled, fill, forget_others, publish
+from components.label.store import Filled, fill, publish, remove_others
 
 CPU = torch.device("cpu")
 DENSE = Format(3, 0)
@@ -243,7 +243,7 @@ def test_only_the_last_store_is_kept(tmp_path: Path, teacher: Counted):
     for base, count in (("a", 50), ("b", 50), ("b", 60)):
         filled, _ = run(tmp_path, teacher, some_images(count), base=base)
     assert len(list(tmp_path.iterdir())) == 3
-    forget_others(filled)
+    remove_others(filled)
     assert list(tmp_path.iterdir()) == [filled.folder]
 
 

@@ -14,7 +14,7 @@ from components.core.models.pixel_model import pixel_model
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.training import loop, optim
 from components.core.training.loop import Batch, Recipe, cross_entropy, fit
-from components.core.views.augment import batch, plain
+from components.core.views.augment import batch_indices, to_pixels
 
 CPU = torch.device("cpu")
 
@@ -45,8 +45,8 @@ def train(
 
     def batches(begin: int):
         for step in itertools.count(begin):
-            indices, _ = batch(0, step, len(data), 16)
-            yield Batch(plain(data.images[indices], CPU), (labels[indices],), 16)
+            indices, _ = batch_indices(0, step, len(data), 16)
+            yield Batch(to_pixels(data.images[indices], CPU), (labels[indices],), 16)
 
     optimizer = optim.optimizer([{"params": list(model.parameters())}], recipe.optimizer, recipe.lr, 0.0)
     checkpoints = Checkpoints(folder, "0" * 64, every_s)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.core.views.augment import batch, draws, render, views_key
+from components.core.views.augment import batch_indices, draws, render, views_key
 
 CPU = torch.device("cpu")
 AUGMENTATIONS = [
@@ -132,7 +132,7 @@ def test_erasing_hides_at_most_a_quarter_of_about_the_asked_share_of_images():
 @given(size=st.integers(1, 40), batch_size=st.integers(1, 64), seed=st.integers(0, 2**32 - 1))
 def test_every_epoch_visits_every_image_once(size: int, batch_size: int, seed: int):
     steps = -(-3 * size // batch_size)
-    parts = [batch(seed, step, size, batch_size) for step in range(steps)]
+    parts = [batch_indices(seed, step, size, batch_size) for step in range(steps)]
     indices, epochs = (np.concatenate(side) for side in zip(*parts, strict=True))
     for epoch in range(3):
         assert sorted(indices[epochs == epoch]) == list(range(size))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from components.core.images.shards import Shard
 from components.core.views.augment import draws, render
-from components.core.views.mixing import Mix, Mixing, Views, labelled_views, mixed_labels, own_ids
+from components.core.views.mixing import Mix, Mixing, Views, mixed_labels, own_ids, stored_augment
 
 CPU = torch.device("cpu")
 PLAIN = {"shift": 0.1, "flip": True, "crop_scale": 0.8, "erase": 0.2}
@@ -172,5 +172,5 @@ def test_labels_are_mixed_where_both_are_known():
 
 def test_the_teacher_labels_mixed_views_unless_their_mixture_is_asked_for():
     mixed, plain = PLAIN | MIXINGS[0], PLAIN | MIXINGS[0] | {"mixup": 0.0}
-    assert labelled_views(mixed, "teacher") == mixed
-    assert labelled_views(mixed, "mixture") == labelled_views(plain, "teacher") == PLAIN
+    assert stored_augment(mixed, "teacher") == mixed
+    assert stored_augment(mixed, "mixture") == stored_augment(plain, "teacher") == PLAIN

@@ -8,7 +8,8 @@ class StageSpec:
     """A stage of the pipeline.
 
     Attributes:
-        code: the folders and files of ``components/core`` that decide its result, along with its own package.
+        code: the folders and files of ``components/core`` that decide its result, along with its own package; see
+            :func:`code_of`.
         role: the model that it trains: teacher, student or control.
         trains: it wants a GPU, so that ``run.placement: two-pools`` runs it on the pool ``gpu``.
         distributed: it can run as several processes, with ``run.launcher: torchrun``.
@@ -20,8 +21,8 @@ class StageSpec:
     distributed: bool = False
 
 
-_VIEWS = ("images", "models", "views")
-_TRAINING = (*_VIEWS, "training")
+_INFERENCE = ("images", "models", "views")
+_TRAINING = (*_INFERENCE, "inference.py", "training")
 
 # In the order data meets them; control needs no teacher and runs alongside distill.
 STAGES = {
@@ -29,17 +30,23 @@ STAGES = {
     "validate": StageSpec(),
     "pretrain": StageSpec(("models",), trains=True),
     "finetune": StageSpec(_TRAINING, role="teacher", trains=True, distributed=True),
-    "label": StageSpec((*_VIEWS, "teacher"), trains=True, distributed=True),
+    "label": StageSpec((*_INFERENCE, "teacher"), trains=True, distributed=True),
     "distill": StageSpec(
         (*_TRAINING, "params/distill.py", "student.py", "teacher"), role="student", trains=True, distributed=True
     ),
     "control": StageSpec((*_TRAINING, "student.py"), role="control", trains=True, distributed=True),
     "compress": StageSpec(("images", "models", "export")),
-    "evaluate": StageSpec((*_TRAINING, "export", "significance.py"), distributed=True),
+    "evaluate": StageSpec((*_INFERENCE, "inference.py", "export", "significance.py"), distributed=True),
 }
 STEPS = (*STAGES, "register", "promote")  # the last two change the outside world, so that DVC knows nothing of them
 TRAINING = tuple(name for name, stage in STAGES.items() if stage.trains)
 DISTRIBUTED = tuple(name for name, stage in STAGES.items() if stage.distributed)
+
+
+def code_of(stage: str) -> tuple[str, ...]:
+    """The folders and files that decide a stage's result, relative to ``components``."""
+    return (stage, *(f"core/{part}" for part in STAGES[stage].code))
+
 
 LABELED_SPLITS = ("train", "val", "test")
 SPLITS = (*LABELED_SPLITS, "unlabeled")

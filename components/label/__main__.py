@@ -4,30 +4,21 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from components.core.artifacts import fingerprint, write_json
+from components.core.artifacts import write_json
 from components.core.errors import UserError
-from components.core.images import shards
 from components.core.images.shards import Shard, join, open_shard, read_dataset
-from components.core.models import pixel_model, small_nets
-from components.core.runtime import progress, stage
+from components.core.runtime import lineage, progress, stage
 from components.core.runtime.device import resolve_device
-from components.core.teacher import ensemble, hooks, soft_labels
 from components.core.teacher.ensemble import load_teacher
 from components.core.teacher.soft_labels import Indices, SoftLabels, digest, format_for
-from components.core.views import augment as views
-from components.core.views import mixing as mixes
 from components.core.views.augment import Uint64s, views_key
 from components.core.views.mixing import Views, mixing_of, own_ids, stored_augment
 from components.label.soft_labels import answers, prove
 from components.label.store import fill, publish, publish_empty, remove_others
-
-# A record is as good as the code that made it.
-_DECIDES = (ensemble, hooks, mixes, pixel_model, shards, small_nets, soft_labels, views)
 
 
 def main(this: stage.Stage) -> None:
@@ -64,7 +55,7 @@ def _label(
 ) -> None:
     label, seed = this.params.label, this.params.seed
     format = format_for(len(classes), label.top_k)
-    base = digest(teacher_sha256, augment, seed, format.classes, format.top_k, _code())
+    base = digest(teacher_sha256, augment, seed, format.classes, format.top_k, lineage.code_sha256("label"))
 
     def partners_of(ids: Uint64s) -> Callable[[Uint64s, int], Uint64s]:
         mixing = mixing_of(images, ids, seed, augment)
@@ -107,11 +98,6 @@ def _label(
     write_json(this.out("manifest.json"), manifest)
     remove_others(filled)
     this.journal.metrics({f"proof/{name}": value for name, value in proof.items()})
-
-
-def _code() -> list[str]:
-    files = [*(Path(str(module.__file__)) for module in _DECIDES), *sorted(Path(__file__).parent.glob("*.py"))]
-    return [fingerprint(file) for file in files]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.core.artifacts import sha256_file
+from components.core.contract import STAGES, code_of
 from components.core.params.sections import Params
 from components.core.runtime import lineage
 from components.registry import client
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TAG = "inputs.sha256"
-_CODE = ("components", "dvc.yaml")
+_CODE = (
+    "dvc.yaml",
+    *sorted({f"components/{part}" for stage in STAGES for part in code_of(stage)}),
+    "components/core/params",  # its defaults stand in for what params.yaml leaves out
+    # What a version is made of, and what becomes of it.
+    *(f"components/registry/{part}" for part in ("policy", "promote.py", "register.py", "versions")),
+)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""What every part of ``params.yaml`` is made of."""
+"""The base of every section of ``params.yaml``, and the types that sections share."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+AboveZero = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
 

@@ -1,4 +1,8 @@
-"""The sections of ``params.yaml``: frozen models that forbid unknown keys."""
+"""The sections of ``params.yaml``: frozen models that forbid unknown keys.
+
+A default stands in for a key that ``params.yaml`` leaves out, so it decides results too: ``dvc.yaml`` names the classes
+of each stage as params, and DVC reads their defaults where they are plain values.
+"""
 
 import re
 from typing import Annotated, Literal
@@ -11,7 +15,7 @@ from pydantic import (
 )
 
 from components.core.params.distill import Distill
-from components.core.params.section import Fraction, Positive, Section
+from components.core.params.section import AboveZero, Fraction, NonNegative, Positive, Section
 
 
 class Project(Section):
@@ -26,13 +30,13 @@ class Run(Section):
     workers: int = Field(0, ge=0, description="processes that decode encoded images; 0 decodes in a thread")
     compile: bool = False
     deterministic: bool = False
-    checkpoint_every_s: float = Field(60, gt=0)
+    checkpoint_every_s: AboveZero = 60
     launcher: Literal["local", "torchrun"] = "local"
     nproc_per_node: int | str = 1
     nnodes: int | str = 1
     rdzv_endpoint: Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")] | None = Field(None, validate_default=True)
     max_restarts: int = Field(3, ge=0)
-    lost_after_s: float = Field(300, gt=0)
+    lost_after_s: AboveZero = 300
     placement: Literal["one-worker", "two-pools"] = "one-worker"
 
     @field_validator("nproc_per_node", "nnodes")
@@ -82,11 +86,11 @@ class Ingest(Section):
     image_size: Positive = 28
     channels: Literal[1, 3] = 3
     storage: Literal["auto", "decoded", "encoded"] = "auto"
-    decoded_max_gb: float = Field(8, ge=0)
+    decoded_max_gb: NonNegative = 8
     split: SplitFractions = SplitFractions()
     max_unreadable: Fraction = 0.01
-    max_megapixels: float = Field(50, gt=0)
-    slices: list[Annotated[str, Field(min_length=1)]] = Field([])
+    max_megapixels: AboveZero = 50
+    slices: list[Annotated[str, Field(min_length=1)]] = []  # noqa: RUF012 - pydantic copies it
 
     @field_validator("slices")
     @classmethod
@@ -102,7 +106,7 @@ class Validate(Section):
     min_per_class: Positive = 10
     min_size_px: Positive = 8
     max_size_px: Positive = 20000
-    near_duplicate_bits: int = Field(8, ge=0, le=16)
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] = 8
     max_constant: Fraction = 0.01
     max_class_shift: Fraction = 0.1
 
@@ -117,7 +121,7 @@ class Augment(Section):
 
     shift: Fraction = 0.0
     flip: bool = False
-    crop_scale: float = Field(1.0, gt=0, le=1)
+    crop_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     erase: Fraction = 0.0
 
 
@@ -126,8 +130,8 @@ class StudentAugment(Augment):
 
     mixup: Fraction = 0.0
     cutmix: Fraction = 0.0
-    mixup_alpha: float = Field(1.0, gt=0, le=4)
-    cutmix_alpha: float = Field(1.0, gt=0, le=4)
+    mixup_alpha: Annotated[float, Field(gt=0, le=4)] = 1.0
+    cutmix_alpha: Annotated[float, Field(gt=0, le=4)] = 1.0
 
     @model_validator(mode="after")
     def mixes_a_view_in_one_way(self) -> "StudentAugment":
@@ -141,13 +145,13 @@ class Training(Section):
 
     batch_size: int = Field(ge=2)
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(gt=0)
+    lr: AboveZero
     schedule: Literal["cosine", "one-cycle", "step"] = "cosine"
     warmup: Fraction = 0.1
-    weight_decay: float = Field(0.0, ge=0)
-    clip_norm: float = Field(0.0, ge=0)
+    weight_decay: NonNegative = 0.0
+    clip_norm: NonNegative = 0.0
     accumulate: Positive = 1
-    ema_decay: float = Field(0.0, ge=0, lt=1)
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     sync_batch_norm: bool = True
     augment: Augment = Augment()
@@ -158,9 +162,9 @@ class Finetune(Training):
     image_size: Positive
     probe_views: Positive = 4
     probe_steps: Positive
-    probe_lr: float = Field(gt=0)
+    probe_lr: AboveZero
     epochs: Positive
-    layer_decay: float = Field(1.0, gt=0, le=1)
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     freeze_batch_norm: bool = True
 
 
@@ -183,12 +187,12 @@ class Label(Section):
 
 
 class Compress(Section):
-    max_logit_difference: float = Field(1e-3, gt=0)
+    max_logit_difference: AboveZero = 1e-3
 
 
 class Evaluate(Section):
-    bootstrap: int = Field(2000, ge=100)
-    latency_runs: int = Field(300, ge=20)
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    latency_runs: Annotated[int, Field(ge=20)] = 300
 
 
 class Bound(Section):

@@ -1,5 +1,7 @@
 """Which code, which data and which params a run is made of."""
 
+import hashlib
+import json
 import subprocess
 from configparser import ConfigParser
 from dataclasses import dataclass
@@ -8,8 +10,10 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from components.core.artifacts import sha256_file
+from components.core.contract import code_of
 from components.core.params.file import PARAMS
 
+COMPONENTS = Path(__file__).parents[2]
 NONE = "none"
 LOCK = Path("dvc.lock")
 DVC = Path(".dvc")
@@ -45,6 +49,17 @@ def code() -> Code:
             reason = "this git repository has no commit yet"
         return Code(NONE, False, _sentence(reason))
     return Code(sha, dirty, None)
+
+
+def code_sha256(stage: str, components: Path = COMPONENTS) -> str:
+    """The hash of the code that decides a stage's result, as the table in :mod:`components.core.contract` lists it.
+
+    Checkpoints and soft labels are kept under it; DVC hashes the same folders by itself.
+    """
+    paths = [components / part for part in code_of(stage)]
+    files = sorted(file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path]))
+    sources = {file.relative_to(components).as_posix(): sha256_file(file) for file in files}
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
 def data_md5(lock: Path = LOCK) -> str | None:

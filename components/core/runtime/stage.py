@@ -17,12 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from components.core.artifacts import ARTIFACTS, fingerprint, mendable, sha256_file, write_json
+from components.core.artifacts import ARTIFACTS, fingerprint, mendable, write_json
 from components.core.contract import STAGES
 from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.params.file import load_params
 from components.core.params.sections import Params, Run
-from components.core.runtime import launch, tracking
+from components.core.runtime import launch, lineage, tracking
 from components.core.runtime.journal import (
     COURIER_VARIABLE,
     PARENT_RUN_VARIABLE,
@@ -94,10 +94,8 @@ class Stage:
         """
         from components.core.runtime.checkpoint import Checkpoints
 
-        code = [Path(__file__).parents[1], Path(__file__).parents[2] / self.name]
-        sources = {str(file): sha256_file(file) for folder in code for file in sorted(folder.rglob("*.py"))}
         recipe = {section: self._section(section) for section in sections}
-        decides = [self.name, before, self.params.seed, recipe, self.inputs(), list(sources.values())]
+        decides = [self.name, before, self.params.seed, recipe, self.inputs(), lineage.code_sha256(self.name)]
         key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
         folder = CHECKPOINTS / f"{self.name}{BEFORE}" / before if before else CHECKPOINTS / self.name
         found = Checkpoints(folder, key, self.params.run.checkpoint_every_s, self.world)

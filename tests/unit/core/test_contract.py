@@ -1,0 +1,154 @@
+"""The table of the stages' code is what they import, what DVC watches and what keys are made of."""
+
+import ast
+import contextlib
+import shutil
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+from dvc.utils.serialize import load_py
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+from components.core.contract import STAGES, code_of
+from components.core.params.sections import Params
+from components.core.runtime.lineage import code_sha256
+
+ROOT = Path(__file__).parents[3]
+CORE = ROOT / "components/core"
+SECTIONS = "components/core/params/sections.py"
+DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+# How a process runs and files are written, and names: a wrong one fails, and keeps no wrong result. Values of params
+# are dependencies by themselves.
+NEUTRAL = {"artifacts.py", "contract.py", "errors.py", "params", "runtime"}
+PARTS = sorted(
+    path.relative_to(CORE).as_posix()
+    for path in CORE.iterdir()
+    if (path.is_dir() and path.name != "__pycache__") or (path.suffix == ".py" and path.stem != "__init__")
+)
+OTHERS = ["boards/declared.py", "registry/text/markdown.py", "monitor/shift.py"]
+
+
+def imports(file: Path) -> set[str]:
+    """The files of core that a file imports, relative to core."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    files = {Path(name.replace(".", "/") + ".py") for name in names if name.startswith("components.core.")}
+    return {file.relative_to("components/core").as_posix() for file in files if (ROOT / file).is_file()}
+
+
+def part_of(file: str) -> str:
+    return file if file == "params/distill.py" else file.split("/", maxsplit=1)[0]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_table_lists_all_that_a_stage_imports_from_core_and_no_more(stage: str):
+    waiting, parts = list((ROOT / "components" / stage).rglob("*.py")), set()
+    seen: set[str] = set()
+    while waiting:
+        for file in imports(waiting.pop()) - seen:
+            seen.add(file)
+            if part_of(file) not in NEUTRAL:
+                parts.add(part_of(file))
+                waiting.append(CORE / file)
+    assert parts == set(STAGES[stage].code)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_lists_the_code_of_the_table(stage: str):
+    code = [dep.removeprefix("components/") for dep in DVC[stage]["deps"] if dep.startswith("components/")]
+    assert code == list(code_of(stage))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_reads_the_defaults_of_a_stages_params(stage: str):
+    listed = [key for entry in DVC[stage]["params"] if isinstance(entry, dict) for key in entry[SECTIONS]]
+    names = [name for name in DVC[stage]["params"] if isinstance(name, str)]
+    if "params/distill.py" in STAGES[stage].code:
+        names.remove("distill")
+    classes = set().union(*(sections(Params, name.split(".")) for name in names))
+    assert {each.__name__ for each in classes} == set(listed)
+    plain = load_py(str(ROOT / SECTIONS))
+    for section in classes:
+        for name in section.__annotations__:
+            field = section.model_fields[name]
+            if not (field.is_required() or isinstance(field.default, BaseModel)):
+                assert plain[section.__name__][name] == field.default
+
+
+def sections(owner: type[BaseModel], names: list[str]) -> set[type[BaseModel]]:
+    """The classes of a param that is a section, with those it inherits from and those in it."""
+    field = next(field for name, field in owner.model_fields.items() if names[0] in (name, field.alias))
+    if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        return set()
+    section = field.annotation
+    if names[1:]:
+        return sections(section, names[1:])
+    bases = {
+        each
+        for each in section.__mro__
+        if issubclass(each, BaseModel) and each.__annotations__ and each.__module__ == section.__module__
+    }
+    return bases.union(*(sections(section, [name]) for name in section.model_fields))
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project in which DVC finds every stage up to date."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "components", folder / "components", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    source = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))["ingest"]["source"]
+    for stage in DVC.values():
+        for out in (source, *stage["outs"], *stage.get("metrics", [])):
+            (folder / out).parent.mkdir(parents=True, exist_ok=True)
+            (folder / out).write_text(out, encoding="utf-8")
+    with contextlib.chdir(folder), Repo.init(no_scm=True) as repo:
+        repo.commit(force=True)
+        assert not repo.status()
+    return folder
+
+
+def outdated(copy: Path, file: Path, text: str) -> tuple[set[str], set[str]]:
+    """The stages that DVC runs again, and those whose checkpoints and soft labels are made anew, after an edit."""
+    before, keys = (
+        file.read_text(encoding="utf-8"),
+        {stage: code_sha256(stage, copy / "components") for stage in STAGES},
+    )
+    file.write_text(text, encoding="utf-8")
+    try:
+        with contextlib.chdir(copy), Repo() as repo:
+            changed = set(repo.status())
+        return changed, {stage for stage in STAGES if code_sha256(stage, copy / "components") != keys[stage]}
+    finally:
+        file.write_text(before, encoding="utf-8")
+
+
+@pytest.mark.parametrize("part", [*PARTS, "params/distill.py"])
+def test_an_edit_in_core_outdates_exactly_the_stages_of_the_table(copy: Path, part: str):
+    path = copy / "components/core" / part
+    file = path if path.is_file() else path / "__init__.py"
+    expected = {name for name, stage in STAGES.items() if part in stage.code}
+    assert outdated(copy, file, file.read_text(encoding="utf-8") + "# edited\n") == (expected, expected)
+
+
+@pytest.mark.parametrize("part", ["core/runtime/journal.py", *OTHERS])
+def test_an_edit_of_what_decides_no_result_outdates_nothing(copy: Path, part: str):
+    file = copy / "components" / part
+    assert outdated(copy, file, file.read_text(encoding="utf-8") + "# edited\n") == (set(), set())
+
+
+def test_another_default_outdates_the_stages_that_it_stands_in_for(copy: Path):
+    file = copy / SECTIONS
+    text = file.read_text(encoding="utf-8")
+    assert outdated(copy, file, text.replace("weight_decay: NonNegative = 0.0", "weight_decay: NonNegative = 0.5")) == (
+        {"finetune", "distill", "control"},
+        set(),
+    )

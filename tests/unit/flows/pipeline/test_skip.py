@@ -1,15 +1,9 @@
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from components.core.params.file import load_params, override_params
-from components.core.runtime import lineage
-from flows.dvc import dataset
-from flows.dvc.checkout import prepare_dvc
-from flows.local.environment import QUIET
 from flows.pipeline import skip
 from tests.workspaces import make_tiny_project
 
@@ -17,11 +11,6 @@ from tests.workspaces import make_tiny_project
 def git(*arguments: str) -> None:
     identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
     subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
-
-
-def dvc(*arguments: str) -> None:
-    here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True, env={**os.environ, **QUIET, "PATH": here})
 
 
 @pytest.fixture
@@ -74,19 +63,3 @@ def test_weights_in_a_file_count_by_their_content(project, assignment):
     first = skip.identity(params)
     file.write_bytes(b"two")
     assert skip.identity(params) not in (None, first)
-
-
-def test_the_datas_version_is_what_dvc_writes_into_its_lock(project):
-    prepare_dvc()
-    dvc("repro", "--quiet", "--single-item", "ingest")
-    assert dataset.version("data/shapes") == lineage.data_md5()
-
-
-def test_data_that_only_the_remote_holds_has_the_version_of_its_pointer(project):
-    prepare_dvc()
-    git("rm", "-rq", "--cached", "data/shapes")
-    dvc("add", "--quiet", "data/shapes")
-    here = dataset.version("data/shapes")
-    assert here.endswith(".dir")
-    subprocess.run(["rm", "-r", "data/shapes"], check=True)
-    assert dataset.version("data/shapes") == here

@@ -1,4 +1,4 @@
-"""``reflux ui`` and ``reflux doctor`` as processes of their own."""
+"""``reflux ui`` as a process of its own."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ def test_the_ui_answers_and_stops_cleanly(project, prefect):
         process.kill()
 
 
-def test_a_taken_port_and_a_remote_server_are_said(project):
+def test_a_port_in_use_and_a_remote_server(project):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -78,17 +78,3 @@ def test_a_taken_port_and_a_remote_server_are_said(project):
     assert remote.returncode == 2
     assert "does not answer" in remote.stderr
     assert "https://mlflow.example.com" in remote.stdout
-
-
-def test_the_doctor_finds_a_healthy_project_and_a_sick_one(project):
-    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
-    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "one"], cwd=project, check=True)
-    healthy = call(project, "doctor")
-    assert healthy.returncode == 0, healthy.stdout
-    assert "look" not in healthy.stdout
-    for what in ("Python", "torch", "CPU", "GPU", "dataset", "gates", "git", "MLflow", "Prefect", "undelivered runs"):
-        assert what in healthy.stdout
-    sick = call(project, "doctor", MLFLOW_TRACKING_URI="http://127.0.0.1:9", PREFECT_API_URL="http://127.0.0.1:9/api")
-    assert sick.returncode == 2
-    assert sick.stdout.count("look") == 2

@@ -1,11 +1,14 @@
 from pathlib import Path
 
 import pytest
+from prefect.states import Failed
 
 from components.core.artifacts import sha256_file, write_json
 from components.core.params.file import check_params, load_params
 from components.core.params.sections import Params
-from flows.pipeline.tasks import outdated
+from components.registry.client import Unreachable
+from flows.outcome import StageFailed
+from flows.pipeline.tasks import is_transient, outdated
 
 SHIPPED = load_params(Path(__file__).parents[4] / "params.yaml")
 
@@ -39,3 +42,17 @@ def test_weights_that_changed_under_their_name_are_read_again(
     file.write_bytes(b"second")
     assert outdated(params) == stages
     assert outdated(SHIPPED) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("failure", "again"),
+    [
+        (StageFailed("distill", "killed", transient=True), True),
+        (StageFailed("push", "the remote is away", user_error=True, transient=True), True),
+        (StageFailed("distill", "a bug"), False),
+        (Unreachable("MLflow does not answer"), True),
+        (ValueError("a bug"), False),
+    ],
+)
+def test_a_task_is_tried_again_only_where_that_may_help(failure, again):
+    assert is_transient(None, None, Failed(data=failure)) is again

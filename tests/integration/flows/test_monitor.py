@@ -18,7 +18,7 @@ from flows.monitor import Check
 
 pytestmark = pytest.mark.slow
 
-PARAMS = Path(__file__).parents[2] / "params.yaml"
+PARAMS = Path(__file__).parents[3] / "params.yaml"
 
 
 def sample(shift: float) -> Sample:

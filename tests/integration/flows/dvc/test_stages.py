@@ -1,147 +1,17 @@
-"""Whatever ends the flow ends the stage's whole process tree: real processes, real signals."""
+"""Stages by a real DVC: what runs, what a failed one says, and that none outlives the flow."""
 
-import signal
 import subprocess
 import sys
 import textwrap
-import time
-import uuid
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
+from flows.dvc.checkout import prepare_dvc
 from flows.dvc.stages import Runner, unchanged
-from flows.local.supervised import supervised
 from flows.outcome import StageFailed, StageOutcome
-
-TREE = """
-import os, signal, subprocess, sys, time
-marker, stubborn, depth = sys.argv[1], sys.argv[2] == "stubborn", int(sys.argv[3])
-if stubborn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-if depth:
-    again = [sys.executable, __file__, marker, sys.argv[2], str(depth - 1)]
-    subprocess.Popen(again)
-    subprocess.Popen(again, start_new_session=True)
-    if os.fork() == 0:  # a daemon: its parent ends, so it is orphaned at once
-        os.setsid()
-        if os.fork() == 0:
-            os.execv(sys.executable, again)
-        os._exit(0)
-else:
-    open(f"{marker}.{os.getpid()}", "w").close()
-time.sleep(600)
-"""
-LEAVES = 9  # depth 2, three branches each
-FLOW = """
-import signal, sys
-for number in (signal.SIGINT, signal.SIGHUP):  # a test run in the background ignores them, and hands that down
-    signal.signal(number, signal.SIG_DFL)
-from flows.local.supervised import supervised
-process = supervised([sys.executable, sys.argv[1], sys.argv[2], sys.argv[3], "2"], {}, grace_s=1.0)
-sys.exit(process.wait())
-"""
-
-
-@pytest.fixture
-def marker(tmp_path: Path) -> Iterator[str]:
-    marker = str(tmp_path / uuid.uuid4().hex)
-    yield marker
-    for process in living(marker):
-        process.kill()
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> str:
-    path = tmp_path / "tree.py"
-    path.write_text(TREE)
-    return str(path)
-
-
-def living(marker: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if process.info["status"] != psutil.STATUS_ZOMBIE and marker in " ".join(process.info["cmdline"] or ()):
-            found.append(process)
-    return found
-
-
-def until(condition, seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def grown(marker: str) -> bool:
-    return len(list(Path(marker).parent.glob(f"{Path(marker).name}.*"))) == LEAVES
-
-
-@pytest.mark.parametrize(
-    ("number", "stubborn"),
-    [
-        (signal.SIGKILL, "meek"),
-        (signal.SIGKILL, "stubborn"),
-        (signal.SIGTERM, "stubborn"),
-        (signal.SIGINT, "meek"),
-        (signal.SIGHUP, "meek"),
-    ],
-)
-def test_no_orphan_outlives_the_flow(tree, marker, number, stubborn):
-    flow = subprocess.Popen([sys.executable, "-c", FLOW, tree, marker, stubborn], stderr=subprocess.DEVNULL)
-    assert until(lambda: grown(marker))
-    flow.send_signal(number)
-    flow.wait(timeout=10)
-    assert until(lambda: not living(marker), 10), [p.cmdline() for p in living(marker)]
-
-
-def test_what_the_command_leaves_behind_ends_with_it(tree, marker):
-    grown_up = f"[ $(ls {marker}.* | wc -l) -ge {LEAVES} ]"
-    script = f"{sys.executable} {tree} {marker} meek 2 & until {grown_up}; do sleep 0.1; done; exit 7"
-    process = supervised(["sh", "-c", script], {}, grace_s=5.0)
-    assert process.wait(timeout=30) == 7
-    assert grown(marker)
-    assert not living(marker)
-
-
-def test_stopping_a_stubborn_tree_takes_the_grace_time_and_not_more(tree, marker):
-    process = supervised([sys.executable, tree, marker, "stubborn", "2"], {}, grace_s=1.0)
-    assert until(lambda: grown(marker))
-    began = time.monotonic()
-    process.terminate()
-    assert process.wait(timeout=30) == 128 + signal.SIGKILL
-    assert 1.0 <= time.monotonic() - began < 10
-    assert not living(marker)
-
-
-def test_a_killed_command_reports_its_signal():
-    process = supervised(["sh", "-c", "kill -9 $$"], {}, grace_s=1.0)
-    assert process.wait(timeout=10) == 128 + signal.SIGKILL
-
-
-def test_a_command_that_does_not_exist_is_an_error_not_a_hang(capfd):
-    process = supervised(["no-such-command-anywhere"], {}, stdout=subprocess.PIPE, grace_s=1.0)
-    output, _ = process.communicate(timeout=10)
-    assert process.returncode == 127
-    assert "cannot start no-such-command-anywhere" in output
-
-
-def test_a_supervisor_whose_parent_is_gone_starts_nothing(tmp_path):
-    supervisor = Path(__file__).parents[2] / "flows" / "local" / "supervise.py"
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    command = [sys.executable, "-I", "-S", str(supervisor), str(gone.pid), "1", "touch", str(tmp_path / "started")]
-    assert subprocess.run(command, check=False).returncode == 128 + signal.SIGTERM
-    assert not (tmp_path / "started").exists()
-
-
-# Stages, by a real DVC.
+from tests.trees import TREE, grown, living, until
 
 PIPELINE = """
 stages:
@@ -199,8 +69,6 @@ class Ears:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, marker) -> Path:
-    from flows.dvc.checkout import prepare_dvc
-
     monkeypatch.chdir(tmp_path)
     prepare_dvc()
     Path("dvc.yaml").write_text(PIPELINE.replace("MARKER", marker).replace("${REFLUX", "\\${REFLUX"))
@@ -315,10 +183,3 @@ def test_stages_side_by_side_share_the_cores(project, monkeypatch):
         subprocess.run(["rm", "-r", ".dvc/cache/runs"], check=True)
         assert runner.run("threads") is StageOutcome.RAN
     assert [text for _, text in ears.lines if text.startswith("threads=")] == ["threads=4", "threads=all"]
-
-
-def test_a_stage_is_refused_in_a_thread_that_may_end_before_it(project):
-    with ThreadPoolExecutor() as pool:
-        refused = pool.submit(supervised, ["true"], {})
-    with pytest.raises(RuntimeError, match="main thread"):
-        refused.result()

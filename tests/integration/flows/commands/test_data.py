@@ -1,8 +1,6 @@
 """Datasets under a real DVC, with and without git."""
 
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +11,6 @@ from components.core.errors import UserError
 from components.core.params.file import load_params
 from flows.commands.data import add
 from flows.dvc.checkout import prepare_dvc
-from flows.dvc.dataset import fetch
-
-DVC = [sys.executable, "-m", "dvc"]
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "checkout"
-    folder.mkdir()
-    shutil.copy(ROOT / "params.yaml", folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    return folder
 
 
 def pictures(folder: Path, mode: str = "L", classes: tuple[str, ...] = ("cats", "dogs")) -> Path:
@@ -104,38 +88,3 @@ def test_a_dataset_that_dvc_refuses_is_not_left_behind(checkout, tmp_path):
         add(pictures(tmp_path / "pets"), None)
     assert not Path("data/pets").exists()
     assert load_params().project.name == "fashion-mnist"
-
-
-def test_a_missing_dataset_is_pulled_from_dvcs_remote(checkout, tmp_path):
-    add(pictures(tmp_path / "pets"), None)
-    subprocess.run([*DVC, "remote", "add", "--default", "here", str(tmp_path / "remote")], check=True)
-    subprocess.run([*DVC, "push"], check=True)
-    shutil.rmtree("data/pets")
-    shutil.rmtree(".dvc/cache")
-    fetch("data/pets")
-    assert len(list(Path("data/pets").rglob("*.png"))) == 4
-    shutil.rmtree("data/pets")
-    shutil.rmtree(".dvc/cache")
-    shutil.rmtree(tmp_path / "remote")
-    with pytest.raises(UserError, match="can't be pulled"):
-        fetch("data/pets")
-
-
-def test_a_missing_or_empty_dataset_is_one_sentence(checkout):
-    with pytest.raises(UserError, match="data/nothing does not exist"):
-        fetch("data/nothing")
-    Path("data/empty/deep").mkdir(parents=True)
-    with pytest.raises(UserError, match="data/empty is empty"):
-        fetch("data/empty")
-
-
-def test_dvc_works_with_git_without_it_and_again_with_it(checkout):
-    status = [*DVC, "status"]
-    Path("dvc.yaml").write_text("stages: {}\n")
-    prepare_dvc()
-    assert subprocess.run(status, capture_output=True, check=False).returncode == 0
-    assert "no_scm" in Path(".dvc/config.local").read_text()
-    subprocess.run(["git", "init", "-q"], check=True)
-    prepare_dvc()
-    assert "no_scm" not in Path(".dvc/config.local").read_text()
-    assert subprocess.run(status, capture_output=True, check=False).returncode == 0

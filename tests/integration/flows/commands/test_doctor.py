@@ -1,0 +1,34 @@
+"""``reflux doctor`` as a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.workspaces import make_tiny_project
+
+pytestmark = pytest.mark.slow
+
+
+def doctor(folder: Path, **changes: str) -> "subprocess.CompletedProcess[str]":
+    settings = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_"))} | changes
+    command = [sys.executable, "-m", "flows.cli", "doctor"]
+    return subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, check=False)
+
+
+def test_the_doctor_finds_a_healthy_project_and_a_sick_one(tmp_path, mlflow_template):
+    project = make_tiny_project(tmp_path / "copy")
+    (project / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
+    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "one"], cwd=project, check=True)
+    healthy = doctor(project)
+    assert healthy.returncode == 0, healthy.stdout
+    assert "look" not in healthy.stdout
+    for what in ("Python", "torch", "CPU", "GPU", "dataset", "gates", "git", "MLflow", "Prefect", "undelivered runs"):
+        assert what in healthy.stdout
+    sick = doctor(project, MLFLOW_TRACKING_URI="http://127.0.0.1:9", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert sick.returncode == 2
+    assert sick.stdout.count("look") == 2

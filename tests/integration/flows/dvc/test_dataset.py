@@ -1,0 +1,60 @@
+"""The dataset of a run under a real DVC."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.core.errors import UserError
+from components.core.runtime import lineage
+from flows.dvc.checkout import dvc, prepare_dvc
+from flows.dvc.dataset import fetch, track, version
+from tests.workspaces import make_tiny_project
+
+DVC = [sys.executable, "-m", "dvc"]
+
+
+def test_a_missing_dataset_is_pulled_from_dvcs_remote(checkout, tmp_path):
+    prepare_dvc()
+    for name in ("cats", "dogs"):
+        Path("data/pets", name).mkdir(parents=True)
+        Path("data/pets", name, "0.png").write_text(name)
+    assert track(Path("data/pets")).startswith("DVC versions it: commit data/pets.dvc")
+    subprocess.run([*DVC, "remote", "add", "--default", "here", str(tmp_path / "remote")], check=True)
+    subprocess.run([*DVC, "push"], check=True)
+    shutil.rmtree("data/pets")
+    shutil.rmtree(".dvc/cache")
+    fetch("data/pets")
+    assert len(list(Path("data/pets").rglob("*.png"))) == 2
+    shutil.rmtree("data/pets")
+    shutil.rmtree(".dvc/cache")
+    shutil.rmtree(tmp_path / "remote")
+    with pytest.raises(UserError, match="can't be pulled"):
+        fetch("data/pets")
+
+
+def test_a_missing_or_empty_dataset_is_one_sentence(checkout):
+    with pytest.raises(UserError, match="data/nothing does not exist"):
+        fetch("data/nothing")
+    Path("data/empty/deep").mkdir(parents=True)
+    with pytest.raises(UserError, match="data/empty is empty"):
+        fetch("data/empty")
+
+
+def test_the_version_is_what_dvc_writes_into_its_lock(tmp_path, monkeypatch):
+    monkeypatch.chdir(make_tiny_project(tmp_path / "project"))
+    prepare_dvc()
+    assert dvc("repro", "--quiet", "--single-item", "ingest")[0] == 0
+    assert version("data/shapes") == lineage.data_md5()
+
+
+def test_data_that_only_the_remote_has_has_the_version_of_its_pointer(tmp_path, monkeypatch):
+    monkeypatch.chdir(make_tiny_project(tmp_path / "project"))
+    prepare_dvc()
+    track(Path("data/shapes"))
+    here = version("data/shapes")
+    assert here.endswith(".dir")
+    shutil.rmtree("data/shapes")
+    assert version("data/shapes") == here

@@ -1,0 +1,17 @@
+import re
+from pathlib import Path
+
+from flows.commands import automations
+
+FLOWS = Path(__file__).parents[4] / "flows"
+
+
+def test_every_state_that_a_flow_ends_in_is_known_to_the_automations():
+    source = "".join(path.read_text() for path in FLOWS.rglob("*.py"))
+    names = set(re.findall(r'(?:Completed|Failed|Cancelled)\(name="(\w+)"', source))
+    assert names >= {"Skipped"}
+    assert names <= set(automations.ENDED)
+
+
+def test_alerts_are_declared_only_where_someone_receives_them():
+    assert [each.name for each in automations.declared([])] == ["reflux: lost", "reflux: stuck"]

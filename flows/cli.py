@@ -34,7 +34,9 @@ def run(
         typer.Option("-S", metavar="SECTION.KEY=VALUE", help="Set a param in params.yaml first; can be repeated."),
     ] = None,
 ) -> None:
-    """Run the pipeline: compute what has changed, register the student, promote it if it passes its gates.
+    """Run the pipeline, then register and promote the student.
+
+    Only what has changed is computed, and only a student that passes its gates is promoted.
 
     Exit codes: 0 done (whatever the gates decided), 1 a stage failed, 2 user error, 3 trained but MLflow was away,
     130 stopped.
@@ -75,7 +77,9 @@ def promote(
         typer.Option(min=0, metavar="V", help="Only if the champion is still this version; 0 = none."),
     ] = None,
 ) -> None:
-    """Evaluate a registered version again, and promote it if it passes its gates and beats the champion.
+    """Evaluate a registered version again, and promote it.
+
+    It must pass its gates and be no worse than the champion.
 
     Exit codes: 0 promoted, 2 user error, 3 refused by a gate or awaiting approval, 4 the champion has changed.
     """
@@ -89,7 +93,9 @@ def approve(
     version: Annotated[int, typer.Argument(min=1, help="The version that awaits approval.")],
     reason: Annotated[str, typer.Option(help="The reason, for the record.")],
 ) -> None:
-    """Approve and promote a version that awaits approval (registry.approval: human).
+    """Promote a version that awaits approval.
+
+    Versions do so where params.yaml has registry.approval: human.
 
     Exit codes: the same as for promote.
     """
@@ -101,9 +107,9 @@ def approve(
 @app.command(epilog='Example: reflux rollback --reason "worse on the new cameras"')
 def rollback(
     reason: Annotated[str, typer.Option(help="The reason, for the record.")],
-    to: Annotated[int | None, typer.Option(min=1, help="An earlier champion; by default the previous one.")] = None,
+    to: Annotated[int | None, typer.Option(min=1, help="An earlier champion instead of the previous one.")] = None,
 ) -> None:
-    """Put the previous champion, or an earlier one, back into production."""
+    """Put the previous champion back into production."""
     from flows.commands import registry
 
     raise typer.Exit(registry.rollback(reason, to))
@@ -119,7 +125,10 @@ def history(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command(epilog="Example: reflux reconcile")
 def reconcile() -> None:
-    """Finish or roll back a promotion that was interrupted; every other registry command does this first."""
+    """Finish or close interrupted promotions.
+
+    promote, approve, rollback and history do this first.
+    """
     from flows.commands import registry
 
     registry.reconcile()
@@ -130,7 +139,10 @@ def lineage(
     of: Annotated[str, typer.Argument(metavar="VERSION", help="A version's number, or the start of a hash.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what a version was made from, each link checked now; or the versions made from a commit, data or hash.
+    """Show what a version was made from.
+
+    Every link is checked now. For the start of a hash, of a commit or a dataset for example, show the versions made
+    from it.
 
     Exit codes: 0 the chain is complete, 1 it is broken (the output says where), 2 user error.
     """
@@ -146,7 +158,7 @@ def ui(
     ] = UI_PORT,
     prefect: Annotated[bool, typer.Option("--prefect", help="Serve Prefect's UI as well.")] = False,
 ) -> None:
-    """Serve MLflow's web UI, with the boards, runs and models, until Ctrl-C."""
+    """Serve MLflow's web UI: boards, runs and models. Ctrl-C stops it."""
     from flows.commands.ui import serve
 
     raise typer.Exit(serve(port, prefect))
@@ -154,7 +166,10 @@ def ui(
 
 @app.command(epilog="Example: MLFLOW_TRACKING_URI=https://mlflow.example.org reflux boards")
 def boards() -> None:
-    """Print links to the boards on the MLflow server or, if none is configured, on the one that `reflux ui` starts."""
+    """Print links to the boards.
+
+    They are on the MLflow server in MLFLOW_TRACKING_URI or, without one, on the server that `reflux ui` starts.
+    """
     from flows.commands.ui import show_boards
 
     show_boards(UI_PORT)
@@ -170,7 +185,7 @@ def deploy() -> None:
 
 @app.command(epilog="Example: reflux doctor")
 def doctor() -> None:
-    """Check everything the pipeline needs, and say how to fix what is missing."""
+    """Check everything the pipeline needs, and say how to fix it."""
     from flows.commands.doctor import examine
 
     raise typer.Exit(examine())

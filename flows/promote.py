@@ -16,14 +16,14 @@ from flows.report import flow_page, text
 
 @flow(name="promote")
 def promote(version: int, expected_champion: int | None = None) -> State[None]:
-    """Judge a registered version again, now, and promote it if its gates and the champion let it.
+    """Evaluate a registered version again, and promote it if it passes its gates and is no worse than the champion.
 
     Args:
         version: its number.
         expected_champion: the champion that the caller knows, 0 for none; with another one nothing is decided.
 
     Raises:
-        UserError: there is no such version, or it can't be judged.
+        UserError: there is no such version, or it can't be evaluated.
         ChampionMoved: the champion is not the expected one.
     """
     logger, params = get_run_logger(), load_params()

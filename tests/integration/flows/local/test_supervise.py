@@ -87,7 +87,7 @@ def test_a_supervisor_whose_parent_is_gone_starts_nothing(tmp_path):
     assert not (tmp_path / "started").exists()
 
 
-def test_a_stage_is_refused_in_a_thread_that_may_end_before_it(project):
+def test_a_process_is_refused_in_a_thread_that_may_end_before_it():
     with ThreadPoolExecutor() as pool:
         refused = pool.submit(supervised, ["true"], {})
     with pytest.raises(RuntimeError, match="main thread"):

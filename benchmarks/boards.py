@@ -3,12 +3,11 @@
     .venv/bin/python -m benchmarks.boards                  # 200 retrains, some minutes
 
 The retrains are journals that a courier delivers to a real MLflow server of one worker on SQLite: each with every
-metric that the boards show, and the child runs of three trainings. ``board_open_s`` is the time from the address to the
-first drawn line of "Retraining health", in Debian's chromium with an empty cache and a window of 1600 by 1000 pixels:
-what lies below the window is not drawn, and costs nothing. Low and high are of the rounds.
+metric that the boards show, and the child runs of three stages that train. ``board_open_s`` is the time from the
+address to the first drawn line of "Retraining health", in Debian's chromium with an empty cache and a window of 1600 by
+1000 pixels: what is below the window is not drawn, and costs nothing. Low and high are of the rounds.
 """
 
-import argparse
 import os
 import random
 import subprocess
@@ -18,7 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks import browser
-from benchmarks.results import RESULTS, of_rounds, write
+from benchmarks.results import argument_parser, of_rounds, publish
 from components.boards import declared
 from components.boards.keep import keep
 from components.core.runtime import tracking
@@ -27,17 +26,17 @@ from flows.local.prefect_server import answers, free_port
 
 
 def fill(retrains: int) -> None:
-    """Write the retrains of an experiment."""
+    """Deliver the journals of many retrains to MLflow, and make their boards."""
     draw = random.Random(0)  # noqa: S311 - figures for a picture
-    shown = sorted(frozenset().union(*(board.metrics() for board in declared.ALL if board is not declared.CURVES)))
+    names = sorted(frozenset().union(*(board.metrics() for board in declared.ALL if board is not declared.CURVES)))
     for number in range(retrains):
         retrain = Journal("many", f"retrain-{number}", {"run_kind": "pipeline", "decision": "promoted"})
-        retrain.metrics({name: draw.random() for name in shown}, step=None)
+        retrain.metrics({name: draw.random() for name in names}, step=None)
         for role in ("teacher", "student", "control"):
-            training = Journal("many", role, {"run_kind": "stage", "role": role}, parent=retrain.id)
+            stage = Journal("many", role, {"run_kind": "stage", "role": role}, parent=retrain.id)
             for step in range(0, 1500, 100):
-                training.metrics({name: draw.random() for name in declared.CURVES.metrics()}, step=step)
-            training.end("FINISHED")
+                stage.metrics({name: draw.random() for name in declared.CURVES.metrics()}, step=step)
+            stage.end("FINISHED")
         retrain.end("FINISHED")
     tracking.deliver()
     keep("many", "In production: nothing yet.")
@@ -54,19 +53,18 @@ def until_drawn(address: str) -> float:
 
 def main() -> None:
     """Measure, and write ``boards.json``."""
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--retrains", type=int, default=200)
-    ask.add_argument("--rounds", type=int, default=5)
-    ask.add_argument("--out", type=Path, default=RESULTS)
-    asked = ask.parse_args()
-    out = asked.out.resolve()
+    parser = argument_parser(__doc__)
+    parser.add_argument("--retrains", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    out = options.out.resolve()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         database = f"sqlite:///{folder}/mlflow.db"
         os.environ["MLFLOW_TRACKING_URI"] = database
         began = time.monotonic()
-        fill(asked.retrains)
-        print(f"{asked.retrains} retrains written in {time.monotonic() - began:.0f} s", flush=True)
+        fill(options.retrains)
+        print(f"{options.retrains} retrains written in {time.monotonic() - began:.0f} s", flush=True)
         port = free_port()
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -76,12 +74,11 @@ def main() -> None:
             while not answers(f"http://127.0.0.1:{port}/health"):
                 time.sleep(0.5)
             address = f"http://127.0.0.1:{port}/{declared.HEALTH.link('1')}"
-            seconds = [until_drawn(address) for _ in range(asked.rounds)]
+            seconds = [until_drawn(address) for _ in range(options.rounds)]
         finally:
             server.terminate()
             server.wait()
-    path = write("boards", [of_rounds(f"board_open_s_{asked.retrains}_retrains", seconds, "s")], out)
-    print(f"{sorted(seconds)}; written: {path}")
+    publish("boards", [of_rounds(f"board_open_s_{options.retrains}_retrains", seconds, "s")], out)
 
 
 if __name__ == "__main__":

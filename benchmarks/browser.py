@@ -1,4 +1,4 @@
-"""A page of Debian's chromium, without a window and without calling anybody: for benchmarks, pictures and tests."""
+"""A page of Debian's chromium, without a window and without requests of its own: for benchmarks, pictures and tests."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 )
-# What MLflow's page opens by itself on a first visit.
+# MLflow's page opens an assistant by itself on a first visit.
 _NO_GREETING = """if (location.protocol.startsWith('http')) {
     localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
     localStorage.setItem('mlflow.workflowType_v1', '"machine_learning"');
@@ -20,13 +20,13 @@ _NO_GREETING = """if (location.protocol.startsWith('http')) {
 
 
 def installed() -> str | None:
-    """Where the browser is; None where there is none."""
+    """The path of the browser, or None."""
     return next(filter(None, map(shutil.which, _NAMES)), None)
 
 
 @contextmanager
 def opened(profile: Path, width: int = 1600, height: int = 2400) -> Iterator[Page]:
-    """A page of a browser that keeps what it remembers in ``profile``.
+    """Open a page of a browser whose profile is in ``profile``.
 
     Raises:
         SystemExit: no browser is installed.

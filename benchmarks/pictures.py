@@ -15,17 +15,16 @@ from mlflow import MlflowClient
 from playwright.sync_api import Page
 
 from benchmarks import browser
-from benchmarks.results import ROOT
+from benchmarks.results import PICTURES, ROOT
 from components.boards import declared, keep
 from components.core.params.file import load_params
 from components.registry.text import urls
 
-PICTURES = ROOT / ".github/pictures"
 _SETTLED_MS = 5000  # charts are drawn one after the other
 
 
 def take(page: Page, address: str, height: int, path: Path) -> None:
-    """One picture of a page, when its charts are drawn."""
+    """Take a picture of a page once its charts are drawn."""
     page.set_viewport_size({"width": 1400, "height": height})
     page.goto("about:blank")  # states leak between addresses that differ behind the #
     page.goto(address)
@@ -35,21 +34,21 @@ def take(page: Page, address: str, height: int, path: Path) -> None:
 
 
 def main() -> None:
-    """Take all of them."""
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("address", help="of MLflow's page, such as http://127.0.0.1:5000")
-    asked = ask.parse_args()
-    found = load_params()
-    client = MlflowClient(asked.address)
-    experiment = client.get_experiment_by_name(found.project.name)
+    """Take all pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address", help="of MLflow's page, such as http://127.0.0.1:5000")
+    address = parser.parse_args().address
+    params = load_params()
+    client = MlflowClient(address)
+    experiment = client.get_experiment_by_name(params.project.name)
     if experiment is None:
-        sys.exit(f"Error: {asked.address} has no experiment {found.project.name}: `reflux run` makes one.")
-    champion = client.get_model_version_by_alias(found.registry.model_name, "champion").version
+        sys.exit(f"Error: {address} has no experiment {params.project.name}: `reflux run` makes one.")
+    champion = client.get_model_version_by_alias(params.registry.model_name, "champion").version
     with tempfile.TemporaryDirectory() as profile, browser.opened(Path(profile)) as page:
-        for board, link, _ in keep.links(str(experiment.experiment_id), asked.address):
+        for board, link, _ in keep.links(str(experiment.experiment_id), address):
             slug = board.lower().replace(" ", "-")
             take(page, link, 1500 if board == declared.HEALTH.name else 1150, PICTURES / f"board-{slug}.png")
-        version = f"{asked.address}/{urls.version(found.registry.model_name, int(champion))}"
+        version = f"{address}/{urls.version(params.registry.model_name, int(champion))}"
         take(page, version, 1000, PICTURES / "version.png")
 
 

@@ -10,62 +10,44 @@ process are in the wall time alone. ``unchanged_rerun_s`` is the wall time of ``
 and high are the fastest and slowest repetition.
 """
 
-import argparse
-import json
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-from benchmarks.results import RESULTS, ROOT, of_rounds, write
-from benchmarks.seeds import LEFT_BEHIND
-
-
-def reflux_run(folder: Path) -> float:
-    """Seconds of one ``reflux run``."""
-    began = time.monotonic()
-    command = [sys.executable, "-m", "flows.cli", "run"]
-    subprocess.run(command, cwd=folder, env=os.environ | {"GIT_CEILING_DIRECTORIES": str(folder.parent)}, check=True)
-    return time.monotonic() - began
+from benchmarks.checkout import copy_checkout, reflux_run
+from benchmarks.results import argument_parser, of_rounds, publish
+from components.core.artifacts import read_json
 
 
 def training_seconds(artifacts: Path) -> dict[str, float]:
-    """How long each stage trained or labelled."""
-    names = ("finetune", "label", "distill", "control")
-    return {name: json.loads((artifacts / name / "run.json").read_text(encoding="utf-8"))["wall_s"] for name in names}
+    """Wall time of each stage that trains or labels."""
+    return {
+        name: read_json(artifacts / name / "run.json")["wall_s"] for name in ("finetune", "label", "distill", "control")
+    }
 
 
 def main() -> None:
     """Measure, and write ``pipeline.json``."""
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--fresh", type=int, default=1, help="first runs, each on a copy of its own")
-    ask.add_argument("--reruns", type=int, default=3, help="unchanged runs after the last of them")
-    ask.add_argument("--out", type=Path, default=RESULTS)
-    asked = ask.parse_args()
+    parser = argument_parser(__doc__)
+    parser.add_argument("--fresh", type=int, default=1, help="first runs, each in a copy of its own")
+    parser.add_argument("--reruns", type=int, default=3, help="unchanged runs after the last of them")
+    options = parser.parse_args()
     ratios, strict, trainings = [], [], []
     with tempfile.TemporaryDirectory() as scratch:
-        for number in range(asked.fresh):
-            folder = Path(scratch) / f"copy-{number}" / "reflux"
-            shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
-            wall = reflux_run(folder)
-            stages = training_seconds(folder / "artifacts")
+        for number in range(options.fresh):
+            checkout = copy_checkout(Path(scratch) / f"copy-{number}")
+            wall = reflux_run(checkout)
+            stages = training_seconds(checkout / "artifacts")
             trainings.append(sum(stages.values()))
             ratios.append(wall / trainings[-1])
             strict.append(wall / (trainings[-1] - min(stages["distill"], stages["control"])))
-        reruns = [reflux_run(folder) for _ in range(asked.reruns)]
+        reruns = [reflux_run(checkout) for _ in range(options.reruns)]
     figures = [
         of_rounds("orchestration_over_training", ratios, "x"),
         of_rounds("wall_over_busy", strict, "x"),
         of_rounds("training_s", trainings, "s"),
         of_rounds("unchanged_rerun_s", reruns, "s"),
     ]
-    path = write("pipeline", figures, asked.out)
-    for figure in figures:
-        print(f"{figure.name:32} {figure.value:8.4g} [{figure.low:.4g}, {figure.high:.4g}] {figure.unit}")
-    print(f"Written: {path}")
+    publish("pipeline", figures, options.out)
 
 
 if __name__ == "__main__":

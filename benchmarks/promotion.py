@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.promotion        # one minute on one core
 
-A student and a champion answer n images. Each image is one that only the student gets right with probability
-(q + d) / 2, and one that only the champion gets right with probability (q - d) / 2: d is the true difference in
-accuracy, q how often just one of them is right. The pipeline's own comparison and decision are taken on 10,000 draws,
+A student and a champion classify n images. With probability (q + d) / 2 only the student gets an image right, with
+probability (q - d) / 2 only the champion: d is the true difference in accuracy, q the share of images that just one of
+them gets right. The pipeline's own comparison and decision are taken on 10,000 draws,
 with the rule of ``params.yaml``, for a student of half the size (it must be no worse) and for one of the same size and
 speed (it must be better). It prints a table and writes ``benchmarks/results/promotion.json``, where ``low`` and
 ``high`` are the exact binomial interval (95 %) of each rate.
@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
-from benchmarks.results import ROOT, Figure, write
+from benchmarks.results import ROOT, Figure, argument_parser, publish
 from components.core.params.file import load_params
 from components.core.significance import paired_bootstrap
 from components.registry.policy.comparison import ChampionEvaluation, Measured, compare
@@ -47,14 +47,14 @@ def rates(n: int, disagreement: float, difference: float, trials: int = TRIALS, 
     """
     shares = [(disagreement + difference) / 2, (disagreement - difference) / 2, 1 - disagreement]
     draws = np.random.default_rng(seed).multinomial(n, shares, size=trials)
-    found, counts = np.unique(draws[:, :2], axis=0, return_counts=True)
-    promoted = np.array([promotions(int(wins), int(losses), n) for wins, losses in found])
-    return dict(zip(ROUTES, (counts @ promoted / trials).tolist(), strict=True))
+    outcomes, counts = np.unique(draws[:, :2], axis=0, return_counts=True)
+    decisions = np.array([promotions(int(wins), int(losses), n) for wins, losses in outcomes])
+    return dict(zip(ROUTES, (counts @ decisions / trials).tolist(), strict=True))
 
 
 @cache
 def promotions(wins: int, losses: int, n: int) -> tuple[bool, bool, bool]:
-    """Whether the student is promoted, by route: it alone is right on ``wins`` images, it alone is wrong on others."""
+    """Each route's decision on a student that alone is right on ``wins`` images, and alone wrong on ``losses``."""
     labels, student, champion = np.zeros((3, n), np.int64)
     champion[:wins], student[wins : wins + losses] = 1, 1
     files = [Measured(sha, SIZE, predicted) for sha, predicted in (("student", student), ("champion", champion))]
@@ -65,7 +65,7 @@ def promotions(wins: int, losses: int, n: int) -> tuple[bool, bool, bool]:
 
 
 def promoted(comparison: ChampionEvaluation) -> bool:
-    """The decision of a student that passes every gate."""
+    """The decision on a student that passes every gate."""
     return decide(PASSED, RULE, comparison).promote
 
 
@@ -84,12 +84,9 @@ def measure() -> Iterator[Figure]:
 
 def main() -> None:
     """Print the rates and write them down."""
+    options = argument_parser(__doc__).parse_args()
     print(f"Promoted in {TRIALS:,} draws; margin {RULE.margin:.2%}, alpha {RULE.alpha:g}\n")
-    figures = []
-    for figure in measure():
-        print(f"{figure.value:7.2f} %  ({figure.low:.2f} to {figure.high:.2f})  {figure.name}")
-        figures.append(figure)
-    print(f"\nWritten: {write('promotion', figures).relative_to(ROOT)}")
+    publish("promotion", measure(), options.out)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""How every benchmark writes down what it measured: ``benchmarks/results/<name>.json``."""
+"""Figures, and the files that every benchmark writes them to: ``benchmarks/results/<name>.json``."""
 
 import os
 import platform
+import statistics
 import subprocess
-from collections.abc import Sequence
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 
 import torch
 
@@ -14,6 +15,7 @@ from components.core.artifacts import write_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+PICTURES = ROOT / ".github/pictures"
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Figure:
     """One measured number.
 
     Attributes:
-        name: what it is, as the README's table has it.
+        name: as the README's table has it.
         value: the number.
         low: the lower end of its spread; the benchmark says which spread.
         high: the upper end.
@@ -34,13 +36,46 @@ class Figure:
     high: float
     unit: str
 
+    def __str__(self) -> str:
+        return f"{self.name:50} {self.value:10.4g} [{self.low:.4g}, {self.high:.4g}] {self.unit}"
+
 
 def of_rounds(name: str, values: Sequence[float], unit: str) -> Figure:
     """The median of several rounds, with the lowest and the highest round."""
-    return Figure(name, *(float(f"{number:.4g}") for number in (median(values), min(values), max(values))), unit)
+    numbers = statistics.median(values), min(values), max(values)
+    return Figure(name, *(float(f"{number:.4g}") for number in numbers), unit)
 
 
-def write(name: str, figures: Sequence[Figure], folder: Path = RESULTS) -> Path:
+def of_seeds(name: str, values: Sequence[float], unit: str) -> Figure:
+    """The mean over several seeds, with Student's t interval (95 %); a single seed has none."""
+    from scipy import stats  # not on a bare GPU machine
+
+    mean, half = statistics.mean(values), 0.0
+    if len(values) > 1:
+        half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return Figure(name, *(round(number, 2) for number in (mean, mean - half, mean + half)), unit)
+
+
+def argument_parser(description: str | None) -> ArgumentParser:
+    """A parser of the command line, with ``--out``."""
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the results file")
+    return parser
+
+
+def publish(name: str, figures: Iterable[Figure], folder: Path) -> None:
+    """Print figures as they come, and write them to ``<folder>/<name>.json``, also after an interruption."""
+    measured: list[Figure] = []
+    try:
+        for figure in figures:
+            print(figure, flush=True)
+            measured.append(figure)
+    finally:
+        if measured:
+            print(f"\nWritten: {write(name, measured, folder)}")
+
+
+def write(name: str, figures: Sequence[Figure], folder: Path) -> Path:
     """Write ``<folder>/<name>.json``: commit, machine and figures."""
     path = folder / f"{name}.json"
     write_json(path, {"commit": commit(), "machine": machine(), "figures": [asdict(figure) for figure in figures]})
@@ -48,10 +83,10 @@ def write(name: str, figures: Sequence[Figure], folder: Path = RESULTS) -> Path:
 
 
 def commit() -> str:
-    """The commit that was measured; ``+`` marks changes that are not committed, ``unknown`` no git checkout."""
+    """The commit that was measured; ``+`` marks uncommitted changes, ``unknown`` a folder without git."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
-        # The results themselves are about to change, and what is made of them.
+        # The results themselves are about to change, and so is what is made of them.
         results = [f":!{path}" for path in ("benchmarks/results", "README.md", "infra/SCALING.md")]
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *results)
     except (OSError, subprocess.CalledProcessError):

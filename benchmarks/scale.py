@@ -13,14 +13,11 @@ it can the pages of a memory-mapped file. The file is `results/scale.json`; a fi
 --rounds says otherwise.
 """
 
-import argparse
 import io
 import os
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from benchmarks import results
+from benchmarks.processes import Usage, measured
+from benchmarks.results import ROOT, Figure, argument_parser, of_rounds, publish
 from components.core.params.file import override_params
 
 LABELLED = {"train": 5000, "val": 1000, "test": 1000}
@@ -47,17 +45,17 @@ def write_dataset(folder: Path, source: Path, count: int) -> None:
     """Write ``count`` images, made of those in ``source``, as Parquet in the Hugging Face layout."""
     table = pq.read_table(source)
     pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in table["image"].to_pylist()])
-    # It holds a few images twice, which validate would stop at when they come to lie in two splits.
+    # It holds a few images twice, at which validate would stop when they are in two splits.
     _, kept = np.unique(pixels.reshape(len(pixels), -1), axis=0, return_index=True)
     pixels, labels = pixels[np.sort(kept)], table["label"].to_numpy()[np.sort(kept)]
     folder.mkdir()
     begin = 0
-    for split, wanted in {**LABELLED, "unlabeled": count - sum(LABELLED.values())}.items():
-        rows = np.arange(begin, begin + wanted)
-        begin += wanted
+    for split, size in {**LABELLED, "unlabeled": count - sum(LABELLED.values())}.items():
+        rows = np.arange(begin, begin + size)
+        begin += size
         schema = pa.schema([("image", pa.struct([("bytes", pa.binary())])), ("label", pa.int64())])
         with pq.ParquetWriter(folder / f"{split}.parquet", schema, compression="none") as writer:
-            for part in np.array_split(rows, -(-wanted // _ROWS_AT_ONCE)):
+            for part in np.array_split(rows, -(-size // _ROWS_AT_ONCE)):
                 files = [{"bytes": _png(pixels[row % len(pixels)], row // len(pixels))} for row in part]
                 columns = {"image": files, "label": labels[part % len(pixels)]}
                 writer.write_table(pa.table(columns, schema))
@@ -71,76 +69,55 @@ def _png(pixels: np.ndarray, copy: int) -> bytes:
     return file.getvalue()
 
 
-def run(stage: str, folder: Path) -> tuple[float, float]:
-    """Run a stage to its end; returns seconds and its highest anonymous memory in MB."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "REFLUX"))}
-    environment["PYTHONPATH"] = str(results.ROOT)
-    began, peak = time.monotonic(), 0
-    with tempfile.TemporaryFile() as told:
-        process = subprocess.Popen(
-            [sys.executable, "-m", f"components.{stage}"], cwd=folder, env=environment, stdout=told, stderr=told
-        )
-        while process.poll() is None:
-            peak = max(peak, _anonymous_kb(process.pid))
-            time.sleep(0.02)
-        if process.returncode:
-            told.seek(0)
-            sys.exit(f"Error: {stage} failed:\n{told.read().decode(errors='replace')[-2000:]}")
-    return time.monotonic() - began, peak / 1000
+def run(stage: str, folder: Path) -> Usage:
+    """Run a stage to its end, and watch its anonymous memory."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "REFLUX"))}
+    command = [sys.executable, "-m", f"components.{stage}"]
+    return measured(command, folder, "RssAnon", environment | {"PYTHONPATH": str(ROOT)})
 
 
-def _anonymous_kb(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
+def measure(source: Path, counts: Sequence[int], rounds: int) -> Iterator[Figure]:
+    """The figures of several numbers of images, each in a workspace of its own."""
+    for count in counts:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+            override_params(RECIPE, folder / "params.yaml")
+            write_dataset(folder / "data", source, count)
+            yield from measure_stages(folder, count, rounds)
 
 
-def measure(folder: Path, count: int, rounds: int) -> Iterator[results.Figure]:
-    """The figures of one number of images, in a workspace whose dataset is there, as they come."""
+def measure_stages(folder: Path, count: int, rounds: int) -> Iterator[Figure]:
+    """The figures of one number of images, in a workspace that has the dataset, one after the other."""
     for stage in STAGES:
-        rows = [run(stage, folder) for _ in range(rounds if stage in MEASURED else 1)]
+        usages = [run(stage, folder) for _ in range(rounds if stage in MEASURED else 1)]
         if stage not in MEASURED:
             continue
         name = f"{stage}_{count // 1000}k"
-        rates = [_trained(folder)] if stage == "distill" else [count / seconds for seconds, _ in rows]
-        yield results.of_rounds(f"{name}_s", [seconds for seconds, _ in rows], "s")
-        yield results.of_rounds(f"{name}_images_per_s", rates, "images/s")
-        yield results.of_rounds(f"{name}_peak_mb", [memory for _, memory in rows], "MB")
+        rates = [_trained(folder)] if stage == "distill" else [count / usage.wall_s for usage in usages]
+        yield of_rounds(f"{name}_s", [usage.wall_s for usage in usages], "s")
+        yield of_rounds(f"{name}_images_per_s", rates, "images/s")
+        yield of_rounds(f"{name}_peak_mb", [usage.peak_kb / 1000 for usage in usages], "MB")
 
 
 def _trained(folder: Path) -> float:
-    """Images/s of the last training, its start and end left out."""
+    """Images/s of the last training run, without its start and end."""
     return float(pq.read_table(folder / "artifacts/distill/history.parquet")["images_per_s"][-1].as_py())
 
 
 def main() -> None:
     """Measure each number of images and write the results."""
-    example = "example: python -m benchmarks.scale --data ~/fashion-mnist --images 10000 100000"
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], epilog=example)
+    parser = argument_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with Fashion-MNIST's train.parquet")
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=1, help="how often each stage runs; the median counts")
-    parser.add_argument("--out", type=Path, default=results.RESULTS, help="folder that receives scale.json")
-    arguments = parser.parse_args()
-    source = arguments.data / "train.parquet"
+    options = parser.parse_args()
+    source = options.data / "train.parquet"
     if not source.is_file():
         parser.error(f"{source} does not exist: name the folder of Fashion-MNIST's Parquet files with --data")
-    if not sum(LABELLED.values()) < min(arguments.images) <= max(arguments.images) <= 10_000_000:
+    if not sum(LABELLED.values()) < min(options.images) <= max(options.images) <= 10_000_000:
         parser.error(f"--images must be from {sum(LABELLED.values()) + 1:,}, which have labels, to 10,000,000")
-    figures: list[results.Figure] = []
-    for count in arguments.images:
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            (folder / "params.yaml").write_bytes((results.ROOT / "params.yaml").read_bytes())
-            override_params(RECIPE, folder / "params.yaml")
-            write_dataset(folder / "data", source, count)
-            # Written as they come: the largest takes long, and whoever stops it keeps what was measured.
-            for figure in measure(folder, count, arguments.rounds):
-                figures.append(figure)
-                results.write("scale", figures, arguments.out)
-                print(f"{figure.name}: {figure.value:,.4g} {figure.unit}", flush=True)
+    publish("scale", measure(source, options.images, options.rounds), options.out)
 
 
 if __name__ == "__main__":

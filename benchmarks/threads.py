@@ -1,4 +1,4 @@
-"""How torch's threads should wait for each other: the student's bare step, alone and beside a busy process.
+"""How torch's threads should wait for each other: the student's bare step, alone and next to a busy process.
 
     .venv/bin/python -m benchmarks.threads     # four minutes
 
@@ -6,18 +6,16 @@ Each way to wait is a process of its own, because libgomp reads its environment 
 memory is kept as ``STAGE_ENVIRONMENT`` of ``flows.local.supervised`` has it.
 """
 
-import argparse
 import multiprocessing
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.results import RESULTS, of_rounds, write
+from benchmarks.results import argument_parser, of_rounds, publish
 from benchmarks.throughput.setting import CLASSES, MEAN, STD, optimizer_of
 from components.core.models.pixel_model import pixel_model
 from flows.local.supervised import STAGE_ENVIRONMENT
@@ -54,7 +52,7 @@ def burn() -> None:
 
 
 def rate(way: dict[str, str], steps: int) -> float:
-    """What :func:`measure` finds in a process that waits in some way."""
+    """:func:`measure` in a process whose threads wait in some way."""
     kept = {name: value for name, value in STAGE_ENVIRONMENT.items() if name != SPINS}
     command = [sys.executable, "-m", "benchmarks.threads", "--measure", str(steps)]
     done = subprocess.run(command, env=os.environ | kept | way, capture_output=True, text=True, check=True)
@@ -63,14 +61,13 @@ def rate(way: dict[str, str], steps: int) -> float:
 
 def main() -> None:
     """Measure every way and write the figures."""
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--measure", type=int, metavar="STEPS", help="only say how fast this process is")
-    ask.add_argument("--rounds", type=int, default=ROUNDS)
-    ask.add_argument("--steps", type=int, default=STEPS)
-    ask.add_argument("--out", type=Path, default=RESULTS)
-    asked = ask.parse_args()
-    if asked.measure:
-        print(measure(asked.measure))
+    parser = argument_parser(__doc__)
+    parser.add_argument("--measure", type=int, metavar="STEPS", help="only print how fast this process is")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    options = parser.parse_args()
+    if options.measure:
+        print(measure(options.measure))
         return
     figures = []
     for place in ("alone", "beside_a_busy_process"):
@@ -78,15 +75,13 @@ def main() -> None:
         if place != "alone":
             other.start()
         rates: dict[str, list[float]] = {name: [] for name in WAYS}
-        for _ in range(asked.rounds):
+        for _ in range(options.rounds):
             for name, way in WAYS.items():
-                rates[name].append(rate(way, asked.steps))
+                rates[name].append(rate(way, options.steps))
         figures += [of_rounds(f"{place}/{name}", values, "images/s") for name, values in rates.items()]
         if other.is_alive():
             other.kill()
-    for figure in figures:
-        print(f"{figure.name:40} {figure.value:,.0f} [{figure.low:,.0f}, {figure.high:,.0f}] {figure.unit}")
-    print(f"Written: {write('threads', figures, asked.out)}")
+    publish("threads", figures, options.out)
 
 
 if __name__ == "__main__":

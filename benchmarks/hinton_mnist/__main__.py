@@ -36,8 +36,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.hinton_mnist.paper import TEMPERATURES, WIDTHS, of_seeds, plot, table
-from benchmarks.results import ROOT, write
+from benchmarks.hinton_mnist.paper import TEMPERATURES, WIDTHS, figures_of, plot, table
+from benchmarks.results import RESULTS, ROOT, write
 from components.core.artifacts import read_json, write_json
 from components.core.images.shards import Shard
 from components.core.models.pixel_model import PixelModel, pixel_model
@@ -280,11 +280,11 @@ def main() -> None:
         if not kept.is_file():
             write_json(kept, run(images, test, seed))
         results.append(read_json(kept))
-    figures = of_seeds(results)
+    figures = figures_of(results)
     print(f"\n{table(figures)}")
     if not asked.validate:
         picture = plot(figures)
-        print(f"\nWritten: {write('hinton_mnist', figures).relative_to(ROOT)}, {picture.relative_to(ROOT)}")
+        print(f"\nWritten: {write('hinton_mnist', figures, RESULTS).relative_to(ROOT)}, {picture.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

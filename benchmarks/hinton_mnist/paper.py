@@ -1,12 +1,11 @@
-"""What Hinton, Vinyals and Dean 2015 report of MNIST, and ours beside it: the output of ``benchmarks.hinton_mnist``."""
+"""The figures of Hinton, Vinyals and Dean 2015 on MNIST next to ours, as a table and a plot."""
 
-import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.results import ROOT, Figure
-from benchmarks.seeds import interval
+from benchmarks.results import PICTURES, Figure, of_seeds
 
-PICTURE = ROOT / ".github/pictures/hinton_mnist.png"
+PICTURE = PICTURES / "hinton_mnist.png"
 TEMPERATURES, WIDTHS = (1.0, 2.5, 4.0, 8.0, 20.0), (300, 30)
 
 # What the paper says, in the order of the table.
@@ -23,15 +22,9 @@ PAPER = {
 }
 
 
-def of_seeds(results: list[dict[str, float]]) -> list[Figure]:
-    """Each figure's mean over the seeds, with Student's t interval; a single seed has none."""
-    figures = []
-    for name in results[0]:
-        values = [result[name] for result in results]
-        mean, half = statistics.mean(values), interval(values) if len(values) > 1 else 0.0
-        unit = "s" if name == "seconds" else "%" if name.endswith("rate") else "" if "raise" in name else "errors"
-        figures.append(Figure(name, *(round(number, 2) for number in (mean, mean - half, mean + half)), unit))
-    return figures
+def figures_of(results: Sequence[Mapping[str, float]]) -> list[Figure]:
+    """Each figure's mean over the seeds, with its interval."""
+    return [of_seeds(name, [result[name] for result in results], _unit(name)) for name in results[0]]
 
 
 def table(figures: list[Figure]) -> str:
@@ -68,3 +61,9 @@ def plot(figures: list[Figure], path: Path = PICTURE) -> Path:
     plt.savefig(path, dpi=130)
     plt.close()
     return path
+
+
+def _unit(name: str) -> str:
+    if name == "seconds":
+        return "s"
+    return "%" if name.endswith("rate") else "" if "raise" in name else "errors"

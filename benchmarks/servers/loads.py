@@ -1,6 +1,6 @@
 """The loads of ``benchmarks.servers``: retrains at once, an experiment of many runs, a model of many versions.
 
-This is no part of ``__main__``: the processes that are spawned import what they run from here.
+Not in ``__main__``, from which spawned processes can import nothing.
 """
 
 import itertools
@@ -12,7 +12,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.results import Figure, of_rounds
-from benchmarks.servers import recorded, rows
+from benchmarks.servers import rows
+from benchmarks.servers.recorded import copy_journals, retrain
 from benchmarks.servers.stack import Watch, folder_bytes
 from components.core.artifacts import ARTIFACTS
 from components.core.params.sections import Params, Project
@@ -36,40 +37,40 @@ EXPERIMENT = "many"
 
 
 def at_once(stack: Stack, outbox: Path, scratch: Path, clients: int) -> Iterator[Figure]:
-    """Some retrains tell the servers of themselves at the same time."""
+    """Figures of some retrains that report to the servers at the same time."""
     processes = min(PROCESSES, clients)
-    outboxes = [recorded.again(outbox, scratch / f"{clients}-{n}", f"team-{clients}-{n}") for n in range(clients)]
-    first = [[recorded.again(outbox, scratch / f"{clients}-first-{n}", "first")] for n in range(processes)]
+    outboxes = [copy_journals(outbox, scratch / f"{clients}-{n}", f"team-{clients}-{n}") for n in range(clients)]
+    first = [[copy_journals(outbox, scratch / f"{clients}-first-{n}", "first")] for n in range(processes)]
     databases = {name: rows.connect(stack, name).cursor() for name in ("mlflow", "prefect")}
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        list(pool.map(tell, first))  # imports, and what servers do once
+        list(pool.map(report, first))  # imports, and the servers' first-time work
         time.sleep(SECONDS_TO_SETTLE)
         before = {name: (rows.inserted(cursor), rows.size(cursor)) for name, cursor in databases.items()}
         files = folder_bytes(stack.state / "s3")
         with Watch(stack) as watch:
             began = time.monotonic()
-            ended = list(itertools.chain(*pool.map(tell, [outboxes[n::processes] for n in range(processes)])))
+            reports = list(itertools.chain(*pool.map(report, [outboxes[n::processes] for n in range(processes)])))
             wall_s = time.monotonic() - began
         time.sleep(SECONDS_TO_SETTLE)
     name = f"{clients} at once"
-    yield of_rounds(f"{name}: a retrain is told", [seconds for seconds, _ in ended], "s")
-    yield one(f"{name}: retrains", 60 * clients / wall_s, "/min")
-    yield one(f"{name}: deliveries that had to be repeated", sum(repeated for _, repeated in ended), "")
+    yield of_rounds(f"{name}: a retrain is reported", [seconds for seconds, _ in reports], "s")
+    yield once(f"{name}: retrains", 60 * clients / wall_s, "/min")
+    yield once(f"{name}: deliveries that had to be repeated", sum(repeated for _, repeated in reports), "")
     for part in watch.cpu_s:
-        yield one(f"{name}: {part}, CPU", watch.cpu_s[part] / clients, "s a retrain")
-        yield one(f"{name}: {part}, memory", watch.mb[part], "MB")
+        yield once(f"{name}: {part}, CPU", watch.cpu_s[part] / clients, "s a retrain")
+        yield once(f"{name}: {part}, memory", watch.mb[part], "MB")
     for part, cursor in databases.items():
-        yield one(f"{name}: {part}'s database, rows", (rows.inserted(cursor) - before[part][0]) / clients, "a retrain")
-        yield one(f"{name}: {part}'s database", (rows.size(cursor) - before[part][1]) / clients / 1e3, "KB a retrain")
-    yield one(f"{name}: S3", (folder_bytes(stack.state / "s3") - files) / clients / 1e3, "KB a retrain")
+        yield once(f"{name}: {part}'s database, rows", (rows.inserted(cursor) - before[part][0]) / clients, "a retrain")
+        yield once(f"{name}: {part}'s database", (rows.size(cursor) - before[part][1]) / clients / 1e3, "KB a retrain")
+    yield once(f"{name}: S3", (folder_bytes(stack.state / "s3") - files) / clients / 1e3, "KB a retrain")
 
 
-def tell(outboxes: Sequence[Path]) -> list[tuple[float, int]]:
-    """One process's clients; of each the seconds that it took, and how often its delivery had to be repeated."""
+def report(outboxes: Sequence[Path]) -> list[tuple[float, int]]:
+    """Be one process's clients; returns of each the seconds it took, and how often its delivery was repeated."""
 
     def client(outbox: Path) -> tuple[float, int]:
         began = time.monotonic()
-        repeated = recorded.retrain(str(outbox))
+        repeated = retrain(str(outbox))
         return time.monotonic() - began, repeated
 
     with ThreadPoolExecutor(len(outboxes)) as threads:
@@ -77,12 +78,12 @@ def tell(outboxes: Sequence[Path]) -> list[tuple[float, int]]:
 
 
 def many_runs(stack: Stack, outbox: Path, scratch: Path, params: Params) -> Iterator[Figure]:
-    """One experiment with ever more runs."""
+    """Figures of one experiment with ever more runs."""
     mlflow, number = tracking.client(), itertools.count()
     params = params.model_copy(update={"project": Project(name=EXPERIMENT)})
 
     def one_more() -> None:
-        tracking.deliver(recorded.again(outbox, scratch / f"many-{next(number)}", EXPERIMENT))
+        tracking.deliver(copy_journals(outbox, scratch / f"many-{next(number)}", EXPERIMENT))
 
     one_more()
     experiments, newest = [tracking.experiment_id(mlflow, EXPERIMENT)], ["attributes.start_time DESC"]
@@ -93,25 +94,25 @@ def many_runs(stack: Stack, outbox: Path, scratch: Path, params: Params) -> Iter
         for runs in RUNS:
             rows.copy_runs(cursor, originals, (copied, runs // len(originals)))
             copied = runs // len(originals)
-            name, below = f"{runs:,} runs", f"tags.`mlflow.parentRunId` = '{parent}'"
+            name, children = f"{runs:,} runs", f"tags.`mlflow.parentRunId` = '{parent}'"
             yield timed(
                 f"{name}: the 100 newest, as MLflow's page asks",
                 lambda: mlflow.search_runs(experiments, "", max_results=100, order_by=newest),
             )
             yield timed(f"{name}: has this been done? no", lambda: skip.done(params, "0" * 64))
-            yield timed(f"{name}: the stages of a retrain", lambda below=below: mlflow.search_runs(experiments, below))
-            yield timed(f"{name}: one more retrain is told", one_more)
+            yield timed(f"{name}: the stages of a retrain", lambda q=children: mlflow.search_runs(experiments, q))
+            yield timed(f"{name}: one more retrain is reported", one_more)
 
 
 def many_versions(stack: Stack, params: Params) -> Iterator[Figure]:
-    """One model with ever more versions, each with its decision."""
+    """Figures of one model with ever more versions, each with its decision."""
     mlflow, model, project = tracking.client(), params.registry.model_name, params.project.name
     parent = mlflow.search_runs([tracking.experiment_id(mlflow, EXPERIMENT)], "tags.run_kind = 'pipeline'")[0]
     origin = Lineage(parent.info.run_id, params_sha256="0" * 64, data_md5=None, git_sha=None, flow_run_id=None)
     metrics = ARTIFACTS / "evaluate" / "metrics.json"
 
     def registered() -> int:
-        metrics.write_text(metrics.read_text("utf-8") + "\n", encoding="utf-8")  # it is another evaluation
+        metrics.write_text(metrics.read_text("utf-8") + "\n", encoding="utf-8")  # another evaluation
         return register(ARTIFACTS, model, project, origin).version
 
     def decided(version: int) -> None:
@@ -119,30 +120,30 @@ def many_versions(stack: Stack, params: Params) -> Iterator[Figure]:
 
     decided(registered())
     originals = [entry.run_id for entry in ledger.entries(mlflow, project, model)]
-    there = 1
+    present = 1
     with rows.connect(stack, "mlflow").cursor() as cursor:
         for count in VERSIONS:
-            rows.copy_version(cursor, model, (there + 1, count + 1))
-            rows.copy_runs(cursor, originals, (there, count))
+            rows.copy_version(cursor, model, (present + 1, count + 1))
+            rows.copy_runs(cursor, originals, (present, count))
             name, versions = f"{count:,} versions", []
             yield timed(f"{name}: which is the champion?", lambda: client.aliases(mlflow, model))
             yield timed(f"{name}: all of them", lambda: client.versions(mlflow, model))
             yield timed(f"{name}: their decisions", lambda: ledger.entries(mlflow, project, model))
             yield timed(f"{name}: one more is registered", lambda v=versions: v.append(registered()))
             yield timed(f"{name}: and decided on", lambda v=versions: decided(v.pop(0)))
-            there = count + TRIES
+            present = count + TRIES
 
 
-def timed(name: str, ask: Callable[[], object]) -> Figure:
-    """The milliseconds of some tries."""
-    took = []
+def timed(name: str, request: Callable[[], object]) -> Figure:
+    """The milliseconds of several tries."""
+    milliseconds = []
     for _ in range(TRIES):
         began = time.monotonic()
-        ask()
-        took.append(1000 * (time.monotonic() - began))
-    return of_rounds(name, took, "ms")
+        request()
+        milliseconds.append(1000 * (time.monotonic() - began))
+    return of_rounds(name, milliseconds, "ms")
 
 
-def one(name: str, value: float, unit: str) -> Figure:
+def once(name: str, value: float, unit: str) -> Figure:
     """A figure that was measured once."""
     return of_rounds(name, [value], unit)

@@ -1,50 +1,42 @@
-"""A tiny retrain, recorded once, and told to servers again as if it were another one."""
+"""A tiny retrain that is recorded once, and delivered to servers again as if it were another one."""
 
 import json
 import os
-import shutil
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from benchmarks.results import ROOT
-from benchmarks.seeds import LEFT_BEHIND
+from benchmarks.checkout import copy_checkout, reflux_run
+from components.core.contract import STEPS
 from components.core.runtime import tracking
 from flows.commands.run import EXIT_NOT_REGISTERED
-from flows.report.display import ALL
 
-NOBODY = "http://127.0.0.1:9"  # where no MLflow answers, so that all that it should hear stays in the outbox
+NO_MLFLOW = "http://127.0.0.1:9"  # nothing answers there, so that every journal stays in the outbox
 TINY = (
     *("finetune.epochs=1", "finetune.image_size=28", "pretrain.model=resnet20", "pretrain.weights=random"),
     *("student.steps=1500", "student.batch_size=8", "label.views=1", "evaluate.bootstrap=100"),
     *("evaluate.latency_runs=20", "registry.gates={accuracy: {min: 0.0}}"),
 )
-_LINES_A_STAGE = 5  # that a stage's progress writes to Prefect's log
+_LINES_A_STAGE = 5  # of a stage's progress, in Prefect's log
 
 
 def record(folder: Path) -> Path:
-    """Run the pipeline once with its own data and a tiny budget, with no MLflow; returns the checkout it ran in."""
-    project = folder / "recorded"
-    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
-    settings = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PREFECT_"))}
-    command = [sys.executable, "-m", "flows.cli", "run", *(word for key in TINY for word in ("-S", key))]
-    done = subprocess.run(command, cwd=project, env=settings | {"MLFLOW_TRACKING_URI": NOBODY}, check=False)
-    if done.returncode != EXIT_NOT_REGISTERED:
-        raise SystemExit(f"The run to be recorded ended with {done.returncode}, not {EXIT_NOT_REGISTERED}.")
-    return project
+    """Run the pipeline once with its own data and a tiny budget, without MLflow; returns the checkout it ran in."""
+    checkout = copy_checkout(folder)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PREFECT_"))}
+    reflux_run(checkout, TINY, environment | {"MLFLOW_TRACKING_URI": NO_MLFLOW}, EXIT_NOT_REGISTERED)
+    return checkout
 
 
-def again(outbox: Path, target: Path, experiment: str) -> Path:
-    """The same journals as those of another retrain.
+def copy_journals(outbox: Path, target: Path, experiment: str) -> Path:
+    """Copy recorded journals as those of another retrain.
 
     Args:
         outbox: the recorded ones.
-        target: an empty folder for them.
-        experiment: the one that they are told to.
+        target: an empty folder for the copies.
+        experiment: the copies' experiment in MLflow.
     """
     names = {folder.name: uuid.uuid4().hex for folder in outbox.iterdir() if (folder / "journal.jsonl").is_file()}
     for old, new in names.items():
@@ -62,18 +54,18 @@ def again(outbox: Path, target: Path, experiment: str) -> Path:
 
 @task
 def stage(name: str) -> None:
-    """What a stage tells Prefect."""
+    """Log to Prefect what a stage would."""
     for line in range(_LINES_A_STAGE):
         get_run_logger().info("%s: line %d", name, line)
 
 
 @flow(name="recorded")
 def retrain(outbox: str) -> int:
-    """What a retrain tells Prefect and MLflow, computing nothing; returns how often it had to deliver once more."""
+    """Report to Prefect and MLflow as a retrain does, computing nothing; returns the number of repeated deliveries."""
     bar = create_progress_artifact(0.0, key="recorded-progress")
-    for done, name in enumerate(ALL, start=1):
+    for done, name in enumerate(STEPS, start=1):
         stage.with_options(name=name, task_run_name=name)(name)
-        update_progress_artifact(bar, 100 * done / len(ALL))  # type: ignore[arg-type]
+        update_progress_artifact(bar, 100 * done / len(STEPS))  # type: ignore[arg-type]
     repeated = 0
     while tracking.deliver(Path(outbox)):
         repeated += 1

@@ -1,4 +1,4 @@
-"""A history that would take weeks to grow: rows of real runs and versions, copied in MLflow's own Postgres."""
+"""Long histories without the weeks: rows of real runs and versions, copied in MLflow's own Postgres."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,20 +20,20 @@ def connect(stack: Stack, database: str) -> Any:
 
 
 def copy_runs(cursor: Any, runs: Sequence[str], copies: tuple[int, int]) -> None:
-    """Copy runs with all that they hold; each copy is a minute older than the one before.
+    """Copy runs with their metrics, params and tags; each copy is a minute older than the one before.
 
     Args:
         cursor: in MLflow's database.
         runs: their ids.
-        copies: the first number, and that after the last.
+        copies: the first number, and the one after the last.
     """
     older = f"- n * {1000 * _SECONDS_BETWEEN_RUNS}"
     other = {"run_uuid": _other("run_uuid")}
     _copy(cursor, "runs", runs, other | {name: f"{name} {older}" for name in ("start_time", "end_time")}, copies)
     for table in ("metrics", "latest_metrics", "params"):
         _copy(cursor, table, runs, other, copies)
-    below = f"CASE WHEN key = 'mlflow.parentRunId' THEN {_other('value')} ELSE value END"
-    _copy(cursor, "tags", runs, other | {"value": below}, copies)
+    parent = f"CASE WHEN key = 'mlflow.parentRunId' THEN {_other('value')} ELSE value END"
+    _copy(cursor, "tags", runs, other | {"value": parent}, copies)
 
 
 def copy_version(cursor: Any, model: str, versions: tuple[int, int]) -> None:
@@ -42,7 +42,7 @@ def copy_version(cursor: Any, model: str, versions: tuple[int, int]) -> None:
     Args:
         cursor: in MLflow's database.
         model: its name.
-        versions: the first number, and that after the last.
+        versions: the first number, and the one after the last.
     """
     for table in ("model_versions", "model_version_tags"):
         columns = _columns(cursor, table)
@@ -61,7 +61,7 @@ def inserted(cursor: Any) -> int:
 
 
 def size(cursor: Any) -> int:
-    """Bytes of the database on disk, its indexes and what it has not vacuumed yet included."""
+    """Bytes of the database on disk, with its indexes and rows that are not vacuumed yet."""
     cursor.execute("SELECT pg_database_size(current_database())")
     return int(cursor.fetchone()[0])
 

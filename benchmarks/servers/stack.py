@@ -1,4 +1,4 @@
-"""A local stack for a benchmark, and what its servers use while others are at work."""
+"""A local stack for a benchmark, and the CPU and memory of its servers."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -21,7 +21,7 @@ _SECONDS_BETWEEN_LOOKS = 5.0
 
 @contextmanager
 def local_stack() -> Iterator[Stack]:
-    """A stack of its own, whose client this process and those that it starts are."""
+    """Start a stack of its own; the environment makes this process and its children clients of it."""
     home = Path(tempfile.mkdtemp(prefix="reflux-stack-"))
     home.chmod(0o711)  # Postgres may run as another user
     commands = ROOT / "infra" / "local"
@@ -69,7 +69,7 @@ class Watch:
 
 
 def folder_bytes(folder: Path) -> int:
-    """What a folder takes on the disk."""
+    """The disk space of a folder."""
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
@@ -78,21 +78,17 @@ def _tree(root: psutil.Process) -> list[psutil.Process]:
 
 
 def _cpu_s(root: psutil.Process) -> float:
-    """CPU seconds of a tree; those of ended children are in their parents'."""
-    spent = 0.0
+    """CPU seconds of a tree; a parent's include those of its ended children."""
+    seconds = 0.0
     for process in _tree(root):
-        try:
-            spent += sum(process.cpu_times()[:4])
-        except psutil.NoSuchProcess:
-            continue
-    return spent
+        with suppress(psutil.NoSuchProcess):
+            seconds += sum(process.cpu_times()[:4])
+    return seconds
 
 
 def _pss(root: psutil.Process) -> int:
-    used = 0
+    size = 0
     for process in _tree(root):
-        try:
-            used += process.memory_full_info().pss
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-    return used
+        with suppress(psutil.NoSuchProcess):  # zombies included
+            size += process.memory_full_info().pss
+    return size

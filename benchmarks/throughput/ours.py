@@ -14,9 +14,11 @@ from benchmarks.throughput.setting import (
     AUGMENT,
     CLASSES,
     CPU,
-    LOSS,
+    LABEL_WEIGHT,
     LR,
     SEED,
+    TEACHER_WEIGHT,
+    TEMPERATURE,
     VIEWS,
     Clock,
     Setting,
@@ -35,7 +37,9 @@ from components.core.training import batches
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import Batch, Recipe, fit, total
 from components.core.views.mixing import Views
-from components.distill.losses.labels import share_of_labels, total_loss
+from components.distill.criterion import Criterion, Term
+from components.distill.losses.labels import share_of_labels
+from components.distill.losses.logits import kd
 from components.label.soft_labels import answers
 
 NEVER = 10**9
@@ -46,16 +50,16 @@ def bare(setting: Setting, clock: Clock, images: Shard, compiled: bool = False, 
     student = student_of(setting)
     optimizer = optimizer_of(student)
     fixed = [next(_stored(setting, images)(step)) for step in range(8)]
-    loss = partial(total_loss, **LOSS)
-    ready = first_loss(student, lambda: total(loss(student(fixed[0].pixels), *fixed[0].targets)).mean())
+    criterion = _criterion()
+    loss = first_loss(student, lambda: total(criterion(student(fixed[0].pixels), *fixed[0].targets)).mean())
     if compiled:
         student.compile()
-    clock.ready(loss=ready)
+    clock.ready(loss=loss)
     while True:
-        for now in fixed:
+        for batch in fixed:
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                logits = student(now.pixels)
-            total(loss(logits, *now.targets)).mean().backward()
+                logits = student(batch.pixels)
+            total(criterion(logits, *batch.targets)).mean().backward()
             optimizer.step()
             optimizer.zero_grad()
             clock()
@@ -70,7 +74,7 @@ def store(
 
 
 def live(setting: Setting, clock: Clock, images: Shard, bf16: bool, ahead: bool = False) -> None:
-    """Our loop, asking the teacher at every step; the pipeline takes bfloat16 inference where the hardware has it."""
+    """Our loop with a live teacher; the pipeline infers in bfloat16 where the hardware has it."""
     _fetch_ahead(ahead)
     teacher = teacher_of(setting)
 
@@ -89,27 +93,32 @@ def live(setting: Setting, clock: Clock, images: Shard, bf16: bool, ahead: bool 
 
 
 def fill(setting: Setting, clock: Clock, images: Shard) -> None:
-    """What the ``label`` stage does for each batch: views, the teacher's answers, float16."""
+    """The ``label`` stage's work on each batch: views, the teacher's logits, float16."""
     teacher, size = teacher_of(setting), setting.batch_size
     format, first_view = format_for(len(CLASSES), top_k=32), np.zeros(size, np.int64)
-    shown = Views(images, SEED, AUGMENT)
+    views = Views(images, SEED, AUGMENT)
     clock.ready()
     while True:
         for begin in range(0, len(images) - size + 1, size):
             indices = np.arange(begin, begin + size)
-            format.pack(answers(indices, first_view, teacher, shown, CPU))
+            format.pack(answers(indices, first_view, teacher, views, CPU))
             clock()
 
 
 def _fetch_ahead(wanted: bool) -> None:
-    """Fetch batches in a thread, which the loop leaves out on a CPU while the images are few; to see what it costs."""
+    """Fetch batches in a thread, which the loop does not do on a CPU with few images; to measure what it costs."""
     if wanted:
         batches._CACHED = 0
 
 
+def _criterion() -> Criterion:
+    """The loss of ``distill.method: kd``, as the pipeline builds it."""
+    return Criterion([Term("kd", 1.0, partial(kd, temperature=TEMPERATURE))], LABEL_WEIGHT, TEACHER_WEIGHT)
+
+
 def _labels(images: Shard, indices: np.ndarray[Any, Any], _: Any) -> tuple[Tensor, ...]:
-    own = torch.from_numpy(images.labels)[indices]
-    return own.clamp(min=0), share_of_labels(own)
+    labels = torch.from_numpy(images.labels)[indices]
+    return labels.clamp(min=0), share_of_labels(labels), torch.from_numpy(indices)
 
 
 def _stored(setting: Setting, images: Shard) -> Callable[[int], Iterator[Batch]]:
@@ -131,12 +140,12 @@ def _fit(
     precision: str = "fp32",
     compiled: bool = False,
 ) -> None:
-    """The pipeline's own loop with all that it does beside computing, but for validation."""
+    """Train in the pipeline's own loop, checkpoints, schedule and progress bar included, validation left out."""
     student = student_of(setting)
     optimizer = optimizer_of(student)
-    loss = partial(total_loss, **LOSS)
-    now = next(source(0))
-    ready = first_loss(student, lambda: total(loss(student(now.pixels), *now.targets)).mean())
+    criterion = _criterion()
+    batch = next(source(0))
+    loss = first_loss(student, lambda: total(criterion(student(batch.pixels), *batch.targets)).mean())
     checkpoints = Checkpoints(Path(setting.folder) / f"checkpoints-{os.getpid()}", "benchmark", every_s=60)
     with progress.bar("distill", setting.student, NEVER) as bar:
 
@@ -144,12 +153,12 @@ def _fit(
             bar.advance(count, **facts)
             clock()
 
-        clock.ready(loss=ready)
+        clock.ready(loss=loss)
         fit(
             student,
             optimizer,
             source,
-            loss,
+            criterion,
             images,
             Recipe(NEVER, NEVER, setting.batch_size, LR, precision=precision, compile=compiled),
             CPU,

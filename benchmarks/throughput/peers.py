@@ -11,8 +11,10 @@ from torchvision.transforms import v2
 from benchmarks.throughput.setting import (
     CLASSES,
     CPU,
-    LOSS,
+    LABEL_WEIGHT,
     LR,
+    TEACHER_WEIGHT,
+    TEMPERATURE,
     WEIGHT_DECAY,
     Clock,
     Setting,
@@ -26,7 +28,7 @@ from components.core.images.shards import Shard
 from components.core.models.pixel_model import PixelModel
 
 
-class Switched(nn.Module):
+class SwitchedModel(nn.Module):
     """A peer's model with the switches applied from outside, as its user would.
 
     Args:
@@ -40,7 +42,7 @@ class Switched(nn.Module):
         super().__init__()
         format = torch.channels_last if channels_last else torch.contiguous_format
         self.model, self._format, self._bf16 = model.to(memory_format=format), format, bf16  # type: ignore[call-overload]
-        # What timm's tasks ask of a model; where teacher and student are normalised alike, they leave pixels alone.
+        # Attributes that timm's tasks read; where teacher and student are normalised alike, they leave pixels alone.
         self.num_classes, self.in_chans = len(CLASSES), model.spec.in_chans
         self.pretrained_cfg = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
         if compiled:
@@ -58,11 +60,11 @@ def torchdistill(setting: Setting, clock: Clock, images: Shard, **switches: bool
 
     student, teacher = _peers(setting, **switches)
     io = {
-        f"{who}_module_{what}": value
-        for who in ("student", "teacher")
-        for what, value in (("path", "."), ("io", "output"))
+        f"{network}_module_{key}": value
+        for network in ("student", "teacher")
+        for key, value in (("path", "."), ("io", "output"))
     }
-    kd = {"temperature": LOSS["temperature"], "alpha": LOSS["label_weight"], "beta": LOSS["teacher_weight"]}
+    kd = {"temperature": TEMPERATURE, "alpha": LABEL_WEIGHT, "beta": TEACHER_WEIGHT}
     criterion = {"key": "KDLoss", "kwargs": io | kd}
     loader = {"kwargs": {"batch_size": setting.batch_size, "num_workers": 0, "drop_last": True}}
     config = {
@@ -79,8 +81,8 @@ def torchdistill(setting: Setting, clock: Clock, images: Shard, **switches: bool
     }
     box = get_distillation_box(teacher, student, {"train": PeerViews(images)}, config, CPU, None, False, 1)
     pixels, labels = first_batch(setting, images)
-    ready = first_loss(student, lambda: box.forward_process(pixels, labels, {}))
-    clock.ready(loss=ready)
+    loss_before = first_loss(student, lambda: box.forward_process(pixels, labels, {}))
+    clock.ready(loss=loss_before)
     epoch = 0
     while True:
         box.pre_epoch_process(epoch=epoch)
@@ -100,9 +102,9 @@ def timm(setting: Setting, clock: Clock, images: Shard, **switches: bool) -> Non
         student,
         teacher,
         criterion=nn.CrossEntropyLoss(),
-        task_loss_weight=LOSS["label_weight"],
-        distill_loss_weight=LOSS["teacher_weight"],
-        temperature=LOSS["temperature"],
+        task_loss_weight=LABEL_WEIGHT,
+        distill_loss_weight=TEACHER_WEIGHT,
+        temperature=TEMPERATURE,
         verbose=False,
     )
     _peer_loop(setting, clock, images, student, lambda pixels, labels: task(pixels, labels)["loss"])
@@ -117,7 +119,7 @@ def plain(setting: Setting, clock: Clock, images: Shard, **switches: bool) -> No
             soft = F.log_softmax(teacher(pixels), dim=1)
         logits = student(pixels)
         kl = F.kl_div(F.log_softmax(logits, dim=1), soft, reduction="batchmean", log_target=True)
-        return LOSS["label_weight"] * F.cross_entropy(logits, labels) + LOSS["teacher_weight"] * kl
+        return LABEL_WEIGHT * F.cross_entropy(logits, labels) + TEACHER_WEIGHT * kl
 
     _peer_loop(setting, clock, images, student, loss)
 
@@ -139,10 +141,10 @@ class PeerViews(Dataset[tuple[Tensor, int]]):
 
 def _peers(
     setting: Setting, channels_last: bool, bf16_student: bool, bf16_teacher: bool, compiled: bool
-) -> tuple[Switched, Switched]:
+) -> tuple[SwitchedModel, SwitchedModel]:
     return (
-        Switched(student_of(setting), channels_last, bf16_student, compiled),
-        Switched(teacher_of(setting), channels_last, bf16_teacher, compiled).eval(),
+        SwitchedModel(student_of(setting), channels_last, bf16_student, compiled),
+        SwitchedModel(teacher_of(setting), channels_last, bf16_teacher, compiled).eval(),
     )
 
 
@@ -150,10 +152,10 @@ def _peer_loop(
     setting: Setting, clock: Clock, images: Shard, student: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
     pixels, labels = first_batch(setting, images)
-    ready = first_loss(student, lambda: loss(pixels, labels))
+    loss_before = first_loss(student, lambda: loss(pixels, labels))
     optimizer = optimizer_of(student)
     loader = DataLoader(PeerViews(images), setting.batch_size, shuffle=True, drop_last=True)
-    clock.ready(loss=ready)
+    clock.ready(loss=loss_before)
     while True:
         for pixels, labels in loader:
             optimizer.zero_grad()

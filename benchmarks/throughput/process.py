@@ -1,8 +1,8 @@
-"""The arms of ``benchmarks.throughput``: ways to train the same student, each in a process of its own.
+"""The process of one arm of ``benchmarks.throughput``.
 
-An arm is a long-lived process that trains only while it is told to: it says ``{"loss": …}`` once it is ready, and
-answers each number of steps on its stdin with ``{"seconds": …, "peak_mb": …}``. So arms can take turns on a machine,
-and torchdistill, whose setup changes a class for good, stands alone.
+It trains only when it is told to: it writes ``{"loss": …}`` once it is ready, and answers each number of steps on its
+stdin with ``{"seconds": …, "peak_mb": …}``. So arms can take turns on a machine, and torchdistill, whose setup changes
+a class for good, is alone in its process.
 """
 
 import json
@@ -24,14 +24,14 @@ ARMS: dict[str, Callable[..., None]] = {
 
 
 def main() -> None:
-    """Be the arm that the first argument describes."""
-    asked = json.loads(sys.argv[1])
-    # What libraries print must not be taken for an answer.
-    answers, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
-    setting = Setting(**asked["setting"])
+    """Train as the first argument describes."""
+    description = json.loads(sys.argv[1])
+    # What libraries print must not be taken for a report.
+    reports, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
+    setting = Setting(**description["setting"])
     torch.set_num_threads(setting.threads)
     images = open_shard(Path(setting.folder) / "images")
-    ARMS[asked["arm"]](setting, Clock(answers), images, **asked["switches"])
+    ARMS[description["kind"]](setting, Clock(reports), images, **description["switches"])
 
 
 if __name__ == "__main__":

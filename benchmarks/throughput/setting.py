@@ -1,4 +1,4 @@
-"""What the arms of ``benchmarks.throughput`` share: the recipe, the models, the first batch, and the clock."""
+"""What the arms of ``benchmarks.throughput`` share: the recipe, the networks, the first batch and the clock."""
 
 import copy
 import json
@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.processes import status_kb
 from components.core.images.shards import Shard
 from components.core.models.pixel_model import PixelModel, pixel_model
 from components.core.teacher.soft_labels import digest, format_for
@@ -26,7 +27,7 @@ CPU = torch.device("cpu")
 SEED = 0
 VIEWS = 4
 AUGMENT: dict[str, Any] = {"shift": 0.075, "flip": True, "crop_scale": 1.0, "erase": 0.0}
-LOSS = {"temperature": 1.0, "label_weight": 0.1, "teacher_weight": 1.0}
+TEMPERATURE, LABEL_WEIGHT, TEACHER_WEIGHT = 1.0, 0.1, 1.0
 LR, WEIGHT_DECAY = 0.01, 0.05
 
 
@@ -40,7 +41,7 @@ class Setting:
         teacher_size: pixels a side that the teacher sees.
         batch_size: images a step.
         threads: of torch.
-        folder: where the images and soft labels lie.
+        folder: of the images and soft labels.
     """
 
     student: str
@@ -52,32 +53,32 @@ class Setting:
 
 
 class Clock:
-    """Ends the round after the asked number of steps, tells how long they took, and waits for the next round."""
+    """Counts an arm's steps: at the end of a round it reports how long they took, and waits for the next round."""
 
-    def __init__(self, answers: Any) -> None:
-        self._answers, self._left, self._began = answers, 0, 0.0
+    def __init__(self, reports: TextIO) -> None:
+        self._reports, self._left, self._began = reports, 0, 0.0
 
     def ready(self, **facts: Any) -> None:
-        """Say that all is built, and wait for the first round."""
-        self._say(facts)
+        """Report that all is built, and wait for the first round."""
+        self._report(facts)
         self._wait()
 
     def __call__(self, *_: Any, **__: Any) -> None:
         self._left -= 1
         if not self._left:
             seconds = time.perf_counter() - self._began
-            self._say({"seconds": seconds, "peak_mb": peak_mb()})
+            self._report({"seconds": seconds, "peak_mb": status_kb("self", "VmHWM") / 1024})
             self._wait()
 
-    def _say(self, facts: dict[str, Any]) -> None:
-        self._answers.write(json.dumps(facts) + "\n")
-        self._answers.flush()
+    def _report(self, facts: dict[str, Any]) -> None:
+        self._reports.write(json.dumps(facts) + "\n")
+        self._reports.flush()
 
     def _wait(self) -> None:
-        asked = sys.stdin.readline()
-        if not asked:
+        steps = sys.stdin.readline()
+        if not steps:
             sys.exit()
-        self._left, self._began = int(asked), time.perf_counter()
+        self._left, self._began = int(steps), time.perf_counter()
 
 
 def student_of(setting: Setting) -> PixelModel:
@@ -87,7 +88,7 @@ def student_of(setting: Setting) -> PixelModel:
 
 
 def teacher_of(setting: Setting) -> PixelModel:
-    """The teacher; its weights are random, which makes it neither faster nor slower.
+    """The teacher, whose weights are random, which makes it neither faster nor slower.
 
     Its logits are small: the rounding of the store's float16 logits must not hide a difference between the arms.
     """
@@ -105,14 +106,14 @@ def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def first_batch(setting: Setting, images: Shard) -> tuple[Tensor, Tensor]:
-    """Pixels and labels of our loop's first batch, which every arm is asked for its loss of."""
+    """Pixels and labels of our loop's first batch, by whose loss the arms are compared."""
     indices, _ = batch_indices(SEED, 0, len(images), setting.batch_size)
     uniform = draws(SEED, images.ids[indices], np.zeros(len(indices), np.int64))
     return render(images.images[indices], uniform, **AUGMENT, device=CPU), torch.from_numpy(images.labels[indices])
 
 
 def first_loss(model: nn.Module, loss: Callable[[], Tensor]) -> float:
-    """The loss that an arm finds, its student left as it was."""
+    """The loss of the first batch; the student is left as it was."""
     before = copy.deepcopy(model.state_dict())
     with torch.no_grad():
         value = loss().item()
@@ -121,7 +122,7 @@ def first_loss(model: nn.Module, loss: Callable[[], Tensor]) -> float:
 
 
 def write_store(setting: Setting, images: Shard) -> None:
-    """The soft labels of the first batch as the teacher has them; the others are random, which changes no speed."""
+    """Write soft labels: the teacher's of the first batch, random ones of the others, which changes no speed."""
     pixels, _ = first_batch(setting, images)
     indices, _ = batch_indices(SEED, 0, len(images), setting.batch_size)
     logits = torch.from_numpy(np.random.default_rng(SEED).normal(size=(VIEWS, len(images), len(CLASSES)))).float()
@@ -140,13 +141,5 @@ def write_store(setting: Setting, images: Shard) -> None:
 
 
 def store_folder(setting: Setting) -> Path:
-    """Where the soft labels of a setting's teacher lie."""
+    """The folder of the soft labels of a setting's teacher."""
     return Path(setting.folder) / f"store-{setting.teacher}-{setting.teacher_size}"
-
-
-def peak_mb(process: int | str = "self") -> float:
-    """A process's largest resident memory; getrusage's would be that of the process it was forked from."""
-    for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return 0.0

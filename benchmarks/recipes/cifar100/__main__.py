@@ -3,16 +3,14 @@
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 
+from benchmarks.checkout import accuracies, copy_checkout, reflux_run
 from benchmarks.results import ROOT
-from benchmarks.seeds import LEFT_BEHIND
 from components.core.models.pixel_model import network, parameter_count
 from components.core.params.distill import METHODS
 from components.core.params.file import override_params
@@ -27,58 +25,51 @@ ENTRIES: dict[str, list[str]] = {
 
 
 def assignments(pair: str, method: str) -> list[str]:
-    """What ``reflux run -S`` is told for a pair and a method."""
+    """The ``-S`` assignments of a pair and a method."""
     protocol = YAML(typ="safe").load((Path(__file__).parent / "protocol.yaml").read_text(encoding="utf-8"))
     flat = [f"{section}.{key}={json.dumps(value)}" for section, keys in protocol.items() for key, value in keys.items()]
     teacher, student = pair.split(":")
-    return [*flat, f"pretrain.model={teacher}", f"student.model={student}", *entry(method)]
-
-
-def entry(method: str) -> list[str]:
-    """The assignments of a method."""
-    return [f"distill.method={method}", *ENTRIES.get(method, [])]
+    entry = [f"distill.method={method}", *ENTRIES.get(method, [])]
+    return [*flat, f"pretrain.model={teacher}", f"student.model={student}", *entry]
 
 
 def dry_run(folder: Path) -> list[tuple[str, str, Params]]:
-    """Check every pair and method as far as that goes without data: the params are taken, the networks are built."""
-    found = []
+    """Check every pair and method as far as possible without data: the params are valid, the networks are built."""
+    checked = []
     for pair in PAIRS:
         for net in pair.split(":"):
             network(net, 100, 3)
         for method in METHODS:
             file = folder / "params.yaml"
             shutil.copy(ROOT / "params.yaml", file)
-            found.append((pair, method, override_params(assignments(pair, method), file)))
-    return found
+            checked.append((pair, method, override_params(assignments(pair, method), file)))
+    return checked
 
 
 def main() -> None:
-    """Run what is asked for."""
-    ask = argparse.ArgumentParser(description=__doc__)
-    ask.add_argument("--data", type=Path, help="CIFAR-100 in any layout that ingest.source takes, with its test split")
-    ask.add_argument("--pair", choices=PAIRS, default="resnet32x4:resnet8x4")
-    ask.add_argument("--method", choices=METHODS, default="kd")
-    ask.add_argument("--seed", type=int, default=0)
-    ask.add_argument("--dry-run", action="store_true", help="check that every pair and method would run")
-    asked = ask.parse_args()
+    """Run a pair with a method, or check all of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="CIFAR-100 in any layout of ingest.source, with its test split")
+    parser.add_argument("--pair", choices=PAIRS, default="resnet32x4:resnet8x4")
+    parser.add_argument("--method", choices=METHODS, default="kd")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dry-run", action="store_true", help="check that every pair and method would run")
+    options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="reflux-cifar100-"))
-    if asked.dry_run:
+    if options.dry_run:
         for pair, method, params in dry_run(folder):
             sizes = [parameter_count(network(net, 100, 3)) for net in pair.split(":")]
             print(f"{pair} {method}: {sizes[0]:,} and {sizes[1]:,} parameters, {params.student.steps:,} steps")
         shutil.rmtree(folder)
         return
-    if asked.data is None or not asked.data.exists():
+    if options.data is None or not options.data.exists():
         sys.exit("Error: name CIFAR-100 with --data, in a layout that ingest.source takes.")
-    copy = folder / "reflux"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
-    told = [*assignments(asked.pair, asked.method), f"ingest.source={asked.data.resolve()}", f"seed={asked.seed}"]
-    command = [sys.executable, "-m", "flows.cli", "run", *(part for one in told for part in ("-S", one))]
-    subprocess.run(command, cwd=copy, check=True)
-    metrics: dict[str, Any] = json.loads((copy / "artifacts/evaluate/metrics.json").read_text(encoding="utf-8"))
-    for name in ("teacher", "student", "control"):
-        print(f"{name}: {100 * metrics[name]['accuracy']:.2f} %")
-    print(f"Kept: {copy}")
+    checkout = copy_checkout(folder)
+    source = [f"ingest.source={options.data.resolve()}", f"seed={options.seed}"]
+    reflux_run(checkout, [*assignments(options.pair, options.method), *source])
+    for name, accuracy in accuracies(checkout).items():
+        print(f"{name}: {accuracy:.2f} %")
+    print(f"Kept: {checkout}")
 
 
 if __name__ == "__main__":

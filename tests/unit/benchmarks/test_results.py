@@ -2,7 +2,9 @@ import json
 import subprocess
 from pathlib import Path
 
-from benchmarks.results import ROOT, Figure, of_rounds, write
+import pytest
+
+from benchmarks.results import ROOT, Figure, of_rounds, of_seeds, publish, write
 
 
 def test_the_median_of_the_rounds_stands_between_the_lowest_and_the_highest():
@@ -19,3 +21,19 @@ def test_results_name_the_commit_and_the_machine_but_no_place(tmp_path: Path):
     assert "cores" in written["machine"]
     assert "torch" in written["machine"]
     assert "/" not in written["machine"]
+
+
+def test_the_interval_of_seeds_is_students_and_a_single_seed_has_none():
+    assert of_seeds("gain", [1.0, 2.0, 3.0], "points") == Figure("gain", 2.0, -0.48, 4.48, "points")
+    assert of_seeds("gain", [1.234], "points") == Figure("gain", 1.23, 1.23, 1.23, "points")
+
+
+def test_figures_are_written_also_when_the_benchmark_is_interrupted(tmp_path: Path):
+    def measure():
+        yield Figure("first", 1.0, 1.0, 1.0, "s")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish("speed", measure(), tmp_path)
+    figures = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))["figures"]
+    assert [figure["name"] for figure in figures] == ["first"]

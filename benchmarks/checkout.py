@@ -1,0 +1,51 @@
+"""Copies of this checkout, in which a benchmark runs the whole pipeline."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from benchmarks.results import ROOT
+
+_LEFT_OUT = (".venv", ".git", ".reflux", "artifacts", "mlartifacts", "mlflow.db*", "*_cache", "cache", "tmp")
+
+
+def copy_checkout(folder: Path) -> Path:
+    """Copy this checkout without its artifacts and caches; returns the copy's folder, ``<folder>/reflux``."""
+    return Path(shutil.copytree(ROOT, folder / "reflux", ignore=shutil.ignore_patterns(*_LEFT_OUT)))
+
+
+def reflux_run(
+    checkout: Path, assignments: Iterable[str] = (), environment: Mapping[str, str] = os.environ, exit_code: int = 0
+) -> float:
+    """Run ``reflux run -S …`` in a copy of this checkout; returns its wall time in seconds.
+
+    Raises:
+        SystemExit: it ended with another exit code.
+    """
+    began = time.monotonic()
+    command = [sys.executable, "-m", "flows.cli", "run", *(word for one in assignments for word in ("-S", one))]
+    ceiling = {"GIT_CEILING_DIRECTORIES": str(checkout.parent)}
+    done = subprocess.run(command, cwd=checkout, env={**environment, **ceiling}, check=False)
+    if done.returncode != exit_code:
+        sys.exit(f"Error: `reflux run` ended with exit code {done.returncode}, not {exit_code}.")
+    return time.monotonic() - began
+
+
+def accuracies(checkout: Path) -> dict[str, float]:
+    """Accuracies of the test split in percent after a run: of the teacher, the student that ships, and the control."""
+    metrics = json.loads((checkout / "artifacts/evaluate/metrics.json").read_text(encoding="utf-8"))
+    models = {"teacher": metrics["teacher"], "student": metrics["shipped"]["onnx"], "control": metrics["control"]}
+    return {name: 100 * model["accuracy"] for name, model in models.items()}
+
+
+def code_digest(*folders: Path) -> str:
+    """A digest of Python files in ``folders`` and in what they all train with, components/core and distill."""
+    places = (ROOT / "components/core", ROOT / "components/distill", *folders)
+    files = [file for place in places for file in sorted(place.rglob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]

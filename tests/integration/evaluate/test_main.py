@@ -1,11 +1,8 @@
-"""From a trained student to files, figures and model card, on a tiny dataset."""
+"""From shipped files to figures and model card."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,110 +10,23 @@ import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
-from torch.nn import functional as F
 
-from components.compress.__main__ import main as compress
 from components.core.artifacts import sha256_file
 from components.core.errors import UserError
 from components.core.export import onnx_file, program
 from components.core.images.pixels import resize_pixels
 from components.core.images.shards import open_shard
 from components.core.models import pixel_model
-from components.core.params.file import load_params, override_params
-from components.core.runtime import history
-from components.core.runtime.stage import Stage
 from components.evaluate import corruptions
 from components.evaluate.__main__ import main as evaluate
+from tests.trained import CLASSES, SEEN, run_here
 
-ROOT = Path(__file__).parents[2]
-CLASSES = ["dark", "middling", "bright"]
-STORED, SEEN = 14, 12
+pytestmark = pytest.mark.slow
+
 FIGURES = {"accuracy", "macro_f1", "worst_class_recall", "ece", "nll", "params", "size_bytes"}
 LATENCIES = {"latency_ms_p50", "latency_ms_p95"}
 CORRUPTED = {f"{kind}_accuracy" for kind in ("noise", "blur", "brightness", "jpeg", "corrupted")}
-
-
-def write_split(folder: Path, count: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 3, count)
-    # Some lie between two classes, so that models differ in what they make of them.
-    levels = 60 * labels + rng.integers(-35, 36, count)
-    images = (rng.integers(35, 100, (count, STORED, STORED, 1)) + levels[:, None, None, None]).clip(0, 255)
-    folder.mkdir(parents=True)
-    np.save(folder / "images.npy", images.astype(np.uint8))
-    np.save(folder / "labels.npy", labels)
-    np.save(folder / "ids.npy", np.sort(rng.integers(0, 2**63, count, np.uint64)))
-
-
-def write_model(artifacts: Path, stage: str, name: str, size: int, channels: int, steps: int) -> None:
-    torch.manual_seed(len(stage))
-    train = open_shard(artifacts / "ingest/shards/train")
-    model = pixel_model.pixel_model(name, CLASSES, size, channels, [0.4] * channels, [0.2] * channels).train()
-    pixels, labels = torch.from_numpy(np.array(train.images)).permute(0, 3, 1, 2), torch.from_numpy(train.labels)
-    optimizer, rows = torch.optim.AdamW(model.parameters(), 3e-3), []
-    for step in range(steps):
-        loss = F.cross_entropy(model(pixels), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        row = {"step": step + 1, "images": 60 * (step + 1), "lr": 3e-3, "images_per_s": 100.0}
-        rows.append(row | {"train_loss": loss.item(), "val_loss": loss.item(), "val_accuracy": 0.5})
-    pixel_model.save(model, artifacts / stage / "model.safetensors")
-    history.write(artifacts / stage / "history.parquet", {"first": rows[: steps // 2], "second": rows[steps // 2 :]})
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("compress") / "w"
-    artifacts = folder / "artifacts"
-    for seed, (split, count) in enumerate({"train": 60, "val": 40, "test": 257}.items()):
-        write_split(artifacts / "ingest/shards" / split, count, seed)
-    facts = {"name": "greys", "source": "data/greys", "classes": CLASSES, "image_size": STORED, "channels": 1}
-    facts |= {"mean": [0.4], "std": [0.2], "counts": {"train": 60, "unlabeled": 0, "val": 40, "test": 257}}
-    facts["fingerprints"] = {split: split[0] * 64 for split in facts["counts"]}
-    (artifacts / "ingest/dataset.json").write_text(json.dumps(facts))
-    rows = {"path": [f"greys/{row}.png" for row in range(257)], "split": ["test"] * 257, "row": list(range(257))}
-    # Rows of a table have no order that a shard must share.
-    rows |= {"slice:camera": [f"camera {row % 3}" for row in range(257)]}
-    rows = {name: values[::-1] for name, values in rows.items()}
-    pq.write_table(pa.table(rows), artifacts / "ingest/manifest.parquet")
-    write_model(artifacts, "finetune", "resnet20", 16, 3, steps=40)
-    write_model(artifacts, "distill", "resnet8", SEEN, 1, steps=40)
-    write_model(artifacts, "control", "resnet8", SEEN, 1, steps=16)
-    shutil.copy(ROOT / "params.yaml", folder)
-    override_params(["evaluate.latency_runs=20", "evaluate.bootstrap=200", "run.threads=1"], folder / "params.yaml")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(workspace) -> Path:
-    """The workspace after both stages ran as processes."""
-    for stage in ("compress", "evaluate"):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "REFLUX"))}
-        command = [sys.executable, "-m", f"components.{stage}"]
-        done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert "Warning" not in done.stderr
-    return workspace
-
-
-@pytest.fixture
-def here(workspace, tmp_path, monkeypatch):
-    """A copy of the workspace, without the stages' outputs, as the working folder."""
-    folder = tmp_path / "copy"
-    shutil.copytree(workspace, folder, ignore=shutil.ignore_patterns("compress", "evaluate", ".reflux"))
-    monkeypatch.chdir(folder)
-    return folder
-
-
-def run_here(name, main, *overrides):
-    found = override_params(list(overrides)) if overrides else load_params()
-    stage = Stage(name, found)
-    stage.out("").mkdir(parents=True, exist_ok=True)
-    main(stage)
-    return stage
 
 
 def metrics_of(folder: Path):
@@ -126,39 +36,6 @@ def metrics_of(folder: Path):
 def logged(folder: Path, stage: str):
     starts = (path.read_text().splitlines() for path in (folder / ".reflux/outbox").glob("*/journal.jsonl"))
     return next(lines for lines in ([json.loads(line) for line in s] for s in starts) if lines[0]["name"] == stage)
-
-
-def test_each_file_is_the_student(finished):
-    student = pixel_model.load(finished / "artifacts/distill/model.safetensors")
-    test, spec = open_shard(finished / "artifacts/ingest/shards/test"), student.spec
-    pixels = onnx_file.fit(np.array(test.images), spec.image_size, spec.in_chans)
-    expected = program.forward(student, pixels)
-    parity = json.loads((finished / "artifacts/compress/parity.json").read_text())
-    for kind, name in {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"}.items():
-        path = finished / "artifacts/compress" / name
-        assert parity[kind]["size_bytes"] == path.stat().st_size
-        assert parity[kind]["sha256"] == sha256_file(path)
-        assert parity[kind]["n"] == 40
-        run = program.reload(path)
-        for batch in (1, 2, 5, 257):
-            error = np.abs(run(pixels[:batch]) - expected[:batch]).max()
-            assert error < (1e-4 if kind != "onnx_int8" else 0.2 * np.ptp(expected))
-    assert parity["onnx"]["max_abs_logit_difference"] < 1e-4
-    assert parity["onnx"]["agreement"] == parity["pt2"]["agreement"] == 1.0
-
-
-def test_compress_never_looks_at_the_test_split_and_gives_the_same_files_again(finished, here):
-    shutil.rmtree(here / "artifacts/ingest/shards/test")
-    run_here("compress", compress)
-    for name in ("student.pt2", "student.onnx", "student-int8.onnx"):
-        first, again = finished / "artifacts/compress" / name, here / "artifacts/compress" / name
-        assert sha256_file(first) == sha256_file(again), name
-
-
-def test_no_file_appears_when_one_is_not_the_student(here):
-    with pytest.raises(UserError, match=r"student\.(pt2|onnx) is not the student: its logits differ by up to"):
-        run_here("compress", compress, "compress.max_logit_difference=1e-12")
-    assert list((here / "artifacts/compress").iterdir()) == []
 
 
 def test_metrics_keep_their_contract(finished):
@@ -180,7 +57,7 @@ def test_metrics_keep_their_contract(finished):
     ]
     assert metrics["test"] == {"fingerprint": "t" * 64, "n": 257}
     assert metrics["classes"] == CLASSES
-    assert metrics["dataset"]["name"] == "greys"
+    assert metrics["dataset"]["name"] == "grays"
     assert set(metrics["teacher"]) == set(metrics["shipped"]["onnx_int8"]) == FIGURES | LATENCIES
     assert set(metrics["student"]) == set(metrics["shipped"]["pt2"]) == FIGURES
     assert set(metrics["shipped"]["onnx"]) == set(metrics["control"]) == FIGURES | LATENCIES | CORRUPTED
@@ -224,9 +101,9 @@ def test_corrupted_figures_are_those_of_the_shipped_file_on_corrupted_images(fin
     test = open_shard(finished / "artifacts/ingest/shards/test")
     spec = pixel_model.load(finished / "artifacts/distill/model.safetensors").spec
     run = program.reload(finished / "artifacts/compress/student.onnx")
-    seen = resize_pixels(np.array(test.images), SEEN).transpose(0, 2, 3, 1)
+    resized = resize_pixels(np.array(test.images), SEEN).transpose(0, 2, 3, 1)
     shipped, accuracies = metrics_of(finished)["shipped"]["onnx"], []
-    for kind, images in corruptions.corrupted(seen, test.ids):
+    for kind, images in corruptions.corrupted(resized, test.ids):
         pixels = onnx_file.fit(images, spec.image_size, spec.in_chans)
         accuracies.append((run(pixels).argmax(axis=1) == test.labels).mean())
         assert shipped[f"{kind}_accuracy"] == pytest.approx(accuracies[-1])
@@ -244,20 +121,20 @@ def test_slices_are_those_of_the_predictions(finished):
         camera, recall = slices["camera"][f"camera {place}"], slices["class"][CLASSES[place]]
         assert camera == {"n": mine.sum(), "accuracy": pytest.approx(right[mine].mean())}
         assert recall == {"n": of_class.sum(), "accuracy": pytest.approx(right[of_class].mean())}
-    assert min(found["accuracy"] for found in slices["class"].values()) == pytest.approx(
+    assert min(each["accuracy"] for each in slices["class"].values()) == pytest.approx(
         metrics_of(finished)["shipped"]["onnx"]["worst_class_recall"]
     )
 
 
-def test_the_probe_is_the_shipped_file_s_own_answers(finished):
+def test_the_probe_is_the_shipped_file_s_own_predictions(finished):
     with np.load(finished / "artifacts/evaluate/probe.npz", allow_pickle=False) as probe:
         pixels, predicted = probe["pixels"], probe["predicted"]
     assert (pixels.shape, pixels.dtype) == ((64, 1, SEEN, SEEN), np.uint8)
     assert predicted.dtype == np.int64
     run = program.reload(finished / "artifacts/compress/student.onnx")
     for batch in (1, 3, 64):
-        answers = [run(pixels[i : i + batch]).argmax(axis=1) for i in range(0, 64, batch)]
-        assert (np.concatenate(answers) == predicted).all()
+        parts = [run(pixels[i : i + batch]).argmax(axis=1) for i in range(0, 64, batch)]
+        assert (np.concatenate(parts) == predicted).all()
 
 
 def test_the_journal_holds_figures_pictures_card_and_dataset(finished):
@@ -272,7 +149,7 @@ def test_the_journal_holds_figures_pictures_card_and_dataset(finished):
     assert [line["digest"] for line in lines if line["op"] == "dataset"] == ["t" * 64]
 
 
-def test_the_card_stands_beside_its_figures(finished):
+def test_the_card_is_next_to_its_figures(finished):
     folder = finished / "artifacts/evaluate"
     links = re.findall(r"\((figures/[^)]+)\)", (folder / "model-card.md").read_text())
     assert {link.removeprefix("figures/") for link in links} == {p.name for p in (folder / "figures").iterdir()}

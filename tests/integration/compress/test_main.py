@@ -1,0 +1,51 @@
+"""From a trained student to the files that ship."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from components.compress.__main__ import main as compress
+from components.core.artifacts import sha256_file
+from components.core.contract import SHIPPED
+from components.core.errors import UserError
+from components.core.export import onnx_file, program
+from components.core.images.shards import open_shard
+from components.core.models import pixel_model
+from tests.trained import run_here
+
+pytestmark = pytest.mark.slow
+
+
+def test_each_file_is_the_student(finished):
+    student = pixel_model.load(finished / "artifacts/distill/model.safetensors")
+    test, spec = open_shard(finished / "artifacts/ingest/shards/test"), student.spec
+    pixels = onnx_file.fit(np.array(test.images), spec.image_size, spec.in_chans)
+    expected = program.forward(student, pixels)
+    parity = json.loads((finished / "artifacts/compress/parity.json").read_text())
+    for kind, name in SHIPPED.items():
+        path = finished / "artifacts/compress" / name
+        assert parity[kind]["size_bytes"] == path.stat().st_size
+        assert parity[kind]["sha256"] == sha256_file(path)
+        assert parity[kind]["n"] == 40
+        run = program.reload(path)
+        for batch in (1, 2, 5, 257):
+            error = np.abs(run(pixels[:batch]) - expected[:batch]).max()
+            assert error < (1e-4 if kind != "onnx_int8" else 0.2 * np.ptp(expected))
+    assert parity["onnx"]["max_abs_logit_difference"] < 1e-4
+    assert parity["onnx"]["agreement"] == parity["pt2"]["agreement"] == 1.0
+
+
+def test_compress_never_looks_at_the_test_split_and_gives_the_same_files_again(finished, here):
+    shutil.rmtree(here / "artifacts/ingest/shards/test")
+    run_here("compress", compress)
+    for name in SHIPPED.values():
+        first, again = finished / "artifacts/compress" / name, here / "artifacts/compress" / name
+        assert sha256_file(first) == sha256_file(again), name
+
+
+def test_no_file_appears_when_one_is_not_the_student(here):
+    with pytest.raises(UserError, match=r"student\.(pt2|onnx) is not the student: its logits differ by up to"):
+        run_here("compress", compress, "compress.max_logit_difference=1e-12")
+    assert list((here / "artifacts/compress").iterdir()) == []

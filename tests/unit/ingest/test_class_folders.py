@@ -3,27 +3,15 @@ from pathlib import Path
 import pytest
 
 from components.core.errors import UserError
-from components.ingest.items import Source
 from components.ingest.source import open_source
-
-
-def tree(root: Path, *files: str) -> Path:
-    for file in files:
-        path = root / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return root
-
-
-def seen(source: Source) -> list[tuple[str, str | None, str | None]]:
-    return [(i.path, i.split, source.classes[i.label] if i.label >= 0 else None) for i in source.items]
+from tests.unit.ingest.formats import rows_of, tree
 
 
 def test_classes_without_splits(tmp_path: Path) -> None:
     source = open_source(tree(tmp_path, "dog/2.png", "cat/1.JPG", "cat/deep/er/3.webp", "unlabeled/u.bmp"))
     assert source.classes == ["cat", "dog"]
     assert source.count == 4
-    assert seen(source) == [
+    assert rows_of(source) == [
         ("cat/1.JPG", None, "cat"),
         ("cat/deep/er/3.webp", None, "cat"),
         ("dog/2.png", None, "dog"),
@@ -35,7 +23,7 @@ def test_classes_in_splits(tmp_path: Path) -> None:
     files = ("train/a/1.png", "validation/b/2.png", "test/a/3.png", "train/unlabeled/4.png", "Unlabeled/any/5.png")
     source = open_source(tree(tmp_path, *files))
     assert source.classes == ["a", "b"]
-    assert sorted(seen(source)) == [
+    assert sorted(rows_of(source)) == [
         ("Unlabeled/any/5.png", "unlabeled", None),
         ("test/a/3.png", "test", "a"),
         ("train/a/1.png", "train", "a"),
@@ -83,6 +71,8 @@ def test_what_is_no_tree_of_classes_is_refused(tmp_path: Path, files: tuple[str,
         open_source(tree(tmp_path, *files))
 
 
-def test_missing_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere does not exist"):
-        open_source(tmp_path / "nowhere")
+def test_class_folders_have_no_columns(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"ingest.slices names columns .camera., and .* is a folder of images"):
+        open_source(tmp_path, ["camera"])

@@ -1,0 +1,41 @@
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from components.ingest.decoding import decode_all
+from components.ingest.items import Item
+
+
+def picture(value: int, size: int = 4) -> bytes:
+    out = io.BytesIO()
+    Image.new("L", (size, size), value).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_decoding_keeps_order_and_names_what_failed(tmp_path: Path, encoded: bool) -> None:
+    (tmp_path / "file.png").write_bytes(picture(200))
+    items = [Item(f"{i}.png", None, i % 2, picture(i)) for i in range(100)]
+    items[7] = Item("7.png", "train", 0, b"")
+    items[50] = Item("50.png", None, 1, tmp_path / "missing.png")
+    items[60] = Item("60.png", "val", 1, tmp_path / "file.png")
+    items[61] = Item("61.png", None, 1, tmp_path)
+    scratch = io.BytesIO()
+    frame, failures = decode_all(items, 100, scratch, 1, 2, max_megapixels=1, encoded=encoded, threads=3)
+    expected = [200 if i == 60 else i for i in range(100) if i not in (7, 50, 61)]
+    stored = [scratch.getvalue()[begin:end] for begin, end in zip(frame["begin"], frame["end"], strict=True)]
+    assert stored == [picture(value) if encoded else bytes([value]) * 4 for value in expected]
+    assert sum(map(len, stored)) == len(scratch.getvalue())
+    assert frame["sum_0"].tolist() == [4 * value for value in expected]
+    assert frame["squares_0"].tolist() == [4 * value**2 for value in expected]
+    assert frame["path"].tolist() == [f"{i}.png" for i in range(100) if i not in (7, 50, 61)]
+    assert frame.set_index("path").loc["60.png", ["given_split", "label", "bytes", "width"]].tolist() == [
+        *("val", 1, len(picture(200)), 4)
+    ]
+    assert [f.reason for f in failures] == [
+        "7.png is empty (zero bytes).",
+        "50.png does not exist.",
+        "61.png can't be read (Is a directory).",
+    ]

@@ -1,1 +1,1 @@
-"""Pure functions from figures to a decision: gates, slices, the comparison with the champion."""
+"""The promotion policy as pure functions: gates, slices, the comparison with the champion, the decision."""

@@ -1,4 +1,4 @@
-"""The challenger against the champion: not worse, and better, smaller or faster."""
+"""The comparison with the champion: a challenger must be no worse, and better, smaller or faster."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.significance import images_needed, mcnemar, paired_bootstrap, paired_score_bound
-from components.registry.policy.gates import Reason, measured, shown
+from components.registry.policy.gates import Reason, as_number, format_value
 
 if TYPE_CHECKING:
     from components.core.export.latency import SideBySide
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """One model's file as it is now: its hash, its size, and its class for each test image [N]."""
+    """A model's file as scored now: its hash, its size, and its predicted class for each test image [N]."""
 
     sha256: str
     size_bytes: int
@@ -25,7 +25,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Best:
-    """The champion of the highest accuracy that was ever measured on the present test split."""
+    """The champion with the highest accuracy that was measured on the present test split."""
 
     version: int
     accuracy: float
@@ -33,7 +33,7 @@ class Best:
 
 @dataclass(frozen=True)
 class ChampionEvaluation:
-    """The champion and its challenger, both measured now, on the same ``n`` test images and the same machine.
+    """The champion and its challenger, both measured now on the same ``n`` test images and the same machine.
 
     Attributes:
         version: the champion's number.
@@ -43,14 +43,15 @@ class ChampionEvaluation:
         accuracy: the champion's.
         challenger_accuracy: the challenger's.
         difference: challenger - champion in accuracy (0.01 = one point).
-        low: what the difference is at least, by the paired bootstrap and by the score bound: the lower of the two.
+        low: lower bound of the difference: the lower of the paired bootstrap's and the score bound.
         high: the upper end of the bootstrap interval (95 %).
         p_value: McNemar's, two-sided.
         size_bytes: of the champion's file.
         challenger_size_bytes: of the challenger's.
-        latency_ms_p95: the champion's; None when the files are the same.
+        latency_ms_p95: the champion's; None if the files are the same.
         challenger_latency_ms_p95: the challenger's.
-        faster: how many times faster the challenger is at least, see :func:`core.latency.side_by_side`.
+        faster: lower bound of the factor by which the challenger is faster, see
+            :func:`components.core.export.latency.side_by_side`.
     """
 
     version: int
@@ -71,8 +72,8 @@ class ChampionEvaluation:
 
     @property
     def smaller(self) -> float | None:
-        """How many times smaller the challenger's file is."""
-        return measured(self.size_bytes / self.challenger_size_bytes) if self.challenger_size_bytes else None
+        """The factor by which the challenger's file is smaller."""
+        return as_number(self.size_bytes / self.challenger_size_bytes) if self.challenger_size_bytes else None
 
 
 def compare(
@@ -87,17 +88,18 @@ def compare(
 ) -> ChampionEvaluation:
     """Compare two files on the same images.
 
-    The percentile bootstrap alone is too sure of itself when few images tell the models apart: without any loss among
-    200 images its interval has no width, and a student that truly loses one image in 100 would pass a margin of one
-    point 13 times in 100. Tango's score bound takes the variance at the margin itself and keeps its level there
-    (``benchmarks/promotion.py`` measures both). With many such images the two agree, but for the luck of the resamples:
-    on 10,000 images the bootstrap alone, with 2,000 of one seed, errs in 3.2 % of cases, the lower of the two in 2.4 %.
+    The percentile bootstrap alone is too confident when the models differ on few images: without any loss among 200
+    images its interval has no width, and a student that truly loses one image in 100 would pass a margin of one point
+    13 times in 100. Tango's score bound takes the variance at the margin itself and keeps its level there
+    (``benchmarks/promotion.py`` measures both). With many such images the two agree up to the luck of the resamples: on
+    10,000 images the bootstrap alone, with 2,000 resamples of one seed, errs in 3.2 % of cases, the lower of the two in
+    2.4 %.
 
     Args:
         labels: true classes [N].
         challenger: the new file.
         champion: the file in production.
-        timed: the challenger's file first, the champion's second; None when they are the same.
+        timed: the challenger's file first, the champion's second; None if they are the same.
         champion_version: its number.
         test_changed: whether the champion was promoted on another test split.
         resamples: bootstrap samples.
@@ -125,74 +127,85 @@ def compare(
 
 
 def first() -> Reason:
-    """There is no champion yet."""
+    """The reason of a first model, which has no champion to be compared with."""
     sentence = "No champion to compare with: this is the first model, judged by the gates alone."
     return Reason("champion", "min", None, None, True, sentence)
 
 
-def same(found: ChampionEvaluation) -> Reason:
-    """The challenger's file is the champion's."""
-    sentence = f"Version {found.version}, the champion, is this very file: nothing to do."
+def same(champion: ChampionEvaluation) -> Reason:
+    """The reason of a challenger whose file is the champion's."""
+    sentence = f"Version {champion.version}, the champion, is this very file: nothing to do."
     return Reason("champion", "min", None, 0.0, True, sentence)
 
 
-def not_worse(found: ChampionEvaluation, margin: float) -> Reason:
-    """Non-inferiority: with 97.5 % certainty the challenger loses less than the margin."""
-    if not all(math.isfinite(x) for x in (found.low, found.difference, margin)):
-        sentence = f"The comparison with the champion (version {found.version}) has no result."
-        return Reason("champion", "min", measured(-margin), None, None, sentence)
-    passed = found.low > -margin
+def not_worse(comparison: ChampionEvaluation, margin: float) -> Reason:
+    """Non-inferiority: the challenger must lose less than the margin, with 97.5 % certainty."""
+    if not all(math.isfinite(x) for x in (comparison.low, comparison.difference, margin)):
+        sentence = f"The comparison with the champion (version {comparison.version}) has no result."
+        return Reason("champion", "min", as_number(-margin), None, None, sentence)
+    passed = comparison.low > -margin
     sentence = (
-        f"Against the champion (version {found.version}) on {found.n:,} test images: "
-        f"{100 * found.difference:+.2f} points of accuracy, 95% interval {100 * found.low:+.2f} to "
-        f"{100 * found.high:+.2f}; {'not worse' if passed else 'it may be worse'} by the margin of "
+        f"Against the champion (version {comparison.version}) on {comparison.n:,} test images: "
+        f"{100 * comparison.difference:+.2f} points of accuracy, 95% interval {100 * comparison.low:+.2f} to "
+        f"{100 * comparison.high:+.2f}; {'not worse' if passed else 'it may be worse'} by the margin of "
         f"{100 * margin:g} points."
     )
-    if not passed and margin > 1e-6 and found.n < (needed := images_needed(margin)):
+    if not passed and margin > 1e-6 and comparison.n < (needed := images_needed(margin)):
         sentence += f" So few images can't show it even of equal models: it takes {needed:,}."
-    if found.test_changed:
-        sentence += " The champion was promoted on another test split; it was scored anew on this one."
-    return Reason("champion", "min", -margin, found.low, passed, sentence)
+    if comparison.test_changed:
+        sentence += " The champion was promoted on another test split; it was scored again on this one."
+    return Reason("champion", "min", -margin, comparison.low, passed, sentence)
 
 
-def advantage(found: ChampionEvaluation, margin: float, alpha: float, smaller: float, faster: float) -> Reason:
-    """A reason to replace what works: better, or smaller, or faster by a factor.
+def advantage(comparison: ChampionEvaluation, margin: float, alpha: float, smaller: float, faster: float) -> Reason:
+    """Superiority: a reason to replace what works is to be better, or smaller or faster by a factor.
 
     Args:
-        found: the comparison.
-        margin: the accuracy that may be lost; it only words the sentence.
+        comparison: the comparison.
+        margin: the accuracy that may be lost; it affects only the wording.
         alpha: McNemar's two-sided p-value must be below it, with a positive difference.
-        smaller: the least factor in size.
-        faster: the least factor in p95 latency.
+        smaller: the minimal factor in size.
+        faster: the minimal factor in p95 latency.
     """
     routes = [
-        (_better(found, alpha), "better", f"McNemar p = {_known(found.p_value, alpha)}", f"below {alpha:g}"),
-        (_reaches(found.smaller, smaller), "smaller", f"{_known(found.smaller, smaller)} times", f"{smaller:g}"),
-        (_reaches(found.faster, faster), "faster", f"at least {_known(found.faster, faster)} times", f"{faster:g}"),
+        (_better(comparison, alpha), "better", f"McNemar p = {_text(comparison.p_value, alpha)}", f"below {alpha:g}"),
+        (
+            _reaches(comparison.smaller, smaller),
+            "smaller",
+            f"{_text(comparison.smaller, smaller)} times",
+            f"{smaller:g}",
+        ),
+        (
+            _reaches(comparison.faster, faster),
+            "faster",
+            f"at least {_text(comparison.faster, faster)} times",
+            f"{faster:g}",
+        ),
     ]
     won = " and ".join(f"{word} ({figure})" for passed, word, figure, _ in routes if passed)
     if won:
-        return Reason("advantage", "min", None, None, True, f"It is {won} than version {found.version}.")
+        return Reason("advantage", "min", None, None, True, f"It is {won} than version {comparison.version}.")
     none = " nor ".join(f"{word} ({figure}, not {limit})" for _, word, figure, limit in routes)
     unknown = any(passed is None for passed, *_ in routes)
     sentence = (
-        f"{'Not worse, but neither' if found.low > -margin else 'Neither'} {none} than version {found.version}: "
+        f"{'Not worse, but neither' if comparison.low > -margin else 'Neither'} {none} "
+        f"than version {comparison.version}: "
         f"{'a reason to replace it is not known' if unknown else 'there is no reason to replace it'}."
     )
     return Reason("advantage", "min", None, None, None if unknown else False, sentence)
 
 
-def _better(found: ChampionEvaluation, alpha: float) -> bool | None:
-    if not (math.isfinite(found.p_value) and math.isfinite(found.difference)):
+def _better(comparison: ChampionEvaluation, alpha: float) -> bool | None:
+    if not (math.isfinite(comparison.p_value) and math.isfinite(comparison.difference)):
         return None
-    return found.p_value < alpha and found.difference > 0
+    return comparison.p_value < alpha and comparison.difference > 0
 
 
 def _reaches(value: float | None, factor: float) -> bool | None:
-    found = measured(value)
-    return None if found is None or math.isnan(factor) else found >= factor
+    number = as_number(value)
+    return None if number is None or math.isnan(factor) else number >= factor
 
 
-def _known(value: float | None, limit: float) -> str:
-    found = measured(value)
-    return "unknown" if found is None else shown(found, limit)
+def _text(value: float | None, limit: float) -> str:
+    number = as_number(value)
+    return "unknown" if number is None else format_value(number, limit)

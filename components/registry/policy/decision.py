@@ -1,4 +1,4 @@
-"""Whether a student may go into production: a pure function from figures to a decision with its reasons."""
+"""The decision on a student: a pure function from figures to a verdict with its reasons."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,16 +16,16 @@ Status = Literal["UNKNOWN", "REJECTED", "VALIDATED"]
 
 @dataclass(frozen=True)
 class Policy:
-    """What a version is judged by: the section ``registry`` of ``params.yaml``.
+    """The rules for a promotion: the section ``registry`` of ``params.yaml``.
 
     Attributes:
         gates: the bounds on the shipped file's figures.
         slices: the bounds on its figures in each slice, by column.
-        min_count: images below which a slice is reported, not gated.
+        min_count: number of images below which a slice is reported but not gated.
         margin: the accuracy that may be lost to the champion (0.01 = one point).
         alpha: the p-value below which a higher accuracy counts as better.
-        smaller: how many times smaller the file must be to count as smaller.
-        faster: how many times faster, in p95 latency, to count as faster.
+        smaller: the factor by which a file must be smaller to count as smaller.
+        faster: the factor in p95 latency by which it must be faster to count as faster.
     """
 
     gates: Bounds
@@ -39,8 +39,8 @@ class Policy:
     @classmethod
     def of(cls, rules: Registry) -> "Policy":
         """The policy that the params state."""
-        stated = rules.model_dump(exclude_none=True)
-        return cls(stated["gates"], stated["slices"]["gates"], stated["slices"]["min_count"], **stated["champion"])
+        values = rules.model_dump(exclude_none=True)
+        return cls(values["gates"], values["slices"]["gates"], values["slices"]["min_count"], **values["champion"])
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Decision:
 
     Attributes:
         status: UNKNOWN, REJECTED or VALIDATED.
-        promote: whether it is to become the champion.
+        promote: whether the version is to become the champion.
         first: whether there was no champion to compare with.
-        reasons: what each threshold says.
+        reasons: the result of each check.
         champion: the comparison with the champion, if there is one.
-        uses: decisions that the test split had served before; None when that is not known.
-        notes: what a person should know besides, and what changes no status.
+        uses: decisions that the test split had served before; None if unknown.
+        notes: warnings for people, which do not change the status.
     """
 
     status: Status
@@ -72,7 +72,7 @@ class Decision:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """Reasons and notes as a person reads them."""
+        """Reasons and notes as sentences."""
         return (*(reason.sentence for reason in self.reasons), *self.notes)
 
 
@@ -88,19 +88,19 @@ def decide(
 
     Args:
         metrics: the content of ``metrics.json``; the gates look at the ONNX file's figures.
-        policy: what it is judged by.
-        champion: the fresh comparison with the model in production; None when there is none yet.
-        uses: decisions that this test split has served before; None when that is not known.
-        rolled_back: who rolled this version back and when, if anyone did; it is then not promoted again by itself.
-        best: the most accurate champion that this test split has seen; None when it has seen none.
+        policy: the rules.
+        champion: the fresh comparison with the model in production; None if there is none yet.
+        uses: decisions that this test split has served before; None if unknown.
+        rolled_back: when and by whom this version was rolled back, if it was; it is then not promoted automatically.
+        best: the most accurate champion that was measured on this test split; None if there was none.
 
     Returns:
-        UNKNOWN without a gate or when a gated figure was not measured, REJECTED when a threshold is missed, VALIDATED
+        UNKNOWN without a gate or if a gated figure was not measured, REJECTED if a limit is missed, VALIDATED
         otherwise. A validated version is promoted unless the champion is the same file. The first model is judged by
         the gates alone; a later one must also be no worse than the champion, and better, smaller or faster.
     """
-    found = gates.figures(metrics)
-    reasons = gates.thresholds(found, policy.gates)
+    figures = gates.gated_figures(metrics)
+    reasons = gates.thresholds(figures, policy.gates)
     reasons += slices.reasons(metrics.get("slices", {}), policy.slices, policy.min_count)
     if not reasons:
         reasons.append(gates.none_configured())
@@ -109,8 +109,8 @@ def decide(
     if rolled_back is not None:
         sentence = f"This version was rolled back {rolled_back}: only a person's `reflux promote` brings it back."
         reasons.append(Reason("rollback", "max", 0, 1, False, sentence))
-    accuracy = found.get("accuracy")
-    notes = _reuse(uses, accuracy, gates.measured(metrics.get("test", {}).get("n")), policy.margin)
+    accuracy = figures.get("accuracy")
+    notes = _reuse(uses, accuracy, gates.as_number(metrics.get("test", {}).get("n")), policy.margin)
     notes += _crept(accuracy, champion, best, policy)
     status: Status = "VALIDATED"
     if any(reason.passed is None for reason in reasons):
@@ -140,14 +140,14 @@ def _against(champion: ChampionEvaluation | None, same: bool, policy: Policy) ->
 
 
 def _reuse(uses: int | None, accuracy: float | None, n: float | None, margin: float) -> tuple[str, ...]:
-    """A warning once the best of all models judged on this test split may owe more than the margin to chance.
+    """Warn once the best of all models judged on this test split may owe more than the margin to chance.
 
     A warning, because the remedies in the literature cost what a promotion needs most. Thresholdout (Dwork et al. 2015)
     answers with noise and from a budget: the same file could be promoted today and refused tomorrow, and nobody could
     check the decision. The Ladder (Blum and Hardt 2015) says no more than that a new best was reached, where the model
-    card publishes every figure. Both are against someone who fits the test split through its answers, which no stage
-    can do: knobs are chosen on validation data, and training can't open the test split. What is left is the luck of the
-    best of k. This bounds it; its remedy, fresh images, is in a person's hands.
+    card publishes every figure. Both protect against somebody who fits the test split through its answers, which no
+    stage can do: params are chosen on validation data, and training can't open the test split. What remains is the luck
+    of the best of k. This bounds it; the remedy, fresh images, is up to people.
     """
     if uses is None or accuracy is None or not n or not 0 <= accuracy <= 1:
         return ()
@@ -164,22 +164,22 @@ def _reuse(uses: int | None, accuracy: float | None, n: float | None, margin: fl
 def _crept(
     accuracy: float | None, champion: ChampionEvaluation | None, best: Best | None, policy: Policy
 ) -> tuple[str, ...]:
-    """A warning once the losses of several promotions, each within the margin, have added up to more than it.
+    """Warn once the losses of several promotions, each within the margin, have added up to more than it.
 
-    Whoever compares with the last champion alone is led down by small steps, what trials of medicines call biocreep
-    (D'Agostino, Massaro and Sullivan 2003): a smaller or faster student may lose up to the margin, the next one as much
-    again. This compares with the best champion ever, and warns. It does not refuse, for three reasons. How low
-    production may ever sink is a limit of its own, the gate on accuracy, and holds however many steps there were. The
-    highest of many measured accuracies is also the luckiest, so a limit drawn from it would refuse students that are no
-    worse than any champion was; a paired test needs that champion's file, which may be long gone. And every step was a
-    trade, accuracy for size or time, that the policy calls worth it: whether their sum is, only a person can say, here,
-    or by ``reflux rollback --to``.
+    A comparison with the last champion alone allows a descent in small steps, which clinical trials call biocreep
+    (D'Agostino, Massaro and Sullivan 2003): a smaller or faster student may lose up to the margin, and the next one as
+    much again. This compares with the best champion so far, and warns. It does not refuse, for three reasons. How low
+    production may sink is a limit of its own, the gate on accuracy, which holds however many steps there were. The
+    highest of many measured accuracies is also the luckiest, so a limit derived from it would refuse students that are
+    no worse than any champion was, and a paired test needs that champion's file, which may be gone. And every step was
+    a trade of accuracy for size or time that the policy calls worth it: whether their sum is worth it, only people can
+    say, here or by ``reflux rollback --to``.
     """
     if accuracy is None or best is None or (champion is not None and champion.version == best.version):
         return ()
     if not best.accuracy - accuracy > policy.margin:
         return ()
-    floor = gates.measured(policy.gates.get("accuracy", {}).get("min"))
+    floor = gates.as_number(policy.gates.get("accuracy", {}).get("min"))
     bound = "no gate on accuracy bounds it" if floor is None else f"the gate on accuracy alone, {floor:g}, bounds it"
     return (
         f"This version is {100 * (best.accuracy - accuracy):.2f} points below version {best.version}, the most "

@@ -1,4 +1,4 @@
-"""The absolute gates: what the file that ships must reach, whoever is in production."""
+"""The absolute gates: limits on the shipped file's figures, whatever the champion's are."""
 
 import math
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ Bounds = Mapping[str, Mapping[str, float]]  # {figure: {"min": limit, "max": lim
 
 @dataclass(frozen=True)
 class Reason:
-    """What one threshold says.
+    """The result of one check of the policy.
 
     Attributes:
         gate: the figure's name, ``slices.<column>.<figure>``, ``champion`` (not worse), ``advantage`` (better, smaller
             or faster), ``smoke``, ``rollback`` or ``gates`` (none is configured).
-        side: whether the limit is the least or the most allowed.
+        side: whether the limit is a minimum or a maximum.
         limit: the threshold, in the figure's own unit.
-        value: what was measured; None when it was not.
-        passed: None when it can't be said.
-        sentence: the same for a person.
+        value: the measured value; None if it was not measured.
+        passed: None if that is unknown.
+        sentence: the same for people.
     """
 
     gate: str
@@ -33,32 +33,32 @@ class Reason:
     sentence: str
 
 
-def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The gated figures of the file that ships, from ``metrics.json``; one that was not measured is absent."""
+def gated_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of the shipped file that gates can limit, from ``metrics.json``; unmeasured ones are absent."""
     shipped = dict(metrics.get("shipped", {}).get("onnx", {}))
-    if measured(shipped.get("size_bytes")) is not None:
+    if as_number(shipped.get("size_bytes")) is not None:
         shipped["size_kb"] = shipped["size_bytes"] / 1024
-    return {name: value for name in FIGURES if (value := measured(shipped.get(name))) is not None}
+    return {name: value for name in FIGURES if (value := as_number(shipped.get(name))) is not None}
 
 
-def thresholds(found: Mapping[str, float], gates: Bounds) -> list[Reason]:
+def thresholds(figures: Mapping[str, float], gates: Bounds) -> list[Reason]:
     """A reason for each side of each gate.
 
     Args:
-        found: what was measured, by :func:`figures`.
+        figures: the measured values, from :func:`gated_figures`.
         gates: the bounds.
     """
-    return [_threshold(name, side, limit, found.get(name)) for name, side, limit in sides(gates)]
+    return [_threshold(name, side, limit, figures.get(name)) for name, side, limit in sides(gates)]
 
 
 def none_configured() -> Reason:
-    """Forgetting the gates blesses nothing, as in TFX."""
+    """The reason why nothing is promoted without gates; as in TFX, a forgotten gate is no approval."""
     sentence = "No gate is configured, so nothing is promoted: set registry.gates in params.yaml."
     return Reason("gates", "min", 1, 0, None, sentence)
 
 
 def sides(bounds: Bounds) -> list[tuple[str, Side, float]]:
-    """Each limit that is set, as figure, side and limit."""
+    """Every limit that is set, as figure, side and limit."""
     names: tuple[Side, Side] = ("min", "max")
     return [
         (figure, side, limit)
@@ -69,19 +69,19 @@ def sides(bounds: Bounds) -> list[tuple[str, Side, float]]:
 
 
 def within(value: float, side: Side, limit: float) -> bool:
-    """Whether a value keeps to a limit."""
+    """Tell whether a value keeps to a limit."""
     return value >= limit if side == "min" else value <= limit
 
 
-def measured(value: Any) -> float | None:
-    """The figure as a number; None for anything that no measurement gives."""
+def as_number(value: Any) -> float | None:
+    """Return a finite number as a float, and None for everything else."""
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     return None
 
 
-def shown(value: float, other: float | None = None) -> str:
-    """The value with four digits, or with as many as it takes to tell it from ``other``."""
+def format_value(value: float, other: float | None = None) -> str:
+    """Format a value with four digits, or as many as it takes to distinguish it from ``other``."""
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
     for digits in range(4, 18):
@@ -95,11 +95,11 @@ def _threshold(name: str, side: Side, limit: float, value: float | None) -> Reas
     figure = FIGURES[name]
     label, unit = figure.label, f" {figure.unit}" if figure.unit else ""
     low = side == "min"
-    word, wanted = "minimum" if low else "maximum", f"{shown(limit)}{unit}"
+    word, wanted = "minimum" if low else "maximum", f"{format_value(limit)}{unit}"
     if value is None or math.isnan(limit):
         missing = "was not measured" if value is None else "can't be compared"
-        return Reason(name, side, measured(limit), value, None, f"{label} {missing}, and the {word} is {wanted}.")
+        return Reason(name, side, as_number(limit), value, None, f"{label} {missing}, and the {word} is {wanted}.")
     passed = within(value, side, limit)
     verb = ("reaches" if low else "is within") if passed else ("is below" if low else "exceeds")
-    sentence = f"{label} {shown(value, limit)}{unit} {verb} the {word} of {wanted}."
-    return Reason(name, side, measured(limit), value, passed, sentence)
+    sentence = f"{label} {format_value(value, limit)}{unit} {verb} the {word} of {wanted}."
+    return Reason(name, side, as_number(limit), value, passed, sentence)

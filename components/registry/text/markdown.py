@@ -1,13 +1,13 @@
-"""What a person reads in the registry: Markdown of a version."""
+"""Descriptions of models, versions and attempts for MLflow, in Markdown."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.registry.policy.decision import Decision
-from components.registry.policy.gates import figures, sides
+from components.registry.policy.gates import gated_figures, sides
 from components.registry.text import urls
 
-_MISSING = "unknown: this copy of the project can't say"
+_MISSING = "unknown to this copy of the project"
 _MARKS = {True: "passed", False: "**missed**", None: "**unknown**"}
 _COMPARED = ("accuracy", "difference", "low", "high", "p_value", "size_bytes", "latency_ms_p95", "faster")
 LINEAGE = {
@@ -32,12 +32,12 @@ def version(
     decision: Decision | None,
     effect: str = "",
 ) -> str:
-    """A version's description: what it is, how good, the verdict with its reasons, where it comes from."""
+    """A version's description: its networks and figures, the decision with its reasons, and its lineage."""
     lines = [_summary(metrics, names, dataset), "", *_verdict(decision, effect), "", "| | |", "| --- | --- |"]
     pages = _pages(tags)
     for key, label in LINEAGE.items():
-        shown = f"`{tags[key]}`" if key in tags else _MISSING
-        lines.append(f"| {label} | {f'[{shown}]({pages[key]})' if key in pages else shown} |")
+        value = f"`{tags[key]}`" if key in tags else _MISSING
+        lines.append(f"| {label} | {f'[{value}]({pages[key]})' if key in pages else value} |")
     if card := urls.card(tags):
         lines.append(f"| Model card | [model-card.html]({card}) |")
     return "\n".join(lines)
@@ -52,34 +52,34 @@ def front(
     tags: Mapping[str, str],
     policy: Mapping[str, Any] | None,
 ) -> str:
-    """A registered model's description: what is in production, the way back, and what a version must pass.
+    """A registered model's description: the version in production, how to roll back, and the policy.
 
     Args:
         name: the registered model.
-        project: the project, whose ledger has every attempt.
+        project: the project's name, for its ledger.
         champion: the version in production; None for none yet.
         previous: the one before it; None for none.
-        since: when the champion came there, by whom and why.
-        tags: the champion's, which say where it comes from.
-        policy: what it was judged by, as ``decision.json`` has it.
+        since: when, by whom and why it was promoted.
+        tags: the champion's tags, for its lineage.
+        policy: the policy that it was judged by, from ``decision.json``.
     """
     if champion is None:
         lines = ["**Nothing is in production yet.**"]
     else:
         card = urls.card(tags)
-        shown = f" [Its model card]({card})." if card else ""
-        lines = [f"**In production: {_link(name, champion)}**, the alias `champion`, since {since}.{shown}"]
+        link = f" [Its model card]({card})." if card else ""
+        lines = [f"**In production: {_link(name, champion)}**, the alias `champion`, since {since}.{link}"]
         lines += ["", _origin(champion, tags)]
     if previous is not None:
         lines += ["", f"Before it: {_link(name, previous)}; `reflux rollback --reason …` puts it back."]
-    lines += ["", f"Every attempt, the refused ones too, is a run of the experiment `{project}/promotions`."]
+    lines += ["", f"Every attempt, including refused ones, is a run of the experiment `{project}/promotions`."]
     if policy:
         lines += ["", "A version is promoted when it has:", "", *(f"- {rule}" for rule in _rules(policy))]
     return "\n".join(lines)
 
 
 def since(at: str, by: str, reason: str) -> str:
-    """When, by whom and why something was done."""
+    """Say when, by whom and why something was done."""
     return f"{at} by {by}" + (f" ({reason})" if reason else "")
 
 
@@ -88,7 +88,7 @@ def _link(name: str, version: int) -> str:
 
 
 def _origin(champion: int, tags: Mapping[str, str]) -> str:
-    """Where a champion comes from, with the command that prints the whole of it."""
+    """A sentence on a champion's origin, with the command that prints its whole lineage."""
     pages, known = _pages(tags), {"data": tags.get("dvc.data_md5"), "commit": tags.get("git.sha")}
     parts = [f"{name} `{value[:12]}`" for name, value in known.items() if value]
     words = {"run_id": "its run", "teacher.model_id": "its teacher"}
@@ -97,14 +97,14 @@ def _origin(champion: int, tags: Mapping[str, str]) -> str:
 
 
 def _rules(policy: Mapping[str, Any]) -> list[str]:
-    """A policy, a rule a line."""
+    """A policy as lines of text, one per rule."""
     words = {"min": "of at least", "max": "of at most"}
-    found = [f"`{figure}` {words[side]} {limit:g}" for figure, side, limit in sides(policy["gates"])]
+    rules = [f"`{figure}` {words[side]} {limit:g}" for figure, side, limit in sides(policy["gates"])]
     for column, bounds in policy["slices"].items():
         each = f"on each `{column}` of {policy['min_count']} test images or more"
-        found += [f"`{figure}` {words[side]} {limit:g} {each}" for figure, side, limit in sides(bounds)]
+        rules += [f"`{figure}` {words[side]} {limit:g} {each}" for figure, side, limit in sides(bounds)]
     return [
-        *found,
+        *rules,
         f"an accuracy of no more than {policy['margin']:g} below the champion's, both measured at that moment",
         f"a higher accuracy than the champion (p < {policy['alpha']:g}), "
         f"or a file {policy['smaller']:g} times smaller, or {policy['faster']:g} times faster",
@@ -112,7 +112,7 @@ def _rules(policy: Mapping[str, Any]) -> list[str]:
 
 
 def why(effect: str, reasons: Iterable[Mapping[str, Any]]) -> str:
-    """Why a decision came out as it did: what was not passed, or what it did."""
+    """The cause of a decision's outcome: the checks that were not passed, else its effect."""
     return " ".join([r["sentence"] for r in reasons if not r["passed"]] or [effect])
 
 
@@ -125,47 +125,47 @@ def attempt(
     reasons: Iterable[Mapping[str, Any]],
     notes: Iterable[str],
 ) -> str:
-    """What a person reads on a ledger's run."""
+    """The note on a run of the ledger."""
     head = f"**Version {version} {outcome}** by {by}{f': {reason}' if reason else ''}. {effect}"
     lines = [f"- {_MARKS[reason['passed']]}: {reason['sentence']}" for reason in reasons]
     return "\n".join([head, "", *lines, *(f"- note: {sentence}" for sentence in notes)])
 
 
 def recorded_figures(record: Mapping[str, Any]) -> dict[str, float]:
-    """A decision's numbers: the gated figures, and the comparison with the champion."""
-    found = figures({"shipped": {"onnx": record["figures"]}})
-    against = record["champion"] or {}
-    return found | {f"champion/{key}": float(against[key]) for key in _COMPARED if against.get(key) is not None}
+    """The figures of a recorded decision, and those of its comparison with the champion."""
+    figures = gated_figures({"shipped": {"onnx": record["figures"]}})
+    champion = record["champion"] or {}
+    return figures | {f"champion/{key}": float(champion[key]) for key in _COMPARED if champion.get(key) is not None}
 
 
 def _pages(tags: Mapping[str, str]) -> dict[str, str]:
-    """The page in MLflow's UI of each tag that has one."""
+    """The pages in MLflow's UI of those tags that have one."""
     if "experiment_id" not in tags:
         return {}
-    found = {"run_id": urls.run, "model_id": urls.logged_model, "teacher.model_id": urls.logged_model}
-    return {key: page(tags["experiment_id"], tags[key]) for key, page in found.items() if key in tags}
+    makers = {"run_id": urls.run, "model_id": urls.logged_model, "teacher.model_id": urls.logged_model}
+    return {key: page(tags["experiment_id"], tags[key]) for key, page in makers.items() if key in tags}
 
 
 def _summary(metrics: Mapping[str, Any], names: Mapping[str, str], dataset: str) -> str:
-    found = figures(metrics)
+    figures = gated_figures(metrics)
     text = f"**{names['student']}** distilled from {names['teacher']} on {dataset}"
-    if "accuracy" in found:
-        text += f": {100 * found['accuracy']:.2f} % accuracy on {metrics['test']['n']:,} test images"
+    if "accuracy" in figures:
+        text += f": {100 * figures['accuracy']:.2f} % accuracy on {metrics['test']['n']:,} test images"
     others = {"teacher": "teacher", "control": "same student without teacher"}
-    beside = [
+    compared = [
         f"{label} {100 * metrics[key]['accuracy']:.2f} %"
         for key, label in others.items()
         if "accuracy" in metrics.get(key, {})
     ]
-    text += f" ({', '.join(beside)})" if beside else ""
+    text += f" ({', '.join(compared)})" if compared else ""
     sizes = [
-        f"{found[key]:,.{digits}f} {unit}"
+        f"{figures[key]:,.{digits}f} {unit}"
         for key, digits, unit in (
             ("size_kb", 1, "KB as ONNX"),
             ("params", 0, "parameters"),
             ("latency_ms_p95", 3, "ms at p95"),
         )
-        if key in found
+        if key in figures
     ]
     return "; ".join([text, ", ".join(sizes)]) + "." if sizes else text + "."
 

@@ -208,7 +208,7 @@ def test_without_a_secret_nothing_is_sent(outbox, monkeypatch):
     assert "REFLUX_WEBHOOK_SECRET is not set" in webhooks.problems()[0]
     monkeypatch.setenv(webhooks.WEBHOOK_SECRET, "whsec_no base64!")
     assert list(webhooks.receivers()) == []
-    assert "the rest is not Base64" in webhooks.problems()[0]
+    assert "what follows is not Base64" in webhooks.problems()[0]
 
 
 def test_where_nobody_listens_nothing_is_noted(outbox, monkeypatch):

@@ -54,7 +54,7 @@ def test_the_comparison_is_told_with_its_interval():
         "not worse by the margin of 1 points."
     )
     moved = not_worse(replace(EQUAL, test_changed=True), 0.01)
-    assert moved.sentence.endswith(" The champion was promoted on another test split; it was scored anew on this one.")
+    assert moved.sentence.endswith(" The champion was promoted on another test split; it was scored again on this one.")
 
 
 @pytest.mark.parametrize("figure", ["low", "difference"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from components.core.params.sections import Registry
 from components.registry.policy.comparison import Best, ChampionEvaluation
 from components.registry.policy.decision import Decision, Policy, decide
-from components.registry.policy.gates import Reason, figures, within
+from components.registry.policy.gates import Reason, gated_figures, within
 
 SHA, OTHER = "a" * 64, "b" * 64
 HIGHER = ("accuracy", "macro_f1", "worst_class_recall", "corrupted_accuracy", "jpeg_accuracy")
@@ -229,7 +229,7 @@ def test_promotion_means_validated_and_every_reason_passed(values, parts, policy
 @given(measured, slices, any_policy, champions)
 def test_what_is_promoted_keeps_to_every_limit(values, parts, policy, against):
     if decide(metrics(slices=parts, **values), policy, against).promote:
-        found = figures(metrics(**values))
+        found = gated_figures(metrics(**values))
         assert policy.gates or policy.slices
         assert all(within(found[name], s, x) for name, bound in policy.gates.items() for s, x in bound.items())
         for column, bound in policy.slices.items():

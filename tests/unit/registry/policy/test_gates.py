@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from components.registry.policy.gates import figures, thresholds
+from components.registry.policy.gates import gated_figures, thresholds
 
 
 def metrics(**measured) -> dict:
@@ -11,7 +11,7 @@ def metrics(**measured) -> dict:
 
 
 def judged(gates, **measured):
-    return thresholds(figures(metrics(**measured)), gates)
+    return thresholds(gated_figures(metrics(**measured)), gates)
 
 
 def test_each_side_of_a_gate_says_its_numbers():
@@ -60,9 +60,9 @@ def test_an_unset_side_is_no_gate():
 
 
 def test_size_is_in_units_of_1024_bytes_and_what_was_not_measured_is_absent():
-    assert figures(metrics(size_bytes=2048, accuracy=None)) == {
+    assert gated_figures(metrics(size_bytes=2048, accuracy=None)) == {
         "size_kb": 2.0,
         "worst_class_recall": 0.5,
         "latency_ms_p95": 0.3,
     }
-    assert figures({}) == {}
+    assert gated_figures({}) == {}

@@ -19,7 +19,7 @@ def test_a_version_says_what_it_is_how_good_and_where_from():
     )
     assert "**Not decided yet.**" in text
     assert f"| Git commit | `{'c' * 40}` |" in text
-    assert "| Data (DVC md5) | unknown: this copy of the project can't say |" in text
+    assert "| Data (DVC md5) | unknown to this copy of the project |" in text
 
 
 def test_what_was_not_measured_is_not_mentioned():
@@ -67,7 +67,7 @@ def test_the_models_page_says_what_is_in_production_the_way_back_and_the_policy(
         "",
         "Before it: [version 5](#/models/the%20shoes/versions/5); `reflux rollback --reason …` puts it back.",
         "",
-        "Every attempt, the refused ones too, is a run of the experiment `clothes/promotions`.",
+        "Every attempt, including refused ones, is a run of the experiment `clothes/promotions`.",
         "",
         "A version is promoted when it has:",
         "",

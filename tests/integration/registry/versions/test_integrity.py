@@ -1,0 +1,123 @@
+"""What somebody changes behind the registry's back is found, named and refused."""
+
+import sqlite3
+import time
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+from PIL import Image
+
+from components.core.errors import UserError
+from components.registry import client
+from components.registry.lineage import trace
+from components.registry.predict import predict
+from components.registry.promote import approve
+from components.registry.rollback import rollback
+from tests.integration.registry.faults import flip_byte
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "measured"),
+    [("accuracy", "0.99", "0.9"), ("size_bytes", "1", r"\d+"), ("test_fingerprint", "0" * 64, "f" * 64)],
+)
+def test_a_tag_that_was_edited_is_named_with_what_was_measured(model_name, registered, judge, tag, value, measured):
+    version = registered(right=180)
+    MlflowClient().set_model_version_tag(model_name, str(version), tag, value)
+    with pytest.raises(UserError, match=rf"version 1 were edited in MLflow: the tag {tag} is {value}, .* {measured}"):
+        judge(version)
+    assert client.aliases(MlflowClient(), model_name) == {"challenger": 1}
+
+
+def test_a_metric_of_the_logged_model_that_was_edited_is_named(home, model_name, registered, judge):
+    mlflow = MlflowClient()
+    version = registered(right=180)
+    found = mlflow.get_model_version(model_name, str(version))
+    model = mlflow.get_logged_model(found.source.removeprefix("models:/"))
+    real = next(metric for metric in model.metrics if metric.key == "test/accuracy")
+    later = int(time.time() * 1000) + 1000
+    edited = Metric(real.key, 0.99, later, 0, real.model_id, real.dataset_name, real.dataset_digest, home.run_id)
+    mlflow.log_batch(home.run_id, metrics=[edited])
+    with pytest.raises(UserError, match=r"the metric test/accuracy is 0\.99, measured was 0\.9; set them back"):
+        judge(version)
+
+
+def test_a_version_that_was_edited_while_it_awaited_approval_is_not_approved(home, model_name, registered, judge):
+    version = registered(right=180)
+    assert judge(version, approval="human").outcome == "awaiting approval"
+    MlflowClient().set_model_version_tag(model_name, str(version), "accuracy", "0.99")
+    with pytest.raises(UserError, match=r"the tag accuracy is 0\.99"):
+        approve(home.experiment, model_name, version, "looks good")
+    assert "champion" not in client.aliases(MlflowClient(), model_name)
+
+
+def test_a_swapped_source_is_refused_by_promote_predict_and_rollback(home, model_name, registered, judge):
+    for right in (165, 180):
+        judge(registered(right))
+    assert client.aliases(MlflowClient(), model_name) == {"challenger": 2, "champion": 2, "previous": 1}
+    swap(home, model_name, 1)
+    Image.new("L", (16, 16)).save(home.folder / "black.png")
+    for attempt in (
+        lambda: judge(1, again=True),
+        lambda: rollback(home.experiment, model_name, "worse"),
+        lambda: predict(home.folder / "black.png", f"models:/{model_name}/1"),
+    ):
+        with pytest.raises(UserError, match=r"The file of .* version 1 was changed"):
+            attempt()
+    assert client.aliases(MlflowClient(), model_name)["champion"] == 2
+
+
+def test_a_flipped_byte_of_the_recorded_answers_is_named_wherever_they_are_compared_with(
+    home, model_name, registered, judge, smoke_tested
+):
+    for right in (165, 180):
+        judge(registered(right))
+    registered(right=199)
+    judge(3, approval="human")
+    flipped = [flip_byte(model_name, version, "evaluation/probe.npz") for version in (1, 3)]
+
+    for attempt in (
+        lambda: approve(home.experiment, model_name, 3, "looks good"),
+        lambda: rollback(home.experiment, model_name, "worse"),
+    ):
+        with pytest.raises(UserError, match=r"evaluation/probe\.npz: it was changed \(sha256 [0-9a-f]{12}…"):
+            attempt()
+    refused = judge(3, again=True)
+    assert (refused.outcome, [r.gate for r in refused.decision.reasons if not r.passed]) == ("rejected", ["smoke"])
+    assert "evaluation: probe.npz was changed since it was evaluated." in trace(model_name, 3).problems()
+    assert client.aliases(MlflowClient(), model_name) == {"challenger": 3, "champion": 2, "previous": 1}
+
+    for path, content in flipped:
+        path.write_bytes(content)
+    assert judge(3, again=True).promoted
+
+
+def test_an_evaluation_that_was_changed_with_its_answers_is_refused_by_approve_and_rollback(
+    home, model_name, registered, judge
+):
+    for right in (165, 180):
+        judge(registered(right))
+    registered(right=199)
+    judge(3, approval="human")
+    for version in (1, 3):
+        flip_byte(model_name, version, "evaluation/metrics.json")
+    for attempt in (
+        lambda: approve(home.experiment, model_name, 3, "looks good"),
+        lambda: rollback(home.experiment, model_name, "worse"),
+    ):
+        with pytest.raises(UserError, match=r"The evaluation kept with .* version [13] was changed since"):
+            attempt()
+    assert client.aliases(MlflowClient(), model_name) == {"challenger": 3, "champion": 2, "previous": 1}
+
+
+def swap(home, model_name: str, version: int) -> None:
+    """Point a version at the files of the next one, in MLflow's database: its interface has no way to do it."""
+    with sqlite3.connect(home.folder / "mlflow.db") as database:
+        columns = database.execute(
+            "SELECT source, storage_location FROM model_versions WHERE name = ? AND version = ?",
+            (model_name, version + 1),
+        ).fetchone()
+        database.execute(
+            "UPDATE model_versions SET source = ?, storage_location = ? WHERE name = ? AND version = ?",
+            (*columns, model_name, version),
+        )

@@ -16,13 +16,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from mlflow import MlflowClient
 from onnx import TensorProto, helper, numpy_helper
 
 from components.core.artifacts import sha256_file, write_json
 from components.core.models import pixel_model
 from components.core.params.sections import Registry
-from components.core.runtime.tracking import client, experiment_id
-from components.registry import promote, rollback
+from components.core.runtime import tracking
+from components.registry import client, promote, rollback
 from components.registry.ledger.record import Grounds
 from components.registry.policy.decision import Policy
 from components.registry.policy.gates import Reason
@@ -187,8 +188,8 @@ def home(registry_folder) -> Iterator[Home]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(registry_folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registry_folder}/mlflow.db")
-        mlflow = client()
-        run = mlflow.create_run(experiment_id(mlflow, "clothes"), run_name="retrain")
+        mlflow = tracking.client()
+        run = mlflow.create_run(tracking.experiment_id(mlflow, "clothes"), run_name="retrain")
         yield Home(registry_folder, "clothes", run.info.run_id)
 
 
@@ -208,7 +209,7 @@ def smoke_tested() -> None:
 
 @pytest.fixture(autouse=True)
 def _without_smoke_test(request, monkeypatch):
-    """A fresh process costs a second or two a promotion, and these are many; test_smoke.py is about it alone."""
+    """Leave out the smoke test: it takes a second or two per promotion, and versions/test_smoke.py tests it."""
     if "smoke_tested" not in request.fixturenames:
         passed = Reason("smoke", "max", None, 0.1, True, "The smoke test was left out.")
         for module in (promote, rollback):
@@ -219,7 +220,7 @@ def _without_smoke_test(request, monkeypatch):
 def original(home, model_name):
     """A registered version that passes its gates, for models that hold copies of it."""
     register(home.evaluation(right=180), model_name, home.experiment, home.lineage())
-    return client().get_model_version(model_name, "1")
+    return MlflowClient().get_model_version(model_name, "1")
 
 
 @pytest.fixture(scope="session")
@@ -253,6 +254,12 @@ def judge(home, model_name, make_grounds) -> Callable[..., PromotionResult]:
         return challenge(home.artifacts, home.experiment, model_name, version, grounds, **others)
 
     return run
+
+
+@pytest.fixture
+def aliases(model_name) -> Callable[[], dict[str, int]]:
+    """The present aliases of the test's model."""
+    return lambda: client.aliases(MlflowClient(), model_name)
 
 
 @pytest.fixture

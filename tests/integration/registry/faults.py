@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -15,6 +16,7 @@ from mlflow.tracking._tracking_service.utils import _get_store as tracking_store
 from components.registry.ledger import ledger
 from components.registry.ledger.ledger import Intent
 from components.registry.ledger.record import PROMOTED_AT, PROMOTED_BY, utc_now
+from components.registry.promote import PromotionResult
 
 WRITES = ("create_", "set_", "delete_", "log_", "update_", "rename_", "finalize_", "transition_")
 
@@ -87,3 +89,27 @@ def copies(original: ModelVersion, name: str, count: int) -> None:
     client.create_registered_model(name)
     for _ in range(count):
         client.create_model_version(name, original.source, original.run_id, tags=original.tags)
+
+
+def sentence(result: PromotionResult, gate: str) -> str:
+    """The sentence of a decision's reason."""
+    return next(reason.sentence for reason in result.decision.reasons if reason.gate == gate)
+
+
+def tags(model_name: str, version: int) -> dict[str, str]:
+    """A version's tags."""
+    return MlflowClient().get_model_version(model_name, str(version)).tags
+
+
+def registered_file(model_name: str, version: int, name: str) -> Path:
+    """The registry's own copy of a version's file."""
+    uri = MlflowClient().get_model_version_download_uri(model_name, str(version))
+    return Path(uri.removeprefix("file://")) / name
+
+
+def flip_byte(model_name: str, version: int, name: str) -> tuple[Path, bytes]:
+    """Change a byte of a file that is kept with a version; returns the path and the content before."""
+    path = registered_file(model_name, version, name)
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    return path, before

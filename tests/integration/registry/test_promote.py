@@ -1,40 +1,21 @@
 import errno
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
 
 import mlflow
-import numpy as np
 import pytest
 from mlflow import MlflowClient
 
 from components.core.artifacts import read_json, sha256_file, write_json
 from components.core.errors import UserError
-from components.core.images.shards import open_shard
 from components.registry import client
 from components.registry.history import history
-from components.registry.ledger import ledger
 from components.registry.ledger.commit import ChampionMoved
-from components.registry.policy.comparison import Best
 from components.registry.promote import approve, challenge
 from components.registry.register import register
 from components.registry.rollback import rollback
 from components.registry.versions import scoring
-from components.registry.versions.files import fetch_files
 from tests.integration.registry.conftest import GATES
-
-
-@pytest.fixture
-def aliases(model_name):
-    return lambda: client.aliases(MlflowClient(), model_name)
-
-
-def sentence(outcome, gate: str) -> str:
-    return next(reason.sentence for reason in outcome.decision.reasons if reason.gate == gate)
-
-
-def tags(model_name, version):
-    return MlflowClient().get_model_version(model_name, str(version)).tags
+from tests.integration.registry.faults import registered_file, sentence, tags
 
 
 def test_a_first_model_that_passes_the_gates_becomes_champion(home, model_name, registered, judge, aliases):
@@ -190,77 +171,6 @@ def test_the_same_file_as_the_champion_is_not_promoted_again(home, model_name, r
     assert "previous" not in aliases()
 
 
-def test_the_champion_is_scored_anew_on_a_new_test_split_and_the_change_is_said(home, model_name, registered, judge):
-    judge(registered(right=180))
-    home.evaluation(right=190, fingerprint="0" * 64)
-    version = register(home.artifacts, model_name, home.experiment, home.lineage()).version
-
-    outcome = judge(version)
-
-    assert outcome.decision.champion.test_changed
-    assert "scored anew on this one" in sentence(outcome, "champion")
-    with pytest.raises(UserError, match="version 1 was evaluated on another test split"):
-        judge(1)
-
-
-def kept(model_name, version, name) -> Path:
-    """The registry's own copy of a version's file."""
-    uri = MlflowClient().get_model_version_download_uri(model_name, str(version))
-    return Path(uri.removeprefix("file://")) / name
-
-
-def tamper(model_name, version):
-    path = kept(model_name, version, "model.onnx")
-    data = bytearray(path.read_bytes())
-    data[-3] ^= 1
-    path.write_bytes(data)
-
-
-def test_a_challenger_whose_file_was_changed_is_refused(model_name, registered, judge, aliases):
-    version = registered(right=180)
-    tamper(model_name, version)
-    with pytest.raises(UserError, match="version 1 was changed"):
-        judge(version)
-    assert aliases() == {"challenger": 1}
-
-
-def test_a_champion_whose_file_was_changed_blocks_the_comparison(model_name, registered, judge, aliases):
-    judge(registered(right=180))
-    version = registered(right=190)
-    tamper(model_name, 1)
-    with pytest.raises(UserError, match=r"version 1 was changed .* `reflux rollback`"):
-        judge(version)
-    assert aliases()["champion"] == 1
-
-
-def test_metrics_that_were_edited_are_refused(home, model_name, registered, judge):
-    version = registered(right=180)
-    path = kept(model_name, version, "evaluation/metrics.json")
-    path.write_text(path.read_text().replace("0.9", "0.99", 1))
-    with pytest.raises(UserError, match="evaluation kept with"):
-        judge(version)
-
-
-def test_metrics_that_the_file_does_not_reproduce_are_refused(home, model_name, judge):
-    artifacts = home.evaluation(right=166)
-    path = artifacts / "evaluate" / "metrics.json"
-    metrics = read_json(path)
-    metrics["shipped"]["onnx"]["accuracy"] = 0.97
-    write_json(path, metrics)
-    version = register(artifacts, model_name, home.experiment, home.lineage()).version
-    with pytest.raises(UserError, match=r"scores 0\.8300 .* says 0\.9700"):
-        judge(version)
-
-
-def test_an_empty_test_split_is_refused(home, registered, judge):
-    version = registered(right=180)
-    for name in ("images", "labels", "ids"):
-        path = home.artifacts / "ingest" / "shards" / "test" / f"{name}.npy"
-        np.save(path, np.load(path)[:0])
-    with pytest.raises(UserError, match="holds no images"):
-        judge(version)
-
-
 def test_a_champion_that_moved_meanwhile_is_compared_with_again(model_name, registered, judge, aliases, monkeypatch):
     judge(registered(right=170))
     rival = registered(right=180)
@@ -303,136 +213,6 @@ def test_promotions_at_one_moment_leave_one_champion_and_the_one_it_replaced(
     assert sorted(v for v in replaced.values() if v is not None) == sorted(set(numbers) - {champion})
 
 
-def test_rollback_swaps_champion_and_previous_and_retraining_does_not_undo_it(
-    home, model_name, registered, judge, aliases
-):
-    judge(registered(right=180))
-    judge(registered(right=190))
-
-    assert rollback(home.experiment, model_name, "complaints about boots", who="ada@lab") == (1, 2)
-
-    assert aliases() == {"challenger": 2, "champion": 1, "previous": 2}
-    newest = history(home.experiment, model_name).entries[0]
-    assert (newest.outcome, newest.version, newest.champion, newest.by) == ("rolled back", 1, 2, "ada@lab")
-    assert newest.why == "Version 2 was rolled back: complaints about boots"
-    front = MlflowClient().get_registered_model(model_name).description
-    assert f"**In production: [version 1](#/models/{model_name}/versions/1)**" in front
-    assert "by ada@lab (complaints about boots)" in front
-    assert f"Before it: [version 2](#/models/{model_name}/versions/2); `reflux rollback" in front
-    assert "- `accuracy` of at least 0.8" in front
-    held = judge(2)
-    assert (held.decision.status, held.champion) == ("REJECTED", 1)
-    assert judge(2).existing
-    assert judge(2, again=True).promoted
-    assert aliases()["champion"] == 2
-    assert "rollback.note" not in tags(model_name, 2)
-
-
-def test_rollback_twice_is_where_it_began(home, model_name, registered, judge, aliases):
-    judge(registered(right=180))
-    judge(registered(right=190))
-    rollback(home.experiment, model_name, "worse")
-    rollback(home.experiment, model_name, "worse")
-    assert aliases() == {"challenger": 2, "champion": 2, "previous": 1}
-    assert "rollback.note" not in tags(model_name, 2)
-
-
-def test_rollback_says_why_it_can_not(home, model_name, registered, judge):
-    with pytest.raises(UserError, match="No model is registered"):
-        rollback(home.experiment, model_name, "worse")
-    version = registered(right=180)
-    with pytest.raises(UserError, match="has no champion"):
-        rollback(home.experiment, model_name, "worse")
-    judge(version)
-    with pytest.raises(UserError, match="first champion"):
-        rollback(home.experiment, model_name, "worse")
-    judge(registered(right=190))
-    tamper(model_name, 1)
-    with pytest.raises(UserError, match="version 1 was changed"):
-        rollback(home.experiment, model_name, "worse")
-    assert client.aliases(MlflowClient(), model_name)["champion"] == 2
-
-
-def test_a_rollback_to_a_version_goes_where_it_says_and_only_to_a_former_champion(
-    home, model_name, registered, judge, aliases
-):
-    for right in (170, 180, 190):
-        judge(registered(right))
-    judge(registered(right=100))
-    for target, sentence in ((4, "never was champion"), (3, "is the champion already"), (9, "has no version 9")):
-        with pytest.raises(UserError, match=sentence):
-            rollback(home.experiment, model_name, "worse", to=target)
-    assert rollback(home.experiment, model_name, "worse", to=1) == (1, 3)
-    assert aliases() == {"challenger": 4, "champion": 1, "previous": 3}
-    with pytest.raises(UserError, match="recorded with its reason"):
-        rollback(home.experiment, model_name, " ")
-
-
-def test_history_has_every_attempt_newest_first_with_who_why_and_where_from(home, model_name, registered, judge):
-    judge(registered(right=170), who="nightly")
-    judge(registered(right=181), gates={"accuracy": {"min": 0.95}})
-    judge(registered(right=190), reason="for the new cameras")
-    registered(right=182)
-
-    past = history(home.experiment, model_name)
-
-    assert [(entry.version, entry.outcome, entry.champion) for entry in past.entries] == [
-        (3, "promoted", 1),
-        (2, "rejected", 1),
-        (1, "promoted", None),
-    ]
-    newest, rejected, first = past.entries
-    assert (past.champion, past.previous, past.since, past.by_hand, past.undecided) == (3, 1, newest, [], [4])
-    assert (newest.reason, first.by) == ("for the new cameras", "nightly")
-    assert rejected.why == "Accuracy 0.905 is below the minimum of 0.95."
-    assert newest.figures["accuracy"] == 0.95
-    assert newest.figures["champion/difference"] == pytest.approx(0.1)
-    where_from = {
-        "artifact_sha256": sha256_file(kept(model_name, 3, "model.onnx")),
-        "dvc.data_md5": "b" * 32 + ".dir",
-        "git.sha": "c" * 40,
-        "params.sha256": "a" * 64,
-        "prefect.flow_run_id": "flow-1",
-        "run_id": home.run_id,
-        "test_fingerprint": "f" * 64,
-    }
-    assert newest.lineage.items() >= where_from.items()
-    with pytest.raises(UserError, match="No model is registered as nothing"):
-        history(home.experiment, "nothing")
-
-
-def test_the_ledger_is_an_experiment_that_mlflows_own_pages_show(home, model_name, registered, judge):
-    judge(registered(right=170))
-    judge(registered(right=100))
-    mlflow_client = MlflowClient()
-    found = mlflow_client.get_experiment_by_name("clothes/promotions")
-    runs = mlflow_client.search_runs([found.experiment_id], f"tags.`promotion.model` = '{model_name}'")
-    assert [(run.info.run_name, run.info.status) for run in runs] == [
-        ("v2 rejected", "FINISHED"),
-        ("v1 promoted", "FINISHED"),
-    ]
-    rejected = runs[0].data
-    assert rejected.tags["mlflow.note.content"].startswith(
-        f"**Version 2 rejected** by {client.whoami()}. The champion stays"
-    )
-    assert "- **missed**: Accuracy 0.5 is below the minimum of 0.8." in rejected.tags["mlflow.note.content"]
-    assert not [tag for tag in rejected.tags if tag.startswith("promotion.intent")]
-    assert rejected.metrics["accuracy"] == 0.5
-
-
-def test_each_decision_of_a_test_split_is_counted(home, model_name, registered, judge):
-    split = "9" * 64
-    assert ledger.of_split(MlflowClient(), home.experiment, split) == []
-    for right in (170, 180):
-        home.evaluation(right, fingerprint=split)
-        judge(register(home.artifacts, model_name, home.experiment, home.lineage()).version)
-    rollback(home.experiment, model_name, "worse")
-    uses, best = ledger.summarize_split(ledger.of_split(MlflowClient(), home.experiment, split), model_name)
-    assert (uses, best) == (2, Best(2, 0.9))
-    assert ledger.summarize_split(ledger.of_split(MlflowClient(), home.experiment, split), "another model") == (2, None)
-    assert ledger.of_split(MlflowClient(), "a project without decisions", split) == []
-
-
 def test_losses_that_add_up_over_promotions_are_told_with_the_best_champion_and_the_gate(model_name, registered, judge):
     """Each is smaller and 11 points worse than the one before it, where 20 may be lost."""
     accurate = judge(registered(right=198, ballast=4000), rule={"margin": 0.2})
@@ -448,33 +228,6 @@ def test_losses_that_add_up_over_promotions_are_told_with_the_best_champion_and_
     )
     assert note in tags(model_name, 3)["gate.reasons"]
     assert note in MlflowClient().get_model_version(model_name, "3").description
-
-
-def test_a_champion_that_was_scored_anew_on_a_new_test_split_counts_among_its_best(home, model_name, registered, judge):
-    judge(registered(right=190))
-    home.evaluation(right=170, fingerprint="8" * 64)
-    judge(register(home.artifacts, model_name, home.experiment, home.lineage()).version)
-    found = ledger.of_split(MlflowClient(), home.experiment, "8" * 64)
-    assert ledger.summarize_split(found, model_name) == (1, Best(1, 0.95))
-
-
-def test_an_alias_that_was_moved_by_hand_is_named(home, model_name, registered, judge):
-    for right in (170, 180, 190):
-        judge(registered(right))
-    mlflow_client = MlflowClient()
-    mlflow_client.set_registered_model_alias(model_name, "champion", "1")
-    mlflow_client.set_registered_model_alias(model_name, "previous", "3")
-
-    past = history(home.experiment, model_name)
-
-    assert past.since is None
-    assert [sentence.partition(", by")[0] for sentence in past.by_hand] == [
-        "The alias champion was moved by hand: it is version 1, where the ledger's last move",
-        "The alias previous was moved by hand: it is version 3, where the ledger's last move",
-    ]
-    judge(registered(right=199))
-    (sentence,) = history(home.experiment, model_name).by_hand
-    assert sentence.startswith("The alias champion was moved by hand, from version 3 to version 1, between ")
 
 
 def test_a_caller_that_expects_another_champion_is_refused_and_the_attempt_is_kept(
@@ -528,24 +281,6 @@ def test_an_unknown_version_is_named(registered, judge):
         judge(9)
 
 
-def test_a_model_from_elsewhere_is_refused(home, model_name, judge):
-    mlflow_client = MlflowClient()
-    mlflow_client.create_registered_model(model_name)
-    mlflow_client.create_model_version(model_name, f"file://{home.folder}/mlartifacts/clothes/foreign", home.run_id)
-    with pytest.raises(UserError, match="not registered by Reflux"):
-        judge(1)
-
-
-def test_a_champion_of_other_classes_is_scored_by_the_names_of_its_classes(home, registered, model_name):
-    registered(right=200)
-    found = MlflowClient().get_model_version(model_name, "1")
-    test = open_shard(home.artifacts / "ingest" / "shards" / "test")
-    with fetch_files(found) as version:
-        known = replace(version, metadata=version.metadata | {"classes": ["shirt", "hat", "boot"]})
-        predicted = scoring._predicted(known, test, ["boot", "dress", "shirt"])
-    assert predicted[:3].tolist() == [2, -1, 0]
-
-
 def test_a_full_disk_is_one_sentence(registered, judge, aliases, monkeypatch):
     version = registered(right=180)
     with monkeypatch.context() as patch:
@@ -560,7 +295,7 @@ def test_what_fails_the_smoke_test_is_neither_promoted_nor_approved_nor_rolled_b
     home, model_name, registered, judge, aliases, smoke_tested
 ):
     registered(right=170)
-    probe = kept(model_name, 1, "evaluation/probe.npz")
+    probe = registered_file(model_name, 1, "evaluation/probe.npz")
     whole = probe.read_bytes()
     probe.unlink()
 
@@ -575,7 +310,7 @@ def test_what_fails_the_smoke_test_is_neither_promoted_nor_approved_nor_rolled_b
     assert "gave the recorded answers to all" in tags(model_name, 1)["gate.reasons"]
 
     assert judge(registered(right=190), approval="human").outcome == "awaiting approval"
-    theirs = kept(model_name, 2, "evaluation/probe.npz")
+    theirs = registered_file(model_name, 2, "evaluation/probe.npz")
     theirs.rename(theirs.with_suffix(".away"))
     with pytest.raises(UserError, match=r"version 2 is not promoted: The smoke test .* it is missing"):
         approve(home.experiment, model_name, 2, "seen")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from components.core.artifacts import mendable
+from components.core.artifacts import translate_os_error
 from components.core.errors import EXIT_USER_ERROR, UserError
 from flows.local.environment import QUIET
 
@@ -202,7 +202,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        user_error = mendable(error, Path(error.filename or "."))
+        user_error = translate_os_error(error, Path(error.filename or "."))
         if not isinstance(user_error, UserError):
             raise
         _complain(user_error)

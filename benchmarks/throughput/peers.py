@@ -49,7 +49,7 @@ class SwitchedModel(nn.Module):
             self.model.net.compile()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = self.model.normalised(pixels).contiguous(memory_format=self._format)
+        x = self.model.normalized(pixels).contiguous(memory_format=self._format)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
             return self.model.net(x).float()
 

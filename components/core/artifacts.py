@@ -1,4 +1,4 @@
-"""Files under ``artifacts/``: they appear whole or not at all, and are known by their hash."""
+"""Files under ``artifacts/``: written atomically, identified by their hash."""
 
 import errno
 import hashlib
@@ -18,7 +18,7 @@ ARTIFACTS = Path("artifacts")
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that replaces it when the block succeeds.
+    """Yield a temporary path next to ``path`` that replaces it when the block succeeds.
 
     Raises:
         UserError: the disk is full or the folder is not writable.
@@ -36,14 +36,14 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     except OSError as error:
-        raise mendable(error, path) from error
+        raise translate_os_error(error, path) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
 
 
-def mendable(error: OSError, path: Path) -> Exception:
-    """Turn the operating system's complaint about ``path`` into a sentence a user can act on."""
+def translate_os_error(error: OSError, path: Path) -> Exception:
+    """Translate an OSError at ``path`` that the user can fix into a UserError; return any other as it is."""
     # NumPy names no error number when a disk takes only a part of an array: "1000 requested and 12 written".
     cut_short = error.errno is None and "requested and" in str(error)
     if cut_short or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -94,5 +94,5 @@ def fingerprint(path: Path) -> str:
 
 
 def finite(values: dict[str, float]) -> dict[str, float]:
-    """The figures that were really measured: a NaN is absent, never zero (DESIGN: metrics file)."""
+    """Drop the figures that were not measured: a NaN is absent, never zero."""
     return {name: value for name, value in values.items() if math.isfinite(value)}

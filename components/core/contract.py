@@ -1,4 +1,4 @@
-"""What stages exchange, said once: the stages and the code that decides them, splits, shipped files, figures."""
+"""The names that stages share: stages with the code that decides their results, splits, shipped files, figures."""
 
 from dataclasses import dataclass
 

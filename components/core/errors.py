@@ -1,10 +1,10 @@
-"""The one exception that a user can mend."""
+"""The one exception that a user can fix."""
 
 from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """One sentence that says what is wrong, where, and how to mend it; commands exit with code 2."""
+    """One sentence that says what is wrong, where, and how to fix it; commands exit with code 2."""
 
 
 EXIT_USER_ERROR = 2
@@ -12,5 +12,5 @@ EXIT_USER_ERROR = 2
 
 def listed(items: Sequence[object], limit: int) -> str:
     """The first ``limit`` items in words, and how many more there are: ``a, b and 3 more``."""
-    shown = ", ".join(str(item) for item in items[:limit])
-    return f"{shown} and {len(items) - limit:,} more" if len(items) > limit else shown
+    text = ", ".join(str(item) for item in items[:limit])
+    return f"{text} and {len(items) - limit:,} more" if len(items) > limit else text

@@ -1,4 +1,4 @@
-"""Whether two models that answered the same images really differ."""
+"""Paired tests and intervals: does the accuracy of two models on the same images differ?"""
 
 import math
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def paired_score_bound(
 
 
 def images_needed(margin: float, confidence: float = 0.95) -> int:
-    """How many images it takes for the score bound of equal answers to lie above -margin, for a margin in (0, 1)."""
+    """The number of images from which the score bound of equal models is above -margin, for a margin in (0, 1)."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     half = (1 + z * z * (1 - margin)) / 2
     return math.floor((half + math.sqrt(half * half - 0.25)) / margin) + 1
@@ -94,7 +94,7 @@ def _score(wins: int, losses: int, total: int, tested: float) -> float:
 
 
 def optimism(accuracy: float, n: int, looks: int) -> float:
-    """How much too good the best of ``looks`` equal models may look on ``n`` images: sigma sqrt(2 ln k).
+    """The optimism of the best of ``looks`` equal models on ``n`` images: sigma sqrt(2 ln k).
 
     It bounds the expected maximum of k normal errors of spread sigma = sqrt(p (1 - p) / n), however they depend on each
     other.

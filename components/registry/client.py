@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
-from components.core.artifacts import mendable
+from components.core.artifacts import translate_os_error
 from components.core.errors import UserError
 from components.core.runtime import tracking
 
@@ -73,7 +73,7 @@ def translate_errors() -> Iterator[None]:
             raise _unreachable() from error
         raise
     except OSError as error:
-        raise mendable(error, Path(error.filename or ".reflux")) from error
+        raise translate_os_error(error, Path(error.filename or ".reflux")) from error
 
 
 def _unreachable() -> Unreachable:

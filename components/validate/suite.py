@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from components.core.artifacts import mendable
+from components.core.artifacts import translate_os_error
 from components.validate.findings import ROWS_SHOWN, Finding, Severity
 from components.validate.report import front_page
 
@@ -231,7 +231,7 @@ def run(tables: Sequence[Table], docs: Path, fingerprint: str) -> list[Finding]:
         shutil.rmtree(docs, ignore_errors=True)
         building.rename(docs)
     except OSError as error:
-        raise mendable(error, docs) from error
+        raise translate_os_error(error, docs) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return findings

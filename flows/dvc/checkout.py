@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.core.artifacts import mendable
+from components.core.artifacts import translate_os_error
 from flows.local.supervised import stop, supervised
 
 _SECONDS_TO_WRITE_A_LOCK = 0.5
@@ -72,7 +72,7 @@ def prepare_dvc() -> None:
             if code != 0:
                 raise subprocess.CalledProcessError(code, "dvc config", "\n".join(lines))
     except OSError as error:
-        raise mendable(error, config) from error
+        raise translate_os_error(error, config) from error
 
 
 def in_git() -> bool:

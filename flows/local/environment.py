@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from components.core.artifacts import mendable
+from components.core.artifacts import translate_os_error
 from components.core.errors import UserError
 
 HOME = Path(".reflux")
@@ -59,7 +59,7 @@ def keep_home(project: str, flow_run_id: str) -> None:
         HOME.symlink_to(folder)
         (HOME / "flow-run").write_text(flow_run_id, encoding="utf-8")
     except OSError as error:
-        raise mendable(error, folder) from error
+        raise translate_os_error(error, folder) from error
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def only_run() -> Iterator[None]:
             "Another run is in progress in this checkout: wait until it ends, or stop it; its log is .reflux/run.log."
         ) from None
     except OSError as error:
-        raise mendable(error, HOME / "run.lock") from error
+        raise translate_os_error(error, HOME / "run.lock") from error
     try:
         yield
     finally:

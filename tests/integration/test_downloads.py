@@ -55,7 +55,7 @@ def served(request, tmp_path, monkeypatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("served", ["model.safetensors"], indirect=True)
 def test_a_file_of_a_good_name_is_fetched(served):
-    assert tracking.download_weights("models:/evil/1").read_bytes() == b"evil"
+    assert tracking.download_weights("models:/evil/1", "pretrain.weights").read_bytes() == b"evil"
 
 
 BAD = ["../../escaped.safetensors", "/ESCAPED", "a/../../escaped.safetensors", "..%2f..%2fescaped.safetensors"]
@@ -64,5 +64,5 @@ BAD = ["../../escaped.safetensors", "/ESCAPED", "a/../../escaped.safetensors", "
 @pytest.mark.parametrize("served", BAD, indirect=True)
 def test_a_file_of_a_model_cannot_be_named_out_of_its_folder(served, tmp_path):
     with pytest.raises(UserError, match=r"can't be fetched from .*: Invalid path"):
-        tracking.download_weights("models:/evil/1")
+        tracking.download_weights("models:/evil/1", "pretrain.weights")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

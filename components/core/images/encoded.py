@@ -1,4 +1,4 @@
-"""The images of one split as the files they came as, decoded when they are asked for.
+"""The images of one split as the files they came as, decoded on access.
 
 They lie one after the other in ``images.bin``; row i is the bytes from ``offsets[i]`` to ``offsets[i + 1]``.
 """
@@ -25,7 +25,7 @@ Pixels = NDArray[np.uint8]
 
 
 class EncodedImages:
-    """Encoded images that look like the decoded ones: the same pixels to the bit, for a fraction of the disk.
+    """Encoded images with the interface of decoded ones: the same pixels to the bit, for a fraction of the disk.
 
     With ``workers`` the images of a batch are decoded by that many processes, which all splits share, and which end
     with this one, however it ends. Processes and not threads: small images are decoded mostly in Python, where threads
@@ -57,7 +57,7 @@ class EncodedImages:
     def __getitem__(self, index: slice | Rows) -> Pixels:
         rows = rows_of(index, len(self))
         if len(unique := np.unique(rows)) < len(rows):
-            # Several views of one image are asked for at once: it is decoded once for all of them.
+            # Several views of one image are read at once: it is decoded once for all of them.
             return self[unique][np.searchsorted(unique, rows)]
         if not self._workers or not len(rows):
             return self.decode(rows)
@@ -91,12 +91,12 @@ class EncodedImages:
 
 
 def rows_of(index: slice | Rows, count: int) -> Rows:
-    """The row numbers that an index of ``count`` images means."""
+    """Resolve an index of ``count`` images to row numbers."""
     return np.arange(*index.indices(count)) if isinstance(index, slice) else np.asarray(index, np.int64)
 
 
 def write_encoding(folder: Path, ends: Rows, image_size: int, channels: int) -> None:
-    """Write what :class:`EncodedImages` needs beside ``images.bin``.
+    """Write what :class:`EncodedImages` needs next to ``images.bin``.
 
     Args:
         folder: of the split.
@@ -110,12 +110,12 @@ def write_encoding(folder: Path, ends: Rows, image_size: int, channels: int) -> 
 
 @lru_cache(maxsize=1)
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # Spawned, not forked: a copy of a process with threads may hold a lock that nobody gives back.
+    # Spawned, not forked: a copy of a process with threads may hold a lock that is never released.
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
 
 
 def _begin() -> None:
-    """In a worker: leave Ctrl-C to the process that asked for us, and end when it ends, be it by kill -9."""
+    """Set up a worker: leave Ctrl-C to its parent, and end with it, even by kill -9."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None  # noqa: S101 - a worker always has one

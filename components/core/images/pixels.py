@@ -1,7 +1,7 @@
-"""From an image file's bytes to pixels, one way for training and for prediction.
+"""Decode image files to pixels, in one way for training and for prediction.
 
-Handled on purpose: EXIF rotation is applied; transparency (RGBA, LA, palette, PNG colour key) is laid on white; 16-bit
-grey is scaled to 8 bits; CMYK is converted without its colour profile, as torchvision does; of an animation the first
+Handled on purpose: EXIF rotation is applied; transparency (RGBA, LA, palette, PNG color key) is laid on white; 16-bit
+gray is scaled to 8 bits; CMYK is converted without its color profile, as torchvision does; of an animation the first
 frame counts. The format is read from the bytes, never from the file's name.
 """
 
@@ -23,7 +23,7 @@ _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 # Our own limit is checked on the header before a pixel is decoded; Pillow's warning would only repeat it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# Broken metadata around whole pixels is common, and nothing a user must act on.
+# Broken metadata around whole pixels is common, and no concern of the user.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
@@ -36,14 +36,14 @@ class Decoded:
     """One decoded image.
 
     Attributes:
-        pixels: uint8 [H, W, C], resized to the square that was asked for.
+        pixels: uint8 [H, W, C], resized to a square.
         width: pixels across, after EXIF rotation.
         height: pixels down, after EXIF rotation.
-        mode: Pillow's name of the pixel format as found in the file.
+        mode: Pillow's name of the pixel format in the file.
         format: the file's format, one of ``FORMATS``.
         sha256: of size and full-size RGB pixels; the same for the same picture in another lossless file.
         phash: perceptual hash of 256 bits, as hex (DCT hash, Zauner 2010).
-        pixel_std: the largest channel's standard deviation, 0..255; 0 for an image of one colour.
+        pixel_std: the largest channel's standard deviation, 0..255; 0 for an image of one color.
     """
 
     pixels: NDArray[np.uint8]
@@ -63,7 +63,7 @@ def decode(data: bytes, channels: int, image_size: int, max_megapixels: float) -
 
     Args:
         data: the file's bytes.
-        channels: 1 for grey (ITU-R 601 luma), 3 for RGB.
+        channels: 1 for gray (ITU-R 601 luma), 3 for RGB.
         image_size: side of the returned square, in pixels.
         max_megapixels: larger images are refused on their header alone, before they can fill the memory.
 
@@ -75,10 +75,10 @@ def decode(data: bytes, channels: int, image_size: int, max_megapixels: float) -
     upright, mode, kind = _open(data, max_megapixels)
     width, height = upright.size
     rgb = upright.convert("RGB")
-    grey = upright.convert("L")
-    bits = imagehash.phash(grey, hash_size=PHASH_SIDE, highfreq_factor=2)
+    gray = upright.convert("L")
+    bits = imagehash.phash(gray, hash_size=PHASH_SIDE, highfreq_factor=2)
     return Decoded(
-        pixels=_fit(grey if channels == 1 else rgb, image_size),
+        pixels=_fit(gray if channels == 1 else rgb, image_size),
         width=width,
         height=height,
         mode=mode,
@@ -100,7 +100,7 @@ def fitted(data: bytes, channels: int, image_size: int) -> NDArray[np.uint8]:
 
 
 def resize_pixels(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Stored images as the pixels that a shipped file takes: evaluation and prediction share this one resize.
+    """Resize stored images to the input of a shipped file, in one way for evaluation and prediction.
 
     Bilinear, antialiased when it shrinks: what ``PixelModel`` does in floating point, rounded to whole levels.
 
@@ -148,7 +148,7 @@ def _open(data: bytes, max_megapixels: float) -> tuple[Image.Image, str, str]:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """Any mode as 8-bit L or RGB, on white where it is transparent."""
+    """Convert any mode to 8-bit L or RGB, on white where it is transparent."""
     if image.mode in _SIXTEEN_BIT:
         wide = np.asarray(image).astype(np.int64)
         narrow = np.clip((wide * 255 + 32767) // 65535, 0, 255).astype(np.uint8)
@@ -162,13 +162,13 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The shorter side resized, the longer one cropped: uint8 [size, size, C]."""
+    """Resize the shorter side and crop the longer one: uint8 [size, size, C]."""
     square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return np.asarray(square, dtype=np.uint8).reshape(size, size, -1)
 
 
 def _std(image: Image.Image) -> float:
-    # From the histogram: no float copy of a large image, and exactly zero for one colour.
+    # From the histogram: no float copy of a large image, and exactly zero for one color.
     shares = np.asarray(image.histogram(), dtype=np.float64).reshape(-1, 256) / (image.width * image.height)
     levels = np.arange(256)
     means = shares @ levels

@@ -19,7 +19,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Images(Protocol):
-    """Images that are read when they are asked for, so that a dataset may be larger than the memory."""
+    """Images that are read on access, so that a dataset may be larger than the memory."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,7 +51,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What ``ingest`` found out about the dataset as a whole.
+    """The facts of a dataset that ``ingest`` wrote.
 
     Attributes:
         classes: class names in label order.
@@ -107,19 +107,19 @@ def _open_images(folder: Path, workers: int) -> Images:
 
 
 def at_once(images: Images, most: int) -> int:
-    """How many images are read at a time, ``most`` or fewer: large ones must not fill the memory."""
+    """The number of images to read at a time, ``most`` or fewer: large ones must not fill the memory."""
     return max(1, min(most, _BYTES_AT_ONCE // math.prod(images.shape[1:])))
 
 
 def decoded(images: Images) -> bool:
-    """Whether reading the images is no more than copying them."""
+    """True if reading the images only copies them."""
     if isinstance(images, JoinedImages):
         return all(decoded(part) for part in images.parts)
     return not isinstance(images, EncodedImages)
 
 
 def join(first: Shard, second: Shard) -> Shard:
-    """The two splits one after the other; their images stay where they are."""
+    """Concatenate two splits without reading their images."""
     return Shard(
         JoinedImages(first.images, second.images),
         np.concatenate([first.labels, second.labels]),
@@ -127,7 +127,7 @@ def join(first: Shard, second: Shard) -> Shard:
     )
 
 
-def some_labelled(shard: Shard, most: int) -> Shard:
+def some_labeled(shard: Shard, most: int) -> Shard:
     """Up to ``most`` of the images that have a label, in memory, from all over the shard."""
     rows = np.flatnonzero(shard.labels != UNLABELED)
     rows = rows[:: max(1, math.ceil(len(rows) / most))]
@@ -135,7 +135,7 @@ def some_labelled(shard: Shard, most: int) -> Shard:
 
 
 class JoinedImages:
-    """Two sets of images as one."""
+    """The concatenation of two sets of images."""
 
     def __init__(self, first: Images, second: Images) -> None:
         self.parts = (first, second)

@@ -24,7 +24,7 @@ _METADATA_KEY = "reflux"
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What is needed to build a model again and to feed it.
+    """The facts with which a model is built again and fed.
 
     Attributes:
         name: the network's name, timm's or one of ``SMALL_NETS``.
@@ -44,9 +44,9 @@ class ModelSpec:
 
 
 class PixelModel(nn.Module):
-    """A network that owns its own resizing and normalisation, so that it can't be fed another model's input.
+    """A network that owns its own resizing and normalization, so that it can't be fed another model's input.
 
-    Takes pixels [N, C, H, W], uint8 or float on a 0..255 scale, and returns float32 logits [N, classes]. Grey pixels
+    Takes pixels [N, C, H, W], uint8 or float on a 0..255 scale, and returns float32 logits [N, classes]. Gray pixels
     are repeated for a network of three channels.
     """
 
@@ -59,23 +59,23 @@ class PixelModel(nn.Module):
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1) * 255, persistent=False)
 
-    def normalised(self, pixels: Tensor) -> Tensor:
+    def normalized(self, pixels: Tensor) -> Tensor:
         """Pixels [N, C, H, W] as the network wants them: [N, in_chans, image_size, image_size]."""
         size = self.spec.image_size
         x = pixels.float()
         if tuple(x.shape[-2:]) != (size, size):
             shrinks = x.shape[-1] > size
             x = F.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=shrinks)
-        x = (x - self.mean) / self.std  # broadcasting repeats a grey channel
+        x = (x - self.mean) / self.std  # broadcasting repeats a gray channel
         return x.contiguous(memory_format=torch.channels_last)
 
     def features(self, pixels: Tensor) -> Tensor:
         """The pooled features before the head: [N, D]."""
-        x = self.normalised(pixels)
+        x = self.normalized(pixels)
         return self.net.forward_head(self.net.forward_features(x), pre_logits=True).float()  # type: ignore[operator]
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.net(self.normalised(pixels)).float()
+        return self.net(self.normalized(pixels)).float()
 
 
 def model_names() -> list[str]:
@@ -117,7 +117,7 @@ def pixel_model(
 
 
 def adapted(pretrained: PixelModel, classes: Sequence[str], image_size: int, channels: int) -> PixelModel:
-    """Give a pretrained network a fresh head for other classes, at another image size.
+    """Give a pretrained network a new head for other classes, at another image size.
 
     The network keeps the mean and standard deviation that it was pretrained with.
 
@@ -127,7 +127,7 @@ def adapted(pretrained: PixelModel, classes: Sequence[str], image_size: int, cha
     spec = replace(pretrained.spec, classes=tuple(classes), image_size=image_size)
     if channels > spec.in_chans:
         raise UserError(
-            f"{spec.name} was pretrained on grey images, and these have {channels} channels: set ingest.channels to 1, "
+            f"{spec.name} was pretrained on gray images, and these have {channels} channels: set ingest.channels to 1, "
             "or take other weights."
         )
     pretrained.net.reset_classifier(len(classes))  # type: ignore[operator]
@@ -147,7 +147,7 @@ def _try_out(model: PixelModel, channels: int) -> None:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """How many trained numbers a model holds."""
+    """The number of a model's parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -1,4 +1,4 @@
-"""The small CIFAR-style networks of the distillation literature, built by name beside timm's models.
+"""The small CIFAR-style networks of the distillation literature, built by name like timm's models.
 
 ResNet-6n+2 (He et al. 2016, section 4.2), Wide ResNet (Zagoruyko and Komodakis 2016), the VGGs of CRD (Tian et al.
 2020) and the MLPs of Hinton et al. 2015, section 3. All take images of any size, and share timm's
@@ -26,7 +26,7 @@ class SmallNet(nn.Module):
     def __init__(self, trunk: nn.Sequential, num_features: int, num_classes: int, ends: list[int]) -> None:
         super().__init__()
         self.trunk, self.num_features = trunk, num_features
-        self.feature_info = [{"module": f"trunk.{end}"} for end in ends]  # as timm's networks tell of theirs
+        self.feature_info = [{"module": f"trunk.{end}"} for end in ends]  # as in timm's networks
         self.head = nn.Linear(num_features, num_classes)
 
     def get_classifier(self) -> nn.Module:
@@ -47,7 +47,7 @@ class SmallNet(nn.Module):
 
 
 def conv_bn(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """A convolution without bias and its batch normalisation."""
+    """A convolution without bias and its batch normalization."""
     convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
 
@@ -94,7 +94,7 @@ def resnet(
             layers.append(BasicBlock(previous, width, 2 if stage > 0 and block == 0 else 1))
             previous = width
         ends.append(len(layers) - 1)
-    return SmallNet(_initialised(nn.Sequential(*layers)), previous, num_classes, ends)
+    return SmallNet(_initialized(nn.Sequential(*layers)), previous, num_classes, ends)
 
 
 def wide_resnet(blocks: int, widen: int, in_chans: int, num_classes: int) -> SmallNet:
@@ -108,7 +108,7 @@ def wide_resnet(blocks: int, widen: int, in_chans: int, num_classes: int) -> Sma
         ends.append(len(layers) - 1)
     layers += [nn.BatchNorm2d(previous), nn.ReLU()]
     ends[-1] = len(layers) - 1  # the last stage's activation comes after its blocks
-    return SmallNet(_initialised(nn.Sequential(*layers)), previous, num_classes, ends)
+    return SmallNet(_initialized(nn.Sequential(*layers)), previous, num_classes, ends)
 
 
 def vgg(convolutions: int, in_chans: int, num_classes: int) -> SmallNet:
@@ -122,7 +122,7 @@ def vgg(convolutions: int, in_chans: int, num_classes: int) -> SmallNet:
         ends.append(len(layers) - 1)
         if stage < 3:
             layers.append(nn.MaxPool2d(2))
-    return SmallNet(_initialised(nn.Sequential(*layers)), previous, num_classes, ends)
+    return SmallNet(_initialized(nn.Sequential(*layers)), previous, num_classes, ends)
 
 
 class Pixels(nn.Module):
@@ -155,7 +155,7 @@ def mlp(width: int, dropout: bool, in_chans: int, num_classes: int) -> SmallNet:
     return SmallNet(nn.Sequential(*layers), width, num_classes, ends)
 
 
-def _initialised(trunk: nn.Sequential) -> nn.Sequential:
+def _initialized(trunk: nn.Sequential) -> nn.Sequential:
     for module in trunk.modules():
         if isinstance(module, nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""``params.yaml``: read, overridden in place and checked, with one sentence for what is wrong."""
+"""Read, override in place and check ``params.yaml``; an error is one sentence."""
 
 import difflib
 import io
@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from components.core.artifacts import atomic
 from components.core.errors import UserError
@@ -59,7 +60,7 @@ def check_params(document: Any, where: str) -> Params:
     """Validate a parsed document, and say in one sentence what is wrong with it.
 
     Raises:
-        UserError: the first problem found, with the nearest known name for an unknown key.
+        UserError: the first problem, with the nearest known name for an unknown key.
     """
     try:
         params = Params.model_validate(document)
@@ -71,9 +72,17 @@ def check_params(document: Any, where: str) -> Params:
     return params
 
 
+class _Representer(RoundTripRepresenter):
+    """Writes null as ``null``, where ruamel leaves an empty value."""
+
+
+_Representer.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
+
+
 def _yaml() -> YAML:
     # YAML 1.2, as DVC reads the same file: PyYAML would take 1e-3 for a string.
     yaml = YAML(typ="rt")
+    yaml.Representer = _Representer
     yaml.preserve_quotes = True
     yaml.width = 4096
     return yaml
@@ -93,7 +102,7 @@ def _read(path: Path) -> Any:
 
 
 def _sentence(error: ValidationError) -> str:
-    first = min(error.errors(), key=lambda found: found["type"] == "missing")  # a typo leaves its name missing too
+    first = min(error.errors(), key=lambda problem: problem["type"] == "missing")  # a typo leaves its name missing too
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(first["loc"][-1]), _siblings(first["loc"]), n=1, cutoff=0.5)
@@ -109,7 +118,7 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _siblings(location: tuple[Any, ...]) -> list[str]:
-    """The names that are known where an unknown key stands."""
+    """The known keys next to an unknown one."""
     model: Any = Params
     for part in location[:-1]:
         if part in METHODS:

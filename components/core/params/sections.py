@@ -23,7 +23,7 @@ class Project(Section):
 
 
 class Run(Section):
-    """What changes no result, and so is no dependency of any stage."""
+    """Settings that change no result, and so are no dependency of any stage."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0, description="CPU threads of one stage; 0 leaves it to torch")
@@ -56,8 +56,8 @@ class Run(Section):
     @field_validator("nnodes")
     @classmethod
     def is_a_number_of_machines(cls, value: int | str) -> int | str:
-        found = re.fullmatch(r"(\d+)(?::(\d+))?", str(value))
-        if not found or not 1 <= int(found[1]) <= int(found[2] or found[1]):
+        match = re.fullmatch(r"(\d+)(?::(\d+))?", str(value))
+        if not match or not 1 <= int(match[1]) <= int(match[2] or match[1]):
             raise ValueError("it is a number of machines, or the fewest and the most, such as 1:2")
         return value
 
@@ -126,7 +126,7 @@ class Augment(Section):
 
 
 class StudentAugment(Augment):
-    """Besides, views that are mixed with another image's."""
+    """Random draws that also mix a view with another image's."""
 
     mixup: Fraction = 0.0
     cutmix: Fraction = 0.0
@@ -141,7 +141,7 @@ class StudentAugment(Augment):
 
 
 class Training(Section):
-    """What every training with a loss and an optimizer is told."""
+    """The settings of every training run with a loss and an optimizer."""
 
     batch_size: int = Field(ge=2)
     optimizer: Literal["adamw", "sgd"] = "adamw"

@@ -1,4 +1,4 @@
-"""Where a training goes on after a kill: all that decides its next step, on disk, written beside the training."""
+"""Checkpoints of a training run: the state that decides its next step, written in the background."""
 
 import io
 import random
@@ -18,17 +18,17 @@ from components.core.runtime.world import ALONE, World
 
 
 class Checkpoints:
-    """The latest checkpoint of one training.
+    """The latest checkpoint of one training run.
 
-    It lies outside DVC's outs, which DVC deletes before it runs a stage, and its name holds the key: the checkpoint of
-    another model, other data, other params or other code is never found.
+    It is kept outside of DVC's outs, which DVC deletes before it runs a stage. Its name holds the key, so that a
+    checkpoint of another model, other data, other params or other code is never loaded.
 
     Args:
-        folder: of this training alone.
-        key: what decides the training's result, as a hash.
-        every_s: seconds between checkpoints, beside those that the training asks for.
-        world: the processes that train; the first alone reads and writes, and tells the others what it read, so that
-            they go on from the same state on machines that share no files.
+        folder: of this training run alone.
+        key: the hash of all that decides the result.
+        every_s: seconds between checkpoints, in addition to those that the loop saves at its milestones.
+        world: the processes that train; rank 0 alone reads and writes, and broadcasts what it read, so that all resume
+            from the same state on machines that share no files.
 
     Raises:
         UserError: there is a checkpoint, and it is damaged; or the processes are about to train different things.
@@ -43,53 +43,53 @@ class Checkpoints:
                 "same checkout and artifacts/."
             )
         if world.first:
-            for cut_short in folder.glob(".*"):
-                cut_short.unlink()
+            for partial in folder.glob(".*"):
+                partial.unlink()
         self._written = time.monotonic()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self.state = world.broadcast(self._read() if world.first else None)
-        self._told_file = self.path.with_suffix(".json")
-        self._told: dict[str, Any] = {"journal": None, "steps": {}}
-        if self.state and world.first and self._told_file.is_file():
-            self._told = read_json(self._told_file)
+        self._journaled_file = self.path.with_suffix(".json")
+        self._journaled: dict[str, Any] = {"journal": None, "steps": {}}
+        if self.state and world.first and self._journaled_file.is_file():
+            self._journaled = read_json(self._journaled_file)
 
     @property
     def journal(self) -> str | None:
-        """The journal that the interrupted training wrote, which its continuation continues."""
-        return self._told["journal"]
+        """The journal of the interrupted run, which the resumed run continues."""
+        return self._journaled["journal"]
 
-    def told(self, phase: str) -> int:
+    def journaled_step(self, phase: str) -> int:
         """The last step of ``phase`` whose figures are in the journal."""
-        return int(self._told["steps"].get(phase, 0))
+        return int(self._journaled["steps"].get(phase, 0))
 
     def begin(self, journal: str) -> None:
-        """Note which journal is written, so that a continuation continues it even before its first figures."""
-        self._note({**self._told, "journal": journal})
+        """Record which journal is written, so that a resumed run continues it even before its first figures."""
+        self._record({**self._journaled, "journal": journal})
 
-    def tell(self, phase: str, step: int) -> None:
-        """Note that the figures of a step are in the journal, so that a continuation does not write them again."""
-        self._note({**self._told, "steps": {**self._told["steps"], phase: step}})
+    def mark_journaled(self, phase: str, step: int) -> None:
+        """Record that the figures of a step are in the journal, so that a resumed run does not write them again."""
+        self._record({**self._journaled, "steps": {**self._journaled["steps"], phase: step}})
 
-    def _note(self, told: dict[str, Any]) -> None:
-        self._told = told
+    def _record(self, journaled: dict[str, Any]) -> None:
+        self._journaled = journaled
         if self._world.first:
-            write_json(self._told_file, told)
+            write_json(self._journaled_file, journaled)
 
     @property
     def images(self) -> int:
-        """How many images the training had seen when it was interrupted."""
+        """The number of images that had been trained on at the checkpoint."""
         return int(self.state["images"]) if self.state else 0
 
     def due(self) -> bool:
-        """Whether the last checkpoint is ``every_s`` seconds old."""
+        """True once the last checkpoint is ``every_s`` seconds old."""
         return self._world.first and time.monotonic() - self._written >= self._every_s
 
     def save(self, state: dict[str, Any]) -> None:
-        """Copy ``state`` now and write it in another thread; waits while the one before is still being written.
+        """Copy ``state`` now and write it in another thread; wait while the previous one is still being written.
 
         Raises:
-            UserError: the one before could not be written (the disk is full); the one before that is still whole.
+            UserError: the previous one could not be written (the disk is full); the last one on disk is still whole.
         """
         if not self._world.first:
             return
@@ -108,8 +108,8 @@ class Checkpoints:
             self._writing = None
 
     def clear(self) -> None:
-        """Forget the training: it has ended, and its result is kept elsewhere."""
-        self._writer.shutdown()  # whether the last one could be written matters no more
+        """Delete the checkpoints of a training run that has ended."""
+        self._writer.shutdown()  # a failed last write no longer matters
         self.state = None
         if not self._world.first:
             return
@@ -119,7 +119,7 @@ class Checkpoints:
     def _write(self, state: dict[str, Any]) -> None:
         content = io.BytesIO()
         torch.save(state, content)
-        # Through memory: torch's own writer hides what the disk said.
+        # Through memory: torch's own writer hides the error of the disk.
         with atomic(self.path) as temporary:
             temporary.write_bytes(content.getbuffer())
         for other in self.path.parent.glob("[!.]*"):
@@ -154,7 +154,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Put all random generators back to where :func:`random_states` found them."""
+    """Restore all random generators from :func:`random_states`."""
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
@@ -164,7 +164,7 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 def _copied(value: Any) -> Any:
-    """The same nested value with every tensor copied to the CPU, so that training may go on."""
+    """Copy every tensor of a nested value to the CPU, so that training may go on."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

@@ -32,11 +32,11 @@ def to_journal(
 
     def report(row: dict[str, float]) -> None:
         step = int(row["step"])
-        if step > checkpoints.told(phase):
+        if step > checkpoints.journaled_step(phase):
             journal.metrics(
                 finite({metric_name(key): row[key] for key in row if key not in _COUNTS}), step=begun + step
             )
-            checkpoints.tell(phase, step)
+            checkpoints.mark_journaled(phase, step)
 
     return report
 

@@ -1,4 +1,4 @@
-"""What one run did, as lines on this machine's disk, before any tracking server hears of it.
+"""The journal of a run: params, metrics and artifacts as lines on disk, to be delivered to MLflow.
 
 A stage never waits for MLflow and never fails with it: it appends to its journal, and
 :mod:`components.core.runtime.tracking` delivers journals (at once while the server answers, later when it was away or
@@ -79,11 +79,11 @@ class Journal:
         self._write("tags", values=values)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Record a file or folder; its present state is kept, whatever becomes of the original."""
+        """Record a file or folder; a copy of its present state is kept."""
         self._write("artifact", path=self._kept(path), folder=folder)
 
     def image(self, key: str, path: Path) -> None:
-        """Record a picture under a key, by which a board shows it beside those of other runs."""
+        """Record a picture under a key, by which a board shows it next to those of other runs."""
         self._write("image", key=key, path=self._kept(path))
 
     def dataset(self, name: str, digest: str, source: str, context: str) -> None:
@@ -116,7 +116,7 @@ class Journal:
 
 
 class NullJournal(Journal):
-    """The journal of a process beside the one that keeps the stage's: it takes everything and keeps nothing."""
+    """A journal that keeps nothing, for processes other than rank 0."""
 
     def __init__(self) -> None:
         self.id = self.run_key = ""
@@ -154,7 +154,7 @@ def delivery(folder: Path) -> dict[str, Any]:
 
 
 def writer_is_alive(start: dict[str, Any]) -> bool:
-    """Whether the process that began a journal still runs (its pid may have been given to another)."""
+    """True while the process that began a journal runs (its pid may have been given to another)."""
     try:
         return abs(psutil.Process(start["pid"]).create_time() - start["pid_created"]) < 1
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""Which code, which data and which params a run is made of."""
+"""The code, data and params that a run is made of."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ class Code:
 
 
 def code() -> Code:
-    """The commit this checkout stands on; ``dvc.lock`` is a result of runs and makes no code dirty."""
+    """The commit of this checkout; ``dvc.lock`` is a result of runs and makes no code dirty."""
     try:
         sha = _git("rev-parse", "--verify", "HEAD").strip()
         dirty = bool(_git("status", "--porcelain", "--", ".", f":(exclude){LOCK}").strip())
@@ -73,7 +73,7 @@ def data_md5(lock: Path = LOCK) -> str | None:
 
 
 def has_commit(sha: str) -> bool:
-    """Whether this checkout has a commit."""
+    """True if this checkout has the commit."""
     try:
         _git("cat-file", "-e", f"{sha}^{{commit}}")
     except (FileNotFoundError, subprocess.CalledProcessError):
@@ -102,7 +102,7 @@ def _cache() -> Path:
     """DVC's cache of files by their md5."""
     config = ConfigParser()
     config.read([DVC / "config", DVC / "config.local"], encoding="utf-8")
-    # A relative folder is one beside the file that names it.
+    # A relative folder starts at the file that names it.
     return DVC / config.get("cache", "dir", fallback="cache").strip('"') / "files" / "md5"
 
 

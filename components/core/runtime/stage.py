@@ -1,4 +1,4 @@
-"""How a stage runs: params in, artifacts out, one journal, clean ends.
+"""The life of a stage process: params in, artifacts out, one journal, clean ends.
 
 ``python -m components.<stage>`` calls :func:`run` with the stage's function.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from components.core.artifacts import ARTIFACTS, fingerprint, mendable, write_json
+from components.core.artifacts import ARTIFACTS, fingerprint, translate_os_error, write_json
 from components.core.contract import STAGES
 from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.params.file import load_params
@@ -37,12 +37,12 @@ if TYPE_CHECKING:  # torch takes two seconds, which stages that only look at dat
     from components.core.runtime.world import World
 
 CHECKPOINTS = Path(".reflux/checkpoints")
-BEFORE = "-before"  # ends the name of the folder for trainings that come before the stage's own
+BEFORE = "-before"  # ends the name of the folder for training runs before the stage's own
 EXIT_INTERRUPTED = 130
 
 
 class Stage:
-    """One execution of a stage: where it reads, where it writes, and its journal."""
+    """One execution of a stage: its params, the artifacts it reads and writes, and its journal."""
 
     def __init__(self, name: str, params: Params, world: "World | None" = None) -> None:
         self.name, self.params, self._world = name, params, world
@@ -59,10 +59,7 @@ class Stage:
 
     @cached_property
     def journal(self) -> Journal:
-        """The journal of this run; that of a training which goes on after a kill continues the killed one's.
-
-        Of several processes that work on the stage, the first keeps it.
-        """
+        """The journal of this run, which rank 0 keeps; a resumed training run continues the killed one's."""
         if launch.rank():
             return NullJournal()
         tags = {"stage": self.name, "run_kind": "stage"}
@@ -83,11 +80,11 @@ class Stage:
     def checkpoints(self, *sections: str, before: str | None = None) -> "Checkpoints":
         """This stage's checkpoints, keyed by its code, the inputs read so far, the seed and sections of the params.
 
-        Must be asked for before the journal is first used: a training that goes on continues its run in MLflow.
+        Must be called before the journal is first used: a resumed training run continues its run in MLflow.
 
         Args:
-            sections: of the params that decide the training's result.
-            before: the name of a training that comes before the stage's own, and has checkpoints of its own.
+            sections: of the params that decide the result.
+            before: the name of a training run before the stage's own, which has its own checkpoints.
 
         Raises:
             UserError: there is a checkpoint, and it is damaged.
@@ -98,13 +95,13 @@ class Stage:
         decides = [self.name, before, self.params.seed, recipe, self.inputs(), lineage.code_sha256(self.name)]
         key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
         folder = CHECKPOINTS / f"{self.name}{BEFORE}" / before if before else CHECKPOINTS / self.name
-        found = Checkpoints(folder, key, self.params.run.checkpoint_every_s, self.world)
-        self._checkpoints = found
-        if "journal" in vars(self):  # begun by a training before this one
-            found.begin(self.journal.run_key)
-        if found.images and self.world.first:
-            print(f"Note: goes on after {found.images:,} images, where it was interrupted", flush=True)
-        return found
+        checkpoints = Checkpoints(folder, key, self.params.run.checkpoint_every_s, self.world)
+        self._checkpoints = checkpoints
+        if "journal" in vars(self):  # begun by a training run before this one
+            checkpoints.begin(self.journal.run_key)
+        if checkpoints.images and self.world.first:
+            print(f"Note: goes on after {checkpoints.images:,} images, where it was interrupted", flush=True)
+        return checkpoints
 
     def _section(self, name: str) -> Any:
         return self.params.model_dump(by_alias=True, exclude={"run"}).get(name)
@@ -132,15 +129,14 @@ class Stage:
 
     def inputs(self) -> dict[str, str]:
         """The sha256 of every input this run has read."""
-        fresh = {name: fingerprint(path) for name, path in self._inputs.items() if name not in self._hashes}
-        self._hashes |= fresh
+        self._hashes |= {name: fingerprint(path) for name, path in self._inputs.items() if name not in self._hashes}
         return dict(self._hashes)
 
 
 def run(name: str, body: Callable[[Stage], None]) -> NoReturn:
-    """Run one stage to a clean end: exit 0, 2 for what the user can mend, 130 when stopped.
+    """Run one stage to a clean end: exit 0, 2 for what the user can fix, 130 when stopped.
 
-    With ``run.launcher = torchrun`` this process only starts others, which come here in their turn.
+    With ``run.launcher = torchrun`` this process only starts the workers, each of which calls this function in turn.
     """
     if not launch.in_rank():
         sys.exit(_run(name, body))
@@ -179,10 +175,10 @@ def _run(name: str, body: Callable[[Stage], None]) -> int:
             write_json(stage.out("run.json"), run_file | {"inputs": stage.inputs(), "wall_s": round(wall, 3)})
         status, code = "FINISHED", 0
     except (UserError, OSError) as error:
-        mended = mendable(error, Path(error.filename or ".")) if isinstance(error, OSError) else error
-        if not isinstance(mended, UserError):
+        fixable = translate_os_error(error, Path(error.filename or ".")) if isinstance(error, OSError) else error
+        if not isinstance(fixable, UserError):
             raise
-        _tell(str(mended))
+        _report(str(fixable))
         code = EXIT_USER_ERROR
     except RuntimeError as error:
         if not (launch.in_rank() and _lost(error)):
@@ -213,7 +209,7 @@ def _lost(error: RuntimeError) -> bool:
     return is_lost_process(error)
 
 
-def _tell(sentence: str) -> None:
+def _report(sentence: str) -> None:
     if launch.in_rank():
         launch.report_user_error(sentence)
     else:

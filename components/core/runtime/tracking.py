@@ -31,17 +31,17 @@ RETRAIN = "retrain"  # the tag with a pipeline run's number, counted from 1
 
 
 def uri() -> str | None:
-    """Where MLflow is, or None for no tracking."""
+    """The address of MLflow, or None for no tracking."""
     return os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
 def without_password(text: str) -> str:
-    """An address, or a sentence with one, that may be shown."""
+    """Remove the password from an address, or from a sentence that holds one."""
     return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def client() -> "MlflowClient":
-    """The MLflow client, with a patience that suits training: a lost server costs seconds, not minutes."""
+    """The MLflow client, with timeouts that suit training: a lost server costs seconds, not minutes."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -56,22 +56,22 @@ def experiment_id(mlflow: "MlflowClient", name: str) -> str:
     """The experiment's id; it is created on first use, and a race with another process is no error."""
     from mlflow.exceptions import MlflowException
 
-    if found := mlflow.get_experiment_by_name(name):
-        return str(found.experiment_id)
+    if experiment := mlflow.get_experiment_by_name(name):
+        return str(experiment.experiment_id)
     location = None
     if str(uri()).startswith("sqlite:") and not os.environ.get("MLFLOW_ARTIFACT_ROOT"):
         location = (Path("mlartifacts").resolve() / name).as_uri()
     try:
         return mlflow.create_experiment(name, artifact_location=location)
     except MlflowException:
-        found = mlflow.get_experiment_by_name(name)
-        if found is None:
+        experiment = mlflow.get_experiment_by_name(name)
+        if experiment is None:
             raise
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
 
-def download_weights(model_uri: str) -> Path:
-    """Fetch the safetensors file of an MLflow model, by its ``models:/`` URI.
+def download_weights(model_uri: str, param: str) -> Path:
+    """Fetch the safetensors file of an MLflow model, by its ``models:/`` URI, which a param holds.
 
     Raises:
         UserError: the server is away, the model is unknown, or it holds no safetensors file.
@@ -84,17 +84,17 @@ def download_weights(model_uri: str) -> Path:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
     except (MlflowException, OSError) as error:
         why = f"can't be fetched from {uri()}: {str(error).splitlines()[0]}"
-        raise UserError(f"pretrain.weights = {model_uri} {without_password(why)}") from None
-    if found := sorted(folder.rglob("*.safetensors")):
-        return found[0]
-    raise UserError(f"pretrain.weights = {model_uri} holds no .safetensors file: name a teacher that Reflux logged.")
+        raise UserError(f"{param} = {model_uri} {without_password(why)}") from None
+    if files := sorted(folder.rglob("*.safetensors")):
+        return files[0]
+    raise UserError(f"{param} = {model_uri} holds no .safetensors file: name a teacher that Reflux logged.")
 
 
 def deliver(outbox: Path = OUTBOX) -> int:
-    """Send what the journals hold and forget those sent to their end.
+    """Send the journals to MLflow, and delete those sent to their end.
 
     Returns:
-        The number of journals that still wait, because the server was away.
+        The number of journals that still wait because the server was away.
     """
     if uri() is None or not outbox.is_dir():
         return 0
@@ -171,7 +171,7 @@ def _order(folder: Path) -> tuple[int, bool]:
 def _deliver_one(mlflow: "MlflowClient", folder: Path, outbox: Path) -> bool:
     """Send one journal's new lines; True when it was sent to its end."""
     start = _start(folder)
-    # Asked before the lines are read: a writer that ends while they are sent has an end we have not read yet.
+    # Before the lines are read: a writer that ends while they are sent has an end we have not read yet.
     alive = bool(start) and writer_is_alive(start)
     lines = _lines(folder)
     if not lines:
@@ -184,8 +184,7 @@ def _deliver_one(mlflow: "MlflowClient", folder: Path, outbox: Path) -> bool:
     if state["run_id"] is None:
         state = {"run_id": _start_run(mlflow, lines[0], outbox), "lines": 1}
         write_json(folder / "delivery.json", state)
-    fresh = lines[state["lines"] :]
-    for end, batch in _batches(fresh):
+    for end, batch in _batches(lines[state["lines"] :]):
         _send(mlflow, state["run_id"], folder, batch)
         write_json(folder / "delivery.json", {"run_id": state["run_id"], "lines": state["lines"] + end})
     if lines[-1]["op"] == "end":
@@ -201,14 +200,14 @@ def _start_run(mlflow: "MlflowClient", start: dict[str, Any], outbox: Path) -> s
     if start["parent"] and (parent := delivery(outbox / start["parent"]).get("run_id")):
         tags["mlflow.parentRunId"] = parent
     experiment = experiment_id(mlflow, start["experiment"])
-    # It is there already when a delivery died between creating the run and noting its id, or when a killed training
-    # goes on.
+    # It is there already when a delivery died between creating the run and noting its id, or when a killed run
+    # resumes.
     for run in mlflow.search_runs([experiment], f"tags.`reflux.journal` = '{tags['reflux.journal']}'", max_results=1):
-        found = str(run.info.run_id)
-        mlflow.update_run(found, "RUNNING")
+        run_id = str(run.info.run_id)
+        mlflow.update_run(run_id, "RUNNING")
         for key, value in tags.items():
-            mlflow.set_tag(found, key, value)
-        return found
+            mlflow.set_tag(run_id, key, value)
+        return run_id
     if tags.get("run_kind") == "pipeline":
         tags[RETRAIN] = str(_next_retrain(mlflow, experiment))
     run = mlflow.create_run(experiment, start["time_ms"], tags, start["name"])
@@ -224,7 +223,7 @@ def _next_retrain(mlflow: "MlflowClient", experiment: str) -> int:
 
 
 def _batches(lines: list[dict[str, Any]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Group neighbouring metric lines, so that a thousand steps are two requests, not a thousand."""
+    """Group neighboring metric lines, so that a thousand steps are two requests, not a thousand."""
     batch: list[dict[str, Any]] = []
     size = 0
     for index, line in enumerate(lines):

@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from components.core.errors import UserError
-from components.core.images.shards import Shard, some_labelled
+from components.core.images.shards import Shard, some_labeled
 from components.core.inference import validate
 from components.core.models.precision import autocast
 from components.core.runtime.checkpoint import Checkpoints, random_states, set_random_states
@@ -184,7 +184,7 @@ def fit(
     eval_model = ema.module if ema else model
     stateful = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"ema": eval_model} if ema else {})
     state = _resume(stateful, checkpoints, device)
-    train_sample = some_labelled(train, _TRAIN_SAMPLE) if train else None
+    train_sample = some_labeled(train, _TRAIN_SAMPLE) if train else None
     for row in state.history:
         report(row)
     since, images_then = time.perf_counter(), state.images

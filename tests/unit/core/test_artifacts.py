@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.core.artifacts import atomic, fingerprint, finite, mendable, read_json, write_json
+from components.core.artifacts import atomic, fingerprint, finite, read_json, translate_os_error, write_json
 from components.core.errors import UserError
 
 
@@ -61,7 +61,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path, write: str
     script = f"""
 import resource, signal, sys
 from pathlib import Path
-from components.core.artifacts import atomic, mendable
+from components.core.artifacts import atomic, translate_os_error
 from components.core.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -76,7 +76,7 @@ except UserError as error:
     )
     assert "free some space" in done.stdout, done.stderr
     assert not list(tmp_path.iterdir())
-    sentence = mendable(OSError(errno.ENOSPC, "No space left on device"), tmp_path / "big.bin")
+    sentence = translate_os_error(OSError(errno.ENOSPC, "No space left on device"), tmp_path / "big.bin")
     assert isinstance(sentence, UserError)
     assert "free some space" in str(sentence)
 

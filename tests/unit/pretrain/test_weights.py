@@ -104,3 +104,9 @@ def test_what_is_wrong_with_the_students_weights_is_said_of_them(tmp_path):
         UserError, match=r"student.weights = .* does not fit the network: .* Set student.model to the one"
     ):
         pretrained("resnet14", str(file), file, "student.weights")
+
+
+def test_an_unknown_model_uri_is_blamed_on_the_param_that_names_it(mlflow_home: Path):
+    for param in ("pretrain.weights", "student.weights"):
+        with pytest.raises(UserError, match=f"^{param} = models:/nobody/1 can't be fetched"):
+            weights_file("resnet8", "models:/nobody/1", param)

@@ -13,7 +13,7 @@ from PIL import Image
 from components.core.errors import UserError
 from components.core.images.encoded import EncodedImages, write_encoding
 from components.core.images.pixels import decode
-from components.core.images.shards import UNLABELED, Shard, decoded, join, open_shard, some_labelled
+from components.core.images.shards import UNLABELED, Shard, decoded, join, open_shard, some_labeled
 
 ROOT = Path(__file__).parents[4]
 
@@ -178,7 +178,7 @@ def test_a_worker_that_dies_is_a_sentence_and_takes_the_others_along(reader) -> 
 def test_some_labelled_images_come_from_all_over_a_shard_and_never_without_their_label():
     images = np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1)
     shard = Shard(images, np.where(np.arange(20) % 4, UNLABELED, np.arange(20)), np.arange(20, dtype=np.uint64))
-    few = some_labelled(shard, 3)
+    few = some_labeled(shard, 3)
     assert few.labels.tolist() == few.ids.tolist() == few.images.ravel().tolist() == [0, 8, 16]
-    assert some_labelled(shard, 5).labels.tolist() == [0, 4, 8, 12, 16]
-    assert some_labelled(shard, 100).labels.tolist() == [0, 4, 8, 12, 16]
+    assert some_labeled(shard, 5).labels.tolist() == [0, 4, 8, 12, 16]
+    assert some_labeled(shard, 100).labels.tolist() == [0, 4, 8, 12, 16]

@@ -85,7 +85,7 @@ def test_a_model_comes_back_as_it_was(tmp_path: Path):
 def test_the_model_owns_resizing_normalisation_and_channels():
     model = student(8)
     raw = pixels(3, 1, 16)
-    x = model.normalised(raw)
+    x = model.normalized(raw)
     expected = torch.nn.functional.interpolate(raw.float(), (8, 8), mode="bilinear", antialias=True)
     assert torch.allclose(x, (expected / 255 - 0.3) / 0.4, atol=1e-5)
     colour = student(16, 3)
@@ -137,7 +137,7 @@ def test_a_head_for_other_classes_is_refused():
 @pytest.mark.parametrize(
     ("name", "size", "channels", "sentence"),
     [
-        ("resnet8_slim", 16, 3, "was pretrained on grey images, and these have 3 channels: set ingest.channels to 1"),
+        ("resnet8_slim", 16, 3, "was pretrained on gray images, and these have 3 channels: set ingest.channels to 1"),
         ("vit_tiny_patch16_224", 40, 1, "vit_tiny_patch16_224 can't take images of 40 pixels .*: raise image_size"),
     ],
 )

@@ -87,6 +87,13 @@ def test_overrides_edit_in_place_and_keep_the_comments(file: Path):
     assert load_params(file) == changed
 
 
+def test_an_override_changes_its_own_line_alone(file: Path):
+    before = file.read_text(encoding="utf-8")
+    override_params(["student.steps=7"], file)
+    assert "rdzv_endpoint: null " in before
+    assert file.read_text(encoding="utf-8") == before.replace("  steps: 1500\n", "  steps: 7\n")
+
+
 def test_a_missing_key_is_named(file: Path):
     file.write_text(file.read_text(encoding="utf-8").replace("  teacher_weight: 1.0\n", ""), encoding="utf-8")
     with pytest.raises(UserError, match=r"distill.teacher_weight is missing"):

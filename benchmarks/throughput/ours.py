@@ -40,7 +40,7 @@ from components.core.views.mixing import Views
 from components.distill.criterion import Criterion, Term
 from components.distill.losses.labels import share_of_labels
 from components.distill.losses.logits import kd
-from components.label.soft_labels import answers
+from components.label.soft_labels import teacher_logits
 
 NEVER = 10**9
 
@@ -101,7 +101,7 @@ def fill(setting: Setting, clock: Clock, images: Shard) -> None:
     while True:
         for begin in range(0, len(images) - size + 1, size):
             indices = np.arange(begin, begin + size)
-            format.pack(answers(indices, first_view, teacher, views, CPU))
+            format.pack(teacher_logits(indices, first_view, teacher, views, CPU))
             clock()
 
 

@@ -1,4 +1,4 @@
-"""``python -m components.label``: stores the teacher's soft labels."""
+"""``python -m components.label``: store the teacher's soft labels."""
 
 import sys
 import time
@@ -11,49 +11,50 @@ from torch import Tensor
 from components.core.artifacts import write_json
 from components.core.errors import UserError
 from components.core.images.shards import Shard, join, open_shard, read_dataset
-from components.core.runtime import lineage, progress, stage
+from components.core.runtime import lineage, progress
 from components.core.runtime.device import resolve_device
+from components.core.runtime.stage import Stage, run
 from components.core.teacher.ensemble import load_teacher
 from components.core.teacher.soft_labels import Indices, SoftLabels, digest, format_for
 from components.core.views.augment import Uint64s, views_key
 from components.core.views.mixing import Views, mixing_of, own_ids, stored_augment
-from components.label.soft_labels import answers, prove
+from components.label.soft_labels import prove, teacher_logits
 from components.label.store import fill, publish, publish_empty, remove_others
 
 
-def main(this: stage.Stage) -> None:
-    """Label every view of the labelled and unlabelled training images, unless none are to be stored."""
-    params = this.params
+def main(stage: Stage) -> None:
+    """Store the soft labels of every view of the training images, labeled or not, if distillation reads a store."""
+    params = stage.params
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
-    teacher_path = this.read("finetune/model.safetensors")
-    dataset = read_dataset(this.read("ingest/dataset.json"))
+    teacher_path = stage.read("finetune/model.safetensors")
+    dataset = read_dataset(stage.read("ingest/dataset.json"))
     train, unlabeled = (
-        open_shard(this.read(f"ingest/shards/{split}"), params.run.workers) for split in ("train", "unlabeled")
+        open_shard(stage.read(f"ingest/shards/{split}"), params.run.workers) for split in ("train", "unlabeled")
     )
     images = join(train, unlabeled)
     if not len(images):
         raise UserError("There is no image to label: artifacts/ingest/shards/train is empty.")
     if params.distill.targets_from != "store":
-        if this.world.first:
-            publish_empty(images.ids, this.out("store"))
-            write_json(this.out("manifest.json"), {"views": params.label.views, "images": len(images), "shards": []})
+        if stage.world.first:
+            publish_empty(images.ids, stage.out("store"))
+            write_json(stage.out("manifest.json"), {"views": params.label.views, "images": len(images), "shards": []})
         return
     others, weighting = params.distill.teachers, params.distill.ensemble
     teacher, teacher_sha256 = load_teacher(teacher_path, others, weighting, dataset.classes, device)
     augment = stored_augment(params.student.augment.model_dump(), params.distill.mixed_targets)
-    answer = partial(answers, teacher=teacher, shown=Views(images, params.seed, augment), device=device)
-    _label(this, dataset.classes, images, teacher_sha256, augment, answer)
+    logits_of = partial(teacher_logits, teacher=teacher, views=Views(images, params.seed, augment), device=device)
+    _label(stage, dataset.classes, images, teacher_sha256, augment, logits_of)
 
 
 def _label(
-    this: stage.Stage,
+    stage: Stage,
     classes: tuple[str, ...],
     images: Shard,
     teacher_sha256: str,
     augment: dict[str, Any],
-    answer: Callable[[Indices, Indices], Tensor],
+    logits_of: Callable[[Indices, Indices], Tensor],
 ) -> None:
-    label, seed = this.params.label, this.params.seed
+    label, seed = stage.params.label, stage.params.seed
     format = format_for(len(classes), label.top_k)
     base = digest(teacher_sha256, augment, seed, format.classes, format.top_k, lineage.code_sha256("label"))
 
@@ -69,20 +70,20 @@ def _label(
             label.views,
             format,
             label.batch_size,
-            answer,
+            logits_of,
             bar.advance,
             partners_of,
-            world=this.world,
+            world=stage.world,
         )
-    if not this.world.first:
+    if not stage.world.first:
         return
     sys.stdout.write(f"Note: soft labels: {filled.computed:,} computed, {filled.reused:,} reused\n")
-    this.journal.metrics({"computed": filled.computed, "reused": filled.reused})
+    stage.journal.metrics({"computed": filled.computed, "reused": filled.reused})
     if filled.computed:
-        this.journal.metrics({"images_per_s": filled.computed / (time.monotonic() - began)})
+        stage.journal.metrics({"images_per_s": filled.computed / (time.monotonic() - began)})
     store = SoftLabels(filled.folder, len(images), label.views, format)
-    proof = prove(store, len(images), label.proof, seed, answer)
-    publish(filled, this.out("store"))
+    proof = prove(store, len(images), label.proof, seed, logits_of)
+    publish(filled, stage.out("store"))
     manifest = {
         "key": filled.key,
         "teacher_sha256": teacher_sha256,
@@ -95,10 +96,10 @@ def _label(
         "proof": proof,
         "shards": filled.shards,
     }
-    write_json(this.out("manifest.json"), manifest)
+    write_json(stage.out("manifest.json"), manifest)
     remove_others(filled)
-    this.journal.metrics({f"proof/{name}": value for name, value in proof.items()})
+    stage.journal.metrics({f"proof/{name}": value for name, value in proof.items()})
 
 
 if __name__ == "__main__":
-    stage.run("label", main)
+    run("label", main)

@@ -1,4 +1,4 @@
-"""Fills the soft-label store, a shard at a time; what was computed before is not computed again.
+"""Fills the soft-label store, a shard at a time, and reuses the records that earlier stores share with it.
 
 Stores are built, and the last one is kept, outside DVC's outs: DVC deletes those before it runs a stage.
 """
@@ -37,20 +37,20 @@ KEPT = Path(".reflux/soft-labels")
 _HEAD = "head.json"
 
 Uint64s = npt.NDArray[np.uint64]
-Answer = Callable[[Indices, Indices], Tensor]
+LogitsOf = Callable[[Indices, Indices], Tensor]
 Partners = Callable[[Uint64s, int], Uint64s]
 
 
 @dataclass(frozen=True)
-class Filled:
-    """A store whose last shard is written.
+class FilledStore:
+    """A complete store.
 
     Attributes:
         key: of all that decides it.
-        folder: where it lies.
+        folder: of its files.
         shards: file, rows and sha256 of each shard.
-        reused: records that were there before.
-        computed: records that the teacher was asked for.
+        reused: the number of records from earlier stores.
+        computed: the number of records from the teacher.
     """
 
     key: str
@@ -66,61 +66,61 @@ def fill(
     views: int,
     format: Format,
     batch_size: int,
-    answer: Answer,
+    logits_of: LogitsOf,
     advance: Callable[[int], None],
     partners_of: Callable[[Uint64s], Partners] = lambda _ids: own_ids,
     kept: Path = KEPT,
     world: World = ALONE,
-) -> Filled:
-    """Store the teacher's answer to every view of every image.
+) -> FilledStore:
+    """Store the teacher's logits of every view of every image.
 
     Args:
-        base: the key of what decides a record beside its image and view: teacher, augmentation, seed and format.
+        base: the key of all that decides a record apart from its image and view: teacher, augmentation, seed, format.
         ids: of the images, uint64 [N].
-        views: of each image.
+        views: the number of views of each image.
         format: of a record.
-        batch_size: views that the teacher is asked for at once.
-        answer: the teacher's logits float32 [B, K] on the CPU, of views [B] of images [B].
-        advance: is called with the number of records that are done.
-        partners_of: which image each view is mixed with, when there are images ``ids``: a record is right as long as
-            that is the same.
+        batch_size: views in a batch of the teacher.
+        logits_of: the teacher's logits float32 [B, K] on the CPU, of views [B] of images [B].
+        advance: called with the number of finished records.
+        partners_of: the image that each view is mixed with, given the images ``ids``; a record is valid as long as its
+            partner is the same.
         kept: where stores are built and kept.
-        world: the processes that share the work, in rounds of a shard each, so that none waits long for another.
+        world: the processes that divide the work, in rounds of a shard each, so that none waits long for another.
 
     Raises:
         UserError: the teacher's logits are not finite, or the processes do not share ``kept``.
     """
     key = _key(base, ids, views)
     folder = kept / key[:32]
-    others = [other for other in sorted(kept.glob("[!.]*")) if other != folder and _is_whole(other, base)]
-    olds = [Old(other, format, partners_of) for other in others]
+    others = [other for other in sorted(kept.glob("[!.]*")) if other != folder and _is_intact(other, base)]
+    earlier = [EarlierStore(other, format, partners_of) for other in others]
     if world.first:
-        _begin(folder, base, ids, views)
+        _prepare(folder, base, ids, views)
     sizes, partners = shard_rows(len(ids)), partners_of(ids)
     numbers = range(len(sizes))
-    unfinished = [number for number in numbers if finished(folder, number) is None] if world.first else None
+    unfinished = [number for number in numbers if valid_note(folder, number) is None] if world.first else None
     missing = world.broadcast(unfinished)
     advance((len(ids) - sum(sizes[number] for number in missing)) * views)
     computed = 0
     for begin in range(0, len(missing), world.size):
-        now = missing[begin : begin + world.size]
+        numbers_now = missing[begin : begin + world.size]
         own = 0
-        if world.rank < len(now):
-            number = now.pop(world.rank)
+        if world.rank < len(numbers_now):
+            number = numbers_now.pop(world.rank)
             indices = np.arange(sizes[number]) + number * SHARD_IMAGES
             mixed = partners(ids[indices], views)
             file = folder / shard_file(number)
-            own = _fill_shard(file, indices, ids[indices], mixed, format, olds, batch_size, answer, advance)
+            own = _fill_shard(file, indices, ids[indices], mixed, format, earlier, batch_size, logits_of, advance)
             note = {"file": file.name, "rows": len(indices), "sha256": sha256_file(file)}
             write_json(file.with_suffix(".json"), note)
         computed += int(world.sum(torch.tensor(own)))
-        advance(sum(sizes[number] for number in now) * views)  # the others'
-    shards = [_note(folder, number) for number in numbers] if world.first else []
-    return Filled(key, folder, shards, len(ids) * views - computed, computed)
+        advance(sum(sizes[number] for number in numbers_now) * views)  # by the other processes
+    shards = [_read_note(folder, number) for number in numbers] if world.first else []
+    return FilledStore(key, folder, shards, len(ids) * views - computed, computed)
 
 
-def _begin(folder: Path, base: str, ids: Uint64s, views: int) -> None:
-    if not _is_whole(folder, base):
+def _prepare(folder: Path, base: str, ids: Uint64s, views: int) -> None:
+    if not _is_intact(folder, base):
         shutil.rmtree(folder, ignore_errors=True)
         with atomic(folder / IDS) as temporary:
             np.save(temporary, ids)
@@ -129,7 +129,7 @@ def _begin(folder: Path, base: str, ids: Uint64s, views: int) -> None:
         cut_short.unlink()
 
 
-def _note(folder: Path, number: int) -> dict[str, Any]:
+def _read_note(folder: Path, number: int) -> dict[str, Any]:
     file = (folder / shard_file(number)).with_suffix(".json")
     if not file.is_file():
         raise UserError(f"{file} was written on another machine: give all machines one shared folder for `label`.")
@@ -143,22 +143,22 @@ def _fill_shard(
     ids: Uint64s,
     partners: Uint64s,
     format: Format,
-    olds: list["Old"],
+    earlier: list["EarlierStore"],
     batch_size: int,
-    answer: Answer,
+    logits_of: LogitsOf,
     advance: Callable[[int], None],
 ) -> int:
-    """Write one shard; returns how many records had to be computed."""
+    """Write one shard; returns the number of records that the teacher computed."""
     records = np.zeros(partners.shape, format.dtype)
     missing = np.ones(partners.shape, bool)
-    for old in olds:
-        old.copy(ids, partners, records, missing)
+    for store in earlier:
+        store.copy(ids, partners, records, missing)
     advance(int((~missing).sum()))
-    # An image's views side by side, because images that came encoded are decoded once a batch.
+    # The views of an image follow each other, because encoded images are decoded once a batch.
     row, view = np.nonzero(missing)
     for begin in range(0, len(row), batch_size):
         part = slice(begin, begin + batch_size)
-        records[row[part], view[part]] = _packed(format, answer(indices[row[part]], view[part]))
+        records[row[part], view[part]] = _packed(format, logits_of(indices[row[part]], view[part]))
         advance(len(row[part]))
     with atomic(file) as temporary:
         np.save(temporary, records)
@@ -176,8 +176,8 @@ def _key(base: str, ids: Uint64s, views: int) -> str:
     return digest(base, hashlib.sha256(ids.tobytes()).hexdigest(), views)
 
 
-def _is_whole(folder: Path, base: str) -> bool:
-    """Whether a kept store is one of ``base``, and is of the images and views that its name was made from."""
+def _is_intact(folder: Path, base: str) -> bool:
+    """True for a store of ``base`` whose images and views are those that its name was made from."""
     try:
         views = read_json(folder / _HEAD)["views"]
         return folder.name == _key(base, np.load(folder / IDS, allow_pickle=False), views)[:32]
@@ -185,8 +185,8 @@ def _is_whole(folder: Path, base: str) -> bool:
         return False
 
 
-def finished(folder: Path, number: int) -> dict[str, Any] | None:
-    """The note beside a shard, if the shard is what the note says."""
+def valid_note(folder: Path, number: int) -> dict[str, Any] | None:
+    """The note next to a shard, if the shard matches it; None otherwise."""
     file = folder / shard_file(number)
     try:
         note = read_json(file.with_suffix(".json"))
@@ -195,11 +195,11 @@ def finished(folder: Path, number: int) -> dict[str, Any] | None:
         return None
 
 
-class Old:
-    """A store of other images or other numbers of views, whose records are still right for the images it shares.
+class EarlierStore:
+    """A store of other images or another number of views, whose records are still valid for the images in both.
 
     Args:
-        folder: where it is kept.
+        folder: of its files.
         format: of its records.
         partners_of: see :func:`fill`.
     """
@@ -215,51 +215,51 @@ class Old:
         self._opened: dict[int, npt.NDArray[np.uint8] | None] = {}
 
     def copy(self, ids: Uint64s, partners: Uint64s, records: Records, missing: npt.NDArray[np.bool_]) -> None:
-        """Copy into records [N, V] of images ``ids`` what is known here, and strike it off ``missing`` [N, V]."""
+        """Copy this store's records of images ``ids`` into ``records`` [N, V], and clear them in ``missing`` [N, V]."""
         size = self._format.dtype.itemsize
         into = records.view(np.uint8).reshape(*missing.shape, size)
         views = min(self._views, missing.shape[1])
         place = np.searchsorted(self._ids, ids).clip(max=len(self._ids) - 1)
-        right = self._partners(ids, views) == partners[:, :views]
+        valid = self._partners(ids, views) == partners[:, :views]
         index = np.where(self._ids[place] == ids, self._order[place], -SHARD_IMAGES)
         for number in np.unique(index[index >= 0] // SHARD_IMAGES).tolist():
             shard = self._shard(number)
             if shard is not None:
-                rows, numbers = np.nonzero(right & (index // SHARD_IMAGES == number)[:, None])
+                rows, numbers = np.nonzero(valid & (index // SHARD_IMAGES == number)[:, None])
                 into[rows, numbers] = shard[index[rows] % SHARD_IMAGES, numbers]
                 missing[rows, numbers] = False
 
     def _shard(self, number: int) -> npt.NDArray[np.uint8] | None:
         if number not in self._opened:
-            whole = finished(self._folder, number) is not None
+            intact = valid_note(self._folder, number) is not None
             file = self._folder / shard_file(number)
-            self._opened[number] = records_of(file, self._rows[number], self._views, self._format) if whole else None
+            self._opened[number] = records_of(file, self._rows[number], self._views, self._format) if intact else None
         return self._opened[number]
 
 
-def publish(filled: Filled, out: Path) -> None:
-    """Let the store appear at ``out``, whole: its files are linked there, or copied where links can't be made."""
-    beside = out.with_name(f".{out.name}")
-    for folder in (beside, out):
+def publish(filled: FilledStore, out: Path) -> None:
+    """Publish the store at ``out``, atomically: its files are linked, or copied where links can't be made."""
+    temporary = out.with_name(f".{out.name}")
+    for folder in (temporary, out):
         shutil.rmtree(folder, ignore_errors=True)
-    beside.mkdir(parents=True)
+    temporary.mkdir(parents=True)
     for name in [IDS, *(shard["file"] for shard in filled.shards)]:
         try:
-            os.link(filled.folder / name, beside / name)
+            os.link(filled.folder / name, temporary / name)
         except OSError:
-            shutil.copyfile(filled.folder / name, beside / name)
-    beside.rename(out)
+            shutil.copyfile(filled.folder / name, temporary / name)
+    temporary.rename(out)
 
 
 def publish_empty(ids: Uint64s, out: Path) -> None:
-    """A store that holds no soft label, because the teacher is asked for them at every step."""
+    """Publish a store without soft labels, for a teacher that runs at every step."""
     shutil.rmtree(out, ignore_errors=True)
     with atomic(out / IDS) as temporary:
         np.save(temporary, ids)
 
 
-def remove_others(filled: Filled) -> None:
-    """Remove all other kept stores: the new one holds what they could give."""
+def remove_others(filled: FilledStore) -> None:
+    """Remove all other kept stores, whose records the new one has taken over."""
     for other in filled.folder.parent.iterdir():
         if other != filled.folder:
             shutil.rmtree(other, ignore_errors=True)

@@ -14,8 +14,8 @@ from components.core.models.pixel_model import pixel_model
 from components.core.runtime.world import ALONE, World
 from components.core.teacher.soft_labels import SHARD_IMAGES, Format
 from components.core.training.parallel import data_parallel
-from components.evaluate.scoring import answers, on_device
-from components.label.store import Filled, fill
+from components.evaluate.scoring import on_device, predict_all
+from components.label.store import FilledStore, fill
 
 ROWS = 7
 
@@ -42,7 +42,7 @@ def teach(indices: np.ndarray, views: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.stack([indices % 1000, views, indices * 0], axis=1)).float()
 
 
-def label(folder: Path, world: World) -> tuple[Filled, int]:
+def label(folder: Path, world: World) -> tuple[FilledStore, int]:
     """A store of three shards, and how many records were asked for here or by the others."""
     ids = np.arange(2 * SHARD_IMAGES + 7, dtype=np.uint64)
     done: list[int] = []
@@ -55,37 +55,37 @@ def evaluate(world: World) -> dict[str, np.ndarray]:
     models = [pixel_model("resnet8_slim", ("a", "b"), 12, 1, (0.5,), (0.25,)).eval() for _ in range(3)]
     images = np.random.default_rng(0).integers(0, 255, (ROWS, 12, 12, 1), np.uint8)
     teacher = on_device(models[0], torch.device("cpu"))
-    return answers(images, teacher, models[1], models[2], {}, lambda _count: None, world)
+    return predict_all(images, teacher, models[1], models[2], {}, lambda _count: None, world)
 
 
 def of_two(rank: int, folder: str, port: int) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     world = World(rank, 2)
-    found = {"sum": world.sum(torch.tensor([rank + 1.0, 10.0]))}
+    results = {"sum": world.sum(torch.tensor([rank + 1.0, 10.0]))}
     share = world.shard(ROWS)
-    found["gathered"] = world.all_gather(torch.arange(share.start, share.stop).view(-1, 1), ROWS)
-    found["broadcast"] = world.broadcast({"a": [1, torch.ones(3)], "b": "text"} if world.first else None)
-    found["nothing"] = world.broadcast(None)
+    results["gathered"] = world.all_gather(torch.arange(share.start, share.stop).view(-1, 1), ROWS)
+    results["broadcast"] = world.broadcast({"a": [1, torch.ones(3)], "b": "text"} if world.first else None)
+    results["nothing"] = world.broadcast(None)
     filled, done = label(Path(folder), world)
-    found["label"] = (filled.key, filled.shards, filled.reused, filled.computed, done)
-    found["answers"] = {name: torch.from_numpy(logits) for name, logits in evaluate(world).items()}
+    results["label"] = (filled.key, filled.shards, filled.reused, filled.computed, done)
+    results["logits"] = {name: torch.from_numpy(logits) for name, logits in evaluate(world).items()}
     given = torch.full((2,), float(rank))
     world.broadcast_parameters(iter([given]))
-    found["given"] = given
+    results["given"] = given
     network = a_network()
     forwards = [vars(module).get("forward") for module in network.modules()]
     with data_parallel(network, world, sync_batch_norm=True) as trained:
         learn(trained, whole_batch()[world.shard_of_batch(12, "batch_size")], world.size)
     assert [vars(module).get("forward") for module in network.modules()] == forwards
     del trained  # the process group can end only when nothing holds it
-    found["state"] = network.state_dict()
-    found["gradients"] = [p.grad for p in network.parameters()]
-    torch.save(found, Path(folder) / f"{rank}.pt")
+    results["state"] = network.state_dict()
+    results["gradients"] = [p.grad for p in network.parameters()]
+    torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory) -> list[dict]:
+def results_of_both(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("two")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -94,38 +94,38 @@ def found(tmp_path_factory) -> list[dict]:
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
-def test_both_hear_the_same(found: list[dict]):
-    for heard in found:
-        assert heard["sum"].tolist() == [3.0, 20.0]
-        assert heard["gathered"].flatten().tolist() == list(range(ROWS))
-        assert (heard["broadcast"]["b"], heard["broadcast"]["a"][0], heard["nothing"]) == ("text", 1, None)
-        assert heard["broadcast"]["a"][1].tolist() == [1, 1, 1]
-        assert heard["given"].tolist() == [0, 0]
+def test_collectives_give_both_the_same(results_of_both: list[dict]):
+    for results in results_of_both:
+        assert results["sum"].tolist() == [3.0, 20.0]
+        assert results["gathered"].flatten().tolist() == list(range(ROWS))
+        assert (results["broadcast"]["b"], results["broadcast"]["a"][0], results["nothing"]) == ("text", 1, None)
+        assert results["broadcast"]["a"][1].tolist() == [1, 1, 1]
+        assert results["given"].tolist() == [0, 0]
 
 
-def test_labelling_is_shared_and_its_store_is_that_of_one(found: list[dict], tmp_path: Path):
+def test_labelling_is_shared_and_its_store_is_that_of_one(results_of_both: list[dict], tmp_path: Path):
     alone, done = label(tmp_path, ALONE)
-    first, second = (heard["label"] for heard in found)
+    first, second = (results["label"] for results in results_of_both)
     assert first == (alone.key, alone.shards, 0, alone.computed, done)
     assert second == (alone.key, [], 0, alone.computed, done)
     assert label(tmp_path, ALONE)[0].computed == 0
 
 
-def test_both_have_the_answers_of_all_test_images(found: list[dict]):
+def test_both_have_the_logits_of_all_test_images(results_of_both: list[dict]):
     alone = evaluate(ALONE)
-    for heard in found:
-        assert set(heard["answers"]) == set(alone) == {"teacher", "student", "control"}
+    for results in results_of_both:
+        assert set(results["logits"]) == set(alone) == {"teacher", "student", "control"}
         for name, logits in alone.items():
-            assert torch.allclose(heard["answers"][name], torch.from_numpy(logits), atol=1e-2), name
+            assert torch.allclose(results["logits"][name], torch.from_numpy(logits), atol=1e-2), name
 
 
-def test_batch_norm_over_both_is_batch_norm_over_the_whole_batch(found: list[dict]):
+def test_batch_norm_over_both_is_batch_norm_over_the_whole_batch(results_of_both: list[dict]):
     """Statistics, their running means and all gradients, to 1e-4 of the largest; a batch is learnt in two parts."""
     network = a_network()
     learn(network, whole_batch(), 1)
-    for heard in found:
-        assert list(heard["state"]) == list(network.state_dict())
+    for results in results_of_both:
+        assert list(results["state"]) == list(network.state_dict())
         for name, tensor in network.state_dict().items():
-            assert torch.allclose(heard["state"][name], tensor, rtol=1e-4, atol=1e-4), name
-        for mine, p in zip(heard["gradients"], network.parameters(), strict=True):
+            assert torch.allclose(results["state"][name], tensor, rtol=1e-4, atol=1e-4), name
+        for mine, p in zip(results["gradients"], network.parameters(), strict=True):
             assert torch.allclose(mine, p.grad, rtol=1e-3, atol=1e-4 * float(p.grad.abs().max() + 1))

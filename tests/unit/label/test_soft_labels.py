@@ -12,7 +12,7 @@ from components.core.models.pixel_model import pixel_model
 from components.core.teacher.soft_labels import Format, SoftLabels, format_for
 from components.core.views.augment import draws, render
 from components.core.views.mixing import Views
-from components.label.soft_labels import answers, prove, storing_error
+from components.label.soft_labels import prove, storing_error, teacher_logits
 from components.label.store import fill
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def teacher():
 
 
 def answer_of(teacher, images: Shard, seed: int = 7):
-    return partial(answers, teacher=teacher, shown=Views(images, seed, AUGMENT), device=CPU)
+    return partial(teacher_logits, teacher=teacher, views=Views(images, seed, AUGMENT), device=CPU)
 
 
 def write(kept: Path, teacher, images: Shard, batch_size: int = 4, format: Format = DENSE) -> SoftLabels:

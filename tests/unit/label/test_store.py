@@ -15,8 +15,8 @@ from components.core.images.shards import Shard
 from components.core.models.pixel_model import PixelModel, pixel_model
 from components.core.teacher.soft_labels import Format, SoftLabels
 from components.core.views.mixing import Views, mixing_of, own_ids
-from components.label.soft_labels import answers
-from components.label.store import Filled, fill, publish, remove_others
+from components.label.soft_labels import teacher_logits
+from components.label.store import FilledStore, fill, publish, remove_others
 
 CPU = torch.device("cpu")
 DENSE = Format(3, 0)
@@ -59,10 +59,10 @@ def run(
     base: str = "base",
     format: Format = DENSE,
     **mixing: float,
-) -> tuple[Filled, int]:
+) -> tuple[FilledStore, int]:
     """The filled store, and how many views the teacher was really shown."""
     augment = {"shift": 0.2, "flip": True, "crop_scale": 1.0, "erase": 0.0, **mixing}
-    answer = partial(answers, teacher=teacher.model, shown=Views(images, 1, augment), device=CPU)
+    answer = partial(teacher_logits, teacher=teacher.model, views=Views(images, 1, augment), device=CPU)
 
     def partners_of(ids: np.ndarray):
         mixing = mixing_of(images, ids, 1, augment)
@@ -74,7 +74,7 @@ def run(
     return filled, teacher.seen
 
 
-def everything(filled: Filled, images: Shard, views: int, format: Format = DENSE) -> np.ndarray:
+def everything(filled: FilledStore, images: Shard, views: int, format: Format = DENSE) -> np.ndarray:
     """All records, ordered by image id."""
     store = SoftLabels(filled.folder, len(images), views, format)
     rows, numbers = np.divmod(np.arange(len(images) * views), views)
@@ -275,5 +275,7 @@ def test_encoded_images_are_decoded_once_for_all_their_views_to_the_same_bits(
     shown = Views(plain, 1, {"shift": 0.2, "flip": True, "crop_scale": 1.0, "erase": 0.0})
     for view in range(4):
         rows = np.arange(256)
-        alone = torch.cat([answers(r, np.full(64, view), teacher.model, shown, CPU) for r in rows.reshape(4, 64)])
+        alone = torch.cat(
+            [teacher_logits(r, np.full(64, view), teacher.model, shown, CPU) for r in rows.reshape(4, 64)]
+        )
         assert np.array_equal(everything(filled, plain, 4).reshape(300, 4, 3)[:256, view], DENSE.pack(alone))

@@ -69,7 +69,7 @@ class Figure:
     unit: str = ""
 
 
-FIGURES = {
+FIGURES = {  # those that a gate can bound
     "accuracy": Figure("Accuracy"),
     "macro_f1": Figure("Macro F1"),
     "worst_class_recall": Figure("Worst class recall"),

@@ -11,8 +11,8 @@ from dvc.utils.serialize import load_py
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from components.core.contract import STAGES, code_of
-from components.core.params.sections import Params
+from components.core.contract import FIGURES, STAGES, code_of
+from components.core.params.sections import Gates, Params
 from components.core.runtime.lineage import code_sha256
 
 ROOT = Path(__file__).parents[3]
@@ -152,3 +152,7 @@ def test_another_default_outdates_the_stages_that_it_stands_in_for(copy: Path):
         {"finetune", "distill", "control"},
         set(),
     )
+
+
+def test_every_gate_has_a_figure_with_its_name_for_people():
+    assert set(Gates.model_fields) == set(FIGURES)

@@ -5,7 +5,7 @@ import pytest
 
 from components.core.params.file import load_params, override_params
 from flows.pipeline import skip
-from tests.workspaces import make_tiny_project
+from tests.workspaces import ROOT, make_tiny_project
 
 
 def git(*arguments: str) -> None:
@@ -45,6 +45,10 @@ def test_the_inputs_are_the_same_until_data_code_or_params_change(project):
     assert skip.identity(load_params()) is None, "code that no commit has can't be named"
     git("commit", "-qam", "two")
     assert skip.identity(load_params()) not in (None, first)
+
+
+def test_the_code_that_counts_exists():
+    assert [path for path in skip._CODE if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@ import math
 
 import pytest
 
+from components.core.contract import FIGURES
+from components.core.params.sections import Gates
 from components.registry.policy.gates import gated_figures, thresholds
 
 
@@ -66,3 +68,7 @@ def test_size_is_in_units_of_1024_bytes_and_what_was_not_measured_is_absent():
         "latency_ms_p95": 0.3,
     }
     assert gated_figures({}) == {}
+
+
+def test_every_gate_of_the_params_limits_a_figure_of_the_contract():
+    assert set(Gates.model_fields) <= set(FIGURES)

@@ -1,4 +1,4 @@
-"""``python -m components.distill``: trains the student by the methods and in the order asked for."""
+"""``python -m components.distill``: distills the student by ``distill.method``."""
 
 import shutil
 
@@ -6,37 +6,36 @@ from components.core.errors import UserError
 from components.core.images.shards import Dataset
 from components.core.models.pixel_model import network, parameter_count
 from components.core.params.distill import BornAgain, DeepMutualLearning, Schedule, TeacherAssistant
-from components.core.runtime import stage
 from components.core.runtime.device import resolve_device
+from components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage, run
 from components.distill.losses.register import LOSSES
 from components.distill.trainer import Trainer
 
 
-def main(this: stage.Stage) -> None:
-    """Train the student, after those that are to teach it."""
-    params, method = this.params, this.params.distill
-    remembering = [loss.name for loss in method.losses if LOSSES[loss.name].memory]
-    if this.world.size > 1 and remembering:
+def main(stage: Stage) -> None:
+    """Train the student, after the networks that are to teach it."""
+    params, method = stage.params, stage.params.distill
+    with_memory = [loss.name for loss in method.losses if LOSSES[loss.name].memory]
+    if with_memory and stage.world.size > 1:
         raise UserError(
-            f"distill.method {remembering[0]} keeps its memory bank in one process: set run.launcher to local."
+            f"distill.method {with_memory[0]} keeps its memory bank in one process: set run.launcher to local."
         )
-    trainer = Trainer(this, resolve_device(params.run.device, params.run.threads, params.run.deterministic))
+    trainer = Trainer(stage, resolve_device(params.run.device, params.run.threads, params.run.deterministic))
     if isinstance(method.schedule, DeepMutualLearning):
-        trainer.among_peers(method.schedule.peers)
+        trainer.train_with_peers(method.schedule.peers)
         return
-    teacher = trainer.teacher
-    between = networks_between(method.schedule, params.student.model)
+    networks = networks_between(method.schedule, params.student.model)
     if isinstance(method.schedule, TeacherAssistant):
-        refuse_to_grow(parameter_count(teacher), between, trainer.dataset)
-    who = None if method.targets_from == "store" else teacher
-    for number, name in enumerate(between, 1):
-        who = trainer.before(f"{number}-{name}", name, who)
-    trainer.student(who)
-    shutil.rmtree(stage.CHECKPOINTS / f"{this.name}{stage.BEFORE}", ignore_errors=True)
+        refuse_to_grow(parameter_count(trainer.teacher), networks, trainer.dataset)
+    teacher = None if method.targets_from == "store" else trainer.teacher
+    for number, name in enumerate(networks, 1):
+        teacher = trainer.train_before(f"{number}-{name}", name, teacher)
+    trainer.train_student(teacher)
+    shutil.rmtree(CHECKPOINTS / f"{stage.name}{BEFORE}", ignore_errors=True)
 
 
 def networks_between(schedule: Schedule | None, student: str) -> list[str]:
-    """The names of the networks that learn from the teacher and teach the student, in order."""
+    """List the networks between teacher and student: each learns from the one before it."""
     match schedule:
         case TeacherAssistant():
             return list(schedule.assistants)
@@ -46,26 +45,26 @@ def networks_between(schedule: Schedule | None, student: str) -> list[str]:
 
 
 def refuse_to_grow(parameters: int, assistants: list[str], dataset: Dataset) -> None:
-    """Check that each assistant is no larger than who teaches it.
+    """Check that no assistant is larger than the network it learns from.
 
     Args:
         parameters: of the teacher.
-        assistants: names of networks, the teacher's own first.
-        dataset: what they learn.
+        assistants: names of networks, from the teacher to the student.
+        dataset: that they learn.
 
     Raises:
         UserError: one is larger.
     """
-    taught_by = "the teacher"
+    teacher = "the teacher"
     for name in assistants:
         own = parameter_count(network(name, len(dataset.classes), dataset.channels))
         if own > parameters:
             raise UserError(
-                f"The teacher assistant {name} has {own:,} parameters, more than {taught_by} with {parameters:,}: name "
+                f"The teacher assistant {name} has {own:,} parameters, more than {teacher} with {parameters:,}: name "
                 "a smaller network in distill.method's assistants, or order them from large to small."
             )
-        taught_by, parameters = name, own
+        teacher, parameters = name, own
 
 
 if __name__ == "__main__":
-    stage.run("distill", main)
+    run("distill", main)

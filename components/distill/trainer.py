@@ -1,4 +1,4 @@
-"""What every training of the stage shares: the images, their views, and who answers for them."""
+"""The stage's training runs: of the student, of the networks before it, and of its peers."""
 
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -27,7 +27,7 @@ from components.distill.modules import Peers
 
 
 class Trainer:
-    """The labelled and unlabelled images of one stage's run, through the views that ``label`` was told of."""
+    """Trains networks on the labelled and unlabelled images of the stage, in the views that ``label`` has labelled."""
 
     def __init__(self, stage: Stage, device: torch.device) -> None:
         params = stage.params
@@ -39,70 +39,71 @@ class Trainer:
         self._labels = torch.from_numpy(self._images.labels)
         self._augment = params.student.augment.model_dump()
         self._views = Views(self._images, params.seed, self._augment)
-        self._begun = 0
+        self._steps_before = 0
         self._store = stage.read("label/store")
         self._manifest = read_json(stage.read("label/manifest.json"))
         self._teacher_path = stage.read("finetune/model.safetensors")
-        for further in params.distill.teachers:
-            stage.source(Path(further))
+        for path in params.distill.teachers:
+            stage.source(Path(path))
 
     @property
     def teacher(self) -> PixelModel:
         """The teacher, or several as one, in eval mode."""
-        return self._taught_by[0]
+        return self._teacher_and_hash[0]
 
     @cached_property
-    def _taught_by(self) -> tuple[PixelModel, str]:
+    def _teacher_and_hash(self) -> tuple[PixelModel, str]:
         others, weighting = self._method.teachers, self._method.ensemble
         return load_teacher(self._teacher_path, others, weighting, self.dataset.classes, self._device)
 
-    def before(self, name: str, network: str, teacher: PixelModel | None) -> PixelModel:
-        """A network that will teach the next one, trained now or before an interruption; in eval mode.
+    def train_student(self, teacher: PixelModel | None) -> None:
+        """Distill the student from a teacher, and write it.
 
         Args:
-            name: of this training among those of the stage.
-            network: its name.
-            teacher: who teaches it; None for the stored soft labels.
-        """
-        world = self._stage.world
-        checkpoints = self._stage.checkpoints("student", "distill", before=name)
-        done = checkpoints.path.with_suffix(".safetensors")
-        seed_everything(self._stage.params.seed)
-        learner = untrained(network, self._stage.params.student.image_size, self.dataset, self._device)
-        if world.broadcast(done.is_file() if world.first else None):
-            if world.first:
-                learner.load_state_dict(load(done).state_dict())
-            world.broadcast_parameters(chain(learner.parameters(), learner.buffers()))
-        else:
-            self._learn(learner, teacher, checkpoints, name)
-            checkpoints.clear()
-            if world.first:
-                save(learner, done)
-        self._begun += self._stage.params.student.steps
-        return learner.eval()
-
-    def student(self, teacher: PixelModel | None) -> None:
-        """Train the student, and write it.
-
-        Args:
-            teacher: who teaches it; None for the stored soft labels.
+            teacher: computes the soft labels; None reads the stored ones.
         """
         student = self._new_student()
         checkpoints = self._stage.checkpoints("student", "distill")
-        rows = self._learn(student, teacher, checkpoints)
-        self._save(student, rows, checkpoints)
+        self._save(student, self._distill(student, teacher, checkpoints), checkpoints)
 
-    def among_peers(self, peers: int) -> None:
-        """Train the student together with others of its kind, and write the first of them."""
+    def train_before(self, name: str, network: str, teacher: PixelModel | None) -> PixelModel:
+        """Distill a network that will teach the next one, unless it was done before an interruption.
+
+        Args:
+            name: of this training run among those of the stage.
+            network: its name.
+            teacher: computes the soft labels; None reads the stored ones.
+
+        Returns:
+            The network, in eval mode.
+        """
+        world = self._stage.world
+        checkpoints = self._stage.checkpoints("student", "distill", before=name)
+        file = checkpoints.path.with_suffix(".safetensors")
+        seed_everything(self._stage.params.seed)
+        student = untrained(network, self._stage.params.student.image_size, self.dataset, self._device)
+        if world.broadcast(file.is_file() if world.first else None):
+            if world.first:
+                student.load_state_dict(load(file).state_dict())
+            world.broadcast_parameters(chain(student.parameters(), student.buffers()))
+        else:
+            self._distill(student, teacher, checkpoints, name)
+            checkpoints.clear()
+            if world.first:
+                save(student, file)
+        self._steps_before += self._stage.params.student.steps
+        return student.eval()
+
+    def train_with_peers(self, peers: int) -> None:
+        """Train the student together with others of its kind, without a teacher, and write it."""
         method, settings = self._method, self._stage.params.student
         student = self._new_student()
         others = [untrained(settings.model, settings.image_size, self.dataset, self._device) for _ in range(peers)]
         checkpoints = self._stage.checkpoints("student", "distill")
         loss = partial(mutual_loss, label_weight=method.label_weight, teacher_weight=method.teacher_weight)
-        rows = self._train(Peers(student, others), checkpoints, self._hard, loss)
-        self._save(student, rows, checkpoints)
+        self._save(student, self._train(Peers(student, others), checkpoints, self._hard_targets, loss), checkpoints)
 
-    def _learn(
+    def _distill(
         self, student: PixelModel, teacher: PixelModel | None, checkpoints: Checkpoints, name: str | None = None
     ) -> list[dict[str, float]]:
         method = self._method
@@ -110,9 +111,9 @@ class Trainer:
         criterion = Criterion(losses, method.label_weight, method.teacher_weight)
         module = criterion.module(student)
         if teacher is None:
-            return self._train(module, checkpoints, self._soft_and_hard, criterion, name=name)
+            return self._train(module, checkpoints, self._soft_and_hard_targets, criterion, name=name)
         outputs = partial(teacher_outputs, teacher, criterion.teacher_layers, device=self._device)
-        return self._train(module, checkpoints, self._hard, criterion, outputs, name)
+        return self._train(module, checkpoints, self._hard_targets, criterion, outputs, name)
 
     def _train(
         self,
@@ -139,7 +140,7 @@ class Trainer:
             stage.name,
             teacher,
             name,
-            self._begun,
+            self._steps_before,
         )
 
     def _new_student(self) -> PixelModel:
@@ -150,21 +151,21 @@ class Trainer:
     def _save(self, student: PixelModel, rows: list[dict[str, float]], checkpoints: Checkpoints) -> None:
         save_trained(student, {self._stage.name: rows}, self._stage.out("."), checkpoints, self._stage.world)
 
-    def _hard(self, indices: Indices, views: Indices) -> tuple[Tensor, ...]:
+    def _hard_targets(self, indices: Indices, views: Indices) -> tuple[Tensor, ...]:
         mix = self._views.mix(indices, views)
         targets, known = mixed_labels(self._labels, indices, mix, len(self.dataset.classes))
         return targets, share_of_labels(known), torch.from_numpy(indices)
 
-    def _soft_and_hard(self, indices: Indices, views: Indices) -> tuple[Tensor, ...]:
-        soft = self._stored(indices, views)
+    def _soft_and_hard_targets(self, indices: Indices, views: Indices) -> tuple[Tensor, ...]:
+        soft = self._soft_labels(indices, views)
         mix = self._views.mix(indices, views) if self._method.mixed_targets == "mixture" else None
         if mix is not None:
             share = torch.from_numpy(mix.share).float()
-            soft = mixture(soft, self._stored(mix.partners, views), share, 1.0)
-        return soft, *self._hard(indices, views)
+            soft = mixture(soft, self._soft_labels(mix.partners, views), share, 1.0)
+        return soft, *self._hard_targets(indices, views)
 
     @cached_property
-    def _stored(self) -> SoftLabels:
+    def _soft_labels(self) -> SoftLabels:
         augment = stored_augment(self._augment, self._method.mixed_targets)
         key = views_key(self._images.ids, self._stage.params.seed, augment)
-        return open_store(self._store, self._manifest, self._taught_by[1], key, self.dataset.classes)
+        return open_store(self._store, self._manifest, self._teacher_and_hash[1], key, self.dataset.classes)

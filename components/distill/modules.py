@@ -102,7 +102,7 @@ class Fusion(nn.Module):
         self.attention = nn.Sequential(nn.Conv2d(2 * mid_channels, 2, 1), nn.Sigmoid()) if joins else None
 
     def forward(self, features: Tensor, deeper: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Features [B, C, H, W] as the teacher's [B, C', *size], and what the next shallower stage is joined with."""
+        """Bring features [B, C, H, W] to [B, C', *size]; the second output joins the next shallower stage."""
         x = self.enter(features)
         if self.attention is not None and deeper is not None:
             deeper = F.interpolate(deeper, x.shape[2:], mode="nearest")

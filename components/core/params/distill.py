@@ -1,7 +1,7 @@
-"""The section ``distill``: the methods by name, with their papers' defaults; ``components.distill`` makes them work.
+"""The section ``distill``: the methods by name, with their papers' defaults.
 
-An entry of ``distill.method`` is a loss, a modifier of the losses beside it, or a schedule: who teaches whom, in which
-order. Layers are given as :func:`components.core.teacher.hooks.find` takes them.
+An entry of ``distill.method`` is a loss, a modifier of the losses next to it, or a schedule: which network teaches
+which, in what order. Layers are addressed as in :func:`components.core.teacher.hooks.find_layer`.
 """
 
 import difflib
@@ -19,12 +19,11 @@ Layers = Annotated[tuple[str, ...], Field(min_length=1)]
 
 _LAST_THREE = ("stage:-3", "stage:-2", "stage:-1")
 
-
 METHODS: dict[str, type["Method"]] = {}
 
 
 class Method(Section):
-    """An entry of ``distill.method``; each class with a default name registers under it."""
+    """An entry of ``distill.method``; a subclass that names itself is registered in ``METHODS``."""
 
     name: str
 
@@ -43,9 +42,10 @@ class Method(Section):
 
 
 class Loss(Method):
-    """A part of the loss, times its weight; its other params are arguments of its function.
+    """A weighted part of the loss.
 
-    The function is registered under the same name in ``components/distill/losses``.
+    Its function is registered under the same name in ``components/distill/losses``; the params other than weight and
+    layers are arguments of it.
     """
 
     weight: Weight = 1.0
@@ -57,12 +57,12 @@ class Loss(Method):
 
     @property
     def layer_pairs(self) -> tuple[tuple[str, str], ...]:
-        """The addresses of the layers that are compared, of student and teacher; none for a loss of logits."""
+        """Addresses of the layers to compare, (student, teacher); none for a loss of logits."""
         return ()
 
 
 class LayerLoss(Loss):
-    """A loss of features, which no store of soft labels holds."""
+    """A loss of features; it needs a live teacher, as only logits are stored."""
 
     student: str | Layers
     teacher: str | Layers
@@ -140,7 +140,7 @@ class SimilarityPreserving(LayerLoss):
 
 
 class ReviewKd(LayerLoss):
-    """Chen et al. 2021: each of the teacher's layers also reviews the student's later ones."""
+    """Chen et al. 2021: each of the student's layers also reviews its deeper ones."""
 
     name: Literal["reviewkd"] = "reviewkd"
     student: Layers = _LAST_THREE
@@ -171,31 +171,31 @@ class Crd(LayerLoss):
 
 
 class LogitStandardization(Method):
-    """Sun et al. 2024: the logits that losses compare are z-scores; alone it stands for their kd (T = 2, weight 9)."""
+    """Sun et al. 2024: losses compare z-scores of the logits; alone it means their kd (T = 2, weight 9)."""
 
     name: Literal["logit-standardization"] = "logit-standardization"
 
 
 class Schedule(Method):
-    """Who teaches whom, in which order."""
+    """Which network teaches which, in what order."""
 
 
 class TeacherAssistant(Schedule):
-    """Mirzadeh et al. 2020: the teacher teaches the first assistant, that one the next, the last one the student."""
+    """Mirzadeh et al. 2020: the teacher teaches the first assistant, each assistant the next, the last the student."""
 
     name: Literal["teacher-assistant"] = "teacher-assistant"
     assistants: Layers = ("resnet20",)
 
 
 class BornAgain(Schedule):
-    """Furlanello et al. 2018: after the first, each generation of the student is taught by the one before."""
+    """Furlanello et al. 2018: from the second on, each generation of the student learns from the one before."""
 
     name: Literal["born-again"] = "born-again"
     generations: int = Field(2, ge=2)
 
 
 class DeepMutualLearning(Schedule):
-    """Zhang et al. 2018: students teach each other while they learn, without a teacher; the first of them ships."""
+    """Zhang et al. 2018: students learn from each other, without a teacher; the first of them ships."""
 
     name: Literal["deep-mutual-learning"] = "deep-mutual-learning"
     peers: Positive = 1
@@ -208,13 +208,13 @@ else:
 
 
 def as_entries(value: Any) -> list[Any]:
-    """What ``distill.method`` may be, as a list of entries: a name, an entry, or a list of both.
+    """List the entries of ``distill.method``: it is a name, an entry, or a list of both.
 
     Raises:
-        ValueError: a name is not known; the nearest known ones are suggested.
+        ValueError: a name is unknown; the message suggests the nearest ones.
     """
-    several = value if isinstance(value, list | tuple) else [value]
-    entries = [{"name": entry} if isinstance(entry, str) else entry for entry in several]
+    given = value if isinstance(value, list | tuple) else [value]
+    entries = [{"name": entry} if isinstance(entry, str) else entry for entry in given]
     for entry in entries:
         name = entry.get("name") if isinstance(entry, dict) else getattr(entry, "name", None)
         if name not in METHODS:
@@ -238,36 +238,36 @@ class Distill(Section):
 
     @field_validator("method", mode="before")
     @classmethod
-    def is_known(cls, value: Any) -> list[Any]:
+    def names_are_known(cls, value: Any) -> list[Any]:
         return as_entries(value)
 
     @field_validator("method")
     @classmethod
-    def goes_together(cls, value: tuple[AnyMethod, ...]) -> tuple[AnyMethod, ...]:
+    def entries_go_together(cls, value: tuple[AnyMethod, ...]) -> tuple[AnyMethod, ...]:
         names = [entry.name for entry in value]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise ValueError(f"it names {twice} twice")
         schedules = [entry.name for entry in value if isinstance(entry, Schedule)]
         if len(schedules) > 1:
-            raise ValueError(f"{schedules[0]} and {schedules[1]} both say who teaches whom; name one of them")
+            raise ValueError(f"{schedules[0]} and {schedules[1]} are two schedules; name one of them")
         if "deep-mutual-learning" in names and len(names) > 1:
             raise ValueError("deep-mutual-learning has no teacher to compare with; name it alone")
         if not value:
-            raise ValueError("it names no method; kd is the plainest")
+            raise ValueError("it names no method; start with kd")
         return value
 
     @field_serializer("method")
-    def told(self, value: tuple[AnyMethod, ...]) -> str:
-        """One line a person can read, in MLflow too."""
+    def as_text(self, value: tuple[AnyMethod, ...]) -> str:
+        """Write the entries as one readable line, for MLflow."""
         return " + ".join(str(entry) for entry in value)
 
     @model_validator(mode="after")
-    def finds_what_it_compares(self) -> "Distill":
+    def targets_can_be_had(self) -> "Distill":
         layered = [loss.name for loss in self.losses if isinstance(loss, LayerLoss)]
         if self.teacher == "cached" and layered:
             raise ValueError(
-                f"{layered[0]} compares what layers give, and only soft labels are stored; set distill.teacher to auto"
+                f"{layered[0]} compares features, and only soft labels are stored; set distill.teacher to auto"
             )
         if self.teachers and layered:
             raise ValueError(f"{layered[0]} compares the layers of one teacher; set distill.teachers to []")
@@ -279,10 +279,9 @@ class Distill(Section):
 
     @property
     def losses(self) -> tuple[Loss, ...]:
-        """The terms of the distillation loss; kd where only a modifier or a schedule is named."""
+        """The losses that are named; kd where only a modifier or a schedule is."""
         named = tuple(entry for entry in self.method if isinstance(entry, Loss))
-        plain = Kd(temperature=2.0, weight=9.0) if self.standardized else Kd()
-        return named or (plain,)
+        return named or (Kd(temperature=2.0, weight=9.0) if self.standardized else Kd(),)
 
     @property
     def standardized(self) -> bool:
@@ -291,14 +290,13 @@ class Distill(Section):
 
     @property
     def schedule(self) -> Schedule | None:
-        """Who teaches whom, where it is not just the teacher the student."""
+        """The schedule, where the teacher does not simply teach the student."""
         return next((entry for entry in self.method if isinstance(entry, Schedule)), None)
 
     @property
     def targets_from(self) -> Literal["store", "teacher", "peers"]:
-        """Who answers for the views that the student learns from."""
+        """Where the soft targets come from: the stored soft labels, a live teacher, or the student's peers."""
         if isinstance(self.schedule, DeepMutualLearning):
             return "peers"
-        return (
-            "teacher" if self.teacher == "live" or any(isinstance(loss, LayerLoss) for loss in self.losses) else "store"
-        )
+        live = self.teacher == "live" or any(isinstance(loss, LayerLoss) for loss in self.losses)
+        return "teacher" if live else "store"

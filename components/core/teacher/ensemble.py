@@ -1,4 +1,4 @@
-"""Several teachers as one, whose logits any of the losses can be computed from."""
+"""The teacher: one network, or an ensemble that gives one set of logits."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from components.core.models.precision import single_precision
 
 @single_precision
 def average(logits: Tensor) -> Tensor:
-    """The teachers' mean logits, whose softmax is the geometric mean of theirs (Hinton et al. 2015, section 1).
+    """The teachers' mean logits: their softmax is the geometric mean of the teachers' (Hinton et al. 2015, section 1).
 
     Args:
         logits: of M teachers [M, B, K].
@@ -28,10 +28,10 @@ def average(logits: Tensor) -> Tensor:
 
 @single_precision
 def confidence_weighted(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """The teachers' soft labels, weighted image by image by how right each is (Zhang et al. 2022, equations 2 to 4).
+    """The teachers' soft labels, weighted by how right each is on an image (Zhang et al. 2022, equations 2 to 4).
 
     A teacher's weight is ``(1 - exp(L) / Σ exp(L)) / (M - 1)``, with L its cross-entropy with the label. Without a
-    label, L is its entropy: how wrong it expects to be, which trusts the surest teacher (Kwon et al. 2020).
+    label, L is its entropy, the error it expects of itself: the most confident teacher counts most (Kwon et al. 2020).
 
     Args:
         logits: of M teachers [M, B, K].
@@ -44,12 +44,12 @@ def confidence_weighted(logits: Tensor, labels: Tensor, temperature: float) -> T
     """
     if len(logits) == 1:
         return logits[0]
-    weights = (1 - F.softmax(_wrongness(logits, labels), 0)) / (len(logits) - 1)
+    weights = (1 - F.softmax(_expected_error(logits, labels), 0)) / (len(logits) - 1)
     return torch.logsumexp(F.log_softmax(logits / temperature, 2) + weights.log()[..., None], 0) * temperature
 
 
-def _wrongness(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each teacher with the label, or its entropy where there is none: [M, B]."""
+def _expected_error(logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute each teacher's cross-entropy with the label, or its entropy where there is none: [M, B]."""
     log_probabilities = F.log_softmax(logits, 2)
     if labels.ndim == 2:
         return -(log_probabilities * labels).sum(2)
@@ -59,11 +59,11 @@ def _wrongness(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class Ensemble(PixelModel):
-    """Several teachers that answer as one.
+    """Several teachers as one model.
 
     Args:
         teachers: for the same classes, in the same order.
-        weighting: average, or confidence: image by image, the surer ones count for more.
+        weighting: average; or confidence, which weights the more confident ones higher, image by image.
     """
 
     def __init__(self, teachers: Sequence[PixelModel], weighting: str) -> None:
@@ -80,17 +80,17 @@ class Ensemble(PixelModel):
 def load_teacher(
     first: Path, others: Sequence[str], weighting: str, classes: Sequence[str], device: torch.device
 ) -> tuple[PixelModel, str]:
-    """The teacher in eval mode, or several as one, and the hash that identifies it.
+    """Load the teacher, or several as one, in eval mode, and the hash that identifies it.
 
     Args:
         first: the fine-tuned teacher's file.
-        others: further teachers, as files that Reflux wrote.
+        others: files of further teachers, written by Reflux.
         weighting: of several; see :class:`Ensemble`.
         classes: of the dataset.
         device: where to put them.
 
     Raises:
-        UserError: a file is missing or damaged, or for other classes.
+        UserError: a file is missing, damaged, or for other classes.
     """
     paths = [first, *map(Path, others)]
     teachers = [load(path).to(device) for path in paths]

@@ -34,7 +34,7 @@ class Layer:
 
 
 def stages(net: nn.Module) -> list[str]:
-    """List the modules at which the network's stages end, by path; empty where timm has no ``feature_info`` of it."""
+    """List the modules at which the network's stages end, by path; empty without timm's ``feature_info``."""
     return [stage["module"] for stage in getattr(net, "feature_info", [])]
 
 
@@ -67,7 +67,7 @@ def find_layer(model: PixelModel, address: str) -> Layer:
 
 def _listed(ends: list[str]) -> str:
     if not ends:
-        return "it lists no stages, so name a module's path"
+        return "it has no list of stages, so name a module's path"
     return "its stages are " + ", ".join(f"stage:{number} ({path})" for number, path in enumerate(ends))
 
 

@@ -1,8 +1,8 @@
-"""The soft-label store: the teacher's logits of every view, a memory-mapped file a shard of images.
+"""The soft-label store: the teacher's logits of every view, in a memory-mapped file for each shard of images.
 
 ``label`` writes it and ``distill`` reads it. Logits are kept, not probabilities, so that any temperature can be applied
-later. With few classes a record is the logits as float16; with many it is the k largest, their classes, and the
-logsumexp of the rest (Shen and Xing 2022 keep probabilities at T = 1 and lose the rest's mass at any other T).
+later. With few classes a record has the logits as float16; with many it has the k largest, their classes, and the
+logsumexp of the rest (Shen and Xing 2022 store probabilities at T = 1 and lose the rest's mass at any other T).
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from components.core.artifacts import sha256_file
 from components.core.errors import UserError
 
 SHARD_IMAGES = 1024
-_COPIED = 2**26  # bytes of a store that is read into memory: one look-up a batch instead of one a record
+_COPIED = 2**26  # bytes up to which a store is read into memory: one look-up a batch instead of one a record
 IDS = "ids.npy"
 
 Indices = npt.NDArray[np.int64]
@@ -29,11 +29,11 @@ Records = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Format:
-    """How the logits of one view are kept.
+    """Format of one view's logits in the store.
 
     Attributes:
-        classes: how many logits there are.
-        top_k: how many of them are kept one by one; 0 keeps all.
+        classes: the number of logits.
+        top_k: how many of them are stored one by one; 0 stores all.
     """
 
     classes: int
@@ -49,7 +49,7 @@ class Format:
         return np.dtype(fields)
 
     def pack(self, logits: Tensor) -> Records:
-        """Records [B] of logits [B, K] on the CPU; dense ones are float16 [B, K]."""
+        """Make records [B] of logits [B, K] on the CPU; dense ones are float16 [B, K]."""
         if not self.top_k:
             return logits.to(torch.float16).numpy()
         top, classes = logits.float().topk(self.top_k, dim=1)
@@ -59,7 +59,7 @@ class Format:
         return records
 
     def distance(self, logits: Tensor, records: Records) -> Tensor:
-        """How far each number kept in records [B] is from what logits [B, K] say of the same classes: [B, …]."""
+        """Compute how far each number in records [B] is from logits [B, K] of the same classes: [B, …]."""
         if not self.top_k:
             return (logits - torch.from_numpy(records).float()).abs()
         classes = torch.from_numpy(records["classes"].astype(np.int64))
@@ -69,7 +69,7 @@ class Format:
         return (now - torch.from_numpy(then)).abs()
 
     def unpack(self, records: Records) -> Tensor:
-        """Logits [B, K] of records [B]; the mass of the rest is spread evenly over its classes."""
+        """Make logits [B, K] of records [B]; the mass of the rest is spread evenly over its classes."""
         if not self.top_k:
             return torch.from_numpy(records).float()
         even = torch.from_numpy(records["rest"] - np.float32(np.log(self.classes - self.top_k)))
@@ -79,12 +79,12 @@ class Format:
 
 
 def format_for(classes: int, top_k: int) -> Format:
-    """Dense while that takes no more room than ``top_k`` logits with their classes and the rest."""
+    """Choose dense records while they take no more space than ``top_k`` logits with their classes and the rest."""
     return Format(classes, top_k if 2 * classes > 4 * top_k + 4 else 0)
 
 
 def digest(*decides: Any) -> str:
-    """A key: one hash of all that decides a result."""
+    """Hash everything that decides a result into one key."""
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
 
 
@@ -94,17 +94,17 @@ def shard_file(number: int) -> str:
 
 
 def shard_rows(images: int) -> list[int]:
-    """How many images each shard holds."""
+    """List how many images each shard holds."""
     return [min(SHARD_IMAGES, images - begin) for begin in range(0, images, SHARD_IMAGES)]
 
 
 class SoftLabels:
-    """The soft labels of all views, read where they lie, or copied into memory while they are few.
+    """The soft labels of all views: mapped files, or copied into memory where they are few.
 
     Args:
         folder: of the store.
         images: how many it was made for.
-        views: of each image.
+        views: how many there are of each image.
         format: of its records.
     """
 
@@ -118,38 +118,38 @@ class SoftLabels:
         self._whole = np.concatenate(self._shards) if small and self._shards else None
 
     def __call__(self, indices: Indices, views: Indices) -> Tensor:
-        """Logits float32 [B, K] of views [B] of images [B]."""
+        """Read logits float32 [B, K] of views [B] of images [B]."""
         return self.format.unpack(self.records(indices, views))
 
     def records(self, indices: Indices, views: Indices) -> Records:
-        """Records [B] of views [B] of images [B], as they are stored."""
+        """Read records [B] of views [B] of images [B]."""
         if self._whole is not None:
-            found = self._whole[indices, views]
+            stored = self._whole[indices, views]
         else:
             shards, rows = np.divmod(indices, SHARD_IMAGES)
             places = zip(shards.tolist(), rows.tolist(), views.tolist(), strict=True)
-            found = np.stack([self._shards[shard][row, view] for shard, row, view in places])
-        records = found.view(self.format.dtype.base)
+            stored = np.stack([self._shards[shard][row, view] for shard, row, view in places])
+        records = stored.view(self.format.dtype.base)
         return records[:, 0] if self.format.top_k else records
 
 
 def records_of(file: Path, rows: int, views: int, format: Format) -> npt.NDArray[np.uint8]:
-    """The records of a shard as bytes [rows, views, bytes], mapped.
+    """Map the records of a shard as bytes [rows, views, bytes].
 
-    torch maps them, because it keeps no file open: a million images have a thousand shards, which is as many files as a
-    process may hold by default.
+    torch maps them, because it keeps no file open: a million images have a thousand shards, as many files as a process
+    may open by default.
 
     Raises:
-        UserError: the file is missing, or is none of this shape.
+        UserError: the file is missing or has another shape.
     """
-    wanted = np.empty((0, views), format.dtype)
+    expected = np.empty((0, views), format.dtype)
     try:
         with file.open("rb") as opened:
             np.lib.format.read_magic(opened)
             shape, _, dtype = np.lib.format.read_array_header_1_0(opened)
             header = opened.tell()
         size = rows * views * format.dtype.itemsize
-        if (shape, dtype) != ((rows, *wanted.shape[1:]), wanted.dtype) or file.stat().st_size != header + size:
+        if (shape, dtype) != ((rows, *expected.shape[1:]), expected.dtype) or file.stat().st_size != header + size:
             raise ValueError(f"{dtype} of shape {shape}")
         mapped = torch.from_file(str(file), shared=False, size=header + size, dtype=torch.uint8)
     except (OSError, ValueError) as error:
@@ -158,34 +158,34 @@ def records_of(file: Path, rows: int, views: int, format: Format) -> npt.NDArray
 
 
 def damaged(file: Path, what: str) -> UserError:
-    """The sentence for a file of the store that can't be what ``label`` wrote."""
-    return UserError(f"{file} is damaged ({what}): delete {file.parent.parent} and run `reflux run` to label anew.")
+    """The error for a file of the store that is not what ``label`` wrote."""
+    return UserError(f"{file} is damaged ({what}): delete {file.parent.parent} and run `reflux run` to label again.")
 
 
 def open_store(
     folder: Path, manifest: dict[str, Any], teacher_sha256: str, views_key: str, classes: tuple[str, ...]
 ) -> SoftLabels:
-    """Open the store that ``label`` left, every file of it checked.
+    """Open the store that ``label`` wrote, and check every file of it.
 
     Args:
         folder: of the store.
-        manifest: that lies beside it.
-        teacher_sha256: of the present teacher's weights.
-        views_key: of the views that will be shown to the student; see :func:`components.core.views.augment.views_key`.
+        manifest: of the store.
+        teacher_sha256: of the current teacher's weights.
+        views_key: of the views that the student will see; see :func:`components.core.views.augment.views_key`.
         classes: of the dataset.
 
     Raises:
-        UserError: the store is of another teacher, other images, views or classes, or a file is missing or damaged.
+        UserError: the store has another teacher, other images, views or classes, or a file is missing or damaged.
     """
     if manifest.get("shards") == []:
-        raise UserError(f"{folder} is empty, as distill.method or distill.teacher wants it: run `reflux run` to label.")
+        raise UserError(f"{folder} is empty, as no method needed soft labels: run `reflux run` to label.")
     if not {"shards", "teacher_sha256", "views_key", "classes", "images", "views", "top_k"} <= manifest.keys():
-        raise UserError(f"{folder} was written by another version of Reflux: run `reflux run` to label anew.")
+        raise UserError(f"{folder} is of another version of Reflux: run `reflux run` to label again.")
     if manifest["teacher_sha256"] != teacher_sha256:
-        raise UserError(f"{folder} holds the soft labels of another teacher: run `reflux run` to label anew.")
+        raise UserError(f"{folder} holds the soft labels of another teacher: run `reflux run` to label again.")
     if manifest["views_key"] != views_key or manifest["classes"] != list(classes):
         raise UserError(
-            f"{folder} holds soft labels of other images, views or classes: run `reflux run` to label anew."
+            f"{folder} holds soft labels of other images, views or classes: run `reflux run` to label again."
         )
     for shard in manifest["shards"]:
         file = folder / shard["file"]

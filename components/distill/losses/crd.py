@@ -14,15 +14,15 @@ from components.distill.losses.register import loss
 
 @single_precision
 def nce(scores: Tensor, log_z: Tensor, images: int) -> Tensor:
-    """Noise-contrastive estimation: which of K + 1 images is the anchor's own (Tian et al. 2020, equations 18 and 19).
+    """Noise-contrastive estimation of the anchor's own image among K + 1 (Tian et al. 2020, equations 18 and 19).
 
-    It is ``-log h(own) - Σ log (1 - h(others))``, with ``h = p / (p + K / N)`` and ``p = exp(score) / Z`` (Z is the
-    authors' code's), computed from logarithms, which needs no constant against a division by zero.
+    It is ``-log h(own) - Σ log (1 - h(others))``, with ``h = p / (p + K / N)`` and ``p = exp(score) / Z`` (Z as in the
+    authors' code), computed from logarithms, so that no constant is needed against a division by zero.
 
     Args:
-        scores: cosines over τ [B, 1 + K], of the anchor's own image first.
-        log_z: logarithm of the normalisation constant, [].
-        images: N, the images that the others are drawn from.
+        scores: cosines over τ [B, 1 + K], the anchor's own image first.
+        log_z: logarithm of the normalization constant, [].
+        images: N, the number of images that the others are drawn from.
 
     Returns:
         [B].
@@ -66,18 +66,18 @@ def bank_bytes(images: int, dimensions: int) -> int:
 class Contrast(nn.Module):
     """Pulls student's and teacher's embeddings of an image together, and those of different images apart.
 
-    Either side's embedding of an image is compared with the other side's of itself and of K images that are drawn from
-    a memory bank, which keeps a running embedding of every image. Each process of several keeps a bank of what it saw.
+    Either side's embedding of an image is compared with the other side's of the same image, and of K images drawn from
+    a memory bank, which holds a running embedding of every image.
 
-    The banks and the normalisation constants are buffers: they are saved and restored with the module. K images are
-    drawn with torch's generator, evenly and with the image itself among them, as in equation 10's product of marginals.
-    The authors' CIFAR-100 run drew them from other classes, which unlabelled images do not allow.
+    The banks and the normalization constants are buffers: they are saved and restored with the module. K images are
+    drawn with torch's generator, uniformly, the image itself included, as in equation 10's product of marginals. The
+    authors' CIFAR-100 run drew them from other classes, which is impossible for unlabelled images.
 
     Args:
         student_dim: features of the student.
         teacher_dim: features of the teacher.
-        images: N, all images that there are.
-        dimensions: of the embedding that both are brought to.
+        images: N, the number of images.
+        dimensions: of the embedding that both are projected to.
         negatives: K.
         temperature: τ.
         momentum: the old embedding's share in a bank's new one.
@@ -106,15 +106,15 @@ class Contrast(nn.Module):
         self.register_buffer("log_z", torch.full((2,), math.nan))
 
     def forward(self, student: Tensor, teacher: Tensor, indices: Tensor, others: Tensor | None = None) -> Tensor:
-        """The loss of both sides; in training mode the banks learn of the batch afterwards.
+        """Compute the loss of both sides; in training mode, update the banks afterwards.
 
-        The normalisation constants Z are estimated from the first batch and kept, as the authors do.
+        The normalization constants Z are estimated from the first batch and kept, as in the authors' code.
 
         Args:
             student: features [B, …].
             teacher: features [B, …], without gradient.
             indices: of the images [B], from 0 to N - 1.
-            others: of the images that they are compared with [B, K]; None draws them.
+            others: indices of the images to compare with [B, K]; None draws them.
 
         Returns:
             [B]: apart from the banks, an image's loss does not depend on the rest of the batch.
@@ -137,8 +137,8 @@ class Contrast(nn.Module):
         return nce(scores[0], self.log_z[0], images) + nce(scores[1], self.log_z[1], images)
 
     def _scores(self, anchors: Tensor, bank: Tensor, among: Tensor) -> Tensor:
-        """Cosines over τ of anchors [B, D] and what the bank has of images [B, 1 + K]."""
-        # Rows for every image and negative are much memory traffic: cheaper is a product with a bank that is not large.
+        """Compute cosines over τ of anchors [B, D] and the bank's embeddings of images [B, 1 + K]."""
+        # Gathering a row for every image and negative is much memory traffic: a product with a small bank is cheaper.
         if len(bank) <= 8 * among.shape[1]:
             return (anchors @ bank.T.clone()).gather(1, among) / self.temperature
         return torch.einsum("bd,bkd->bk", anchors, bank[among]) / self.temperature

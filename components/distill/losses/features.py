@@ -15,7 +15,7 @@ _PYRAMID = (4, 2, 1)
 def fitnet(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of features: FitNets' hints (Romero et al. 2015, equation 3).
 
-    The paper has half the sum; the mean is what the published weight of 100 belongs to (Tian et al. 2020). The larger
+    The paper has half the sum; the published weight of 100 belongs to the mean (Tian et al. 2020). The larger
     of two maps is pooled to the smaller.
 
     Args:
@@ -40,11 +40,11 @@ def _at_one_size(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 @loss("attention-transfer", features="maps")
 @single_precision
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the normalised attention maps (Zagoruyko and Komodakis 2017, equation 2).
+    """Mean squared difference of the normalized attention maps (Zagoruyko and Komodakis 2017, equation 2).
 
-    A map says where the activations are: the mean over the channels of their squares, at length 1. Channels may differ
-    in number; the larger map is pooled to the smaller. Equation 2 has the length of the difference; its mean square is
-    the authors' code, and what the published weight of 1000 belongs to.
+    A map shows where the activations are: the mean over the channels of their squares, at length 1. The numbers of
+    channels may differ; the larger map is pooled to the smaller. Equation 2 has the length of the difference; the
+    authors' code has its mean square, which the published weight of 1000 belongs to.
 
     Args:
         student: feature maps [B, C, H, W].
@@ -64,16 +64,16 @@ def _attention(features: Tensor) -> Tensor:
 @loss("similarity-preserving")
 @single_precision
 def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
-    """Which images of a batch activate alike: ``‖G_t - G_s‖²_F / B²`` (Tung and Mori 2019, section 3).
+    """Difference in which images of a batch activate alike: ``‖G_t - G_s‖²_F / B²`` (Tung and Mori 2019, section 3).
 
-    G is the matrix of the images' scalar products, its rows at length 1. Features may differ in shape.
+    G is the matrix of the images' scalar products, its rows at length 1. The features may have different shapes.
 
     Args:
         student: features [B, …].
         teacher: features [B, …].
 
     Returns:
-        [], because it is of pairs of images; 0 where the two agree.
+        [], because it compares pairs of images; 0 where the two agree.
     """
     return (_similarity(teacher) - _similarity(student)).square().mean()
 
@@ -88,8 +88,8 @@ def _similarity(features: Tensor) -> Tensor:
 def hcl(student: Tensor, teacher: Tensor) -> Tensor:
     """Hierarchical context loss of ReviewKD: squared differences at ever coarser grids (Chen et al. 2021, section 3.4).
 
-    The weighted mean over the map itself (weight 1) and its averages over 4, 2 and 1 squares a side (each half the
-    weight of the one before), of which those that are no coarser than the map are left out.
+    A weighted mean over the map itself (weight 1) and its averages on grids of 4, 2 and 1 squares a side (each with
+    half the weight of the one before); grids that are no coarser than the map are left out.
 
     Args:
         student: feature maps [B, C, H, W], fused by :class:`ReviewFusion`.

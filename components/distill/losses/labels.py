@@ -35,7 +35,7 @@ def total_loss(
 
 
 def hard_loss(student: Tensor, labels: Tensor, known: Tensor, weight: float) -> Tensor:
-    """The weighted cross-entropy of the images that have a label: [B].
+    """The weighted cross-entropy with the hard labels, of the images that have one: [B].
 
     Args:
         student: logits [B, K].
@@ -47,7 +47,7 @@ def hard_loss(student: Tensor, labels: Tensor, known: Tensor, weight: float) -> 
 
 
 def mixture(own: Tensor, partner: Tensor, share: Tensor, temperature: float) -> Tensor:
-    """Logits whose softmax at a temperature is the mixture of two softmaxes there.
+    """Logits whose softmax at a temperature is the mixture of two softmaxes at it.
 
     Args:
         own: logits [B, K].
@@ -64,7 +64,7 @@ def mixture(own: Tensor, partner: Tensor, share: Tensor, temperature: float) -> 
 
 
 def share_of_labels(labels: Tensor) -> Tensor:
-    """What makes a mean over the whole batch a mean over its labelled images: 0 for the others [B].
+    """Weights [B] that turn the mean over a batch into the mean over its labelled images: 0 for the others.
 
     Args:
         labels: of the whole batch [B], negative where an image has none.

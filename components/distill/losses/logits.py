@@ -16,8 +16,8 @@ _STD_EPS, _COSINE_EPS = 1e-7, 1e-8
 def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """``T² · KL(teacher ‖ student)`` at temperature T (Hinton, Vinyals and Dean 2015, section 2).
 
-    It is a sum over the classes, so that its mean over the batch is torch's ``batchmean``; T² keeps the gradient's size
-    when T changes, so that weights and temperature can be chosen apart.
+    It is a sum over the classes, so that its mean over the batch is torch's ``batchmean``. T² keeps the size of the
+    gradient when T changes, so that weights and temperature can be chosen independently.
 
     Args:
         student: logits [B, K].
@@ -30,18 +30,18 @@ def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return _kl(F.log_softmax(student / temperature, 1), F.log_softmax(teacher / temperature, 1)) * temperature**2
 
 
-# Of two classes there is but one other, and nothing to weigh apart.
+# With two classes there is only one other class, and no second part to weight.
 @loss("dkd", labels=True, min_classes=3)
 @single_precision
 def dkd(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float, beta: float) -> Tensor:
-    """``T² · (α · TCKD + β · NCKD)``: KD with its two parts weighted apart (Zhao et al. 2022, equation 7).
+    """``T² · (α · TCKD + β · NCKD)``: KD with separate weights for its two parts (Zhao et al. 2022, equation 7).
 
     TCKD is the divergence of (p_y, 1 - p_y), NCKD that of the distributions over the other classes. KD is α = 1 and
-    β = 1 - p_y of the teacher, image by image (equation 6). Of two classes NCKD is 0, as there is but one other class:
-    what remains is ``α · kd``.
+    β = 1 - p_y of the teacher, image by image (equation 6). With two classes NCKD is 0, as there is only one other
+    class: ``α · kd`` remains.
 
-    The paper knows hard labels only. Where the label is a distribution q (mixed views, smoothed labels), this is the
-    expectation under q of the loss with each class as the label, as cross-entropy is; one-hot q gives the paper's.
+    The paper has hard labels only. For a label that is a distribution q (mixed views, smoothed labels), this is the
+    expectation under q of the loss with each class as the label, like cross-entropy; a one-hot q gives the paper's.
 
     Args:
         student: logits [B, K].
@@ -72,8 +72,8 @@ def _dkd_of_class(
 def _decoupled(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Logarithms of (p_y, 1 - p_y) [B, 2], and of the distribution over the other classes [B, K - 1]."""
     own = F.one_hot(labels, logits.shape[1]).bool()
-    # The label's column is left out, not lowered by a constant that large logits outgrow; 1 - p_y is a sum, as the
-    # difference has no digits left for a sure teacher.
+    # The label's column is left out, not lowered by a constant that large logits exceed; 1 - p_y is a sum, as the
+    # difference loses all digits with a confident teacher.
     others = logits[~own].view(len(logits), -1)
     log_target, log_rest = logits[own], others.logsumexp(1)
     log_all = torch.logaddexp(log_target, log_rest)
@@ -86,8 +86,8 @@ def dist(student: Tensor, teacher: Tensor, temperature: float, beta: float, gamm
     """``T² · (β · (1 - mean_b ρ(rows)) + γ · (1 - mean_c ρ(columns)))`` (Huang et al. 2022, equations 8 to 10).
 
     ρ is Pearson's correlation of the probabilities: over the classes of an image (inter-class), and over the images of
-    the batch for a class (intra-class). It asks for the same ranking and spacing, not for the same numbers, and is
-    left as it is by any positive scale and shift of the student's rows, or columns.
+    the batch for a class (intra-class). It compares ranking and spacing, not the numbers: a positive scale or shift of
+    the student's rows, or columns, does not change it.
 
     Args:
         student: logits [B, K]; a batch of 2 or more, of different images.
@@ -97,8 +97,8 @@ def dist(student: Tensor, teacher: Tensor, temperature: float, beta: float, gamm
         gamma: weight of the intra-class part.
 
     Returns:
-        [], because the intra-class part is of the batch as a whole; 0 where the two agree. A class that has the same
-        probability in all images has no correlation and counts as 0.
+        [], because the intra-class part compares the images of a batch; 0 where the two agree. A class that has the
+        same probability in all images has no correlation and counts as 0.
     """
     mine, theirs = F.softmax(student / temperature, 1), F.softmax(teacher / temperature, 1)
     return temperature**2 * (beta * uncorrelated(mine, theirs) + gamma * uncorrelated(mine.T, theirs.T))
@@ -112,12 +112,11 @@ def uncorrelated(one: Tensor, other: Tensor) -> Tensor:
 
 @single_precision
 def standardize(logits: Tensor) -> Tensor:
-    """Each image's logits less their mean, over their standard deviation (Sun et al. 2024, algorithm 1).
+    """Z-scores of each image's logits (Sun et al. 2024, algorithm 1).
 
-    A modifier of the losses above: applied to student and teacher alike, it takes away that the small student should
-    have logits as large as the teacher's. The hard labels' cross-entropy stays on the raw logits. The deviation is the
-    sample's (K - 1), which is what the authors' code and published numbers have. Of two classes nothing remains but
-    which is the larger: not for binary tasks.
+    A modifier of the losses above: with it, the small student need not have logits as large as the teacher's. The hard
+    labels' cross-entropy stays on the raw logits. The deviation is the sample's (K - 1), as in the authors' code and
+    published numbers. With two classes only the order is left: not for binary tasks.
 
     Args:
         logits: [B, K].
@@ -133,8 +132,8 @@ def standardize(logits: Tensor) -> Tensor:
 def mse_logits(student: Tensor, teacher: Tensor) -> Tensor:
     """``½ · mean_k (z_s - z_t)²``: logits matched directly (Ba and Caruana 2014, equation 1, over K).
 
-    Divided by the number of classes it is what :func:`kd` of centred logits tends to as T grows (Hinton et al. 2015,
-    equation 4), and can be given the same weight.
+    Divided by the number of classes, it is the limit of :func:`kd` of centered logits as T grows (Hinton et al. 2015,
+    equation 4), and takes the same weight.
 
     Args:
         student: logits [B, K].
@@ -147,5 +146,5 @@ def mse_logits(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _kl(log_student: Tensor, log_teacher: Tensor) -> Tensor:
-    """Divergence of the student from the teacher, from logarithms of probabilities [B, K]: [B]."""
+    """Compute the divergence of the student from the teacher [B], from log-probabilities [B, K]."""
     return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1)

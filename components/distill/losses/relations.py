@@ -33,24 +33,24 @@ def rkd(student: Tensor, teacher: Tensor, distance: float, angle: float) -> Tens
 
 @single_precision
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss of the images' distances, over their mean (Park et al. 2019, equations 5 to 8).
+    """Huber loss of the images' distances, relative to their mean (Park et al. 2019, equations 5 to 8).
 
-    It does not change when an embedding is turned, moved or scaled.
+    Rotating, moving or scaling an embedding does not change it.
 
     Args:
         student: embeddings [B, …].
         teacher: embeddings [B, …].
 
     Returns:
-        [], because it is of pairs of images; 0 where the two agree. The mean is over all B² pairs, as in the authors'
-        code.
+        [], because it compares pairs of images; 0 where the two agree. The mean is over all B² pairs, as in the
+        authors' code.
     """
     return F.smooth_l1_loss(_distances(student), _distances(teacher))
 
 
 def _distances(embeddings: Tensor) -> Tensor:
     flat = embeddings.flatten(1)
-    # Not through a matrix product: of near images it leaves the rounding error, and of equal ones a root of it.
+    # Not by a matrix product: for close images it leaves the rounding error, and for equal ones a root of it.
     distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
     apart = (distances > 0).sum().clamp(min=1)
     return distances / (distances.sum() / apart).clamp(min=_EPS)
@@ -58,17 +58,17 @@ def _distances(embeddings: Tensor) -> Tensor:
 
 @single_precision
 def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss of the cosines of the angles that triples of images make (Park et al. 2019, equations 8 to 10).
+    """Huber loss of the cosines of the angles between triples of images (Park et al. 2019, equations 8 to 10).
 
-    It does not change when an embedding is turned, moved or scaled. It takes ``4 · B² · (B + D)`` bytes and more for
-    each of the two: half a GiB at B = 512.
+    Rotating, moving or scaling an embedding does not change it. It takes at least ``4 · B² · (B + D)`` bytes for each
+    of the two: half a GiB at B = 512.
 
     Args:
         student: embeddings [B, …].
         teacher: embeddings [B, …].
 
     Returns:
-        [], because it is of triples of images; 0 where the two agree. The mean is over all B³ triples, as in the
+        [], because it compares triples of images; 0 where the two agree. The mean is over all B³ triples, as in the
         authors' code.
     """
     return F.smooth_l1_loss(_cosines(student), _cosines(teacher))
@@ -78,6 +78,6 @@ def _cosines(embeddings: Tensor) -> Tensor:
     flat = embeddings.flatten(1)
     differences = flat[None] - flat[:, None]
     lengths = torch.linalg.vector_norm(differences, dim=2, keepdim=True)
-    # Two images in the same place have no direction; a tiny length instead would make a huge gradient.
+    # Two images at the same place have no direction; dividing by a tiny length would make a huge gradient.
     directions = torch.where(lengths > 0, differences / lengths.clamp(min=_EPS), 0)
     return directions @ directions.transpose(1, 2)

@@ -38,7 +38,7 @@ def test_layers_are_compared_in_pairs():
 
 def test_layers_are_compared_with_a_live_teacher_only():
     assert (settings("kd").targets_from, settings(["kd", "fitnet"]).targets_from) == ("store", "teacher")
-    with pytest.raises(ValidationError, match="fitnet compares what layers give, and only soft labels are stored"):
+    with pytest.raises(ValidationError, match="fitnet compares features, and only soft labels are stored"):
         settings(["kd", "fitnet"], teacher="cached")
 
 

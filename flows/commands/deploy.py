@@ -20,9 +20,9 @@ from ruamel.yaml import YAML
 
 from components.core.errors import UserError
 from components.core.params.file import load_params
+from components.core.runtime.lineage import git
 from components.core.runtime.tracking import without_password
 from flows.commands import automations
-from flows.dvc.checkout import git
 from flows.local.environment import QUIET
 from flows.local.prefect_server import reachable
 from flows.report.display import console

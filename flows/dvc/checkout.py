@@ -1,4 +1,4 @@
-"""This checkout: git and DVC as commands, and DVC made ready to work in it."""
+"""DVC in this checkout: as a command, and made ready to work."""
 
 import json
 import os
@@ -13,20 +13,6 @@ from flows.local.supervised import stop, supervised
 
 _SECONDS_TO_WRITE_A_LOCK = 0.5
 _CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
-
-
-def git(*arguments: str, environment: Mapping[str, str] | None = None, timeout_s: float | None = None) -> str:
-    """Run a git command; returns what it printed.
-
-    Raises:
-        CalledProcessError: git refuses, or this is no checkout.
-        FileNotFoundError: git is not installed.
-        TimeoutExpired: it did not end in time.
-    """
-    settings = {**os.environ, **(environment or {})}
-    command = ["git", *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=settings, timeout=timeout_s)
-    return done.stdout.strip()
 
 
 def dvc(*arguments: str) -> tuple[int, list[str]]:

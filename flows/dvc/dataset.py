@@ -6,7 +6,8 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from components.core.errors import UserError
-from flows.dvc.checkout import dvc, git
+from components.core.runtime.lineage import git
+from flows.dvc.checkout import dvc
 from flows.dvc.stages import own_sentence
 
 

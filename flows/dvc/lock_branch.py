@@ -7,9 +7,8 @@ from pathlib import Path
 
 from components.core.params.file import PARAMS
 from components.core.runtime.journal import Journal
-from components.core.runtime.lineage import LOCK
+from components.core.runtime.lineage import LOCK, git
 from components.core.runtime.tracking import without_password
-from flows.dvc.checkout import git
 
 TAG = "dvc.lock"
 _REMOTE = "origin"

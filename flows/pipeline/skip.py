@@ -12,10 +12,10 @@ from components.core.artifacts import sha256_file
 from components.core.contract import STAGES, code_of
 from components.core.params.sections import Params
 from components.core.runtime import lineage
+from components.core.runtime.lineage import git
 from components.registry import client
 from components.registry.client import Unreachable
 from flows.dvc import dataset
-from flows.dvc.checkout import git
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import subprocess
+from collections.abc import Mapping
 from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +39,8 @@ class Code:
 def code() -> Code:
     """The commit of this checkout; ``dvc.lock`` is a result of runs and makes no code dirty."""
     try:
-        sha = _git("rev-parse", "--verify", "HEAD").strip()
-        dirty = bool(_git("status", "--porcelain", "--", ".", f":(exclude){LOCK}").strip())
+        sha = git("rev-parse", "--verify", "HEAD")
+        dirty = bool(git("status", "--porcelain", "--", ".", f":(exclude){LOCK}"))
     except FileNotFoundError:
         return Code(NONE, False, _sentence("git is not installed"))
     except subprocess.CalledProcessError as error:
@@ -75,14 +77,14 @@ def data_md5(lock: Path = LOCK) -> str | None:
 def has_commit(sha: str) -> bool:
     """True if this checkout has the commit."""
     try:
-        _git("cat-file", "-e", f"{sha}^{{commit}}")
+        git("cat-file", "-e", f"{sha}^{{commit}}")
     except (FileNotFoundError, subprocess.CalledProcessError):
         return False
     return True
 
 
 def where_data_is_known(md5: str) -> str | None:
-    """Where this checkout knows a data version from: ``dvc.lock``, DVC's cache, or a commit; None for nowhere.
+    """Look a data version up in ``dvc.lock``, in DVC's cache and in the commits; None if it is in none of them.
 
     Args:
         md5: DVC's hash of the dataset, with ``.dir`` for a folder's.
@@ -92,7 +94,7 @@ def where_data_is_known(md5: str) -> str | None:
     if (_cache() / md5[:2] / md5[2:]).is_file():
         return "DVC's cache"
     try:
-        commit = _git("log", "--all", "--max-count=1", "--format=%h", f"-S{md5}", "--", str(LOCK), "*.dvc").strip()
+        commit = git("log", "--all", "--max-count=1", "--format=%h", f"-S{md5}", "--", str(LOCK), "*.dvc")
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None
     return f"commit {commit}" if commit else None
@@ -115,6 +117,15 @@ def _sentence(reason: str) -> str:
     return f"Lineage without git ({reason}): MLflow knows this run's data and params, but not its code."
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], check=True, capture_output=True, text=True)
-    return done.stdout
+def git(*arguments: str, environment: Mapping[str, str] | None = None, timeout_s: float | None = None) -> str:
+    """Run a git command; returns what it printed.
+
+    Raises:
+        CalledProcessError: git refuses, or this is no checkout.
+        FileNotFoundError: git is not installed.
+        TimeoutExpired: it did not end in time.
+    """
+    settings = {**os.environ, **(environment or {})}
+    command = ["git", *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=settings, timeout=timeout_s)
+    return done.stdout.strip()

@@ -67,3 +67,13 @@ def test_the_params_hash_follows_the_file(folder):
     before = lineage.params_sha256()
     (folder / "params.yaml").write_text("a: 2\n")
     assert lineage.params_sha256() != before
+
+
+def test_git_returns_its_output_and_raises_its_refusal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(subprocess.CalledProcessError, match="rev-parse"):
+        lineage.git("rev-parse", "HEAD")
+    lineage.git("init", "-q")
+    assert lineage.git("rev-parse", "--show-toplevel") == str(tmp_path)
+    assert lineage.git("var", "GIT_AUTHOR_IDENT", environment={"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "b@c"})

@@ -24,6 +24,7 @@ from components.core.runtime.world import World
 from components.core.training import optim
 from components.core.training.batches import TargetsOf, batches_of_views
 from components.core.training.loop import Loss, Recipe, fit
+from components.core.training.parallel import shard_of_batch
 from components.core.views.mixing import Views
 
 
@@ -96,7 +97,7 @@ def train(
     """
     student: Any = getattr(model, "student", model)
     journal.params({f"{name or 'student'}_parameters": parameter_count(student), "device": str(device)})
-    shard = world.shard_of_batch(recipe.batch_size, "student.batch_size")
+    shard = shard_of_batch(world, recipe.batch_size, "student.batch_size")
     batches = batches_of_views(views, views_per_image, targets_of, recipe.batch_size, device, teacher, shard)
     groups = optim.weight_decay_groups(model, recipe.weight_decay)
     optimizer = optim.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)

@@ -10,6 +10,7 @@ from components.core.runtime.device import resolve_device
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import Recipe, cross_entropy, fit
+from components.core.training.parallel import shard_of_batch
 from components.core.views.mixing import Views
 from components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
 
@@ -70,7 +71,7 @@ def _full(
     epoch = max(1, len(train) // batch_size)
     steps, begun = settings.epochs * epoch, settings.probe_steps if settings.strategy == "lp-ft" else 0
     recipe = Recipe.of(settings.model_dump(), batch_size=batch_size, steps=steps, eval_every=epoch, compile=run.compile)
-    shard = this.world.shard_of_batch(batch_size, "finetune.batch_size")
+    shard = shard_of_batch(this.world, batch_size, "finetune.batch_size")
     views = Views(train, this.params.seed, settings.augment.model_dump())
     batches = batches_of_views(views, None, lambda indices, _: (labels[indices],), batch_size, device, shard=shard)
     groups = layer_decay_groups(teacher, settings.weight_decay, settings.layer_decay)

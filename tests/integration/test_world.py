@@ -13,7 +13,7 @@ from torch import nn
 from components.core.models.pixel_model import pixel_model
 from components.core.runtime.world import ALONE, World
 from components.core.teacher.soft_labels import SHARD_IMAGES, Format
-from components.core.training.parallel import data_parallel
+from components.core.training.parallel import data_parallel, shard_of_batch
 from components.evaluate.scoring import on_device, predict_all
 from components.label.store import FilledStore, fill
 
@@ -75,7 +75,7 @@ def of_two(rank: int, folder: str, port: int) -> None:
     network = a_network()
     forwards = [vars(module).get("forward") for module in network.modules()]
     with data_parallel(network, world, sync_batch_norm=True) as trained:
-        learn(trained, whole_batch()[world.shard_of_batch(12, "batch_size")], world.size)
+        learn(trained, whole_batch()[shard_of_batch(world, 12, "batch_size")], world.size)
     assert [vars(module).get("forward") for module in network.modules()] == forwards
     del trained  # the process group can end only when nothing holds it
     results["state"] = network.state_dict()

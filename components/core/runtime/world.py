@@ -13,8 +13,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.core.errors import UserError
-
 
 @dataclass(frozen=True)
 class World:
@@ -32,26 +30,6 @@ class World:
     def first(self) -> bool:
         """True for rank 0, which writes the files of all."""
         return self.rank == 0
-
-    def shard_of_batch(self, batch_size: int, name: str) -> slice:
-        """The images of every batch that this process trains on.
-
-        The ranks take turns, so that the first micro-batches of all processes are together the first micro-batch of the
-        whole batch.
-
-        Args:
-            batch_size: of the whole batch.
-            name: of the parameter that holds it.
-
-        Raises:
-            UserError: the batch can't be divided equally.
-        """
-        if batch_size % self.size:
-            raise UserError(
-                f"{name} = {batch_size} can't be shared equally by {self.size} processes: make it a multiple of "
-                f"{self.size}, or change run.nproc_per_node or run.nnodes."
-            )
-        return slice(self.rank, None, self.size)
 
     def shard(self, count: int) -> range:
         """This process's contiguous shard of ``count`` images; the shards of all ranks, in order, are all images."""

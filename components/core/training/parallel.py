@@ -14,6 +14,28 @@ from components.core.errors import UserError
 from components.core.runtime.world import World
 
 
+def shard_of_batch(world: World, batch_size: int, name: str) -> slice:
+    """The images of every batch that this process trains on.
+
+    The ranks take turns, so that the first micro-batches of all processes are together the first micro-batch of the
+    whole batch.
+
+    Args:
+        world: the processes that train.
+        batch_size: of the whole batch.
+        name: of the parameter that holds it.
+
+    Raises:
+        UserError: the batch can't be divided equally.
+    """
+    if batch_size % world.size:
+        raise UserError(
+            f"{name} = {batch_size} can't be shared equally by {world.size} processes: make it a multiple of "
+            f"{world.size}, or change run.nproc_per_node or run.nnodes."
+        )
+    return slice(world.rank, None, world.size)
+
+
 @contextmanager
 def data_parallel(model: nn.Module, world: World, sync_batch_norm: bool) -> Iterator[nn.Module]:
     """The module to call in training, whose gradients are averaged over the processes.

@@ -11,22 +11,22 @@ pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=2
 )
 
 
-def answers(wins: int, losses: int, ties: int) -> tuple[np.ndarray, np.ndarray]:
+def correct(wins: int, losses: int, ties: int) -> tuple[np.ndarray, np.ndarray]:
     a = np.array([True] * wins + [False] * losses + [True] * ties)
     b = np.array([False] * wins + [True] * losses + [True] * ties)
     return a, b
 
 
 def test_interval_agrees_with_resampling_the_rows():
-    a, b = answers(wins=60, losses=30, ties=410)
+    a, b = correct(wins=60, losses=30, ties=410)
     rng = np.random.default_rng(1)
     difference = a.astype(int) - b.astype(int)
     rows = difference[rng.integers(0, a.size, size=(20_000, a.size))].mean(axis=1)
 
-    found = paired_bootstrap(a, b, resamples=20_000, seed=2)
+    interval = paired_bootstrap(a, b, resamples=20_000, seed=2)
 
-    assert found.difference == pytest.approx(0.06)
-    assert [found.low, found.high] == pytest.approx(np.quantile(rows, [0.025, 0.975]), abs=0.003)
+    assert interval.difference == pytest.approx(0.06)
+    assert [interval.low, interval.high] == pytest.approx(np.quantile(rows, [0.025, 0.975]), abs=0.003)
 
 
 def test_interval_covers_the_true_difference_at_its_level():
@@ -34,18 +34,18 @@ def test_interval_covers_the_true_difference_at_its_level():
     covered = 0
     for trial in range(600):
         draws = rng.choice([-1, 0, 1], p=[0.10, 0.75, 0.15], size=400)
-        found = paired_bootstrap(draws > 0, draws < 0, resamples=600, seed=trial)
-        covered += found.low <= 0.05 <= found.high
+        interval = paired_bootstrap(draws > 0, draws < 0, resamples=600, seed=trial)
+        covered += interval.low <= 0.05 <= interval.high
     assert 0.92 <= covered / 600 <= 0.98
 
 
 @given(pairs)
 def test_interval_is_ordered_and_bounded_and_swapping_models_flips_the_difference(pair):
     a, b = pair
-    found, mirrored = (paired_bootstrap(*arguments, resamples=400, seed=0) for arguments in ((a, b), (b, a)))
-    assert -1 <= found.low <= found.high <= 1
-    assert found.difference == pytest.approx(a.mean() - b.mean())
-    assert mirrored.difference == -found.difference
+    interval, mirrored = (paired_bootstrap(*arguments, resamples=400, seed=0) for arguments in ((a, b), (b, a)))
+    assert -1 <= interval.low <= interval.high <= 1
+    assert interval.difference == pytest.approx(a.mean() - b.mean())
+    assert mirrored.difference == -interval.difference
 
 
 @given(pairs, st.randoms(use_true_random=False))
@@ -58,25 +58,25 @@ def test_order_of_images_does_not_matter(pair, random):
 
 
 def test_equal_answers_leave_no_doubt():
-    a, _ = answers(wins=3, losses=0, ties=7)
-    found = paired_bootstrap(a, a, resamples=200, seed=0)
-    assert (found.difference, found.low, found.high) == (0.0, 0.0, 0.0)
+    a, _ = correct(wins=3, losses=0, ties=7)
+    interval = paired_bootstrap(a, a, resamples=200, seed=0)
+    assert (interval.difference, interval.low, interval.high) == (0.0, 0.0, 0.0)
     assert mcnemar(a, a) == 1.0
 
 
 def test_wider_confidence_gives_a_wider_interval():
-    a, b = answers(wins=30, losses=20, ties=150)
+    a, b = correct(wins=30, losses=20, ties=150)
     narrow, wide = (paired_bootstrap(a, b, 4000, seed=0, confidence=c) for c in (0.8, 0.99))
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
 def test_mcnemar_is_the_exact_binomial_test_on_few_discordant_pairs():
-    assert mcnemar(*answers(wins=15, losses=5, ties=100)) == pytest.approx(stats.binomtest(5, 20, 0.5).pvalue)
+    assert mcnemar(*correct(wins=15, losses=5, ties=100)) == pytest.approx(stats.binomtest(5, 20, 0.5).pvalue)
 
 
 def test_mcnemar_is_the_corrected_chi_square_on_many():
     expected = stats.chi2.sf((abs(40 - 70) - 1) ** 2 / 110, df=1)
-    assert mcnemar(*answers(wins=40, losses=70, ties=500)) == pytest.approx(expected)
+    assert mcnemar(*correct(wins=40, losses=70, ties=500)) == pytest.approx(expected)
 
 
 def score(wins: int, losses: int, total: int, tested: float) -> float:
@@ -93,24 +93,24 @@ def score(wins: int, losses: int, total: int, tested: float) -> float:
 
 @pytest.mark.parametrize(("wins", "losses", "ties"), [(12, 2, 36), (0, 4, 996), (3, 0, 197), (60, 30, 410)])
 def test_score_bound_is_where_the_statistic_reaches_its_level(wins, losses, ties):
-    low = paired_score_bound(*answers(wins, losses, ties))
+    low = paired_score_bound(*correct(wins, losses, ties))
     assert score(wins, losses, wins + losses + ties, low) == pytest.approx(1.96, abs=0.01)
 
 
 def test_score_bound_of_equal_answers_is_wide_when_images_are_few():
     for n in (100, 1000, 10_000):
-        assert paired_score_bound(*answers(0, 0, n)) == pytest.approx(-4.8 / n, rel=0.05)
-    assert paired_score_bound(*answers(0, 7, 0)) == -1.0
+        assert paired_score_bound(*correct(0, 0, n)) == pytest.approx(-4.8 / n, rel=0.05)
+    assert paired_score_bound(*correct(0, 7, 0)) == -1.0
 
 
 @pytest.mark.parametrize("margin", [0.005, 0.01, 0.02, 0.1, 0.5])
 def test_images_needed_are_the_fewest_of_which_equal_answers_show_the_margin(margin):
     n = images_needed(margin)
-    assert paired_score_bound(*answers(0, 0, n)) > -margin >= paired_score_bound(*answers(0, 0, n - 1))
+    assert paired_score_bound(*correct(0, 0, n)) > -margin >= paired_score_bound(*correct(0, 0, n - 1))
 
 
 def test_score_bound_agrees_with_the_bootstrap_on_many():
-    a, b = answers(wins=600, losses=500, ties=8900)
+    a, b = correct(wins=600, losses=500, ties=8900)
     assert paired_score_bound(a, b) == pytest.approx(paired_bootstrap(a, b, 20_000, seed=0).low, abs=0.0002)
 
 

@@ -48,18 +48,18 @@ def test_any_rows_are_the_pixels_that_decoding_the_files_gives(tmp_path: Path, w
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_row_that_is_asked_for_several_times_is_decoded_once(tmp_path: Path, monkeypatch, workers: int) -> None:
     make_split(tmp_path / "split")
-    images, asked = open_shard(tmp_path / "split", workers).images, []
+    images, reads = open_shard(tmp_path / "split", workers).images, []
     expected = images[:]
     read = EncodedImages.__getitem__
 
     def counted(self: EncodedImages, index: np.ndarray) -> np.ndarray:
-        asked.append(np.array(index).tolist())
+        reads.append(np.array(index).tolist())
         return read(self, index)
 
     monkeypatch.setattr(EncodedImages, "__getitem__", counted)
     rows = np.array([7, 7, 2, 9, 2, 7])
     assert np.array_equal(images[rows], expected[rows])
-    assert asked == [rows.tolist(), [2, 7, 9]]
+    assert reads == [rows.tolist(), [2, 7, 9]]
 
 
 def test_splits_are_joined_whatever_form_each_has(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_splits_are_joined_whatever_form_each_has(tmp_path: Path) -> None:
     plain = Shard(encoded.images[:], encoded.labels, encoded.ids)
     assert np.array_equal(join(encoded, plain).images[np.array([1, 13, 2])], plain.images[[1, 1, 2]])
     assert len(join(encoded, plain)) == 2 * len(files)
-    # Images that must be decoded are fetched beside the training, however few they are.
+    # Images that must be decoded are fetched while the network trains, however few they are.
     assert decoded(join(plain, plain).images)
     assert not decoded(join(encoded, plain).images)
     assert not decoded(join(plain, encoded).images)
@@ -107,7 +107,7 @@ if __name__ == "__main__":
 
 def workers_of(pid: int) -> list[int]:
     """The processes that a process has started, without multiprocessing's own tracker of resources."""
-    found = []
+    pids = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
@@ -115,8 +115,8 @@ def workers_of(pid: int) -> list[int]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         if parent == pid and "spawn_main" in command:
-            found.append(int(entry.name))
-    return found
+            pids.append(int(entry.name))
+    return pids
 
 
 def gone(pids: list[int], within_s: float = 10) -> bool:
@@ -169,8 +169,8 @@ def test_workers_end_with_the_process_that_reads(reader, how: str) -> None:
 def test_a_worker_that_dies_is_a_sentence_and_takes_the_others_along(reader) -> None:
     process, workers = reader
     os.kill(workers[0], signal.SIGKILL)
-    _, told = process.communicate(timeout=20)
-    assert "A process that decodes images was killed, perhaps for lack of memory: lower run.workers" in told
+    _, stderr = process.communicate(timeout=20)
+    assert "A process that decodes images was killed, perhaps for lack of memory: lower run.workers" in stderr
     assert process.returncode == 1
     assert gone(workers)
 

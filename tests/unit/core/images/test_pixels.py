@@ -44,8 +44,8 @@ def sixteen_bit(values: np.ndarray, colour_type: int, *extra: bytes) -> bytes:
     return png(values.shape[1], values.shape[0], 16, colour_type, rows, *extra)
 
 
-def close(found: np.ndarray, expected: np.ndarray, within: float = 1.0) -> bool:
-    return bool(np.all(np.abs(found.astype(float) - expected) <= within))
+def close(pixels: np.ndarray, expected: np.ndarray, within: float = 1.0) -> bool:
+    return bool(np.all(np.abs(pixels.astype(float) - expected) <= within))
 
 
 @given(grey)
@@ -64,15 +64,15 @@ def test_colour_is_kept_exactly(values: np.ndarray) -> None:
 
 @given(colour)
 def test_colour_becomes_luma(values: np.ndarray) -> None:
-    found = read(encode(Image.fromarray(values)), channels=1).pixels[..., 0]
-    assert close(found, values @ [0.299, 0.587, 0.114])
+    pixels = read(encode(Image.fromarray(values)), channels=1).pixels[..., 0]
+    assert close(pixels, values @ [0.299, 0.587, 0.114])
 
 
 @given(alpha)
 def test_transparent_pixels_lie_on_white(values: np.ndarray) -> None:
     opacity = values[..., 3:] / 255
-    found = read(encode(Image.fromarray(values))).pixels
-    assert close(found, values[..., :3] * opacity + 255 * (1 - opacity))
+    pixels = read(encode(Image.fromarray(values))).pixels
+    assert close(pixels, values[..., :3] * opacity + 255 * (1 - opacity))
 
 
 @given(hnp.arrays(np.uint8, (SIDE, SIDE, 2)))
@@ -96,14 +96,14 @@ def test_transparent_palette_entry_and_colour_key_are_white() -> None:
     indices[0] = 1
     image = Image.fromarray(indices).convert("P")
     image.putpalette([10, 20, 30, 200, 100, 50])
-    found = read(encode(image, transparency=1)).pixels
-    assert (found[0] == 255).all()
-    assert (found[1:] == [10, 20, 30]).all()
+    pixels = read(encode(image, transparency=1)).pixels
+    assert (pixels[0] == 255).all()
+    assert (pixels[1:] == [10, 20, 30]).all()
     keyed = np.full((SIDE, SIDE, 3), 7, np.uint8)
     keyed[0] = [1, 2, 3]
-    found = read(encode(Image.fromarray(keyed), transparency=(1, 2, 3))).pixels
-    assert (found[0] == 255).all()
-    assert (found[1:] == 7).all()
+    pixels = read(encode(Image.fromarray(keyed), transparency=(1, 2, 3))).pixels
+    assert (pixels[0] == 255).all()
+    assert (pixels[1:] == 7).all()
 
 
 @given(hnp.arrays(np.bool_, (SIDE, SIDE)))
@@ -123,9 +123,9 @@ def test_sixteen_bit_grey_is_scaled_not_cut(values: np.ndarray) -> None:
 def test_sixteen_bit_grey_colour_key_is_white() -> None:
     values = np.full((SIDE, SIDE), 300, np.uint16)
     values[0] = 299
-    found = read(sixteen_bit(values, 0, chunk(b"tRNS", struct.pack(">H", 299))), channels=1).pixels
-    assert (found[0] == 255).all()
-    assert (found[1:] == 1).all()
+    pixels = read(sixteen_bit(values, 0, chunk(b"tRNS", struct.pack(">H", 299))), channels=1).pixels
+    assert (pixels[0] == 255).all()
+    assert (pixels[1:] == 1).all()
 
 
 @given(hnp.arrays(np.uint16, (SIDE, SIDE, 4)))

@@ -17,18 +17,18 @@ def test_equals_the_resize_that_models_are_trained_with_to_a_level(size, to, cha
     pixels = torch.from_numpy(stored).permute(0, 3, 1, 2).float()
     expected = F.interpolate(pixels, (to, to), mode="bilinear", align_corners=False, antialias=to < size)
 
-    found = resize_pixels(stored, to)
+    resized = resize_pixels(stored, to)
 
-    assert found.shape == (3, channels, to, to)
-    assert found.dtype == np.uint8
-    assert np.abs(found - expected.numpy()).max() <= 1.01
+    assert resized.shape == (3, channels, to, to)
+    assert resized.dtype == np.uint8
+    assert np.abs(resized - expected.numpy()).max() <= 1.01
 
 
 def test_images_of_the_right_size_only_change_their_layout():
     stored = images(28, 3)
-    found = resize_pixels(stored, 28)
-    assert found.flags.c_contiguous
-    assert np.array_equal(found, stored.transpose(0, 3, 1, 2))
+    resized = resize_pixels(stored, 28)
+    assert resized.flags.c_contiguous
+    assert np.array_equal(resized, stored.transpose(0, 3, 1, 2))
 
 
 def test_no_images_give_no_pixels():

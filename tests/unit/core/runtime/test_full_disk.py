@@ -59,9 +59,9 @@ def run(work: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("work", [MODEL, CHECKPOINT], ids=["model", "checkpoint"])
 def test_a_full_disk_is_one_sentence_and_what_was_there_stays(tmp_path: Path, work: str):
-    told = run(work, tmp_path)
-    assert told.startswith("No space left on the disk to write ")
-    assert told.endswith(": free some space and run again.\n")
+    message = run(work, tmp_path)
+    assert message.startswith("No space left on the disk to write ")
+    assert message.endswith(": free some space and run again.\n")
 
 
 def test_a_training_that_has_ended_does_not_fail_for_its_last_checkpoint(tmp_path: Path):

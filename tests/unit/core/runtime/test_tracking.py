@@ -39,12 +39,12 @@ def test_a_run_arrives_whole(mlflow_home: Path):
     child.end("FINISHED")
     parent.end("FINISHED")
     assert tracking.deliver() == 0
-    found = runs()
-    run, client = found["distill"], mlflow.MlflowClient()
+    runs_by_name = runs()
+    run, client = runs_by_name["distill"], mlflow.MlflowClient()
     assert run.info.status == "FINISHED"
     assert run.data.params == {"distill.temperature": "2.0"}
     assert [m.value for m in client.get_metric_history(run.info.run_id, "val/accuracy")] == [0.0, 0.1, 0.2]
-    assert run.data.tags["mlflow.parentRunId"] == found["pipeline"].info.run_id
+    assert run.data.tags["mlflow.parentRunId"] == runs_by_name["pipeline"].info.run_id
     kept = client.download_artifacts(run.info.run_id, "report.txt")
     assert Path(kept).read_text() == "first"
     assert run.inputs.dataset_inputs[0].dataset.digest == "0123456789abcdef0123456789abcdef.dir"
@@ -62,12 +62,12 @@ for step in range(3):
     journal.metrics({"val/accuracy": step / 10}, step=step)
 print(journal.run_key)
 """
-    told = subprocess.run([sys.executable, "-c", killed], capture_output=True, text=True, check=True)
+    process = subprocess.run([sys.executable, "-c", killed], capture_output=True, text=True, check=True)
     if delivered_between:
         tracking.deliver()
         assert runs()["distill"].info.status == "KILLED"
     second = Journal("demo", "second", {"run_kind": "pipeline"})
-    again = Journal("demo", "distill", {"stage": "distill"}, parent=second.id, continues=told.stdout.strip())
+    again = Journal("demo", "distill", {"stage": "distill"}, parent=second.id, continues=process.stdout.strip())
     again.params({"lr": 0.2})
     again.metrics({"val/accuracy": 0.3}, step=3)
     tracking.deliver()
@@ -75,12 +75,12 @@ print(journal.run_key)
     again.end("FINISHED")
     second.end("FINISHED")
     assert tracking.deliver() == 0
-    found = runs()
-    run = found["distill"]
-    assert set(found) == {"first", "second", "distill"}
+    runs_by_name = runs()
+    run = runs_by_name["distill"]
+    assert set(runs_by_name) == {"first", "second", "distill"}
     assert run.info.status == "FINISHED"
     assert run.data.params == {"lr": "0.1"}
-    assert run.data.tags["mlflow.parentRunId"] == found["second"].info.run_id
+    assert run.data.tags["mlflow.parentRunId"] == runs_by_name["second"].info.run_id
     history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "val/accuracy")
     assert [(m.step, m.value) for m in history] == [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.3)]
     assert not list(OUTBOX.iterdir())
@@ -121,9 +121,9 @@ def test_a_server_that_is_away_costs_little_and_loses_nothing(mlflow_home: Path,
     assert journal.run_id() is None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", there)
     assert tracking.deliver() == 0
-    found = runs()
-    assert found["distill"].data.tags["mlflow.parentRunId"] == found["pipeline"].info.run_id
-    assert found["distill"].info.start_time <= found["distill"].info.end_time <= int(time.time() * 1000)
+    runs_by_name = runs()
+    assert runs_by_name["distill"].data.tags["mlflow.parentRunId"] == runs_by_name["pipeline"].info.run_id
+    assert runs_by_name["distill"].info.start_time <= runs_by_name["distill"].info.end_time <= int(time.time() * 1000)
 
 
 def test_a_killed_process_leaves_a_run_marked_killed(mlflow_home: Path):
@@ -187,9 +187,9 @@ def test_retrains_are_numbered_and_their_figures_stand_at_their_number(mlflow_ho
         tracking.deliver()
         if name == "edited by hand":
             mlflow.MlflowClient().set_tag(runs()[name].info.run_id, "retrain", "the good one")
-    found, client = runs(), mlflow.MlflowClient()
-    assert [found[name].data.tags["retrain"] for name in ("first", "second")] == ["1", "2"]
-    run_id = found["second"].info.run_id
+    runs_by_name, client = runs(), mlflow.MlflowClient()
+    assert [runs_by_name[name].data.tags["retrain"] for name in ("first", "second")] == ["1", "2"]
+    run_id = runs_by_name["second"].info.run_id
     assert [m.step for m in client.get_metric_history(run_id, "test/student_accuracy")] == [2]
     images = [file.path for file in client.list_artifacts(run_id, "images")]
     assert any("mistakes" in path and path.endswith(".png") for path in images)

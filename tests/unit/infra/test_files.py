@@ -1,5 +1,6 @@
 """What runs the stages elsewhere fits the published schemas, and names stages and params that exist."""
 
+import importlib
 import re
 import subprocess
 from pathlib import Path
@@ -32,6 +33,12 @@ def test_both_run_the_stages_that_several_processes_share_and_set_params_that_ex
         assert tuple(stages[1].split()) == DISTRIBUTED[:-1]  # evaluate follows on one machine
     set_there = re.findall(r"run\.(\w+)=", SBATCH.read_text(encoding="utf-8"))
     assert set(set_there) <= set(Run.model_fields)
+
+
+def test_the_slurm_script_calls_what_exists():
+    calls = re.findall(r"from (components\S+) import (\w+)", SBATCH.read_text(encoding="utf-8"))
+    assert calls
+    assert all(callable(getattr(importlib.import_module(module), name)) for module, name in calls)
 
 
 def test_the_shared_names_are_plain_and_their_versions_are_the_tested_ones():

@@ -1,1 +1,1 @@
-"""What every stage stands on: params, artifacts, image shards, the training loop, tracking."""
+"""The foundation of every stage: params, artifacts, images, models, training, and how a process runs."""

@@ -1,1 +1,1 @@
-"""How a stage runs as a process: launch, world, checkpoints, journal. Decides no result."""
+"""The process of a stage: launch, world, checkpoints, journal. Nothing here decides a result."""

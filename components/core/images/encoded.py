@@ -69,11 +69,11 @@ class EncodedImages:
             _pool.cache_clear()
             raise UserError(
                 "A process that decodes images was killed, perhaps for lack of memory: lower run.workers and run "
-                "again; a training goes on from its last checkpoint."
+                "again; training goes on from its last checkpoint."
             ) from None
 
     def decode(self, rows: Rows) -> Pixels:
-        """Decode some rows here and now.
+        """Decode some rows in this process.
 
         Raises:
             UserError: a row is no longer the image that was ingested.

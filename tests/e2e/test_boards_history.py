@@ -8,7 +8,7 @@ import pytest
 from components.boards import declared as boards
 from flows.local.prefect_server import free_port
 from tests.e2e.command import reflux
-from tests.integration.registry.servers import mlflow_server
+from tests.servers import mlflow_server
 from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.long

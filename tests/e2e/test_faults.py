@@ -16,7 +16,7 @@ from tests.e2e.stack import (
     logs_of,
     until,
 )
-from tests.integration.registry.servers import has_postgres
+from tests.servers import has_postgres
 
 pytestmark = [
     pytest.mark.long,

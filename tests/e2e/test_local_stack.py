@@ -15,7 +15,7 @@ import pytest
 from infra.local import s3
 from infra.local.settings import USER
 from tests.e2e.stack import LOCAL, LocalStack, command_line, logs_of
-from tests.integration.registry.servers import has_postgres
+from tests.servers import has_postgres
 
 pytestmark = [
     pytest.mark.long,

@@ -14,7 +14,7 @@ from infra.local import databases, s3
 from infra.local.settings import USER, Stack, new_stack
 from infra.local.supervisor import records
 from tests.e2e.stack import folder, ports, until
-from tests.integration.registry.servers import has_postgres
+from tests.servers import has_postgres
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,7 +15,8 @@ import psutil
 import pytest
 import requests
 
-from tests.integration.registry.servers import cluster, free_port, has_postgres
+from flows.local.prefect_server import free_port
+from tests.servers import cluster, has_postgres
 
 pytestmark = pytest.mark.long
 

@@ -18,7 +18,7 @@ from components.core.runtime import tracking
 from components.core.runtime.journal import Journal
 from flows.commands.ui import tell_boards
 from flows.report import flow_page
-from tests.integration.registry.servers import mlflow_server
+from tests.servers import mlflow_server
 
 CHAMPION = "In production: [clothes version 1](#/models/clothes/versions/1)."
 

@@ -12,7 +12,7 @@ from components.registry.predict import predict
 from components.registry.promote import challenge
 from components.registry.register import register
 from components.registry.rollback import rollback
-from tests.integration.registry.servers import mlflow_server
+from tests.servers import mlflow_server
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def test_register_promote_predict_and_roll_back_over_http(home, model_name, serv
     assert (outcome.champion, outcome.previous) == (2, 1)
     path = home.folder / "dress.png"
     Image.fromarray(np.load(artifacts / "ingest" / "shards" / "test" / "images.npy")[199, ..., 0]).save(path)
-    found = predict(path, f"models:/{model_name}@champion")
-    assert (found.class_name, found.version) == ("dress", 2)
+    prediction = predict(path, f"models:/{model_name}@champion")
+    assert (prediction.class_name, prediction.version) == ("dress", 2)
     assert rollback(home.experiment, model_name, "worse") == (1, 2)
     past = history(home.experiment, model_name)
     assert (past.champion, past.previous, past.by_hand) == (1, 2, [])

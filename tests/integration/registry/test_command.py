@@ -16,7 +16,7 @@ from components.core.runtime.tracking import experiment_id
 from components.registry.ledger import ledger
 from components.registry.register import register
 from tests.integration.registry.faults import ready
-from tests.integration.registry.servers import mlflow_server
+from tests.servers import mlflow_server
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"
 
@@ -85,9 +85,9 @@ def test_each_command_says_what_it_did_with_its_exit_code(home, model_name, anyw
     Image.fromarray(np.load(home.artifacts / "ingest/shards/test/images.npy")[199, ..., 0]).save(image)
     assert reflux("predict", str(image))[1].startswith(f"dress  ({model_name} version 4)\n")
     code, out, _ = reflux("history", "--json")
-    told = json.loads(out)
-    assert (code, told["champion"], told["previous"]) == (0, 4, 1)
-    assert [(entry["number"], entry["version"], entry["outcome"]) for entry in told["entries"]] == [
+    past = json.loads(out)
+    assert (code, past["champion"], past["previous"]) == (0, 4, 1)
+    assert [(entry["number"], entry["version"], entry["outcome"]) for entry in past["entries"]] == [
         (7, 4, "promoted"),
         (6, 4, "awaiting approval"),
         (5, 1, "rolled back"),
@@ -96,7 +96,7 @@ def test_each_command_says_what_it_did_with_its_exit_code(home, model_name, anyw
         (2, 2, "rejected"),
         (1, 1, "promoted"),
     ]
-    assert told["entries"][2]["reason"] == "worse on the new cameras"
+    assert past["entries"][2]["reason"] == "worse on the new cameras"
     code, out, _ = reflux("lineage", "4", "--json")
     assert (code, json.loads(out)["tree"]["value"]) == (1, f"{model_name} version 4")  # there is no git here
     assert reflux("lineage", "9")[0] == 2

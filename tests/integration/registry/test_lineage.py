@@ -84,9 +84,9 @@ def registered(home, tmp_path_factory) -> Iterator[Registered]:
 
 def test_every_link_of_a_whole_chain_is_found(registered):
     root = trace(registered.model, registered.number)
-    found = {node.name: node for child in root.children for node in (child, *child.children)}
+    nodes = {node.name: node for child in root.children for node in (child, *child.children)}
     assert list(root.problems()) == []
-    assert {name: node.value for name, node in found.items()} == {
+    assert {name: node.value for name, node in nodes.items()} == {
         "model": registered.tag("model_id"),
         "file": registered.tag("artifact_sha256"),
         "evaluation": "f" * 64,
@@ -101,10 +101,10 @@ def test_every_link_of_a_whole_chain_is_found(registered):
         "soft labels": KEY,
         "decision": None,
     }
-    assert found["evaluation"].note == "test split of 200 images, accuracy 90.00 %"
-    assert found["data"].note == "known to dvc.lock"
-    assert found["soft labels"].note == "in artifacts/label"
-    assert found["pretrained"].note == "resnet8, pypi"
+    assert nodes["evaluation"].note == "test split of 200 images, accuracy 90.00 %"
+    assert nodes["data"].note == "known to dvc.lock"
+    assert nodes["soft labels"].note == "in artifacts/label"
+    assert nodes["pretrained"].note == "resnet8, pypi"
 
 
 def test_the_description_leads_to_the_run_the_teacher_and_the_card(registered):

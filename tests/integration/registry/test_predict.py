@@ -27,12 +27,12 @@ def image(home):
 
 
 def test_the_champion_names_the_class_with_probabilities_that_sum_to_one(champion, image, model_name):
-    found = predict(image, champion)
-    assert (found.class_name, found.model_name, found.version) == ("shirt", model_name, 1)
-    assert next(iter(found.probabilities)) == "shirt"
-    assert sorted(found.probabilities) == CLASSES
-    assert sum(found.probabilities.values()) == pytest.approx(1)
-    assert found.probabilities["shirt"] == pytest.approx(np.exp(4) / (np.exp(4) + 2), rel=1e-5)
+    prediction = predict(image, champion)
+    assert (prediction.class_name, prediction.model_name, prediction.version) == ("shirt", model_name, 1)
+    assert next(iter(prediction.probabilities)) == "shirt"
+    assert sorted(prediction.probabilities) == CLASSES
+    assert sum(prediction.probabilities.values()) == pytest.approx(1)
+    assert prediction.probabilities["shirt"] == pytest.approx(np.exp(4) / (np.exp(4) + 2), rel=1e-5)
 
 
 def test_a_version_can_be_named(champion, image, model_name):

@@ -181,10 +181,10 @@ def test_a_champion_that_moved_meanwhile_is_compared_with_again(model_name, regi
     real = scoring.compare_with_champion
 
     def overtaken(*args):
-        found = real(*args)
+        comparison = real(*args)
         if not moved:
             moved.append(mlflow_client.set_registered_model_alias(model_name, "champion", str(rival)))
-        return found
+        return comparison
 
     monkeypatch.setattr(scoring, "compare_with_champion", overtaken)
     outcome = judge(version)

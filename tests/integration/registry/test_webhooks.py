@@ -1,4 +1,4 @@
-"""What becomes of a version is told to a real receiver, once under one id."""
+"""Each outcome is sent to a real receiver, under one id."""
 
 import json
 import os
@@ -19,14 +19,14 @@ from tests.receiver import Receiver
 
 @pytest.fixture
 def receiver(home, monkeypatch):
-    found = Receiver()
-    monkeypatch.setenv(webhooks.WEBHOOK_URL, f"http://127.0.0.1:{found.port}/")
+    receiver = Receiver()
+    monkeypatch.setenv(webhooks.WEBHOOK_URL, f"http://127.0.0.1:{receiver.port}/")
     monkeypatch.setenv(webhooks.WEBHOOK_SECRET, "secret")
-    yield found
-    found.close()
+    yield receiver
+    receiver.close()
 
 
-def told(receiver, count: int) -> list[dict]:
+def events_of(receiver, count: int) -> list[dict]:
     deadline = time.monotonic() + 30
     while len(receiver.got) < count or webhooks.waiting():
         assert time.monotonic() < deadline, receiver.got
@@ -42,7 +42,7 @@ def test_each_outcome_is_told_with_who_why_and_what_is_in_production(home, model
     approve(project, model_name, 3, "seen on the new cameras", who="eve@lab")
     rollback(project, model_name, "worse on the new cameras", who="eve@lab")
 
-    events = told(receiver, 5)
+    events = events_of(receiver, 5)
 
     assert [(event["event"], event["version"], event["champion"], event["previous"]) for event in events] == [
         ("promoted", 1, 1, None),
@@ -62,7 +62,7 @@ def test_what_a_crash_cut_short_is_told_again_under_the_same_id(home, original, 
     copies(original, name, 1)
 
     def dying():
-        # It has told, and is about to close the attempt. What it sends in the background would die with it.
+        # The event is on disk, and the attempt is about to be closed. What is sent in the background would die with it.
         monkeypatch.setattr(webhooks, "send", lambda *_: None)
         monkeypatch.setattr(MlflowClient, "update_run", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
         commit(connect(), home.experiment, ready(name, 1, None))
@@ -72,7 +72,7 @@ def test_what_a_crash_cut_short_is_told_again_under_the_same_id(home, original, 
     assert len(webhooks.waiting()) == 1
     (entry,) = reconcile(connect(), home.experiment, name)
 
-    events = told(receiver, 2)
+    events = events_of(receiver, 2)
 
     assert [event["event"] for event in events] == ["promoted", "promoted"]
     assert {event["id"] for event in events} == {entry.run_id}

@@ -1,4 +1,4 @@
-"""Hooks against a real HTTP server on this machine, which may be down, slow or in a bad mood."""
+"""Webhooks against a real HTTP server on this machine, which may be down, slow or answer with errors."""
 
 import base64
 import hashlib
@@ -32,9 +32,9 @@ EVENT: webhooks.Event = {
 
 @pytest.fixture
 def receiver():
-    found = Receiver()
-    yield found
-    found.close()
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 
 from flows.commands import doctor_servers
 from flows.local.prefect_server import PrefectServer
-from tests.integration.registry.servers import mlflow_server
+from tests.servers import mlflow_server
 from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Kill -9 before each write of an act: the registry is whole afterwards, in the old or in the new state."""
+"""Kill -9 before each write of a commit: afterwards the registry is in the old state or in the new one."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""MLflow away before, during and after an act: tried again for a stated time, then said, and never half done."""
+"""MLflow away before, during and after a commit: retried for a stated time, then reported, and never half done."""
 
 import signal
 import sqlite3
@@ -13,8 +13,9 @@ from components.registry import client
 from components.registry.history import by_hand
 from components.registry.ledger import ledger, lock
 from components.registry.ledger.commit import commit, reconcile
+from flows.local.prefect_server import free_port
 from tests.integration.registry.faults import copies, ready
-from tests.integration.registry.servers import free_port, mlflow_server
+from tests.servers import mlflow_server
 
 pytestmark = pytest.mark.long
 
@@ -46,17 +47,17 @@ def away(tmp_path, mlflow_template, monkeypatch):
     monkeypatch.setattr(lock, "LEASE_S", 8)
     # The files of these versions are nowhere, so that nobody can look at them.
     monkeypatch.setattr("components.registry.ledger.commit._broken", lambda *_: None)
-    found = Server(tmp_path, f"sqlite:///{database}")
+    server = Server(tmp_path, f"sqlite:///{database}")
     try:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", found.running.uri)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.running.uri)
         mlflow = MlflowClient()
         mlflow.create_registered_model("clothes")
         for _ in range(2):
             mlflow.create_model_version("clothes", "s3://none/none")
         commit(mlflow, PROJECT, ready("clothes", 1, None))
-        yield found
+        yield server
     finally:
-        found.end()
+        server.end()
 
 
 def before_write(monkeypatch, method: str, nth: int, what) -> None:

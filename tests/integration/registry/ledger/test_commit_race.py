@@ -15,7 +15,7 @@ from components.registry.history import by_hand
 from components.registry.ledger import ledger
 from components.registry.ledger.commit import ChampionMoved, commit
 from tests.integration.registry.faults import copies, forked, ready
-from tests.integration.registry.servers import has_postgres, mlflow_server, postgres
+from tests.servers import has_postgres, mlflow_server, postgres
 
 PROJECT = "clothes"
 LONGEST_ROUND_S = 600
@@ -78,29 +78,29 @@ def race(original, folder: Path, processes: int, rounds: int, tries: int) -> Rac
     return Race(seen, ledger.entries(MlflowClient(), PROJECT, name)[::-1], seconds)
 
 
-def check_one_winner(found: Race, processes: int, rounds: int) -> None:
+def check_one_winner(result: Race, processes: int, rounds: int) -> None:
     """One promotion a round, all others overtaken, and each champion the previous one's successor."""
     champion = None
-    assert len(found.entries) == processes * rounds
-    promoted = [entry for entry in found.entries if entry.outcome == "promoted"]
+    assert len(result.entries) == processes * rounds
+    promoted = [entry for entry in result.entries if entry.outcome == "promoted"]
     assert len(promoted) == rounds
-    assert {entry.outcome for entry in found.entries} <= {"promoted", "overtaken"}
-    for turn, aliases in enumerate(found.aliases):
+    assert {entry.outcome for entry in result.entries} <= {"promoted", "overtaken"}
+    for turn, aliases in enumerate(result.aliases):
         winner = promoted[turn]
         assert winner.version in range(turn * processes + 1, (turn + 1) * processes + 1)
         assert winner.champion == champion
         assert aliases == {"champion": winner.version} | ({"previous": champion} if champion else {})
         champion = winner.version
-    tried = sorted(entry.version for entry in found.entries)
+    tried = sorted(entry.version for entry in result.entries)
     assert tried == list(range(1, processes * rounds + 1))
 
 
-def check_a_chain(found: Race, processes: int, rounds: int) -> None:
+def check_a_chain(result: Race, processes: int, rounds: int) -> None:
     """Every version was champion once, each in place of the one before it: no update was lost."""
-    moves = [entry for entry in found.entries if entry.outcome == "promoted"]
+    moves = [entry for entry in result.entries if entry.outcome == "promoted"]
     assert sorted(entry.version for entry in moves) == list(range(1, processes * rounds + 1))
     assert [entry.champion for entry in moves] == [None, *(entry.version for entry in moves[:-1])]
-    assert by_hand(moves[::-1], found.aliases[-1]) == []
+    assert by_hand(moves[::-1], result.aliases[-1]) == []
 
 
 def test_of_processes_that_promote_at_once_one_wins_a_round_and_the_ledger_has_all(original, tmp_path):
@@ -113,9 +113,9 @@ def test_processes_that_try_again_make_one_chain_of_champions(original, tmp_path
 
 @pytest.mark.long
 def test_32_processes_embedded_for_100_rounds(original, tmp_path):
-    found = race(original, tmp_path, 32, 100, tries=1)
-    print(f"{found.seconds:.0f} s")
-    check_one_winner(found, 32, 100)
+    result = race(original, tmp_path, 32, 100, tries=1)
+    print(f"{result.seconds:.0f} s")
+    check_one_winner(result, 32, 100)
 
 
 @pytest.mark.long
@@ -147,9 +147,9 @@ def remote(on_postgres, monkeypatch, request) -> SimpleNamespace:
 @pytest.mark.long
 @pytest.mark.parametrize(("processes", "rounds"), [(4, 2), (32, 100)])
 def test_processes_on_a_server_with_postgres(remote, tmp_path, processes, rounds):
-    found = race(remote, tmp_path, processes, rounds, tries=1)
-    print(f"{found.seconds:.0f} s")
-    check_one_winner(found, processes, rounds)
+    result = race(remote, tmp_path, processes, rounds, tries=1)
+    print(f"{result.seconds:.0f} s")
+    check_one_winner(result, processes, rounds)
 
 
 @pytest.mark.long

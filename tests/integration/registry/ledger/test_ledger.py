@@ -1,4 +1,4 @@
-"""The order of the ledger is that of the acts, whatever the hosts' clocks say."""
+"""The ledger: its order, whatever the hosts' clocks say, its pages in MLflow, and what a test split has served."""
 
 import time
 
@@ -77,9 +77,9 @@ def test_each_model_has_its_own_numbers(home, original):
 def test_the_ledger_is_an_experiment_that_mlflows_own_pages_show(home, model_name, registered, judge):
     judge(registered(right=170))
     judge(registered(right=100))
-    mlflow_client = MlflowClient()
-    found = mlflow_client.get_experiment_by_name("clothes/promotions")
-    runs = mlflow_client.search_runs([found.experiment_id], f"tags.`promotion.model` = '{model_name}'")
+    mlflow = MlflowClient()
+    experiment = mlflow.get_experiment_by_name("clothes/promotions")
+    runs = mlflow.search_runs([experiment.experiment_id], f"tags.`promotion.model` = '{model_name}'")
     assert [(run.info.run_name, run.info.status) for run in runs] == [
         ("v2 rejected", "FINISHED"),
         ("v1 promoted", "FINISHED"),
@@ -110,5 +110,5 @@ def test_a_champion_that_was_scored_anew_on_a_new_test_split_counts_among_its_be
     judge(registered(right=190))
     home.evaluation(right=170, fingerprint="8" * 64)
     judge(register(home.artifacts, model_name, home.experiment, home.lineage()).version)
-    found = ledger.of_split(MlflowClient(), home.experiment, "8" * 64)
-    assert ledger.summarize_split(found, model_name) == (1, Best(1, 0.95))
+    attempts = ledger.of_split(MlflowClient(), home.experiment, "8" * 64)
+    assert ledger.summarize_split(attempts, model_name) == (1, Best(1, 0.95))

@@ -16,7 +16,7 @@ from components.registry.ledger import ledger, lock
 from components.registry.ledger.commit import commit, reconcile
 from components.registry.ledger.lock import LockLost
 from tests.integration.registry.faults import forked, ready
-from tests.integration.registry.servers import mlflow_server
+from tests.servers import mlflow_server
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +92,7 @@ def stopped(tmp_path, monkeypatch, request):
     """A host that stops itself in mid-act; returns its pid, and what hears why its act ended."""
 
     def start(name, version: int, champion: int, at_check: int, checked_first: bool):
-        told, lost = multiprocessing.get_context("fork").Pipe(duplex=False)
+        messages, lost = multiprocessing.get_context("fork").Pipe(duplex=False)
 
         def first() -> None:
             (tmp_path / "first").mkdir()
@@ -119,7 +119,7 @@ def stopped(tmp_path, monkeypatch, request):
         os.waitpid(pid, os.WUNTRACED)
         # The second host does not read the files that it settles on: these versions have none.
         monkeypatch.setattr("components.registry.ledger.commit._broken", lambda *_: None)
-        return pid, told
+        return pid, messages
 
     return start
 
@@ -131,7 +131,7 @@ def test_a_holder_that_stood_still_while_another_promoted_leaves_the_registry_al
     """Two hosts: the first is stopped in mid-act beyond its lease; the second finishes that act, and does its own."""
     mlflow = MlflowClient()
     commit(mlflow, PROJECT, ready(clothes, 1, None))
-    pid, told = stopped(clothes, 2, 1, at_check, checked_first=False)
+    pid, messages = stopped(clothes, 2, 1, at_check, checked_first=False)
     assert client.aliases(mlflow, clothes)["champion"] == reached
 
     (settled,) = reconcile(mlflow, PROJECT, clothes)
@@ -142,24 +142,24 @@ def test_a_holder_that_stood_still_while_another_promoted_leaves_the_registry_al
     os.kill(pid, signal.SIGCONT)
 
     assert os.waitpid(pid, 0)[1] == 0
-    assert told.poll(5)
-    assert "was lost" in told.recv()
+    assert messages.poll(5)
+    assert "was lost" in messages.recv()
     assert (client.aliases(mlflow, clothes), ledger.entries(mlflow, PROJECT, clothes)) == before
     assert leases(clothes) == []
 
 
 def test_a_holder_that_stood_still_between_its_check_and_its_write_is_found_out(clothes, stopped):
-    """The one case that no lease can prevent without a server that compares and swaps: it is said on both sides."""
+    """The one case that no lease can prevent without a server that compares and swaps: both sides report it."""
     mlflow = MlflowClient()
     commit(mlflow, PROJECT, ready(clothes, 1, None))
-    pid, told = stopped(clothes, 2, 1, at_check=2, checked_first=True)
+    pid, messages = stopped(clothes, 2, 1, at_check=2, checked_first=True)
     reconcile(mlflow, PROJECT, clothes)
     commit(mlflow, PROJECT, ready(clothes, 3, 2))
     os.kill(pid, signal.SIGCONT)
 
     assert os.waitpid(pid, 0)[1] == 0
-    assert told.poll(5)
-    assert "was lost" in told.recv()
+    assert messages.poll(5)
+    assert "was lost" in messages.recv()
     (sentence,) = history(PROJECT, clothes).by_hand
     assert sentence.startswith("The alias champion was moved by hand: it is version 2, where the ledger's last move")
 

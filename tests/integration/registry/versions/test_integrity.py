@@ -1,4 +1,4 @@
-"""What somebody changes behind the registry's back is found, named and refused."""
+"""Figures and files that were changed in MLflow are detected, named and refused."""
 
 import sqlite3
 import time
@@ -32,8 +32,8 @@ def test_a_tag_that_was_edited_is_named_with_what_was_measured(model_name, regis
 def test_a_metric_of_the_logged_model_that_was_edited_is_named(home, model_name, registered, judge):
     mlflow = MlflowClient()
     version = registered(right=180)
-    found = mlflow.get_model_version(model_name, str(version))
-    model = mlflow.get_logged_model(found.source.removeprefix("models:/"))
+    registered_version = mlflow.get_model_version(model_name, str(version))
+    model = mlflow.get_logged_model(registered_version.source.removeprefix("models:/"))
     real = next(metric for metric in model.metrics if metric.key == "test/accuracy")
     later = int(time.time() * 1000) + 1000
     edited = Metric(real.key, 0.99, later, 0, real.model_id, real.dataset_name, real.dataset_digest, home.run_id)

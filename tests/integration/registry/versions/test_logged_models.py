@@ -113,9 +113,9 @@ def test_onnx_users_get_the_evaluated_network_with_its_names(champion, pixels):
     from mlflow import onnx
 
     network = onnx.load_model(champion)
-    found = mlflow.MlflowClient().get_model_version_by_alias(*champion.removeprefix("models:/").split("@"))
-    with fetch_files(found) as version:
-        evaluated = onnxruntime.InferenceSession(version.file, providers=["CPUExecutionProvider"])
+    version = mlflow.MlflowClient().get_model_version_by_alias(*champion.removeprefix("models:/").split("@"))
+    with fetch_files(version) as files:
+        evaluated = onnxruntime.InferenceSession(files.file, providers=["CPUExecutionProvider"])
         expected = evaluated.run(None, {"pixels": pixels[:5]})[0]
     session = onnxruntime.InferenceSession(network.SerializeToString(), providers=["CPUExecutionProvider"])
     (taken,), (given,) = session.get_inputs(), session.get_outputs()
@@ -143,8 +143,8 @@ def test_the_readmes_lines_find_the_best_student_under_100_kb_and_all_versions_o
     figures = {metric.key: metric.value for metric in best.metrics}
     assert (best.name, figures["test/accuracy"]) == ("student", pytest.approx(0.93))
     assert set(names["best"]["name"]) == {"student"}
-    found = [version for version in names["versions"] if version.name == model_name]
-    assert sorted(int(version.version) for version in found) == [1, 2, 4]
+    matches = [version for version in names["versions"] if version.name == model_name]
+    assert sorted(int(version.version) for version in matches) == [1, 2, 4]
 
 
 def test_the_readmes_lines_load_the_champion(home, champion, model_name):

@@ -48,9 +48,9 @@ def test_an_empty_test_split_is_refused(home, registered, judge):
 
 def test_a_champion_of_other_classes_is_scored_by_the_names_of_its_classes(home, registered, model_name):
     registered(right=200)
-    found = MlflowClient().get_model_version(model_name, "1")
+    registered_version = MlflowClient().get_model_version(model_name, "1")
     test = open_shard(home.artifacts / "ingest" / "shards" / "test")
-    with fetch_files(found) as version:
+    with fetch_files(registered_version) as version:
         known = replace(version, metadata=version.metadata | {"classes": ["shirt", "hat", "boot"]})
         predicted = scoring._predicted(known, test, ["boot", "dress", "shirt"])
     assert predicted[:3].tolist() == [2, -1, 0]

@@ -71,7 +71,7 @@ def test_what_one_promotion_may_lose_is_much_less_than_the_margin(losses, passed
 
 def test_too_few_images_to_show_it_are_said_with_the_number_it_takes():
     equal = [of_counts(0, 0, n) for n in (475, 476)]
-    assert [not_worse(found, 0.01).passed for found in equal] == [False, True]
+    assert [not_worse(comparison, 0.01).passed for comparison in equal] == [False, True]
     assert "So few images can't show it even of equal models: it takes 476." in not_worse(equal[0], 0.01).sentence
 
 
@@ -122,11 +122,16 @@ def test_an_advantage_that_was_not_measured_is_unknown_unless_there_is_another(c
 def test_the_comparison_holds_both_files_as_they_are_now():
     labels = np.array([0, 1, 2, 0])
     timed = SideBySide(first_ms_p95=0.2, second_ms_p95=0.4, faster=1.9)
-    found = compared(labels, np.array([0, 1, 2, 1]), np.array([0, 1, 0, 1]), timed, sizes=(500, 1000))
-    assert (found.challenger_accuracy, found.accuracy, found.difference, found.n) == (0.75, 0.5, 0.25, 4)
-    assert (found.challenger_size_bytes, found.size_bytes, found.smaller) == (500, 1000, 2.0)
-    assert (found.challenger_latency_ms_p95, found.latency_ms_p95, found.faster) == (0.2, 0.4, 1.9)
-    assert (found.version, found.artifact_sha256) == (3, "b")
+    comparison = compared(labels, np.array([0, 1, 2, 1]), np.array([0, 1, 0, 1]), timed, sizes=(500, 1000))
+    assert (comparison.challenger_accuracy, comparison.accuracy, comparison.difference, comparison.n) == (
+        0.75,
+        0.5,
+        0.25,
+        4,
+    )
+    assert (comparison.challenger_size_bytes, comparison.size_bytes, comparison.smaller) == (500, 1000, 2.0)
+    assert (comparison.challenger_latency_ms_p95, comparison.latency_ms_p95, comparison.faster) == (0.2, 0.4, 1.9)
+    assert (comparison.version, comparison.artifact_sha256) == (3, "b")
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -139,13 +144,13 @@ def test_the_order_of_the_test_images_does_not_matter(seed):
 
 def test_few_images_that_differ_do_not_make_the_bound_too_sure():
     """Nothing lost among 200 images: the bootstrap's interval has no width, and rules nothing out."""
-    found = of_counts(0, 0, 200)
-    assert (found.difference, found.high) == (0.0, 0.0)
-    assert found.low == pytest.approx(-4.8 / 200, rel=0.03)
+    comparison = of_counts(0, 0, 200)
+    assert (comparison.difference, comparison.high) == (0.0, 0.0)
+    assert comparison.low == pytest.approx(-4.8 / 200, rel=0.03)
 
 
 def test_with_many_the_bound_is_the_bootstraps():
-    found = of_counts(300, 250, 5000)
+    comparison = of_counts(300, 250, 5000)
     deviation = math.sqrt((550 / 5000 - 0.01**2) / 5000)
-    assert found.low == pytest.approx(0.01 - 1.96 * deviation, abs=0.0006)
-    assert found.high == pytest.approx(0.01 + 1.96 * deviation, abs=0.0006)
+    assert comparison.low == pytest.approx(0.01 - 1.96 * deviation, abs=0.0006)
+    assert comparison.high == pytest.approx(0.01 + 1.96 * deviation, abs=0.0006)

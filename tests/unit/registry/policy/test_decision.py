@@ -114,8 +114,8 @@ def test_a_slice_is_a_gate_like_any_other():
     policy = replace(BASE, slices={"class": {"accuracy": {"min": 0.5}}})
     assert decide(metrics(), policy, None).status == "UNKNOWN"
     for accuracy, status in ((0.6, "VALIDATED"), (0.4, "REJECTED")):
-        found = {"class": {"shirt": {"n": 500, "accuracy": accuracy}}}
-        assert decide(metrics(slices=found), policy, None).status == status
+        of_classes = {"class": {"shirt": {"n": 500, "accuracy": accuracy}}}
+        assert decide(metrics(slices=of_classes), policy, None).status == status
     only_slices = replace(policy, gates={})
     assert decide(metrics(slices={"class": {"shirt": {"n": 500, "accuracy": 0.6}}}), only_slices, None).promote
 
@@ -229,9 +229,9 @@ def test_promotion_means_validated_and_every_reason_passed(values, parts, policy
 @given(measured, slices, any_policy, champions)
 def test_what_is_promoted_keeps_to_every_limit(values, parts, policy, against):
     if decide(metrics(slices=parts, **values), policy, against).promote:
-        found = gated_figures(metrics(**values))
+        figures = gated_figures(metrics(**values))
         assert policy.gates or policy.slices
-        assert all(within(found[name], s, x) for name, bound in policy.gates.items() for s, x in bound.items())
+        assert all(within(figures[name], s, x) for name, bound in policy.gates.items() for s, x in bound.items())
         for column, bound in policy.slices.items():
             large = [part["accuracy"] for part in parts[column].values() if part["n"] >= policy.min_count]
             assert large
@@ -357,7 +357,7 @@ def test_the_order_of_gates_and_slices_does_not_matter(values, parts, policy, ag
         return {key: mapping[key] for key in keys}
 
     one = decide(metrics(slices=parts, **values), policy, against)
-    mixed = {column: shuffled(found) for column, found in shuffled(parts).items()}
+    mixed = {column: shuffled(values) for column, values in shuffled(parts).items()}
     other_policy = replace(policy, gates=shuffled(policy.gates), slices=shuffled(policy.slices))
     other = decide(metrics(slices=mixed, **values), other_policy, against)
     assert (one.status, one.promote, set(one.reasons)) == (other.status, other.promote, set(other.reasons))

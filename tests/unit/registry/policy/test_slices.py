@@ -12,8 +12,8 @@ CLASSES = {
 }
 
 
-def judged(found, bound, column="class", min_count=30):
-    (reason,) = reasons({column: found}, {column: {"accuracy": bound}}, min_count)
+def judged(values, bound, column="class", min_count=30):
+    (reason,) = reasons({column: values}, {column: {"accuracy": bound}}, min_count)
     return reason
 
 

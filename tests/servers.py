@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,13 +14,9 @@ from pathlib import Path
 
 import requests
 
+from flows.local.prefect_server import free_port
+
 NOBODY = 65534  # Postgres refuses to run as root
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass
@@ -111,7 +106,7 @@ def cluster(superuser: str, host_auth: str) -> Iterator[tuple[Path, int]]:
 
 
 def has_postgres() -> bool:
-    """Whether this machine has Postgres and a Python client of it."""
+    """Tell whether this machine has Postgres and a Python client of it."""
     from importlib.util import find_spec
 
     return bool(shutil.which("initdb") and shutil.which("pg_ctl") and find_spec("psycopg2"))

@@ -16,7 +16,7 @@ from components.boards.view import TAG, Line, Section
 from components.core.params.file import override_params
 from components.core.runtime import tracking
 from components.core.runtime.journal import Journal
-from flows.commands.ui import tell_boards
+from flows.commands.ui import show_boards
 from flows.report import flow_page
 from tests.servers import mlflow_server
 
@@ -138,7 +138,7 @@ def test_without_a_server_the_links_say_who_answers_them(mlflow_home, retrains, 
     override_params(["project.name=demo"], mlflow_home / "params.yaml")
     for _ in range(retrains):
         retrain()
-    tell_boards(5000)
+    show_boards(5000)
     printed = capsys.readouterr().out
     if not retrains:
         assert printed == "There is no run of demo yet: `reflux run` makes one, and its boards.\n"

@@ -115,7 +115,7 @@ def test_the_registered_file_is_the_evaluated_one_and_answers_raw_pixels(home, m
 
 def test_the_teacher_answers_from_the_registry_as_it_does_here(home, model_name):
     from components.core.models import pixel_model
-    from components.core.views.augment import plain
+    from components.core.views.augment import to_pixels
 
     artifacts = home.evaluation(right=184)
     made = register(artifacts, model_name, home.experiment, home.lineage())
@@ -126,7 +126,7 @@ def test_the_teacher_answers_from_the_registry_as_it_does_here(home, model_name)
     import torch
 
     images = np.load(artifacts / "ingest" / "shards" / "test" / "images.npy")[:5]
-    pixels = plain(images, torch.device("cpu"))
+    pixels = to_pixels(images, torch.device("cpu"))
     with torch.inference_mode():
         expected = pixel_model.load(artifacts / "finetune" / "model.safetensors")(pixels).numpy()
     for batch in (1, 5):

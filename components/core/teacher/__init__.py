@@ -1,1 +1,1 @@
-"""What a teacher can be asked for: soft labels, features, the mean of several."""
+"""The teacher: its logits and features, ensembles, and the store of soft labels."""

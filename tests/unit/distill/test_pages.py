@@ -1,4 +1,4 @@
-"""The examples on the pages beside the code are run, from top to bottom, as a reader would."""
+"""Run the examples on the pages next to the code from top to bottom, as a reader would."""
 
 import re
 from pathlib import Path

@@ -22,8 +22,8 @@ def test_the_average_is_the_geometric_mean_of_the_teachers():
 def test_two_teachers_by_hand():
     """Right with 0.8 and with 0.2: weights are (1 - (1/0.8) / (1/0.8 + 1/0.2)) = 0.8, and 0.2."""
     logits = torch.log(torch.tensor([[[0.8, 0.2]], [[0.2, 0.8]]]))
-    found = F.softmax(confidence_weighted(logits, torch.tensor([0]), 1.0), 1)
-    assert found.tolist()[0] == pytest.approx([0.8 * 0.8 + 0.2 * 0.2, 2 * 0.8 * 0.2], rel=1e-5)
+    mixed = F.softmax(confidence_weighted(logits, torch.tensor([0]), 1.0), 1)
+    assert mixed.tolist()[0] == pytest.approx([0.8 * 0.8 + 0.2 * 0.2, 2 * 0.8 * 0.2], rel=1e-5)
 
 
 def test_its_kd_is_the_papers_weighted_sum_less_a_constant():
@@ -44,7 +44,7 @@ def test_one_hot_labels_are_labels():
     )
 
 
-def test_without_a_label_the_surest_teacher_counts_most():
+def test_without_a_label_the_most_confident_teacher_counts_most():
     sure, unsure = torch.tensor([[8.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.1, 0.0]])
     mixed = F.softmax(confidence_weighted(torch.stack([sure, unsure]), torch.tensor([-1]), 1.0), 1)
     evenly = (F.softmax(sure, 1) + F.softmax(unsure, 1)) / 2

@@ -42,10 +42,10 @@ def pixels(count: int = 3, size: int = 32, channels: int = 3) -> torch.Tensor:
 def test_every_stage_and_the_pooled_features_are_found_in_any_network(name: str, size: int, number: int):
     net = model(name, size).eval()
     assert len(stages(net.net)) == number
-    taps = tuple(find_layer(net, address) for address in [*(f"stage:{n}" for n in range(number)), "pooled"])
-    logits, *layers = teacher_outputs(net, taps, pixels(2, size), CPU)
+    wanted = tuple(find_layer(net, address) for address in [*(f"stage:{n}" for n in range(number)), "pooled"])
+    logits, *layers = teacher_outputs(net, wanted, pixels(2, size), CPU)
     assert torch.equal(logits, teacher_outputs(net, (), pixels(2, size), CPU)[0])
-    assert [tuple(layer.shape[1:]) for layer in layers] == feature_shapes(net, taps)
+    assert [tuple(layer.shape[1:]) for layer in layers] == feature_shapes(net, wanted)
     assert all(layer.ndim == 4 and layer.shape[2] == layer.shape[3] for layer in layers[:-1])
     sides = [layer.shape[2] for layer in layers[:-1]]
     assert sides == sorted(sides, reverse=True)  # channels last would show as a growing second side
@@ -74,20 +74,20 @@ def test_a_layer_that_does_not_exist_is_a_sentence_that_lists_the_stages(address
         find_layer(model("resnet18", 64), address)
 
 
-def test_a_tap_leaves_the_network_as_it_was_and_gradients_flow_through_it():
+def test_hooks_are_removed_and_gradients_flow_through_the_features():
     net = model("resnet8_slim", 28, 1)
-    taps = (find_layer(net, "stage:-1"), find_layer(net, "pooled"))
-    _, layer, pooled = logits_and_features(net.train(), taps, pixels(4, 28, 1))
+    wanted = (find_layer(net, "stage:-1"), find_layer(net, "pooled"))
+    _, layer, pooled = logits_and_features(net.train(), wanted, pixels(4, 28, 1))
     (layer.square().mean() + pooled.square().mean()).backward()
     assert net.net.trunk[0][0].weight.grad.abs().sum() > 0
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
 
 
-def test_a_teacher_that_is_asked_stays_in_eval_mode_and_gives_no_gradient():
+def test_a_teacher_stays_in_eval_mode_and_its_outputs_have_no_gradient():
     net = model("resnet8_slim", 28, 1).eval()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    found = teacher_outputs(net, (find_layer(net, "stage:1"),), pixels(4, 28, 1), CPU)
-    assert not any(tensor.requires_grad for tensor in found)
-    assert all(tensor.dtype == torch.float32 for tensor in found)
+    outputs = teacher_outputs(net, (find_layer(net, "stage:1"),), pixels(4, 28, 1), CPU)
+    assert not any(tensor.requires_grad for tensor in outputs)
+    assert all(tensor.dtype == torch.float32 for tensor in outputs)
     assert not net.training
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())

@@ -89,10 +89,10 @@ def test_any_batch_of_views_is_gathered_from_any_shards(tmp_path: Path, format: 
     store = SoftLabels(tmp_path / "store", 2100, 2, format)
     rng = np.random.default_rng(0)
     indices, views = rng.integers(0, 2100, 64), rng.integers(0, 2, 64)
-    found = store(indices, views)
-    assert (found.dtype, found.shape) == (torch.float32, (64, format.classes))
+    gathered = store(indices, views)
+    assert (gathered.dtype, gathered.shape) == (torch.float32, (64, format.classes))
     wanted = logits[indices, views]
-    assert torch.equal(found, format.unpack(format.pack(wanted)))
+    assert torch.equal(gathered, format.unpack(format.pack(wanted)))
 
 
 def test_a_store_of_a_million_images_holds_no_file_open(tmp_path: Path):

@@ -1,9 +1,9 @@
-"""Values of torchdistill's losses, that ours must give: writes goldens.json beside this file.
+"""Write goldens.json: values of torchdistill's losses that ours must give.
 
     pip install -c constraints.txt -e '.[bench]'
     python tests/unit/distill/losses/make_goldens.py
 
-torchdistill is no dependency of the tests: they read the file, and make it anew only where torchdistill is installed.
+The tests do not need torchdistill: they read the file, and compute it again only where torchdistill is installed.
 """
 
 import json
@@ -56,7 +56,7 @@ def made() -> dict[str, Any]:
 
     logits, maps, embeddings = ((numbers(0, *s), numbers(1, *s)) for s in ((6, 5), (6, 4, 8, 8), (6, 7)))
     pair = {side: {"path": "o", "io": "o"} for side in ("student", "teacher")}
-    found: dict[str, Any] = {
+    goldens: dict[str, Any] = {
         "kd": value(theirs.KDLoss(**both, temperature=4.0, alpha=0.25), *logits),
         "standardized_kd": value(theirs.LogitStdKDLoss(**both, temperature=2.0, alpha=0.25, beta=9.0), *logits),
         "dist": value(theirs.DISTLoss(**both, beta=1.0, gamma=2.0, tau=4.0), *logits),
@@ -67,7 +67,7 @@ def made() -> dict[str, Any]:
         "hcl": value(theirs.HierarchicalContextLoss(**both), (maps[0], None), maps[1]),
     }
     fusion = filled(AttentionBasedFusion(4, 6, 5, uses_attention=True), 2)
-    found["fusion"] = [out.square().mean().item() for out in fusion(maps[0], numbers(3, 6, 6, 4, 4), 8)]
+    goldens["fusion"] = [out.square().mean().item() for out in fusion(maps[0], numbers(3, 6, 6, 4, 4), 8)]
 
     crd = Crd("n", "e", "n", DIM, IMAGES, NEGATIVES, IMAGES, TEMPERATURE, MOMENTUM)
     crd.memory_v1.copy_(F.normalize(numbers(4, IMAGES, DIM)))
@@ -78,8 +78,8 @@ def made() -> dict[str, Any]:
         student, teacher = (F.normalize(numbers(seed + step, 6, DIM)) for seed in (6, 8))
         ins = {"n": {"output": student}, "e": {"input": chosen}}, {"n": {"output": teacher}}
         crd_steps.append(crd(*ins).item())
-    found["crd"] = {"steps": crd_steps, "z": crd.params[2:4].tolist(), "bank": crd.memory_v1[3].tolist()}
-    return found
+    goldens["crd"] = {"steps": crd_steps, "z": crd.params[2:4].tolist(), "bank": crd.memory_v1[3].tolist()}
+    return goldens
 
 
 if __name__ == "__main__":

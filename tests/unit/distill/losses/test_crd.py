@@ -18,15 +18,15 @@ def contrast(images: int = 20, negatives: int = 8, momentum: float = 0.5) -> Con
 
 def test_one_image_by_hand():
     """exp(score) = 6 and 2, Z = 2, K / N = 1/4: h = 3 / 3.25 and 1 / 1.25."""
-    found = nce(torch.tensor([[6.0, 2.0]]).log(), torch.tensor(2.0).log(), 4)
-    assert found.item() == pytest.approx(-math.log(3 / 3.25) - math.log(1 - 1 / 1.25), rel=1e-6)
+    value = nce(torch.tensor([[6.0, 2.0]]).log(), torch.tensor(2.0).log(), 4)
+    assert value.item() == pytest.approx(-math.log(3 / 3.25) - math.log(1 - 1 / 1.25), rel=1e-6)
 
 
-def test_surely_right_and_surely_wrong_are_finite():
+def test_confidently_right_and_wrong_are_finite():
     scores = torch.tensor([[200.0, -200.0], [-200.0, 200.0]], requires_grad=True)
-    found = nce(scores, torch.tensor(0.0), 4)
-    found.sum().backward()
-    assert found.tolist() == pytest.approx([0, 400], abs=3)
+    value = nce(scores, torch.tensor(0.0), 4)
+    value.sum().backward()
+    assert value.tolist() == pytest.approx([0, 400], abs=3)
     assert scores.grad.isfinite().all()
 
 
@@ -69,7 +69,7 @@ def test_saved_and_restored_it_goes_on_as_if_never_stopped():
     assert torch.equal(ours.teacher_bank, restored.teacher_bank)
 
 
-def test_the_banks_take_what_is_foretold():
+def test_the_banks_take_the_bytes_that_are_computed():
     ours = contrast(images=50)
     assert bank_bytes(50, 4) == sum(bank.nbytes for bank in (ours.student_bank, ours.teacher_bank))
 
@@ -82,8 +82,8 @@ def test_student_and_projections_learn_and_the_banks_do_not():
     assert {name for name, _ in ours.named_parameters()}.isdisjoint({"student_bank", "teacher_bank", "log_z"})
 
 
-def test_an_image_drawn_again_and_again_is_recognised():
-    """Learning brings the loss down: the two embeddings of an image are told from those of others."""
+def test_an_image_seen_repeatedly_is_recognized():
+    """Training lowers the loss: the two embeddings of an image are separated from those of others."""
     ours, student, teacher = contrast(), features(0), features(1, dim=7)
     optimizer = torch.optim.Adam(ours.parameters(), lr=0.05)
     losses = []

@@ -30,8 +30,8 @@ def test_attention_transfer_by_hand():
 
 def test_similarity_preserving_by_hand():
     """Students alike in every way: rows (1, 1) / √2; teachers at right angles: the unit matrix."""
-    found = similarity_preserving(torch.ones(2, 3), torch.tensor([[1.0, 0.0], [0.0, 5.0]]))
-    assert found.item() == pytest.approx(2 * ((1 - 0.5**0.5) ** 2 + 0.5) / 4, rel=1e-6)
+    value = similarity_preserving(torch.ones(2, 3), torch.tensor([[1.0, 0.0], [0.0, 5.0]]))
+    assert value.item() == pytest.approx(2 * ((1 - 0.5**0.5) ** 2 + 0.5) / 4, rel=1e-6)
 
 
 def test_hcl_by_hand():

@@ -1,4 +1,4 @@
-"""Our losses give torchdistill's values where torchdistill is right; make_goldens.py says how those were made."""
+"""Our losses give torchdistill's values where torchdistill is right; make_goldens.py wrote those."""
 
 import json
 

@@ -42,8 +42,8 @@ def test_dkd_of_one_image_by_hand():
     """Teacher (0.5, 0.3, 0.2), student (0.2, 0.2, 0.6), label 0: the parts are of (0.5, 0.5) and (0.6, 0.4)."""
     teacher, student = (torch.log(torch.tensor([p])) for p in ((0.5, 0.3, 0.2), (0.2, 0.2, 0.6)))
     target, others = divergence([0.5, 0.5], [0.2, 0.8]), divergence([0.6, 0.4], [0.25, 0.75])
-    found = dkd(student, teacher, torch.tensor([0]), 1.0, 2.0, 8.0)
-    assert found.item() == pytest.approx(2 * target + 8 * others, rel=1e-5)
+    value = dkd(student, teacher, torch.tensor([0]), 1.0, 2.0, 8.0)
+    assert value.item() == pytest.approx(2 * target + 8 * others, rel=1e-5)
 
 
 def test_dist_of_two_images_by_hand():
@@ -113,7 +113,7 @@ def test_the_mean_is_torchs_batchmean():
 
 
 @given(seed=SEEDS)
-def test_kd_of_a_high_temperature_matches_centred_logits(seed: int):
+def test_kd_of_a_high_temperature_matches_centered_logits(seed: int):
     """Hinton et al. 2015, equation 4, in value and in gradient: mse_logits of centred logits."""
     student, teacher = logits(seed).double().requires_grad_(), logits(seed + 1).double()
     hot = kd(student, teacher, 1e4)

@@ -1,4 +1,4 @@
-"""Every method of ``distill.method`` through the stages, on a tiny dataset of three classes."""
+"""The stage with every method of ``distill.method``, after the stages before it, on a tiny dataset of three classes."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def write_split(folder: Path, count: int, seed: int, labelled: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory) -> Path:
+def labeled(tmp_path_factory) -> Path:
     """A workspace up to the soft labels."""
     folder = workspace(tmp_path_factory.mktemp("methods") / "one")
     for seed, split in enumerate(("train", "val", "unlabeled", "test")):
@@ -52,8 +52,8 @@ def taught(tmp_path_factory) -> Path:
     return folder
 
 
-def distilled(taught: Path, folder: Path, monkeypatch, *settings: str) -> Path:
-    shutil.copytree(taught, folder)
+def distilled(labeled: Path, folder: Path, monkeypatch, *settings: str) -> Path:
+    shutil.copytree(labeled, folder)
     params = override_params(list(settings), folder / "params.yaml")
     monkeypatch.chdir(folder)
     label.main(Stage("label", params))
@@ -62,12 +62,12 @@ def distilled(taught: Path, folder: Path, monkeypatch, *settings: str) -> Path:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_trains_a_student_that_ships_alone(taught: Path, tmp_path: Path, monkeypatch, name: str):
+def test_every_method_trains_a_student_that_ships_alone(labeled: Path, tmp_path: Path, monkeypatch, name: str):
     smaller = {
         "crd": "{name: crd, negatives: 16}",
         "teacher-assistant": "{name: teacher-assistant, assistants: [resnet8]}",
     }
-    folder = distilled(taught, tmp_path / "one", monkeypatch, f"distill.method={smaller.get(name, name)}")
+    folder = distilled(labeled, tmp_path / "one", monkeypatch, f"distill.method={smaller.get(name, name)}")
     student = load(folder / "artifacts/distill/model.safetensors")
     own = pixel_model("resnet8_slim", NAMES, 12, 1, [0.4], [0.3])
     assert student.state_dict().keys() == own.state_dict().keys()
@@ -82,11 +82,11 @@ def test_every_method_trains_a_student_that_ships_alone(taught: Path, tmp_path: 
     ]
     assert f'"distill.method": "{name}' in journal.read_text()
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    told = [line["step"] for line in lines if "val/accuracy" in line.get("values", {})]
-    assert told == sorted(set(told)), "one curve, also over the networks between teacher and student"
+    steps = [line["step"] for line in lines if "val/accuracy" in line.get("values", {})]
+    assert steps == sorted(set(steps)), "one curve, also over the networks between teacher and student"
 
 
-def test_the_last_of_a_chain_learns_from_the_one_before_it(taught: Path, tmp_path: Path, monkeypatch):
+def test_the_last_of_a_chain_learns_from_the_one_before_it(labeled: Path, tmp_path: Path, monkeypatch):
     """Its loss is that of a student whose teacher is the assistant's file, to the bit."""
     kept = {}
 
@@ -96,11 +96,11 @@ def test_the_last_of_a_chain_learns_from_the_one_before_it(taught: Path, tmp_pat
 
     monkeypatch.setattr("components.distill.trainer.save", keep)
     chain = "distill.method=[{name: teacher-assistant, assistants: [resnet8]}, {name: kd, temperature: 2}]"
-    folder = distilled(taught, tmp_path / "chain", monkeypatch, chain)
+    folder = distilled(labeled, tmp_path / "chain", monkeypatch, chain)
     (assistant,) = kept.values()
     assert (assistant.spec.name, parameter_count(assistant)) == ("resnet8", parameter_count(load_named("resnet8")))
     direct = tmp_path / "direct"
-    shutil.copytree(taught, direct)
+    shutil.copytree(labeled, direct)
     save(assistant, direct / "artifacts/finetune/model.safetensors")
     params = override_params(
         ["distill.method={name: kd, temperature: 2}", "distill.teacher=live"], direct / "params.yaml"
@@ -117,7 +117,7 @@ def load_named(name: str):
 
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["[kd, {name: crd, negatives: 16}, reviewkd]", "{name: born-again, generations: 2}"])
-def test_kill_9_costs_no_bit_of_what_learns_beside_the_student(taught: Path, tmp_path: Path, method: str):
+def test_kill_9_costs_no_bit_of_what_learns_beside_the_student(labeled: Path, tmp_path: Path, method: str):
     folders = [tmp_path / name for name in ("whole", "killed")]
     settings = [
         f"distill.method={method}",
@@ -126,7 +126,7 @@ def test_kill_9_costs_no_bit_of_what_learns_beside_the_student(taught: Path, tmp
         "run.deterministic=true",
     ]
     for folder in folders:
-        shutil.copytree(taught, folder)
+        shutil.copytree(labeled, folder)
         override_params([*settings, "student.ema_decay=0.9"], folder / "params.yaml")
         assert run("label", folder).returncode == 0
     assert run("distill", folders[0]).returncode == 0
@@ -151,7 +151,7 @@ def test_kill_9_costs_no_bit_of_what_learns_beside_the_student(taught: Path, tmp
 
 
 @pytest.mark.parametrize("weighting", ["average", "confidence"])
-def test_several_teachers_answer_as_one(taught: Path, tmp_path: Path, monkeypatch, weighting: str):
+def test_several_teachers_answer_as_one(labeled: Path, tmp_path: Path, monkeypatch, weighting: str):
     """Stored and live, and a student of one teacher twice is that of the teacher alone, to the rounding of float16."""
     torch.manual_seed(9)
     save(load_named("resnet14"), tmp_path / "second.safetensors")
@@ -165,10 +165,10 @@ def test_several_teachers_answer_as_one(taught: Path, tmp_path: Path, monkeypatc
         ("both", both),
         ("live", [*both, "distill.teacher=live"]),
     ):
-        folder = distilled(taught, tmp_path / name, monkeypatch, "student.eval_every=1", *settings)
+        folder = distilled(labeled, tmp_path / name, monkeypatch, "student.eval_every=1", *settings)
         histories.append(pq.read_table(folder / "artifacts/distill/history.parquet")["train_loss"].to_numpy()[:10])
-    one, twice_told, stored, live = histories
-    assert np.allclose(one, twice_told, rtol=0.02)
+    one, twice, stored, live = histories
+    assert np.allclose(one, twice, rtol=0.02)
     assert np.allclose(stored, live, rtol=0.02)
     assert np.abs(one - stored).max() > 0.1 * one.max()
 
@@ -189,16 +189,16 @@ def test_several_teachers_answer_as_one(taught: Path, tmp_path: Path, monkeypatc
         ),
     ],
 )
-def test_bad_input_is_one_sentence(taught: Path, tmp_path: Path, monkeypatch, settings: list[str], sentence: str):
+def test_bad_input_is_one_sentence(labeled: Path, tmp_path: Path, monkeypatch, settings: list[str], sentence: str):
     with pytest.raises(UserError, match=sentence):
-        distilled(taught, tmp_path / "one", monkeypatch, *settings)
+        distilled(labeled, tmp_path / "one", monkeypatch, *settings)
 
 
 def test_joint_transfers_a_pretrained_student_from_a_teacher_that_only_got_a_head(
-    taught: Path, tmp_path: Path, monkeypatch
+    labeled: Path, tmp_path: Path, monkeypatch
 ):
     folder = tmp_path / "one"
-    shutil.copytree(taught, folder)
+    shutil.copytree(labeled, folder)
     torch.manual_seed(5)
     source = pixel_model("resnet8_slim", tuple("abcde"), 16, 1, [0.5], [0.2])
     save(source, tmp_path / "source.safetensors")

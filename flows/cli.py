@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from components.core.artifacts import translate_os_error
-from components.core.errors import EXIT_USER_ERROR, UserError
+from components.core.errors import UserError
 from flows.local.environment import QUIET
 
 UI_PORT = 5000
@@ -112,7 +112,7 @@ def rollback(
     """Put the previous champion back into production."""
     from flows.commands import registry
 
-    raise typer.Exit(registry.rollback(reason, to))
+    registry.rollback(reason, to)
 
 
 @app.command(epilog="Example: reflux history --json")
@@ -146,9 +146,9 @@ def lineage(
 
     Exit codes: 0 the chain is complete, 1 it is broken (the output says where), 2 user error.
     """
-    from flows.commands import registry
+    from flows.commands import lineage
 
-    raise typer.Exit(registry.lineage(of, as_json))
+    raise typer.Exit(lineage.lineage(of, as_json))
 
 
 @app.command(epilog="Example: reflux ui --port 5001")
@@ -192,7 +192,7 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Run the command; a user error is one sentence and exit code 2."""
+    """Run the command; a user error is one sentence and its exit code, mostly 2."""
     os.environ.update(QUIET)
     try:
         app()
@@ -210,7 +210,7 @@ def main() -> None:
 
 def _complain(error: UserError) -> None:
     print(f"Error: {error}", file=sys.stderr)
-    sys.exit(EXIT_USER_ERROR)
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

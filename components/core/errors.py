@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """One sentence that says what is wrong, where, and how to fix it; commands exit with code 2."""
+    """One sentence that says what is wrong, where, and how to fix it; commands exit with its code."""
+
+    exit_code = 2
 
 
-EXIT_USER_ERROR = 2
+EXIT_USER_ERROR = UserError.exit_code
 
 
 def listed(items: Sequence[object], limit: int) -> str:

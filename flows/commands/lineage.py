@@ -9,6 +9,7 @@ from rich.text import Text
 
 from components.core.errors import UserError
 from components.registry.lineage import Node, made_from, trace
+from flows.commands.registry import registry_params
 from flows.report.display import console
 
 EXIT_BROKEN = 1
@@ -16,11 +17,10 @@ EXIT_BROKEN = 1
 _HASH = re.compile(r"[0-9A-Za-z-]{7,}|[0-9a-f]*[a-f][0-9a-f]*")
 
 
-def lineage(model_name: str, of: str, as_json: bool) -> int:
+def lineage(of: str, as_json: bool) -> int:
     """Print the tree of a version, or the versions that came from a commit, a data version or another hash.
 
     Args:
-        model_name: the registered model.
         of: a version's number, or the start of a hash (seven characters, or with a letter).
         as_json: print JSON.
 
@@ -30,6 +30,7 @@ def lineage(model_name: str, of: str, as_json: bool) -> int:
     Raises:
         UserError: there is no such version, or MLflow does not answer.
     """
+    model_name = registry_params().registry.model_name
     if of.isdecimal() and len(of) < 7:
         return _tree(trace(model_name, int(of)), as_json)
     if not _HASH.fullmatch(of):

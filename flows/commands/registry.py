@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from components.registry.promote import PromotionResult
 
 EXIT_REFUSED = 3
-EXIT_CHAMPION_MOVED = 4
 
 _BAR_WIDTH = 24
 
@@ -36,7 +34,7 @@ def predict(image: Path, model: str, top: int) -> None:
     """
     from components.registry.predict import predict as classify
 
-    params = _params()
+    params = registry_params()
     name = params.registry.model_name
     uri = f"models:/{name}/{model}" if model.isdecimal() else f"models:/{name}@{model}"
     prediction = classify(image, uri, params.ingest.max_megapixels)
@@ -55,30 +53,26 @@ def promote(version: int, expected_champion: int | None) -> int:
         expected_champion: the champion that the caller knows, 0 for none; with another one nothing is decided.
 
     Returns:
-        The exit code: 0 promoted, 3 not promoted, 4 the champion has changed.
+        The exit code: 0 promoted, 3 not promoted.
 
     Raises:
+        ChampionMoved: the champion is not the expected one.
         UserError: there is no such version, or MLflow does not answer.
     """
     from components.core.artifacts import ARTIFACTS
-    from components.registry.ledger.commit import ChampionMoved
     from components.registry.ledger.record import Grounds
     from components.registry.promote import challenge
 
-    params = _params()
-    try:
-        promotion = challenge(
-            ARTIFACTS,
-            params.project.name,
-            params.registry.model_name,
-            version,
-            Grounds.of(params),
-            again=True,
-            expected=expected_champion,
-        )
-    except ChampionMoved as moved:
-        print(f"Error: {moved}", file=sys.stderr)
-        return EXIT_CHAMPION_MOVED
+    params = registry_params()
+    promotion = challenge(
+        ARTIFACTS,
+        params.project.name,
+        params.registry.model_name,
+        version,
+        Grounds.of(params),
+        again=True,
+        expected=expected_champion,
+    )
     return _show(promotion, params.registry.model_name)
 
 
@@ -91,16 +85,11 @@ def approve(version: int, reason: str) -> int:
     Raises:
         UserError: it awaits no approval, or MLflow does not answer.
     """
-    from components.registry.ledger.commit import ChampionMoved
     from components.registry.promote import approve as give
 
-    params = _params()
+    params = registry_params()
     name = params.registry.model_name
-    try:
-        promotion = give(params.project.name, name, version, reason)
-    except ChampionMoved as moved:
-        print(f"Error: {moved}", file=sys.stderr)
-        return EXIT_CHAMPION_MOVED
+    promotion = give(params.project.name, name, version, reason)
     if os.environ.get("PREFECT_API_URL"):
         from flows.pipeline.approval import resume
 
@@ -117,27 +106,19 @@ def _show(promotion: "PromotionResult", model_name: str) -> int:
     return 0 if promotion.outcome in ("promoted", "unchanged") else EXIT_REFUSED
 
 
-def rollback(reason: str, to: int | None) -> int:
+def rollback(reason: str, to: int | None) -> None:
     """Put an earlier champion back into production.
 
-    Returns:
-        The exit code: 0, or 4 when someone else moved the champion at the same time.
-
     Raises:
+        ChampionMoved: someone else moved the champion at the same time.
         UserError: there is nothing to roll back to, or MLflow does not answer.
     """
-    from components.registry.ledger.commit import ChampionMoved
     from components.registry.rollback import rollback as go_back
 
-    params = _params()
+    params = registry_params()
     name = params.registry.model_name
-    try:
-        champion, rolled_back = go_back(params.project.name, name, reason, to)
-    except ChampionMoved as moved:
-        print(f"Error: {moved}", file=sys.stderr)
-        return EXIT_CHAMPION_MOVED
+    champion, rolled_back = go_back(params.project.name, name, reason, to)
     print(f"{name}: version {champion} is the champion again; version {rolled_back} was rolled back.")
-    return 0
 
 
 def reconcile() -> None:
@@ -149,7 +130,7 @@ def reconcile() -> None:
     from components.registry import client
     from components.registry.ledger.commit import reconcile as settle
 
-    params = _params()
+    params = registry_params()
     settled = settle(client.connect(), params.project.name, params.registry.model_name)
     for entry in settled:
         print(f"{params.registry.model_name} version {entry.version}: {entry.outcome}. {entry.why}")
@@ -169,7 +150,7 @@ def history(as_json: bool) -> None:
     from components.registry import history as registry_history
     from flows.report import text
 
-    params = _params()
+    params = registry_params()
     past = registry_history.history(params.project.name, params.registry.model_name)
     if as_json:
         print(json.dumps(asdict(past), indent=2, default=lambda at: at.isoformat()))
@@ -177,21 +158,12 @@ def history(as_json: bool) -> None:
     console().print(text.history(past))
 
 
-def lineage(of: str, as_json: bool) -> int:
-    """Print where a version comes from, or which versions came from a hash.
-
-    Returns:
-        The exit code.
+def registry_params() -> Params:
+    """The params, after events of earlier commands were sent to their webhooks.
 
     Raises:
-        UserError: there is no such version, or MLflow does not answer.
+        UserError: there is no model yet.
     """
-    from flows.commands.lineage import lineage as show
-
-    return show(_params().registry.model_name, of, as_json)
-
-
-def _params() -> Params:
     params = load_params()
     webhooks.send(linger_s=webhooks.LATER_S)
     if embed_mlflow().startswith("sqlite:///") and not Path(embed_mlflow().removeprefix("sqlite:///")).is_file():

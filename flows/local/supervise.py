@@ -7,7 +7,7 @@ imports nothing but the standard library, and it outlives neither its parent nor
 - orphans of the command are re-parented to it and not to init (``PR_SET_CHILD_SUBREAPER``), so none gets away;
 - when it is told to stop, or its command has ended, every descendant is asked to end, and killed after the grace time.
 
-DVC passes no signal on to the command of a stage, and a process group misses whoever called setsid: hence the search.
+DVC passes no signal on to the command of a stage, and a process group misses what called setsid: hence the search.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ _SECONDS_BETWEEN_SWEEPS = 0.05
 
 
 def supervise(parent: int, grace_s: float, command: list[str]) -> int:
-    """Run ``command`` to its end, or until told to stop, and leave no process of it behind.
+    """Run ``command`` to its end, or until it is stopped, and leave no process of it behind.
 
     Args:
         parent: the pid of the process that must be alive for the command to go on.
@@ -37,7 +37,7 @@ def supervise(parent: int, grace_s: float, command: list[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    if os.getppid() != parent:  # it died before the kernel was asked to tell us
+    if os.getppid() != parent:  # it died before the kernel could be asked for a signal
         return 128 + signal.SIGTERM
     defaults = (*_WATCHED, signal.SIGPIPE)
     try:
@@ -68,7 +68,7 @@ def sweep(grace_s: float, command: int) -> dict[int, int]:
     """
     began = time.monotonic()
     ended: dict[int, int] = {}
-    asked: set[int] = set()
+    signaled: set[int] = set()
     insisted = False
     while True:
         ended |= reap()
@@ -82,9 +82,9 @@ def sweep(grace_s: float, command: int) -> dict[int, int]:
             insisted = True
             _signal(alive, signal.SIGTERM)
         else:
-            _signal(alive - asked - {command}, signal.SIGTERM)
-            _signal((alive - asked) & {command}, signal.SIGINT)
-        asked |= alive
+            _signal(alive - signaled - {command}, signal.SIGTERM)
+            _signal((alive - signaled) & {command}, signal.SIGINT)
+        signaled |= alive
         time.sleep(_SECONDS_BETWEEN_SWEEPS)
 
 
@@ -108,13 +108,13 @@ def descendants(root: int) -> set[int]:
     for entry in os.listdir("/proc"):
         if entry.isdecimal() and (parent := _parent(entry)) is not None:
             children.setdefault(parent, []).append(int(entry))
-    found: set[int] = set()
+    pids: set[int] = set()
     queue = [root]
     while queue:
         below = children.get(queue.pop(), [])
-        found.update(below)
+        pids.update(below)
         queue.extend(below)
-    return found
+    return pids
 
 
 def _parent(pid: str) -> int | None:

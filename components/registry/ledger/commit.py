@@ -37,6 +37,8 @@ _EVENTS: Mapping[Outcome, webhooks.EventName] = {
 class ChampionMoved(UserError):
     """The champion is not the one that the intent was based on."""
 
+    exit_code = 4
+
 
 class _Late(Exception):
     """``ChampionMoved``, before the ledger has it."""

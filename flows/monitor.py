@@ -23,9 +23,9 @@ from components.monitor.report import Check
 from components.registry import client
 from components.registry.client import CHAMPION
 from components.registry.versions.files import fetch_files
-from flows.dvc import dataset
-from flows.dvc.checkout import prepare_dvc
 from flows.pipeline.clone import ingest, require_tracking, skipped
+from flows.repo import dataset
+from flows.repo.checkout import prepare_dvc
 from flows.report import flow_page
 
 if TYPE_CHECKING:

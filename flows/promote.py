@@ -9,8 +9,8 @@ from components.core.artifacts import ARTIFACTS
 from components.core.params.file import load_params
 from components.registry.ledger.record import Grounds
 from components.registry.promote import challenge
-from flows.dvc.checkout import prepare_dvc
 from flows.pipeline.clone import ingest, require_tracking
+from flows.repo.checkout import prepare_dvc
 from flows.report import flow_page, text
 
 

@@ -15,15 +15,15 @@ from components.core.params.sections import Params
 from components.core.runtime import lineage, tracking
 from components.core.runtime.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
 from components.registry.ledger.ledger import AWAITING
-from flows.dvc import lock_branch, remote
-from flows.dvc.checkout import prepare_dvc
-from flows.dvc.dataset import fetch
-from flows.dvc.stages import Runner, unchanged
 from flows.local.environment import embed_mlflow, keep_home
 from flows.outcome import StageOutcome
 from flows.pipeline import approval, release, skip, two_pools
 from flows.pipeline.clone import flow_run_id, require_tracking, skipped
 from flows.pipeline.tasks import Pipeline, begin, outdated, push, stage, train
+from flows.repo import lock_branch, remote
+from flows.repo.checkout import prepare_dvc
+from flows.repo.dataset import fetch
+from flows.repo.stages import Runner, unchanged
 from flows.report import flow_page, mlflow_run
 from flows.report.display import Display, current_display
 from flows.report.result import NotRegistered, Result

@@ -10,12 +10,12 @@ from components.core.params.file import load_params, override_params
 from components.core.runtime import tracking
 from components.core.runtime.journal import COURIER_VARIABLE, PARENT_RUN_VARIABLE, NullJournal
 from components.core.runtime.lineage import LOCK
-from flows.dvc import remote
-from flows.dvc.checkout import prepare_dvc
-from flows.dvc.stages import Runner
 from flows.local.environment import embed_mlflow, keep_home
 from flows.pipeline import tasks, two_pools
 from flows.pipeline.clone import flow_run_id, require_tracking
+from flows.repo import remote
+from flows.repo.checkout import prepare_dvc
+from flows.repo.stages import Runner
 from flows.report import flow_page
 from flows.report.display import Display
 

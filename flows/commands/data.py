@@ -10,9 +10,9 @@ from ruamel.yaml import YAML
 
 from components.core.errors import UserError
 from components.core.params.file import load_params, override_params
-from flows.dvc.checkout import prepare_dvc
-from flows.dvc.dataset import track
 from flows.local.environment import reflux_command
+from flows.repo.checkout import prepare_dvc
+from flows.repo.dataset import track
 
 DATA = Path("data")
 _IMAGES_CHECKED = 200

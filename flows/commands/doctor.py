@@ -16,9 +16,9 @@ from components.core.runtime.journal import OUTBOX
 from components.registry import webhooks
 from flows.commands import doctor_servers
 from flows.commands.doctor_servers import Finding
-from flows.dvc.checkout import in_git
-from flows.dvc.dataset import fetch
 from flows.local.environment import embed_mlflow, usable_cores
+from flows.repo.checkout import in_git
+from flows.repo.dataset import fetch
 from flows.report.display import console
 
 _PACKAGES = ("torch", "timm", "onnxruntime", "mlflow", "prefect", "dvc", "great-expectations")

@@ -13,11 +13,11 @@ from rich.console import Console
 from components.core.artifacts import ARTIFACTS, atomic
 from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.params.file import PARAMS, load_params, override_params
-from flows.dvc.checkout import prepare_dvc
-from flows.dvc.dataset import fetch
 from flows.local.environment import RUN_LOG, embed_mlflow, only_run, reflux_command
 from flows.local.prefect_server import PrefectServer, prefect_server
 from flows.outcome import StageFailed
+from flows.repo.checkout import prepare_dvc
+from flows.repo.dataset import fetch
 from flows.report.display import Display, LiveDisplay, console, duration, show_on
 
 if TYPE_CHECKING:

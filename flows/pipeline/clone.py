@@ -11,12 +11,12 @@ from components.core.errors import UserError
 from components.core.params.sections import Params
 from components.core.runtime import tracking
 from components.core.runtime.journal import COURIER_VARIABLE
-from flows.dvc import remote
-from flows.dvc.dataset import fetch
-from flows.dvc.stages import Runner
 from flows.local.environment import embed_mlflow
 from flows.outcome import StageOutcome
 from flows.pipeline.tasks import push
+from flows.repo import remote
+from flows.repo.dataset import fetch
+from flows.repo.stages import Runner
 from flows.report import flow_page
 from flows.report.display import Display
 

@@ -15,7 +15,7 @@ from components.core.runtime import lineage
 from components.core.runtime.lineage import git
 from components.registry import client
 from components.registry.client import Unreachable
-from flows.dvc import dataset
+from flows.repo import dataset
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -14,9 +14,9 @@ from components.core.artifacts import ARTIFACTS, read_json, sha256_file
 from components.core.params.sections import Params
 from components.core.runtime.journal import Journal
 from components.registry.client import Unreachable
-from flows.dvc import remote
-from flows.dvc.stages import Runner
 from flows.outcome import StageFailed, StageOutcome
+from flows.repo import remote
+from flows.repo.stages import Runner
 from flows.report.display import Display
 
 
@@ -132,13 +132,13 @@ def stage_task(name: str) -> Task[[Runner, str, bool], StageOutcome]:
 
 @task(name="push", task_run_name="push {stage}", **_REMOTE)
 def push(to: str, stage: str = "") -> None:
-    """``dvc.remote.push``, tried again while the remote does not answer."""
+    """``repo.remote.push``, tried again while the remote does not answer."""
     remote.push(to, stage, in_clone=bool(runtime.deployment.id))
 
 
 @task(name="pull", task_run_name="pull", **_REMOTE)
 def pull(source: str, outs: Sequence[str]) -> None:
-    """``dvc.remote.pull``, tried again while the remote does not answer."""
+    """``repo.remote.pull``, tried again while the remote does not answer."""
     remote.pull(source, outs)
 
 

@@ -27,9 +27,9 @@ from components.core.contract import TRAINING
 from components.core.errors import UserError
 from components.core.runtime import lineage
 from components.core.runtime.lineage import LOCK
-from flows.dvc import remote
 from flows.outcome import StageFailed, StageOutcome
 from flows.pipeline.tasks import POLICY, Pipeline, ended, pull
+from flows.repo import remote
 from flows.report.display import Display
 
 DEPLOYMENT = "train/train"

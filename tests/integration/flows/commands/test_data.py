@@ -10,7 +10,7 @@ from PIL import Image
 from components.core.errors import UserError
 from components.core.params.file import load_params
 from flows.commands.data import add
-from flows.dvc.checkout import prepare_dvc
+from flows.repo.checkout import prepare_dvc
 
 
 def pictures(folder: Path, mode: str = "L", classes: tuple[str, ...] = ("cats", "dogs")) -> Path:

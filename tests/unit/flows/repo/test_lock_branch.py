@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.core.runtime.journal import Journal
-from flows.dvc import lock_branch
+from flows.repo import lock_branch
 
 NAME = "retrain-20260102-030405-abc1234"
 

@@ -15,9 +15,9 @@ import psutil
 from components.core.contract import STAGES
 from components.core.errors import EXIT_USER_ERROR
 from components.core.runtime.progress import EVENTS_VARIABLE, RECORD
-from flows.dvc.checkout import dvc, start_dvc
 from flows.local.environment import usable_cores
 from flows.outcome import StageFailed, StageOutcome
+from flows.repo.checkout import dvc, start_dvc
 
 THREADS_VARIABLE = "REFLUX_THREADS"
 _MARK_VARIABLE = "REFLUX_STAGE_MARK"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.core.runtime.lineage import git
-from flows.dvc import checkout
+from flows.repo import checkout
 
 
 @pytest.fixture

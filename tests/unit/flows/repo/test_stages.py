@@ -1,6 +1,6 @@
 import pytest
 
-from flows.dvc.stages import failure, own_sentence
+from flows.repo.stages import failure, own_sentence
 
 # What DVC 3.67 prints, word for word.
 EXITED = "ERROR: failed to reproduce 'bad': failed to run: python -m components.bad, exited with {}"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.core.runtime.tracking import without_password
-from flows.dvc.checkout import dvc
-from flows.dvc.stages import failure
 from flows.outcome import StageFailed
+from flows.repo.checkout import dvc
+from flows.repo.stages import failure
 
 
 def name() -> str | None:

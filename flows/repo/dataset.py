@@ -7,8 +7,8 @@ from ruamel.yaml import YAML
 
 from components.core.errors import UserError
 from components.core.runtime.lineage import git
-from flows.dvc.checkout import dvc
-from flows.dvc.stages import own_sentence
+from flows.repo.checkout import dvc
+from flows.repo.stages import own_sentence
 
 
 def fetch(source: str) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows.dvc import remote
-from flows.dvc.stages import Runner
 from flows.local.environment import QUIET
 from flows.outcome import StageFailed, StageOutcome
 from flows.pipeline import tasks
+from flows.repo import remote
+from flows.repo.stages import Runner
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ import pytest
 
 from components.core.errors import UserError
 from components.core.runtime import lineage
-from flows.dvc.checkout import dvc, prepare_dvc
-from flows.dvc.dataset import fetch, track, version
+from flows.repo.checkout import dvc, prepare_dvc
+from flows.repo.dataset import fetch, track, version
 from tests.workspaces import make_tiny_project
 
 DVC = [sys.executable, "-m", "dvc"]

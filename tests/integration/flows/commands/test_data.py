@@ -24,19 +24,26 @@ def pictures(folder: Path, mode: str = "L", classes: tuple[str, ...] = ("cats", 
 
 
 def test_a_users_dataset_is_copied_versioned_and_pointed_at(checkout, tmp_path):
-    said = add(pictures(tmp_path / "My pets!", "RGB"), None)
-    found = load_params()
-    assert found.ingest.source == "data/My-pets"
-    assert found.ingest.channels == 3
-    assert found.project.name == "My-pets"
-    assert found.registry.model_name == "My-pets-student"
+    before = Path("params.yaml").read_text().splitlines()
+    message = add(pictures(tmp_path / "My pets!", "RGB"), None)
+    params = load_params()
+    assert params.ingest.source == "data/My-pets"
+    assert params.ingest.channels == 3
+    assert params.project.name == "My-pets"
+    assert params.registry.model_name == "My-pets-student"
+    changed = [
+        old.split()[0]
+        for old, new in zip(before, Path("params.yaml").read_text().splitlines(), strict=True)
+        if old != new
+    ]
+    assert changed == ["name:", "source:", "channels:", "model_name:"], "every other line stays as its author wrote it"
     assert "md5" in Path("data/My-pets.dvc").read_text()
     assert len(list(Path("data/My-pets").rglob("*.png"))) == 4
-    assert "4 images (color), 2 classes" in said
+    assert "4 images (color), 2 classes" in message
     assert "# Every knob of the pipeline" in Path("params.yaml").read_text()
 
 
-def test_grey_images_stay_grey_and_a_name_that_yaml_takes_for_a_number_stays_a_name(checkout, tmp_path):
+def test_gray_images_stay_gray_and_a_name_that_yaml_takes_for_a_number_stays_a_name(checkout, tmp_path):
     add(pictures(tmp_path / "pets"), "2024")
     assert load_params().ingest.channels == 1
     assert load_params().project.name == "2024"

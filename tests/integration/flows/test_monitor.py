@@ -53,7 +53,7 @@ def test_a_retrain_is_asked_for_once_and_never_while_one_waits(prefect_api, monk
     deployment = make(prefect_api)
     planned(prefect_api, deployment, datetime.now(UTC) + timedelta(hours=5))
     assert monitor.start_retrain("model:1:aaa").startswith("A retrain is started: ")
-    (run,) = asked(prefect_api)
+    (run,) = retrains(prefect_api)
     assert monitor.start_retrain("model:1:aaa") == f"A retrain on this data was started before: {run['name']}."
     refused = f"No retrain is started, because {run['name']} is running or waiting already."
     assert monitor.start_retrain("model:1:bbb") == refused
@@ -62,7 +62,7 @@ def test_a_retrain_is_asked_for_once_and_never_while_one_waits(prefect_api, monk
     state(prefect_api, run["id"], "FAILED")
     assert monitor.start_retrain("model:1:aaa").startswith("A retrain on this data was started before")
     assert monitor.start_retrain("model:1:bbb").startswith("A retrain is started: ")
-    assert len(asked(prefect_api)) == 2
+    assert len(retrains(prefect_api)) == 2
 
 
 def make(api: str) -> str:
@@ -85,10 +85,10 @@ def runs(api: str) -> list[dict]:
     return httpx.post(f"{api}/flow_runs/filter", json={}, timeout=30).raise_for_status().json()
 
 
-def asked(api: str) -> list[dict]:
+def retrains(api: str) -> list[dict]:
     return [run for run in runs(api) if "monitor" in run["tags"]]
 
 
 def state(api: str, run: str, type: str) -> None:
-    told = {"state": {"type": type}, "force": True}
-    httpx.post(f"{api}/flow_runs/{run}/set_state", json=told, timeout=30).raise_for_status()
+    change = {"state": {"type": type}, "force": True}
+    httpx.post(f"{api}/flow_runs/{run}/set_state", json=change, timeout=30).raise_for_status()

@@ -65,8 +65,8 @@ class Farm:
         return httpx.get(f"{self.api}/flow_runs/{run_id}", timeout=30).raise_for_status().json()
 
     def logs(self, run_id: str) -> str:
-        found = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"}
-        answer = httpx.post(f"{self.api}/logs/filter", json=found, timeout=30)
+        by_run = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"}
+        answer = httpx.post(f"{self.api}/logs/filter", json=by_run, timeout=30)
         return "\n".join(log["message"] for log in answer.raise_for_status().json())
 
     def parent(self, run_id: str):
@@ -146,10 +146,10 @@ def farm(tmp_path_factory, mlflow_template) -> Iterator[Farm]:
 
 def until(condition, seconds: float):
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.3)
-    return found
+    return result
 
 
 def test_a_scheduled_run_ends_in_a_registered_version(farm):
@@ -210,7 +210,7 @@ def run_and_wait(farm: Farm, deployment: str, *arguments: str, seconds: float = 
     before = {run["id"] for run in farm.flow_runs()}
     farm.prefect("deployment", "run", deployment, *arguments)
     new = until(lambda: [r["id"] for r in farm.flow_runs() if r["id"] not in before and not r["auto_scheduled"]], 60)[0]
-    return until(lambda: (found := farm.flow_run(new))["state_type"] in ENDED and found, seconds)
+    return until(lambda: (run := farm.flow_run(new))["state_type"] in ENDED and run, seconds)
 
 
 @pytest.mark.long
@@ -231,28 +231,28 @@ def test_the_monitor_asks_once_for_a_retrain_when_enough_checks_find_new_images_
     git(farm.repository, "add", "data")
     git(farm.repository, "commit", "-qm", "negatives")
 
-    def asked() -> list[dict]:
+    def retrains() -> list[dict]:
         return [run for run in farm.flow_runs() if "monitor" in run["tags"]]
 
     first = run_and_wait(farm, "monitor/monitor")
     assert first["state_type"] == "COMPLETED", farm.logs(first["id"])
-    assert asked() == []
+    assert retrains() == []
     second = run_and_wait(farm, "monitor/monitor")
     assert second["state_type"] == "COMPLETED", farm.logs(second["id"])
-    (retrain,) = asked()
+    (retrain,) = retrains()
     third = run_and_wait(farm, "monitor/monitor")
     assert third["state_type"] == "COMPLETED", farm.logs(third["id"])
-    assert len(asked()) == 1
+    assert len(retrains()) == 1
 
     experiment = client.get_experiment_by_name("shapes/monitor")
     checks = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
     assert [check.data.tags["differs"] for check in checks] == ["true"] * 3
     assert {file.path for file in client.list_artifacts(checks[0].info.run_id)} == {"drift.md", "drift.png"}
     assert "60 images are new since champion version 1; they differ in " in checks[1].data.tags["mlflow.note.content"]
-    assert "A retrain is asked for: " in checks[1].data.tags["mlflow.note.content"]
-    assert "was asked for before" in checks[2].data.tags["mlflow.note.content"]
+    assert "A retrain is started: " in checks[1].data.tags["mlflow.note.content"]
+    assert "was started before" in checks[2].data.tags["mlflow.note.content"]
 
-    ended = until(lambda: (found := farm.flow_run(retrain["id"]))["state_type"] in ENDED and found, 600)
+    ended = until(lambda: (run := farm.flow_run(retrain["id"]))["state_type"] in ENDED and run, 600)
     assert ended["state_name"] == "Completed", farm.logs(retrain["id"])
     assert client.get_model_version("shapes-student", "2").tags["dvc.data_md5"] == checks[0].data.tags["dvc.data_md5"]
 
@@ -387,12 +387,12 @@ def test_with_two_pools_a_cancelled_run_cancels_its_training(farm):
 
 def at_work(farm: Farm, *marks: str) -> list[psutil.Process]:
     """The stages' processes below the worker, known by their command lines."""
-    found = []
+    processes = []
     for process in psutil.Process(farm.worker.pid).children(recursive=True):
         try:
             line = " ".join(process.cmdline())
         except psutil.Error:
             continue
         if any(mark in line for mark in marks):
-            found.append(process)
-    return found
+            processes.append(process)
+    return processes

@@ -33,9 +33,9 @@ ROWS = {
 
 @pytest.fixture(scope="module")
 def receivers():
-    found = {"REFLUX_SLACK_URL": Receiver(), "REFLUX_ALERT_URL": Receiver()}
-    yield found
-    for receiver in found.values():
+    receivers = {"REFLUX_SLACK_URL": Receiver(), "REFLUX_ALERT_URL": Receiver()}
+    yield receivers
+    for receiver in receivers.values():
         receiver.close()
 
 
@@ -69,10 +69,10 @@ def deployed(deploy) -> dict[str, str]:
 
 def test_everything_is_made_once_and_a_second_call_changes_nothing(deploy, deployed, prefect_api):
     assert deployed == dict.fromkeys(ROWS, "made")
-    found = read(prefect_api)
+    deployments = read(prefect_api)
     assert deploy() == dict.fromkeys(ROWS, "unchanged")
-    assert read(prefect_api) == found
-    retrain, monitor, promote = (found[name] for name in ("retrain", "monitor", "promote"))
+    assert read(prefect_api) == deployments
+    retrain, monitor, promote = (deployments[name] for name in ("retrain", "monitor", "promote"))
     assert retrain["work_pool_name"] == "gpu"
     assert (monitor["work_pool_name"], promote["work_pool_name"]) == ("cpu", "cpu")
     assert retrain["global_concurrency_limit"]["limit"] == 1
@@ -85,9 +85,9 @@ def test_everything_is_made_once_and_a_second_call_changes_nothing(deploy, deplo
 def test_with_two_pools_a_retrain_holds_no_gpu_while_it_waits(deploy, deployed, project, prefect_api):
     override_params(["run.placement=two-pools"], project / "params.yaml")
     assert deploy() == dict.fromkeys(ROWS, "unchanged") | {"retrain/retrain": "changed"}
-    found = read(prefect_api)
-    assert (found["retrain"]["work_pool_name"], found["train"]["work_pool_name"]) == ("cpu", "gpu")
-    (clone,) = found["train"]["pull_steps"][0].values()
+    deployments = read(prefect_api)
+    assert (deployments["retrain"]["work_pool_name"], deployments["train"]["work_pool_name"]) == ("cpu", "gpu")
+    (clone,) = deployments["train"]["pull_steps"][0].values()
     assert clone["commit_sha"] == "{{ $REFLUX_COMMIT }}"
     override_params(["run.placement=one-worker"], project / "params.yaml")
     assert deploy() == dict.fromkeys(ROWS, "unchanged") | {"retrain/retrain": "changed"}
@@ -105,9 +105,9 @@ def test_a_paused_deployment_stays_paused_and_a_renamed_schedule_replaces_the_ol
     retrain["schedules"] = [{"slug": "noon", "cron": "0 12 * * *", "timezone": "UTC", "active": True}]
     yaml.dump(document, manifest)
     assert deploy() == dict.fromkeys(ROWS, "unchanged") | {"retrain/retrain": "changed"}
-    found = read(prefect_api)["retrain"]
-    assert found["paused"]
-    assert [(s["slug"], s["schedule"]["cron"]) for s in found["schedules"]] == [("noon", "0 12 * * *")]
+    retrain = read(prefect_api)["retrain"]
+    assert retrain["paused"]
+    assert [(s["slug"], s["schedule"]["cron"]) for s in retrain["schedules"]] == [("noon", "0 12 * * *")]
     httpx.post(f"{prefect_api}/deployments/{id}/resume_deployment", timeout=30).raise_for_status()
 
 
@@ -186,15 +186,15 @@ def test_what_can_not_be_deployed_is_one_sentence(project, prefect_api, settings
 
 def read(api: str) -> dict[str, dict]:
     """The deployments by name, without what changes at every call."""
-    found = httpx.post(f"{api}/deployments/filter", json={}, timeout=30).raise_for_status().json()
-    for deployment in found:
+    deployments = httpx.post(f"{api}/deployments/filter", json={}, timeout=30).raise_for_status().json()
+    for deployment in deployments:
         for noise in ("updated", "last_polled", "status", "version_id", "version_info", "branch", "labels"):
             deployment.pop(noise, None)
         (deployment.get("global_concurrency_limit") or {}).pop("updated", None)
         for schedule in deployment["schedules"]:
             for noise in ("id", "created", "updated"):
                 schedule.pop(noise, None)
-    return {deployment["name"]: deployment for deployment in found if "reflux" in deployment["tags"]}
+    return {deployment["name"]: deployment for deployment in deployments if "reflux" in deployment["tags"]}
 
 
 def start(api: str, deployment: str, parameters: dict) -> str:
@@ -208,8 +208,8 @@ def foreign(api: str) -> dict:
 
 
 def state(api: str, run: str, type: str, name: str, message: str = "") -> None:
-    told = {"state": {"type": type, "name": name, "message": message}, "force": True}
-    httpx.post(f"{api}/flow_runs/{run}/set_state", json=told, timeout=30).raise_for_status()
+    change = {"state": {"type": type, "name": name, "message": message}, "force": True}
+    httpx.post(f"{api}/flow_runs/{run}/set_state", json=change, timeout=30).raise_for_status()
 
 
 def beat(api: str, run: str, tag: str) -> None:

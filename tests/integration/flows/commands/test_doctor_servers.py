@@ -84,28 +84,28 @@ def line(report: str, what: str) -> str:
 
 
 def test_servers_that_are_well(project, servers):
-    told = doctor(project, MLFLOW_TRACKING_URI=servers.mlflow, PREFECT_API_URL=servers.prefect, **MLFLOW, **PREFECT)
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert f"{servers.mlflow}, version {version('mlflow')}" in line(told.stdout, "MLflow")
-    assert f"{servers.prefect}, version {version('prefect')}" in line(told.stdout, "Prefect")
-    assert "written and read back (mlflow-artifacts)" in line(told.stdout, "MLflow, artifacts")
-    assert "as here" in line(told.stdout, "MLflow, clock")
-    assert "as here" in line(told.stdout, "Prefect, clock")
-    assert line(told.stdout, "DVC remote").startswith("ok")
-    assert "remote, written" in " ".join(told.stdout.split())
-    assert "GB free" in line(told.stdout, "DVC cache")
+    report = doctor(project, MLFLOW_TRACKING_URI=servers.mlflow, PREFECT_API_URL=servers.prefect, **MLFLOW, **PREFECT)
+    assert report.returncode == 0, report.stdout + report.stderr
+    assert f"{servers.mlflow}, version {version('mlflow')}" in line(report.stdout, "MLflow")
+    assert f"{servers.prefect}, version {version('prefect')}" in line(report.stdout, "Prefect")
+    assert "written and read back (mlflow-artifacts)" in line(report.stdout, "MLflow, artifacts")
+    assert "as here" in line(report.stdout, "MLflow, clock")
+    assert "as here" in line(report.stdout, "Prefect, clock")
+    assert line(report.stdout, "DVC remote").startswith("ok")
+    assert "remote, written" in " ".join(report.stdout.split())
+    assert "GB free" in line(report.stdout, "DVC cache")
     assert list((project.parent / "remote").iterdir()) == []  # nothing is left behind
-    assert PASSWORD not in told.stdout + told.stderr
+    assert PASSWORD not in report.stdout + report.stderr
 
 
 def test_a_missing_and_a_wrong_login_are_told_apart(project, servers):
     wrong = {"MLFLOW_TRACKING_USERNAME": "reflux", "MLFLOW_TRACKING_PASSWORD": "wrong"}
-    told = doctor(project, MLFLOW_TRACKING_URI=servers.mlflow, PREFECT_API_URL=servers.prefect, **wrong)
-    assert told.returncode == 2
-    assert "your login is refused: correct" in line(told.stdout, "MLflow")
-    assert "your login is missing: set" in line(told.stdout, "Prefect")
-    assert "MLFLOW_TRACKING_PASSWORD" in told.stdout
-    assert "PREFECT_API_AUTH_STRING" in told.stdout
+    report = doctor(project, MLFLOW_TRACKING_URI=servers.mlflow, PREFECT_API_URL=servers.prefect, **wrong)
+    assert report.returncode == 2
+    assert "your login is refused: correct" in line(report.stdout, "MLflow")
+    assert "your login is missing: set" in line(report.stdout, "Prefect")
+    assert "MLFLOW_TRACKING_PASSWORD" in report.stdout
+    assert "PREFECT_API_AUTH_STRING" in report.stdout
 
 
 def test_an_artifact_store_that_cannot_be_written_is_told(servers, tmp_path, monkeypatch):
@@ -119,19 +119,19 @@ def test_an_artifact_store_that_cannot_be_written_is_told(servers, tmp_path, mon
     store.rename(away)
     store.write_text("a file where the store's folder should be")
     try:
-        found = {finding.what: finding for finding in doctor_servers.mlflow(servers.mlflow, "shapes")}
+        findings = {finding.what: finding for finding in doctor_servers.mlflow(servers.mlflow, "shapes")}
     finally:
         store.unlink()
         away.rename(store)
-    assert "--artifacts-destination" in found["MLflow, artifacts"].fix
-    assert not found["MLflow"].fix
+    assert "--artifacts-destination" in findings["MLflow, artifacts"].fix
+    assert not findings["MLflow"].fix
 
 
 def test_a_remote_that_cannot_be_written_is_told(project, monkeypatch):
     (project.parent / "remote").write_text("a file where the remote's folder should be")
     monkeypatch.chdir(project)
-    found = {finding.what: finding for finding in doctor_servers.dvc()}
-    assert f"check the URL and the keys of {project.parent}/remote" in found["DVC remote"].fix
+    findings = {finding.what: finding for finding in doctor_servers.dvc()}
+    assert f"check the URL and the keys of {project.parent}/remote" in findings["DVC remote"].fix
 
 
 @contextmanager
@@ -160,15 +160,15 @@ def clock(offset_s: float) -> Iterator[str]:
 @pytest.mark.parametrize("offset_s", [-3600, 3600])
 def test_a_clock_that_is_an_hour_off_is_told(offset_s):
     with clock(offset_s) as address:
-        _, found = doctor_servers.check("MLflow", address, f"{address}/version", f"{address}/health")
-    assert [finding.what for finding in found] == ["MLflow, clock"]
-    assert re.fullmatch(r"3(600|599) s off this machine's", found[0].found)
-    assert "NTP" in found[0].fix
+        _, findings = doctor_servers.check("MLflow", address, f"{address}/version", f"{address}/health")
+    assert [finding.what for finding in findings] == ["MLflow, clock"]
+    assert re.fullmatch(r"3(600|599) s off this machine's", findings[0].found)
+    assert "NTP" in findings[0].fix
 
 
 def test_a_server_that_lets_everybody_in_is_told_unless_only_this_machine_reaches_it():
     with clock(0) as address:
         _, alone = doctor_servers.check("Prefect", address, f"{address}/health", f"{address}/health")
         assert [finding.what for finding in alone if finding.fix] == []
-        _, found = doctor_servers.check("Prefect", "http://prefect.example.org", f"{address}/x", f"{address}/x")
-    assert "PREFECT_SERVER_API_AUTH_STRING" in found[-1].fix
+        _, findings = doctor_servers.check("Prefect", "http://prefect.example.org", f"{address}/x", f"{address}/x")
+    assert "PREFECT_SERVER_API_AUTH_STRING" in findings[-1].fix

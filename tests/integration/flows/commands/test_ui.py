@@ -71,9 +71,9 @@ def test_a_port_in_use_and_a_remote_server(project):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        told = call(project, "ui", "--port", str(taken.getsockname()[1]))
-    assert told.returncode == 2
-    assert "is in use" in told.stderr
+        refused = call(project, "ui", "--port", str(taken.getsockname()[1]))
+    assert refused.returncode == 2
+    assert "is in use" in refused.stderr
     remote = call(project, "ui", MLFLOW_TRACKING_URI="https://mlflow.example.com")
     assert remote.returncode == 2
     assert "does not answer" in remote.stderr

@@ -41,7 +41,7 @@ def state(clone: Path) -> tuple[str, str, str]:
     return git(clone, "status", "--porcelain"), git(clone, "diff", "--cached"), git(clone, "rev-parse", "HEAD")
 
 
-def told(journal: Journal) -> list[dict]:
+def records(journal: Journal) -> list[dict]:
     return [json.loads(line) for line in (journal.folder / "journal.jsonl").read_text().splitlines()]
 
 
@@ -55,7 +55,7 @@ def test_the_lock_comes_back_on_a_branch_and_the_checkout_is_left_alone(clone, t
     assert git(origin, "show", f"{branch}:params.yaml") == "two"
     assert git(origin, "show", f"{branch}:code.py") == "one", "only the lock and the params are committed"
     assert git(origin, "rev-parse", f"{branch}^") == git(origin, "rev-parse", "main")
-    assert told(journal)[-1]["values"] == {"dvc.lock": branch}
+    assert records(journal)[-1]["values"] == {"dvc.lock": branch}
     assert (
         git(clone, "status", "--porcelain"),
         git(clone, "diff", "--cached"),
@@ -72,7 +72,7 @@ def test_where_no_branch_can_be_pushed_the_lock_comes_back_through_mlflow(clone,
     sentence = lock_branch.bring_back(NAME, journal)
     assert "artifact of the run in MLflow" in sentence
     assert "read-only" in sentence
-    *_, artifact, tags = told(journal)
+    *_, artifact, tags = records(journal)
     assert (journal.folder / artifact["path"]).read_text() == "schema: '2.0'\n"
     assert tags["values"] == {"dvc.lock": "artifact"}
     assert git(tmp_path / "origin.git", "branch", "--format=%(refname:short)") == "main"

@@ -25,7 +25,6 @@ from components.core.runtime.tracking import without_password
 from flows.commands import automations
 from flows.local.environment import QUIET
 from flows.local.prefect_server import reachable
-from flows.repo.checkout import git
 from flows.report.display import console
 
 MANIFEST = Path("infra/prefect.yaml")

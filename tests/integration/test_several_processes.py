@@ -20,6 +20,8 @@ from components.core.models.pixel_model import load
 from components.core.params.file import override_params
 from tests.workspaces import make_tiny_project, make_workspace
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 RECIPE = [
     "pretrain.model=resnet8",

@@ -45,10 +45,13 @@ def labeled(tmp_path_factory) -> Path:
         write_split(folder / "artifacts/ingest/shards" / split, 40, seed, split != "unlabeled")
     facts = json.loads((folder / "artifacts/ingest/dataset.json").read_text()) | {"classes": NAMES}
     (folder / "artifacts/ingest/dataset.json").write_text(json.dumps(facts))
-    override_params(["pretrain.model=resnet20", "student.optimizer=sgd", "student.lr=0.02"], folder / "params.yaml")
-    for stage in ("pretrain", "finetune", "label"):
-        done = run(stage, folder)
-        assert done.returncode == 0, done.stderr
+    settings = ["pretrain.model=resnet20", "student.optimizer=sgd", "student.lr=0.02"]
+    params = override_params(settings, folder / "params.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, module in (("pretrain", pretrain), ("finetune", finetune), ("label", label)):
+            (folder / "artifacts" / name).mkdir()
+            module.main(Stage(name, params))
     return folder
 
 

@@ -98,6 +98,7 @@ def test_without_a_tracking_uri_the_sentence_says_so(image, monkeypatch):
         predict(image, "models:/any@champion")
 
 
+@pytest.mark.slow
 def test_the_champion_answers_in_a_fresh_process_without_this_project(champion, home, tmp_path):
     script = tmp_path / "elsewhere.py"
     script.write_text(

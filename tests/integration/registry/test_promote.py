@@ -291,6 +291,7 @@ def test_a_full_disk_is_one_sentence(registered, judge, aliases, monkeypatch):
     assert judge(version).champion == version
 
 
+@pytest.mark.slow
 def test_what_fails_the_smoke_test_is_neither_promoted_nor_approved_nor_rolled_back_to(
     home, model_name, registered, judge, aliases, smoke_tested
 ):

@@ -4,7 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.results import ROOT
+
+pytestmark = pytest.mark.slow
 
 # What a bare GPU box does not have.
 FORBIDDEN = ("mlflow", "prefect", "dvc", "pandas", "pyarrow", "great_expectations", "matplotlib", "pydantic", "psutil")

@@ -12,6 +12,8 @@ import pytest
 from flows.local.supervised import supervised
 from tests.trees import LEAVES, TREE, grown, living, until
 
+pytestmark = pytest.mark.slow
+
 FLOW = """
 import signal, sys
 for number in (signal.SIGINT, signal.SIGHUP):  # a test run in the background ignores them, and hands that down

@@ -13,6 +13,8 @@ from flows.repo.checkout import prepare_dvc
 from flows.repo.stages import Runner, unchanged
 from tests.trees import TREE, grown, living, until
 
+pytestmark = pytest.mark.slow
+
 PIPELINE = """
 stages:
   copy:

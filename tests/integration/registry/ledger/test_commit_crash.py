@@ -14,6 +14,8 @@ from components.registry.register import register
 from components.registry.rollback import rollback
 from tests.integration.registry.faults import copies, die_at, flip_byte, forked, ready
 
+pytestmark = pytest.mark.slow
+
 ENOUGH = 80
 
 

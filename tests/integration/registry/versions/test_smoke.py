@@ -17,6 +17,8 @@ from components.core.artifacts import sha256_file
 from components.registry.versions import smoke, smoke_process
 from components.registry.versions.files import VersionFiles
 
+pytestmark = pytest.mark.slow
+
 SIDE, CLASSES, N = 8, 3, 12
 PIXELS = np.eye(SIDE * SIDE, dtype=np.uint8)[:N].reshape(N, 1, SIDE, SIDE) * 255
 ANSWERS = np.arange(N) % CLASSES

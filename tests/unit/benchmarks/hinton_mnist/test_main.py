@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 
 from benchmarks.hinton_mnist.__main__ import LONGEST_WEIGHTS, best_raise, errors, shorten
@@ -11,6 +12,7 @@ LABELS = np.array([0, 0, 1, 2])
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 0.5], [0.0, 3.0, 1.0], [0.0, 2.0, 0.0]])
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_its_teacher_what_the_labels_do_not_tell():
     command = [sys.executable, "-m", "benchmarks.hinton_mnist", "--quick", "--threads", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

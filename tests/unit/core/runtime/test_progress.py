@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.workspaces import make_tiny_project
 
 STAGE = """
@@ -19,6 +21,7 @@ run("finetune", body)
 """
 
 
+@pytest.mark.slow
 def test_a_stage_whose_reader_was_killed_is_killed_and_did_not_fail(mlflow_home, monkeypatch):
     """The flow that reads a stage's progress is gone, and the stage does not know it yet (issue 2)."""
     from mlflow import MlflowClient

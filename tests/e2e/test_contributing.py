@@ -1,0 +1,103 @@
+"""CONTRIBUTING.md, done as it says: all its walks in one copy of the project, through one run of the pipeline."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.core.artifacts import read_json
+from tests.e2e.command import environment, reflux
+from tests.workspaces import ROOT, make_tiny_project
+
+pytestmark = pytest.mark.slow
+
+PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+WALKS = [walk for walk in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:] if "```" in walk]
+CHOICES = (
+    "ingest.source=data/shapes.npz",
+    "registry.gates.top2_accuracy.min=0.6",
+    "student.optimizer=radam",
+    "validate.min_per_class=1",
+)
+
+
+def take(walk: str, project: Path) -> set[str]:
+    """Do what a walk says; returns the files that it touches."""
+    touched = set()
+    for kind, block in re.findall(r"^```(python|diff)\n(.*?)^```", walk, re.MULTILINE | re.DOTALL):
+        first, rest = block.split("\n", 1)
+        name = first.removeprefix("# ")
+        touched.add(name)
+        file = project / name
+        if kind == "python":
+            assert not file.exists(), f"{name} is there already"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(rest, encoding="utf-8")
+            continue
+        before, after = ("".join(f"{x[1:]}\n" for x in rest.splitlines() if x[:1] != mark) for mark in "+-")
+        text = file.read_text(encoding="utf-8")
+        assert text.count(before) == 1, f"{name} has {text.count(before)} places like\n{before}"
+        file.write_text(text.replace(before, after), encoding="utf-8")
+    return touched
+
+
+def pack(folder: Path) -> None:
+    """Put the pictures of class folders into one NumPy archive."""
+    files = sorted(folder.glob("[!u]*/*/*.png"))
+    images = np.stack([np.asarray(Image.open(file)) for file in files])
+    np.savez(folder.with_suffix(".npz"), images=images, labels=np.array([file.parent.name for file in files]))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, mlflow_template) -> Path:
+    folder = make_tiny_project(tmp_path_factory.mktemp("contributing") / "shapes")
+    (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    (folder / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    for walk in WALKS:
+        take(walk, folder)
+    pack(folder / "data/shapes")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(project) -> "subprocess.CompletedProcess[str]":
+    return reflux(project, "run", *(part for choice in CHOICES for part in ("-S", choice)))
+
+
+def test_what_the_walks_add_works_in_one_run(project, done):
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_json(project / "artifacts/ingest/dataset.json")["source"] == "data/shapes.npz"
+    assert "balance: started" in done.stdout
+    counts = read_json(project / "artifacts/balance/counts.json")
+    assert set(counts["train"]) == {"flat", "wave", "check"}
+    (gate,) = (
+        reason
+        for reason in read_json(project / "artifacts/promote/decision.json")["reasons"]
+        if reason["gate"] == "top2_accuracy"
+    )
+    assert "Accuracy of the best two guesses" in gate["sentence"]
+    assert "Speed" in reflux(project, "boards").stdout
+
+
+def test_what_the_walks_add_passes_lint(project):
+    commands = (
+        "ruff check --no-cache components flows",
+        "ruff format --no-cache --check components flows",
+        "lint-imports --no-cache",
+    )
+    for command in commands:
+        name, *arguments = command.split()
+        tool = [Path(sys.executable).with_name(name), *arguments]
+        checked = subprocess.run(
+            tool,
+            cwd=project,
+            env=environment(project) | {"PYTHONPATH": "."},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert checked.returncode == 0, checked.stdout

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.slow
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 WALKS = [walk for walk in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:] if "```" in walk]
 CHOICES = (
+    "distill.method=[kd, logit-cosine]",
     "ingest.source=data/shapes.npz",
     "registry.gates.top2_accuracy.min=0.6",
     "student.optimizer=radam",
@@ -70,6 +72,8 @@ def done(project) -> "subprocess.CompletedProcess[str]":
 
 def test_what_the_walks_add_works_in_one_run(project, done):
     assert done.returncode == 0, done.stdout + done.stderr
+    history = pq.read_table(project / "artifacts/distill/history.parquet").to_pydict()
+    assert history["train_logit-cosine"][-1] < history["train_logit-cosine"][0]
     assert read_json(project / "artifacts/ingest/dataset.json")["source"] == "data/shapes.npz"
     assert "balance: started" in done.stdout
     counts = read_json(project / "artifacts/balance/counts.json")

@@ -1,7 +1,10 @@
 """Tiny projects and tiny inputs of stages, for tests that run them."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,12 @@ TINY = """
     label.views=2 label.batch_size=64 label.proof=8 evaluate.bootstrap=100 evaluate.latency_runs=20
     registry.gates.accuracy.min=0.5 registry.gates.worst_class_recall.min=0.1 registry.gates.size_kb.max=400
     registry.gates.latency_ms_p95.max=1000
+"""
+
+TRAINING = """
+    pretrain.model=resnet8 pretrain.weights=random finetune.strategy=lp-ft finetune.image_size=16 finetune.epochs=2
+    finetune.probe_steps=10 student.image_size=12 student.steps=20 student.batch_size=16 student.eval_every=10
+    label.views=2 label.proof=8 run.threads=1
 """
 
 
@@ -60,6 +69,19 @@ def make_workspace(folder: Path, *overrides: str, splits: dict[str, int], count:
     shutil.copy(ROOT / "params.yaml", folder)
     override_params(list(overrides), folder / "params.yaml")
     return folder
+
+
+def training_workspace(folder: Path, test_seed: int = 3) -> Path:
+    """Write the inputs of the stages from pretrain to control, and a budget of seconds."""
+    splits = {"train": 0, "val": 1, "unlabeled": 2, "test": test_seed}
+    return make_workspace(folder, *TRAINING.split(), splits=splits, count=40)
+
+
+def run_stage(stage: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a stage as a process that knows no server."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "REFLUX"))}
+    command = [sys.executable, "-m", f"components.{stage}"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def write_shard(folder: Path, count: int, seed: int, labelled: bool = True) -> None:

@@ -37,3 +37,20 @@ def test_only_evaluation_and_the_datas_checks_can_read_the_test_split():
     assert readers == {"evaluate"}
     whole_table = {stage for stage, entry in DVC.items() if "artifacts/ingest/manifest.parquet" in entry["deps"]}
     assert whole_table == {"validate", "evaluate"}
+
+
+def test_a_test_stands_where_the_code_does():
+    """``test_loop.py`` or ``test_loop_resumes.py`` is about the module, package or folder ``loop`` of the same path."""
+    strangers = set()
+    for file in (*(ROOT / "tests/unit").rglob("test_*.py"), *(ROOT / "tests/integration").rglob("test_*.py")):
+        place, name = file.relative_to(ROOT / "tests").parts[1:-1], file.stem.removeprefix("test_")
+        rooms = [ROOT.joinpath(top, *place) for top in ("", "components", "flows", "infra", "benchmarks")]
+        known = {path.stem.strip("_") for room in rooms if room.is_dir() for path in room.iterdir()}
+        if not any(name == word or name.startswith(f"{word}_") for word in known):
+            strangers.add("/".join((*place, file.name)))
+    assert strangers == {
+        "distill/losses/test_goldens.py",  # all losses against torchdistill's values
+        "distill/test_pages.py",  # the examples on the pages next to the code
+        "registry/test_command.py",  # the command's verbs on a registry
+        "test_house.py",
+    }

@@ -24,7 +24,7 @@ from components.distill import __main__ as distill
 from components.finetune import __main__ as finetune
 from components.label import __main__ as label
 from components.pretrain import __main__ as pretrain
-from tests.integration.test_training_stages import run, workspace
+from tests.workspaces import run_stage, training_workspace
 
 NAMES = ("dark", "grey", "bright")
 
@@ -40,7 +40,7 @@ def write_split(folder: Path, count: int, seed: int, labelled: bool) -> None:
 @pytest.fixture(scope="module")
 def labeled(tmp_path_factory) -> Path:
     """A workspace up to the soft labels."""
-    folder = workspace(tmp_path_factory.mktemp("methods") / "one")
+    folder = training_workspace(tmp_path_factory.mktemp("methods") / "one")
     for seed, split in enumerate(("train", "val", "unlabeled", "test")):
         write_split(folder / "artifacts/ingest/shards" / split, 40, seed, split != "unlabeled")
     facts = json.loads((folder / "artifacts/ingest/dataset.json").read_text()) | {"classes": NAMES}
@@ -131,8 +131,8 @@ def test_kill_9_costs_no_bit_of_what_learns_beside_the_student(labeled: Path, tm
     for folder in folders:
         shutil.copytree(labeled, folder)
         override_params([*settings, "student.ema_decay=0.9"], folder / "params.yaml")
-        assert run("label", folder).returncode == 0
-    assert run("distill", folders[0]).returncode == 0
+        assert run_stage("label", folder).returncode == 0
+    assert run_stage("distill", folders[0]).returncode == 0
     resumed = []
     for _ in range(2):
         process = subprocess.Popen(
@@ -148,7 +148,7 @@ def test_kill_9_costs_no_bit_of_what_learns_beside_the_student(labeled: Path, tm
         time.sleep(np.random.default_rng().uniform(0.2, 0.8))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert run("distill", folders[1]).returncode == 0
+    assert run_stage("distill", folders[1]).returncode == 0
     results = [sha256_file(folder / "artifacts/distill/model.safetensors") for folder in folders]
     assert results[0] == results[1], f"killed after {resumed} images"
 

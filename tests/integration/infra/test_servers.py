@@ -20,7 +20,7 @@ from tests.servers import cluster, has_postgres
 
 pytestmark = pytest.mark.long
 
-INFRA = Path(__file__).parents[2] / "infra"
+INFRA = Path(__file__).parents[3] / "infra"
 BIN = Path(sys.executable).parent
 
 

@@ -22,7 +22,6 @@ from tests.workspaces import make_tiny_project, make_workspace
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 RECIPE = [
     "pretrain.model=resnet8",
     "pretrain.weights=random",

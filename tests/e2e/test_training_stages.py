@@ -26,26 +26,11 @@ from components.core.params.file import load_params, override_params
 from components.core.runtime.stage import Stage
 from components.distill import __main__ as distill
 from components.label import __main__ as label
-from tests.workspaces import make_workspace, write_shard
+from tests.workspaces import run_stage, training_workspace, write_shard
 
 pytestmark = pytest.mark.slow
 
 STAGES = {"label": label, "distill": distill, "control": control}
-TINY = [
-    "pretrain.model=resnet8",
-    "pretrain.weights=random",
-    "finetune.strategy=lp-ft",
-    "finetune.image_size=16",
-    "finetune.epochs=2",
-    "finetune.probe_steps=10",
-    "student.image_size=12",
-    "student.steps=20",
-    "student.batch_size=16",
-    "student.eval_every=10",
-    "label.views=2",
-    "label.proof=8",
-    "run.threads=1",
-]
 
 
 def encode(folder: Path) -> None:
@@ -57,23 +42,6 @@ def encode(folder: Path) -> None:
     (folder / "images.bin").write_bytes(b"".join(file.getvalue() for file in files))
     write_encoding(folder, np.cumsum([len(file.getvalue()) for file in files]), images.shape[1], images.shape[3])
     (folder / "images.npy").unlink()
-
-
-def workspace(folder: Path, test_seed: int = 3) -> Path:
-    splits = {"train": 0, "val": 1, "unlabeled": 2, "test": test_seed}
-    return make_workspace(folder, *TINY, splits=splits, count=40)
-
-
-def run(stage: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "REFLUX"))}
-    return subprocess.run(
-        [sys.executable, "-m", f"components.{stage}"],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def run_here(stage: str, *overrides: str) -> None:
@@ -94,9 +62,9 @@ def copy(trained: Path, tmp_path: Path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    folder = workspace(tmp_path_factory.mktemp("training") / "one")
+    folder = training_workspace(tmp_path_factory.mktemp("training") / "one")
     for stage in TRAINING:
-        done = run(stage, folder)
+        done = run_stage(stage, folder)
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -135,12 +103,12 @@ def test_the_control_has_the_students_network_and_budget(trained: Path):
 
 def test_neither_test_images_nor_how_images_are_stored_and_decoded_change_a_weight(trained: Path, tmp_path: Path):
     """Other test images and labels, PNG files, two processes that decode: weights and soft labels are the same bits."""
-    folder = workspace(tmp_path / "other", test_seed=99)
+    folder = training_workspace(tmp_path / "other", test_seed=99)
     override_params(["run.workers=2"], folder / "params.yaml")
     for shard in (folder / "artifacts/ingest/shards").iterdir():
         encode(shard)
     for stage in TRAINING:
-        done = run(stage, folder)
+        done = run_stage(stage, folder)
         assert done.returncode == 0, done.stderr
     assert weights(folder) == weights(trained)
 
@@ -160,7 +128,7 @@ def test_label_goes_on_after_kill_9_with_the_shards_that_are_finished(trained: P
         shutil.rmtree(folder / "artifacts/ingest/shards/train")
         write_shard(folder / "artifacts/ingest/shards/train", 3500, 7)
         shutil.rmtree(folder / "artifacts/label")
-    assert "7,080 computed, 0 reused" in run("label", folders[0]).stdout
+    assert "7,080 computed, 0 reused" in run_stage("label", folders[0]).stdout
     process = subprocess.Popen([sys.executable, "-m", "components.label"], cwd=folders[1], stdout=subprocess.DEVNULL)
     while not list((folders[1] / ".reflux/soft-labels").glob("*/000001.json")):
         assert process.poll() is None
@@ -168,7 +136,7 @@ def test_label_goes_on_after_kill_9_with_the_shards_that_are_finished(trained: P
     process.kill()
     process.wait()
     shutil.rmtree(folders[1] / "artifacts/label")
-    done = run("label", folders[1])
+    done = run_stage("label", folders[1])
     assert done.returncode == 0, done.stderr
     reused = int(re.search(r"([\d,]+) reused", done.stdout)[1].replace(",", ""))
     assert reused >= 2 * 2048
@@ -260,7 +228,7 @@ def test_a_loss_that_explodes_stops_the_stage_and_keeps_the_last_good_checkpoint
 
 
 def test_a_stopped_stage_ends_as_killed_and_leaves_nothing_half_written(tmp_path: Path):
-    folder = workspace(tmp_path / "one")
+    folder = training_workspace(tmp_path / "one")
     override_params(["student.steps=100000"], folder / "params.yaml")
     process = subprocess.Popen(
         [sys.executable, "-m", "components.control"],
@@ -290,7 +258,7 @@ def test_kill_9_at_any_moment_costs_no_bit(trained: Path, tmp_path: Path, stage:
     for folder in folders:
         shutil.copytree(trained, folder)
         override_params([*longer, "run.deterministic=true"], folder / "params.yaml")
-    assert run(stage, folders[0]).returncode == 0
+    assert run_stage(stage, folders[0]).returncode == 0
     rng = np.random.default_rng()
     resumed = []
     for moment in range(3):
@@ -308,7 +276,7 @@ def test_kill_9_at_any_moment_costs_no_bit(trained: Path, tmp_path: Path, stage:
         time.sleep(rng.uniform(0.05, 0.6))
         process.kill()
         process.wait()
-    assert run(stage, folders[1]).returncode == 0
+    assert run_stage(stage, folders[1]).returncode == 0
     assert max(resumed) > 0
     results = [sha256_file(folder / f"artifacts/{stage}/model.safetensors") for folder in folders]
     assert results[0] == results[1], f"killed after {resumed} images"
@@ -333,7 +301,7 @@ def interrupted(trained: Path, folder: Path) -> tuple[Path, Path]:
 def test_a_checkpoint_of_other_params_is_never_picked_up(trained: Path, tmp_path: Path):
     folder, old = interrupted(trained, tmp_path / "one")
     override_params(["student.steps=20"], folder / "params.yaml")
-    assert run("control", folder).returncode == 0
+    assert run_stage("control", folder).returncode == 0
     assert (
         sha256_file(folder / "artifacts/control/model.safetensors")
         == weights(trained)["artifacts/control/model.safetensors"]
@@ -344,24 +312,24 @@ def test_a_checkpoint_of_other_params_is_never_picked_up(trained: Path, tmp_path
 def test_a_damaged_checkpoint_is_a_sentence(trained: Path, tmp_path: Path):
     folder, old = interrupted(trained, tmp_path / "one")
     old.write_bytes(old.read_bytes()[:1000])
-    done = run("control", folder)
+    done = run_stage("control", folder)
     assert done.returncode == 2
     assert f"{old.relative_to(folder)} is not a whole checkpoint" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path):
-    folder = workspace(tmp_path / "one")
+    folder = training_workspace(tmp_path / "one")
     (folder / "artifacts/pretrain").write_text("a file where a folder should be")
-    done = run("pretrain", folder)
+    done = run_stage("pretrain", folder)
     assert done.returncode == 2, done.stderr
     assert "artifacts/pretrain" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_teacher_is_a_sentence(tmp_path: Path):
-    folder = workspace(tmp_path / "one")
+    folder = training_workspace(tmp_path / "one")
     override_params(["pretrain.model=resnet5O"], folder / "params.yaml")
-    done = run("pretrain", folder)
+    done = run_stage("pretrain", folder)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "resnet50" in done.stderr

@@ -1,4 +1,4 @@
-# Each target works alone and first on a fresh clone: it sets up what it needs, once.
+# Each target works on a fresh clone: it sets up what it needs, once.
 # The environment lives in .venv and is left alone until pyproject.toml or constraints.txt changes.
 
 VENV := .venv
@@ -24,7 +24,7 @@ run: $(VENV)/.run
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# All of them, also those marked long, which take minutes and gigabytes each
+# All tests, including those marked long, which take minutes and gigabytes each
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "long or not long" $(ARGS)
 
@@ -38,7 +38,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# About a quarter of an hour on two cores that do nothing else. make bench ARGS="--data path/to/parquet"
+# About a quarter of an hour on two idle cores. make bench ARGS="--data path/to/parquet"
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
 	$(BIN)/python -m benchmarks.show

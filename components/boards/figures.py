@@ -1,4 +1,4 @@
-"""The figures that a pipeline run carries in MLflow, under the names that the boards show; fewer than 100 of them."""
+"""The figures of a pipeline run in MLflow, fewer than 100, under the names that the boards use."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,61 +14,62 @@ def summary(
     quarantine: Sequence[str],
     checks: Mapping[str, Any],
 ) -> dict[str, float]:
-    """What evaluation and the data's checks came to.
+    """The figures of evaluation and of the data's checks.
 
     Args:
         metrics: the content of ``metrics.json``; the student is the ONNX file that ships.
         gates: ``{figure: {"min": limit, "max": limit}}``.
         dataset: the content of ``dataset.json``.
-        quarantine: why each image was left out, ``unreadable`` or ``repeat``.
+        quarantine: the kind of each image that was left out, ``unreadable`` or ``repeat``.
         checks: the content of validation's ``result.json``.
 
     Returns:
-        By name; a figure that was not measured is absent.
+        Figures by name; one that was not measured is absent.
     """
     shipped = metrics.get("shipped", {})
     student = shipped.get("onnx", {})
     models = {"student": student, "teacher": metrics.get("teacher", {}), "control": metrics.get("control", {})}
-    found = {f"test/{model}_{name}": figures.get(name) for model, figures in models.items() for name in _FIGURES}
-    found |= {f"student/{name}": student.get(name) for name in ("params", "latency_ms_p50", "latency_ms_p95")}
-    found |= {"student/size_kb": _kilobytes(student), "student/int8_size_kb": _kilobytes(shipped.get("onnx_int8", {}))}
-    found["student/int8_accuracy"] = shipped.get("onnx_int8", {}).get("accuracy")
-    found |= _gain(metrics.get("gain", {}), models)
-    found |= {f"limit/{gate}_{side}": limit for gate, bound in gates.items() for side, limit in bound.items()}
+    figures = {f"test/{model}_{name}": own.get(name) for model, own in models.items() for name in _FIGURES}
+    figures |= {f"student/{name}": student.get(name) for name in ("params", "latency_ms_p50", "latency_ms_p95")}
+    int8 = shipped.get("onnx_int8", {})
+    figures |= {"student/size_kb": _kilobytes(student), "student/int8_size_kb": _kilobytes(int8)}
+    figures["student/int8_accuracy"] = int8.get("accuracy")
+    figures |= _gain(metrics.get("gain", {}), models)
+    figures |= {f"limit/{gate}_{side}": limit for gate, bound in gates.items() for side, limit in bound.items()}
     classes = metrics.get("slices", {}).get("class", {})
     weakest = sorted(classes, key=lambda name: float(classes[name]["accuracy"]))[:_RECALLS]
-    found |= {f"recall/{_plain(name)}": classes[name]["accuracy"] for name in weakest}
-    found |= {f"data/{split}_images": count for split, count in dataset["counts"].items()}
-    found |= {"data/classes": len(dataset["classes"]), "data/class_shift": checks.get("class_shift")}
-    found |= {"data/quarantined": quarantine.count("unreadable"), "data/repeats": quarantine.count("repeat")}
-    found |= {"data/critical_failures": checks["critical_failures"], "data/warnings": checks["warnings"]}
-    found |= {f"data/failed/{each['name']}": each["unexpected"] for each in checks["expectations"] if _judged(each)}
-    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+    figures |= {f"recall/{_plain(name)}": classes[name]["accuracy"] for name in weakest}
+    figures |= {f"data/{split}_images": count for split, count in dataset["counts"].items()}
+    figures |= {"data/classes": len(dataset["classes"]), "data/class_shift": checks.get("class_shift")}
+    figures |= {"data/quarantined": quarantine.count("unreadable"), "data/repeats": quarantine.count("repeat")}
+    figures |= {"data/critical_failures": checks["critical_failures"], "data/warnings": checks["warnings"]}
+    figures |= {f"data/failed/{each['name']}": each["unexpected"] for each in checks["expectations"] if _checked(each)}
+    return {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
 
 
 def cost(wall_s: float, training_s: float, cores: int) -> dict[str, float]:
-    """What a run took: seconds from its first stage to its decision, seconds in training, and core hours."""
+    """The cost of a run: seconds from its first stage to its decision, seconds in training, and core hours."""
     return {"time/wall_s": wall_s, "time/training_s": training_s, "time/core_hours": wall_s * cores / 3600}
 
 
 def _gain(gain: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    found = {f"gain/{name}": gain.get(name) for name in ("accuracy", "p_value")}
+    figures = {f"gain/{name}": gain.get(name) for name in ("accuracy", "p_value")}
     if "ci95" in gain:
-        found |= dict(zip(("gain/ci95_low", "gain/ci95_high"), gain["ci95"], strict=True))
+        figures |= dict(zip(("gain/ci95_low", "gain/ci95_high"), gain["ci95"], strict=True))
     student, teacher = (models[name].get("accuracy") for name in ("student", "teacher"))
     if student is not None and teacher is not None:
-        found["gain/gap_to_teacher"] = teacher - student
-    return found
+        figures["gain/gap_to_teacher"] = teacher - student
+    return figures
 
 
 def _kilobytes(figures: Mapping[str, Any]) -> float | None:
     return figures["size_bytes"] / 1024 if "size_bytes" in figures else None
 
 
-def _judged(expectation: Mapping[str, Any]) -> bool:
+def _checked(expectation: Mapping[str, Any]) -> bool:
     return expectation["success"] is not None
 
 
 def _plain(name: str) -> str:
-    """A class's name in the characters that MLflow takes for a metric."""
+    """A class's name in characters that MLflow allows for a metric."""
     return "".join(letter if letter.isalnum() or letter in "_-. " else "_" for letter in name)

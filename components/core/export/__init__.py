@@ -1,1 +1,1 @@
-"""The files that ship: torch.export program, ONNX file, and how fast they answer."""
+"""The files that ship: torch.export program, ONNX file, and their latency."""

@@ -24,17 +24,17 @@ CHECKS = {
 
 
 def test_a_retrain_carries_what_the_boards_show_and_leaves_out_what_was_not_measured():
-    found = summary(METRICS, {"size_kb": {"max": 200}}, DATASET, ["unreadable", "repeat", "repeat"], CHECKS)
-    assert found["test/student_accuracy"] == 0.8  # the file that ships
-    assert found["test/teacher_accuracy"] == 0.85
-    assert math.isclose(found["gain/gap_to_teacher"], 0.05)
-    assert (found["gain/ci95_low"], found["gain/ci95_high"]) == (0.01, 0.03)
-    assert (found["student/size_kb"], found["limit/size_kb_max"], found["student/int8_size_kb"]) == (180, 200, 50)
-    assert (found["data/quarantined"], found["data/repeats"], found["data/unlabeled_images"]) == (1, 2, 90)
-    assert found["data/failed/known_labels"] == 0
-    assert not {"data/failed/class_balance_kept", "data/class_shift", "test/control_ece"} & set(found)
-    assert "recall/class 39" in found
-    assert "recall/class 0" not in found
+    figures = summary(METRICS, {"size_kb": {"max": 200}}, DATASET, ["unreadable", "repeat", "repeat"], CHECKS)
+    assert figures["test/student_accuracy"] == 0.8  # the file that ships
+    assert figures["test/teacher_accuracy"] == 0.85
+    assert math.isclose(figures["gain/gap_to_teacher"], 0.05)
+    assert (figures["gain/ci95_low"], figures["gain/ci95_high"]) == (0.01, 0.03)
+    assert (figures["student/size_kb"], figures["limit/size_kb_max"], figures["student/int8_size_kb"]) == (180, 200, 50)
+    assert (figures["data/quarantined"], figures["data/repeats"], figures["data/unlabeled_images"]) == (1, 2, 90)
+    assert figures["data/failed/known_labels"] == 0
+    assert not {"data/failed/class_balance_kept", "data/class_shift", "test/control_ece"} & set(figures)
+    assert "recall/class 39" in figures
+    assert "recall/class 0" not in figures
 
 
 def test_a_retrain_has_fewer_than_a_hundred_names():
@@ -44,5 +44,5 @@ def test_a_retrain_has_fewer_than_a_hundred_names():
     models = dict.fromkeys(("teacher", "student", "control"), whole)
     metrics = METRICS | models | {"shipped": {"onnx": whole, "onnx_int8": whole}}
     gates = {f"gate{n}": {"min": 0, "max": 1} for n in range(8)}
-    found = summary(metrics, gates, DATASET, [], many | {"class_shift": 0.1}) | cost(1, 1, 2)
-    assert len(found) + len({"decision/promoted", "decision/uses_of_test_split"}) < 100
+    figures = summary(metrics, gates, DATASET, [], many | {"class_shift": 0.1}) | cost(1, 1, 2)
+    assert len(figures) + len({"decision/promoted", "decision/uses_of_test_split"}) < 100

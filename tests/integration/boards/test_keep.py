@@ -1,11 +1,9 @@
 """The boards in a real MLflow: written, changed, edited by people, refused by servers."""
 
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import mlflow
 import pytest
@@ -13,26 +11,12 @@ import requests
 
 from components.boards import declared, keep
 from components.boards.view import TAG, Line, Section
-from components.core.params.file import override_params
 from components.core.runtime import tracking
 from components.core.runtime.journal import Journal
-from flows.commands.ui import show_boards
-from flows.report import flow_page
+from tests.integration.boards.runs import retrain
 from tests.servers import mlflow_server
 
 CHAMPION = "In production: [clothes version 1](#/models/clothes/versions/1)."
-
-
-def retrain(**metrics: float) -> None:
-    """A pipeline run that has every metric the boards show, and others."""
-    shown = frozenset().union(*(board.metrics() for board in declared.ALL if board is not declared.CURVES))
-    journal = Journal("demo", "retrain", {"run_kind": "pipeline"})
-    journal.metrics(dict.fromkeys(shown, 0.5) | metrics, step=None)
-    journal.end("FINISHED")
-    training = Journal("demo", "distill", {"run_kind": "stage", "role": "student"}, parent=journal.id)
-    training.metrics(dict.fromkeys(declared.CURVES.metrics(), 0.5))
-    training.end("FINISHED")
-    assert tracking.deliver() == 0
 
 
 def tags() -> dict[str, str]:
@@ -132,22 +116,6 @@ def test_a_metric_that_no_run_has_is_named(mlflow_home):
     assert len(views()) == 5
 
 
-@pytest.mark.parametrize("retrains", [0, 1])
-def test_without_a_server_the_links_say_who_answers_them(mlflow_home, retrains, capsys):
-    shutil.copy(Path(__file__).parents[3] / "params.yaml", mlflow_home)
-    override_params(["project.name=demo"], mlflow_home / "params.yaml")
-    for _ in range(retrains):
-        retrain()
-    show_boards(5000)
-    printed = capsys.readouterr().out
-    if not retrains:
-        assert printed == "There is no run of demo yet: `reflux run` makes one, and its boards.\n"
-        return
-    for board in declared.ALL:
-        assert f"  {board.name:<18} http://127.0.0.1:5000/{board.link('1')}\n" in printed
-    assert printed.endswith("These links work while `reflux ui` is running.\n")
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, mlflow_template) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("boards")
@@ -185,20 +153,6 @@ def before(server, tmp_path, monkeypatch) -> Iterator[dict[str, tuple[int, str]]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{proxy.server_port}")
     yield answers
     proxy.shutdown()
-
-
-@pytest.mark.slow
-def test_the_flow_runs_page_links_the_board_the_version_and_its_card(before):
-    retrain()
-    client = mlflow.MlflowClient()
-    client.create_registered_model("clothes")
-    client.create_model_version("clothes", "s3://none/none", tags={"experiment_id": "1", "evaluate.run_id": "e1"})
-    address = tracking.uri()
-    assert flow_page._links("demo", "clothes", 1) == {
-        "board": (f"{address}/{declared.HEALTH.link('1')}", "Retraining health in MLflow"),
-        "version": (f"{address}/#/models/clothes/versions/1", "clothes version 1 in MLflow"),
-        "card": (f"{address}/#/experiments/1/runs/e1/artifacts/model-card.html", "Model card of version 1"),
-    }
 
 
 @pytest.mark.slow

@@ -1,0 +1,17 @@
+"""A pipeline run in MLflow, as the boards show it."""
+
+from components.boards import declared
+from components.core.runtime import tracking
+from components.core.runtime.journal import Journal
+
+
+def retrain(**metrics: float) -> None:
+    """A pipeline run that has every metric the boards show, and others."""
+    shown = frozenset().union(*(board.metrics() for board in declared.ALL if board is not declared.CURVES))
+    journal = Journal("demo", "retrain", {"run_kind": "pipeline"})
+    journal.metrics(dict.fromkeys(shown, 0.5) | metrics, step=None)
+    journal.end("FINISHED")
+    training = Journal("demo", "distill", {"run_kind": "stage", "role": "student"}, parent=journal.id)
+    training.metrics(dict.fromkeys(declared.CURVES.metrics(), 0.5))
+    training.end("FINISHED")
+    assert tracking.deliver() == 0

@@ -1,21 +1,21 @@
-"""``python -m components.control``: what distillation is measured against."""
+"""``python -m components.control``: train the student without a teacher, as the baseline of distillation."""
 
 import torch
 from torch import Tensor
 
 from components.core.images.shards import open_shard, read_dataset
-from components.core.runtime import stage
 from components.core.runtime.device import resolve_device
+from components.core.runtime.stage import Stage, run
 from components.core.student import new_student, save_trained, train
 from components.core.training.loop import Recipe, cross_entropy
 from components.core.views.mixing import Indices, Views, mixed_labels
 
 
-def main(this: stage.Stage) -> None:
-    """Train the student without a teacher; unlike distillation's, its views never repeat."""
-    params, settings = this.params, this.params.student
-    dataset = read_dataset(this.read("ingest/dataset.json"))
-    images, val = (open_shard(this.read(f"ingest/shards/{split}"), params.run.workers) for split in ("train", "val"))
+def main(stage: Stage) -> None:
+    """Train the student on labels alone; unlike in distillation, its views never repeat."""
+    params, settings = stage.params, stage.params.student
+    dataset = read_dataset(stage.read("ingest/dataset.json"))
+    images, val = (open_shard(stage.read(f"ingest/shards/{split}"), params.run.workers) for split in ("train", "val"))
     labels = torch.from_numpy(images.labels)
     views = Views(images, params.seed, settings.augment.model_dump())
 
@@ -23,9 +23,9 @@ def main(this: stage.Stage) -> None:
         return mixed_labels(labels, indices, views.mix(indices, numbers), len(dataset.classes))[:1]
 
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
-    weights = None if settings.weights == "random" else this.read("pretrain/student/model.safetensors")
+    weights = None if settings.weights == "random" else stage.read("pretrain/student/model.safetensors")
     student = new_student(settings.model, weights, settings.image_size, dataset, params.seed, device)
-    checkpoints = this.checkpoints("student")
+    checkpoints = stage.checkpoints("student")
     recipe = Recipe.of(settings.model_dump(), compile=params.run.compile)
     rows = train(
         student,
@@ -36,13 +36,13 @@ def main(this: stage.Stage) -> None:
         cross_entropy,
         val,
         device,
-        this.world,
+        stage.world,
         checkpoints,
-        this.journal,
-        this.name,
+        stage.journal,
+        stage.name,
     )
-    save_trained(student, {this.name: rows}, this.out("."), checkpoints, this.world)
+    save_trained(student, {stage.name: rows}, stage.out("."), checkpoints, stage.world)
 
 
 if __name__ == "__main__":
-    stage.run("control", main)
+    run("control", main)

@@ -1,12 +1,13 @@
-"""``python -m components.finetune``: makes the teacher."""
+"""``python -m components.finetune``: train the teacher."""
 
 import torch
 
 from components.core.images.shards import Shard, open_shard, read_dataset
 from components.core.models.pixel_model import PixelModel, adapted, load, save, seed_everything
-from components.core.runtime import history, progress, stage
+from components.core.runtime import history, progress
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.runtime.device import resolve_device
+from components.core.runtime.stage import Stage, run
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import Recipe, cross_entropy, fit
@@ -15,18 +16,18 @@ from components.core.views.mixing import Views
 from components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
 
 
-def main(this: stage.Stage) -> None:
-    """Adapt the pretrained network to the labelled images by the strategy asked for."""
-    params, settings = this.params, this.params.finetune
+def main(stage: Stage) -> None:
+    """Adapt the pretrained network to the labeled images by ``finetune.strategy``."""
+    params, settings = stage.params, stage.params.finetune
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
     seed_everything(params.seed)
-    dataset = read_dataset(this.read("ingest/dataset.json"))
-    train = open_shard(this.read("ingest/shards/train"), params.run.workers)
-    val = open_shard(this.read("ingest/shards/val"), params.run.workers)
-    pretrained = load(this.read("pretrain/model.safetensors"))
+    dataset = read_dataset(stage.read("ingest/dataset.json"))
+    train = open_shard(stage.read("ingest/shards/train"), params.run.workers)
+    val = open_shard(stage.read("ingest/shards/val"), params.run.workers)
+    pretrained = load(stage.read("pretrain/model.safetensors"))
     teacher = adapted(pretrained, dataset.classes, settings.image_size, dataset.channels).to(device)
-    checkpoints = this.checkpoints("finetune")
-    # A student that transfers while it is distilled learns from what pretraining gave: the teacher only gets a head.
+    checkpoints = stage.checkpoints("finetune")
+    # With a student that transfers while it is distilled, the teacher keeps its pretrained features and gets a head.
     strategy = "feature-extraction" if params.distill.when == "joint" else settings.strategy
     phases = {}
     if strategy != "full":
@@ -43,36 +44,38 @@ def main(this: stage.Stage) -> None:
                 seed=params.seed,
                 augment=settings.augment.model_dump(),
                 device=device,
-                scratch=this.out("."),
-                report=history.to_journal(this.journal, checkpoints, "probe"),
+                scratch=stage.out("."),
+                report=history.to_journal(stage.journal, checkpoints, "probe"),
                 advance=bar.advance,
             )
     if strategy != "feature-extraction":
         if settings.freeze_batch_norm:
             freeze_batch_norm(teacher)
-        phases["full"] = _full(this, teacher, train, val, checkpoints, device)
-    if this.world.first:
-        save(teacher, this.out("model.safetensors"))
-        history.write(this.out("history.parquet"), phases)
+        phases["full"] = _full(stage, teacher, train, val, checkpoints, device)
+    if stage.world.first:
+        save(teacher, stage.out("model.safetensors"))
+        history.write(stage.out("history.parquet"), phases)
     checkpoints.clear()
 
 
 def _full(
-    this: stage.Stage,
+    stage: Stage,
     teacher: PixelModel,
     train: Shard,
     val: Shard,
     checkpoints: Checkpoints,
     device: torch.device,
 ) -> list[dict[str, float]]:
-    settings, run = this.params.finetune, this.params.run
+    settings, params = stage.params.finetune, stage.params
     labels = torch.from_numpy(train.labels)
     batch_size = min(settings.batch_size, len(train))
     epoch = max(1, len(train) // batch_size)
     steps, begun = settings.epochs * epoch, settings.probe_steps if settings.strategy == "lp-ft" else 0
-    recipe = Recipe.of(settings.model_dump(), batch_size=batch_size, steps=steps, eval_every=epoch, compile=run.compile)
-    shard = shard_of_batch(this.world, batch_size, "finetune.batch_size")
-    views = Views(train, this.params.seed, settings.augment.model_dump())
+    recipe = Recipe.of(
+        settings.model_dump(), batch_size=batch_size, steps=steps, eval_every=epoch, compile=params.run.compile
+    )
+    shard = shard_of_batch(stage.world, batch_size, "finetune.batch_size")
+    views = Views(train, params.seed, settings.augment.model_dump())
     batches = batches_of_views(views, None, lambda indices, _: (labels[indices],), batch_size, device, shard=shard)
     groups = layer_decay_groups(teacher, settings.weight_decay, settings.layer_decay)
     optimizer = optim.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
@@ -86,12 +89,12 @@ def _full(
             recipe,
             device,
             checkpoints,
-            report=history.to_journal(this.journal, checkpoints, "full", begun),
+            report=history.to_journal(stage.journal, checkpoints, "full", begun),
             advance=bar.advance,
-            world=this.world,
+            world=stage.world,
             train=train,
         )
 
 
 if __name__ == "__main__":
-    stage.run("finetune", main)
+    run("finetune", main)

@@ -1,4 +1,4 @@
-"""The strategies of transfer: linear probe, full fine-tuning, and the one after the other (Kumar et al. 2022)."""
+"""Strategies of transfer: linear probe, full fine-tuning, and one after the other (Kumar et al. 2022)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -34,12 +34,12 @@ def features_of_views(
     device: torch.device,
     advance: Callable[[int], None],
 ) -> Iterator[Tensor]:
-    """The frozen backbone's features of every image, view after view, in parts [n, D]."""
+    """The frozen backbone's features of every image, view after view, in chunks [n, D]."""
     for view in range(views):
         for begin in range(0, len(images), batch_size):
-            part = slice(begin, begin + batch_size)
-            ids = images.ids[part]
-            pixels = render(images.images[part], draws(seed, ids, np.full(len(ids), view)), **augment, device=device)
+            rows = slice(begin, begin + batch_size)
+            ids = images.ids[rows]
+            pixels = render(images.images[rows], draws(seed, ids, np.full(len(ids), view)), **augment, device=device)
             with autocast(device, training=False):
                 yield model.features(pixels)
             advance(len(ids))
@@ -47,19 +47,19 @@ def features_of_views(
 
 @torch.inference_mode()
 def features_of_images(model: PixelModel, images: Images, device: torch.device) -> Iterator[Tensor]:
-    """The frozen backbone's features of every image as it is, in parts [n, D]."""
+    """The frozen backbone's features of every image, without augmentation, in chunks [n, D]."""
     size = at_once(images, _PROBE_BATCH)
     for begin in range(0, len(images), size):
         with autocast(device, training=False):
             yield model.features(to_pixels(images[begin : begin + size], device))
 
 
-def kept_in(file: BinaryIO, parts: Iterable[Tensor]) -> Tensor:
-    """The parts as one float32 tensor that lies in a file: computed once, however long the head is trained."""
+def mapped_to(file: BinaryIO, chunks: Iterable[Tensor]) -> Tensor:
+    """Write chunks [n, D] to a file, and map them as one float32 tensor [N, D]."""
     width = 0
-    for part in parts:
-        width = part.shape[1]
-        file.write(part.float().cpu().numpy().tobytes())
+    for chunk in chunks:
+        width = chunk.shape[1]
+        file.write(chunk.float().cpu().numpy().tobytes())
     file.flush()
     mapped: npt.NDArray[np.float32] = np.memmap(file, np.float32, "r+")
     return torch.from_numpy(mapped.reshape(-1, width))
@@ -81,31 +81,32 @@ def linear_probe(
     report: Callable[[dict[str, float]], None],
     advance: Callable[..., None],
 ) -> list[dict[str, float]]:
-    """Train the head alone on features of augmented views; the backbone and its BatchNorm stay as they are.
+    """Train the head alone on features of augmented views; the backbone and its BatchNorm do not change.
 
-    Every step sees all features, a part at a time. They lie in nameless files in ``scratch``, which end with us.
+    Every step computes the loss over all features, a chunk at a time. The features are in unnamed files in ``scratch``,
+    which end with the process.
 
     Returns:
-        The history; the head is left with the weights of the last step.
+        The history; the head keeps the weights of the last step.
     """
     model.eval()
     head: nn.Module = model.net.get_classifier()  # type: ignore[operator]
-    optimize = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimize, steps)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     history: list[dict[str, float]] = []
     labels, val_labels = (torch.from_numpy(shard.labels).to(device) for shard in (train, val))
     labels = labels.repeat(views)
     with TemporaryFile(dir=scratch) as file, TemporaryFile(dir=scratch) as val_file:
-        features = kept_in(file, features_of_views(model, train, views, batch_size, seed, augment, device, advance))
-        val_features = kept_in(val_file, features_of_images(model, val.images, device))
+        features = mapped_to(file, features_of_views(model, train, views, batch_size, seed, augment, device, advance))
+        val_features = mapped_to(val_file, features_of_images(model, val.images, device))
         for step in range(1, steps + 1):
-            optimize.zero_grad(set_to_none=True)
-            loss, train_accuracy = _whole_loss(head, features, labels, device, learn=True)
-            optimize.step()
+            optimizer.zero_grad(set_to_none=True)
+            loss, train_accuracy = _whole_loss(head, features, labels, device, backward=True)
+            optimizer.step()
             schedule.step()
             if step % max(1, steps // _PROBE_REPORTS) == 0:
                 with torch.inference_mode():
-                    val_loss, accuracy = _whole_loss(head, val_features, val_labels, device, learn=False)
+                    val_loss, accuracy = _whole_loss(head, val_features, val_labels, device, backward=False)
                 row = {"step": step, "images": step * len(features), "lr": float(schedule.get_last_lr()[0])}
                 row |= {"train_loss": loss, "val_loss": val_loss, "val_accuracy": accuracy}
                 row |= {"train_accuracy": train_accuracy, "images_per_s": np.nan}
@@ -116,18 +117,18 @@ def linear_probe(
 
 
 def _whole_loss(
-    head: nn.Module, features: Tensor, labels: Tensor, device: torch.device, learn: bool
+    head: nn.Module, features: Tensor, labels: Tensor, device: torch.device, backward: bool
 ) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy over all features, a part at a time; with ``learn`` also the gradient."""
-    loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
-    for part, target in zip(features.split(_PROBE_BATCH), labels.split(_PROBE_BATCH), strict=True):
-        logits = head(part.to(device))
+    """Mean cross-entropy and accuracy over all features, a chunk at a time; with ``backward`` also the gradient."""
+    loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+    for chunk, target in zip(features.split(_PROBE_BATCH), labels.split(_PROBE_BATCH), strict=True):
+        logits = head(chunk.to(device))
         value = F.cross_entropy(logits, target, reduction="sum") / len(labels)
-        if learn:
+        if backward:
             value.backward()
         loss += value.detach()
-        right += (logits.argmax(1) == target).sum()
-    return loss.item(), right.item() / len(labels)
+        correct += (logits.argmax(1) == target).sum()
+    return loss.item(), correct.item() / len(labels)
 
 
 def layer_decay_groups(model: PixelModel, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:

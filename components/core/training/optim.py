@@ -1,11 +1,19 @@
 """Optimizers, their parameter groups and learning-rate schedules, by name."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+# Params know the names: ``optimizer`` in components/core/params/sections.py.
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adamw": AdamW,
+    "sgd": partial(SGD, momentum=0.9, nesterov=True),
+}
 
 
 def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -26,18 +34,16 @@ def exempt_from_decay(model: nn.Module) -> set[str]:
 
 
 def optimizer(groups: list[dict[str, Any]], name: str, lr: float, weight_decay: float) -> Optimizer:
-    """Build AdamW, or SGD with Nesterov momentum 0.9; both fused into one kernel.
+    """Build an optimizer by name, fused into one kernel.
 
     Args:
         groups: parameter groups; an ``lr_scale`` in one multiplies its learning rate.
-        name: adamw or sgd.
+        name: one of ``OPTIMIZERS``.
         lr: the peak learning rate.
         weight_decay: for groups that don't have their own.
     """
     scaled = [{**group, "lr": lr * group.get("lr_scale", 1.0)} for group in groups]
-    if name == "sgd":
-        return SGD(scaled, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay, fused=True)
-    return AdamW(scaled, lr=lr, weight_decay=weight_decay, fused=True)
+    return OPTIMIZERS[name](scaled, lr=lr, weight_decay=weight_decay, fused=True)
 
 
 def schedule(optimizer: Optimizer, name: str, steps: int, warmup: float) -> LRScheduler:

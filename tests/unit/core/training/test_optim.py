@@ -1,12 +1,19 @@
+from typing import get_args
+
 import pytest
 import torch
 from timm import create_model
 
 from components.core.models.pixel_model import pixel_model
+from components.core.params.sections import Training
 from components.core.training import optim
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_params_know_every_optimizer():
+    assert get_args(Training.model_fields["optimizer"].annotation) == tuple(optim.OPTIMIZERS)
+
+
+@pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_one_cycle_rises_to_the_peak_and_falls(name: str):
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = optim.optimizer([{"params": [weight]}], name, 0.1, 0.0)

@@ -1,1 +1,1 @@
-"""The control: the same student and budget, on the labelled images alone."""
+"""The control: the same student and budget, on labeled images alone."""

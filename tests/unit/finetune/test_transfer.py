@@ -29,7 +29,7 @@ def teacher():
     return adapted(pretrained, DATASET.classes, 32, DATASET.channels)
 
 
-def test_the_teacher_keeps_its_normalisation_and_gets_the_datasets_head(teacher):
+def test_the_teacher_keeps_its_normalization_and_gets_the_datasets_head(teacher):
     assert teacher.spec.classes == DATASET.classes
     assert teacher.spec.mean == (0.5, 0.5, 0.5)
     with torch.inference_mode():

@@ -48,9 +48,9 @@ def test_every_stored_logit_is_the_teachers_answer_to_that_view(tmp_path: Path, 
     for view in range(3):
         pixels = render(images.images, draws(7, images.ids, np.full(10, view)), **AUGMENT, device=CPU)
         with torch.inference_mode():
-            answer = teacher(pixels)
+            logits = teacher(pixels)
         records = store.records(np.arange(10), np.full(10, view))
-        assert store.format.distance(answer, records).max() < 0.02 * (answer.max() - answer.min())
+        assert store.format.distance(logits, records).max() < 0.02 * (logits.max() - logits.min())
     assert len({store.records(np.arange(10), np.full(10, view)).tobytes() for view in range(3)}) == 3
 
 
@@ -76,12 +76,12 @@ def test_the_error_of_storing_is_what_a_hand_finds():
     logits = torch.tensor([[4.0, 2.0, 1.0, 0.0], [0.1, 0.2, 0.3, 5.0]])
     dense = storing_error(format_for(4, 32), logits)
     assert dense == {"storing_max_abs_difference": float((logits - logits.half().float()).abs().max())}
-    found = storing_error(Format(4, 2), logits)
+    errors = storing_error(Format(4, 2), logits)
     spread = logits.clone()
     spread[0, 2:] = torch.logsumexp(logits[0, 2:], 0) - np.log(2)
     spread[1, :2] = torch.logsumexp(logits[1, :2], 0) - np.log(2)
     for temperature in (1, 4):
         p, q = (F.softmax(x.double() / temperature, 1) for x in (logits, spread))
         kl = (p * (p / q).log()).sum(1)
-        assert found[f"storing_kl_max_T{temperature}"] == pytest.approx(kl.max().item(), abs=1e-6)
-        assert found[f"storing_kl_mean_T{temperature}"] == pytest.approx(kl.mean().item(), abs=1e-6)
+        assert errors[f"storing_kl_max_T{temperature}"] == pytest.approx(kl.max().item(), abs=1e-6)
+        assert errors[f"storing_kl_mean_T{temperature}"] == pytest.approx(kl.mean().item(), abs=1e-6)

@@ -1,4 +1,4 @@
-"""Filling the store with a real teacher, whose every answer is counted."""
+"""Filling the store with a real teacher that counts the views it labels."""
 
 import io
 from functools import partial
@@ -23,18 +23,18 @@ DENSE = Format(3, 0)
 
 
 class Counted:
-    """A teacher that counts the views it is shown, by a hook on its network."""
+    """A teacher that counts the views it labels, by a hook on its network."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.model: PixelModel = pixel_model("resnet8_slim", ("a", "b", "c"), 8, 1, (0.5,), (0.25,)).eval()
-        self.seen = 0
+        self.labeled = 0
         self.stop_after = 10**9
         self.model.net.register_forward_hook(self._count)
 
     def _count(self, _net, inputs, _outputs) -> None:
-        self.seen += len(inputs[0])
-        if self.seen > self.stop_after:
+        self.labeled += len(inputs[0])
+        if self.labeled > self.stop_after:
             raise InterruptedError
 
 
@@ -60,7 +60,7 @@ def run(
     format: Format = DENSE,
     **mixing: float,
 ) -> tuple[FilledStore, int]:
-    """The filled store, and how many views the teacher was really shown."""
+    """The filled store, and the number of views that the teacher labeled."""
     augment = {"shift": 0.2, "flip": True, "crop_scale": 1.0, "erase": 0.0, **mixing}
     answer = partial(teacher_logits, teacher=teacher.model, views=Views(images, 1, augment), device=CPU)
 
@@ -68,10 +68,10 @@ def run(
         mixing = mixing_of(images, ids, 1, augment)
         return mixing.partner_ids if mixing else own_ids
 
-    teacher.seen, done = 0, []
+    teacher.labeled, done = 0, []
     filled = fill(base, images.ids, views, format, 64, answer, done.append, partners_of, kept)
     assert sum(done) == len(images) * views == filled.computed + filled.reused
-    return filled, teacher.seen
+    return filled, teacher.labeled
 
 
 def everything(filled: FilledStore, images: Shard, views: int, format: Format = DENSE) -> np.ndarray:
@@ -90,11 +90,11 @@ def nearly(one: np.ndarray, other: np.ndarray) -> bool:
 @pytest.mark.parametrize("format", [DENSE, Format(3, 1)])
 def test_an_unchanged_store_asks_the_teacher_nothing(tmp_path: Path, teacher: Counted, format: Format):
     images = some_images(1100)
-    first, seen = run(tmp_path, teacher, images, format=format)
-    assert (first.computed, first.reused, seen) == (2200, 0, 2200)
+    first, labeled = run(tmp_path, teacher, images, format=format)
+    assert (first.computed, first.reused, labeled) == (2200, 0, 2200)
     assert [shard["rows"] for shard in first.shards] == [1024, 76]
-    again, seen = run(tmp_path, teacher, images, format=format)
-    assert (again.computed, again.reused, seen) == (0, 2200, 0)
+    again, labeled = run(tmp_path, teacher, images, format=format)
+    assert (again.computed, again.reused, labeled) == (0, 2200, 0)
     assert again.shards == first.shards
 
 
@@ -102,8 +102,8 @@ def test_an_unchanged_store_asks_the_teacher_nothing(tmp_path: Path, teacher: Co
 def test_added_images_are_the_only_ones_that_are_computed(tmp_path: Path, teacher: Counted, format: Format):
     run(tmp_path / "reused", teacher, some_images(1100), format=format)
     images = some_images(1200)
-    grown, seen = run(tmp_path / "reused", teacher, images, format=format)
-    assert (grown.computed, grown.reused, seen) == (200, 2200, 200)
+    grown, labeled = run(tmp_path / "reused", teacher, images, format=format)
+    assert (grown.computed, grown.reused, labeled) == (200, 2200, 200)
     anew, _ = run(tmp_path / "anew", teacher, images, format=format)
     assert anew.computed == 2400
     records = [everything(filled, images, 2, format) for filled in (grown, anew)]
@@ -117,42 +117,42 @@ MIXED = {"mixup": 0.4, "cutmix": 0.3, "mixup_alpha": 0.8, "cutmix_alpha": 1.0}
 def test_a_mixed_view_is_computed_again_when_its_partner_changed_and_only_then(tmp_path: Path, teacher: Counted):
     before, images = some_images(1100), some_images(1150)
     run(tmp_path / "reused", teacher, before, **MIXED)
-    grown, seen = run(tmp_path / "reused", teacher, images, **MIXED)
-    assert grown.computed == seen
+    grown, labeled = run(tmp_path / "reused", teacher, images, **MIXED)
+    assert grown.computed == labeled
     # Of 2,200 old views 1,540 are mixed, and 50 of 1,150 partners are new.
-    assert 100 + 30 < seen < 100 + 120
+    assert 100 + 30 < labeled < 100 + 120
     anew, _ = run(tmp_path / "anew", teacher, images, **MIXED)
     assert nearly(everything(grown, images, 2), everything(anew, images, 2))
-    shrunk, seen = run(tmp_path / "reused", teacher, before, **MIXED)
-    assert (shrunk.computed, seen) == (0, 0)
+    shrunk, labeled = run(tmp_path / "reused", teacher, before, **MIXED)
+    assert (shrunk.computed, labeled) == (0, 0)
     known = everything(shrunk, before, 2)
-    fewer, seen = run(tmp_path / "anew", teacher, before, **MIXED)
-    assert 30 < seen < 120
+    fewer, labeled = run(tmp_path / "anew", teacher, before, **MIXED)
+    assert 30 < labeled < 120
     assert nearly(everything(fewer, before, 2), known)
 
 
 def test_removed_images_cost_nothing(tmp_path: Path, teacher: Counted):
     run(tmp_path, teacher, some_images(1100))
-    fewer, seen = run(tmp_path, teacher, some_images(300))
-    assert (fewer.computed, fewer.reused, seen) == (0, 600, 0)
+    fewer, labeled = run(tmp_path, teacher, some_images(300))
+    assert (fewer.computed, fewer.reused, labeled) == (0, 600, 0)
 
 
 def test_added_views_are_the_only_ones_that_are_computed(tmp_path: Path, teacher: Counted):
     images = some_images(100)
     run(tmp_path / "reused", teacher, images, views=2)
-    more, seen = run(tmp_path / "reused", teacher, images, views=3)
-    assert (more.computed, more.reused, seen) == (100, 200, 100)
+    more, labeled = run(tmp_path / "reused", teacher, images, views=3)
+    assert (more.computed, more.reused, labeled) == (100, 200, 100)
     anew, _ = run(tmp_path / "anew", teacher, images, views=3)
     assert nearly(everything(more, images, 3), everything(anew, images, 3))
-    fewer, seen = run(tmp_path / "reused", teacher, images, views=1)
-    assert (fewer.computed, fewer.reused, seen) == (0, 100, 0)
+    fewer, labeled = run(tmp_path / "reused", teacher, images, views=1)
+    assert (fewer.computed, fewer.reused, labeled) == (0, 100, 0)
 
 
 def test_another_base_shares_nothing(tmp_path: Path, teacher: Counted):
     images = some_images(50)
     first, _ = run(tmp_path, teacher, images)
-    other, seen = run(tmp_path, teacher, images, base="another seed")
-    assert (other.computed, seen) == (100, 100)
+    other, labeled = run(tmp_path, teacher, images, base="another seed")
+    assert (other.computed, labeled) == (100, 100)
     assert other.key != first.key
 
 
@@ -163,8 +163,8 @@ def test_finished_shards_survive_an_interruption_to_the_bit(tmp_path: Path, teac
     with pytest.raises(InterruptedError):
         run(tmp_path / "cut", teacher, images)
     teacher.stop_after = 10**9
-    after, seen = run(tmp_path / "cut", teacher, images)
-    assert (after.reused, seen) == (2048, 2 * 2100 - 2048)
+    after, labeled = run(tmp_path / "cut", teacher, images)
+    assert (after.reused, labeled) == (2048, 2 * 2100 - 2048)
     assert after.shards == whole.shards
     assert fingerprint(after.folder) == fingerprint(whole.folder)
 
@@ -174,8 +174,8 @@ def test_an_interrupted_store_serves_one_of_more_images(tmp_path: Path, teacher:
     with pytest.raises(InterruptedError):
         run(tmp_path, teacher, some_images(2100))
     teacher.stop_after = 10**9
-    grown, seen = run(tmp_path, teacher, some_images(2200))
-    assert (grown.reused, seen) == (2048, 2 * 2200 - 2048)
+    grown, labeled = run(tmp_path, teacher, some_images(2200))
+    assert (grown.reused, labeled) == (2048, 2 * 2200 - 2048)
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "gone", "note"])
@@ -190,12 +190,12 @@ def test_a_damaged_shard_is_computed_again_and_only_that_one(tmp_path: Path, tea
         file.with_suffix(".json").write_text("{")
     else:
         file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]) if damage == "bit" else before[:-7])
-    again, seen = run(tmp_path, teacher, images)
-    assert (again.reused, seen) == (2048, 152)
+    again, labeled = run(tmp_path, teacher, images)
+    assert (again.reused, labeled) == (2048, 152)
     assert file.read_bytes() == before
     file.write_bytes(before[:-7])
-    grown, seen = run(tmp_path, teacher, some_images(1101))
-    assert (grown.reused, seen) == (2048, 154)
+    grown, labeled = run(tmp_path, teacher, some_images(1101))
+    assert (grown.reused, labeled) == (2048, 154)
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "gone"])
@@ -210,8 +210,8 @@ def test_a_store_that_no_longer_says_whose_it_is_gives_nothing(
         data = file.read_bytes()
         changed = data.replace(b"2", b"3") if name == "head.json" else data[:-1] + bytes([data[-1] ^ 1])
         file.unlink() if damage == "gone" else file.write_bytes(changed if damage == "bit" else data[:-9])
-        again, seen = run(tmp_path / f"{count} {views}", teacher, some_images(count), views=views)
-        assert (again.computed, seen) == (computed, computed)
+        again, labeled = run(tmp_path / f"{count} {views}", teacher, some_images(count), views=views)
+        assert (again.computed, labeled) == (computed, computed)
 
 
 def test_what_is_published_outlives_dvc_and_is_the_same_bytes(tmp_path: Path, teacher: Counted):
@@ -271,11 +271,11 @@ def test_encoded_images_are_decoded_once_for_all_their_views_to_the_same_bits(
     assert sorted(decoded) == list(range(300))
     same, _ = run(tmp_path / "decoded", teacher, plain, views=4)
     assert filled.shards == same.shards
-    # And what a teacher says of one view of many images at a time, as it was asked before.
-    shown = Views(plain, 1, {"shift": 0.2, "flip": True, "crop_scale": 1.0, "erase": 0.0})
+    # And the logits of one view of many images at a time.
+    exact = Views(plain, 1, {"shift": 0.2, "flip": True, "crop_scale": 1.0, "erase": 0.0})
     for view in range(4):
         rows = np.arange(256)
         alone = torch.cat(
-            [teacher_logits(r, np.full(64, view), teacher.model, shown, CPU) for r in rows.reshape(4, 64)]
+            [teacher_logits(r, np.full(64, view), teacher.model, exact, CPU) for r in rows.reshape(4, 64)]
         )
         assert np.array_equal(everything(filled, plain, 4).reshape(300, 4, 3)[:256, view], DENSE.pack(alone))

@@ -43,7 +43,7 @@ def teach(indices: np.ndarray, views: np.ndarray) -> torch.Tensor:
 
 
 def label(folder: Path, world: World) -> tuple[FilledStore, int]:
-    """A store of three shards, and how many records were asked for here or by the others."""
+    """A store of three shards, and the number of records that all processes computed."""
     ids = np.arange(2 * SHARD_IMAGES + 7, dtype=np.uint64)
     done: list[int] = []
     filled = fill("base", ids, 2, Format(3, 0), 512, teach, done.append, kept=folder / "kept", world=world)
@@ -120,7 +120,7 @@ def test_both_have_the_logits_of_all_test_images(results_of_both: list[dict]):
 
 
 def test_batch_norm_over_both_is_batch_norm_over_the_whole_batch(results_of_both: list[dict]):
-    """Statistics, their running means and all gradients, to 1e-4 of the largest; a batch is learnt in two parts."""
+    """Statistics, their running means and all gradients, to 1e-4 of the largest; a batch is two micro-batches."""
     network = a_network()
     learn(network, whole_batch(), 1)
     for results in results_of_both:

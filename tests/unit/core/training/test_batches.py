@@ -22,9 +22,9 @@ def test_fetching_ahead_and_in_line_give_the_same_batches(monkeypatch: pytest.Mo
         from_step = batches_of_views(views, 2, lambda indices, _numbers: (torch.from_numpy(indices),), 8, cpu)
         threads = threading.active_count()
         source = from_step(begin)
-        found = list(islice(source, 6))
+        first_batches = list(islice(source, 6))
         assert (threading.active_count() == threads) == (batches._CACHED > 0)
-        return found
+        return first_batches
 
     in_line = first(3)
     monkeypatch.setattr(batches, "_CACHED", 0)

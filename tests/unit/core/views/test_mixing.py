@@ -62,9 +62,9 @@ from components.core.images.shards import Shard
 torch.set_num_threads(2)
 folder, augment = sys.argv[1], json.loads(sys.argv[2])
 images, ids = (np.load(f"{folder}/{name}.npy") for name in ("images", "ids"))
-shown = Views(Shard(images, np.zeros(len(ids)), ids), 3, augment)
+exact = Views(Shard(images, np.zeros(len(ids)), ids), 3, augment)
 order = np.random.default_rng(1).permutation(len(ids))
-made = [shown.pixels(part, part % 4, torch.device("cpu")) for part in (order[:1], order[1:6], order[6:])]
+made = [exact.pixels(part, part % 4, torch.device("cpu")) for part in (order[:1], order[1:6], order[6:])]
 np.save(f"{folder}/made.npy", torch.cat(made)[np.argsort(order)].numpy())
 """
 
@@ -72,11 +72,11 @@ np.save(f"{folder}/made.npy", torch.cat(made)[np.argsort(order)].numpy())
 @pytest.mark.parametrize("mixing", MIXINGS)
 def test_a_mixed_view_is_the_same_alone_and_in_another_process(tmp_path: Path, mixing):
     images, augment = some_images(), PLAIN | mixing
-    shown, indices = Views(images, 3, augment), np.arange(24)
-    together = shown.pixels(indices, indices % 4, CPU)
+    exact, indices = Views(images, 3, augment), np.arange(24)
+    together = exact.pixels(indices, indices % 4, CPU)
     for index in indices:
         assert torch.equal(
-            shown.pixels(indices[index : index + 1], indices[index : index + 1] % 4, CPU)[0], together[index]
+            exact.pixels(indices[index : index + 1], indices[index : index + 1] % 4, CPU)[0], together[index]
         )
     np.save(tmp_path / "images.npy", images.images)
     np.save(tmp_path / "ids.npy", images.ids)
@@ -89,8 +89,8 @@ def test_a_blend_is_the_weighted_mean_and_a_box_shows_the_partner():
     indices, views = np.arange(200), np.zeros(200, np.int64)
     plain = Views(images, 1, PLAIN).pixels(indices, views, CPU).float()
     for mixing in MIXINGS:
-        shown = Views(images, 1, PLAIN | mixing)
-        mix, pixels = shown.mix(indices, views), shown.pixels(indices, views, CPU).float()
+        exact = Views(images, 1, PLAIN | mixing)
+        mix, pixels = exact.mix(indices, views), exact.pixels(indices, views, CPU).float()
         assert mix is not None
         for index in indices:
             own, other, share = plain[index], plain[mix.partners[index]], float(mix.share[index])

@@ -35,9 +35,9 @@ def test_a_full_cache_is_one_clear_failure_and_nothing_is_corrupt(small_disk, tm
     assert "no space left on the disk: free some space and run again" in said
     assert "Traceback" not in said
     subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
-    mended = reflux(project, "run")
-    assert mended.returncode == 0, mended.stdout + mended.stderr
-    assert "is the new @champion" in mended.stdout
+    again = reflux(project, "run")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "is the new @champion" in again.stdout
     assert "Data and pipelines are up to date" in call(project, "dvc", "status").stdout
     for file in (small_disk / "cache" / "files" / "md5").glob("??/[!.]*"):
         assert md5(file) == (file.parent.name + file.name).removesuffix(".dir"), file

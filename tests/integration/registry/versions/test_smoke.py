@@ -157,7 +157,7 @@ def test_a_slow_version_misses_the_gate(version):
 
 def test_a_hang_ends_with_the_time(version):
     (version.folder / "model.onnx").unlink()
-    os.mkfifo(version.folder / "model.onnx")  # whoever reads it waits for ever
+    os.mkfifo(version.folder / "model.onnx")  # a reader waits for ever
     began = time.monotonic()
     reason = check(version, limit_s=3)
     assert time.monotonic() - began < 30

@@ -62,14 +62,14 @@ def mlflow_home(tmp_path, monkeypatch, mlflow_template) -> Path:
 
 @pytest.fixture
 def browser_page(tmp_path):
-    """A page of a real browser; every address that it asked for is in its ``asked``."""
+    """A page of a real browser; the addresses that it requests are in its ``requested``."""
     from benchmarks import browser
 
     if browser.installed() is None:
         pytest.skip("NO BROWSER: install Debian's chromium to see whether the boards render")
     with browser.opened(tmp_path / "profile") as page:
-        page.asked = []
-        page.on("request", lambda request: page.asked.append(request.url))
+        page.requested = []
+        page.on("request", lambda request: page.requested.append(request.url))
         yield page
 
 
@@ -82,7 +82,7 @@ def call_reflux(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
         monkeypatch.setattr(sys, "argv", ["reflux", *arguments])
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
 
     return call

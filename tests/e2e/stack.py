@@ -63,15 +63,15 @@ class LocalStack:
 
     def start(self, deployment: str, overrides: tuple[str, ...] = ()) -> str:
         """Ask for a run of a deployment; returns its id."""
-        found = self.prefect("GET", f"/deployments/name/{deployment}")["id"]
+        deployment_id = self.prefect("GET", f"/deployments/name/{deployment}")["id"]
         body = {"parameters": {"overrides": list(overrides)}, "state": {"type": "SCHEDULED"}}
-        return self.prefect("POST", f"/deployments/{found}/create_flow_run", body)["id"]
+        return self.prefect("POST", f"/deployments/{deployment_id}/create_flow_run", body)["id"]
 
     def flow_run(self, run: str) -> dict[str, Any]:
         return self.prefect("GET", f"/flow_runs/{run}")
 
     def ended(self, run: str, seconds: float = 900) -> dict[str, Any]:
-        return until(lambda: (found := self.flow_run(run))["state_type"] in ENDED and found, seconds)
+        return until(lambda: (state := self.flow_run(run))["state_type"] in ENDED and state, seconds)
 
     def logs(self, run: str) -> str:
         body = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}
@@ -85,8 +85,8 @@ class LocalStack:
 
     def parent(self, run: str, experiment: str = "shapes") -> Any:
         client = self.mlflow()
-        found = client.get_experiment_by_name(experiment)
-        return client.search_runs([found.experiment_id], f"tags.`prefect.flow_run_id` = '{run}'")[0]
+        experiment_id = client.get_experiment_by_name(experiment).experiment_id
+        return client.search_runs([experiment_id], f"tags.`prefect.flow_run_id` = '{run}'")[0]
 
     def part(self, name: str) -> psutil.Process:
         """The process that a part's supervisor watches."""
@@ -161,10 +161,10 @@ def command_line(process: psutil.Process) -> str:
 
 def until(condition: Callable[[], Any], seconds: float) -> Any:
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.5)
-    return found
+    return result
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -64,10 +64,12 @@ def lines(card) -> list[list[tuple[int, float]]]:
 def test_every_line_over_the_retrains_has_mlflows_values_also_after_a_restart(project, browser_page, tmp_path):
     from playwright.sync_api import expect
 
-    found = retrains(project)
-    assert [run.data.tags["retrain"] for run in found] == [str(number) for number in range(1, RETRAINS + 1)]
-    assert all(len(run.data.metrics) < 100 for run in found)
-    present = boards.CURVES.metrics() - {"gpu_percent"} | frozenset().union(*(run.data.metrics for run in found))
+    pipeline_runs = retrains(project)
+    assert [run.data.tags["retrain"] for run in pipeline_runs] == [str(number) for number in range(1, RETRAINS + 1)]
+    assert all(len(run.data.metrics) < 100 for run in pipeline_runs)
+    present = boards.CURVES.metrics() - {"gpu_percent"} | frozenset().union(
+        *(run.data.metrics for run in pipeline_runs)
+    )
     port = free_port()
     for _ in range(2):
         with mlflow_server(tmp_path, f"sqlite:///{project}/mlflow.db", port):
@@ -86,7 +88,7 @@ def test_every_line_over_the_retrains_has_mlflows_values_also_after_a_restart(pr
             browser_page.goto(f"http://127.0.0.1:{port}/{boards.HEALTH.link('1')}")
             expect(browser_page.get_by_text(f"{RETRAINS} matching runs")).to_be_visible(timeout=60_000)
             for declared in (each for section in boards.HEALTH.sections for each in section.charts):
-                wanted = [line for metric in declared.metrics if (line := history(found, metric))]
+                wanted = [line for metric in declared.metrics if (line := history(pipeline_runs, metric))]
                 if wanted:
                     drawn = lines(chart(browser_page, " vs ".join(declared.metrics)))
                     assert [line for line in wanted if line not in drawn] == []

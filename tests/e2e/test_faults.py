@@ -37,7 +37,7 @@ def in_training(stack: LocalStack, run: str) -> psutil.Process:
     began = time.time()
     checkpoints = stack.state / "worker" / "gpu" / "kept" / "shapes" / "checkpoints" / "distill"
 
-    def found() -> psutil.Process | None:
+    def training() -> psutil.Process | None:
         state = stack.flow_run(run)["state_type"]
         assert state not in ENDED, stack.logs(run)
         if state != "RUNNING" or not any(file.stat().st_mtime > began for file in checkpoints.glob("*.pt")):
@@ -45,7 +45,7 @@ def in_training(stack: LocalStack, run: str) -> psutil.Process:
         # The deepest: DVC and the shell that it starts have the stage in their command lines as well.
         return next((p for p in stack.at_work(TRAINING) if not p.children() and "python" in p.name()), None)
 
-    return until(found, 600)
+    return until(training, 600)
 
 
 def completed(stack: LocalStack, run: str) -> dict[str, Any]:
@@ -55,8 +55,8 @@ def completed(stack: LocalStack, run: str) -> dict[str, Any]:
 
 
 def tasks(stack: LocalStack, run: str) -> dict[str, dict[str, Any]]:
-    found = stack.prefect("POST", "/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
-    return {task["name"]: task for task in found}
+    tasks = stack.prefect("POST", "/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+    return {task["name"]: task for task in tasks}
 
 
 def assert_clean(stack: LocalStack) -> None:
@@ -150,9 +150,9 @@ def test_s3_away_when_results_are_stored_fails_the_run_and_the_next_computes_not
 
 
 def test_two_datasets_at_once_share_a_cache_and_are_both_right(stack, deployment):
-    beside = deploy_to(stack, deployment, "cpu")
+    second = deploy_to(stack, deployment, "cpu")
     names = ("ingest.source=data/fewer", "project.name=fewer", "registry.model_name=fewer-student")
-    started = {"shapes": stack.start(deployment, recipe(10)), "fewer": stack.start(beside, (*recipe(11), *names))}
+    started = {"shapes": stack.start(deployment, recipe(10)), "fewer": stack.start(second, (*recipe(11), *names))}
     until(lambda: {stack.flow_run(run)["state_type"] for run in started.values()} == {"RUNNING"}, 300)
     for name, run in started.items():
         completed(stack, run)
@@ -168,9 +168,9 @@ def test_with_two_pools_a_training_whose_worker_dies_goes_on_and_its_retrain_wai
     in_training(stack, run)
     stack.part("worker-gpu").kill()
     completed(stack, run)
-    trainings = stack.prefect("POST", "/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}})
-    assert sorted(training["state_type"] for training in trainings) == ["COMPLETED", "CRASHED"]
-    (again,) = (training["id"] for training in trainings if training["state_type"] == "COMPLETED")
+    training_runs = stack.prefect("POST", "/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}})
+    assert sorted(training["state_type"] for training in training_runs) == ["COMPLETED", "CRASHED"]
+    (again,) = (training["id"] for training in training_runs if training["state_type"] == "COMPLETED")
     assert "Note: goes on after" in stack.logs(again)
     assert tasks(stack, again)["distill"]["run_count"] == 1
     assert whole(stack, run)
@@ -236,12 +236,12 @@ def runs(stack: LocalStack, run: str, stage: str, project: str = "shapes") -> li
     """The MLflow runs that a flow run made of a stage."""
     client, parent = stack.mlflow(), stack.parent(run, project)
     below = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
-    found = client.search_runs([parent.info.experiment_id], below)
-    return [child for child in found if child.info.run_name.startswith(stage)]
+    children = client.search_runs([parent.info.experiment_id], below)
+    return [child for child in children if child.info.run_name.startswith(stage)]
 
 
 def whole_curve(stack: LocalStack, run: str, stage: str, project: str) -> bool:
-    """Whether a training of a flow run has its whole curve, each step once, and its end in MLflow."""
+    """Whether a training run has its whole curve, each step once, and its end in MLflow."""
     (child,) = runs(stack, run, stage, project)
     steps = [metric.step for metric in stack.mlflow().get_metric_history(child.info.run_id, "val/accuracy")]
     return child.info.status == "FINISHED" and len(steps) == len(set(steps)) == 16
@@ -254,6 +254,6 @@ def registered(stack: LocalStack, run: str, project: str) -> bool:
 
 
 def whole(stack: LocalStack, run: str, project: str = "shapes") -> bool:
-    """Whether nothing of a flow run is missing in MLflow: its trainings, and its version."""
+    """Whether nothing of a flow run is missing in MLflow: its training runs, and its version."""
     curves = all(whole_curve(stack, run, stage, project) for stage in ("distill", "control"))
     return curves and registered(stack, run, project)

@@ -30,10 +30,10 @@ def test_a_full_cache_is_one_clear_failure_and_nothing_is_corrupt(small_disk, tm
     project = make_tiny_project(tmp_path / "project")
     assert call(project, "dvc", "cache", "dir", "--local", str(small_disk / "cache")).returncode == 0
     failed = reflux(project, "run")
-    said = failed.stdout + failed.stderr
-    assert failed.returncode not in (0, 3), said
-    assert "no space left on the disk: free some space and run again" in said
-    assert "Traceback" not in said
+    output = failed.stdout + failed.stderr
+    assert failed.returncode not in (0, 3), output
+    assert "no space left on the disk: free some space and run again" in output
+    assert "Traceback" not in output
     subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
     again = reflux(project, "run")
     assert again.returncode == 0, again.stdout + again.stderr

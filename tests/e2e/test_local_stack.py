@@ -35,9 +35,9 @@ def first(stack, deployment) -> str:
 
 
 def test_all_parts_answer_and_a_second_up_starts_nothing(stack):
-    shown = stack.local("status")
-    assert shown.returncode == 0, shown.stdout
-    rows = {line.split()[0]: line for line in shown.stdout.splitlines()[1:]}
+    status = stack.local("status")
+    assert status.returncode == 0, status.stdout
+    rows = {line.split()[0]: line for line in status.stdout.splitlines()[1:]}
     assert rows.keys() == PARTS
     assert all("answers" in row and " 0" in row for row in rows.values())
     before = {process.pid for process in stack.processes()[:1]} | {stack.part(name).pid for name in PARTS}
@@ -104,10 +104,10 @@ def test_no_secret_is_in_logs_artifacts_params_or_process_lists(stack, first):
         places[f"table {table}"] = str(query(stack, f'SELECT * FROM "{table}"')).encode()  # noqa: S608
     assert len(places["log mlflow.log"]) > 100
     assert len(tables) > 20
-    found = [
+    leaks = [
         (name, place) for place, text in places.items() for name, secret in planted.items() if secret.encode() in text
     ]
-    assert not found
+    assert not leaks
 
 
 def test_a_second_machine_joins_with_the_file_alone_and_takes_the_run(stack, deployment, first, tmp_path):

@@ -49,7 +49,7 @@ def test_the_first_run_ends_with_a_champion(project, first):
     for stage in STAGES:
         assert f"{stage}: started" in first.stdout
         assert read_json(project / "artifacts" / stage / "run.json")["mlflow_run_id"]
-    for shown in (
+    for words in (
         "teacher",
         "student",
         "control",
@@ -58,7 +58,7 @@ def test_the_first_run_ends_with_a_champion(project, first):
         "reflux predict IMAGE",
         "model-card.html",
     ):
-        assert shown in first.stdout
+        assert words in first.stdout
     assert read_json(project / "artifacts" / "promote" / "decision.json")["status"] == "VALIDATED"
 
 
@@ -78,10 +78,10 @@ def test_mlflow_knows_the_run_its_stages_and_their_lineage(project, first):
 
 
 def test_predict_answers_from_the_champion(project, first):
-    told = reflux(project, "predict", "data/shapes/test/wave/wave-3.png")
-    assert told.returncode == 0, told.stderr
-    assert "shapes-student version 1" in told.stdout
-    assert told.stdout.count(" %") == 3
+    done = reflux(project, "predict", "data/shapes/test/wave/wave-3.png")
+    assert done.returncode == 0, done.stderr
+    assert "shapes-student version 1" in done.stdout
+    assert done.stdout.count(" %") == 3
 
 
 def test_a_second_run_trains_nothing_says_so_and_links_what_made_the_artifacts(project, first):
@@ -98,11 +98,11 @@ def test_a_second_run_trains_nothing_says_so_and_links_what_made_the_artifacts(p
 
 
 def test_a_rejected_student_is_registered_and_the_champion_stays(project, first):
-    told = reflux(project, "run", "-S", "evaluate.latency_runs=21", "-S", "registry.gates.size_kb.max=1")
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert "Computed: evaluate. The rest was unchanged." in told.stdout
-    assert "✗ Size" in told.stdout
-    assert "is REJECTED, as @challenger; version 1 stays the champion." in told.stdout
+    done = reflux(project, "run", "-S", "evaluate.latency_runs=21", "-S", "registry.gates.size_kb.max=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Computed: evaluate. The rest was unchanged." in done.stdout
+    assert "✗ Size" in done.stdout
+    assert "is REJECTED, as @challenger; version 1 stays the champion." in done.stdout
     listed = reflux(project, "history").stdout
     assert "version 2 rejected" in listed
     assert "exceeds the maximum of 1 KB" in " ".join(listed.split())
@@ -116,8 +116,8 @@ def test_the_boards_show_every_retrain_in_a_browser(project, first, browser_page
     command = [sys.executable, "-u", "-m", "flows.cli", "ui", "--port", str(port)]
     ui = subprocess.Popen(command, cwd=project, env=environment(project), stdout=subprocess.PIPE, text=True)
     try:
-        told = list(itertools.takewhile(lambda line: "whoever debugs" not in line, ui.stdout))
-        links = re.findall(r"http://\S+", "".join(told[1:]))
+        printed = list(itertools.takewhile(lambda line: "anyone who debugs" not in line, ui.stdout))
+        links = re.findall(r"http://\S+", "".join(printed[1:]))
         assert len(links) == len(declared.ALL)
         for board, link in zip(declared.ALL, links, strict=True):
             browser_page.goto("about:blank")  # states leak between addresses that differ behind the #
@@ -138,7 +138,7 @@ def test_the_boards_show_every_retrain_in_a_browser(project, first, browser_page
         expect(champion).to_contain_text("Version 1")
         expect(browser_page.get_by_text("Where it comes from: data").first).to_be_visible()
         outside = [
-            url for url in browser_page.asked if not url.startswith((f"http://127.0.0.1:{port}/", "data:", "blob:"))
+            url for url in browser_page.requested if not url.startswith((f"http://127.0.0.1:{port}/", "data:", "blob:"))
         ]
         assert [url for url in outside if url != "about:blank"] == []
     finally:
@@ -160,13 +160,13 @@ def drawn(page, metric: str) -> list[tuple[int, float]]:
 
 def history(project: Path, metric: str) -> list[tuple[int, float]]:
     """A metric of every retrain that has it, by the retrain's number."""
-    found = [(int(run.data.tags["retrain"]), run.data.metrics.get(metric)) for run in runs(project, "pipeline")]
-    return sorted((number, round(value, 6)) for number, value in found if value is not None)
+    points = [(int(run.data.tags["retrain"]), run.data.metrics.get(metric)) for run in runs(project, "pipeline")]
+    return sorted((number, round(value, 6)) for number, value in points if value is not None)
 
 
 @pytest.mark.long
 def test_without_mlflow_everything_is_trained_and_sent_later(project, first):
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "run", "-S", "evaluate.latency_runs=22"],
         cwd=project,
         env=environment(project) | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"},
@@ -174,9 +174,9 @@ def test_without_mlflow_everything_is_trained_and_sent_later(project, first):
         text=True,
         check=False,
     )
-    assert told.returncode == 3, told.stdout + told.stderr
-    assert "Trained, but not registered: MLflow at http://127.0.0.1:9 does not answer" in told.stderr
-    assert "Distillation gained" in told.stdout
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "Trained, but not registered: MLflow at http://127.0.0.1:9 does not answer" in done.stderr
+    assert "Distillation gained" in done.stdout
     assert len(list((project / ".reflux" / "outbox").glob("*/journal.jsonl"))) == 2
     before = len(runs(project, "pipeline"))
     later = reflux(project, "run")
@@ -189,12 +189,12 @@ def test_without_mlflow_everything_is_trained_and_sent_later(project, first):
 def test_broken_data_stops_the_run_before_any_training(project, first):
     twin = project / "data" / "shapes" / "test" / "flat" / "twin.png"
     twin.write_bytes((project / "data" / "shapes" / "train" / "wave" / "wave-0.png").read_bytes())
-    told = reflux(project, "run")
+    done = reflux(project, "run")
     twin.unlink()
-    assert told.returncode == 2, told.stdout + told.stderr
-    assert "Error: " in told.stderr
-    assert "wave-0.png" in told.stderr
-    assert "finetune: started" not in told.stdout
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Error: " in done.stderr
+    assert "wave-0.png" in done.stderr
+    assert "finetune: started" not in done.stdout
 
 
 @pytest.mark.long
@@ -214,9 +214,9 @@ def test_a_prefect_server_that_dies_in_mid_run_is_named_and_nothing_goes_on(proj
         assert process.wait(timeout=300) == 2, (project / "out.txt").read_text()
     finally:
         process.kill()
-    told = (project / "out.txt").read_text()
-    assert "Prefect's embedded server ended during the run" in told
-    assert "Traceback" not in told
+    output = (project / "out.txt").read_text()
+    assert "Prefect's embedded server ended during the run" in output
+    assert "Traceback" not in output
     assert not at_work(project)
 
 
@@ -280,20 +280,20 @@ def test_a_run_that_was_killed_in_mid_training_goes_on_as_the_same_run(project, 
     again = reflux(project, "run")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "distill: goes on after" in again.stdout
-    found = distillations()
-    assert len(found) == before + 1
-    assert found[-1].info.status == "FINISHED"
-    assert found[-1].data.tags["mlflow.parentRunId"] == runs(project, "pipeline")[-1].info.run_id
-    curve = MlflowClient(f"sqlite:///{project}/mlflow.db").get_metric_history(found[-1].info.run_id, "val/accuracy")
+    trained = distillations()
+    assert len(trained) == before + 1
+    assert trained[-1].info.status == "FINISHED"
+    assert trained[-1].data.tags["mlflow.parentRunId"] == runs(project, "pipeline")[-1].info.run_id
+    curve = MlflowClient(f"sqlite:///{project}/mlflow.db").get_metric_history(trained[-1].info.run_id, "val/accuracy")
     assert [point.step for point in curve] == list(range(100, 3001, 100))
 
 
 def at_work(folder: Path) -> list[list[str]]:
-    found = []
+    left = []
     for process in psutil.process_iter():
         try:
             if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.cmdline())
+                left.append(process.cmdline())
         except psutil.Error:
             continue
-    return found
+    return left

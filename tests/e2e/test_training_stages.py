@@ -84,9 +84,9 @@ def test_the_stages_leave_what_the_design_promises(trained: Path):
         assert model.spec.classes == ("dark", "bright")
         journals = (file.read_text().splitlines() for file in trained.glob(".reflux/outbox/*/journal.jsonl"))
         (mine,) = (lines for lines in journals if f'"stage": "{stage}"' in lines[0])
-        told = [found["step"] for found in map(json.loads, mine) if "train/accuracy" in found.get("values", {})]
-        assert told == sorted(set(told)), "one curve, also over probe and full fine-tuning"
-        assert len(told) == len(history)
+        steps = [entry["step"] for entry in map(json.loads, mine) if "train/accuracy" in entry.get("values", {})]
+        assert steps == sorted(set(steps)), "one curve, also over probe and full fine-tuning"
+        assert len(steps) == len(history)
     assert np.load(trained / "artifacts/label/store/000000.npy").shape == (80, 2, 2)
     note = json.loads((trained / "artifacts/distill/run.json").read_text())
     assert note["inputs"]["artifacts/label/store"] == fingerprint(trained / "artifacts/label/store")

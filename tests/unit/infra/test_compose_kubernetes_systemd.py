@@ -66,7 +66,7 @@ def needed_by(name: str) -> set[str]:
 
 def filled_in(text: str) -> str:
     """A string of the Compose file with its variables replaced as Compose does."""
-    return re.sub(r"\$\{(\w+)(:\?[^}]*)?\}", lambda found: (SETTINGS | SECRETS)[found[1]], text).replace("$$", "$")
+    return re.sub(r"\$\{(\w+)(:\?[^}]*)?\}", lambda match: (SETTINGS | SECRETS)[match[1]], text).replace("$$", "$")
 
 
 def test_compose_fits_the_published_schema():
@@ -97,8 +97,8 @@ def test_runs_are_jobs_that_prefect_and_kubernetes_take_and_that_are_never_repea
     content = json.loads(template.read_text(encoding="utf-8"))
     variables = content["variables"]["properties"]
     values = {key: known["default"] for key, known in variables.items() if "default" in known}
-    asked = re.findall(r"\{\{ (\w+) \}\}", json.dumps(content["job_configuration"]))
-    assert set(asked) == set(variables)
+    used = re.findall(r"\{\{ (\w+) \}\}", json.dumps(content["job_configuration"]))
+    assert set(used) == set(variables)
     values |= {"name": "retrain", "env": {"SET_BY": "the deployment"}, "command": "run", "labels": {"run": "1"}}
     made = KubernetesWorkerJobConfiguration(**apply_values(content["job_configuration"], values))
     made._populate_env_in_manifest()

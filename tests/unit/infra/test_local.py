@@ -37,8 +37,8 @@ def test_secrets_are_made_once_and_are_the_owners_alone(tmp_path):
 
 def test_what_clients_load_is_plain_shell_and_holds_no_secret_of_the_servers(tmp_path):
     stack = new_stack(tmp_path / "a folder")
-    shown = "set -a; . ./stack.env; set +a; env -0"
-    done = subprocess.run(["sh", "-c", shown], cwd=stack.state, env={}, capture_output=True, text=True, check=True)
+    script = "set -a; . ./stack.env; set +a; env -0"
+    done = subprocess.run(["sh", "-c", script], cwd=stack.state, env={}, capture_output=True, text=True, check=True)
     loaded = dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
     assert loaded.items() >= stack.client.items()
     text = stack.client_file.read_text()
@@ -99,8 +99,8 @@ def test_help_has_an_example(name):
 
 
 def test_commands_without_a_stack_say_so_in_a_sentence(tmp_path):
-    asked = call("status", "--state", str(tmp_path))
-    assert (asked.returncode, asked.stderr) == (
+    unknown = call("status", "--state", str(tmp_path))
+    assert (unknown.returncode, unknown.stderr) == (
         2,
         f"Error: There is no stack in {tmp_path}: infra/local/up starts one.\n",
     )

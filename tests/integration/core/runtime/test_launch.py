@@ -47,8 +47,8 @@ def workspace(folder: Path, *overrides: str) -> Path:
 
 
 def environment() -> dict[str, str]:
-    found = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "REFLUX"))}
-    return found | {"REFLUX_EVENTS": "1"}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "REFLUX"))}
+    return kept | {"REFLUX_EVENTS": "1"}
 
 
 def run(stage: str, folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -76,28 +76,28 @@ def start():
 
 def processes(launcher: "subprocess.Popen[str]") -> dict[int, psutil.Process]:
     """The processes that the launcher started, by rank."""
-    found = {}
+    by_rank = {}
     for child in psutil.Process(launcher.pid).children(recursive=True):
         try:
             if rank := child.environ().get("RANK"):
-                found[int(rank)] = child
+                by_rank[int(rank)] = child
         except psutil.Error:
             continue
-    return found
+    return by_rank
 
 
 def both(launcher: "subprocess.Popen[str]") -> dict[int, psutil.Process] | None:
-    found = processes(launcher)
-    return found if len(found) == 2 else None
+    by_rank = processes(launcher)
+    return by_rank if len(by_rank) == 2 else None
 
 
 def wait_for(what, process: "subprocess.Popen[str]", folder: Path, seconds: float = 120):
     deadline = time.monotonic() + seconds
-    while not (found := what()):
+    while not (result := what()):
         assert process.poll() is None, (folder / "output.txt").read_text()
         assert time.monotonic() < deadline, (folder / "output.txt").read_text()
         time.sleep(0.02)
-    return found
+    return result
 
 
 def comes_on(launcher: "subprocess.Popen[str]", folder: Path) -> None:
@@ -154,9 +154,11 @@ def test_two_processes_label_and_evaluate_as_one(tmp_path: Path):
     stored = [sorted((folder / "artifacts/label/store").glob("*")) for folder in (one, two)]
     assert stored[0]
     assert [sha256_file(file) for file in stored[0]] == [sha256_file(file) for file in stored[1]]
-    answers = [pq.read_table(folder / "artifacts/evaluate/predictions.parquet").to_pandas() for folder in (one, two)]
-    assert answers[0].drop(columns="onnx_confidence").equals(answers[1].drop(columns="onnx_confidence"))
-    assert np.allclose(answers[0]["onnx_confidence"], answers[1]["onnx_confidence"], atol=1e-5)
+    predictions = [
+        pq.read_table(folder / "artifacts/evaluate/predictions.parquet").to_pandas() for folder in (one, two)
+    ]
+    assert predictions[0].drop(columns="onnx_confidence").equals(predictions[1].drop(columns="onnx_confidence"))
+    assert np.allclose(predictions[0]["onnx_confidence"], predictions[1]["onnx_confidence"], atol=1e-5)
 
 
 @pytest.mark.long

@@ -51,6 +51,7 @@ def test_a_test_stands_where_the_code_does():
     assert strangers == {
         "distill/losses/test_goldens.py",  # all losses against torchdistill's values
         "distill/test_pages.py",  # the examples on the pages next to the code
+        "flows/test_names.py",  # what the names in flows/ may not shadow
         "registry/test_command.py",  # the command's verbs on a registry
         "test_house.py",
     }

@@ -44,8 +44,8 @@ def accuracies(checkout: Path) -> dict[str, float]:
     return {name: 100 * model["accuracy"] for name, model in models.items()}
 
 
-def code_digest(*folders: Path) -> str:
-    """A digest of Python files in ``folders`` and in what they all train with, components/core and distill."""
-    places = (ROOT / "components/core", ROOT / "components/distill", *folders)
-    files = [file for place in places for file in sorted(place.rglob("*.py"))]
+def code_digest(*benchmark: Path) -> str:
+    """A digest of a benchmark's own files and of components/core and distill, with which it trains."""
+    places = (ROOT / "components/core", ROOT / "components/distill", *benchmark)
+    files = [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]

@@ -5,37 +5,33 @@
 
 It needs torch, torchvision, timm and this checkout, nothing else of the pipeline's environment. Three arms take turns:
 the bare student step on a batch that is on the device, our loop with the store, and our loop with a live teacher.
-Images and soft labels are random and lie in memory, which changes no speed. A figure is the median of the rounds, its
+Images and soft labels are random and in memory, which changes no speed. A figure is the median of the rounds, its
 low and high are the lowest and highest round. Utilisation is the share of time in which a kernel ran, from nvidia-smi.
 """
 
-import argparse
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.results import RESULTS, Figure, of_rounds, write
+from benchmarks.results import Figure, argument_parser, of_rounds, publish
+from benchmarks.training import kd_criterion, train
 from components.core.images.shards import Shard
 from components.core.models.pixel_model import PixelModel, pixel_model
 from components.core.models.precision import autocast
-from components.core.runtime.checkpoint import Checkpoints
 from components.core.runtime.device import resolve_device
 from components.core.teacher.hooks import teacher_outputs
 from components.core.training import optim
 from components.core.training.batches import batches_of_views
-from components.core.training.loop import Batch, Recipe, fit, total
+from components.core.training.loop import Batch, Recipe, total
 from components.core.views.mixing import Views
-from components.distill.losses.labels import total_loss
 
 CLASSES = tuple(str(number) for number in range(100))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -43,7 +39,7 @@ AUGMENT: dict[str, Any] = {"shift": 0.0, "flip": True, "crop_scale": 0.35, "eras
 VIEWS = 4
 LR = 0.001
 
-loss = partial(total_loss, temperature=1.0, label_weight=0.1, teacher_weight=1.0)
+criterion = kd_criterion(temperature=1.0, label_weight=0.1)
 
 
 def model(name: str, size: int, device: torch.device) -> PixelModel:
@@ -59,49 +55,49 @@ def batches(
     labels = torch.from_numpy(images.labels)
 
     def hard(indices: np.ndarray[Any, Any], _views: Any) -> tuple[Tensor, ...]:
-        return labels[indices], torch.ones(len(indices))
+        return labels[indices], torch.ones(len(indices)), torch.from_numpy(indices)
 
     def soft_and_hard(indices: np.ndarray[Any, Any], views: np.ndarray[Any, Any]) -> tuple[Tensor, ...]:
         return soft_labels[views, indices].float(), *hard(indices, views)
 
-    answer = partial(teacher_outputs, teacher.eval(), (), device=device) if teacher else None
+    outputs = partial(teacher_outputs, teacher.eval(), (), device=device) if teacher else None
     targets_of = hard if teacher else soft_and_hard
-    return batches_of_views(Views(images, 0, AUGMENT), VIEWS, targets_of, batch_size, device, answer)
+    return batches_of_views(Views(images, 0, AUGMENT), VIEWS, targets_of, batch_size, device, outputs)
 
 
 class Watch:
-    """Times the steps after the first ones, which warm up; the device's work is waited for at both ends.
+    """Times the steps after the first ones, which warm up, synchronized with the device at both ends.
 
     Args:
-        device: that computes.
+        device: where the steps run.
         warm: steps that are not timed.
-        steps: steps that are.
+        steps: steps that are timed.
     """
 
     def __init__(self, device: torch.device, warm: int, steps: int) -> None:
         self._device, self._warm, self.steps, self._done = device, warm, steps, 0
-        self._began = self.seconds = self.utilisation = 0.0
+        self._began = self.seconds = self.utilization = 0.0
         self._smi: subprocess.Popen[str] | None = None
 
     @property
     def total(self) -> int:
-        """All steps to run."""
+        """The number of steps to run."""
         return self._warm + self.steps
 
     def step(self, *_: Any, **__: Any) -> None:
-        """Count a step."""
+        """Count a step, and start or stop the time."""
         self._done += 1
         if self._done == self._warm:
-            self._wait()
+            self._synchronize()
             self._smi = self._sampler()
             self._began = time.perf_counter()
         elif self._done == self.total:
-            self._wait()
+            self._synchronize()
             self.seconds = time.perf_counter() - self._began
             if self._smi is not None:
                 self._smi.terminate()
                 samples = [float(line) for line in self._smi.communicate()[0].split() if line.isdigit()]
-                self.utilisation = sum(samples) / max(len(samples), 1)
+                self.utilization = sum(samples) / max(len(samples), 1)
 
     def _sampler(self) -> "subprocess.Popen[str] | None":
         if self._device.type != "cuda" or not shutil.which("nvidia-smi"):
@@ -117,7 +113,7 @@ class Watch:
         ]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    def _wait(self) -> None:
+    def _synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
@@ -133,35 +129,33 @@ def bare(student: PixelModel, ready: Batch, watch: Watch) -> None:
     for _ in range(watch.total):
         with autocast(ready.pixels.device, training=True):
             logits = student(ready.pixels)
-        total(loss(logits, *ready.targets)).mean().backward()
+        total(criterion(logits, *ready.targets)).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
         watch.step()
 
 
-def ours(student: PixelModel, source: Callable[[int], Iterator[Batch]], images: Shard, watch: Watch) -> None:
+def ours(
+    student: PixelModel, source: Callable[[int], Iterator[Batch]], images: Shard, batch_size: int, watch: Watch
+) -> None:
     """Our loop; it validates once, after the last timed step, and on a few images."""
     few = Shard(images.images[:64], images.labels[:64], images.ids[:64])
-    optimizer = optimizer_of(student)
-    with tempfile.TemporaryDirectory() as scratch:
-        checkpoints = Checkpoints(Path(scratch), "benchmark", every_s=60)
-        fit(
-            student,
-            optimizer,
-            source,
-            loss,
-            few,
-            Recipe(watch.total, watch.total, len(next(source(0)).pixels), LR),
-            device=next(student.parameters()).device,
-            checkpoints=checkpoints,
-            report=lambda row: None,
-            advance=lambda count, **_: watch.step() if count else None,
-        )
-        checkpoints.wait()
+    recipe = Recipe(watch.total, watch.total, batch_size, LR)
+    device = next(student.parameters()).device
+    train(
+        student,
+        optimizer_of(student),
+        source,
+        criterion,
+        few,
+        recipe,
+        device,
+        advance=lambda count, **_: watch.step() if count else None,
+    )
 
 
 def measure(size: int, count: int, batch_size: int, steps: int, rounds: int, device: torch.device) -> list[Figure]:
-    """Images/s, ratios to the bare step and utilisation at one image size."""
+    """Images/s, ratios to the bare step and utilization at one image size."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (count, size, size, 3), np.uint8)
     images = Shard(pixels, rng.integers(0, len(CLASSES), count), rng.integers(0, 2**63, count).astype(np.uint64))
@@ -176,45 +170,46 @@ def measure(size: int, count: int, batch_size: int, steps: int, rounds: int, dev
             if name == "bare":
                 bare(student, next(source(0)), watch)
             else:
-                ours(student, source, images, watch)
+                ours(student, source, images, batch_size, watch)
             rates[name].append(steps * batch_size / watch.seconds)
-            busy[name].append(watch.utilisation)
-    found = [of_rounds(f"images_per_s_{name}_{size}px", values, "images/s") for name, values in rates.items()]
+            busy[name].append(watch.utilization)
+    figures = [of_rounds(f"images_per_s_{name}_{size}px", values, "images/s") for name, values in rates.items()]
     for name in ("store", "live"):
         ratios = [a / b for a, b in zip(rates[name], rates["bare"], strict=True)]
-        found.append(of_rounds(f"{name}_over_bare_{size}px", ratios, "x"))
+        figures.append(of_rounds(f"{name}_over_bare_{size}px", ratios, "x"))
     if device.type == "cuda" and any(busy["bare"]):
-        found += [of_rounds(f"gpu_utilisation_{name}_{size}px", values, "%") for name, values in busy.items()]
-    return found
+        figures += [of_rounds(f"gpu_utilisation_{name}_{size}px", values, "%") for name, values in busy.items()]
+    return figures
 
 
 def main() -> None:
     """Measure, and write ``gpu.json``."""
-    ask_for = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask_for.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    ask_for.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean nothing")
-    ask_for.add_argument("--batch-size", type=int, default=256)
-    ask_for.add_argument("--steps", type=int, default=100, help="of a round")
-    ask_for.add_argument("--rounds", type=int, default=5)
-    ask_for.add_argument("--out", type=Path, default=RESULTS)
-    asked = ask_for.parse_args()
-    if asked.device == "cuda" and not torch.cuda.is_available():
+    parser = argument_parser(__doc__)
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean nothing")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=100, help="of a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
         print(
             "Error: torch sees no CUDA device here: run it on a GPU machine, or see it work with --device cpu --quick.",
             file=sys.stderr,
         )
         sys.exit(2)
-    device = resolve_device(asked.device, 0, False)
-    sizes, count = ((32,), 64) if asked.quick else ((64, 224), 4096)
-    if asked.quick:
-        asked.batch_size, asked.steps, asked.rounds = 8, 2, 1
-    found = [
-        figure for size in sizes for figure in measure(size, count, asked.batch_size, asked.steps, asked.rounds, device)
-    ]
-    path = write("gpu", found, asked.out)
-    for figure in found:
-        print(f"{figure.name:36} {figure.value:10.4g} [{figure.low:.4g}, {figure.high:.4g}] {figure.unit}")
-    print(f"Written: {path}")
+    device = resolve_device(options.device, 0, False)
+    sizes, count = ((32,), 64) if options.quick else ((64, 224), 4096)
+    if options.quick:
+        options.batch_size, options.steps, options.rounds = 8, 2, 1
+    publish(
+        "gpu",
+        (
+            figure
+            for size in sizes
+            for figure in measure(size, count, options.batch_size, options.steps, options.rounds, device)
+        ),
+        options.out,
+    )
 
 
 if __name__ == "__main__":

@@ -2,27 +2,24 @@
 
     .venv/bin/python -m benchmarks.methods --data DIR            # a folder of Fashion-MNIST's train and test.parquet
     .venv/bin/python -m benchmarks.methods --data DIR --seeds 0  # one seed
-    .venv/bin/python -m benchmarks.methods --quick               # that it runs, on the sample; the figures mean nothing
+    .venv/bin/python -m benchmarks.methods --quick               # see that it runs, on the sample; no figures
 
-The teacher learns from 55,000 labelled images, and so does every student: the same steps, views, optimizer and
+The teacher learns from 55,000 labeled images, and so does every student: the same steps, views, optimizer and
 schedule, from the same weights at a seed. 5,000 training images choose the weights; the test images are looked at once.
-Methods have their papers' defaults, and the weight that their papers give the labels. The teacher's answers to an
-image's one view a seed are computed once, for the methods that compare layers as well. Accuracies are means over the
-seeds with Student's t interval (95 %), gains those of the differences to kd and to the control seed by seed. The cost
-is that of a training step as the pipeline takes it, with stored soft labels or a live teacher, in rounds that take
-turns.
+Methods have their papers' defaults, and the weight that their papers give the labels. The teacher's logits and features
+of an image's one view a seed are computed once. Accuracies are means over the seeds with Student's t interval (95 %),
+gains those of the differences to kd and to the control seed by seed. Speeds are those of the pipeline's training step,
+with stored soft labels or, where layers are compared, with a live teacher, in rounds that take turns.
 
-Finished trainings are kept in ``.reflux/methods``: a run that is interrupted goes on.
+Students train by the pipeline's code. Born-again and teacher-assistant differ in one thing: networks before the student
+start from weights of another seed, where the pipeline gives every network the weights of its one seed.
+
+Results of finished training runs are kept in ``.reflux/methods``: an interrupted benchmark resumes.
 """
 
-import argparse
-import hashlib
-import io
-import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,98 +27,140 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 import torch
-from PIL import Image
-from scipy import stats
 from torch import Tensor, nn
 
-from benchmarks.results import RESULTS, ROOT, Figure, write
+from benchmarks.checkout import code_digest
+from benchmarks.images import SIZE, part, read_split
+from benchmarks.results import ROOT, Figure, argument_parser, of_seeds, write
+from benchmarks.training import CPU
+from components.core import student as pipeline
 from components.core.artifacts import read_json, write_json
 from components.core.images.shards import Shard
 from components.core.inference import predict
 from components.core.models.pixel_model import PixelModel, load, pixel_model, save
 from components.core.params.distill import METHODS, Distill, LayerLoss, Loss
 from components.core.runtime.checkpoint import Checkpoints
+from components.core.runtime.journal import NullJournal
+from components.core.runtime.world import ALONE
 from components.core.teacher.hooks import Layer, teacher_outputs
-from components.core.training import loop as training
-from components.core.training import optim
-from components.core.training.batches import batches_of_views
-from components.core.training.loop import fit
+from components.core.training import loop, optim
 from components.core.views.mixing import Views
 from components.distill.__main__ import networks_between
-from components.distill.criterion import Criterion, Term, mutual_loss, terms
+from components.distill.criterion import Criterion, mutual_loss, terms
 from components.distill.modules import Peers
 
-CPU = torch.device("cpu")
 CLASSES, MEAN, STD = tuple("0123456789"), (0.2861,), (0.3528,)
 AUGMENT: dict[str, Any] = {"shift": 0.075, "flip": True, "crop_scale": 1.0, "erase": 0.0}
 TEACHER, STUDENTS = "resnet20", ("resnet8_slim", "resnet8")
 VALIDATION, BATCH = 5000, 128
-LR, WEIGHT_DECAY = 0.01, 0.05
 CONTROL = "control"
-# What the papers give the labels where it is not 1; and a teacher assistant that lies between these networks.
-OF_LABELS = {"kd": 0.1, "mse-logits": 0.1, "logit-standardization": 0.1, "teacher-assistant": 0.1, "born-again": 0.1}
+# The weights that papers give the labels where it is not 1, and a teacher assistant between these networks.
+LABEL_WEIGHTS = {
+    "kd": 0.1,
+    "mse-logits": 0.1,
+    "logit-standardization": 0.1,
+    "teacher-assistant": 0.1,
+    "born-again": 0.1,
+}
 ENTRIES: dict[str, Any] = {"teacher-assistant": {"name": "teacher-assistant", "assistants": ["resnet14"]}}
 
 
-def read(folder: Path, split: str) -> Shard:
-    """A split as ``ingest`` would leave it."""
-    path = folder / f"{split}.parquet"
-    if not path.is_file():
-        sys.exit(f"Error: {path} is not there: name a folder of train.parquet and test.parquet with --data.")
-    table = pq.read_table(path)
-    images = np.stack(
-        [np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("L")) for row in table["image"].to_pylist()]
-    )
-    ids = b"".join(hashlib.sha256(image.tobytes()).digest()[:8] for image in images)
-    return Shard(images[..., None], table["label"].to_numpy().astype(np.int64), np.frombuffer(ids, "<u8"))
+Indices = npt.NDArray[np.int64]
 
 
-def part(shard: Shard, rows: slice) -> Shard:
-    """Some of the images."""
-    return Shard(shard.images[rows], shard.labels[rows], shard.ids[rows])
-
-
-def new(name: str, seed: int) -> PixelModel:
+def untrained(name: str, seed: int) -> PixelModel:
     """An untrained network, the same for every method at a seed."""
     torch.manual_seed(seed)
-    return pixel_model(name, CLASSES, 28, 1, MEAN, STD)
+    return pixel_model(name, CLASSES, SIZE, 1, MEAN, STD)
 
 
-class Answers:
-    """A teacher's answers to one view of every image: computed once, kept in files, read by every method.
+def recipe_of(steps: int) -> loop.Recipe:
+    """The recipe that all networks share."""
+    return loop.Recipe(steps, max(1, steps // 4), BATCH, lr=0.01, weight_decay=0.05, precision="fp32")
+
+
+class TeacherOutputs:
+    """A teacher's logits and features of one view of every image: computed once, kept in files as float16.
 
     Args:
-        teacher: who answers.
-        taps: the layers that any method compares.
-        images: what it is shown.
+        teacher: in eval mode.
+        layers: those that any method compares.
+        images: the images.
         seed: of the views.
-        folder: for the files, as float16.
+        folder: of the files.
     """
 
-    def __init__(self, teacher: PixelModel, taps: Sequence[Layer], images: Shard, seed: int, folder: Path) -> None:
-        shown, self._files, self._taps = Views(images, seed, AUGMENT), [], ["logits", *map(str, taps)]
+    def __init__(self, teacher: PixelModel, layers: Sequence[Layer], images: Shard, seed: int, folder: Path) -> None:
+        views, self._files = Views(images, seed, AUGMENT), []
+        self._names = ["logits", *map(str, layers)]
         for begin in range(0, len(images), 500):
             rows = np.arange(begin, min(begin + 500, len(images)))
-            found = teacher_outputs(teacher, tuple(taps), shown.pixels(rows, np.zeros_like(rows), CPU), CPU)
+            outputs = teacher_outputs(teacher, layers, views.pixels(rows, np.zeros_like(rows), CPU), CPU)
             if not begin:
-                shapes = [(len(images), *answer.shape[1:]) for answer in found]
-                files = [folder / f"{number}.npy" for number in range(len(found))]
-                pairs = zip(files, shapes, strict=True)
-                self._files = [np.lib.format.open_memmap(file, "w+", np.float16, shape) for file, shape in pairs]
-            for file, answer in zip(self._files, found, strict=True):
-                file[rows] = answer.half().numpy()
+                self._files = [
+                    np.lib.format.open_memmap(
+                        folder / f"{number}.npy", "w+", np.float16, (len(images), *output.shape[1:])
+                    )
+                    for number, output in enumerate(outputs)
+                ]
+            for file, output in zip(self._files, outputs, strict=True):
+                file[rows] = output.half().numpy()
 
-    def of(self, indices: npt.NDArray[np.int64], taps: Sequence[Layer]) -> tuple[Tensor, ...]:
-        """The logits and what some taps gave for images [B], in float32."""
-        wanted = ["logits", *map(str, taps)]
-        return tuple(torch.from_numpy(self._files[self._taps.index(name)][indices]).float() for name in wanted)
+    def read(self, indices: Indices, layers: Sequence[Layer]) -> tuple[Tensor, ...]:
+        """The logits, and the features of some layers, of images [B], as float32."""
+        names = ["logits", *map(str, layers)]
+        return tuple(torch.from_numpy(self._files[self._names.index(name)][indices]).float() for name in names)
 
 
-def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that all methods share."""
-    return optim.optimizer(optim.weight_decay_groups(model, WEIGHT_DECAY), "adamw", LR, WEIGHT_DECAY)
+class Students:
+    """Trains one seed's students, by any method.
+
+    Args:
+        images: to learn from.
+        val: to choose the weights by.
+        teacher: trained.
+        outputs: the teacher's, of the seed's views.
+        seed: of weights, order and views.
+        steps: the budget.
+    """
+
+    def __init__(
+        self, images: Shard, val: Shard, teacher: PixelModel, outputs: TeacherOutputs, seed: int, steps: int
+    ) -> None:
+        self._images, self._val, self._teacher, self._outputs = images, val, teacher, outputs
+        self._seed, self._steps = seed, steps
+
+    def trained(self, name: str, method: str) -> PixelModel:
+        """Train a student by a method."""
+        student, seed = untrained(name, self._seed), self._seed
+        if method == CONTROL:
+            self._train(student, lambda logits, labels, *_: loop.cross_entropy(logits, labels))
+            return student
+        distill = params_of(method)
+        if method == "deep-mutual-learning":
+            peers = Peers(student, [untrained(name, seed + 1000)])
+            self._train(peers, partial(mutual_loss, label_weight=1.0, teacher_weight=1.0))
+            return student
+        outputs = self._outputs
+        for between in networks_between(distill.schedule, name):
+            assistant = untrained(between, seed + 2000)
+            self._distill(assistant, distill, outputs)
+            with tempfile.TemporaryDirectory() as folder:
+                outputs = TeacherOutputs(assistant.eval(), (), self._images, seed, Path(folder))
+        self._distill(student, distill, outputs)
+        return student
+
+    def _distill(self, student: PixelModel, distill: Distill, outputs: TeacherOutputs) -> None:
+        losses = terms(distill.losses, student, self._teacher, len(self._images), distill.standardized)
+        criterion = Criterion(losses, distill.label_weight, distill.teacher_weight)
+        layers = criterion.teacher_layers
+        self._train(criterion.module(student), criterion, lambda indices: outputs.read(indices, layers))
+
+    def _train(
+        self, model: nn.Module, loss: loop.Loss, soft: Callable[[Indices], tuple[Tensor, ...]] = lambda _: ()
+    ) -> None:
+        train(model, self._images, self._val, self._seed, self._steps, loss, soft)
 
 
 def train(
@@ -130,111 +169,54 @@ def train(
     val: Shard,
     seed: int,
     steps: int,
-    targets_of: Callable[..., tuple[Tensor, ...]],
-    loss: training.Loss,
+    loss: loop.Loss,
+    soft: Callable[[Indices], tuple[Tensor, ...]] = lambda _: (),
 ) -> None:
-    """Train by the recipe that all share; the weights that validation data choose are left."""
-    recipe = training.Recipe(steps, max(1, steps // 4), BATCH, LR, weight_decay=WEIGHT_DECAY, precision="fp32")
+    """Train a network as the pipeline trains a student, with the weights that validation chooses."""
+    labels, views = torch.from_numpy(images.labels), Views(images, seed, AUGMENT)
+
+    def targets_of(indices: Indices, _: Any) -> tuple[Tensor, ...]:
+        return *soft(indices), labels[indices], torch.ones(len(indices)), torch.from_numpy(indices)
+
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder), "methods", every_s=3600)
-        fit(
-            model,
-            optimizer_of(model),
-            batches_of_views(Views(images, seed, AUGMENT), 1, targets_of, BATCH, CPU),
-            loss,
-            val,
-            recipe,
-            CPU,
-            checkpoints,
-            report=lambda _: None,
-            advance=lambda *_, **__: None,
+        recipe, journal = recipe_of(steps), NullJournal()
+        pipeline.train(
+            model, recipe, views, 1, targets_of, loss, val, CPU, ALONE, checkpoints, journal, stage="methods"
         )
         checkpoints.clear()
 
 
-class Bench:
-    """Trainings of one seed's students, by any method.
-
-    Args:
-        images: to learn from.
-        val: to choose the weights by.
-        teacher: trained.
-        answers: the teacher's, to the views of the seed.
-        seed: of weights, order and views.
-        steps: the budget.
-    """
-
-    def __init__(self, images: Shard, val: Shard, teacher: PixelModel, answers: Answers, seed: int, steps: int) -> None:
-        self._images, self._val, self._teacher, self._answers = images, val, teacher, answers
-        self._seed, self._steps, self._labels = seed, steps, torch.from_numpy(images.labels)
-
-    def student(self, name: str, method: str) -> PixelModel:
-        """A student that has learnt by a method."""
-        student = new(name, self._seed)
-        if method == CONTROL:
-            self._train(student, lambda logits, labels, _, __: training.cross_entropy(logits, labels))
-            return student
-        distill = settings(method)
-        if method == "deep-mutual-learning":
-            peers = Peers(student, [new(name, self._seed + 1000)])
-            self._train(peers, partial(mutual_loss, label_weight=1.0, teacher_weight=1.0))
-            return student
-        answers = self._answers
-        for between in networks_between(distill.schedule, name):
-            assistant = new(between, self._seed + 2000)
-            self._learn(assistant, distill, answers)
-            with tempfile.TemporaryDirectory() as folder:
-                answers = Answers(assistant.eval(), (), self._images, self._seed, Path(folder))
-        self._learn(student, distill, answers)
-        return student
-
-    def _learn(self, student: PixelModel, distill: Distill, answers: Answers) -> None:
-        losses = terms(distill.losses, student, self._teacher, len(self._images), distill.standardized)
-        loss = Criterion(losses, distill.label_weight, distill.teacher_weight)
-        self._train(loss.module(student), loss, lambda indices: answers.of(indices, loss.teacher_layers))
-
-    def _train(
-        self,
-        model: nn.Module,
-        loss: training.Loss,
-        soft: Callable[[npt.NDArray[np.int64]], tuple[Tensor, ...]] = lambda _: (),
-    ) -> None:
-        def targets_of(indices: npt.NDArray[np.int64], _: Any) -> tuple[Tensor, ...]:
-            return *soft(indices), self._labels[indices], torch.ones(len(indices)), torch.from_numpy(indices)
-
-        train(model, self._images, self._val, self._seed, self._steps, targets_of, loss)
-
-
-def settings(method: str) -> Distill:
-    """What ``distill`` says in params.yaml for a method."""
+def params_of(method: str) -> Distill:
+    """The section ``distill`` of params.yaml for a method."""
     entry = ENTRIES.get(method, method)
-    return Distill(method=entry, label_weight=OF_LABELS.get(method, 1.0), teacher_weight=1.0)  # type: ignore[arg-type]
+    return Distill(method=entry, label_weight=LABEL_WEIGHTS.get(method, 1.0), teacher_weight=1.0)
 
 
-def every_tap(teacher: PixelModel) -> list[Layer]:
+def compared_layers(teacher: PixelModel) -> list[Layer]:
     """The layers of the teacher that any method compares, each once."""
-    layered = [kind() for kind in METHODS.values() if issubclass(kind, LayerLoss)]
-    found = terms([loss for loss in layered if loss.name != "crd"], new(STUDENTS[0], 0), teacher, 1)
-    return list({str(tap): tap for term in found for tap in term.teacher}.values())
+    losses = [kind() for name, kind in METHODS.items() if issubclass(kind, LayerLoss) and name != "crd"]
+    compared = terms(losses, untrained(STUDENTS[0], 0), teacher, 1)
+    return list({str(layer): layer for term in compared for layer in term.teacher}.values())
 
 
-def taught(images: Shard, val: Shard, steps: int, file: Path) -> PixelModel:
-    """The teacher, trained once; its labels are hard."""
+def trained_teacher(images: Shard, val: Shard, steps: int, file: Path) -> PixelModel:
+    """The teacher, trained once on labels alone and kept in ``file``."""
     if not file.is_file():
-        teacher, labels = new(TEACHER, 100), torch.from_numpy(images.labels)
-        train(teacher, images, val, 100, steps, lambda indices, _: (labels[indices],), training.cross_entropy)
+        teacher = untrained(TEACHER, 100)
+        train(teacher, images, val, 100, steps, lambda logits, labels, *_: loop.cross_entropy(logits, labels))
         save(teacher, file)
     return load(file)
 
 
 def accuracy(model: PixelModel, test: Shard) -> float:
-    """Percent of the test images that are right."""
+    """The accuracy on the test images in percent."""
     return 100 * float((predict(model, test.images, CPU).argmax(1).numpy() == test.labels).mean())
 
 
 @contextmanager
 def in_fp32() -> Iterator[None]:
-    """Inference in fp32, whatever the machine has: the figures are not to depend on it."""
+    """Infer in fp32 on any machine, so that the figures do not depend on it."""
     capabilities, torch.cpu.get_capabilities = torch.cpu.get_capabilities, dict  # type: ignore[assignment]
     try:
         yield
@@ -242,67 +224,59 @@ def in_fp32() -> Iterator[None]:
         torch.cpu.get_capabilities = capabilities
 
 
-def trainings(
+def accuracies(
     data: Path, seeds: Sequence[int], steps: int, teacher_steps: int, kept: Path
 ) -> dict[str, dict[str, float]]:
-    """Test accuracy by ``student/method`` and seed, and the teacher's."""
-    everything, test = read(data, "train"), read(data, "test")
+    """Train the teacher and all students; returns test accuracies by ``student/method`` and seed."""
+    everything, test = read_split(data, "train"), read_split(data, "test")
     held_out = min(VALIDATION, len(everything) // 5)
     images, val = part(everything, slice(held_out, None)), part(everything, slice(held_out))
-    code = [ROOT / "components/core", ROOT / "components/distill"]
-    decides = [file.read_bytes() for folder in code for file in sorted(folder.rglob("*.py"))] + [
-        Path(__file__).read_bytes()
-    ]
-    key = hashlib.sha256(b"".join(decides) + f"{steps} {teacher_steps} {len(images)}".encode()).hexdigest()[:12]
-    kept = kept / key
+    kept = kept / f"{code_digest(Path(__file__))}-{steps}-{teacher_steps}-{len(images)}"
     kept.mkdir(parents=True, exist_ok=True)
-    teacher = taught(images, val, teacher_steps, kept / "teacher.safetensors")
-    found: dict[str, dict[str, float]] = {"teacher": {"": accuracy(teacher, test)}}
-    print(f"teacher {TEACHER}: {found['teacher']['']:.2f} %", flush=True)
+    teacher = trained_teacher(images, val, teacher_steps, kept / "teacher.safetensors")
+    results: dict[str, dict[str, float]] = {"teacher": {"": accuracy(teacher, test)}}
+    print(f"teacher {TEACHER}: {results['teacher']['']:.2f} %", flush=True)
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
-            answers = Answers(teacher, every_tap(teacher), images, seed, Path(folder))
-            bench = Bench(images, val, teacher, answers, seed, steps)
+            outputs = TeacherOutputs(teacher, compared_layers(teacher), images, seed, Path(folder))
+            students = Students(images, val, teacher, outputs, seed, steps)
             for student in STUDENTS:
                 for method in (CONTROL, *METHODS):
                     file = kept / f"{student}-{method}-{seed}.json"
                     if not file.is_file():
-                        write_json(file, accuracy(bench.student(student, method), test))
-                    found.setdefault(f"{student}/{method}", {})[str(seed)] = read_json(file)
+                        write_json(file, accuracy(students.trained(student, method), test))
+                    results.setdefault(f"{student}/{method}", {})[str(seed)] = read_json(file)
                     print(f"seed {seed} {student} {method}: {read_json(file):.2f} %", flush=True)
-    return found
+    return results
 
 
 def one_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: Criterion,
-    teacher: PixelModel,
-    pixels: Tensor,
+    model: nn.Module, optimizer: torch.optim.Optimizer, criterion: Criterion, teacher: PixelModel, pixels: Tensor
 ) -> None:
     """A training step, with a live teacher where layers are compared and its stored logits where none are."""
     stored = (torch.zeros(len(pixels), len(CLASSES)),)
-    layers = loss.teacher_layers
-    answer = teacher_outputs(teacher, layers, pixels, CPU) if layers else stored
+    layers = criterion.teacher_layers
+    outputs = teacher_outputs(teacher, layers, pixels, CPU) if layers else stored
     optimizer.zero_grad(set_to_none=True)
     labels = torch.arange(len(pixels)) % len(CLASSES)
-    parts = loss(model(pixels), *answer, labels, torch.ones(len(pixels)), torch.arange(len(pixels)))
-    training.total(parts).mean().backward()
+    parts = criterion(model(pixels), *outputs, labels, torch.ones(len(pixels)), torch.arange(len(pixels)))
+    loop.total(parts).mean().backward()
     optimizer.step()
 
 
-def costs(teacher: PixelModel, rounds: int = 5, steps: int = 6) -> dict[str, list[float]]:
-    """Images a second of a training step by method, a number a round; a live teacher where layers are compared."""
-    pixels = torch.randint(0, 256, (BATCH, 1, 28, 28), dtype=torch.uint8)
+def speeds(teacher: PixelModel, rounds: int = 5, steps: int = 6) -> dict[str, list[float]]:
+    """Images a second of a training step by method, one number a round; a live teacher where layers are compared."""
+    pixels = torch.randint(0, 256, (BATCH, 1, SIZE, SIZE), dtype=torch.uint8)
     arms: dict[str, Callable[[], None]] = {}
+    recipe = recipe_of(steps)
     for method in (CONTROL, *(name for name, kind in METHODS.items() if issubclass(kind, Loss))):
-        student = new(STUDENTS[0], 0).train()
-        found: list[Term] = []
-        if method != CONTROL:
-            found = terms(settings(method).losses, student, teacher, 10_000)
-        loss = Criterion(found, 1.0, 1.0)
-        model = loss.module(student).train()
-        arms[method] = partial(one_step, model, optimizer_of(model), loss, teacher, pixels)
+        student = untrained(STUDENTS[0], 0).train()
+        losses = [] if method == CONTROL else terms(params_of(method).losses, student, teacher, 10_000)
+        criterion = Criterion(losses, 1.0, 1.0)
+        model = criterion.module(student).train()
+        groups = optim.weight_decay_groups(model, recipe.weight_decay)
+        optimizer = optim.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
+        arms[method] = partial(one_step, model, optimizer, criterion, teacher, pixels)
         arms[method]()
     rates: dict[str, list[float]] = {method: [] for method in arms}
     for _ in range(rounds):
@@ -314,32 +288,18 @@ def costs(teacher: PixelModel, rounds: int = 5, steps: int = 6) -> dict[str, lis
     return rates
 
 
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The mean and its 95 % t interval; of one value, the value."""
-    mean = statistics.mean(values)
-    half = 0.0
-    if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
-    return mean, mean - half, mean + half
-
-
-def figures_of(found: dict[str, dict[str, float]], rates: dict[str, list[float]]) -> list[Figure]:
+def figures_of(results: Mapping[str, Mapping[str, float]], rates: Mapping[str, Sequence[float]]) -> list[Figure]:
     """Accuracy, and gain over control and over kd, of every student and method; images a second of a step."""
-
-    def figure(name: str, values: Sequence[float], unit: str) -> Figure:
-        return Figure(name, *(round(number, 2) for number in mean_and_interval(values)), unit)
-
-    made = [figure("teacher", list(found["teacher"].values()), "%")]
-    for name, of_seed in found.items():
+    figures = [of_seeds("teacher", list(results["teacher"].values()), "%")]
+    for name, by_seed in results.items():
         student, _, method = name.partition("/")
         if method:
-            made.append(figure(f"{name}/accuracy", list(of_seed.values()), "%"))
+            figures.append(of_seeds(f"{name}/accuracy", list(by_seed.values()), "%"))
             for other in (CONTROL, "kd"):
                 if method != other:
-                    gains = [value - found[f"{student}/{other}"][seed] for seed, value in of_seed.items()]
-                    made.append(figure(f"{name}/gain_over_{other}", gains, "points"))
-    made += [figure(f"images_per_s/{method}", values, "images/s") for method, values in rates.items()]
-    return made
+                    gains = [value - results[f"{student}/{other}"][seed] for seed, value in by_seed.items()]
+                    figures.append(of_seeds(f"{name}/gain_over_{other}", gains, "points"))
+    return figures + [of_seeds(f"images_per_s/{method}", values, "images/s") for method, values in rates.items()]
 
 
 def table(figures: Sequence[Figure]) -> str:
@@ -352,11 +312,10 @@ def table(figures: Sequence[Figure]) -> str:
 
     lines = [f"| method | {STUDENTS[0]} | over control | {STUDENTS[1]} | over control | images/s of a step |"]
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
-    names = sorted((CONTROL, *METHODS), key=lambda m: -by_name[f"{STUDENTS[0]}/{m}/accuracy"].value)
-    for method in names:
-        cells = [
-            cell(f"{student}/{method}/{what}") for student in STUDENTS for what in ("accuracy", "gain_over_control")
-        ]
+    methods = sorted((CONTROL, *METHODS), key=lambda m: -by_name[f"{STUDENTS[0]}/{m}/accuracy"].value)
+    for method in methods:
+        names = [f"{student}/{method}" for student in STUDENTS]
+        cells = [cell(f"{name}/{figure}") for name in names for figure in ("accuracy", "gain_over_control")]
         speed = by_name.get(f"images_per_s/{method}")
         lines.append(f"| {method} | {' | '.join(cells)} | {f'{speed.value:,.0f}' if speed else ''} |")
     return "\n".join(lines)
@@ -364,27 +323,26 @@ def table(figures: Sequence[Figure]) -> str:
 
 def main() -> None:
     """Train what is not kept yet, time the steps, write the figures and print the table."""
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--data", type=Path, default=ROOT / "data/fashion-mnist")
-    ask.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    ask.add_argument("--steps", type=int, default=600, help="of a student, of 128 images")
-    ask.add_argument("--teacher-steps", type=int, default=1500)
-    ask.add_argument("--threads", type=int, default=torch.get_num_threads())
-    ask.add_argument("--kept", type=Path, default=ROOT / ".reflux/methods")
-    ask.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean nothing")
-    asked_for = ask.parse_args()
-    torch.set_num_threads(asked_for.threads)
+    parser = argument_parser(__doc__)
+    parser.add_argument("--data", type=Path, default=ROOT / "data/fashion-mnist")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=600, help="of a student, of 128 images")
+    parser.add_argument("--teacher-steps", type=int, default=1500)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--kept", type=Path, default=ROOT / ".reflux/methods", help="folder of finished results")
+    parser.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     with in_fp32():
-        if asked_for.quick:
+        if options.quick:
             with tempfile.TemporaryDirectory() as folder:
-                found = trainings(asked_for.data, [0], 2, 4, Path(folder))
+                results = accuracies(options.data, [0], 2, 4, Path(folder))
         else:
-            found = trainings(asked_for.data, asked_for.seeds, asked_for.steps, asked_for.teacher_steps, asked_for.kept)
-    rates = costs(new(TEACHER, 0).eval())
-    figures = figures_of(found, rates)
+            results = accuracies(options.data, options.seeds, options.steps, options.teacher_steps, options.kept)
+    figures = figures_of(results, speeds(untrained(TEACHER, 0).eval()))
     print(f"\n{table(figures)}")
-    if not asked_for.quick:
-        print(f"\nWritten: {write('methods', figures, RESULTS).relative_to(ROOT)}")
+    if not options.quick:
+        print(f"\nWritten: {write('methods', figures, options.out)}")
 
 
 if __name__ == "__main__":

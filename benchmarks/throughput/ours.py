@@ -28,6 +28,7 @@ from benchmarks.throughput.setting import (
     student_of,
     teacher_of,
 )
+from benchmarks.training import kd_criterion
 from components.core.images.shards import Shard
 from components.core.runtime import progress
 from components.core.runtime.checkpoint import Checkpoints
@@ -37,9 +38,7 @@ from components.core.training import batches
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import Batch, Recipe, fit, total
 from components.core.views.mixing import Views
-from components.distill.criterion import Criterion, Term
 from components.distill.losses.labels import share_of_labels
-from components.distill.losses.logits import kd
 from components.label.soft_labels import teacher_logits
 
 NEVER = 10**9
@@ -50,7 +49,7 @@ def bare(setting: Setting, clock: Clock, images: Shard, compiled: bool = False, 
     student = student_of(setting)
     optimizer = optimizer_of(student)
     fixed = [next(_stored(setting, images)(step)) for step in range(8)]
-    criterion = _criterion()
+    criterion = kd_criterion(TEMPERATURE, LABEL_WEIGHT, TEACHER_WEIGHT)
     loss = first_loss(student, lambda: total(criterion(student(fixed[0].pixels), *fixed[0].targets)).mean())
     if compiled:
         student.compile()
@@ -82,13 +81,13 @@ def live(setting: Setting, clock: Clock, images: Shard, bf16: bool, ahead: bool 
     def in_fp32(pixels: Tensor) -> tuple[Tensor, ...]:
         return (teacher(pixels),)
 
-    answer = partial(teacher_outputs, teacher, (), device=CPU) if bf16 else in_fp32
+    outputs = partial(teacher_outputs, teacher, (), device=CPU) if bf16 else in_fp32
     hard = partial(_labels, images)
     _fit(
         setting,
         clock,
         images,
-        batches_of_views(Views(images, SEED, AUGMENT), VIEWS, hard, setting.batch_size, CPU, answer),
+        batches_of_views(Views(images, SEED, AUGMENT), VIEWS, hard, setting.batch_size, CPU, outputs),
     )
 
 
@@ -109,11 +108,6 @@ def _fetch_ahead(wanted: bool) -> None:
     """Fetch batches in a thread, which the loop does not do on a CPU with few images; to measure what it costs."""
     if wanted:
         batches._CACHED = 0
-
-
-def _criterion() -> Criterion:
-    """The loss of ``distill.method: kd``, as the pipeline builds it."""
-    return Criterion([Term("kd", 1.0, partial(kd, temperature=TEMPERATURE))], LABEL_WEIGHT, TEACHER_WEIGHT)
 
 
 def _labels(images: Shard, indices: np.ndarray[Any, Any], _: Any) -> tuple[Tensor, ...]:
@@ -143,7 +137,7 @@ def _fit(
     """Train in the pipeline's own loop, checkpoints, schedule and progress bar included, validation left out."""
     student = student_of(setting)
     optimizer = optimizer_of(student)
-    criterion = _criterion()
+    criterion = kd_criterion(TEMPERATURE, LABEL_WEIGHT, TEACHER_WEIGHT)
     batch = next(source(0))
     loss = first_loss(student, lambda: total(criterion(student(batch.pixels), *batch.targets)).mean())
     checkpoints = Checkpoints(Path(setting.folder) / f"checkpoints-{os.getpid()}", "benchmark", every_s=60)

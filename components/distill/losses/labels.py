@@ -4,35 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.distill.losses.logits import kd
-
-
-def total_loss(
-    student: Tensor,
-    teacher: Tensor,
-    labels: Tensor,
-    known: Tensor,
-    temperature: float,
-    label_weight: float,
-    teacher_weight: float,
-) -> dict[str, Tensor]:
-    """``label_weight · CE + teacher_weight · T² · KL``; the cross-entropy is over the images that have a label.
-
-    Args:
-        student: logits [B, K].
-        teacher: logits [B, K].
-        labels: classes [B], or probabilities [B, K] of mixed views; any where an image has none.
-        known: [B], from :func:`share_of_labels`.
-        temperature: T > 0.
-        label_weight: weight of the hard labels.
-        teacher_weight: weight of the soft labels.
-
-    Returns:
-        Its parts, each [B].
-    """
-    soft = teacher_weight * kd(student, teacher, temperature)
-    return {"kd": soft, "ce": hard_loss(student, labels, known, label_weight)}
-
 
 def hard_loss(student: Tensor, labels: Tensor, known: Tensor, weight: float) -> Tensor:
     """The weighted cross-entropy with the hard labels, of the images that have one: [B].

@@ -16,7 +16,7 @@ from rich.table import Table
 from components.core.errors import EXIT_USER_ERROR, UserError
 from flows.local.environment import QUIET
 from infra.local import supervisor
-from infra.local.parts import busy, needed, parts
+from infra.local.parts import busy, check_programs, parts
 from infra.local.settings import DEFAULT_STATE, Stack, known_stack, new_stack
 from infra.local.worker import become_worker
 
@@ -37,14 +37,14 @@ State = Annotated[Path, typer.Option(metavar="DIR", help="Its data, logs and sec
 def up(state: State = DEFAULT_STATE) -> None:
     """Start Postgres, S3, MLflow, Prefect and two workers on this machine, and wait until all answer.
 
-    What runs already is left alone. Any REFLUX_ name of infra/settings.env can be set in the environment. Exit codes: 0
-    all answer, 2 you can mend it.
+    Parts that run already are left alone. Any REFLUX_ name of infra/settings.env can be set in the environment. Exit
+    codes: 0 all answer, 2 user error.
     """
     state = state.resolve()
     if supervisor.alive(state):
         stack = known_stack(state)
     else:
-        needed()
+        check_programs()
         stack = new_stack(state)
         if taken := busy(stack):
             raise UserError(taken)
@@ -58,25 +58,25 @@ def up(state: State = DEFAULT_STATE) -> None:
 
 @app.command(epilog="Example: infra/local/status")
 def status(state: State = DEFAULT_STATE) -> None:
-    """Show each part. Exit codes: 0 all answer, 1 one does not, 2 you can mend it."""
+    """Show each part. Exit codes: 0 all answer, 1 one does not, 2 user error."""
     stack = known_stack(state.resolve())
-    _, _, found = supervisor.records(stack.state)
-    runs = supervisor.alive(stack.state)
+    _, _, records = supervisor.records(stack.state)
+    running = supervisor.alive(stack.state)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("part", "state", "address", "pid", "for", "restarts"):
         table.add_column(column, justify="right" if column in ("pid", "for", "restarts") else "left")
-    well = runs
+    healthy = running
     for part in parts(stack):
-        record = found.get(part.name) if runs else None
-        there = bool(record and record.pid)
-        fine = there and part.answers()
-        well = well and fine
-        word = "answers" if fine else "does not answer" if there else "is down"
-        lasted = f"{time.time() - record.since:.0f} s" if record and there else ""
-        pid, restarts = (str(record.pid), str(record.restarts)) if record and there else ("", "")
-        table.add_row(part.name, word, part.at, pid, lasted, restarts)
+        record = records.get(part.name) if running else None
+        up = bool(record and record.pid)
+        answers = up and part.answers()
+        healthy = healthy and answers
+        state_now = "answers" if answers else "does not answer" if up else "is down"
+        lasted = f"{time.time() - record.since:.0f} s" if record and up else ""
+        pid, restarts = (str(record.pid), str(record.restarts)) if record and up else ("", "")
+        table.add_row(part.name, state_now, part.at, pid, lasted, restarts)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    raise typer.Exit(0 if well else 1)
+    raise typer.Exit(0 if healthy else 1)
 
 
 @app.command(epilog="Example: infra/local/down --purge")
@@ -84,7 +84,7 @@ def down(
     state: State = DEFAULT_STATE,
     purge: Annotated[bool, typer.Option("--purge", help="Remove its data and secrets as well.")] = False,
 ) -> None:
-    """End every process of the stack; its data stay."""
+    """End every process of the stack; its data stays."""
     state = state.resolve()
     if supervisor.alive(state):
         pid, _, _ = supervisor.records(state)
@@ -109,12 +109,12 @@ def worker(
 
 @app.command(hidden=True)
 def supervise(state: State) -> None:
-    """Be the stack's supervisor."""
+    """Supervise the stack."""
     supervisor.supervise(known_stack(state))
 
 
 def main() -> None:
-    """Run the command; what the user can mend is one sentence and exit code 2."""
+    """Run the command; a user error is one sentence and exit code 2."""
     os.environ.update(QUIET)
     try:
         app()
@@ -144,12 +144,12 @@ def _wait(stack: Stack) -> None:
     """
     deadline = time.monotonic() + _SECONDS_TO_START
     log = supervisor.log_of(stack, "supervisor")
-    seen = False
+    was_alive = False
     while not supervisor.records(stack.state)[1] or not all(part.answers() for part in parts(stack)):
         alive = supervisor.alive(stack.state)
-        seen = seen or alive
+        was_alive = was_alive or alive
         last = log.read_text(encoding="utf-8").strip().splitlines()[-1:] if log.is_file() else []
-        if (seen and not alive) or (last and last[0].startswith("Error: ")):
+        if (was_alive and not alive) or (last and last[0].startswith("Error: ")):
             raise UserError(f"The stack did not come up: {(last or [str(log)])[0].removeprefix('Error: ')}")
         if time.monotonic() > deadline:
             raise UserError(f"The stack did not come up in {_SECONDS_TO_START:.0f} s: {log.parent} says why.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from components.core.errors import UserError
 from infra.local.settings import Stack, write_private
 
-HOST = "127.0.0.1"  # nobody but the stack's own servers needs it
+HOST = "127.0.0.1"  # only the stack's own servers need it
 NOBODY = 65534
 _DEBIAN = "/usr/lib/postgresql"
 
@@ -25,23 +25,23 @@ def program(name: str) -> Path:
         UserError: it is not installed.
     """
     newest = sorted(Path(_DEBIAN).glob(f"*/bin/{name}"), key=lambda path: float(path.parts[-3]))
-    found = shutil.which("initdb")
-    beside = Path(found).resolve().with_name(name) if found else None
-    for path in (beside, *newest[-1:]):
+    initdb = shutil.which("initdb")
+    sibling = Path(initdb).resolve().with_name(name) if initdb else None
+    for path in (sibling, *newest[-1:]):
         if path and path.is_file():
             return path
     raise UserError(f"Postgres's {name} is missing: install Postgres 14 or newer (Debian: apt install postgresql).")
 
 
 def as_unprivileged() -> list[str]:
-    """What goes before one of Postgres's commands: it refuses to run as root."""
+    """The words before one of Postgres's commands that drop root's rights: it refuses to run as root."""
     if os.getuid() != 0:
         return []
     return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
 
 
-def initialise(stack: Stack) -> None:
-    """Make the database cluster, unless it is there.
+def initialize(stack: Stack) -> None:
+    """Make the database cluster, unless it exists.
 
     Raises:
         UserError: the folder is out of reach for the user that Postgres runs as, or initdb failed.
@@ -84,7 +84,7 @@ def answers(stack: Stack) -> bool:
 
 
 def make_databases(stack: Stack) -> None:
-    """The roles, with their present passwords, and the databases that they own."""
+    """Make the roles, with their present passwords, and the databases that they own. Safe to repeat."""
     import psycopg2
     from psycopg2 import sql
 
@@ -110,7 +110,7 @@ def make_databases(stack: Stack) -> None:
 
 
 def login(stack: Stack, role: str) -> dict[str, str]:
-    """The variables by which libpq logs a server in as its role."""
+    """The variables with which libpq logs a server in as its role."""
     return {
         "PGHOST": HOST,
         "PGPORT": str(stack.port("POSTGRES")),

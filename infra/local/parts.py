@@ -1,4 +1,4 @@
-"""The parts of the local stack: how each is started, and how one sees that it answers."""
+"""The parts of the local stack: how each is started, and how to tell that it answers."""
 
 import os
 import shutil
@@ -27,12 +27,12 @@ class Part:
     Attributes:
         name: what ``status`` calls it, and its log.
         command: the program and its arguments; no secret is among them.
-        environment: its variables; all that it gets to know.
-        answers: whether it does its work now.
+        environment: its variables; it gets no others.
+        answers: tells whether it works now.
         at: its address, for a person.
-        prepare: what must be there before it starts.
-        complete: what is made in it once it answers; does nothing the second time.
-        grace_s: seconds it is given to end.
+        prepare: makes what must exist before it starts.
+        complete: makes what it needs once it answers; safe to repeat.
+        grace_s: seconds that it has to end.
     """
 
     name: str
@@ -52,7 +52,7 @@ def parts(stack: Stack) -> list[Part]:
 
 
 def busy(stack: Stack) -> str | None:
-    """The sentence about the first port that somebody else uses, or None."""
+    """An error message about the first port that is taken, or None."""
     inner = s3.inner_ports(stack.port("S3"))
     wanted = [(part, stack.host, stack.port(part)) for part in ("S3", "MLFLOW", "PREFECT")]
     wanted += [("POSTGRES", databases.HOST, stack.port("POSTGRES"))]
@@ -64,7 +64,7 @@ def busy(stack: Stack) -> str | None:
                 probe.bind((host, port))
             except OSError as error:
                 return (
-                    f"{host}:{port} can't be used ({error.strerror}): end what listens there, or choose another port: "
+                    f"{host}:{port} can't be used ({error.strerror}): stop what listens there, or choose another port: "
                     f"REFLUX_{part}_PORT={stack.port(part) + 1000} infra/local/up."
                 )
     return None
@@ -80,7 +80,7 @@ def _postgres(stack: Stack) -> Part:
         {},
         lambda: databases.answers(stack),
         f"{databases.HOST}:{stack.port('POSTGRES')}",
-        prepare=databases.initialise,
+        prepare=databases.initialize,
         complete=databases.make_databases,
         grace_s=20.0,
     )
@@ -159,14 +159,14 @@ def _is_online(stack: Stack, pool: str) -> bool:
     auth = (USER, stack.secrets["PREFECT_PASSWORD"])
     address = f"{stack.client['PREFECT_API_URL']}/work_pools/{pool}/workers/filter"
     try:
-        found = httpx.post(address, json={}, auth=auth, timeout=5)
-        return any(worker["status"] == "ONLINE" for worker in found.raise_for_status().json())
+        response = httpx.post(address, json={}, auth=auth, timeout=5)
+        return any(worker["status"] == "ONLINE" for worker in response.raise_for_status().json())
     except (httpx.HTTPError, ValueError):
         return False
 
 
-def needed() -> None:
-    """See that the programs are there that the stack starts.
+def check_programs() -> None:
+    """Check that the programs that the stack starts are installed.
 
     Raises:
         UserError: one is missing.

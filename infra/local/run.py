@@ -1,4 +1,4 @@
-"""What ``up``, ``status``, ``down`` and ``worker`` start; a file and no module, so that it runs from any folder."""
+"""Entry point of ``up``, ``status``, ``down`` and ``worker``; a script, so that it runs from any folder."""
 
 import sys
 from pathlib import Path

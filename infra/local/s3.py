@@ -12,11 +12,11 @@ from infra.local.settings import INFRA, USER, Stack, write_private
 
 POLICY = INFRA / "s3-policy.json"
 _ADMIN = "admin"
-_GRPC = 10_000  # SeaweedFS's custom: its own protocol ten thousand above HTTP
+_GRPC = 10_000  # SeaweedFS's convention: gRPC ten thousand above HTTP
 
 
 class InnerPorts(NamedTuple):
-    """What SeaweedFS's parts use beside the S3 port."""
+    """The ports of SeaweedFS's parts other than that of S3."""
 
     http: tuple[int, int, int]
     grpc: tuple[int, int, int, int]
@@ -40,7 +40,7 @@ def program() -> str:
 
 
 def identities(secrets: dict[str, str], policy: dict[str, Any]) -> dict[str, Any]:
-    """SeaweedFS's users: one for making buckets, and the shared one, which the shipped policy holds to two buckets."""
+    """SeaweedFS's users: one that makes buckets, and the shared one, which the policy limits to two buckets."""
 
     def user(name: str, secret: str) -> dict[str, Any]:
         return {"name": name, "credentials": [{"accessKey": name, "secretKey": secrets[secret]}]}
@@ -55,17 +55,17 @@ def identities(secrets: dict[str, str], policy: dict[str, Any]) -> dict[str, Any
 
 
 def write_identities(stack: Stack) -> None:
-    """Write them for SeaweedFS."""
-    known = identities(stack.secrets, json.loads(POLICY.read_text(encoding="utf-8")))
-    write_private(stack.state / "s3" / "identities.json", json.dumps(known))
+    """Write the users where SeaweedFS reads them."""
+    users = identities(stack.secrets, json.loads(POLICY.read_text(encoding="utf-8")))
+    write_private(stack.state / "s3" / "identities.json", json.dumps(users))
 
 
 def make_buckets(stack: Stack) -> None:
-    """The two buckets, unless they are there."""
+    """Make the two buckets, unless they exist."""
     admin = client(stack, _ADMIN, stack.secrets["S3_ADMIN_SECRET_KEY"])
-    there = {bucket["Name"] for bucket in admin.list_buckets()["Buckets"]}
+    existing = {bucket["Name"] for bucket in admin.list_buckets()["Buckets"]}
     for key in ("REFLUX_MLFLOW_BUCKET", "REFLUX_DVC_BUCKET"):
-        if stack.settings[key] not in there:
+        if stack.settings[key] not in existing:
             admin.create_bucket(Bucket=stack.settings[key])
 
 
@@ -84,7 +84,7 @@ def client(stack: Stack, key: str, secret: str) -> Any:
 
 
 def command(stack: Stack) -> list[str]:
-    """SeaweedFS's server. Only its S3 API, which asks for keys, is let off loopback; its inner parts ask for none."""
+    """The command of SeaweedFS's server. Only its S3 API, which asks for keys, may listen off loopback."""
     ports = inner_ports(stack.port("S3"))
     inner = zip(("s3", "master", "filer", "volume"), ports.grpc, strict=True)
     return [

@@ -1,4 +1,4 @@
-"""What the local stack is made of: shared names, addresses, secrets, and where they lie."""
+"""The settings of the local stack: shared names, addresses, secrets, and their files."""
 
 import os
 import secrets
@@ -39,7 +39,7 @@ class Stack:
 
     @property
     def host(self) -> str:
-        """Where the servers listen."""
+        """The address that the servers listen on."""
         return self.settings["REFLUX_HOST"]
 
     def port(self, part: str) -> int:
@@ -57,7 +57,7 @@ class Stack:
 
     @property
     def client(self) -> dict[str, str]:
-        """The environment of whoever uses the stack: a person's shell, a worker."""
+        """The environment of the stack's clients: a person's shell, a worker."""
         return {
             **self.settings,
             "MLFLOW_TRACKING_URI": self.url("MLFLOW"),
@@ -77,7 +77,7 @@ class Stack:
 
 
 def read_env(path: Path) -> dict[str, str]:
-    """``KEY=value`` lines; comments and empty lines are left out."""
+    """Read ``KEY=value`` lines; comments and empty lines are skipped."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
@@ -97,29 +97,29 @@ def write_private(path: Path, text: str) -> None:
 
 
 def new_stack(state: Path) -> Stack:
-    """The stack that ``up`` is to start: names from the environment, as chosen before, or from ``infra/settings.env``.
+    """Prepare the folder of a stack: names from the environment, chosen before, or from ``infra/settings.env``.
 
-    Its secrets are made once and kept, for the databases remember them.
+    Secrets are made once and kept, because the databases remember them.
     """
     shared = read_env(INFRA / "settings.env")
     chosen = read_env(state / "settings.env") if (state / "settings.env").is_file() else {}
     chosen |= {key: os.environ[key] for key in shared if key.startswith(OWN_PREFIX) and os.environ.get(key)}
     state.mkdir(parents=True, exist_ok=True, mode=0o711)
-    state.chmod(0o711)  # Postgres, which may run as another user, passes through; all below is the owner's alone
+    state.chmod(0o711)  # Postgres may run as another user and must pass through; everything inside is the owner's alone
     for folder in ("log", "s3", "prefect", "worker"):
         (state / folder).mkdir(exist_ok=True, mode=0o700)
-    kept = state / "servers.env"
-    known = read_env(kept) if kept.is_file() else {}
-    made = Stack(state, shared | chosen, {name: known.get(name) or secrets.token_hex(24) for name in _SECRETS})
-    if known != made.secrets:
-        write_env(kept, made.secrets)
+    secrets_file = state / "servers.env"
+    known = read_env(secrets_file) if secrets_file.is_file() else {}
+    stack = Stack(state, shared | chosen, {name: known.get(name) or secrets.token_hex(24) for name in _SECRETS})
+    if known != stack.secrets:
+        write_env(secrets_file, stack.secrets)
     write_env(state / "settings.env", chosen)
-    write_env(made.client_file, made.client)
-    return made
+    write_env(stack.client_file, stack.client)
+    return stack
 
 
 def known_stack(state: Path) -> Stack:
-    """The stack as it was last started.
+    """Read the stack as it was last started.
 
     Raises:
         UserError: there is none.

@@ -1,4 +1,4 @@
-"""The one process above the stack's parts: starts them in order, starts again what ends, and ends them all."""
+"""The process above the stack's parts: starts them in order, restarts those that end, and ends them all."""
 
 import contextlib
 import json
@@ -28,12 +28,12 @@ _LONGEST_PAUSE_S = 30.0
 
 @dataclass
 class Record:
-    """What ``status`` reads about a part.
+    """The state of a part, for ``status``.
 
     Attributes:
         pid: of its supervisor process; 0 while it does not run.
         since: when it was started, in seconds since the epoch.
-        restarts: how often it ended by itself and was started again.
+        restarts: how often it ended by itself and was restarted.
     """
 
     pid: int = 0
@@ -42,58 +42,58 @@ class Record:
 
 
 class Supervisor:
-    """Keeps the parts of one stack alive, until told to stop."""
+    """Keeps the parts of one stack alive until a signal stops it."""
 
     def __init__(self, stack: Stack, members: list[Part]) -> None:
         self.stack, self.parts = stack, members
         self.records = {part.name: Record() for part in self.parts}
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._not_before: dict[str, float] = {}
-        self.asked = False
+        self.stopping = False
 
     def run(self) -> None:
-        """Start all, watch all, end all; returns when someone asked for the end.
+        """Start all parts, watch them, and end them when a signal asks for it.
 
         Raises:
             UserError: a part did not come up.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._stop)
         try:
             self._write()
             for part in self.parts:
                 self._bring_up(part)
                 self._write()
             self._write(ready=True)
-            while not self.asked:
+            while not self.stopping:
                 for part in self.parts:
                     self._watch(part)
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
         finally:
             self._end()
 
-    def _ask(self, _signal: int, _frame: FrameType | None) -> None:
-        self.asked = True
+    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self.stopping = True
 
     def _bring_up(self, part: Part) -> None:
-        if self.asked:
+        if self.stopping:
             return
         part.prepare(self.stack)
         self._start(part)
         deadline = time.monotonic() + _SECONDS_TO_ANSWER
         while not part.answers():
             ended = self._running[part.name].poll() is not None
-            if self.asked:
+            if self.stopping:
                 return
             if ended or time.monotonic() > deadline:
                 what = "ended at once" if ended else f"did not answer in {_SECONDS_TO_ANSWER:.0f} s"
                 raise UserError(f"{part.name} {what}: {log_of(self.stack, part.name)} says why.")
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         part.complete(self.stack)
-        _say(f"{part.name} answers at {part.at}")
+        _log(f"{part.name} answers at {part.at}")
 
     def _start(self, part: Part) -> None:
-        # The parts learn what they are told, and nothing else from whoever called `up`.
+        # The parts get their own variables, and nothing else from the environment of `up`.
         with log_of(self.stack, part.name).open("a", encoding="utf-8") as log, _environment(part.environment):
             process = supervised(part.command, {}, stdout=log.fileno(), grace_s=part.grace_s)
         self._running[part.name] = process
@@ -109,7 +109,7 @@ class Supervisor:
             steady = now - record.since > _STEADY_S
             pause = 0.0 if steady else min(2.0 ** (record.restarts % 8), _LONGEST_PAUSE_S)
             self._not_before[part.name] = now + pause
-            _say(f"{part.name} ended with code {process.returncode}: it is started again in {pause:.0f} s")
+            _log(f"{part.name} ended with code {process.returncode}: it is restarted in {pause:.0f} s")
             record.pid = 0
         elif now >= self._not_before[part.name]:
             record.restarts += 1
@@ -119,7 +119,7 @@ class Supervisor:
         self._write(ready=True)
 
     def _end(self) -> None:
-        """End the workers first, while they can still tell the servers, and the databases last."""
+        """End the workers first, while they can still report to the servers, and the databases last."""
         groups = (("worker-",), ("mlflow", "prefect"), ("s3", "postgres"))
         for group in groups:
             ending = [self._running[name] for name in self._running if name.startswith(group)]
@@ -129,7 +129,7 @@ class Supervisor:
             for process in ending:
                 process.wait()
         (self.stack.state / "parts.json").unlink(missing_ok=True)
-        _say("all parts have ended")
+        _log("all parts have ended")
 
     def _write(self, ready: bool = False) -> None:
         records = {name: asdict(record) for name, record in self.records.items()}
@@ -137,7 +137,7 @@ class Supervisor:
 
 
 def supervise(stack: Stack) -> None:
-    """Be the supervisor of ``stack``.
+    """Supervise ``stack`` until a signal stops it.
 
     Raises:
         UserError: it has one already, a port is taken, or a part did not come up.
@@ -167,12 +167,16 @@ def alive(state: Path) -> bool:
 
 
 def records(state: Path) -> tuple[int, bool, dict[str, Record]]:
-    """The supervisor's pid (0 where none has written yet), whether all parts came up, and their records."""
+    """The supervisor's pid (0 before it has written any), whether all parts came up, and their records."""
     try:
-        found = json.loads((state / "parts.json").read_text(encoding="utf-8"))
+        state_file = json.loads((state / "parts.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return 0, False, {}
-    return found["pid"], found["ready"], {name: Record(**record) for name, record in found["parts"].items()}
+    return (
+        state_file["pid"],
+        state_file["ready"],
+        {name: Record(**record) for name, record in state_file["parts"].items()},
+    )
 
 
 def log_of(stack: Stack, name: str) -> Path:
@@ -182,7 +186,7 @@ def log_of(stack: Stack, name: str) -> Path:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Have ``values`` and the bare machine's variables as this process's environment."""
+    """Reduce this process's environment to ``values`` and a few variables of the machine."""
     before = dict(os.environ)
     kept = {key: before[key] for key in ("PATH", "HOME", "LANG", "TMPDIR", "CUDA_VISIBLE_DEVICES") if key in before}
     os.environ.clear()
@@ -194,5 +198,5 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)

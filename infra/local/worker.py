@@ -13,7 +13,7 @@ import httpx
 from components.core.errors import UserError
 
 _NEEDED = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "REFLUX_DVC_BUCKET")
-_GOES_ON = {"RUNNING": "CRASHED", "PENDING": "CRASHED", "CANCELLING": "CANCELLED"}
+_ENDED_AS = {"RUNNING": "CRASHED", "PENDING": "CRASHED", "CANCELLING": "CANCELLED"}
 _DVC = """[core]
     analytics = false
     check_update = false
@@ -29,11 +29,11 @@ def become_worker(pool: str, name: str, home: Path) -> NoReturn:
     """Become a Prefect worker that takes one run at a time.
 
     Its runs find DVC's remote and this machine's cache, and keep what outlives their clones (REFLUX_HOME). Clones that
-    runs of a killed worker left behind are removed.
+    a killed worker left behind are removed.
 
     Args:
         pool: the work pool.
-        name: tells the workers of one machine apart.
+        name: of the worker, unique on this machine.
         home: the folder of this machine's workers, whose cache they share.
 
     Raises:
@@ -48,7 +48,7 @@ def become_worker(pool: str, name: str, home: Path) -> NoReturn:
     clones = own / "clones"
     shutil.rmtree(clones, ignore_errors=True)
     clones.mkdir()
-    bury(own / "kept")
+    mark_ended(own / "kept")
     dvc = home / "dvc"
     dvc.mkdir(exist_ok=True)
     bucket = os.environ["REFLUX_DVC_BUCKET"]
@@ -56,13 +56,13 @@ def become_worker(pool: str, name: str, home: Path) -> NoReturn:
     settings = {"DVC_GLOBAL_CONFIG_DIR": str(dvc), "PREFECT_HOME": str(own / "prefect"), "TMPDIR": str(clones)}
     settings["REFLUX_HOME"] = str(own / "kept")
     worker = ["worker", "start", "--pool", pool, "--type", "process", "--limit", "1"]
-    called = ["--name", f"{name}@{socket.gethostname()}"]
-    command = [sys.executable, "-m", "prefect", "--no-prompt", *worker, *called]
+    name_option = ["--name", f"{name}@{socket.gethostname()}"]
+    command = [sys.executable, "-m", "prefect", "--no-prompt", *worker, *name_option]
     os.execve(command[0], command, os.environ | settings)  # noqa: S606 - a list, and no shell
 
 
-def bury(kept: Path) -> None:
-    """Say in Prefect that the run which died with the last worker of this name is dead.
+def mark_ended(kept: Path) -> None:
+    """Mark the run that died with the last worker of this name as ended in Prefect.
 
     That worker's tree has ended before its lock was free. Prefect itself notices only after minutes without a
     heartbeat, and lets no other run of the deployment start until then.
@@ -77,15 +77,15 @@ def bury(kept: Path) -> None:
             run = f"{api}/flow_runs/{note.read_text(encoding='utf-8')}"
             with httpx.Client(auth=(user, password), timeout=15) as server:
                 state = server.get(run).raise_for_status().json()["state_type"]
-                if state in _GOES_ON:
-                    ended = {"type": _GOES_ON[state], "message": "Its worker ended, and with it the run."}
+                if state in _ENDED_AS:
+                    ended = {"type": _ENDED_AS[state], "message": "Its worker ended, and with it the run."}
                     server.post(f"{run}/set_state", json={"state": ended, "force": True}).raise_for_status()
         except (httpx.HTTPError, OSError) as error:
             print(f"Note: the last run of this worker can't be looked up ({error}).", file=sys.stderr)
 
 
 def _only_one(lock: Path, name: str, home: Path) -> None:
-    """Hold ``lock`` for as long as this process lives, whatever it becomes."""
+    """Hold ``lock`` for as long as this process lives, also after it executes another program."""
     handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Redo the README's table and plot, and the tables of ``infra/SCALING.md``, from what the benchmarks wrote.
+"""Rewrite the README's table and plot, and the tables of ``infra/SCALING.md``, from the results of the benchmarks.
 
 .venv/bin/python -m benchmarks.show
 """
@@ -16,14 +16,14 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from benchmarks.results import RESULTS, ROOT
+from benchmarks.results import PICTURES, RESULTS, ROOT
 
-README, PICTURE = ROOT / "README.md", ROOT / ".github/pictures/throughput.png"
+README, PICTURE = ROOT / "README.md", PICTURES / "throughput.png"
 BEGIN, END = "<!-- how fast: python -m benchmarks.show -->", "<!-- /how fast -->"
 SCALING = ROOT / "infra/SCALING.md"
 BEGIN_LOADS, END_LOADS = "<!-- measured: python -m benchmarks.show -->", "<!-- /measured -->"
 
-# What the figures are, in the order of the table, and what they are meant to be.
+# The figures in the order of the table: their meaning, and what they are meant to be.
 TABLE = {
     "store_over_bare": ("our loop with the store ÷ bare student step, fp32", "at least 0.93"),
     "store_over_torchdistill_fp32": (
@@ -60,7 +60,7 @@ Figures = dict[str, dict[str, Any]]
 
 
 def read(folder: Path) -> tuple[Figures, list[str]]:
-    """All figures by name, and a line on where each file of them was measured."""
+    """All figures by name, and a line for each file on where it was measured."""
     figures: Figures = {}
     origins = []
     for name in ("throughput", "pipeline", "scale"):
@@ -92,7 +92,7 @@ def table(figures: Figures, origins: list[str]) -> str:
 
 
 def growth(figures: Figures) -> list[str]:
-    """How time and memory grow with the number of images, as a table; nothing where it was not measured."""
+    """A table of how time and memory grow with the number of images; empty where it was not measured."""
     counts = sorted({int(match[1]) for name in figures if (match := re.fullmatch(r"ingest_(\d+)k_s", name))})
     if not counts:
         return []
@@ -113,14 +113,14 @@ def growth(figures: Figures) -> list[str]:
 
 
 def plot(figures: Figures, path: Path) -> None:
-    """Bars of images a second, the lowest and highest round marked."""
-    shown = [name for name in BARS if name in figures][::-1]
-    values = [figures[name]["value"] for name in shown]
-    low = [figures[name]["value"] - figures[name]["low"] for name in shown]
-    high = [figures[name]["high"] - figures[name]["value"] for name in shown]
-    colours = ["#0b7285" if "Reflux" in BARS[name] else "#adb5bd" for name in shown]
-    _, axes = plt.subplots(figsize=(9, 0.5 + 0.42 * len(shown)), layout="constrained")
-    bars = axes.barh([BARS[name] for name in shown], values, xerr=[low, high], color=colours, ecolor="#495057")
+    """Draw bars of images a second, with the lowest and highest round marked."""
+    names = [name for name in BARS if name in figures][::-1]
+    values = [figures[name]["value"] for name in names]
+    low = [figures[name]["value"] - figures[name]["low"] for name in names]
+    high = [figures[name]["high"] - figures[name]["value"] for name in names]
+    colors = ["#0b7285" if "Reflux" in BARS[name] else "#adb5bd" for name in names]
+    _, axes = plt.subplots(figsize=(9, 0.5 + 0.42 * len(names)), layout="constrained")
+    bars = axes.barh([BARS[name] for name in names], values, xerr=[low, high], color=colors, ecolor="#495057")
     axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=6)
     axes.set_xlabel("images/s: training resnet8_slim at 28 px, EfficientNet-Lite0 teacher at 64 px, on a CPU")
     axes.spines[["top", "right"]].set_visible(False)
@@ -131,9 +131,9 @@ def plot(figures: Figures, path: Path) -> None:
 
 
 def loads(folder: Path) -> str:
-    """How servers and DVC answered the more there was of something, as Markdown: a table for each kind of load.
+    """Figures of servers and DVC under growing loads, as Markdown: a table for each kind of load.
 
-    A figure is named ``LOAD: WHAT``: loads that end in the same word (100 runs, 1,000 runs) are a table's columns.
+    A figure is named ``LOAD: FIGURE``: loads that end in the same word (100 runs, 1,000 runs) are a table's columns.
     """
     lines = []
     for name in ("servers", "remote"):
@@ -145,33 +145,33 @@ def loads(folder: Path) -> str:
 
 
 def pivot(figures: Sequence[dict[str, Any]]) -> list[str]:
-    """A table with a column a load, and a row for what was measured under each."""
+    """A table with a column for each load, and a row for each figure."""
     cells: Figures = {}
     for figure in figures:
-        load, _, what = figure["name"].partition(": ")
+        load, _, name = figure["name"].partition(": ")
         unit = f", {figure['unit']}" if figure["unit"] else ""
-        cells.setdefault(what + unit, {})[load] = spread(figure)
+        cells.setdefault(name + unit, {})[load] = spread(figure)
     heads = list(dict.fromkeys(load for row in cells.values() for load in row))
     lines = [f"| | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
-    return lines + [f"| {what} | {' | '.join(row.get(load, '') for load in heads)} |" for what, row in cells.items()]
+    return lines + [f"| {name} | {' | '.join(row.get(load, '') for load in heads)} |" for name, row in cells.items()]
 
 
 def spread(figure: dict[str, Any]) -> str:
-    """A value with its extremes, where it was measured more than once."""
+    """A value, with its extremes where it was measured more than once."""
     numbers = (figure[key] for key in ("value", "low", "high"))
     value, low, high = (f"{number:,.0f}" if number >= 100 else f"{number:.3g}" for number in numbers)
     return value if low == high else f"{value} ({low} … {high})"
 
 
 def rewrite(path: Path, begin: str, end: str, text: str) -> None:
-    """Put a text between two markers of a file."""
+    """Replace the text between two markers of a file."""
     before, _, rest = path.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
     path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def main() -> None:
-    """Rewrite what stands between the markers, and the picture."""
+    """Rewrite the text between the markers, and the picture."""
     figures, origins = read(RESULTS)
     if not figures:
         sys.exit("Error: benchmarks/results/ holds no throughput.json: run `make bench` first.")

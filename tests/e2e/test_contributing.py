@@ -22,7 +22,7 @@ CHOICES = (
     "distill.method=[kd, logit-cosine]",
     "ingest.source=data/shapes.npz",
     "registry.gates.top2_accuracy.min=0.6",
-    "student.optimizer=radam",
+    "student.optimizer=adam",
     "validate.min_per_class=1",
 )
 

@@ -15,29 +15,16 @@ BATCHES = (1, 2, 5)  # a program exported for one batch size would refuse these,
 
 @dataclass(frozen=True)
 class Parity:
-    """The difference between a file's logits and the student's.
-
-    Attributes:
-        max_abs_logit_difference: the largest over all images, classes and batch sizes.
-        agreement: the share of images on which both predict the same class.
-        disagreements: images on which they predict different classes, ties aside.
-        n: images compared.
-    """
+    """The difference between a file's logits and the student's, over all images, classes and batch sizes."""
 
     max_abs_logit_difference: float
-    agreement: float
-    disagreements: int
+    agreement: float  # the share of images on which both predict the same class
+    disagreements: int  # images on which they predict different classes, ties aside
     n: int
 
 
 def compare(run: Callable[[Pixels], Logits], pixels: Pixels, expected: Logits) -> Parity:
-    """Run a file on all images at once and in batches of 1, 2 and 5, and compare with the student's logits.
-
-    Args:
-        run: the reloaded file, pixels [N, C, H, W] to logits [N, K] for any N.
-        pixels: uint8 [N, C, H, W].
-        expected: the student's logits [N, K].
-    """
+    """Run a file on all images at once and in batches of 1, 2 and 5, and compare with the student's logits [N, K]."""
     logits = run(pixels)
     sizes = [size for size in BATCHES if size <= len(pixels)]
     differences = [_largest(run(pixels[:size]), expected[:size]) for size in sizes]
@@ -49,13 +36,8 @@ def compare(run: Callable[[Pixels], Logits], pixels: Pixels, expected: Logits) -
 def require(parity: Parity, name: str, bound: float) -> None:
     """Refuse a file that is not the student.
 
-    Args:
-        parity: from :func:`compare`.
-        name: the file's name, for the message.
-        bound: the largest logit difference allowed, ``compress.max_logit_difference``.
-
     Raises:
-        UserError: a logit differs by more, or a prediction differs.
+        UserError: a logit differs by more than ``bound``, ``compress.max_logit_difference``, or a prediction differs.
     """
     if not parity.max_abs_logit_difference <= bound:  # NaN fails too
         raise UserError(

@@ -58,14 +58,9 @@ SHIPPED = {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-i
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of a model, for people.
+    """A figure of a model, for people."""
 
-    Attributes:
-        label: as a sentence begins with it.
-        unit: of the number, where it has one.
-    """
-
-    label: str
+    label: str  # as a sentence begins with it
     unit: str = ""
 
 

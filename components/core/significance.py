@@ -34,8 +34,7 @@ def paired_bootstrap(
     Args:
         correct_a: [N], whether model a was right on each image.
         correct_b: [N], the same images in the same order.
-        resamples: how many bootstrap samples to draw.
-        seed: of the draw; the same seed gives the same interval.
+        resamples: how many to draw, with ``seed``.
         confidence: two-sided level; the lower end alone holds at (1 + confidence) / 2.
 
     Raises:
@@ -58,12 +57,8 @@ def paired_score_bound(
     The variance is the one that the answers allow at the tested difference, not at the observed one, so that the bound
     keeps its level when few images tell the two apart, down to none: then it is about -4.8 / N. Half an image is taken
     off as continuity correction: it holds the error to the stated 2.5 %, which a test proves for 500 images by going
-    through all outcomes, and ``benchmarks/promotion.py`` measures for other numbers.
-
-    Args:
-        correct_a: [N], whether model a was right on each image.
-        correct_b: [N], the same images in the same order.
-        confidence: of the two-sided interval; the lower end alone holds at (1 + confidence) / 2.
+    through all outcomes, and ``benchmarks/promotion.py`` measures for other numbers. It takes what
+    :func:`paired_bootstrap` does.
 
     Raises:
         ValueError: the arrays are empty, or are not of one length.
@@ -97,12 +92,7 @@ def optimism(accuracy: float, n: int, looks: int) -> float:
     """The optimism of the best of ``looks`` equal models on ``n`` images: sigma sqrt(2 ln k).
 
     It bounds the expected maximum of k normal errors of spread sigma = sqrt(p (1 - p) / n), however they depend on each
-    other.
-
-    Args:
-        accuracy: the models' own, p.
-        n: test images.
-        looks: how many models were judged on them, k >= 1.
+    other; p is the models' own accuracy.
     """
     return math.sqrt(accuracy * (1 - accuracy) / n * 2 * math.log(looks))
 
@@ -111,11 +101,7 @@ def mcnemar(correct_a: npt.NDArray[np.bool_], correct_b: npt.NDArray[np.bool_]) 
     """The two-sided p-value of McNemar's test (1947) that a and b err equally often.
 
     With fewer than 25 images that only one of them got right it is the exact binomial test, else the chi-square with
-    continuity correction.
-
-    Args:
-        correct_a: [N], whether model a was right on each image.
-        correct_b: [N], the same images in the same order.
+    continuity correction. It takes what :func:`paired_bootstrap` does.
 
     Raises:
         ValueError: the arrays are empty, or are not of one length.

@@ -40,15 +40,7 @@ def untrained(name: str, image_size: int, dataset: Dataset, device: torch.device
 def new_student(
     name: str, weights: Path | None, image_size: int, dataset: Dataset, seed: int, device: torch.device
 ) -> PixelModel:
-    """The student before its training.
-
-    Args:
-        name: of the network.
-        weights: the file of pretrained weights to start from; None starts from random ones.
-        image_size: pixels a side that the network sees.
-        dataset: its classes, channels and statistics.
-        seed: of the random weights.
-        device: where to put it.
+    """The student before its training, with the pretrained weights of a file, or else with random ones.
 
     Raises:
         UserError: the network is unknown or can't take such images, or its weights are damaged.
@@ -78,20 +70,11 @@ def train(
 ) -> list[dict[str, float]]:
     """Train a network in place; returns the history.
 
+    The batches are those of :func:`components.core.training.batches.batches_of_views`, the rest is for
+    :func:`components.core.training.loop.fit`.
+
     Args:
         model: the student, or a module that holds it as ``student``; in eval mode it returns logits.
-        recipe: how to train.
-        views: of the images to train on.
-        views_per_image: how many views of each image there are; None draws a new one at every visit.
-        targets_of: the targets of a batch, from image indices [B] and their views [B].
-        loss: takes the model's output in training and those targets; see :func:`components.core.training.loop.fit`.
-        val: the split that chooses the weights.
-        device: where the model is.
-        world: the processes that train together.
-        checkpoints: of this training run.
-        journal: of the stage.
-        stage: its name.
-        teacher: computes the first of the targets from the pixels; None when ``targets_of`` gives all.
         name: of a training run before the stage's own.
         begun: the steps of the stage's training runs before this one.
     """

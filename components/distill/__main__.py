@@ -45,12 +45,7 @@ def networks_between(schedule: Schedule | None, student: str) -> list[str]:
 
 
 def refuse_to_grow(parameters: int, assistants: list[str], dataset: Dataset) -> None:
-    """Check that no assistant is larger than the network it learns from.
-
-    Args:
-        parameters: of the teacher.
-        assistants: names of networks, from the teacher to the student.
-        dataset: that they learn.
+    """Check that no assistant is larger than the network it learns from; the first learns from the teacher.
 
     Raises:
         UserError: one is larger.

@@ -28,13 +28,9 @@ class Term:
     """One method's part of the loss.
 
     Attributes:
-        name: of the method.
-        weight: of the part.
         loss: of the student's and the teacher's logits [B, K], or features of a pair of layers [B, …]; [B] or [].
         labels: whether the loss takes ``labels`` too.
-        student: layers of the student.
-        teacher: layers of the teacher that they are compared with.
-        adapter: brings the student's features to the teacher's shapes.
+        student: layers that are compared with ``teacher``'s, through the ``adapter``.
         memory: the loss, where it is a module that learns and takes ``indices`` too.
     """
 
@@ -49,13 +45,7 @@ class Term:
 
 
 class Criterion:
-    """``label_weight · CE + teacher_weight · Σ weight · loss``; the cross-entropy is over the images that have a label.
-
-    Args:
-        terms: of the methods; see :func:`terms`.
-        label_weight: weight of the hard labels.
-        teacher_weight: weight of the methods.
-    """
+    """``label_weight · CE + teacher_weight · Σ weight · loss``, where CE is over the images that have a label."""
 
     def __init__(self, terms: Sequence[Term], label_weight: float, teacher_weight: float) -> None:
         self._terms, self._label_weight, self._teacher_weight = terms, label_weight, teacher_weight
@@ -184,17 +174,9 @@ def mutual_loss(
 ) -> dict[str, Tensor]:
     """Sum the peers' losses: cross-entropy, and the mean divergence from the others (Zhang et al. 2018, eq. 8).
 
-    To each of them the others are teachers, through which no gradient flows.
-
-    Args:
-        logits: of the peers, each [B, K].
-        labels: classes [B], or probabilities [B, K]; any where an image has none.
-        known: [B], from :func:`share_of_labels`.
-        label_weight: weight of the hard labels.
-        teacher_weight: weight of the other peers.
-
-    Returns:
-        ``deep-mutual-learning`` and, where the labels have a weight, ``ce``, each [B].
+    To each of them the others are teachers, through which no gradient flows. The targets are those of
+    :class:`Criterion` without the teacher's. Returns ``deep-mutual-learning`` and, where the labels have a weight,
+    ``ce``, each [B].
     """
     divergences = [
         torch.stack([kd(own, other.detach(), 1.0) for other in logits if other is not own]).mean(0) for own in logits

@@ -17,13 +17,7 @@ class DistillModule(nn.Module):
     """A student with what trains along with it.
 
     In training it returns the student's logits [B, K] and, loss by loss, the features of its layers through the loss's
-    adapter; in eval mode the logits alone.
-
-    Args:
-        student: that learns.
-        layers: of the student, loss by loss.
-        adapters: loss by loss; None leaves features as they are.
-        memories: of the losses that have one.
+    adapter, where it has one; in eval mode the logits alone.
     """
 
     def __init__(
@@ -63,12 +57,7 @@ class Peers(nn.Module):
 
 
 class Regressors(nn.Module):
-    """Bring the student's features to the teacher's channels, or dimensions: FitNet's regressor for each layer.
-
-    Args:
-        student: shapes of the student's features, (C, H, W) or (D,).
-        teacher: shapes of the teacher's.
-    """
+    """Bring features of shapes (C, H, W) or (D,) to the teacher's channels, or dimensions: FitNet's regressors."""
 
     def __init__(self, student: Sequence[Shape], teacher: Sequence[Shape]) -> None:
         super().__init__()
@@ -84,11 +73,7 @@ class Regressors(nn.Module):
 class Fusion(nn.Module):
     """Attention-based fusion: one stage's features joined with what the deeper ones left (Chen et al. 2021, figure 4a).
 
-    Args:
-        in_channels: of this stage of the student.
-        mid_channels: in which stages are joined.
-        out_channels: of the teacher's stage that it is compared with.
-        joins: whether there is a deeper stage.
+    The stage ``joins`` unless there is no deeper one; ``mid_channels`` are those in which stages are joined.
     """
 
     def __init__(self, in_channels: int, mid_channels: int, out_channels: int, joins: bool) -> None:
@@ -114,12 +99,7 @@ class Fusion(nn.Module):
 
 
 class ReviewFusion(nn.Module):
-    """ReviewKD's adapter: each stage of the student reviews the deeper ones.
-
-    Args:
-        student: shapes of the student's stages, (C, H, W), from shallow to deep.
-        teacher: shapes of the teacher's stages that they are compared with.
-    """
+    """ReviewKD's adapter: each stage of the student reviews the deeper ones; shapes (C, H, W), from shallow to deep."""
 
     def __init__(self, student: Sequence[Shape], teacher: Sequence[Shape]) -> None:
         super().__init__()

@@ -57,11 +57,7 @@ class Trainer:
         return load_teacher(self._teacher_path, others, weighting, self.dataset.classes, self._device)
 
     def train_student(self, teacher: PixelModel | None) -> None:
-        """Distill the student from a teacher, and write it.
-
-        Args:
-            teacher: computes the soft labels; None reads the stored ones.
-        """
+        """Distill the student from a live teacher, or with None from the stored soft labels, and write it."""
         student = self._new_student()
         checkpoints = self._stage.checkpoints("student", "distill")
         self._save(student, self._distill(student, teacher, checkpoints), checkpoints)
@@ -72,7 +68,7 @@ class Trainer:
         Args:
             name: of this training run among those of the stage.
             network: its name.
-            teacher: computes the soft labels; None reads the stored ones.
+            teacher: as for :meth:`train_student`.
 
         Returns:
             The network, in eval mode.

@@ -5,21 +5,14 @@ from pathlib import Path
 import pandas as pd
 
 from components.core.errors import UserError, listed
+from components.core.images.shards import UNLABELED
 from components.ingest.decoding import Failure
-from components.ingest.items import UNLABELED
 
 _SHOWN = 3
 
 
 def refuse_unreadable(failures: list[Failure], count: int, max_unreadable: float, source: Path, written: Path) -> None:
-    """Stop when too many images can't be used.
-
-    Args:
-        failures: the images that can't be used.
-        count: how many images the dataset has.
-        max_unreadable: the share of them that may fail, 0..1.
-        source: the dataset.
-        written: where all failures are listed.
+    """Stop when too many of a dataset's ``count`` images can't be used; ``written`` is where all of them are listed.
 
     Raises:
         UserError: their share is above ``max_unreadable``.

@@ -7,7 +7,8 @@ from typing import NoReturn
 
 from components.core.errors import UserError, listed
 from components.core.images.pixels import SUFFIXES
-from components.ingest.items import UNLABELED, Item, Source
+from components.core.images.shards import UNLABELED
+from components.ingest.items import Item, Source
 from components.ingest.splits import split_of
 
 # Pictures that we can't read are quarantined by name: a folder of them must not vanish without a word.

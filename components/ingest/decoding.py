@@ -99,18 +99,13 @@ def decode_all(
     threads: int,
     slices: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, list[Failure]]:
-    """Decode all items.
+    """Decode all items, which are ``count``, in several threads.
 
     Args:
         items: the dataset.
-        count: how many items there are, for the progress bar.
         scratch: takes each image, in no particular order: its pixels, uint8 [image_size, image_size, channels], or
-            the file that it came as.
-        channels: 1 or 3.
-        image_size: side of the stored square, in pixels.
+            the file that it came as, if ``encoded``.
         max_megapixels: larger images fail without being decoded.
-        encoded: keep files, not pixels.
-        threads: how many decode at the same time.
         slices: the names of the items' slices.
 
     Returns:
@@ -149,25 +144,17 @@ def _decode(
 ) -> Row | Failure:
     try:
         content = item.data.read_bytes() if isinstance(item.data, Path) else item.data
-        decoded = decode(content, channels, image_size, max_megapixels)
+        image = decode(content, channels, image_size, max_megapixels)
     except UnreadableImage as error:
         return Failure(item.path, f"{item.path} {error}.")
     except FileNotFoundError:
         return Failure(item.path, f"{item.path} does not exist.")
     except OSError as error:
         return Failure(item.path, f"{item.path} can't be read ({error.strerror}).")
-    place = kept.append(content if encoded else decoded.pixels.tobytes())
-    levels = decoded.pixels.reshape(-1, channels).astype(np.int64)
+    place = kept.append(content if encoded else image.pixels.tobytes())
+    levels = image.pixels.reshape(-1, channels).astype(np.int64)
     sums = (*levels.sum(axis=0).tolist(), *(levels**2).sum(axis=0).tolist())
-    facts = (
-        decoded.width,
-        decoded.height,
-        decoded.mode,
-        decoded.format,
-        decoded.sha256,
-        decoded.phash,
-        decoded.pixel_std,
-    )
+    facts = (image.width, image.height, image.mode, image.format, image.sha256, image.phash, image.pixel_std)
     return (item.path, item.split, item.label, *facts, len(content), *place, *sums, *item.slices)
 
 

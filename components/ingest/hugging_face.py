@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 
 from components.ingest import slices as slicing
 from components.ingest import tables
-from components.ingest.items import Source
+from components.ingest.items import Source, Table
 from components.ingest.manifest import parquet_table
-from components.ingest.tables import Table
 
 FORM = "Parquet in the Hugging Face layout"
 _BATCH = 256
@@ -64,14 +63,8 @@ def _table(file: Path, name: str, slices: Sequence[str]) -> Table:
     except (pa.ArrowException, ValueError, OSError) as error:
         raise tables.unreadable_parquet(file, error) from None
     labels, splits, words = tables.columns_of(file, name, small, schema.names, rows, slices)
-
-    def images() -> Iterator[bytes | Path]:
-        return _images(file, column)
-
-    def row(index: int) -> str:
-        return f"{name}#{index}"
-
-    return Table(file, images, row, labels, splits, _names(schema, label_column), words)
+    names = _names(schema, label_column)
+    return Table(file, lambda: _images(file, column), lambda index: f"{name}#{index}", labels, splits, names, words)
 
 
 def _names(schema: pa.Schema, label_column: str | None) -> list[str] | None:

@@ -17,11 +17,10 @@ import pyarrow.parquet as pq
 
 from components.core.artifacts import atomic, translate_os_error, write_json
 from components.core.contract import SPLITS
-from components.core.images.shards import open_shard
+from components.core.images.shards import UNLABELED, open_shard
 from components.ingest import sheet
 from components.ingest.checks import drop_repeats, refuse_unlearnable, refuse_unreadable
 from components.ingest.decoding import Failure, decode_all, level_columns
-from components.ingest.items import UNLABELED
 from components.ingest.shards import channel_moments, fingerprint, ids_of, write_shards
 from components.ingest.slices import columns_of
 from components.ingest.source import open_source
@@ -37,19 +36,12 @@ Storage = Literal["auto", "decoded", "encoded"]
 
 @dataclass(frozen=True)
 class Ingested:
-    """The outcome of ingesting a dataset.
+    """The outcome of ingesting a dataset."""
 
-    Attributes:
-        dataset: the contents of ``dataset.json``.
-        unreadable: images that could not be used.
-        repeats: images left out because their split holds the same content already.
-        ignored: files that are not pictures.
-    """
-
-    dataset: dict[str, Any]
+    dataset: dict[str, Any]  # the contents of dataset.json
     unreadable: int
-    repeats: int
-    ignored: list[str]
+    repeats: int  # images left out because their split holds the same content already
+    ignored: list[str]  # files that are not pictures
 
 
 def ingest(
@@ -73,10 +65,8 @@ def ingest(
         out: the folder that receives the artifacts.
         image_size: side of the stored square, in pixels.
         channels: 1 or 3.
-        storage: how the images are kept; see :func:`keeps_encoded`.
-        decoded_max_gb: likewise.
-        val: share of the training images that is taken for validation when the source brings no such split.
-        test: likewise for the test split.
+        storage, decoded_max_gb: how the images are kept; see :func:`keeps_encoded`.
+        val, test: shares of the training images that become a split which the source lacks.
         max_unreadable: share of images that may be unreadable.
         max_megapixels: larger images count as unreadable.
         threads: how many images are decoded at the same time; 0 for one on each core.
@@ -127,13 +117,7 @@ def keeps_encoded(storage: Storage, count: int, shape: tuple[int, int, int], dec
     Pixels are read fastest as long as they fit into the memory of the machine that trains. ``auto`` limits their size
     by a param, not by the memory or disk of this machine: DVC keys every later stage by the shards, and two machines
     that chose differently would train everything twice. The pixels, and so every result, are the same to the bit
-    either way.
-
-    Args:
-        storage: ``decoded``, ``encoded``, or ``auto`` to decide by size.
-        count: how many images there are.
-        shape: [H, W, C] of one.
-        decoded_max_gb: the largest size, in 10^9 bytes, that ``auto`` keeps decoded.
+    either way. ``decoded_max_gb`` counts 10^9 bytes.
     """
     return storage == "encoded" or (storage == "auto" and count * math.prod(shape) > decoded_max_gb * 1e9)
 

@@ -1,10 +1,9 @@
 """A dataset as its format's reader returns it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-UNLABELED = -1
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +40,25 @@ class Source:
     count: int
     items: Iterable[Item]
     ignored: list[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One file of a dataset that is kept in tables, its images not yet read.
+
+    Attributes:
+        images: begins a pass over the images, one a row.
+        row: the name of a row in messages and in the manifest, by its index.
+        labels: as they stand in the file, None where empty; None when there is no such column.
+        splits: the split of each row, or None where the table does not say.
+        names: class names in label order, if the table carries them.
+        slices: of each column that ``ingest.slices`` names, the text of each row.
+    """
+
+    file: Path
+    images: Callable[[], Iterator[bytes | Path]]
+    row: Callable[[int], str]
+    labels: list[Any] | None
+    splits: list[str | None]
+    names: list[str] | None
+    slices: list[list[str]]

@@ -1,35 +1,15 @@
 """Class names in label order, from the labels that tables carry."""
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from components.core.errors import UserError, listed
-from components.ingest.items import UNLABELED
+from components.core.images.shards import UNLABELED
+from components.ingest.items import Table
 
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
-class Labels:
-    """The label column of one table.
-
-    Attributes:
-        values: as they stand in the file, None where empty; None when there is no such column.
-        splits: the split of each row, or None where the table does not say.
-        names: class names in label order, if the table carries them.
-        rows: the name of each row in messages.
-        file: where it is.
-    """
-
-    values: list[Any] | None
-    splits: list[str | None]
-    names: list[str] | None
-    rows: list[str]
-    file: Path
-
-
-def resolve(tables: list[Labels]) -> tuple[list[str], list[list[int]]]:
+def resolve(tables: list[Table]) -> tuple[list[str], list[list[int]]]:
     """Turn all tables' labels into indices of one list of classes.
 
     Rows of the split ``unlabeled`` get no label, whatever the table says. A row without a label and without a split
@@ -57,18 +37,18 @@ def resolve(tables: list[Labels]) -> tuple[list[str], list[list[int]]]:
     return classes, [[UNLABELED if v is None else of_value[v] for v in column] for column in cells]
 
 
-def _labeled(table: Labels) -> list[Any]:
+def _labeled(table: Table) -> list[Any]:
     """The labels that count, None for every unlabeled row."""
-    if table.values is None:
+    if table.labels is None:
         if any(split != "unlabeled" for split in table.splits):
             raise UserError(
                 f"{table.file} has no label column: name one 'label', or call the file 'unlabeled' if it has no labels."
             )
         return [None] * len(table.splits)
-    values = [whole(v) for v in table.values]
+    values = [whole(v) for v in table.labels]
     empty = [
-        row
-        for row, value, split in zip(table.rows, values, table.splits, strict=True)
+        table.row(i)
+        for i, (value, split) in enumerate(zip(values, table.splits, strict=True))
         if value is None and split not in (None, "unlabeled")
     ]
     if empty:
@@ -85,7 +65,7 @@ def whole(value: Any) -> Any:
     return value
 
 
-def _agreed(tables: list[Labels]) -> list[str]:
+def _agreed(tables: list[Table]) -> list[str]:
     first = tables[0]
     for other in tables[1:]:
         if other.names != first.names:
@@ -101,10 +81,10 @@ def _order(value: Any) -> tuple[int, float, str]:
     return (0, float(text), text) if text.lstrip("-").isdecimal() else (1, 0.0, text)
 
 
-def _refuse_unknown(table: Labels, column: list[Any], of_value: dict[Any, int], classes: list[str]) -> None:
+def _refuse_unknown(table: Table, column: list[Any], of_value: dict[Any, int], classes: list[str]) -> None:
     wrong = [
-        f"{row} has {value!r}"
-        for row, value in zip(table.rows, column, strict=True)
+        f"{table.row(i)} has {value!r}"
+        for i, value in enumerate(column)
         if value is not None and (_no_label(value) or value not in of_value)
     ]
     if wrong:

@@ -1,8 +1,7 @@
 """Manifests: CSV or Parquet with a column of paths to images and a column of labels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -11,8 +10,7 @@ import pyarrow.parquet as pq
 from components.core.errors import UserError, listed
 from components.ingest import slices as slicing
 from components.ingest import tables
-from components.ingest.items import Source
-from components.ingest.tables import Table
+from components.ingest.items import Source, Table
 
 FORM = "a CSV or Parquet manifest with a path and a label column"
 
@@ -32,12 +30,7 @@ def read(path: Path, slices: Sequence[str]) -> Source:
 
 
 def parquet_table(file: Path, name: str, slices: Sequence[str]) -> Table:
-    """Read a Parquet file as a manifest.
-
-    Args:
-        file: the manifest.
-        name: the file relative to the dataset.
-        slices: the columns that ``ingest.slices`` names.
+    """Read a Parquet file, whose name relative to the dataset is ``name``, as a manifest.
 
     Raises:
         UserError: it is damaged, lacks a column, or has slices that are no words or numbers.
@@ -83,14 +76,10 @@ def _manifest(file: Path, name: str, frame: pd.DataFrame, slices: Sequence[str])
     if not path_column:
         present = listed(columns, 10) or "none"
         raise UserError(f"{file} has no column of image paths (its columns: {present}): name one of them 'path'.")
-    values: list[Any] = tables.cells(frame[path_column])
-    paths = [tables.inside(file, index, value) for index, value in enumerate(values)]
+    paths = [tables.inside(file, index, value) for index, value in enumerate(tables.cells(frame[path_column]))]
     labels, splits, words = tables.columns_of(file, name, frame, columns, len(paths), slices)
-
-    def images() -> Iterator[bytes | Path]:
-        return (file.parent / path for path in paths)
 
     def row(index: int) -> str:
         return (Path(name).parent / paths[index]).as_posix()
 
-    return Table(file, images, row, labels, splits, None, words)
+    return Table(file, lambda: (file.parent / path for path in paths), row, labels, splits, None, words)

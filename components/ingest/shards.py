@@ -59,11 +59,9 @@ def ids_of(sha256: Iterable[str]) -> NDArray[np.uint64]:
 
 
 def channel_moments(levels: pd.DataFrame, pixels: int) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, on a 0..1 scale.
+    """Mean and standard deviation of each channel, on a 0..1 scale, of images of ``pixels`` pixels.
 
-    Args:
-        levels: :func:`components.ingest.decoding.level_columns` of each image.
-        pixels: how many pixels an image has.
+    ``levels`` are the :func:`components.ingest.decoding.level_columns` of each image.
     """
     count = len(levels) * pixels
     # In whole numbers of any size: nothing is rounded before the division.

@@ -15,13 +15,7 @@ _LETTERS = 19  # of a class's name, which fit next to its images
 
 
 def samples(shard: Shard, classes: Sequence[str], path: Path) -> None:
-    """Draw the first images of each class, one row per class.
-
-    Args:
-        shard: labeled images.
-        classes: names in label order; the first 20 are drawn.
-        path: the PNG to write.
-    """
+    """Draw the first images of each of the first 20 classes, one row per class, as a PNG."""
     drawn = classes[:CLASSES]
     step = _SIDE + _GAP
     sheet = Image.new("RGB", (_NAME + IMAGES * step, len(drawn) * step + _GAP), _PAPER)
@@ -37,12 +31,7 @@ def samples(shard: Shard, classes: Sequence[str], path: Path) -> None:
 
 
 def quarantine(left_out: Sequence[tuple[str, str]], path: Path) -> None:
-    """List the files that were left out, each with its reason.
-
-    Args:
-        left_out: path and reason of each; the first 25 are listed.
-        path: the PNG to write.
-    """
+    """List the first 25 files that were left out, each with its reason, in a PNG."""
     lines = [f"{name}: {reason}" for name, reason in left_out[:LINES]] or ["Nothing was left out."]
     if len(left_out) > LINES:
         lines.append(f"and {len(left_out) - LINES:,} more, in quarantine.parquet")

@@ -62,12 +62,7 @@ def refuse_nested(file: object, wanted: Sequence[str], schema: pa.Schema) -> Non
 
 
 def refuse_many(source: object, slices: Sequence[str], columns: Sequence[set[str]]) -> None:
-    """Stop when a column has too many values.
-
-    Args:
-        source: the dataset.
-        slices: the columns' names.
-        columns: the values of each.
+    """Stop when one of the columns, given by their values, has too many.
 
     Raises:
         UserError: one has more than 100.

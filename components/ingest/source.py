@@ -10,13 +10,9 @@ from components.ingest.items import Source
 
 
 class Format(Protocol):
-    """A module that reads datasets of one format.
+    """A module that reads datasets of one format."""
 
-    Attributes:
-        FORM: the format in a few words, for messages.
-    """
-
-    FORM: str
+    FORM: str  # the format in a few words, for messages
 
     def recognize(self, path: Path) -> bool: ...
 
@@ -29,10 +25,6 @@ FORMATS: tuple[Format, ...] = (hugging_face, manifest, class_folders)
 
 def open_source(path: Path, slices: Sequence[str] = ()) -> Source:
     """Recognize a dataset's format, and read everything about it but the images.
-
-    Args:
-        path: the dataset.
-        slices: the columns that each image's ``slices`` are taken from.
 
     Raises:
         UserError: there is nothing at ``path``, or no dataset with these columns.

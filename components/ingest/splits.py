@@ -37,8 +37,7 @@ def assign(given: Iterable[str | None], ids: NDArray[np.uint64], val: float, tes
     Args:
         given: the source's own split of each image, or None.
         ids: the first eight bytes of each image's content hash.
-        val: share of the training images that becomes ``val`` when the source brings none, 0..1.
-        test: likewise for ``test``.
+        val, test: shares of the training images that become these splits when the source brings none, 0..1.
     """
     named = np.array([split if isinstance(split, str) else "" for split in given], dtype=object)
     splits = np.where(named == "", "train", named)

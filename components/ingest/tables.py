@@ -2,7 +2,7 @@
 
 import math
 import os.path
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ import pandas as pd
 import pyarrow as pa
 
 from components.core.errors import UserError, listed
+from components.core.images.shards import UNLABELED
 from components.ingest import slices as slicing
-from components.ingest.items import UNLABELED, Item, Source
-from components.ingest.labels import Labels, resolve
+from components.ingest.items import Item, Source, Table
+from components.ingest.labels import resolve
 from components.ingest.splits import split_of, split_of_file
 
 PATH_COLUMNS = ("path", "image_path", "file_path", "filepath", "file_name", "filename", "file", "image")
@@ -22,45 +23,13 @@ _SPLIT_COLUMNS = ("split", "subset", "set")
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
-class Table:
-    """One file of a dataset, its images not yet read.
-
-    Attributes:
-        file: where it is.
-        images: begins a pass over the images, one a row.
-        row: the name of a row in messages and in the manifest, by its index.
-        labels: as they stand in the file, None where empty; None when there is no such column.
-        splits: the split of each row, or None where the table does not say.
-        names: class names in label order, if the table carries them.
-        slices: of each column that ``ingest.slices`` names, the text of each row.
-    """
-
-    file: Path
-    images: Callable[[], Iterator[bytes | Path]]
-    row: Callable[[int], str]
-    labels: list[Any] | None
-    splits: list[str | None]
-    names: list[str] | None
-    slices: list[list[str]]
-
-
 def source(path: Path, tables: list[Table], slices: Sequence[str]) -> Source:
-    """Combine tables to one dataset.
-
-    Args:
-        path: the file or folder that the tables are in.
-        tables: in order.
-        slices: the columns that each image's ``slices`` are taken from; unlabeled images may have none.
+    """Combine the tables of a file or folder to one dataset.
 
     Raises:
         UserError: labels or slices do not fit together.
     """
-    columns = [
-        Labels(table.labels, table.splits, table.names, [table.row(i) for i in range(len(table.splits))], table.file)
-        for table in tables
-    ]
-    classes, labels = resolve(columns)
+    classes, labels = resolve(tables)
     values = [{word for table in tables for word in table.slices[column]} for column in range(len(slices))]
     slicing.refuse_many(path, slices, values)
     return Source(classes, sum(len(table.splits) for table in tables), _Items(tables, labels), [])
@@ -69,20 +38,12 @@ def source(path: Path, tables: list[Table], slices: Sequence[str]) -> Source:
 def columns_of(
     file: Path, name: str, table: Any, columns: list[str], rows: int, slices: Sequence[str]
 ) -> tuple[list[Any] | None, list[str | None], list[list[str]]]:
-    """Labels, splits and slices of a table's rows.
-
-    Args:
-        file: the table's file, for messages.
-        name: the file relative to the dataset.
-        table: a pandas or Arrow table.
-        columns: its columns.
-        rows: how many rows it has.
-        slices: the columns that ``ingest.slices`` names.
+    """Labels, splits and slices of the rows of a pandas or Arrow table; ``name`` is its file relative to the dataset.
 
     Raises:
         UserError: a split does not exist, or a column for slices is missing.
     """
-    label_column, split_column = first(_LABEL_COLUMNS, columns), first(_SPLIT_COLUMNS, columns)
+    label_column, split_column = label_and_split(columns)
     labels = cells(table[label_column]) if label_column else None
     splits = _splits(file, name, cells(table[split_column]) if split_column else [], rows)
     if any(split != "unlabeled" for split in splits):

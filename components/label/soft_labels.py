@@ -31,14 +31,7 @@ def teacher_logits(
 def prove(
     store: SoftLabels, images: int, sample: int, seed: int, logits_of: Callable[[Indices, Indices], Tensor]
 ) -> dict[str, float]:
-    """Recompute a sample of the stored soft labels, one view at a time, and compare.
-
-    Args:
-        store: to check.
-        images: the number of images in it.
-        sample: the number of views to recompute.
-        seed: of the choice of views.
-        logits_of: the teacher's logits of views [B] of images [B]; see :func:`teacher_logits`.
+    """Recompute ``sample`` views of the soft labels stored for ``images``, one at a time, and compare.
 
     Returns:
         n, max_abs_difference, its tolerance, and the figures of :func:`storing_error`.

@@ -30,32 +30,24 @@ from components.core.teacher.soft_labels import (
     shard_file,
     shard_rows,
 )
+from components.core.views.augment import Uint64s
 from components.core.views.mixing import own_ids
 
 KEPT = Path(".reflux/soft-labels")
 
 _HEAD = "head.json"
 
-Uint64s = npt.NDArray[np.uint64]
 LogitsOf = Callable[[Indices, Indices], Tensor]
 Partners = Callable[[Uint64s, int], Uint64s]
 
 
 @dataclass(frozen=True)
 class FilledStore:
-    """A complete store.
+    """A complete store, with the numbers of records from earlier stores and from the teacher."""
 
-    Attributes:
-        key: of all that decides it.
-        folder: of its files.
-        shards: file, rows and sha256 of each shard.
-        reused: the number of records from earlier stores.
-        computed: the number of records from the teacher.
-    """
-
-    key: str
+    key: str  # of all that decides it
     folder: Path
-    shards: list[dict[str, Any]]
+    shards: list[dict[str, Any]]  # file, rows and sha256 of each
     reused: int
     computed: int
 
@@ -78,7 +70,6 @@ def fill(
         base: the key of all that decides a record apart from its image and view: teacher, augmentation, seed, format.
         ids: of the images, uint64 [N].
         views: the number of views of each image.
-        format: of a record.
         batch_size: views in a batch of the teacher.
         logits_of: the teacher's logits float32 [B, K] on the CPU, of views [B] of images [B].
         advance: called with the number of finished records.
@@ -196,13 +187,7 @@ def valid_note(folder: Path, number: int) -> dict[str, Any] | None:
 
 
 class EarlierStore:
-    """A store of other images or another number of views, whose records are still valid for the images in both.
-
-    Args:
-        folder: of its files.
-        format: of its records.
-        partners_of: see :func:`fill`.
-    """
+    """A store of other images or another number of views, whose records are still valid for the images in both."""
 
     def __init__(self, folder: Path, format: Format, partners_of: Callable[[Uint64s], Partners]) -> None:
         self._folder, self._format = folder, format

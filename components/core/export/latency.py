@@ -16,26 +16,15 @@ _ROUNDS, _RUNS, _LOW = 15, 40, 3
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Two files timed in turn; the 95th percentiles are in milliseconds, each the median over the rounds.
-
-    Attributes:
-        first_ms_p95: of the first file.
-        second_ms_p95: of the second.
-        faster: how many times faster the first is, at least: the fourth lowest of 15 rounds' ratios.
-    """
+    """Two files timed in turn; the 95th percentiles are in milliseconds, each the median over the rounds."""
 
     first_ms_p95: float
     second_ms_p95: float
-    faster: float
+    faster: float  # how many times faster the first is, at least: the fourth lowest of 15 rounds' ratios
 
 
 def latency(path: Path, pixels: Pixels, runs: int) -> dict[str, float]:
-    """Time an ONNX file on one image after the other, after a warm-up.
-
-    Args:
-        path: the file.
-        pixels: [N, C, H, W], the images to take in turn.
-        runs: how many runs to time.
+    """Time ``runs`` of an ONNX file, after a warm-up, each on one of the images [N, C, H, W] in turn.
 
     Returns:
         Median and 95th percentile in milliseconds: ``latency_ms_p50``, ``latency_ms_p95``.
@@ -57,13 +46,8 @@ def side_by_side(first: Path, second: Path, first_pixels: Pixels, second_pixels:
 
     Each of 15 rounds gives one ratio of 95th percentiles. The fourth lowest lies above the median of such ratios with a
     probability of 1.8 % (sign test: at most three of 15 below the median, 576 / 32,768), whatever their distribution,
-    and three disturbed rounds do not hide a file that is faster.
-
-    Args:
-        first: the file that may be faster.
-        second: the other.
-        first_pixels: [N, C, H, W], the images as the first file takes them.
-        second_pixels: the same images as the second takes them.
+    and three disturbed rounds do not hide a file that is faster. The pixels are the same images [N, C, H, W] as either
+    file takes them.
     """
     networks = [Network(path, threads=1) for path in (first, second)]
     images = [[pixels[row : row + 1] for row in range(len(pixels))] for pixels in (first_pixels, second_pixels)]

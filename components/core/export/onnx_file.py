@@ -22,21 +22,15 @@ Logits = npt.NDArray[np.float32]
 class Network:
     """An ONNX file that takes raw pixels and returns logits.
 
-    Attributes:
-        image_size: side of the images that it takes, in pixels.
-        channels: of these images.
+    Args:
+        path: the file.
+        threads: for one run; 0 leaves the number to onnxruntime.
+
+    Raises:
+        UserError: the file is missing, damaged, or takes something else than raw pixels.
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        """Open a file.
-
-        Args:
-            path: the file.
-            threads: for one run; 0 leaves the number to onnxruntime.
-
-        Raises:
-            UserError: the file is missing, damaged, or takes something else than raw pixels.
-        """
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -90,12 +84,7 @@ def fit_rows(images: Images, rows: npt.NDArray[np.int64], image_size: int, chann
 
 
 def disagreements(expected: Logits, logits: Logits) -> npt.NDArray[np.intp]:
-    """The rows on which two runtimes of one model predict different classes, ties aside.
-
-    Args:
-        expected: the model's logits [N, K].
-        logits: the file's logits [N, K].
-    """
+    """The rows on which two runtimes of one model, with logits [N, K], predict different classes, ties aside."""
     rows = np.arange(len(expected))
     first, second = expected.argmax(axis=1), logits.argmax(axis=1)
     return np.flatnonzero((first != second) & (expected[rows, first] - expected[rows, second] > _TIE))

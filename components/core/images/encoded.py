@@ -32,10 +32,6 @@ class EncodedImages:
     wait for each other. The decoding of a batch is a pure function of its rows, so that the number of workers changes
     nothing but the time.
 
-    Args:
-        folder: of the split.
-        workers: processes that decode; 0 decodes in the calling thread.
-
     Raises:
         OSError, ValueError: a file is missing or damaged.
     """
@@ -96,14 +92,7 @@ def rows_of(index: slice | Rows, count: int) -> Rows:
 
 
 def write_encoding(folder: Path, ends: Rows, image_size: int, channels: int) -> None:
-    """Write what :class:`EncodedImages` needs next to ``images.bin``.
-
-    Args:
-        folder: of the split.
-        ends: where each image ends in ``images.bin``, [N].
-        image_size: side of the square that images are decoded to, in pixels.
-        channels: 1 or 3.
-    """
+    """Write what :class:`EncodedImages` needs next to ``images.bin``, where each image ends at ``ends`` [N]."""
     np.save(folder / "offsets.npy", np.concatenate([[0], ends]).astype(np.int64))
     write_json(folder / "encoding.json", {"image_size": image_size, "channels": channels})
 

@@ -100,16 +100,9 @@ def fitted(data: bytes, channels: int, image_size: int) -> NDArray[np.uint8]:
 
 
 def resize_pixels(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize stored images to the input of a shipped file, in one way for evaluation and prediction.
+    """Resize stored images [N, H, W, C] to [N, C, size, size], in one way for evaluation and prediction.
 
     Bilinear, antialiased when it shrinks: what ``PixelModel`` does in floating point, rounded to whole levels.
-
-    Args:
-        images: uint8 [N, H, W, C].
-        size: side of the result, in pixels.
-
-    Returns:
-        uint8 [N, C, size, size], contiguous.
     """
     if images.shape[1:3] != (size, size):
         resized = np.empty((len(images), size, size, images.shape[3]), np.uint8)

@@ -51,18 +51,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The facts of a dataset that ``ingest`` wrote.
+    """The facts of a dataset that ``ingest`` wrote; mean and std are of the training pixels, on a 0..1 scale."""
 
-    Attributes:
-        classes: class names in label order.
-        image_size: pixels a side, as stored.
-        channels: 1 or 3.
-        mean: of the training pixels, one a channel, on a 0..1 scale.
-        std: of the training pixels, one a channel, on a 0..1 scale.
-    """
-
-    classes: tuple[str, ...]
-    image_size: int
+    classes: tuple[str, ...]  # in label order
+    image_size: int  # as stored
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -24,19 +24,10 @@ _METADATA_KEY = "reflux"
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The facts with which a model is built again and fed.
+    """The facts with which a model is built again and fed; mean and std are of its input, on a 0..1 scale."""
 
-    Attributes:
-        name: the network's name, timm's or one of ``SMALL_NETS``.
-        classes: class names in logit order.
-        image_size: pixels a side that the network sees.
-        in_chans: channels of the network's first convolution.
-        mean: of the network's input, one a channel, on a 0..1 scale.
-        std: of the network's input, one a channel, on a 0..1 scale.
-    """
-
-    name: str
-    classes: tuple[str, ...]
+    name: str  # timm's, or one of SMALL_NETS
+    classes: tuple[str, ...]  # in logit order
     image_size: int
     in_chans: int
     mean: tuple[float, ...]
@@ -78,13 +69,6 @@ class PixelModel(nn.Module):
         return self.net(self.normalized(pixels)).float()
 
 
-def model_names() -> list[str]:
-    """Every name that :func:`network` builds."""
-    import timm
-
-    return [*SMALL_NETS, *timm.list_models()]
-
-
 def network(name: str, num_classes: int, in_chans: int) -> nn.Module:
     """Build an untrained network by timm's name or one of ``SMALL_NETS``.
 
@@ -96,7 +80,7 @@ def network(name: str, num_classes: int, in_chans: int) -> nn.Module:
     import timm  # more than a second, which a small student does without
 
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, model_names(), n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name, [*SMALL_NETS, *timm.list_models()], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "`timm.list_models()` lists the names."
         raise UserError(f"No model is named {name}; {hint}")
     return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_chans)

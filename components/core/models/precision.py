@@ -21,12 +21,8 @@ def autocast(device: torch.device, training: bool, precision: str = "auto") -> A
     from 1,857 without. In training it depends on the network: 15,290 against 12,430 images/s for resnet8_slim, 782
     against 464 for resnet8x4 (``live``, ``live_fp32``, ``bare_bf16`` and ``bare`` of ``make bench``, on an EPYC with
     AVX-512 BF16).
-    ``auto`` trains in fp32 there: its result is not to depend on the CPU's model.
-
-    Args:
-        device: where.
-        training: whether gradients are wanted.
-        precision: fp32, bf16, or auto: bfloat16 where the hardware has it, but for training on CPUs.
+    ``auto`` is bfloat16 where the hardware has it, but trains in fp32 on CPUs: its result is not to depend on the CPU's
+    model.
     """
     if device.type == "cuda":
         has_it = torch.cuda.is_bf16_supported()

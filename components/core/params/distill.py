@@ -207,23 +207,6 @@ else:
     AnyMethod = Annotated[reduce(operator.or_, METHODS.values()), Field(discriminator="name")]
 
 
-def as_entries(value: Any) -> list[Any]:
-    """List the entries of ``distill.method``: it is a name, an entry, or a list of both.
-
-    Raises:
-        ValueError: a name is unknown; the message suggests the nearest ones.
-    """
-    given = value if isinstance(value, list | tuple) else [value]
-    entries = [{"name": entry} if isinstance(entry, str) else entry for entry in given]
-    for entry in entries:
-        name = entry.get("name") if isinstance(entry, dict) else getattr(entry, "name", None)
-        if name not in METHODS:
-            near = difflib.get_close_matches(str(name), METHODS, n=2, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(METHODS)}"
-            raise ValueError(f"no method is named {name}; {hint}")
-    return entries
-
-
 class Distill(Section):
     """How the student learns from its teacher."""
 
@@ -239,7 +222,16 @@ class Distill(Section):
     @field_validator("method", mode="before")
     @classmethod
     def names_are_known(cls, value: Any) -> list[Any]:
-        return as_entries(value)
+        """List the entries of the value, which is a name, an entry, or a list of both."""
+        given = value if isinstance(value, list | tuple) else [value]
+        entries = [{"name": entry} if isinstance(entry, str) else entry for entry in given]
+        for entry in entries:
+            name = entry.get("name") if isinstance(entry, dict) else getattr(entry, "name", None)
+            if name not in METHODS:
+                near = difflib.get_close_matches(str(name), METHODS, n=2, cutoff=0.5)
+                hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(METHODS)}"
+                raise ValueError(f"no method is named {name}; {hint}")
+        return entries
 
     @field_validator("method")
     @classmethod

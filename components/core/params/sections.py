@@ -7,12 +7,7 @@ of each stage as params, and DVC reads their defaults where they are plain value
 import re
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from components.core.params.distill import Distill
 from components.core.params.section import AboveZero, Fraction, NonNegative, Positive, Section

@@ -25,7 +25,6 @@ class Checkpoints:
 
     Args:
         folder: of this training run alone.
-        key: the hash of all that decides the result.
         every_s: seconds between checkpoints, in addition to those that the loop saves at its milestones.
         world: the processes that train; rank 0 alone reads and writes, and broadcasts what it read, so that all resume
             from the same state on machines that share no files.

@@ -23,11 +23,7 @@ def to_journal(
 ) -> Callable[[dict[str, float]], None]:
     """A callback that writes each row of a history to the journal, once, however often training resumes.
 
-    Args:
-        journal: of the stage.
-        checkpoints: remember the rows that are in the journal.
-        phase: of the stage's training.
-        begun: the steps of the phases before it; its curve begins where theirs ends.
+    The curve of a phase begins where those before it end, after ``begun`` steps.
     """
 
     def report(row: dict[str, float]) -> None:

@@ -28,15 +28,10 @@ class Journal:
     """The journal of one MLflow run.
 
     Args:
-        experiment: the experiment's name (``project.name``).
-        name: the run's name, as a person reads it.
-        tags: the tags it starts with.
         parent: the id of the parent run's journal, if any.
         continues: the ``run_key`` of a killed process's journal: both are one MLflow run.
-        outbox: the folder of journals.
 
     Attributes:
-        id: of this journal.
         run_key: of the MLflow run: the id of the first journal that wrote to it.
     """
 

@@ -23,17 +23,11 @@ DVC = Path(".dvc")
 
 @dataclass(frozen=True)
 class Code:
-    """The state of the code.
-
-    Args:
-        sha: git's full hash of the commit, or ``none``.
-        dirty: whether tracked or new files differ from it.
-        missing: one sentence on the lineage that is missing, or None.
-    """
+    """The state of the code: git's full hash of the commit, or ``none``, and whether files differ from it."""
 
     sha: str
     dirty: bool
-    missing: str | None
+    missing: str | None  # one sentence on the lineage that is missing
 
 
 def code() -> Code:
@@ -84,28 +78,20 @@ def has_commit(sha: str) -> bool:
 
 
 def where_data_is_known(md5: str) -> str | None:
-    """Look a data version up in ``dvc.lock``, in DVC's cache and in the commits; None if it is in none of them.
-
-    Args:
-        md5: DVC's hash of the dataset, with ``.dir`` for a folder's.
-    """
+    """Look a data version (``.dir`` ends a folder's) up in ``dvc.lock``, DVC's cache and the commits, or None."""
     if md5 == data_md5():
         return str(LOCK)
-    if (_cache() / md5[:2] / md5[2:]).is_file():
+    config = ConfigParser()
+    config.read([DVC / "config", DVC / "config.local"], encoding="utf-8")
+    # A relative folder starts at the file that names it.
+    cache = DVC / config.get("cache", "dir", fallback="cache").strip('"') / "files" / "md5"
+    if (cache / md5[:2] / md5[2:]).is_file():
         return "DVC's cache"
     try:
         commit = git("log", "--all", "--max-count=1", "--format=%h", f"-S{md5}", "--", str(LOCK), "*.dvc")
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None
     return f"commit {commit}" if commit else None
-
-
-def _cache() -> Path:
-    """DVC's cache of files by their md5."""
-    config = ConfigParser()
-    config.read([DVC / "config", DVC / "config.local"], encoding="utf-8")
-    # A relative folder starts at the file that names it.
-    return DVC / config.get("cache", "dir", fallback="cache").strip('"') / "files" / "md5"
 
 
 def params_sha256(path: Path = PARAMS) -> str:

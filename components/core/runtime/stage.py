@@ -95,8 +95,7 @@ class Stage:
         decides = [self.name, before, self.params.seed, recipe, self.inputs(), lineage.code_sha256(self.name)]
         key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
         folder = CHECKPOINTS / f"{self.name}{BEFORE}" / before if before else CHECKPOINTS / self.name
-        checkpoints = Checkpoints(folder, key, self.params.run.checkpoint_every_s, self.world)
-        self._checkpoints = checkpoints
+        self._checkpoints = checkpoints = Checkpoints(folder, key, self.params.run.checkpoint_every_s, self.world)
         if "journal" in vars(self):  # begun by a training run before this one
             checkpoints.begin(self.journal.run_key)
         if checkpoints.images and self.world.first:

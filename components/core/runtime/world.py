@@ -16,12 +16,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class World:
-    """The place of this process among those that run a stage together; collectives of a single process cost nothing.
-
-    Attributes:
-        rank: of this process; rank 0 keeps the journal and writes the files.
-        size: the number of processes.
-    """
+    """The place of this process among those that run a stage together; collectives of a single process cost nothing."""
 
     rank: int = 0
     size: int = 1
@@ -80,9 +75,7 @@ ALONE = World()
 def join(device: str, lost_after_s: float) -> Iterator[World]:
     """Join the process group of torch's elastic launcher, and leave it after success.
 
-    Args:
-        device: ``run.device``.
-        lost_after_s: the timeout of a collective, after which a process counts as lost.
+    A process counts as lost when a collective has waited for it for ``lost_after_s``.
     """
     backend = "gloo"
     if device != "cpu" and torch.cuda.is_available():

@@ -15,13 +15,9 @@ from components.core.models.precision import single_precision
 
 @single_precision
 def average(logits: Tensor) -> Tensor:
-    """The teachers' mean logits: their softmax is the geometric mean of the teachers' (Hinton et al. 2015, section 1).
+    """The mean [B, K] of M teachers' logits [M, B, K], for any temperature.
 
-    Args:
-        logits: of M teachers [M, B, K].
-
-    Returns:
-        [B, K], for any temperature.
+    Its softmax is the geometric mean of the teachers' (Hinton et al. 2015, section 1).
     """
     return logits.mean(0)
 
@@ -80,14 +76,7 @@ class Ensemble(PixelModel):
 def load_teacher(
     first: Path, others: Sequence[str], weighting: str, classes: Sequence[str], device: torch.device
 ) -> tuple[PixelModel, str]:
-    """Load the teacher, or several as one, in eval mode, and the hash that identifies it.
-
-    Args:
-        first: the fine-tuned teacher's file.
-        others: files of further teachers, written by Reflux.
-        weighting: of several; see :class:`Ensemble`.
-        classes: of the dataset.
-        device: where to put them.
+    """Load the teacher, or several as one :class:`Ensemble`, in eval mode, and the hash that identifies it.
 
     Raises:
         UserError: a file is missing, damaged, or for other classes.

@@ -22,12 +22,7 @@ from components.core.models.precision import autocast
 
 @dataclass(frozen=True)
 class Layer:
-    """A place in a network to take features from.
-
-    Attributes:
-        path: of a module in the network.
-        before: take the module's input rather than its output.
-    """
+    """A module in a network, by path, to take features from: its output, or its input (``before``)."""
 
     path: str
     before: bool = False

@@ -29,15 +29,10 @@ Records = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Format:
-    """Format of one view's logits in the store.
-
-    Attributes:
-        classes: the number of logits.
-        top_k: how many of them are stored one by one; 0 stores all.
-    """
+    """Format of one view's logits in the store."""
 
     classes: int
-    top_k: int
+    top_k: int  # logits that are stored one by one; 0 stores all
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -99,14 +94,7 @@ def shard_rows(images: int) -> list[int]:
 
 
 class SoftLabels:
-    """The soft labels of all views: mapped files, or copied into memory where they are few.
-
-    Args:
-        folder: of the store.
-        images: how many it was made for.
-        views: how many there are of each image.
-        format: of its records.
-    """
+    """The soft labels of all views: mapped files, or copied into memory where they are few."""
 
     def __init__(self, folder: Path, images: int, views: int, format: Format) -> None:
         self.views, self.format = views, format
@@ -167,12 +155,8 @@ def open_store(
 ) -> SoftLabels:
     """Open the store that ``label`` wrote, and check every file of it.
 
-    Args:
-        folder: of the store.
-        manifest: of the store.
-        teacher_sha256: of the current teacher's weights.
-        views_key: of the views that the student will see; see :func:`components.core.views.augment.views_key`.
-        classes: of the dataset.
+    It must hold the soft labels of the current teacher, for the views that the student will see; ``views_key`` is
+    :func:`components.core.views.augment.views_key`.
 
     Raises:
         UserError: the store has another teacher, other images, views or classes, or a file is missing or damaged.

@@ -44,8 +44,6 @@ def batches_of_views(
         views: of the images; every epoch visits each image once, in an order of its own.
         views_per_image: how many views of each image there are; None draws a new one at every visit.
         targets_of: the targets of a batch, from image indices [B] and their views [B].
-        batch_size: images a step.
-        device: where to render the pixels.
         teacher: computes the first targets from the pixels; None when ``targets_of`` gives all.
         shard: the images of each batch that this process trains on; targets are always made for the whole batch.
     """

@@ -60,20 +60,14 @@ class Recipe:
     """The plain values that decide how a network is trained, as a section of ``params.yaml`` has them.
 
     Attributes:
-        steps: the budget.
-        eval_every: steps between validations.
-        batch_size: images a step.
         lr: the peak learning rate.
-        optimizer: adamw or sgd; see :func:`components.core.training.optim.optimizer`.
-        schedule: of the learning rate; see :func:`components.core.training.optim.schedule`.
-        warmup: the share of the steps over which the learning rate rises.
+        optimizer, schedule, warmup: see :mod:`components.core.training.optim`.
         weight_decay: of matrices; see :func:`components.core.training.optim.weight_decay_groups`.
         clip_norm: the largest norm of the gradient; 0 leaves it as it is.
         accumulate: micro-batches a batch is computed in, one after the other, for less memory.
         ema_decay: decay of the averaged weights that are validated and kept; 0 keeps the trained ones.
-        precision: fp32, bf16 or auto; see :func:`components.core.models.precision.autocast`.
-        sync_batch_norm: compute the statistics of BatchNorm over the images of all processes.
-        compile: compile the network; see :func:`components.core.training.parallel.compile_network`.
+        precision: see :func:`components.core.models.precision.autocast`.
+        sync_batch_norm, compile: see :mod:`components.core.training.parallel`.
     """
 
     steps: int
@@ -103,12 +97,9 @@ class TrainState:
     """The progress of a training run; its checkpoints hold it next to the states of model and optimizer.
 
     Attributes:
-        step: the steps done.
-        images: the images seen.
         losses: of the steps since the last validation: ``loss``, and each of its parts by name.
         history: a row for each validation.
         kept: the weights that validation has chosen so far.
-        best_accuracy: the best validation accuracy so far.
     """
 
     step: int = 0
@@ -160,8 +151,6 @@ def fit(
         loss: takes the model's output in training, logits [N, K] as a rule, and the batch's targets; returns its parts
             by name, already weighted, each a value an image [N]. The mean of their sum over the batch is minimized.
         val: the split that chooses the weights; never the test split.
-        recipe: how to train.
-        device: where to train.
         checkpoints: of this training run; if there is one, the run resumes from it.
         report: called with each row of the history, including the rows from before a resumption.
         advance: called with each step's number of images, and with the validation accuracy when it is new.
@@ -270,7 +259,8 @@ def _step(
 def _choose(state: TrainState, row: dict[str, float], eval_model: nn.Module, count: int) -> None:
     state.history.append(row)
     state.best_accuracy = max(state.best_accuracy, row["val_accuracy"])
-    if row["val_accuracy"] >= state.best_accuracy - _standard_error(state.best_accuracy, count):
+    standard_error = math.sqrt(state.best_accuracy * (1 - state.best_accuracy) / count)
+    if row["val_accuracy"] >= state.best_accuracy - standard_error:
         state.kept = {name: tensor.detach().clone() for name, tensor in eval_model.state_dict().items()}
 
 
@@ -289,10 +279,6 @@ def _resume(stateful: dict[str, Any], checkpoints: Checkpoints, device: torch.de
     state = TrainState(**{name: checkpoint[name] for name in vars(TrainState())})
     state.losses = {name: [value.to(device) for value in values] for name, values in state.losses.items()}
     return state
-
-
-def _standard_error(accuracy: float, count: int) -> float:
-    return math.sqrt(accuracy * (1 - accuracy) / count)
 
 
 def _finite_means(state: TrainState, checkpoint: Path) -> dict[str, float]:

@@ -50,11 +50,9 @@ def schedule(optimizer: Optimizer, name: str, steps: int, warmup: float) -> LRSc
     """Build the learning-rate schedule of ``steps`` steps; the learning rates of the optimizer's groups are the peaks.
 
     Args:
-        optimizer: whose learning rates to schedule.
         name: cosine (linear rise, then a cosine to zero; Loshchilov and Hutter 2017), one-cycle (rise and fall as
             cosines, the momentum the other way round; Smith and Topin 2018) or step (linear rise, then a tenth after
             5/8, 6/8 and 7/8 of the steps, as in the CIFAR-100 tables of distillation; Tian et al. 2020).
-        steps: the budget.
         warmup: the share of steps over which the learning rate rises.
     """
     if name == "one-cycle":

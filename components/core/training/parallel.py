@@ -20,13 +20,8 @@ def shard_of_batch(world: World, batch_size: int, name: str) -> slice:
     The ranks take turns, so that the first micro-batches of all processes are together the first micro-batch of the
     whole batch.
 
-    Args:
-        world: the processes that train.
-        batch_size: of the whole batch.
-        name: of the parameter that holds it.
-
     Raises:
-        UserError: the batch can't be divided equally.
+        UserError: the batch, whose size the param ``name`` sets, can't be divided equally.
     """
     if batch_size % world.size:
         raise UserError(
@@ -40,12 +35,8 @@ def shard_of_batch(world: World, batch_size: int, name: str) -> slice:
 def data_parallel(model: nn.Module, world: World, sync_batch_norm: bool) -> Iterator[nn.Module]:
     """The module to call in training, whose gradients are averaged over the processes.
 
-    It trains ``model`` itself, which is left as it was built: its file holds the plain network.
-
-    Args:
-        model: the network, on its device.
-        world: the processes that train it.
-        sync_batch_norm: compute the statistics of BatchNorm over the images of all processes.
+    It trains ``model`` itself, which is left as it was built: its file holds the plain network. With
+    ``sync_batch_norm`` the statistics of BatchNorm are over the images of all processes.
 
     Raises:
         UserError: BatchNorm is to be synchronized, and the network has a kind of its own.

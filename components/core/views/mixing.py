@@ -173,11 +173,9 @@ def without_mixing(augment: dict[str, Any]) -> dict[str, Any]:
 
 
 def stored_augment(augment: dict[str, Any], mixed_targets: str) -> dict[str, Any]:
-    """The augmentation of the views whose soft labels are stored.
+    """The augmentation of the views whose soft labels are stored, of the student's.
 
-    Args:
-        augment: of the student's views.
-        mixed_targets: teacher, for its answer to the mixed view (Beyer et al. 2022), or mixture, of its plain ones.
+    ``mixed_targets`` are teacher, its logits of the mixed view (Beyer et al. 2022), or mixture, of its plain ones.
     """
     mixes = augment["mixup"] or augment["cutmix"]
     return augment if mixes and mixed_targets == "teacher" else without_mixing(augment)

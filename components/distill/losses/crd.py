@@ -23,30 +23,18 @@ def nce(scores: Tensor, log_z: Tensor, images: int) -> Tensor:
         scores: cosines over τ [B, 1 + K], the anchor's own image first.
         log_z: logarithm of the normalization constant, [].
         images: N, the number of images that the others are drawn from.
-
-    Returns:
-        [B].
     """
     log_noise = math.log((scores.shape[1] - 1) / images)
     logit = scores - log_z - log_noise
     return -F.logsigmoid(logit[:, 0]) - F.logsigmoid(-logit[:, 1:]).sum(1)
 
 
-@loss("crd", memory=True)
-def contrast(
-    student_dim: int,
-    teacher_dim: int,
-    images: int,
-    dimensions: int,
-    negatives: int,
-    temperature: float,
-    momentum: float,
-) -> "Contrast":
-    """Make a :class:`Contrast` whose memory banks fit into this machine's memory.
+def bank_bytes(images: int, dimensions: int) -> int:
+    """Bytes of the two memory banks of :class:`Contrast`."""
+    return 2 * 4 * images * dimensions
 
-    Raises:
-        UserError: they don't.
-    """
+
+def _refuse_large_banks(images: int, dimensions: int) -> None:
     copies = 3 * bank_bytes(images, dimensions)  # in training, in the kept weights, and in the checkpoint being written
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if copies > memory:
@@ -55,14 +43,9 @@ def contrast(
             f"their copies, where this machine has {memory / 2**30:,.1f}: lower its dimensions ({dimensions}), or take "
             "rkd."
         )
-    return Contrast(student_dim, teacher_dim, images, dimensions, negatives, temperature, momentum)
 
 
-def bank_bytes(images: int, dimensions: int) -> int:
-    """Bytes of the two memory banks of :class:`Contrast`."""
-    return 2 * 4 * images * dimensions
-
-
+@loss("crd", memory=True)
 class Contrast(nn.Module):
     """Pulls student's and teacher's embeddings of an image together, and those of different images apart.
 
@@ -81,6 +64,9 @@ class Contrast(nn.Module):
         negatives: K.
         temperature: τ.
         momentum: the old embedding's share in a bank's new one.
+
+    Raises:
+        UserError: the banks do not fit into this machine's memory.
     """
 
     student_bank: Tensor
@@ -98,6 +84,7 @@ class Contrast(nn.Module):
         momentum: float,
     ) -> None:
         super().__init__()
+        _refuse_large_banks(images, dimensions)
         self.embed_student, self.embed_teacher = nn.Linear(student_dim, dimensions), nn.Linear(teacher_dim, dimensions)
         self.negatives, self.temperature, self.momentum = negatives, temperature, momentum
         reach = math.sqrt(3 / dimensions)  # rows have length 1 on average

@@ -1,4 +1,8 @@
-"""Losses of the teacher's features, which need the teacher during training."""
+"""Losses of the teacher's features, which need the teacher during training.
+
+They take features [B, …] of student and teacher, maps as [B, C, H, W], and return [B], 0 where the two agree, if
+nothing else is said.
+"""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,15 +19,8 @@ _PYRAMID = (4, 2, 1)
 def fitnet(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of features: FitNets' hints (Romero et al. 2015, equation 3).
 
-    The paper has half the sum; the published weight of 100 belongs to the mean (Tian et al. 2020). The larger
-    of two maps is pooled to the smaller.
-
-    Args:
-        student: features [B, …] that an adapter has brought to the teacher's channels.
-        teacher: features [B, …].
-
-    Returns:
-        [B], 0 where the two agree.
+    The paper has half the sum; the published weight of 100 belongs to the mean (Tian et al. 2020). An adapter has
+    brought the student's features to the teacher's channels; the larger of two maps is pooled to the smaller.
     """
     student, teacher = _at_one_size(student, teacher)
     return (student - teacher).square().flatten(1).mean(1)
@@ -44,14 +41,8 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
 
     A map shows where the activations are: the mean over the channels of their squares, at length 1. The numbers of
     channels may differ; the larger map is pooled to the smaller. Equation 2 has the length of the difference; the
-    authors' code has its mean square, which the published weight of 1000 belongs to.
-
-    Args:
-        student: feature maps [B, C, H, W].
-        teacher: feature maps [B, C', H', W'].
-
-    Returns:
-        [B], 0 where the maps agree up to their scale.
+    authors' code has its mean square, which the published weight of 1000 belongs to. It is 0 where the maps agree up to
+    their scale.
     """
     student, teacher = _at_one_size(student, teacher)
     return (_attention(student) - _attention(teacher)).square().mean(1)
@@ -66,14 +57,8 @@ def _attention(features: Tensor) -> Tensor:
 def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
     """Difference in which images of a batch activate alike: ``‖G_t - G_s‖²_F / B²`` (Tung and Mori 2019, section 3).
 
-    G is the matrix of the images' scalar products, its rows at length 1. The features may have different shapes.
-
-    Args:
-        student: features [B, …].
-        teacher: features [B, …].
-
-    Returns:
-        [], because it compares pairs of images; 0 where the two agree.
+    G is the matrix of the images' scalar products, its rows at length 1. The features may have different shapes. It
+    returns [], because it compares pairs of images.
     """
     return (_similarity(teacher) - _similarity(student)).square().mean()
 
@@ -89,14 +74,8 @@ def hcl(student: Tensor, teacher: Tensor) -> Tensor:
     """Hierarchical context loss of ReviewKD: squared differences at ever coarser grids (Chen et al. 2021, section 3.4).
 
     A weighted mean over the map itself (weight 1) and its averages on grids of 4, 2 and 1 squares a side (each with
-    half the weight of the one before); grids that are no coarser than the map are left out.
-
-    Args:
-        student: feature maps [B, C, H, W], fused by :class:`ReviewFusion`.
-        teacher: feature maps [B, C, H, W].
-
-    Returns:
-        [B], 0 where the two agree.
+    half the weight of the one before); grids that are no coarser than the map are left out. :class:`ReviewFusion` has
+    brought the student's maps to the teacher's shape.
     """
     total, weight, weights = fitnet(student, teacher), 1.0, 1.0
     for side in (side for side in _PYRAMID if side < student.shape[2]):

@@ -1,4 +1,8 @@
-"""The loss of the hard labels, and the labels of mixed and unlabelled images."""
+"""The loss of the hard labels, and the labels of mixed and unlabelled images.
+
+``labels`` are classes [B], or probabilities [B, K] of mixed views, and anything where an image has none; ``known`` is
+:func:`share_of_labels` [B].
+"""
 
 import torch
 from torch import Tensor
@@ -6,28 +10,18 @@ from torch.nn import functional as F
 
 
 def hard_loss(student: Tensor, labels: Tensor, known: Tensor, weight: float) -> Tensor:
-    """The weighted cross-entropy with the hard labels, of the images that have one: [B].
-
-    Args:
-        student: logits [B, K].
-        labels: classes [B], or probabilities [B, K]; any where an image has none.
-        known: [B], from :func:`share_of_labels`.
-        weight: of the hard labels.
-    """
+    """The weighted cross-entropy of logits [B, K] with the hard labels, of the images that have one: [B]."""
     return weight * known * F.cross_entropy(student, labels, reduction="none")
 
 
 def mixture(own: Tensor, partner: Tensor, share: Tensor, temperature: float) -> Tensor:
-    """Logits whose softmax at a temperature is the mixture of two softmaxes at it.
+    """Logits [B, K] whose softmax at a temperature is the mixture of two logits' softmaxes at it.
 
     Args:
         own: logits [B, K].
         partner: logits [B, K].
         share: of ``own`` in the mixture [B], from 0 to 1.
         temperature: T > 0.
-
-    Returns:
-        [B, K].
     """
     one = F.log_softmax(own / temperature, dim=1) + share.log()[:, None]
     two = F.log_softmax(partner / temperature, dim=1) + (1 - share).log()[:, None]
@@ -35,23 +29,13 @@ def mixture(own: Tensor, partner: Tensor, share: Tensor, temperature: float) -> 
 
 
 def share_of_labels(labels: Tensor) -> Tensor:
-    """Weights [B] that turn the mean over a batch into the mean over its labelled images: 0 for the others.
-
-    Args:
-        labels: of the whole batch [B], negative where an image has none.
-    """
+    """Weights [B] that turn the mean over a batch into the mean over its labelled images, those of labels >= 0."""
     known = (labels >= 0).float()
     return known / known.mean().clamp(min=1 / len(labels))
 
 
 def labels_or_prediction(labels: Tensor, known: Tensor, teacher: Tensor) -> Tensor:
-    """The labels, and where an image has none the class that the teacher finds likeliest.
-
-    Args:
-        labels: classes [B], or probabilities [B, K]; any where an image has none.
-        known: [B], from :func:`share_of_labels`.
-        teacher: logits [B, K].
-    """
+    """The labels, and where an image has none the class of the teacher's largest logit."""
     prediction = teacher.argmax(1)
     if labels.ndim == 2:
         return torch.where(known[:, None] > 0, labels, F.one_hot(prediction, labels.shape[1]).to(labels))

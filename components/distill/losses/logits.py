@@ -1,4 +1,8 @@
-"""Losses of the teacher's logits alone, which can be computed from stored soft labels."""
+"""Losses of the teacher's logits alone, which can be computed from stored soft labels.
+
+They take logits [B, K] of student and teacher, and a temperature T > 0 where they have one; they return [B], 0 where
+the two agree, if nothing else is said.
+"""
 
 import torch
 from torch import Tensor
@@ -18,14 +22,6 @@ def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
     It is a sum over the classes, so that its mean over the batch is torch's ``batchmean``. T² keeps the size of the
     gradient when T changes, so that weights and temperature can be chosen independently.
-
-    Args:
-        student: logits [B, K].
-        teacher: logits [B, K].
-        temperature: T > 0.
-
-    Returns:
-        [B], 0 where the two agree.
     """
     return _kl(F.log_softmax(student / temperature, 1), F.log_softmax(teacher / temperature, 1)) * temperature**2
 
@@ -42,17 +38,7 @@ def dkd(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, al
 
     The paper has hard labels only. For a label that is a distribution q (mixed views, smoothed labels), this is the
     expectation under q of the loss with each class as the label, like cross-entropy; a one-hot q gives the paper's.
-
-    Args:
-        student: logits [B, K].
-        teacher: logits [B, K].
-        labels: classes [B], or probabilities [B, K].
-        temperature: T > 0.
-        alpha: weight of the target class against all others.
-        beta: weight of the other classes among themselves.
-
-    Returns:
-        [B], 0 where the two agree.
+    ``labels`` are classes [B], or probabilities [B, K].
     """
     if labels.ndim == 1:
         return _dkd_of_class(student, teacher, labels, temperature, alpha, beta)
@@ -86,15 +72,8 @@ def dist(student: Tensor, teacher: Tensor, temperature: float, beta: float, gamm
     """``T² · (β · (1 - mean_b ρ(rows)) + γ · (1 - mean_c ρ(columns)))`` (Huang et al. 2022, equations 8 to 10).
 
     ρ is Pearson's correlation of the probabilities: over the classes of an image (inter-class), and over the images of
-    the batch for a class (intra-class). It compares ranking and spacing, not the numbers: a positive scale or shift of
-    the student's rows, or columns, does not change it.
-
-    Args:
-        student: logits [B, K]; a batch of 2 or more, of different images.
-        teacher: logits [B, K].
-        temperature: T > 0.
-        beta: weight of the inter-class part.
-        gamma: weight of the intra-class part.
+    the batch, two or more, for a class (intra-class). It compares ranking and spacing, not the numbers: a positive
+    scale or shift of the student's rows, or columns, does not change it.
 
     Returns:
         [], because the intra-class part compares the images of a batch; 0 where the two agree. A class that has the
@@ -112,17 +91,11 @@ def uncorrelated(one: Tensor, other: Tensor) -> Tensor:
 
 @single_precision
 def standardize(logits: Tensor) -> Tensor:
-    """Z-scores of each image's logits (Sun et al. 2024, algorithm 1).
+    """Z-scores of each image's logits [B, K] (Sun et al. 2024, algorithm 1); zeros where they are all equal.
 
     A modifier of the losses above: with it, the small student need not have logits as large as the teacher's. The hard
     labels' cross-entropy stays on the raw logits. The deviation is the sample's (K - 1), as in the authors' code and
     published numbers. With two classes only the order is left: not for binary tasks.
-
-    Args:
-        logits: [B, K].
-
-    Returns:
-        [B, K]; zeros where all logits of an image are equal.
     """
     return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + _STD_EPS)
 
@@ -134,13 +107,6 @@ def mse_logits(student: Tensor, teacher: Tensor) -> Tensor:
 
     Divided by the number of classes, it is the limit of :func:`kd` of centered logits as T grows (Hinton et al. 2015,
     equation 4), and takes the same weight.
-
-    Args:
-        student: logits [B, K].
-        teacher: logits [B, K].
-
-    Returns:
-        [B], 0 where the two agree.
     """
     return (student - teacher).square().mean(1) / 2
 

@@ -1,4 +1,7 @@
-"""Losses of how the teacher places images relative to each other, whatever the number of features."""
+"""Losses of how the teacher places images relative to each other, whatever the number of features.
+
+They take embeddings [B, …] of student and teacher, and return [], as they compare images; 0 where the two agree.
+"""
 
 import torch
 from torch import Tensor
@@ -12,17 +15,7 @@ _EPS = 1e-12
 
 @loss("rkd")
 def rkd(student: Tensor, teacher: Tensor, distance: float, angle: float) -> Tensor:
-    """``distance · L_distance + angle · L_angle`` (Park et al. 2019, section 3.2).
-
-    Args:
-        student: embeddings [B, …].
-        teacher: embeddings [B, …].
-        distance: weight of :func:`rkd_distance`.
-        angle: weight of :func:`rkd_angle`.
-
-    Returns:
-        [].
-    """
+    """``distance · L_distance + angle · L_angle`` (Park et al. 2019, section 3.2)."""
     total = student.new_zeros(())
     if distance:
         total = total + distance * rkd_distance(student, teacher)
@@ -35,15 +28,7 @@ def rkd(student: Tensor, teacher: Tensor, distance: float, angle: float) -> Tens
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Huber loss of the images' distances, relative to their mean (Park et al. 2019, equations 5 to 8).
 
-    Rotating, moving or scaling an embedding does not change it.
-
-    Args:
-        student: embeddings [B, …].
-        teacher: embeddings [B, …].
-
-    Returns:
-        [], because it compares pairs of images; 0 where the two agree. The mean is over all B² pairs, as in the
-        authors' code.
+    The mean is over all B² pairs, as in the authors' code. Rotating, moving or scaling an embedding does not change it.
     """
     return F.smooth_l1_loss(_distances(student), _distances(teacher))
 
@@ -60,16 +45,8 @@ def _distances(embeddings: Tensor) -> Tensor:
 def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
     """Huber loss of the cosines of the angles between triples of images (Park et al. 2019, equations 8 to 10).
 
-    Rotating, moving or scaling an embedding does not change it. It takes at least ``4 · B² · (B + D)`` bytes for each
-    of the two: half a GiB at B = 512.
-
-    Args:
-        student: embeddings [B, …].
-        teacher: embeddings [B, …].
-
-    Returns:
-        [], because it compares triples of images; 0 where the two agree. The mean is over all B³ triples, as in the
-        authors' code.
+    The mean is over all B³ triples, as in the authors' code. Rotating, moving or scaling an embedding does not change
+    it. It takes at least ``4 · B² · (B + D)`` bytes for each of the two: half a GiB at B = 512.
     """
     return F.smooth_l1_loss(_cosines(student), _cosines(teacher))
 

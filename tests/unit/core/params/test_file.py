@@ -83,7 +83,7 @@ def test_overrides_edit_in_place_and_keep_the_comments(file: Path):
     assert changed.registry.gates.accuracy is not None
     assert changed.registry.gates.accuracy.min == 0.9
     text = file.read_text(encoding="utf-8")
-    assert "# Every knob of the pipeline." in text
+    assert "# All settings of the pipeline" in text
     assert load_params(file) == changed
 
 

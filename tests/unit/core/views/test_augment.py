@@ -26,10 +26,14 @@ def some_images(count: int = 12, side: int = 16, channels: int = 3):
 
 def test_draws_are_the_published_splitmix64():
     """The first outputs of SplitMix64 from state 0, as printed by Vigna's reference code."""
-    from components.core.views.augment import _GOLDEN, _mix
+    from components.core.views.augment import _GOLDEN, _splitmix64
 
     states = np.arange(3, dtype=np.uint64) * _GOLDEN
-    assert [hex(value) for value in _mix(states)] == ["0xe220a8397b1dcdaf", "0x6e789e6aa1b965f4", "0x6c45d188009454f"]
+    assert [hex(value) for value in _splitmix64(states)] == [
+        "0xe220a8397b1dcdaf",
+        "0x6e789e6aa1b965f4",
+        "0x6c45d188009454f",
+    ]
 
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS)

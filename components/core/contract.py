@@ -40,7 +40,6 @@ STAGES = {
 }
 STEPS = (*STAGES, "register", "promote")  # the last two change the outside world, so that DVC knows nothing of them
 TRAINING = tuple(name for name, stage in STAGES.items() if stage.trains)
-DISTRIBUTED = tuple(name for name, stage in STAGES.items() if stage.distributed)
 
 
 def code_of(stage: str) -> tuple[str, ...]:

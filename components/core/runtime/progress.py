@@ -8,8 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 
 from tqdm import tqdm
 
@@ -68,14 +67,9 @@ class Bar:
             raise KeyboardInterrupt from None
 
 
-@contextmanager
-def bar(stage: str, label: str, total: int, unit: str = "images", done: int = 0) -> Iterator[Bar]:
+def bar(stage: str, label: str, total: int, unit: str = "images", done: int = 0) -> closing[Bar]:
     """A progress bar that closes with its block; ``done`` of the total were done before it.
 
     Of several processes that work on one stage, the first alone shows its own.
     """
-    progress = Bar(stage, label, total, unit, done)
-    try:
-        yield progress
-    finally:
-        progress.close()
+    return closing(Bar(stage, label, total, unit, done))

@@ -6,8 +6,9 @@ from typing import Any, Literal, TypeVar
 
 from torch import nn
 
+from components.distill.modules import Shape
+
 F = TypeVar("F", bound=Callable[..., Any])
-Shape = tuple[int, ...]
 Adapter = Callable[[Sequence[Shape], Sequence[Shape]], nn.Module]
 Features = Literal["any", "alike", "maps"]
 
@@ -48,8 +49,8 @@ def loss(
         features: which layers can be compared: any, two maps or two vectors (alike), or maps only.
         adapter: makes the module that brings the student's features to the teacher's shapes, from the shapes of both,
             (C, H, W) or (D,). It is trained and checkpointed with the student, and ships in no file.
-        memory: the loss learns and remembers, in one process. The function makes it, a module, as
-            ``function(student_dim, teacher_dim, images, **params)``; it is called as ``module(student, teacher,
+        memory: the loss learns and remembers, in one process. What is registered makes a module, as
+            ``Module(student_dim, teacher_dim, images, **params)``; it is called as ``module(student, teacher,
             indices)``, and trained and checkpointed like an adapter.
         min_classes: the fewest classes that it suits.
 

@@ -54,14 +54,10 @@ def read(root: Path, slices: Sequence[str]) -> Source:
         _refuse_loose_images(root, others)
     classes = sorted({folder.name for _, folder in classed})
     label_of = {name: label for label, name in enumerate(classes)}
+    labeled = [(split, label_of[folder.name], folder) for split, folder in classed]
     items = [
-        Item(str(file.relative_to(root)), split, label_of[folder.name], file)
-        for split, folder in classed
-        for file in _pictures(root, folder, ignored)
-    ]
-    items += [
-        Item(str(file.relative_to(root)), "unlabeled", UNLABELED, file)
-        for folder in unlabeled
+        Item(str(file.relative_to(root)), split, label, file)
+        for split, label, folder in [*labeled, *(("unlabeled", UNLABELED, folder) for folder in unlabeled)]
         for file in _pictures(root, folder, ignored)
     ]
     return Source(classes, len(items), items, ignored)

@@ -173,7 +173,7 @@ def without_mixing(augment: dict[str, Any]) -> dict[str, Any]:
 
 
 def stored_augment(augment: dict[str, Any], mixed_targets: str) -> dict[str, Any]:
-    """The augmentation of the views whose soft labels are stored, of the student's.
+    """The part of the student's augmentation that the views with stored soft labels have.
 
     ``mixed_targets`` are teacher, its logits of the mixed view (Beyer et al. 2022), or mixture, of its plain ones.
     """

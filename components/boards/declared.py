@@ -4,7 +4,7 @@ Metrics of pipeline runs are logged at the number of their retrain, so that join
 every pipeline run has the same value in the tag ``run_kind``.
 """
 
-from components.boards.view import Bar, Board, Difference, Images, Line, Parallel, Scatter, Section
+from components.boards.view import Bar, Board, Chart, Difference, Images, Line, Parallel, Scatter, Section
 
 PIPELINES, TRAININGS = "tags.run_kind = 'pipeline'", "tags.role LIKE '%'"
 
@@ -25,6 +25,23 @@ EXPECTATIONS = (
     *("class_balance_kept", "nothing_quarantined"),
 )
 
+
+def _row(name: str, *charts: Chart) -> Section:
+    return Section(name=name, charts=charts, columns=len(charts))
+
+
+def _column(name: str, *charts: Chart) -> Section:
+    return Section(name=name, charts=charts, columns=1, height=420)
+
+
+def _lines(*metrics: str) -> Line:
+    return Line(metrics=metrics)
+
+
+def _pictures(name: str, *keys: str) -> Section:
+    return _column(name, *(Images(keys=(key,)) for key in keys))
+
+
 HEALTH = Board(
     slug="reflux-retraining-health",
     name="Retraining health",
@@ -34,44 +51,36 @@ HEALTH = Board(
     may_lack=("data/class_shift", *(f"limit/{gate}" for gate in LIMITS)),
     columns=("tags.`decision`", "tags.`version`", "metrics.`test/student_accuracy`", "metrics.`gain/accuracy`"),
     sections=(
-        Section(
-            name="Accuracy on the frozen test split, and its gate",
-            charts=(
-                Line(metrics=("test/student_accuracy", "test/teacher_accuracy", "test/control_accuracy")),
-                Line(metrics=("test/student_accuracy", "limit/accuracy_min")),
-            ),
-            columns=2,
+        _row(
+            "Accuracy on the frozen test split, and its gate",
+            _lines("test/student_accuracy", "test/teacher_accuracy", "test/control_accuracy"),
+            _lines("test/student_accuracy", "limit/accuracy_min"),
         ),
-        Section(
-            name="Gain over the control (95 % interval), gap to the teacher",
-            charts=(
-                Line(metrics=("gain/accuracy", "gain/ci95_low", "gain/ci95_high")),
-                Line(metrics=("gain/gap_to_teacher",)),
-            ),
-            columns=2,
+        _row(
+            "Gain over the control (95 % interval), gap to the teacher",
+            _lines("gain/accuracy", "gain/ci95_low", "gain/ci95_high"),
+            _lines("gain/gap_to_teacher"),
         ),
-        Section(
-            name="What ships, and its gates: KB, ms, the weakest class",
-            charts=(
-                Line(metrics=("student/size_kb", "limit/size_kb_max")),
-                Line(metrics=("student/latency_ms_p95", "limit/latency_ms_p95_max")),
-                Line(metrics=("test/student_worst_class_recall", "limit/worst_class_recall_min")),
-            ),
+        _row(
+            "What ships, and its gates: KB, ms, the weakest class",
+            _lines("student/size_kb", "limit/size_kb_max"),
+            _lines("student/latency_ms_p95", "limit/latency_ms_p95_max"),
+            _lines("test/student_worst_class_recall", "limit/worst_class_recall_min"),
         ),
-        Section(
-            name="Promoted (1) or not (0); decisions on this test split",
-            charts=(Line(metrics=("decision/promoted",)), Line(metrics=("decision/uses_of_test_split",))),
-            columns=2,
+        _row(
+            "Promoted (1) or not (0); decisions on this test split",
+            _lines("decision/promoted"),
+            _lines("decision/uses_of_test_split"),
         ),
-        Section(
-            name="Images, and the largest shift of a class's share",
-            charts=(Line(metrics=("data/train_images", "data/unlabeled_images")), Line(metrics=("data/class_shift",))),
-            columns=2,
+        _row(
+            "Images, and the largest shift of a class's share",
+            _lines("data/train_images", "data/unlabeled_images"),
+            _lines("data/class_shift"),
         ),
-        Section(
-            name="Wall time in seconds, and cost in core hours",
-            charts=(Line(metrics=("time/wall_s", "time/training_s")), Line(metrics=("time/core_hours",))),
-            columns=2,
+        _row(
+            "Wall time in seconds, and cost in core hours",
+            _lines("time/wall_s", "time/training_s"),
+            _lines("time/core_hours"),
         ),
     ),
 )
@@ -87,29 +96,23 @@ CHOOSE = Board(
         *("params.`student.model`", "params.`student.steps`", "params.`distill.method`", "tags.`decision`"),
     ),
     sections=(
-        Section(
-            name="Accuracy against KB, ms, parameters: best is up and left",
-            charts=(
-                Scatter(x="student/size_kb", y="test/student_accuracy"),
-                Scatter(x="student/latency_ms_p95", y="test/student_accuracy"),
-                Scatter(x="student/params", y="test/student_accuracy"),
-            ),
+        _row(
+            "Accuracy against KB, ms, parameters: best is up and left",
+            Scatter(x="student/size_kb", y="test/student_accuracy"),
+            Scatter(x="student/latency_ms_p95", y="test/student_accuracy"),
+            Scatter(x="student/params", y="test/student_accuracy"),
         ),
-        Section(
-            name="From params to results: one line per retrain",
-            charts=(
-                Parallel(
-                    params=(
-                        *("student.model", "student.steps", "student.lr", "distill.method"),
-                        *("distill.label_weight", "label.views"),
-                    ),
-                    metrics=("student/size_kb", "student/latency_ms_p95", "test/student_accuracy"),
+        _column(
+            "From params to results: one line per retrain",
+            Parallel(
+                params=(
+                    *("student.model", "student.steps", "student.lr", "distill.method"),
+                    *("distill.label_weight", "label.views"),
                 ),
+                metrics=("student/size_kb", "student/latency_ms_p95", "test/student_accuracy"),
             ),
-            columns=1,
-            height=420,
         ),
-        Section(name="What differs", charts=(Difference(),), columns=1, height=420),
+        _column("What differs", Difference()),
     ),
 )
 
@@ -127,21 +130,19 @@ CURVES = Board(
         Section(
             name="Accuracy and loss in training and validation, by step",
             charts=(
-                *(Line(metrics=("train/accuracy",)), Line(metrics=("val/accuracy",))),
-                *(Line(metrics=("train/loss",)), Line(metrics=("val/loss",))),
-                *(Line(metrics=("train/ce",)), Line(metrics=("train/kd",))),
+                *(_lines("train/accuracy"), _lines("val/accuracy")),
+                *(_lines("train/loss"), _lines("val/loss")),
+                *(_lines("train/ce"), _lines("train/kd")),
             ),
             columns=2,
         ),
-        Section(
-            name="Learning rate, gradient norm, images per second",
-            charts=(Line(metrics=("lr",)), Line(metrics=("grad_norm",), scale="log"), Line(metrics=("images_per_s",))),
+        _row(
+            "Learning rate, gradient norm, images per second",
+            _lines("lr"),
+            Line(metrics=("grad_norm",), scale="log"),
+            _lines("images_per_s"),
         ),
-        Section(
-            name="Memory in MB; GPU use in percent",
-            charts=(Line(metrics=("memory_mb",)), Line(metrics=("gpu_percent",))),
-            columns=2,
-        ),
+        _row("Memory in MB; GPU use in percent", _lines("memory_mb"), _lines("gpu_percent")),
     ),
 )
 
@@ -153,28 +154,20 @@ DATA = Board(
     may_lack=("data/class_shift", "data/failed/class_balance_kept"),
     columns=("tags.`dvc.data_md5`", "metrics.`data/train_images`", "metrics.`data/quarantined`"),
     sections=(
-        Section(
-            name="Labeled and unlabeled images, and classes",
-            charts=(Bar(metric="data/train_images"), Bar(metric="data/unlabeled_images"), Bar(metric="data/classes")),
+        _row(
+            "Labeled and unlabeled images, and classes",
+            *(Bar(metric="data/train_images"), Bar(metric="data/unlabeled_images"), Bar(metric="data/classes")),
         ),
-        Section(
-            name="Left out: unreadable, repeats; shift of a class's share",
-            charts=(Bar(metric="data/quarantined"), Bar(metric="data/repeats"), Bar(metric="data/class_shift")),
+        _row(
+            "Left out: unreadable, repeats; shift of a class's share",
+            *(Bar(metric="data/quarantined"), Bar(metric="data/repeats"), Bar(metric="data/class_shift")),
         ),
-        Section(
-            name="Expectations not met, and the rows that failed each",
-            charts=(
-                Bar(metric="data/critical_failures"),
-                Bar(metric="data/warnings"),
-                Line(metrics=tuple(f"data/failed/{name}" for name in EXPECTATIONS)),
-            ),
+        _row(
+            "Expectations not met, and the rows that failed each",
+            *(Bar(metric="data/critical_failures"), Bar(metric="data/warnings")),
+            _lines(*(f"data/failed/{name}" for name in EXPECTATIONS)),
         ),
-        Section(
-            name="What the classes look like, and what was quarantined",
-            charts=(Images(keys=("data/samples",)), Images(keys=("data/quarantine",))),
-            columns=1,
-            height=420,
-        ),
+        _pictures("What the classes look like, and what was quarantined", "data/samples", "data/quarantine"),
     ),
 )
 
@@ -186,24 +179,15 @@ MISTAKES = Board(
     columns=("tags.`decision`", "metrics.`test/student_worst_class_recall`", "metrics.`test/student_ece`"),
     newest=4,
     sections=(
-        Section(
-            name="Recall by class, and which class is mistaken for which",
-            charts=(Images(keys=("mistakes/class-recall",)), Images(keys=("mistakes/confusion-matrix",))),
-            columns=1,
-            height=420,
+        _pictures(
+            "Recall by class, and which class is mistaken for which",
+            *("mistakes/class-recall", "mistakes/confusion-matrix"),
         ),
-        Section(
-            name="Most confident mistakes; where student and teacher differ",
-            charts=(Images(keys=("mistakes/worst-mistakes",)), Images(keys=("mistakes/disagreements",))),
-            columns=1,
-            height=420,
+        _pictures(
+            "Most confident mistakes; where student and teacher differ",
+            *("mistakes/worst-mistakes", "mistakes/disagreements"),
         ),
-        Section(
-            name="Calibration: how often it is right at each confidence",
-            charts=(Images(keys=("mistakes/reliability",)),),
-            columns=1,
-            height=420,
-        ),
+        _pictures("Calibration: how often it is right at each confidence", "mistakes/reliability"),
     ),
 )
 

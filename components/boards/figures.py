@@ -14,7 +14,7 @@ def summary(
     quarantine: Sequence[str],
     checks: Mapping[str, Any],
 ) -> dict[str, float]:
-    """The figures of evaluation and of the data's checks.
+    """The figures of evaluation and of the data's checks, by name; one that was not measured is absent.
 
     Args:
         metrics: the content of ``metrics.json``; the student is the ONNX file that ships.
@@ -22,9 +22,6 @@ def summary(
         dataset: the content of ``dataset.json``.
         quarantine: the kind of each image that was left out, ``unreadable`` or ``repeat``.
         checks: the content of validation's ``result.json``.
-
-    Returns:
-        Figures by name; one that was not measured is absent.
     """
     shipped = metrics.get("shipped", {})
     student = shipped.get("onnx", {})
@@ -43,7 +40,8 @@ def summary(
     figures |= {"data/classes": len(dataset["classes"]), "data/class_shift": checks.get("class_shift")}
     figures |= {"data/quarantined": quarantine.count("unreadable"), "data/repeats": quarantine.count("repeat")}
     figures |= {"data/critical_failures": checks["critical_failures"], "data/warnings": checks["warnings"]}
-    figures |= {f"data/failed/{each['name']}": each["unexpected"] for each in checks["expectations"] if _checked(each)}
+    checked = [each for each in checks["expectations"] if each["success"] is not None]
+    figures |= {f"data/failed/{each['name']}": each["unexpected"] for each in checked}
     return {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
 
 
@@ -64,10 +62,6 @@ def _gain(gain: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) -> d
 
 def _kilobytes(figures: Mapping[str, Any]) -> float | None:
     return figures["size_bytes"] / 1024 if "size_bytes" in figures else None
-
-
-def _checked(expectation: Mapping[str, Any]) -> bool:
-    return expectation["success"] is not None
 
 
 def _plain(name: str) -> str:

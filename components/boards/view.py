@@ -121,11 +121,8 @@ class Difference(Chart):
 
     def facts(self) -> dict[str, Any]:
         options = {"showChangeFromBaseline": True, "showDifferencesOnly": True, "baselineColumnUuid": ""}
-        return {
-            "type": "DIFFERENCE",
-            "compareGroups": ["Model metrics", "Parameters"],
-            "chartName": "Difference",
-        } | options
+        groups = ["Model metrics", "Parameters"]
+        return {"type": "DIFFERENCE", "compareGroups": groups, "chartName": "Difference", **options}
 
 
 class Section(_Part):

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PATIENCE_S = 15.0
 
+P = ParamSpec("P")
 T = TypeVar("T")
-
-_NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 
 class Unreachable(UserError):
@@ -138,15 +137,11 @@ def version(mlflow: "MlflowClient", model_name: str, number: int) -> "ModelVersi
     Raises:
         UserError: the model or the version is not registered.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return mlflow.get_model_version(model_name, str(number))
-    except MlflowException as error:
-        if error.error_code not in _NOT_FOUND:
-            raise
+    known = if_exists(mlflow.get_model_version, model_name, str(number))
+    if known is None:
         aliases(mlflow, model_name)
-        raise UserError(f"{model_name} has no version {number}: `reflux history` lists its versions.") from None
+        raise UserError(f"{model_name} has no version {number}: `reflux history` lists its versions.")
+    return known
 
 
 def aliases(mlflow: "MlflowClient", model_name: str) -> dict[str, int]:
@@ -172,17 +167,23 @@ def set_alias(mlflow: "MlflowClient", model_name: str, alias: str, number: int |
 
 def set_tags(mlflow: "MlflowClient", model_name: str, number: int, values: Mapping[str, str | None]) -> None:
     """Set tags of a version, in the order given; None deletes one."""
-    from mlflow.exceptions import MlflowException
-
     for key, value in values.items():
         if value is not None:
             mlflow.set_model_version_tag(model_name, str(number), key, value)
-            continue
-        try:
-            mlflow.delete_model_version_tag(model_name, str(number), key)
-        except MlflowException as error:
-            if not is_not_found(error):
-                raise
+        else:
+            if_exists(mlflow.delete_model_version_tag, model_name, str(number), key)
+
+
+def if_exists(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """Call MLflow about a thing; None if it does not exist."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return call(*args, **kwargs)
+    except MlflowException as error:
+        if is_not_found(error):
+            return None
+        raise
 
 
 def describe_champion(champion: int | None) -> str:
@@ -192,4 +193,4 @@ def describe_champion(champion: int | None) -> str:
 
 def is_not_found(error: "MlflowException") -> bool:
     """Tell whether MLflow says that a thing does not exist."""
-    return error.error_code in _NOT_FOUND
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")

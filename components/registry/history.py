@@ -16,9 +16,6 @@ class History:
     """The history of a model.
 
     Attributes:
-        model: the registered model.
-        champion: the version in production, if any.
-        previous: the one before it, if any.
         since: the attempt that made it the champion; None if the ledger has none.
         by_hand: a sentence for each alias that was moved without the ledger.
         entries: every attempt, newest first.

@@ -1,10 +1,10 @@
 """The lineage of a version, link by link, and the versions that were made from something."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from components.core.artifacts import ARTIFACTS, read_json, sha256_file
 from components.core.errors import UserError
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
 
-T = TypeVar("T")
-
 _NOT_RECORDED = "it was not recorded when the version was registered"
 
 
@@ -30,9 +28,7 @@ class Node:
     """One link of the chain.
 
     Attributes:
-        name: the kind of thing.
         value: its id or hash; None if unknown.
-        note: more information for people.
         page: its page in a web UI; a full address if MLflow is a server.
         problem: the reason why the chain is broken here; None if it is not.
         children: the links that it was made from.
@@ -56,10 +52,6 @@ class Node:
 def trace(model_name: str, number: int) -> Node:
     """The tree of everything that a version was made from, each link looked up now.
 
-    Args:
-        model_name: the registered model.
-        number: the version's number.
-
     Raises:
         UserError: there is no such version.
         Unreachable: MLflow does not answer.
@@ -69,8 +61,8 @@ def trace(model_name: str, number: int) -> Node:
         version = client.version(mlflow, model_name, number)
         aliases = client.aliases(mlflow, model_name)
         tags = dict(version.tags)
-        run = _existing(lambda: mlflow.get_run(tags.get("run_id") or str(version.run_id)))
-        student = _existing(lambda: mlflow.get_logged_model(str(version.source).rpartition("/")[2]))
+        run = client.if_exists(mlflow.get_run, tags.get("run_id") or str(version.run_id))
+        student = client.if_exists(mlflow.get_logged_model, str(version.source).rpartition("/")[2])
         if run is not None:
             tags.setdefault("experiment_id", run.info.experiment_id)
         if student is not None and "teacher_model_id" in student.params:
@@ -166,7 +158,6 @@ def _evaluation(
 
 
 def _edited(mlflow: "MlflowClient", version: "ModelVersion", metrics: Mapping[str, Any]) -> str | None:
-    """A sentence on figures that were edited in MLflow, if there are any."""
     try:
         integrity.check(mlflow, version, metrics)
     except UserError as error:
@@ -205,7 +196,6 @@ def _run(run: "Run | None", tags: Mapping[str, str]) -> Node:
 
 
 def _params(run: "Run | None", tags: Mapping[str, str]) -> Node:
-    """The params of the run, as it has kept them."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -218,11 +208,8 @@ def _params(run: "Run | None", tags: Mapping[str, str]) -> Node:
             actual = sha256_file(Path(mlflow.artifacts.download_artifacts(uri, dst_path=temporary)))
         except (MlflowException, OSError):
             actual = None
-    problem = None
-    if actual != sha256:
-        problem = (
-            "its run does not keep params.yaml" if actual is None else "the params.yaml that its run keeps was changed"
-        )
+    changed = "the params.yaml that its run keeps was changed" if actual else "its run does not keep params.yaml"
+    problem = None if actual == sha256 else changed
     return Node("params", sha256, "params.yaml", problem=problem)
 
 
@@ -253,7 +240,7 @@ def _teacher(mlflow: "MlflowClient", tags: Mapping[str, str]) -> Node:
     model_id = tags.get("teacher.model_id")
     if model_id is None:
         return Node("teacher", None, problem=_NOT_RECORDED, children=(origin,))
-    model = _existing(lambda: mlflow.get_logged_model(model_id))
+    model = client.if_exists(mlflow.get_logged_model, model_id)
     if model is None:
         return Node("teacher", model_id, problem=f"MLflow has no LoggedModel {model_id}", children=(origin,))
     note = f"{model.params.get('network', '')}, weights sha256 {model.tags.get('weights.sha256', 'unknown')[:12]}…"
@@ -277,20 +264,8 @@ def _decision(mlflow: "MlflowClient", tags: Mapping[str, str]) -> Node:
     run_id = tags.get("gate.run_id")
     if run_id is None:
         return Node("decision", None, "not decided yet")
-    run = _existing(lambda: mlflow.get_run(run_id))
+    run = client.if_exists(mlflow.get_run, run_id)
     if run is None or run.info.lifecycle_stage == "deleted":
         return Node("decision", run_id, problem="its run was deleted in MLflow")
     note = f"{run.info.run_name}, by {run.data.tags.get('promotion.by', 'somebody')}"
     return Node("decision", run_id, note, urls.address(urls.run(run.info.experiment_id, run_id)))
-
-
-def _existing(get: Callable[[], T]) -> T | None:
-    """Get a thing from MLflow; None if it does not exist."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return get()
-    except MlflowException as error:
-        if client.is_not_found(error):
-            return None
-        raise

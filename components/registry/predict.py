@@ -23,14 +23,7 @@ _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one image.
-
-    Attributes:
-        class_name: the most probable class.
-        probabilities: of every class, the most probable first.
-        model_name: the registered model.
-        version: the version that predicted.
-    """
+    """The prediction for one image: the most probable class, and the probabilities of all, the most probable first."""
 
     class_name: str
     probabilities: dict[str, float]
@@ -52,9 +45,12 @@ def predict(image: Path, model_uri: str, max_megapixels: float = 50) -> Predicti
     """
     # No model of Reflux is a pickle, and one that somebody put into the registry must not be loaded.
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    data = _bytes(image)
+    try:
+        data = image.read_bytes()
+    except OSError as error:
+        raise UserError(f"{image} can't be read ({error.strerror}): give the path of an image file.") from None
     mlflow = client.connect()
-    with client.translate_errors(), fetch_files(_version(mlflow, model_uri)) as files:
+    with client.translate_errors(), fetch_files(version := _version(mlflow, model_uri)) as files:
         try:
             stored = decode(data, files.metadata["stored_channels"], files.metadata["stored_size"], max_megapixels)
         except UnreadableImage as error:
@@ -63,28 +59,16 @@ def predict(image: Path, model_uri: str, max_megapixels: float = 50) -> Predicti
         shares = softmax(logits.astype(np.float64))
         order = np.argsort(-shares, kind="stable")
         probabilities = {files.classes[i]: float(shares[i]) for i in order}
-        return Prediction(files.classes[order[0]], probabilities, _parts(model_uri)["name"], files.number)
-
-
-def _bytes(image: Path) -> bytes:
-    try:
-        return image.read_bytes()
-    except OSError as error:
-        raise UserError(f"{image} can't be read ({error.strerror}): give the path of an image file.") from None
-
-
-def _parts(model_uri: str) -> dict[str, str]:
-    match = _URI.fullmatch(model_uri)
-    if match is None:
-        raise UserError(f"{model_uri} is not a model: write models:/NAME@champion or models:/NAME/VERSION.")
-    return match.groupdict()
+        return Prediction(files.classes[order[0]], probabilities, version.name, files.number)
 
 
 def _version(mlflow: "MlflowClient", model_uri: str) -> "ModelVersion":
-    parts = _parts(model_uri)
-    name, alias = parts["name"], parts["alias"]
+    match = _URI.fullmatch(model_uri)
+    if match is None:
+        raise UserError(f"{model_uri} is not a model: write models:/NAME@champion or models:/NAME/VERSION.")
+    name, alias, version = match.group("name", "alias", "version")
     if alias is None:
-        return client.version(mlflow, name, int(parts["version"]))
+        return client.version(mlflow, name, int(version))
     number = client.aliases(mlflow, name).get(alias)
     if number is not None:
         return client.version(mlflow, name, number)

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from components.core.artifacts import read_json, write_json
 from components.core.errors import UserError
@@ -43,15 +46,11 @@ class PromotionResult:
     """The result of a decision on a version.
 
     Attributes:
-        version: its number.
-        decision: the decision with its reasons.
-        outcome: the outcome, as in the ledger.
         promoted: whether the version is the champion, by this decision or an earlier one.
         moved: whether this call moved the champion.
         existing: whether the decision had been taken before and nothing was changed.
         champion: the champion's version now, if any.
         previous: the version before it, if any.
-        record: the content of ``decision.json``.
     """
 
     version: int
@@ -101,17 +100,10 @@ def challenge(
     author = who or client.whoami()
     mlflow = client.connect()
     reconcile(mlflow, project, model_name)
-    attempts = _ATTEMPTS
-    while True:
-        attempts -= 1
-        try:
-            with client.translate_errors():
-                return _challenge_once(
-                    mlflow, artifacts, project, model_name, version, grounds, author, reason, again, expected
-                )
-        except ChampionMoved:
-            if not attempts or expected is not None:
-                raise
+    attempts = stop_after_attempt(_ATTEMPTS if expected is None else 1)
+    retrying = Retrying(retry=retry_if_exception_type(ChampionMoved), stop=attempts, reraise=True)
+    work = partial(_challenge_once, mlflow, artifacts, project, model_name, version, grounds)
+    return retrying(client.translate_errors()(work), author, reason, again, expected)
 
 
 def approve(project: str, model_name: str, version: int, reason: str, who: str | None = None) -> PromotionResult:
@@ -200,12 +192,9 @@ def _challenge_once(
             smoke_test = smoke.check(challenger, metrics.get("probe_sha256"), _max_latency(grounds.policy.gates))
             decision = decision.with_smoke_test(smoke_test)
     outcome = _outcome(decision, grounds.approval)
-    record = decision_record(
-        version, challenger.sha256, metrics, dataset, decision, outcome, champion, grounds, who, at
-    )
-    intent = promotion_intent(
-        project, version, record, metrics, challenger.metadata, dataset["name"], who, reason, at, key
-    )
+    sha256, names = challenger.sha256, challenger.metadata
+    record = decision_record(version, sha256, metrics, dataset, decision, outcome, champion, grounds, who, at)
+    intent = promotion_intent(project, version, record, metrics, names, dataset["name"], who, reason, at, key)
     aliases = commit(mlflow, project, intent)
     write_json(path, record)
     return _result(read_json(path), moved=outcome == ledger.PROMOTED, existing=False, aliases=aliases)

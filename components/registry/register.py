@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Registered:
-    """A version of the registered model.
-
-    Attributes:
-        version: its number.
-        created: whether this call made it.
-        model_id: its LoggedModel.
-    """
+    """A version of the registered model, and its LoggedModel; ``created`` by this call or by an earlier one."""
 
     version: int
     created: bool
@@ -35,12 +29,6 @@ def register(artifacts: Path, model_name: str, experiment: str, lineage: Lineage
 
     The files are uploaded and verified first; the version, its tags and its description then appear in one transaction,
     so a crash leaves either no version or a complete one. Registering the same evaluation again changes nothing.
-
-    Args:
-        artifacts: the pipeline's output folder.
-        model_name: the registered model.
-        experiment: the experiment's name.
-        lineage: where the student comes from.
 
     Raises:
         UserError: the evaluation is missing or is of another file.
@@ -99,12 +87,12 @@ def _create_version(
     tags["model_id"] = model_id
     shipped = evaluated.metrics["shipped"]["onnx"]
     names = logged_models.architectures(evaluated)
+    figures = {name: str(shipped[name]) for name in ("accuracy", "size_bytes")}
     version = mlflow.create_model_version(
         model_name,
         f"{logged_models.LOGGED}{model_id}",
         lineage.run_id,
-        tags=tags
-        | {"gate.status": "UNKNOWN", "accuracy": str(shipped["accuracy"]), "size_bytes": str(shipped["size_bytes"])},
+        tags=tags | {"gate.status": "UNKNOWN"} | figures,
         description=markdown.version(evaluated.metrics, names, evaluated.dataset["name"], tags, None),
         model_id=model_id,
     )

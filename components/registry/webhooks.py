@@ -98,14 +98,9 @@ def is_configured() -> bool:
 
 
 def notify(event: Event, id: str, outbox: Path = HOOKS) -> None:
-    """Write an event to disk for each receiver, and start sending.
+    """Write an event to disk for each receiver, and start sending; ``id`` is the same if it is sent again.
 
     This never raises and never waits for a receiver: problems are warnings in the log.
-
-    Args:
-        event: the event.
-        id: the event's id, the same if it is sent again.
-        outbox: the folder of events that wait.
     """
     try:
         for name, variable in (("webhook", WEBHOOK_URL), ("slack", SLACK_URL)):
@@ -119,11 +114,7 @@ def notify(event: Event, id: str, outbox: Path = HOOKS) -> None:
 
 
 def send(outbox: Path = HOOKS, linger_s: float = LINGER_S) -> threading.Thread | None:
-    """Send waiting events in the background; at its end the process waits for that, ``linger_s`` at most.
-
-    Returns:
-        The thread that sends, or None if nothing waits.
-    """
+    """Send waiting events in a background thread, if any; at its end the process waits for it, ``linger_s`` at most."""
     if not waiting(outbox):
         return None
     deadline = time.monotonic() + linger_s
@@ -144,15 +135,13 @@ def problems() -> list[str]:
     for variable in (WEBHOOK_URL, SLACK_URL):
         url = os.environ.get(variable)
         if url and not is_safe(url):
-            sentences.append(
-                f"{variable} is not https:// (http:// is accepted for this machine only): nothing is sent there."
-            )
+            why = "is not https:// (http:// is accepted for this machine only): nothing is sent there."
+            sentences.append(f"{variable} {why}")
     if os.environ.get(WEBHOOK_URL) and not os.environ.get(WEBHOOK_SECRET):
         sentences.append(f"{WEBHOOK_SECRET} is not set: set it, as nothing is sent unsigned.")
     elif _key(os.environ.get(WEBHOOK_SECRET, "")) is None:
-        sentences.append(
-            f"{WEBHOOK_SECRET} begins with {_SECRET_PREFIX}, but what follows is not Base64: copy all of it."
-        )
+        why = "but what follows is not Base64: copy all of it."
+        sentences.append(f"{WEBHOOK_SECRET} begins with {_SECRET_PREFIX}, {why}")
     return sentences
 
 

@@ -54,11 +54,7 @@ class Intent:
     """Everything that an attempt is to do; doing it twice has the effect of doing it once.
 
     Attributes:
-        action: promote or rollback.
-        model: the registered model.
-        version: the version's number.
         outcome: the outcome once it is carried out.
-        by: ``user@host`` or another author.
         reason: a person's reason; may be empty.
         at: time in UTC, ISO 8601.
         champion: the champion that it replaces or leaves, the one it was compared with; None for none.
@@ -69,8 +65,6 @@ class Intent:
         front: the registered model's new description; None leaves it.
         why: the cause of the outcome, in plain sentences.
         note: all of it for people, in Markdown.
-        lineage: the tags that say where the version comes from.
-        figures: the figures that were measured.
         record: the content of ``decision.json``; None without a decision.
         id: a unique id, which reveals a request that was sent twice.
     """
@@ -101,20 +95,10 @@ class Entry:
     """One attempt in the ledger.
 
     Attributes:
-        run_id: its run in MLflow.
-        experiment_id: the ledger's experiment.
         number: its place among the attempts on the model, from 1; 0 for one that an older release wrote.
-        action: promote or rollback.
-        model: the registered model.
-        version: the version's number.
         outcome: None while it is open.
         at: its beginning, in UTC.
-        by: the author.
-        reason: a person's reason; may be empty.
         champion: the champion when it began.
-        why: the cause of the outcome.
-        lineage: the tags that say where the version comes from.
-        figures: the figures that were measured.
     """
 
     run_id: str
@@ -141,11 +125,7 @@ def experiment(project: str) -> str:
 def begin(mlflow: "MlflowClient", project: str, intent: Intent, outcome: Outcome | None = None) -> str:
     """Write an intent down in one transaction; returns the run's id.
 
-    Args:
-        mlflow: the client.
-        project: the project's name.
-        intent: the intent.
-        outcome: for an attempt that ends at once, with nothing to do.
+    With an outcome the attempt ends at once, with nothing to do.
     """
     experiment_id = tracking.experiment_id(mlflow, experiment(project))
     newest = next(_runs(mlflow, project, _of(intent.model), at_once=1), None)

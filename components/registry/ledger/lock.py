@@ -124,10 +124,11 @@ class _Lease:
     def __init__(self, mlflow: "MlflowClient", model_name: str) -> None:
         self._mlflow = mlflow
         self._model = model_name
+        self._prefix = f"{model_name}.lock-"
         self._owner = uuid.uuid4().hex
         self._name = ""
         self._beaten = 0.0
-        self._first_seen: dict[tuple[str, str, str], float] = {}
+        self._first_seen: dict[_LeaseEntry, float] = {}
 
     def acquire(self, deadline: float, waiting: Check) -> None:
         """Wait for the lease, and call ``waiting`` between two attempts.
@@ -206,38 +207,15 @@ class _Lease:
             self.release()
             return False
         for dead in others:
-            self._delete(dead.name)
+            client.if_exists(self._mlflow.delete_registered_model, dead.name)
         return True
 
-    def _delete(self, name: str) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._mlflow.delete_registered_model(name)
-        except MlflowException as error:
-            if not client.is_not_found(error):
-                raise
-
     def _is_mine(self) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self._mlflow.get_registered_model(self._name).tags.get("owner") == self._owner
-        except MlflowException as error:
-            if not client.is_not_found(error):
-                raise
-            return False
+        lease = client.if_exists(self._mlflow.get_registered_model, self._name)
+        return lease is not None and lease.tags.get("owner") == self._owner
 
     def _live(self, leases: list[_LeaseEntry]) -> list[_LeaseEntry]:
-        return [
-            lease
-            for lease in leases
-            if self._last_look - self._first_seen[lease.name, lease.owner, lease.beat] < LEASE_S
-        ]
-
-    @property
-    def _prefix(self) -> str:
-        return f"{self._model}.lock-"
+        return [lease for lease in leases if self._last_look - self._first_seen[lease] < LEASE_S]
 
     def _all(self) -> list[_LeaseEntry]:
         # The time before the request: a response that took long says nothing about the time since.
@@ -246,16 +224,7 @@ class _Lease:
         for model in self._mlflow.search_registered_models(f"name LIKE '{self._prefix}%'", max_results=1000):
             name, number = model.name, model.name.removeprefix(self._prefix)
             if number.isdecimal():  # `_` in LIKE means any character
-                tags = model.tags
-                leases.append(
-                    _LeaseEntry(
-                        name,
-                        int(number),
-                        tags.get("owner", ""),
-                        tags.get("beat", ""),
-                        tags.get("by", "Another process"),
-                    )
-                )
-        seen = {(lease.name, lease.owner, lease.beat) for lease in leases}
-        self._first_seen = {key: self._first_seen.get(key, self._last_look) for key in seen}
+                owner, beat = model.tags.get("owner", ""), model.tags.get("beat", "")
+                leases.append(_LeaseEntry(name, int(number), owner, beat, model.tags.get("by", "Another process")))
+        self._first_seen = {lease: self._first_seen.get(lease, self._last_look) for lease in leases}
         return leases

@@ -33,11 +33,7 @@ Approval = Literal["auto", "human"]
 class Grounds:
     """Everything that a decision rests on, except the version itself and the champion.
 
-    Attributes:
-        policy: the gates, and the rule for replacing a champion.
-        resamples: bootstrap samples.
-        seed: of the bootstrap.
-        approval: with ``human`` a validated version awaits ``approve``.
+    ``resamples`` and ``seed`` are the bootstrap's; with the approval ``human`` a validated version awaits ``approve``.
     """
 
     policy: Policy

@@ -35,21 +35,15 @@ class Best:
 class ChampionEvaluation:
     """The champion and its challenger, both measured now on the same ``n`` test images and the same machine.
 
+    What is not named after the challenger is the champion's.
+
     Attributes:
-        version: the champion's number.
-        artifact_sha256: of the champion's file.
         test_changed: whether the champion was promoted on another test split.
-        n: test images.
-        accuracy: the champion's.
-        challenger_accuracy: the challenger's.
         difference: challenger - champion in accuracy (0.01 = one point).
         low: lower bound of the difference: the lower of the paired bootstrap's and the score bound.
         high: the upper end of the bootstrap interval (95 %).
         p_value: McNemar's, two-sided.
-        size_bytes: of the champion's file.
-        challenger_size_bytes: of the challenger's.
-        latency_ms_p95: the champion's; None if the files are the same.
-        challenger_latency_ms_p95: the challenger's.
+        latency_ms_p95: None if the files are the same.
         faster: lower bound of the factor by which the challenger is faster, see
             :func:`components.core.export.latency.side_by_side`.
     """
@@ -86,7 +80,7 @@ def compare(
     resamples: int,
     seed: int,
 ) -> ChampionEvaluation:
-    """Compare two files on the same images.
+    """Compare two files on the images with these labels [N]; ``timed`` has the challenger first, None for equal ones.
 
     The percentile bootstrap alone is too confident when the models differ on few images: without any loss among 200
     images its interval has no width, and a student that truly loses one image in 100 would pass a margin of one point
@@ -94,16 +88,6 @@ def compare(
     (``benchmarks/promotion.py`` measures both). With many such images the two agree up to the luck of the resamples: on
     10,000 images the bootstrap alone, with 2,000 resamples of one seed, errs in 3.2 % of cases, the lower of the two in
     2.4 %.
-
-    Args:
-        labels: true classes [N].
-        challenger: the new file.
-        champion: the file in production.
-        timed: the challenger's file first, the champion's second; None if they are the same.
-        champion_version: its number.
-        test_changed: whether the champion was promoted on another test split.
-        resamples: bootstrap samples.
-        seed: of the bootstrap.
     """
     right_a, right_b = challenger.predicted == labels, champion.predicted == labels
     interval = paired_bootstrap(right_a, right_b, resamples, seed)
@@ -160,27 +144,15 @@ def not_worse(comparison: ChampionEvaluation, margin: float) -> Reason:
 def advantage(comparison: ChampionEvaluation, margin: float, alpha: float, smaller: float, faster: float) -> Reason:
     """Superiority: a reason to replace what works is to be better, or smaller or faster by a factor.
 
-    Args:
-        comparison: the comparison.
-        margin: the accuracy that may be lost; it affects only the wording.
-        alpha: McNemar's two-sided p-value must be below it, with a positive difference.
-        smaller: the minimal factor in size.
-        faster: the minimal factor in p95 latency.
+    The limits are those of the policy; the margin affects only the wording.
     """
+    p_value = f"McNemar p = {_text(comparison.p_value, alpha)}"
+    size = f"{_text(comparison.smaller, smaller)} times"
+    latency = f"at least {_text(comparison.faster, faster)} times"
     routes = [
-        (_better(comparison, alpha), "better", f"McNemar p = {_text(comparison.p_value, alpha)}", f"below {alpha:g}"),
-        (
-            _reaches(comparison.smaller, smaller),
-            "smaller",
-            f"{_text(comparison.smaller, smaller)} times",
-            f"{smaller:g}",
-        ),
-        (
-            _reaches(comparison.faster, faster),
-            "faster",
-            f"at least {_text(comparison.faster, faster)} times",
-            f"{faster:g}",
-        ),
+        (_better(comparison, alpha), "better", p_value, f"below {alpha:g}"),
+        (_reaches(comparison.smaller, smaller), "smaller", size, f"{smaller:g}"),
+        (_reaches(comparison.faster, faster), "faster", latency, f"{faster:g}"),
     ]
     won = " and ".join(f"{word} ({figure})" for passed, word, figure, _ in routes if passed)
     if won:

@@ -48,10 +48,8 @@ class Decision:
     """The verdict on one version.
 
     Attributes:
-        status: UNKNOWN, REJECTED or VALIDATED.
         promote: whether the version is to become the champion.
         first: whether there was no champion to compare with.
-        reasons: the result of each check.
         champion: the comparison with the champion, if there is one.
         uses: decisions that the test split had served before; None if unknown.
         notes: warnings for people, which do not change the status.

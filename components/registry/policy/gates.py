@@ -18,7 +18,6 @@ class Reason:
     Attributes:
         gate: the figure's name, ``slices.<column>.<figure>``, ``champion`` (not worse), ``advantage`` (better, smaller
             or faster), ``smoke``, ``rollback`` or ``gates`` (none is configured).
-        side: whether the limit is a minimum or a maximum.
         limit: the threshold, in the figure's own unit.
         value: the measured value; None if it was not measured.
         passed: None if that is unknown.
@@ -42,12 +41,7 @@ def gated_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def thresholds(figures: Mapping[str, float], gates: Bounds) -> list[Reason]:
-    """A reason for each side of each gate.
-
-    Args:
-        figures: the measured values, from :func:`gated_figures`.
-        gates: the bounds.
-    """
+    """A reason for each side of each gate on the figures, those of :func:`gated_figures`."""
     return [_threshold(name, side, limit, figures.get(name)) for name, side, limit in sides(gates)]
 
 

@@ -54,14 +54,7 @@ def front(
 ) -> str:
     """A registered model's description: the version in production, how to roll back, and the policy.
 
-    Args:
-        name: the registered model.
-        project: the project's name, for its ledger.
-        champion: the version in production; None for none yet.
-        previous: the one before it; None for none.
-        since: when, by whom and why it was promoted.
-        tags: the champion's tags, for its lineage.
-        policy: the policy that it was judged by, from ``decision.json``.
+    ``tags`` are the champion's, ``since`` is when, by whom and why it was promoted.
     """
     if champion is None:
         lines = ["**Nothing is in production yet.**"]
@@ -158,15 +151,8 @@ def _summary(metrics: Mapping[str, Any], names: Mapping[str, str], dataset: str)
         if "accuracy" in metrics.get(key, {})
     ]
     text += f" ({', '.join(compared)})" if compared else ""
-    sizes = [
-        f"{figures[key]:,.{digits}f} {unit}"
-        for key, digits, unit in (
-            ("size_kb", 1, "KB as ONNX"),
-            ("params", 0, "parameters"),
-            ("latency_ms_p95", 3, "ms at p95"),
-        )
-        if key in figures
-    ]
+    units = (("size_kb", 1, "KB as ONNX"), ("params", 0, "parameters"), ("latency_ms_p95", 3, "ms at p95"))
+    sizes = [f"{figures[key]:,.{digits}f} {unit}" for key, digits, unit in units if key in figures]
     return "; ".join([text, ", ".join(sizes)]) + "." if sizes else text + "."
 
 

@@ -14,15 +14,7 @@ LIVE = "live"
 
 @dataclass(frozen=True)
 class Lineage:
-    """The origin of a version; None for what this copy of the project does not know.
-
-    Attributes:
-        run_id: the pipeline's parent run in MLflow.
-        params_sha256: of ``params.yaml``.
-        data_md5: DVC's hash of the dataset.
-        git_sha: the commit.
-        flow_run_id: Prefect's flow run.
-    """
+    """The origin of a version, with the pipeline's parent run; None for what this copy of the project can't know."""
 
     run_id: str
     params_sha256: str | None
@@ -46,9 +38,6 @@ class EvaluatedRun:
     """An evaluated student.
 
     Attributes:
-        artifacts: the folder it was read from.
-        metrics: the content of ``metrics.json``.
-        dataset: the content of ``dataset.json``.
         sha256: of the shipped ONNX file.
         lineage_key: hash of the evaluation and the file; it identifies an evaluation.
     """

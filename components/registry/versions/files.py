@@ -67,9 +67,8 @@ def fetch_files(version: "ModelVersion") -> Iterator[VersionFiles]:
         path = folder / ONNX_FILE
         actual = sha256_file(path) if path.is_file() else None
         if actual != expected:
-            state = (
-                "is gone" if actual is None else f"was changed (sha256 {actual[:12]}…, registered as {expected[:12]}…)"
-            )
+            changed = f"was changed (sha256 {str(actual)[:12]}…, registered as {expected[:12]}…)"
+            state = "is gone" if actual is None else changed
             raise UserError(f"The file of {name} {state}: it is refused; restore it, or `reflux rollback`.")
         metadata = (Model.load(folder).metadata or {}).get(METADATA_KEY)
         if metadata is None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from components.core.errors import UserError, listed
-from components.registry.client import is_not_found
+from components.registry.client import if_exists
 from components.registry.versions.logged_models import LOGGED
 
 if TYPE_CHECKING:
@@ -37,17 +37,12 @@ def _tags(version: "ModelVersion", metrics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _metrics(mlflow: "MlflowClient", version: "ModelVersion", metrics: Mapping[str, Any]) -> Iterator[str]:
-    from mlflow.exceptions import MlflowException
-
     shipped, model_id = metrics["shipped"]["onnx"], str(version.source).removeprefix(LOGGED)
-    try:
-        logged = mlflow.get_logged_model(model_id).metrics or ()
-    except MlflowException as error:
-        if not is_not_found(error):
-            raise
+    model = if_exists(mlflow.get_logged_model, model_id)
+    if model is None:
         yield f"the LoggedModel {model_id}, which has them, was deleted"
         return
-    for metric in logged:
+    for metric in model.metrics or ():
         value = shipped.get(metric.key.removeprefix("test/"))
         if value is not None and not math.isclose(metric.value, value, rel_tol=1e-9):
             yield f"the metric {metric.key} is {metric.value:g}, measured was {value:g}"

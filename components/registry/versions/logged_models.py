@@ -8,14 +8,14 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from components.core.artifacts import finite, read_json, sha256_file
 from components.core.errors import UserError
 from components.core.export.onnx_file import Network
-from components.registry.client import is_not_found
+from components.registry.client import if_exists
 from components.registry.versions.evaluated_run import EvaluatedRun
 from components.registry.versions.files import EVALUATION, METADATA_KEY, ONNX_FILE
 
@@ -39,18 +39,9 @@ def student(
     teacher_id: str,
     tags: dict[str, str],
 ) -> str:
-    """Log the shipped file as a LoggedModel, or return the one that an earlier attempt finished.
+    """Log the shipped file as a LoggedModel of the pipeline's parent run; returns its id.
 
-    Args:
-        mlflow: the client.
-        evaluated: the evaluated student.
-        experiment: the experiment's id.
-        run_id: the pipeline's parent run.
-        teacher_id: the teacher's LoggedModel.
-        tags: the lineage.
-
-    Returns:
-        The model's id.
+    If an earlier attempt finished it, it is that one.
 
     Raises:
         UserError: the file does not predict the same through MLflow as in onnxruntime.
@@ -86,19 +77,15 @@ def student(
 
 
 def teacher(mlflow: "MlflowClient", evaluated: EvaluatedRun, experiment: str, run_id: str) -> str:
-    """Log the teacher as a LoggedModel, once for its weights.
+    """Log the teacher as a LoggedModel, once for its weights; returns its id.
 
     It belongs to the run that fine-tuned it, or to ``run_id`` if the server does not know that run.
-
-    Returns:
-        The model's id.
     """
     sha256 = sha256_file(evaluated.teacher)
     if finished := _finished(mlflow, experiment, TEACHER, "weights.sha256", sha256):
         return finished
-    from components.core.models import (
-        pixel_model,
-    )  # torch and timm take seconds to import, which a registered teacher does not need
+    # Torch and timm take seconds to import, which a registered teacher does not need.
+    from components.core.models import pixel_model
 
     model = pixel_model.load(evaluated.teacher)
     origin = run_of(mlflow, evaluated.artifacts / "finetune" / "run.json") or run_id
@@ -258,35 +245,19 @@ def _figures(
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.entities import DatasetInput, InputTag, Metric
 
-    name, digest = (
-        f"{evaluated.dataset['name']}/test",
-        evaluated.metrics["test"]["fingerprint"][:_DIGEST_CHARACTERS],
-    )
+    name = f"{evaluated.dataset['name']}/test"
+    digest = evaluated.metrics["test"]["fingerprint"][:_DIGEST_CHARACTERS]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that two equal resolvers match a path
         source = resolve_dataset_source(str(evaluated.dataset["source"]))
     entity = MetaDataset(source, name=name, digest=digest)._to_mlflow_entity()  # type: ignore[abstract]
     mlflow.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "test")])])
-    now = int(time.time() * 1000)
-    mlflow.log_batch(
-        run_id,
-        metrics=[
-            Metric(f"test/{key}", value, now, 0, model_id, name, digest, run_id)
-            for key, value in finite(measured).items()
-        ],
-    )
+    now, values = int(time.time() * 1000), finite(measured).items()
+    figures = [Metric(f"test/{key}", value, now, 0, model_id, name, digest, run_id) for key, value in values]
+    mlflow.log_batch(run_id, metrics=figures)
 
 
 def run_of(mlflow: "MlflowClient", run_file: Path) -> str | None:
     """The run that made a stage's artifacts, if this server has it."""
-    from mlflow.exceptions import MlflowException
-
-    if not run_file.is_file():
-        return None
-    run: dict[str, Any] = read_json(run_file)
-    try:
-        return mlflow.get_run(run["mlflow_run_id"]).info.run_id if run.get("mlflow_run_id") else None
-    except MlflowException as error:
-        if is_not_found(error):
-            return None
-        raise
+    run_id = read_json(run_file).get("mlflow_run_id") if run_file.is_file() else None
+    return run_id if run_id and if_exists(mlflow.get_run, run_id) else None

@@ -122,16 +122,13 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 def _lines(report: Path) -> list[dict[str, Any]]:
     text = report.read_text(encoding="utf-8") if report.is_file() else ""
-    return [
-        json.loads(line) for line in text.split("\n")[:-1]
-    ]  # a process that was killed may have written part of a line
+    # A process that was killed may have written part of a line.
+    return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 def _death(code: int | None, limit_s: float, errors: Path) -> str:
     if code is None:
         return f"no answer within {limit_s:g} s, so it was killed"
-    ended = (
-        f"the process was ended by {signal.Signals(-code).name}" if code < 0 else f"the process ended with code {code}"
-    )
+    ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     lines = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"{ended} without a result ({lines[-1].strip()})" if lines else f"{ended} without a result"
+    return f"the process {ended} without a result" + (f" ({lines[-1].strip()})" if lines else "")

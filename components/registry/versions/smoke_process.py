@@ -54,17 +54,6 @@ class Blocked(MetaPathFinder):
         return None
 
 
-class Report:
-    """A file with one line of JSON per step."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def write(self, **values: Any) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
-
-
 def examine(
     folder: Path, probe_sha256: str | None, latency_ms_p95_max: float | None, at: Callable[[str], None]
 ) -> tuple[int, float]:
@@ -173,22 +162,22 @@ def latency(run: Callable[[Pixels], object], pixels: Pixels, maximum: float | No
 def main(request: dict[str, Any]) -> None:
     """Examine the folder and write the result as the last line of the report."""
     signal.alarm(int(request["limit_s"]) + 5)  # the process that started this one may be gone by then
-    report = Report(Path(request["report"]))
+
+    def report(**values: Any) -> None:
+        with Path(request["report"]).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
     sys.meta_path.insert(0, Blocked(request["blocked"]))
     try:
-        images, p95 = examine(
-            Path(request["folder"]),
-            request["probe_sha256"],
-            request["latency_ms_p95_max"],
-            lambda step: report.write(at=step),
-        )
+        probe_sha256, limit = request["probe_sha256"], request["latency_ms_p95_max"]
+        images, p95 = examine(Path(request["folder"]), probe_sha256, limit, lambda step: report(at=step))
     except Failed as failed:
-        report.write(failed=str(failed))
+        report(failed=str(failed))
     except BaseException as error:
         first = (str(error).strip().splitlines() or [""])[0]
-        report.write(failed=first if isinstance(error, ModuleNotFoundError) else f"{type(error).__name__}: {first}")
+        report(failed=first if isinstance(error, ModuleNotFoundError) else f"{type(error).__name__}: {first}")
     else:
-        report.write(images=images, p95_ms=p95)
+        report(images=images, p95_ms=p95)
 
 
 if __name__ == "__main__":

@@ -148,11 +148,7 @@ def _measure(
         "test": {"fingerprint": dataset["fingerprints"]["test"], "n": len(test)},
         **{name: measured[name] for name in ("teacher", "student", "control")},
         "shipped": {kind: measured[kind] for kind in SHIPPED},
-        "gain": {
-            "accuracy": gain.difference,
-            "ci95": [gain.low, gain.high],
-            "p_value": mcnemar(right, control),
-        },
+        "gain": {"accuracy": gain.difference, "ci95": [gain.low, gain.high], "p_value": mcnemar(right, control)},
         "slices": slices.measure(dataset["classes"], test.labels, columns, right),
         "classes": dataset["classes"],
         "dataset": {"name": dataset["name"], "fingerprints": dataset["fingerprints"]},
@@ -232,9 +228,8 @@ def _write_predictions(path: Path, test: Shard, logits: Mapping[str, Logits]) ->
 
 def _mistakes(stage: Stage, classes: list[str], test: Shard, logits: Logits) -> list[dict[str, Any]]:
     """The most confident mistakes with their files, for people to check whether the label is wrong."""
-    manifest = pq.read_table(
-        stage.read("ingest/manifest.parquet"), columns=["path", "row"], filters=[("split", "=", "test")]
-    )
+    path = stage.read("ingest/manifest.parquet")
+    manifest = pq.read_table(path, columns=["path", "row"], filters=[("split", "=", "test")])
     paths = dict(zip(manifest["row"].to_pylist(), manifest["path"].to_pylist(), strict=True))
     confidence = metrics.confidences(logits)
     return [

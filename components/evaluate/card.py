@@ -25,9 +25,6 @@ def markdown(facts: Mapping[str, Any]) -> str:
     """The card as Markdown; its figures are linked relative to it, under ``figures/``.
 
     Every value that comes from data or params is escaped, so that a class named ``a|b`` or ``<b>`` is shown as that.
-
-    Args:
-        facts: the values that ``card.md.j2`` uses.
     """
     return _markdown_environment().get_template("card.md.j2").render(facts)
 
@@ -35,11 +32,8 @@ def markdown(facts: Mapping[str, Any]) -> str:
 def page(text: str, title: str, tiles: Sequence[Mapping[str, str]], folder: Path) -> str:
     """The card as one HTML page without scripts or requests: style and figures are inside.
 
-    Args:
-        text: the card as Markdown.
-        title: the model's name.
-        tiles: the key figures at the top, each with ``label``, ``value`` and ``note``.
-        folder: what the figures' links are relative to.
+    At the top are key figures, ``tiles``, each with ``label``, ``value`` and ``note``. The figures' links are relative
+    to ``folder``.
     """
     # Raw HTML is off: nothing in the text can become an element of its own.
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")

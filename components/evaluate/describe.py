@@ -16,14 +16,12 @@ from components.core.significance import Interval
 from components.evaluate import origin
 from components.evaluate.card import kilobytes, milliseconds, percent, points
 from components.evaluate.corruptions import levels_for
-from components.evaluate.metrics import Ints, confusion, recalls
+from components.evaluate.metrics import MODELS, Ints, confusion, recalls
 from components.evaluate.slices import CLASS
 
 _HARDEST = 3
 _SLICES = 20
 _SECTIONS = ("pretrain", "finetune", "student", "label", "distill")
-# The student is the file that ships, measured as such.
-_MODELS = {"teacher": "teacher", "student": "onnx", "control": "control"}
 _USES = {
     "train": "training",
     "unlabeled": "distillation, through the teacher's soft labels",
@@ -41,12 +39,8 @@ def results_facts(
 ) -> dict[str, Any]:
     """The card's facts about the test split.
 
-    Args:
-        metrics: the content of ``metrics.json``.
-        logits: logits [N, K] by contender.
-        labels: [N].
-        right: whether each contender was right, [N].
-        teacher_gap: the student's accuracy minus the teacher's.
+    Made from the content of ``metrics.json``, the labels [N], each contender's logits [N, K] and where it was right
+    [N], and the student's accuracy minus the teacher's.
     """
     intervals = {name: accuracy_interval(int(correct.sum()), len(correct)) for name, correct in right.items()}
     rows = per_class(metrics["classes"], labels, logits)
@@ -70,14 +64,7 @@ def results_facts(
 def origin_facts(
     dataset: Mapping[str, Any], params: Mapping[str, Any], student: ModelSpec, teacher: ModelSpec
 ) -> dict[str, Any]:
-    """The card's facts about where the student comes from.
-
-    Args:
-        dataset: the content of ``dataset.json``.
-        params: all params, as nested dictionaries.
-        student: the student's name and input.
-        teacher: the teacher's name and input.
-    """
+    """The card's facts about where the student comes from: ``dataset.json``, all params, both models."""
     code = lineage.code()
     return {
         "title": params["registry"]["model_name"],
@@ -151,7 +138,7 @@ def user_slices(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[s
 
 def per_class(classes: Sequence[str], labels: Ints, logits: Mapping[str, Logits]) -> list[dict[str, Any]]:
     """One row per class: its name, its test images, and each model's recall."""
-    counts = {name: confusion(logits[kind], labels) for name, kind in _MODELS.items()}
+    counts = {name: confusion(logits[kind], labels) for name, kind in MODELS.items()}
     images = counts["student"].sum(axis=1)
     by_model = {name: recalls(table) for name, table in counts.items()}
     return [
@@ -162,10 +149,8 @@ def per_class(classes: Sequence[str], labels: Ints, logits: Mapping[str, Logits]
 
 def recipe(params: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The params of each stage that trains, in one line each."""
-    lines = [
-        (section, ", ".join(f"{key} {value}" for key, value in flatten(params[section]).items()))
-        for section in _SECTIONS
-    ]
+    flat = {section: flatten(params[section]).items() for section in _SECTIONS}
+    lines = [(section, ", ".join(f"{key} {value}" for key, value in items)) for section, items in flat.items()]
     return [*lines, ("seed", str(params["seed"]))]
 
 

@@ -55,10 +55,8 @@ History = Mapping[str, Floats]
 def learning_curves(histories: Mapping[str, History], path: Path) -> None:
     """Draw validation accuracy and loss over each model's training.
 
-    Args:
-        histories: by model, the columns ``images`` (counted over all phases of the training), ``train_loss``,
-            ``val_loss`` and ``val_accuracy``.
-        path: the PNG to write.
+    A history has the columns ``images`` (counted over all phases of the training), ``train_loss``, ``val_loss`` and
+    ``val_accuracy``.
     """
     with _figure(path, 9, 3.8, columns=2) as (_, [left, right]):
         for name, history in histories.items():
@@ -81,13 +79,7 @@ def learning_curves(histories: Mapping[str, History], path: Path) -> None:
 
 
 def confusion_matrix(counts: Ints, classes: Sequence[str], path: Path) -> None:
-    """Draw the confusion matrix, as shares of the true class.
-
-    Args:
-        counts: images by true (rows) and predicted class (columns), [K, K].
-        classes: names in label order.
-        path: the PNG to write.
-    """
+    """Draw the confusion matrix [K, K] of true (rows) and predicted classes, as shares of the true class."""
     number = len(classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(3.2 + 0.42 * number, 14)
@@ -109,12 +101,9 @@ def confusion_matrix(counts: Ints, classes: Sequence[str], path: Path) -> None:
 
 
 def class_recall(recalls: Mapping[str, Floats], classes: Sequence[str], path: Path) -> None:
-    """Draw each class's recall of every model; with many classes, those that the student recognizes least.
+    """Draw each class's recall [K] of every model; with many classes, those that the student recognizes least.
 
-    Args:
-        recalls: by model, [K]; NaN where a class has no test image.
-        classes: names in label order.
-        path: the PNG to write.
+    A class without a test image has NaN.
     """
     student = recalls["student"]
     order = np.argsort(student)  # NaN goes last
@@ -167,12 +156,7 @@ def reliability_diagram(
 
 
 def size_accuracy(points: Mapping[str, tuple[int, float]], path: Path) -> None:
-    """Draw file size against accuracy.
-
-    Args:
-        points: by model, the file's bytes and its accuracy.
-        path: the PNG to write.
-    """
+    """Draw file size against accuracy, from each model's bytes and accuracy."""
     with _figure(path, 6.5, 3.8) as (_, [axes]):
         for name, (size, accuracy) in points.items():
             axes.scatter(size / 1024, accuracy, 90, COLORS[name], marker=_MARKERS[name], zorder=3, label=name)
@@ -189,14 +173,7 @@ def size_accuracy(points: Mapping[str, tuple[int, float]], path: Path) -> None:
 
 
 def mistakes(images: Pixels, captions: Sequence[tuple[str, str]], title: str, path: Path) -> None:
-    """Draw images that were predicted wrong or differently.
-
-    Args:
-        images: uint8 [M, H, W, C].
-        captions: two lines above each image.
-        title: above all of them.
-        path: the PNG to write.
-    """
+    """Draw images uint8 [M, H, W, C] that were predicted wrong or differently, each under a caption of two lines."""
     columns = min(5, max(1, len(images)))
     rows = max(1, -(-len(images) // columns))
     with _figure(path, 1.9 * columns, 0.5 + 2.3 * rows, rows=rows, columns=columns) as (figure, cells):
@@ -210,12 +187,7 @@ def mistakes(images: Pixels, captions: Sequence[tuple[str, str]], title: str, pa
 
 
 def corruptions(examples: Mapping[str, tuple[Pixels, float]], path: Path) -> None:
-    """Draw a few test images in each corruption, with the shipped student's accuracy on all of them.
-
-    Args:
-        examples: by corruption, the same images uint8 [M, H, W, C] and the accuracy.
-        path: the PNG to write.
-    """
+    """Draw the same images uint8 [M, H, W, C] in each corruption, with the student's accuracy on all test images."""
     number = max(len(images) for images, _ in examples.values())
     rows = len(examples)
     with _figure(path, 1.6 + 0.95 * number, 0.4 + rows, rows=rows, columns=number) as (figure, cells):

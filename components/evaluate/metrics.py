@@ -7,6 +7,8 @@ import numpy.typing as npt
 from scipy.special import logsumexp, softmax
 
 BINS = 15
+# The student is the file that ships, measured as such.
+MODELS = {"teacher": "teacher", "student": "onnx", "control": "control"}
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
@@ -32,11 +34,7 @@ def measure(logits: Floats, labels: Ints) -> dict[str, float]:
 
     ``ece`` is the expected calibration error over 15 bins of equal width in (0, 1] (Guo et al. 2017, equation 5).
     ``macro_f1`` leaves out classes that are neither in the labels nor predicted, ``worst_class_recall`` those that are
-    not in the labels.
-
-    Args:
-        logits: [N, K], finite.
-        labels: [N].
+    not in the labels. The logits [N, K] must be finite.
     """
     logits = logits.astype(np.float64)
     counts, bins = confusion(logits, labels), reliability(logits, labels)
@@ -77,10 +75,9 @@ def reliability(logits: Floats, labels: Ints) -> Reliability:
     index = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     count = np.bincount(index, minlength=BINS)
     filled = count > 0
-    mean = [
-        np.bincount(index, weights=values, minlength=BINS)[filled] / count[filled] for values in (confidence, right)
-    ]
-    return Reliability(mean[0], mean[1], count[filled])
+    sums = [np.bincount(index, weights=values, minlength=BINS) for values in (confidence, right)]
+    mean, accuracy = (total[filled] / count[filled] for total in sums)
+    return Reliability(mean, accuracy, count[filled])
 
 
 def worst_mistakes(logits: Floats, labels: Ints, count: int) -> npt.NDArray[np.intp]:

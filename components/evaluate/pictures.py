@@ -12,11 +12,10 @@ from components.core.images.pixels import resize_pixels
 from components.core.images.shards import Shard
 from components.evaluate import corruptions, figures, metrics, probe
 from components.evaluate.figures import clipped
+from components.evaluate.metrics import MODELS
 
 _PICTURED_MISTAKES = 15
 _PICTURED_CORRUPTIONS = 8
-# The student is the file that ships, measured as such.
-_MODELS = {"teacher": "teacher", "student": "onnx", "control": "control"}
 
 
 def history(path: Path) -> figures.History:
@@ -38,47 +37,34 @@ def draw(
     measured: Mapping[str, Any],
     side: int,
 ) -> None:
-    """Draw every picture of the card.
+    """Draw every picture of the card, from each contender's logits [N, K] and the content of ``metrics.json``.
 
-    Args:
-        folder: where the PNGs go.
-        histories: of teacher, student and control.
-        classes: names in label order.
-        test: the test split.
-        logits: logits [N, K] by contender.
-        measured: the content of ``metrics.json``.
-        side: of the images that the student takes, in pixels.
+    ``side`` is that of the images that the student takes, in pixels.
     """
     labels = test.labels
-    counts = {name: metrics.confusion(logits[kind], labels) for name, kind in _MODELS.items()}
+    counts = {name: metrics.confusion(logits[kind], labels) for name, kind in MODELS.items()}
     figures.learning_curves(histories, folder / "learning-curves.png")
     figures.confusion_matrix(counts["student"], classes, folder / "confusion-matrix.png")
     recalls = {name: metrics.recalls(own) for name, own in counts.items()}
     figures.class_recall(recalls, classes, folder / "class-recall.png")
-    bins = {name: metrics.reliability(logits[kind], labels) for name, kind in _MODELS.items()}
+    bins = {name: metrics.reliability(logits[kind], labels) for name, kind in MODELS.items()}
     by_model = {**measured, **measured["shipped"]}
-    errors = {name: by_model[kind]["ece"] for name, kind in _MODELS.items()}
+    errors = {name: by_model[kind]["ece"] for name, kind in MODELS.items()}
     confidence = metrics.confidences(logits["onnx"])
     shares = np.histogram(confidence, bins=metrics.BINS, range=(0, 1))[0] / len(labels)
     figures.reliability_diagram(bins, errors, shares, folder / "reliability.png")
-    points = {name: by_model[kind] for name, kind in (*_MODELS.items(), ("student, int8", "onnx_int8"))}
-    figures.size_accuracy(
-        {name: (own["size_bytes"], own["accuracy"]) for name, own in points.items()},
-        folder / "size-accuracy.png",
-    )
+    points = {name: by_model[kind] for name, kind in (*MODELS.items(), ("student, int8", "onnx_int8"))}
+    sizes = {name: (own["size_bytes"], own["accuracy"]) for name, own in points.items()}
+    figures.size_accuracy(sizes, folder / "size-accuracy.png")
     worst = metrics.worst_mistakes(logits["onnx"], labels, _PICTURED_MISTAKES)
-    predicted = {name: [clipped(classes[k]) for k in logits[kind].argmax(axis=1)] for name, kind in _MODELS.items()}
-    captions = [
-        (clipped(classes[labels[row]]), f"says {predicted['student'][row]}, {confidence[row]:.0%}") for row in worst
-    ]
+    predicted = {name: [clipped(classes[k]) for k in logits[kind].argmax(axis=1)] for name, kind in MODELS.items()}
+    true = [clipped(classes[label]) for label in labels]
+    captions = [(true[row], f"says {predicted['student'][row]}, {confidence[row]:.0%}") for row in worst]
     title = "Most confident mistakes" if len(worst) else "No mistakes on the test split"
     figures.mistakes(np.array(test.images[worst]), captions, title, folder / "worst-mistakes.png")
     disputed = metrics.worst_mistakes(logits["onnx"], logits["teacher"].argmax(axis=1), _PICTURED_MISTAKES)
     captions = [
-        (
-            f"teacher: {predicted['teacher'][row]}",
-            f"student: {predicted['student'][row]} ({clipped(classes[labels[row]])})",
-        )
+        (f"teacher: {predicted['teacher'][row]}", f"student: {predicted['student'][row]} ({true[row]})")
         for row in disputed
     ]
     title = "Teacher and student disagree (true class)" if len(disputed) else "Teacher and student agree on every image"

@@ -23,25 +23,15 @@ def spread(labels: Ints, count: int) -> npt.NDArray[np.intp]:
 
 
 def choose(labels: Ints, logits: Logits) -> npt.NDArray[np.intp]:
-    """Choose the rows of the probe's images.
+    """Choose the rows of the probe's images, by their labels [N] and the shipped file's logits [N, K].
 
     Images whose best two logits are tied are left out: another batch size or machine may swap them.
-
-    Args:
-        labels: [N].
-        logits: of the shipped file, [N, K].
     """
     sure = np.flatnonzero(~tied(logits))
     return sure[spread(labels[sure], IMAGES)]
 
 
 def write(path: Path, pixels: Pixels, logits: Logits) -> None:
-    """Write ``pixels`` uint8 [n, C, H, W], as the file takes them, and ``predicted`` int64 [n].
-
-    Args:
-        path: the ``.npz`` file.
-        pixels: the images.
-        logits: of the shipped file for them, [n, K].
-    """
+    """Write ``pixels`` uint8 [n, C, H, W], as the file takes them, and ``predicted`` int64 [n], of its logits."""
     with atomic(path) as temporary:
         np.savez_compressed(temporary, pixels=pixels, predicted=logits.argmax(axis=1).astype(np.int64))

@@ -90,14 +90,7 @@ def corrupted_accuracies(
     advance: Callable[[int], None],
     world: World = ALONE,
 ) -> dict[str, dict[str, float]]:
-    """Accuracy on the test images in each common corruption.
-
-    Args:
-        test: the test split.
-        runs: by contender, pixels as ``spec`` takes them to logits.
-        spec: what the contenders take.
-        advance: called with a number of images that all contenders have predicted in all corruptions.
-        world: the processes that share the images; each gets the figures of all images.
+    """Accuracy on the test images in each common corruption; ``runs`` take pixels as ``spec`` does, to logits.
 
     Returns:
         By contender, ``noise_accuracy`` and so on for each of ``corruptions.KINDS``, and their mean,

@@ -17,11 +17,7 @@ Slices = dict[str, dict[str, dict[str, Any]]]
 
 
 def read(manifest: Path, count: int) -> dict[str, list[str]]:
-    """The slices of each test image, by column, in the order of the shard's rows.
-
-    Args:
-        manifest: ingest's ``manifest.parquet``.
-        count: how many images the test shard holds.
+    """The slices of each test image, by column, in the order of the test shard's ``count`` rows.
 
     Raises:
         UserError: the manifest lists other images than the shard holds.
@@ -44,13 +40,8 @@ def measure(
 ) -> Slices:
     """``n`` and ``accuracy`` of every slice by column; the column ``class`` holds the classes, with their recall.
 
-    A class without test images was not measured and is absent.
-
-    Args:
-        classes: names in label order.
-        labels: [N].
-        columns: slices of the images [N], by column.
-        right: whether each image was recognised, [N].
+    A class without test images was not measured and is absent. Labels, each column, and ``right`` (whether an image was
+    recognized) have a value for each image, [N].
     """
     values_of = {CLASS: [classes[label] for label in labels], **columns}
     return {column: _by_value(values, right) for column, values in values_of.items()}

@@ -48,13 +48,7 @@ class Sample:
 
 
 def sample(shards: Sequence[Shard], classes: Sequence[str], known: Ids, seed: int) -> tuple[Pixels, Counts, int]:
-    """Draw from the images that are new.
-
-    Args:
-        shards: the dataset's splits.
-        classes: class names in label order.
-        known: ids of the images that are not new.
-        seed: of the draw.
+    """Draw from the images that are new, which are those whose ids are not ``known``.
 
     Returns:
         Up to ``SAMPLE`` new images, uint8 [n, H, W, C]; how many labelled new images each class has, [classes]; and how
@@ -107,10 +101,6 @@ def measure(artifacts: Path, seed: int) -> tuple[Sample, Ids]:
     """The figures of a pipeline run's data, and the ids of all its images.
 
     The student's predictions are those on the test split, the only images that nothing was trained on.
-
-    Args:
-        artifacts: the pipeline's output folder.
-        seed: of the draw.
     """
     import pyarrow.parquet as pq
 

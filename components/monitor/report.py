@@ -22,10 +22,7 @@ class Check:
     """One comparison of the data with the champion's.
 
     Attributes:
-        champion: the version whose data is the reference.
-        data_md5: DVC's hash of the data now.
         new: images that the champion's data did not have.
-        tests: what was compared.
         votes: whether each of the last checks found a difference, this one first.
         action: what was done about it, a sentence.
     """

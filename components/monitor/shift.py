@@ -18,7 +18,6 @@ class ShiftTest:
     """One comparison of old and new images.
 
     Attributes:
-        name: what was compared.
         old: how many images of the reference took part.
         new: how many new ones.
         distance: the largest difference of the distribution functions, or of a class's share.
@@ -37,18 +36,12 @@ class ShiftTest:
 
 
 def compare(old: Sample, new: Sample, alpha: float, seed: int = 0) -> list[ShiftTest]:
-    """ShiftTest everything that both sides have enough of.
+    """Test everything that both sides have enough of.
 
     All tests together call equal data different with a probability of ``alpha`` at most. Class balance is a chi-square
     test of homogeneity (by Monte Carlo where classes are rare), and so is that of the classes that the model predicts,
     which sees a shift of unlabelled images (BBSDh; Lipton et al. 2018, arXiv:1802.03916, and Rabanser et al. 2019,
     arXiv:1810.11953). The rest are two-sample Kolmogorov-Smirnov tests.
-
-    Args:
-        old: the reference.
-        new: what arrived since.
-        alpha: level of the whole check.
-        seed: of the Monte Carlo test.
     """
     shares = (class_balance(old, new, seed), _same_shares(PREDICTED, old.predicted, new.predicted, seed))
     tests = [test for test in shares if test is not None]

@@ -15,10 +15,8 @@ class Finding:
     """The outcome of one expectation.
 
     Attributes:
-        name: the expectation's name.
         severity: ``critical`` stops the run, ``warning`` does not.
         expectation: what is expected, as a sentence.
-        table: the table that it checks.
         success: True if it was met, None if it could not be checked.
         checked: how many rows were checked.
         unexpected: how many of these do not meet it.

@@ -53,10 +53,7 @@ _PAGE = """<!DOCTYPE html>
 def front_page(findings: Sequence[Finding], pages: Mapping[str, str], fingerprint: str) -> str:
     """The findings as one self-contained HTML page.
 
-    Args:
-        findings: the outcome of every expectation.
-        pages: for each table, the address of Great Expectations' page, relative to the front page.
-        fingerprint: the data version that was checked.
+    ``pages`` has the address of Great Expectations' page of each table, relative to the front page.
     """
     critical, warnings = len(failed(findings, "critical")), len(failed(findings, "warning"))
     noted = f"{warnings} warning{'' if warnings == 1 else 's'}"

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +27,10 @@ class Check:
     """One expectation, and the words for a row that fails it.
 
     Attributes:
-        name: the expectation's name.
-        severity: ``critical`` or ``warning``.
         sentence: what is expected.
         expectation: the Great Expectations class, by name: importing it takes seconds.
         options: its arguments, ``column`` among them.
-        row: says what is wrong with a row, from its identity and its value.
+        row: what is wrong with a row, a format of its identity and its value.
     """
 
     name: str
@@ -40,7 +38,7 @@ class Check:
     sentence: str
     expectation: str
     options: dict[str, Any]
-    row: Callable[[str, Any], str]
+    row: str
 
     def build(self) -> "Expectation":
         from great_expectations import expectations
@@ -70,17 +68,10 @@ class Table:
 
 
 def image_checks(min_size_px: int, max_size_px: int, near_duplicate_bits: int, max_constant: float) -> list[Check]:
-    """The expectations of every image.
-
-    Args:
-        min_size_px: least width and height.
-        max_size_px: largest width and height.
-        near_duplicate_bits: perceptual hashes that differ in at most so many bits look alike.
-        max_constant: share of one-colored images that is tolerated, 0..1.
-    """
+    """The expectations of every image, see :func:`components.validate.validate.validate`."""
     size = {"min_value": min_size_px, "max_value": max_size_px}
     more_than_one_color: dict[str, Any] = {"column": "pixel_std", "min_value": 0, "strict_min": True}
-    one_color = _says("{0} has one color")
+    one_color = "{0} has one color"
     return [
         Check(
             "no_image_in_two_splits",
@@ -88,7 +79,7 @@ def image_checks(min_size_px: int, max_size_px: int, near_duplicate_bits: int, m
             "No image is in two splits (by its content's hash).",
             _NULL,
             {"column": "same_image_in"},
-            _says("{0} is also {1}"),
+            "{0} is also {1}",
         ),
         Check(
             "no_look_alike_in_two_splits",
@@ -96,7 +87,7 @@ def image_checks(min_size_px: int, max_size_px: int, near_duplicate_bits: int, m
             f"No image has a look-alike in another split (perceptual hashes within {near_duplicate_bits} bits of 256).",
             _NULL,
             {"column": "similar_image_in"},
-            _says("{0} looks like {1}"),
+            "{0} looks like {1}",
         ),
         Check(
             "width_in_range",
@@ -104,7 +95,7 @@ def image_checks(min_size_px: int, max_size_px: int, near_duplicate_bits: int, m
             f"Every image is {min_size_px} to {max_size_px} pixels wide.",
             _BETWEEN,
             {"column": "width", **size},
-            _says("{0} is {1} pixels wide"),
+            "{0} is {1} pixels wide",
         ),
         Check(
             "height_in_range",
@@ -112,7 +103,7 @@ def image_checks(min_size_px: int, max_size_px: int, near_duplicate_bits: int, m
             f"Every image is {min_size_px} to {max_size_px} pixels high.",
             _BETWEEN,
             {"column": "height", **size},
-            _says("{0} is {1} pixels high"),
+            "{0} is {1} pixels high",
         ),
         Check(
             "known_modes",
@@ -120,7 +111,7 @@ def image_checks(min_size_px: int, max_size_px: int, near_duplicate_bits: int, m
             f"Every image's pixel format is one of {', '.join(MODES)}.",
             _MEMBER,
             {"column": "mode", "value_set": list(MODES)},
-            _says("{0} has mode {1}"),
+            "{0} has mode {1}",
         ),
         Check(
             "few_constant_images",
@@ -131,12 +122,7 @@ def image_checks(min_size_px: int, max_size_px: int, near_duplicate_bits: int, m
             one_color,
         ),
         Check(
-            "no_constant_images",
-            "warning",
-            "No image has one color only.",
-            _BETWEEN,
-            more_than_one_color,
-            one_color,
+            "no_constant_images", "warning", "No image has one color only.", _BETWEEN, more_than_one_color, one_color
         ),
     ]
 
@@ -150,7 +136,7 @@ def label_checks(classes: Sequence[str]) -> list[Check]:
             "Every labeled image has one of the known classes.",
             _MEMBER,
             {"column": "label_name", "value_set": list(classes)},
-            _says("{0} has {1}"),
+            "{0} has {1}",
         ),
         Check(
             "one_label_an_image",
@@ -158,7 +144,7 @@ def label_checks(classes: Sequence[str]) -> list[Check]:
             "No image has two labels (by its content's hash).",
             _NULL,
             {"column": "other_label_in"},
-            _says("{0} is also {1}"),
+            "{0} is also {1}",
         ),
     ]
 
@@ -172,7 +158,7 @@ def count_checks(min_per_class: int) -> list[Check]:
             f"Every class has at least {min_per_class} images in each of train, val and test.",
             _BETWEEN,
             {"column": "images", "min_value": min_per_class},
-            _says("{0} has {1}"),
+            "{0} has {1}",
         )
     ]
 
@@ -186,7 +172,7 @@ def shift_checks(max_class_shift: float) -> list[Check]:
             f"No class's share moved by more than {max_class_shift:g} since the previous data version.",
             _BETWEEN,
             {"column": "shift", "max_value": max_class_shift},
-            _says("{0} moved by {1:.3f}"),
+            "{0} moved by {1:.3f}",
         )
     ]
 
@@ -200,18 +186,13 @@ def file_checks() -> list[Check]:
             "Every file of the dataset is readable.",
             _NULL,
             {"column": "reason"},
-            _says("{1}"),
+            "{1}",
         )
     ]
 
 
 def run(tables: Sequence[Table], docs: Path, fingerprint: str) -> list[Finding]:
-    """Validate the tables and write Data Docs.
-
-    Args:
-        tables: the tables and their expectations.
-        docs: folder that receives the report; replaced if it exists.
-        fingerprint: the data version, for the report.
+    """Validate the tables and write Data Docs of the data version into ``docs``, which is replaced if it exists.
 
     Returns:
         A finding for each check, in order.
@@ -288,7 +269,9 @@ def _finding(check: Check, table: Table, checked: int, outcome: Any) -> Finding:
     if "unexpected_count" not in details:
         raise RuntimeError(f"{check.name} could not be evaluated: {outcome.exception_info}")
     column = check.options["column"]
-    rows = [check.row(row[table.identity], row[column]) for row in details.get("partial_unexpected_index_list", [])]
+    rows = [
+        check.row.format(row[table.identity], row[column]) for row in details.get("partial_unexpected_index_list", [])
+    ]
     return Finding(
         name=check.name,
         severity=check.severity,
@@ -299,7 +282,3 @@ def _finding(check: Check, table: Table, checked: int, outcome: Any) -> Finding:
         unexpected=int(details["unexpected_count"]),
         rows=rows,
     )
-
-
-def _says(template: str) -> Callable[[str, Any], str]:
-    return template.format

@@ -67,28 +67,19 @@ def validate(
     labeled = tables.labeled(everything, classes)
     shares = tables.shares_of_classes(labeled, classes)
     shifts = tables.class_shifts(shares, before["class_shares"]) if before else None
-    images, files = (
-        tables.images(everything, near_duplicate_bits),
-        tables.files(everything, pd.read_parquet(quarantine)),
-    )
+    images = tables.images(everything, near_duplicate_bits)
+    files = tables.files(everything, pd.read_parquet(quarantine))
     # Its hashes are most of the memory, and no longer needed.
     del everything
+    counts = tables.class_counts(labeled, classes)
+    image_checks = suite.image_checks(min_size_px, max_size_px, near_duplicate_bits, max_constant)
+    first = "no earlier data version has passed on this machine"
     checked = [
-        suite.Table(
-            "images", images, "path", suite.image_checks(min_size_px, max_size_px, near_duplicate_bits, max_constant)
-        ),
+        suite.Table("images", images, "path", image_checks),
         suite.Table("labels", labeled, "path", suite.label_checks(classes)),
-        suite.Table(
-            "classes", tables.class_counts(labeled, classes), "class_and_split", suite.count_checks(min_per_class)
-        ),
+        suite.Table("classes", counts, "class_and_split", suite.count_checks(min_per_class)),
         suite.Table("files", files, "path", suite.file_checks()),
-        suite.Table(
-            "class-shares",
-            shifts,
-            "class_name",
-            suite.shift_checks(max_class_shift),
-            note="no earlier data version has passed on this machine",
-        ),
+        suite.Table("class-shares", shifts, "class_name", suite.shift_checks(max_class_shift), note=first),
     ]
     outcomes = suite.run(checked, out / "docs", fingerprint)
     largest = float(shifts["shift"].max()) if shifts is not None else None

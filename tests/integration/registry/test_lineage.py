@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from mlflow import MlflowClient
@@ -18,11 +20,18 @@ from components.registry.lineage import made_from, trace
 from components.registry.register import register
 from components.registry.text import urls
 from components.registry.versions.evaluated_run import Lineage
-from flows.commands.lineage import lineage as show
+from flows.commands import lineage as command
 from tests.integration.registry.faults import registered_file
 
 MD5 = "0123456789abcdef0123456789abcdef.dir"
 KEY = "5" * 64
+
+
+def show(model_name: str, of: str, as_json: bool) -> int:
+    """``reflux lineage`` of a project with this registered model."""
+    params = SimpleNamespace(registry=SimpleNamespace(model_name=model_name))
+    with mock.patch.object(command, "registry_params", lambda: params):
+        return command.lineage(of, as_json)
 
 
 def git(*arguments: str) -> None:

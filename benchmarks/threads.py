@@ -70,7 +70,7 @@ def main() -> None:
         print(measure(options.measure))
         return
     figures = []
-    for place in ("alone", "beside_a_busy_process"):
+    for place in ("alone", "next_to_a_busy_process"):
         other = multiprocessing.Process(target=burn, daemon=True)
         if place != "alone":
             other.start()

@@ -10,7 +10,7 @@ class Receiver:
 
     def __init__(self, port: int = 0) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
-        self.answers: list[int] = []
+        self.statuses: list[int] = []
         self.delay_s = 0.0
         receiver = self
 
@@ -19,7 +19,7 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
                 time.sleep(receiver.delay_s)
-                self.send_response(receiver.answers.pop(0) if receiver.answers else 200)
+                self.send_response(receiver.statuses.pop(0) if receiver.statuses else 200)
                 self.send_header("location", "/elsewhere")
                 self.send_header("content-length", "0")
                 self.end_headers()

@@ -1,7 +1,7 @@
 """Section 3 of Hinton, Vinyals and Dean 2015 (arXiv:1503.02531) on the full MNIST, through this project's own parts.
 
     .venv/bin/python -m benchmarks.hinton_mnist --data ~/mnist             # seeds 0, 1 and 2
-    .venv/bin/python -m benchmarks.hinton_mnist --data ~/mnist --validate  # what the knobs were chosen by
+    .venv/bin/python -m benchmarks.hinton_mnist --data ~/mnist --validate  # how the settings were chosen
     .venv/bin/python -m benchmarks.hinton_mnist --quick                    # 1,000 images that ship with the tests
 
 The data is train.parquet and test.parquet in the Hugging Face layout. Where the paper says how, it is done so: all

@@ -14,8 +14,9 @@ every arm.
 
 Peers get what makes them fast: images decoded in memory, transforms on tensors, resizing and normalisation by the
 batch, the fused optimizer, no schedule, no progress bar. Our loop runs whole, with its checkpoints, schedule and bar.
-With everything on, each side is the faster of its two variants: bfloat16 and channels-last, and torch.compile beside
-them. The loop as it ships trains the student in fp32 on a CPU; ``store`` is that one.
+With everything on, each side is the faster of its two variants: bfloat16 and channels-last, and those with
+torch.compile.
+The loop as it ships trains the student in fp32 on a CPU; ``store`` is that one.
 """
 
 import importlib.util

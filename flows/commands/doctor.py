@@ -36,7 +36,7 @@ def examine() -> int:
     for column in ("", "what", "found", "how to fix it"):
         table.add_column(column)
     for finding in findings:
-        table.add_row(_MARKS[not finding.fix], finding.what, finding.found, finding.fix)
+        table.add_row(_MARKS[not finding.fix], finding.what, finding.observed, finding.fix)
     console().print(table)
     return EXIT_USER_ERROR if any(finding.fix for finding in findings) else 0
 

@@ -34,12 +34,12 @@ class Finding:
 
     Attributes:
         what: what was looked at.
-        found: what was found.
+        observed: what was found.
         fix: how to fix it; empty when all is well.
     """
 
     what: str
-    found: str
+    observed: str
     fix: str = ""
 
 
@@ -120,9 +120,9 @@ def mlflow(uri: str, project: str) -> Iterator[Finding]:
         project: the experiment of the run that gets the file; the run is deleted at once.
     """
     address = tracking.without_password(uri).rstrip("/")
-    answers, findings = check("MLflow", address, f"{address}/version", f"{address}/health")
+    is_up, findings = check("MLflow", address, f"{address}/version", f"{address}/health")
     yield from findings
-    if not answers:
+    if not is_up:
         return
     try:
         theirs = _mlflow_version(uri)
@@ -184,9 +184,9 @@ def _there_and_back(project: str) -> str:
 def prefect(api: str) -> Iterator[Finding]:
     """Check the Prefect server: clock, login and version."""
     address = tracking.without_password(api).rstrip("/")
-    answers, findings = check("Prefect", address, f"{address}/admin/version", f"{address}/health")
+    is_up, findings = check("Prefect", address, f"{address}/admin/version", f"{address}/health")
     yield from findings
-    if not answers:
+    if not is_up:
         return
     from prefect.client.orchestration import get_client
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from components.core.errors import UserError
 from flows.local.environment import HOME, embed_mlflow
-from flows.local.prefect_server import answers, is_free
+from flows.local.prefect_server import is_free, is_up
 from flows.local.supervised import stop, supervised
 
 _SECONDS_TO_START = 120.0
@@ -111,7 +111,7 @@ def _start(name: str, command: list[str], port: int, health: str) -> "subprocess
         process = supervised(command, _settings(), stdout=log.fileno(), grace_s=_GRACE_S)
     deadline = time.monotonic() + _SECONDS_TO_START
     try:
-        while not answers(health):
+        while not is_up(health):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise UserError(f"{name}'s server did not start: {log_path} says why.")
             time.sleep(_SECONDS_BETWEEN_LOOKS)

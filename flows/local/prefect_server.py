@@ -51,7 +51,7 @@ class PrefectServer:
             UserError: it ended, or did not answer in time.
         """
         deadline = time.monotonic() + _SECONDS_TO_START
-        while not answers(f"{self.api}/health"):
+        while not is_up(f"{self.api}/health"):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise UserError(
                     f"Prefect's embedded server did not start: {self._log} says why; delete {self._log.parent} (it "
@@ -107,7 +107,7 @@ def prefect_server() -> Iterator[PrefectServer | None]:
         server.stop()
 
 
-def answers(url: str, timeout_s: float = 2.0) -> bool:
+def is_up(url: str, timeout_s: float = 2.0) -> bool:
     """Whether an HTTP GET of ``url`` succeeds."""
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310 - a URL of this program's making

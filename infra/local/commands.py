@@ -68,12 +68,12 @@ def status(state: State = DEFAULT_STATE) -> None:
     healthy = running
     for part in parts(stack):
         record = records.get(part.name) if running else None
-        up = bool(record and record.pid)
-        answers = up and part.answers()
-        healthy = healthy and answers
-        state_now = "answers" if answers else "does not answer" if up else "is down"
-        lasted = f"{time.time() - record.since:.0f} s" if record and up else ""
-        pid, restarts = (str(record.pid), str(record.restarts)) if record and up else ("", "")
+        alive = bool(record and record.pid)
+        is_up = alive and part.is_up()
+        healthy = healthy and is_up
+        state_now = "answers" if is_up else "does not answer" if alive else "is down"
+        lasted = f"{time.time() - record.since:.0f} s" if record and alive else ""
+        pid, restarts = (str(record.pid), str(record.restarts)) if record and alive else ("", "")
         table.add_row(part.name, state_now, part.at, pid, lasted, restarts)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     raise typer.Exit(0 if healthy else 1)
@@ -145,7 +145,7 @@ def _wait(stack: Stack) -> None:
     deadline = time.monotonic() + _SECONDS_TO_START
     log = supervisor.log_of(stack, "supervisor")
     was_alive = False
-    while not supervisor.records(stack.state)[1] or not all(part.answers() for part in parts(stack)):
+    while not supervisor.records(stack.state)[1] or not all(part.is_up() for part in parts(stack)):
         alive = supervisor.alive(stack.state)
         was_alive = was_alive or alive
         last = log.read_text(encoding="utf-8").strip().splitlines()[-1:] if log.is_file() else []

@@ -72,7 +72,7 @@ def initialize(stack: Stack) -> None:
         raise UserError(f"initdb failed in {home}: {done.stderr.strip().splitlines()[-1]}")
 
 
-def answers(stack: Stack) -> bool:
+def is_up(stack: Stack) -> bool:
     """Whether Postgres takes commands."""
     import psycopg2
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from components.core.errors import UserError
-from flows.local.prefect_server import answers
+from flows.local.prefect_server import is_up
 from infra.local import databases, s3
 from infra.local.settings import INFRA, USER, Stack
 
@@ -28,7 +28,7 @@ class Part:
         name: what ``status`` calls it, and its log.
         command: the program and its arguments; no secret is among them.
         environment: its variables; it gets no others.
-        answers: tells whether it works now.
+        is_up: tells whether it works now.
         at: its address, for a person.
         prepare: makes what must exist before it starts.
         complete: makes what it needs once it answers; safe to repeat.
@@ -38,7 +38,7 @@ class Part:
     name: str
     command: list[str]
     environment: dict[str, str]
-    answers: Callable[[], bool]
+    is_up: Callable[[], bool]
     at: str
     prepare: Callable[[Stack], None] = _nothing
     complete: Callable[[Stack], None] = _nothing
@@ -78,7 +78,7 @@ def _postgres(stack: Stack) -> Part:
         "postgres",
         [*databases.as_unprivileged(), str(databases.program("postgres")), *options],
         {},
-        lambda: databases.answers(stack),
+        lambda: databases.is_up(stack),
         f"{databases.HOST}:{stack.port('POSTGRES')}",
         prepare=databases.initialize,
         complete=databases.make_databases,
@@ -91,7 +91,7 @@ def _s3(stack: Stack) -> Part:
         "s3",
         s3.command(stack),
         {},
-        lambda: answers(f"{stack.url('S3')}/healthz"),
+        lambda: is_up(f"{stack.url('S3')}/healthz"),
         stack.url("S3"),
         prepare=s3.write_identities,
         complete=s3.make_buckets,
@@ -118,7 +118,7 @@ def _mlflow(stack: Stack) -> Part:
             "AWS_ACCESS_KEY_ID": USER,
             "AWS_SECRET_ACCESS_KEY": stack.secrets["S3_SECRET_KEY"],
         },
-        lambda: answers(f"{stack.url('MLFLOW')}/health"),
+        lambda: is_up(f"{stack.url('MLFLOW')}/health"),
         stack.url("MLFLOW"),
     )
 
@@ -138,7 +138,7 @@ def _prefect(stack: Stack) -> Part:
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{login['PGUSER']}:{login['PGPASSWORD']}"
             f"@{login['PGHOST']}:{login['PGPORT']}/{stack.settings['REFLUX_PREFECT_DATABASE']}",
         },
-        lambda: answers(f"{stack.url('PREFECT')}/api/health"),
+        lambda: is_up(f"{stack.url('PREFECT')}/api/health"),
         stack.url("PREFECT"),
     )
 

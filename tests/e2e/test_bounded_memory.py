@@ -17,7 +17,7 @@ from PIL import Image
 from components.core.params.file import override_params
 
 ROOT = Path(__file__).parents[2]
-# What a process may hold besides mapped files, which the kernel drops when memory is short: Python, torch and the ONNX
+# Limit of a process without its mapped files, which the kernel drops when memory is short: Python, torch and the ONNX
 # exporter alone take two thirds of it.
 LIMIT = 720 * 2**20
 SIDE = 1024

@@ -220,7 +220,7 @@ def footprint(stack: LocalStack) -> dict[str, int]:
         "processes": len(processes),
         "open files": sum(process.num_fds() for process in processes),
         "MiB": sum(process.memory_info().rss for process in processes) >> 20,
-        # Its clones, and what it takes for the machine's temporary folder, lie here.
+        # Its clones, and what it takes for the machine's temporary folder, are here.
         "files": sum(1 for _ in (stack.state / "worker" / "gpu").rglob("*")),
         "runs": len(client.search_runs([client.get_experiment_by_name("shapes").experiment_id])),
     }

@@ -1,4 +1,4 @@
-"""A disk that is full where DVC's cache lies: one clear failure, and when there is space again the next run is fine."""
+"""A disk that is full where DVC's cache is: one clear failure, and when there is space again the next run is fine."""
 
 import hashlib
 import os

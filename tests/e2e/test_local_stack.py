@@ -54,7 +54,7 @@ def test_the_servers_ask_who_is_there(stack):
     assert httpx.post(search, json={"max_results": 1}).status_code == 401
     assert httpx.post(search, json={"max_results": 1}, auth=("admin", "password1234")).status_code == 401
     assert httpx.post(search, json={"max_results": 1}, auth=login).status_code == 200
-    # A page in somebody's browser that resolves its own name to this machine is turned away.
+    # A page in someone's browser that resolves its own name to this machine is turned away.
     rebound = {"Host": "evil.example.com"}
     assert httpx.post(search, json={"max_results": 1}, auth=login, headers=rebound).status_code == 403
     assert httpx.post(f"{prefect}/flows/filter", json={}).status_code == 401

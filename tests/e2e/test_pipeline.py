@@ -262,8 +262,8 @@ def test_a_run_that_was_killed_in_mid_training_goes_on_as_the_same_run(project, 
 
     kept = project / ".reflux/checkpoints/distill"
     before, stale = len(distillations()), set(kept.glob("*.pt"))  # of runs that other tests have killed
-    knobs = ["student.steps=3000", "student.eval_every=100", "run.checkpoint_every_s=0.2"]
-    command = [sys.executable, "-m", "flows.cli", "run", *(word for knob in knobs for word in ("-S", knob))]
+    settings = ["student.steps=3000", "student.eval_every=100", "run.checkpoint_every_s=0.2"]
+    command = [sys.executable, "-m", "flows.cli", "run", *(word for setting in settings for word in ("-S", setting))]
     with (project / "out.txt").open("w") as out:
         process = subprocess.Popen(command, cwd=project, env=environment(project), stdout=out, stderr=subprocess.STDOUT)
     try:

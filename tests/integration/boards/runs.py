@@ -7,9 +7,9 @@ from components.core.runtime.journal import Journal
 
 def retrain(**metrics: float) -> None:
     """A pipeline run that has every metric the boards show, and others."""
-    shown = frozenset().union(*(board.metrics() for board in declared.ALL if board is not declared.CURVES))
+    names = frozenset().union(*(board.metrics() for board in declared.ALL if board is not declared.CURVES))
     journal = Journal("demo", "retrain", {"run_kind": "pipeline"})
-    journal.metrics(dict.fromkeys(shown, 0.5) | metrics, step=None)
+    journal.metrics(dict.fromkeys(names, 0.5) | metrics, step=None)
     journal.end("FINISHED")
     training = Journal("demo", "distill", {"run_kind": "stage", "role": "student"}, parent=journal.id)
     training.metrics(dict.fromkeys(declared.CURVES.metrics(), 0.5))

@@ -127,16 +127,16 @@ def server(tmp_path_factory, mlflow_template) -> Iterator[str]:
 @pytest.fixture
 def before(server, tmp_path, monkeypatch) -> Iterator[dict[str, tuple[int, str]]]:
     """MLflow's address leads through a proxy that answers some paths itself; returns them, to be filled."""
-    answers: dict[str, tuple[int, str]] = {}
+    replies: dict[str, tuple[int, str]] = {}
 
     class Proxy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            code, text = next((answer for path, answer in answers.items() if path in self.path), (0, ""))
+            code, text = next((answer for path, answer in replies.items() if path in self.path), (0, ""))
             if not code:
                 kind = {"Content-Type": self.headers.get("Content-Type", "application/json")}
-                found = requests.request(self.command, server + self.path, data=body, headers=kind, timeout=30)
-                code, text = found.status_code, found.text
+                reply = requests.request(self.command, server + self.path, data=body, headers=kind, timeout=30)
+                code, text = reply.status_code, reply.text
             self.send_response(code)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
@@ -151,7 +151,7 @@ def before(server, tmp_path, monkeypatch) -> Iterator[dict[str, tuple[int, str]]
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{proxy.server_port}")
-    yield answers
+    yield replies
     proxy.shutdown()
 
 

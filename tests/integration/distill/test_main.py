@@ -120,7 +120,7 @@ def load_named(name: str):
 
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["[kd, {name: crd, negatives: 16}, reviewkd]", "{name: born-again, generations: 2}"])
-def test_kill_9_costs_no_bit_of_what_learns_beside_the_student(labeled: Path, tmp_path: Path, method: str):
+def test_kill_9_costs_no_bit_of_what_is_trained_along_with_the_student(labeled: Path, tmp_path: Path, method: str):
     folders = [tmp_path / name for name in ("whole", "killed")]
     settings = [
         f"distill.method={method}",

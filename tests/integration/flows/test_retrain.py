@@ -117,7 +117,7 @@ def farm(tmp_path_factory, mlflow_template) -> Iterator[Farm]:
     git(repository, "commit", "-qm", "one")
     shutil.copy(mlflow_template, home / "mlflow.db")
     tracking_uri = f"sqlite:///{home}/mlflow.db"
-    for name in ("shapes", "shapes/promotions", "shapes/monitor"):  # beside the database, as the clones are deleted
+    for name in ("shapes", "shapes/promotions", "shapes/monitor"):  # next to the database, as the clones are deleted
         MlflowClient(tracking_uri).create_experiment(name, artifact_location=(home / "mlartifacts" / name).as_uri())
     server = PrefectServer(home / "prefect")
     processes = []
@@ -293,7 +293,7 @@ def test_a_run_that_needs_approval_is_suspended_and_goes_on_without_training(far
     if given_by == "the page":
         word = {"run_input": {"by": "ada@lab", "reason": "seen on the new cameras"}}
         resume = f"{farm.api}/flow_runs/{run}/resume"
-        # Prefect answers 503 while its SQLite is busy; whoever sits before the page presses again.
+        # Prefect answers 503 while its SQLite is busy; a person at the page would press again.
         until(lambda: httpx.post(resume, json=word, timeout=30).is_success, 60)
     else:
         shutil.copy(farm.repository / "params.yaml", farm.repository / "kept.yaml")

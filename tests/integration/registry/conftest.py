@@ -39,13 +39,13 @@ LENIENT = {"margin": 0.03}  # 200 test images can't show less
 LABELS = np.arange(N) % len(CLASSES)
 
 
-def table_network(path: Path, answers: np.ndarray, side: int = SIDE, channels: int = 1, ballast: int = 0) -> Path:
-    """Write an ONNX file uint8 [N, C, side, side] -> logits whose answer to test image i is ``answers[i]``.
+def table_network(path: Path, predicted: np.ndarray, side: int = SIDE, channels: int = 1, ballast: int = 0) -> Path:
+    """Write an ONNX file uint8 [N, C, side, side] -> logits whose prediction for test image i is ``predicted[i]``.
 
     ``ballast`` is bytes of which the network makes no use.
     """
     weights = np.zeros((channels * side * side, len(CLASSES)), np.float32)
-    weights[np.arange(len(answers)), answers] = 4 / 255
+    weights[np.arange(len(predicted)), predicted] = 4 / 255
     nodes = [
         helper.make_node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["float"], ["flat"], axis=1),
@@ -64,8 +64,8 @@ def table_network(path: Path, answers: np.ndarray, side: int = SIDE, channels: i
     return path
 
 
-def answers(right: int, wrong_from: int = 0) -> np.ndarray:
-    """Answers to the test images, all right but ``N - right`` of them, beginning with image ``wrong_from``."""
+def predictions(right: int, wrong_from: int = 0) -> np.ndarray:
+    """Predictions for the test images, all right but ``N - right`` of them, beginning with image ``wrong_from``."""
     given = LABELS.copy()
     rows = np.arange(wrong_from, wrong_from + N - right) % N
     given[rows] = (given[rows] + 1) % len(CLASSES)
@@ -136,10 +136,10 @@ def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: st
     probe = folder / "evaluate" / "probe.npz"
     write_probe(probe, path, images)
     measured = figures(given, path.stat().st_size)
-    control = figures(answers(N - 60), 1000)
+    control = figures(predictions(N - 60), 1000)
     metrics = {
         "test": {"fingerprint": fingerprint, "n": N},
-        "teacher": figures(answers(N - 10), 1000),
+        "teacher": figures(predictions(N - 10), 1000),
         "control": control | corrupted(control["accuracy"]),
         "student": measured,
         "shipped": {"onnx": measured | corrupted(measured["accuracy"])},
@@ -168,7 +168,7 @@ class Home:
         return self.folder / "artifacts"
 
     def evaluation(self, right: int, wrong_from: int = 0, fingerprint: str = "f" * 64, ballast: int = 0) -> Path:
-        return write_evaluation(self.artifacts, answers(right, wrong_from), fingerprint, self.salt, ballast)
+        return write_evaluation(self.artifacts, predictions(right, wrong_from), fingerprint, self.salt, ballast)
 
     def lineage(self, **changes: str | None) -> Lineage:
         values = {"run_id": self.run_id, "params_sha256": "a" * 64, "data_md5": "b" * 32 + ".dir", "git_sha": "c" * 40}

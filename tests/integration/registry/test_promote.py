@@ -122,7 +122,7 @@ def test_a_rerun_with_nothing_changed_leaves_everything_as_it_is(home, model_nam
     rejected = path.read_text()
     path.unlink()
 
-    again = judge(2, gates={"accuracy": {"min": 0.95}}, who="somebody else")
+    again = judge(2, gates={"accuracy": {"min": 0.95}}, who="someone else")
     assert again.existing
     assert (again.decision.status, again.promoted) == ("REJECTED", False)
     assert path.read_text() == rejected

@@ -13,9 +13,9 @@ LEVEL = 0.025  # one-sided, of the non-inferiority bound; McNemar's alpha / 2 fo
 @pytest.mark.parametrize(("n", "disagreement"), [(500, 0.01), (500, 0.04), (1000, 0.02), (1000, 0.1)])
 def test_a_student_that_is_worse_by_the_margin_is_promoted_at_most_at_the_stated_level(n, disagreement):
     """10,000 draws; the student is smaller, so that no more than non-inferiority is asked."""
-    found = rates(n, disagreement, -RULE.margin)
-    assert found["smaller"] <= LEVEL
-    assert found["same size"] <= found["smaller"]
+    promoted = rates(n, disagreement, -RULE.margin)
+    assert promoted["smaller"] <= LEVEL
+    assert promoted["same size"] <= promoted["smaller"]
 
 
 @pytest.mark.parametrize("disagreement", [0.01, 0.02, 0.05])
@@ -30,9 +30,9 @@ def test_that_level_holds_exactly_where_few_images_differ(disagreement):
 
 
 def test_the_bootstrap_alone_would_not_keep_that_level_when_few_images_differ():
-    found = rates(200, 0.01, -0.01)
-    assert found["smaller, by the bootstrap alone"] == pytest.approx(0.99**200, abs=0.01)  # no loss was drawn
-    assert found["smaller"] == 0.0
+    promoted = rates(200, 0.01, -0.01)
+    assert promoted["smaller, by the bootstrap alone"] == pytest.approx(0.99**200, abs=0.01)  # no loss was drawn
+    assert promoted["smaller"] == 0.0
 
 
 @pytest.mark.parametrize("difference", [0.0, -0.005])
@@ -50,9 +50,9 @@ def test_power_is_what_the_normal_law_says(difference, route):
 
 
 def test_power_grows_with_the_true_difference():
-    found = [rates(1000, 0.1, difference, trials=2000)["same size"] for difference in (0.0, 0.02, 0.04)]
-    assert found == sorted(found)
-    assert found[-1] > 0.9
+    promoted = [rates(1000, 0.1, difference, trials=2000)["same size"] for difference in (0.0, 0.02, 0.04)]
+    assert promoted == sorted(promoted)
+    assert promoted[-1] > 0.9
 
 
 def test_a_draw_is_decided_as_the_pipeline_decides():

@@ -115,7 +115,7 @@ def test_score_bound_agrees_with_the_bootstrap_on_many():
 
 
 @given(pairs)
-def test_score_bound_lies_below_the_difference_and_rises_with_every_win(pair):
+def test_score_bound_is_below_the_difference_and_rises_with_every_win(pair):
     a, b = pair
     low = paired_score_bound(a, b)
     assert -1 <= low <= a.mean() - b.mean()

@@ -26,8 +26,8 @@ FIGURES = (
 
 
 def measured(accuracy: float, **more: float):
-    found = {"accuracy": accuracy, "macro_f1": accuracy, "worst_class_recall": 0.25, "ece": 0.05, "nll": 0.5}
-    return found | {"params": 44_000, "size_bytes": 180_000} | more
+    figures = {"accuracy": accuracy, "macro_f1": accuracy, "worst_class_recall": 0.25, "ece": 0.05, "nll": 0.5}
+    return figures | {"params": 44_000, "size_bytes": 180_000} | more
 
 
 CORRUPTED = {"noise_accuracy": 0.7, "blur_accuracy": 0.6, "brightness_accuracy": 0.65, "jpeg_accuracy": 0.71}
@@ -149,10 +149,10 @@ def test_the_figures_are_linked_next_to_the_card(facts):
 
 
 def test_names_from_data_are_shown_and_never_run(page):
-    found = Page(page)
-    assert "script" not in {tag for tag, _ in found.elements}
-    assert not [attributes for tag, attributes in found.elements if tag in ("a", "i", "em", "link", "iframe")]
-    shown = " ".join(found.text.split())
+    parsed = Page(page)
+    assert "script" not in {tag for tag, _ in parsed.elements}
+    assert not [attributes for tag, attributes in parsed.elements if tag in ("a", "i", "em", "link", "iframe")]
+    text = " ".join(parsed.text.split())
     for name in (
         "a|b",
         "<script>alert(1)</script>",
@@ -160,8 +160,8 @@ def test_names_from_data_are_shown_and_never_run(page):
         "line break",
         "a¦b/`x`.png",
     ):
-        assert name in shown
-    assert "my_<i>student: model card" in shown
+        assert name in text
+    assert "my_<i>student: model card" in text
 
 
 def test_the_page_is_self_contained(page):

@@ -20,15 +20,15 @@ def images():
 def test_every_corruption_gives_other_images_of_the_same_form(images, channels):
     images = images[..., :channels]
     before = images.copy()
-    found = dict(corruptions.corrupted(images, IDS))
-    assert tuple(found) == corruptions.KINDS
-    for changed in found.values():
+    corrupted = dict(corruptions.corrupted(images, IDS))
+    assert tuple(corrupted) == corruptions.KINDS
+    for changed in corrupted.values():
         assert (changed.shape, changed.dtype) == (images.shape, np.uint8)
         assert (changed != images).any(axis=(1, 2, 3)).all()
     assert (images == before).all()
 
 
-def test_an_image_is_corrupted_alike_whatever_stands_beside_it(images):
+def test_an_image_is_corrupted_alike_whatever_is_next_to_it(images):
     for (_, all_of_them), (_, some) in zip(
         corruptions.corrupted(images, IDS), corruptions.corrupted(images[[2, 0]], IDS[[2, 0]]), strict=True
     ):

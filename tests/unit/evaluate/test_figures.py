@@ -42,10 +42,10 @@ def test_confusion_and_recall_of_few_and_many_classes(tmp_path, classes):
 
 
 def test_a_class_without_test_images_is_left_out(tmp_path):
-    shown = {name: np.array([0.5, 0.9, 0.7]) for name in MODELS}
-    figures.class_recall(shown, ["a", "b", "c"], tmp_path / "three.png")
-    hidden = {name: np.array([0.5, np.nan, 0.7]) for name in MODELS}
-    figures.class_recall(hidden, ["a", "b", "c"], tmp_path / "two.png")
+    three = {name: np.array([0.5, 0.9, 0.7]) for name in MODELS}
+    figures.class_recall(three, ["a", "b", "c"], tmp_path / "three.png")
+    two = {name: np.array([0.5, np.nan, 0.7]) for name in MODELS}
+    figures.class_recall(two, ["a", "b", "c"], tmp_path / "two.png")
     assert picture(tmp_path / "two.png").height < picture(tmp_path / "three.png").height
 
 

@@ -23,11 +23,11 @@ def softmax(logits):
 @given(st.integers(0, 10_000))
 def test_figures_are_those_of_scikit_learn(seed):
     logits, labels = random_answers(seed)
-    predicted, found = logits.argmax(axis=1), metrics.measure(logits, labels)
-    assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
-    assert found["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"), abs=1e-6)
-    assert found["worst_class_recall"] == pytest.approx(recall_score(labels, predicted, average=None).min())
-    assert found["nll"] == pytest.approx(log_loss(labels, softmax(logits), labels=range(5)), rel=1e-6)
+    predicted, figures = logits.argmax(axis=1), metrics.measure(logits, labels)
+    assert figures["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert figures["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"), abs=1e-6)
+    assert figures["worst_class_recall"] == pytest.approx(recall_score(labels, predicted, average=None).min())
+    assert figures["nll"] == pytest.approx(log_loss(labels, softmax(logits), labels=range(5)), rel=1e-6)
     assert (metrics.confusion(logits, labels) == confusion_matrix(labels, predicted, labels=range(5))).all()
 
 
@@ -51,9 +51,9 @@ def test_calibration_error_by_hand():
 def test_a_class_without_images_is_not_the_worst():
     logits = np.eye(3, dtype=np.float32)[[0, 0, 1]] * 9
     labels = np.array([0, 0, 1])
-    found = metrics.measure(logits, labels)
-    assert found["worst_class_recall"] == 1.0
-    assert found["macro_f1"] == 1.0
+    figures = metrics.measure(logits, labels)
+    assert figures["worst_class_recall"] == 1.0
+    assert figures["macro_f1"] == 1.0
     assert np.isnan(metrics.recalls(metrics.confusion(logits, labels))[2])
 
 

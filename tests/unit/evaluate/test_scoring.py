@@ -33,13 +33,13 @@ def images():
 
 def test_everyone_answers_every_image_in_order(model, files, images):
     seen = []
-    found = scoring.predict_all(images, scoring.on_device(model, CPU), model, model, files, seen.append)
-    assert set(found) == {"teacher", "student", "control", "onnx"}
-    assert all(logits.shape == (1030, 3) and logits.dtype == np.float32 for logits in found.values())
+    logits = scoring.predict_all(images, scoring.on_device(model, CPU), model, model, files, seen.append)
+    assert set(logits) == {"teacher", "student", "control", "onnx"}
+    assert all(rows.shape == (1030, 3) and rows.dtype == np.float32 for rows in logits.values())
     assert sum(seen) == 4 * 1030
     last = program.forward(model, onnx_file.fit(images[-1:], model.spec.image_size, model.spec.in_chans))
-    assert np.abs(found["onnx"][-1] - last).max() < 1e-5
-    assert np.abs(found["student"][-1] - last).max() < 1e-5
+    assert np.abs(logits["onnx"][-1] - last).max() < 1e-5
+    assert np.abs(logits["student"][-1] - last).max() < 1e-5
 
 
 def test_logits_that_are_not_finite_are_one_sentence(model, files, images):
@@ -56,15 +56,15 @@ def test_corrupted_accuracies_are_those_of_each_contender(model, files, images):
         "onnx": program.reload(files["onnx"]),
     }
     seen = []
-    found = scoring.corrupted_accuracies(test, runs, model.spec, seen.append)
+    accuracies = scoring.corrupted_accuracies(test, runs, model.spec, seen.append)
     assert sum(seen) == 1030
-    assert set(found["always b"].values()) == {343 / 1030}
+    assert set(accuracies["always b"].values()) == {343 / 1030}
     noisy = dict(corruptions.corrupted(images, test.ids))["noise"]
     pixels = onnx_file.fit(noisy, model.spec.image_size, model.spec.in_chans)
     expected = program.forward(model, pixels).argmax(axis=1) == test.labels
-    assert found["onnx"]["noise_accuracy"] == pytest.approx(expected.mean())
-    four = [found["onnx"][f"{kind}_accuracy"] for kind in corruptions.KINDS]
-    assert found["onnx"]["corrupted_accuracy"] == pytest.approx(np.mean(four))
+    assert accuracies["onnx"]["noise_accuracy"] == pytest.approx(expected.mean())
+    four = [accuracies["onnx"][f"{kind}_accuracy"] for kind in corruptions.KINDS]
+    assert accuracies["onnx"]["corrupted_accuracy"] == pytest.approx(np.mean(four))
 
 
 @pytest.mark.parametrize(("stored", "channels"), [(8, 1), (12, 3), (20, 1)])
@@ -74,9 +74,9 @@ def test_a_teacher_s_file_takes_stored_images_and_answers_in_their_order(tmp_pat
     exported = program.export(teacher, batch=1, shape=(channels, stored, stored))
     onnx.save(program.to_onnx(exported), tmp_path / "teacher.onnx")
     stored_images = np.random.default_rng(0).integers(0, 256, (40, stored, stored, channels), dtype=np.uint8)
-    found = scoring.one_by_one(tmp_path / "teacher.onnx", threads=3)(stored_images)
+    logits = scoring.one_by_one(tmp_path / "teacher.onnx", threads=3)(stored_images)
     expected = program.forward(teacher, np.ascontiguousarray(stored_images.transpose(0, 3, 1, 2)))
-    assert np.abs(found - expected).max() < 1e-4
+    assert np.abs(logits - expected).max() < 1e-4
     assert np.ptp(expected, axis=0).min() > 1e-3  # or any order would pass
 
 

@@ -61,7 +61,7 @@ def test_every_command_has_help_with_a_real_example(reflux, command):
         (["promote", "1"], "There is no model yet"),
     ],
 )
-def test_what_the_user_can_mend_is_one_sentence_and_exit_code_2(reflux, arguments, sentence):
+def test_a_user_error_is_one_sentence_and_exit_code_2(reflux, arguments, sentence):
     before = Path("params.yaml").read_bytes()
     code, out, err = reflux(*arguments)
     assert code == 2

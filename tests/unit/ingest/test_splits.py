@@ -36,9 +36,9 @@ def test_another_share_of_validation_leaves_the_test_split(
 
 def test_shares_are_what_was_asked_for() -> None:
     ids = np.random.default_rng(0).integers(0, 2**64, 20_000, dtype=np.uint64).tolist()
-    found = place(ids, 0.15, 0.25)
-    assert found.count("val") / len(ids) == pytest.approx(0.15, abs=0.01)
-    assert found.count("test") / len(ids) == pytest.approx(0.25, abs=0.01)
+    splits = place(ids, 0.15, 0.25)
+    assert splits.count("val") / len(ids) == pytest.approx(0.15, abs=0.01)
+    assert splits.count("test") / len(ids) == pytest.approx(0.25, abs=0.01)
 
 
 LOW, MIDDLE, HIGH = 0, 2**63, 2**64 - 1
@@ -63,5 +63,5 @@ def test_names_of_splits() -> None:
     assert [split_of(w) for w in ("Train", "validation", "dev", "TEST", "unlabeled", "trains", "cat")] == [
         *("train", "val", "val", "test", "unlabeled", None, None)
     ]
-    found = [split_of_file(w) for w in ("train-00000-of-00002", "validation", "test_images", "training.1", "trains")]
-    assert found == ["train", "val", "test", "train", None]
+    splits = [split_of_file(w) for w in ("train-00000-of-00002", "validation", "test_images", "training.1", "trains")]
+    assert splits == ["train", "val", "test", "train", None]

@@ -60,17 +60,17 @@ def test_equal_data_is_called_different_no_more_often_than_alpha_says(fashion):
 
 
 @pytest.mark.parametrize(
-    ("change", "found"),
+    ("change", "shifted"),
     [
         (lambda x: np.clip(x.astype(int) + 25, 0, 255).astype(np.uint8), "brightness"),
         (lambda x: (x * 0.75).astype(np.uint8), "contrast"),
         (lambda x: ((x.astype(int) + np.roll(x, 1, 1) + np.roll(x, 1, 2)) // 3).astype(np.uint8), "sharpness"),
     ],
 )
-def test_images_that_shifted_are_found(fashion, change, found):
+def test_images_that_shifted_are_found(fashion, change, shifted):
     images, labels = fashion
     old, new = sample_of(images[:2000], labels[:2000]), sample_of(change(images[2000:2200]), labels[2000:2200])
-    assert found in differing(old, new)
+    assert shifted in differing(old, new)
 
 
 def test_a_class_that_became_frequent_is_found_and_the_same_mix_is_not(fashion):

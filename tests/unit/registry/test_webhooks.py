@@ -81,7 +81,7 @@ def test_the_signature_is_that_of_the_standard():
 
 
 def test_a_500_is_tried_again_under_the_same_id(outbox, receiver):
-    receiver.answers = [500, 503]
+    receiver.statuses = [500, 503]
     webhooks.notify(EVENT, "msg_1", outbox)
     until_empty(outbox)
     assert len(receiver.got) == 3
@@ -90,7 +90,7 @@ def test_a_500_is_tried_again_under_the_same_id(outbox, receiver):
 
 
 def test_a_redirect_is_not_followed(outbox, receiver):
-    receiver.answers = [302]
+    receiver.statuses = [302]
     webhooks.notify(EVENT, "msg_1", outbox)
     until_empty(outbox)
     assert len(receiver.got) == 2

@@ -10,12 +10,12 @@ HASH_BYTES = 32
 def brute_force(hashes: list[bytes], groups: list[str], bits: int) -> list[int | None]:
     """The distance to the nearest of another group, by comparing every pair."""
     codes = np.array([list(h) for h in hashes], np.uint8)
-    found: list[int | None] = []
+    nearest: list[int | None] = []
     for row in range(len(hashes)):
         distances = np.bitwise_count(codes ^ codes[row]).sum(axis=1)
         others = [int(d) for d, g in zip(distances, groups, strict=True) if g != groups[row] and d <= bits]
-        found.append(min(others, default=None))
-    return found
+        nearest.append(min(others, default=None))
+    return nearest
 
 
 @st.composite

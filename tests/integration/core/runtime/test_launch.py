@@ -210,7 +210,7 @@ def test_a_stop_ends_every_process_and_is_no_failure(tmp_path: Path, start):
     assert "Traceback" not in (folder / "output.txt").read_text()
 
 
-def test_what_the_user_must_mend_is_said_once_and_not_tried_again(tmp_path: Path):
+def test_a_user_error_is_reported_once_and_not_retried(tmp_path: Path):
     folder = workspace(tmp_path / "one", *TWO, "student.batch_size=15")
     done = run("control", folder)
     assert (done.returncode, done.stderr) == (

@@ -40,7 +40,7 @@ def test_a_users_dataset_is_copied_versioned_and_pointed_at(checkout, tmp_path):
     assert "md5" in Path("data/My-pets.dvc").read_text()
     assert len(list(Path("data/My-pets").rglob("*.png"))) == 4
     assert "4 images (color), 2 classes" in message
-    assert "# Every knob of the pipeline" in Path("params.yaml").read_text()
+    assert "# All settings of the pipeline" in Path("params.yaml").read_text()
 
 
 def test_gray_images_stay_gray_and_a_name_that_yaml_takes_for_a_number_stays_a_name(checkout, tmp_path):

@@ -162,7 +162,7 @@ def test_a_clock_that_is_an_hour_off_is_told(offset_s):
     with clock(offset_s) as address:
         _, findings = doctor_servers.check("MLflow", address, f"{address}/version", f"{address}/health")
     assert [finding.what for finding in findings] == ["MLflow, clock"]
-    assert re.fullmatch(r"3(600|599) s off this machine's", findings[0].found)
+    assert re.fullmatch(r"3(600|599) s off this machine's", findings[0].observed)
     assert "NTP" in findings[0].fix
 
 

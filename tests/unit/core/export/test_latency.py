@@ -56,10 +56,10 @@ def test_a_file_is_not_faster_than_itself_however_busy_the_machine_is(matrix_pow
     others = [subprocess.Popen([sys.executable, "-c", "while True: sum(range(10_000))"]) for _ in range(busy)]
     try:
         for _ in range(2):
-            found = side_by_side(path, path, pixels, pixels)
-            assert found.faster < 1.1
-            assert found.first_ms_p95 > 0
-            assert found.second_ms_p95 > 0
+            comparison = side_by_side(path, path, pixels, pixels)
+            assert comparison.faster < 1.1
+            assert comparison.first_ms_p95 > 0
+            assert comparison.second_ms_p95 > 0
     finally:
         for other in others:
             other.kill()
@@ -69,7 +69,7 @@ def test_a_file_is_not_faster_than_itself_however_busy_the_machine_is(matrix_pow
 def test_the_faster_file_is_seen_whichever_comes_first(matrix_power):
     pixels = np.zeros((3, 1, 200, 200), np.uint8)
     quick, slow = matrix_power(1), matrix_power(10)
-    found, turned = side_by_side(quick, slow, pixels, pixels), side_by_side(slow, quick, pixels, pixels)
-    assert found.faster > 2
-    assert found.first_ms_p95 < found.second_ms_p95
-    assert turned.faster < 0.5
+    comparison, swapped = side_by_side(quick, slow, pixels, pixels), side_by_side(slow, quick, pixels, pixels)
+    assert comparison.faster > 2
+    assert comparison.first_ms_p95 < comparison.second_ms_p95
+    assert swapped.faster < 0.5

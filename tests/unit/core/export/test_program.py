@@ -42,8 +42,8 @@ def pixels():
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 7])
 def test_a_program_takes_any_batch_of_raw_pixels(model, exported, pixels, batch):
-    answers = program.forward(exported.module(), pixels[:batch])
-    assert np.abs(answers - program.forward(model, pixels[:batch])).max() < 1e-5
+    logits = program.forward(exported.module(), pixels[:batch])
+    assert np.abs(logits - program.forward(model, pixels[:batch])).max() < 1e-5
 
 
 def test_exporting_leaves_the_model_as_it_was(model):

@@ -76,7 +76,7 @@ def test_transparent_pixels_lie_on_white(values: np.ndarray) -> None:
 
 
 @given(hnp.arrays(np.uint8, (SIDE, SIDE, 2)))
-def test_grey_with_alpha_lies_on_white(values: np.ndarray) -> None:
+def test_grey_with_alpha_is_put_on_white(values: np.ndarray) -> None:
     image = Image.merge("LA", [Image.fromarray(values[..., 0].copy()), Image.fromarray(values[..., 1].copy())])
     opacity = values[..., 1] / 255
     assert close(read(encode(image), channels=1).pixels[..., 0], values[..., 0] * opacity + 255 * (1 - opacity))

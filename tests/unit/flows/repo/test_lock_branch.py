@@ -30,7 +30,7 @@ def clone(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "clone"
     (folder / "dvc.lock").write_text("schema: '2.0'\n")
     (folder / "params.yaml").write_text("two\n")
-    (folder / "code.py").write_text("somebody is at work here\n")
+    (folder / "code.py").write_text("someone is at work here\n")
     git(folder, "add", "code.py")
     (folder / "code.py").write_text("and goes on\n")
     monkeypatch.chdir(folder)

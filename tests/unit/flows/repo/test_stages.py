@@ -62,7 +62,7 @@ def test_dvcs_own_failure_is_told_without_its_prefix():
         ("ERROR: unexpected error - [Errno 13] Permission denied: '/p/.dvc/tmp/lock'", "no permission to write"),
     ],
 )
-def test_a_disk_that_dvc_cannot_write_is_the_users_to_mend(line, sentence):
+def test_a_disk_that_dvc_cannot_write_is_a_user_error(line, sentence):
     failed = failure("x", 255, ["Running stage 'x':", line])
     assert failed.user_error
     assert not failed.transient

@@ -65,7 +65,7 @@ def test_the_standing_names_version_alias_and_verdict(changes, sentence):
     assert text.standing(promotion(**changes), "shoes") == sentence
 
 
-def test_the_terminal_shows_each_reason_with_its_sign_and_what_is_to_be_known_besides():
+def test_the_terminal_shows_each_reason_with_its_sign_and_the_notes():
     console = Console(width=300, record=True)
     console.print(text.reasons(promotion()))
     lines = console.export_text().splitlines()

@@ -105,7 +105,7 @@ def test_without_a_gate_nothing_is_promoted():
     assert "No gate is configured" in decision.reasons[0].sentence
 
 
-def test_a_gate_on_a_figure_that_was_not_measured_is_unknown_even_beside_a_missed_one():
+def test_a_gate_on_a_figure_that_was_not_measured_is_unknown_even_next_to_a_missed_one():
     policy = replace(BASE, gates={"accuracy": {"min": 0.9}, "jpeg_accuracy": {"min": 0.5}})
     assert decide(metrics(), policy, champion()).status == "UNKNOWN"
 

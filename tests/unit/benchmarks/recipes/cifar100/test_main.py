@@ -8,9 +8,9 @@ from components.core.params.distill import METHODS
 
 
 def test_every_pair_and_method_of_the_cifar_100_protocol_would_run(tmp_path: Path):
-    found = dry_run(tmp_path)
-    assert len(found) == len(PAIRS) * len(METHODS)
-    for pair, method, params in found:
+    runs = dry_run(tmp_path)
+    assert len(runs) == len(PAIRS) * len(METHODS)
+    for pair, method, params in runs:
         assert f"{params.pretrain.model}:{params.student.model}" == pair
         assert method in [entry.name for entry in params.distill.method]
         assert (params.student.schedule, params.student.steps, params.student.lr) == ("step", 168750, 0.05)

@@ -110,18 +110,6 @@ def compare(
     )
 
 
-def first() -> Reason:
-    """The reason of a first model, which has no champion to be compared with."""
-    sentence = "No champion to compare with: this is the first model, judged by the gates alone."
-    return Reason("champion", "min", None, None, True, sentence)
-
-
-def same(champion: ChampionEvaluation) -> Reason:
-    """The reason of a challenger whose file is the champion's."""
-    sentence = f"Version {champion.version}, the champion, is this very file: nothing to do."
-    return Reason("champion", "min", None, 0.0, True, sentence)
-
-
 def not_worse(comparison: ChampionEvaluation, margin: float) -> Reason:
     """Non-inferiority: the challenger must lose less than the margin, with 97.5 % certainty."""
     if not all(math.isfinite(x) for x in (comparison.low, comparison.difference, margin)):

@@ -128,9 +128,11 @@ def decide(
 
 def _against(champion: ChampionEvaluation | None, same: bool, policy: Policy) -> list[Reason]:
     if champion is None:
-        return [champions.first()]
+        sentence = "No champion to compare with: this is the first model, judged by the gates alone."
+        return [Reason("champion", "min", None, None, True, sentence)]
     if same:
-        return [champions.same(champion)]
+        sentence = f"Version {champion.version}, the champion, is this very file: nothing to do."
+        return [Reason("champion", "min", None, 0.0, True, sentence)]
     return [
         champions.not_worse(champion, policy.margin),
         champions.advantage(champion, policy.margin, policy.alpha, policy.smaller, policy.faster),

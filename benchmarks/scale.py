@@ -29,7 +29,7 @@ from benchmarks.processes import Usage, measured
 from benchmarks.results import ROOT, Figure, argument_parser, of_rounds, publish
 from components.core.params.file import override_params
 
-LABELLED = {"train": 5000, "val": 1000, "test": 1000}
+LABELED = {"train": 5000, "val": 1000, "test": 1000}
 STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill")
 MEASURED = ("ingest", "validate", "label", "distill")
 STEPS, BATCH = 300, 128
@@ -50,7 +50,7 @@ def write_dataset(folder: Path, source: Path, count: int) -> None:
     pixels, labels = pixels[np.sort(kept)], table["label"].to_numpy()[np.sort(kept)]
     folder.mkdir()
     begin = 0
-    for split, size in {**LABELLED, "unlabeled": count - sum(LABELLED.values())}.items():
+    for split, size in {**LABELED, "unlabeled": count - sum(LABELED.values())}.items():
         rows = np.arange(begin, begin + size)
         begin += size
         schema = pa.schema([("image", pa.struct([("bytes", pa.binary())])), ("label", pa.int64())])
@@ -115,8 +115,8 @@ def main() -> None:
     source = options.data / "train.parquet"
     if not source.is_file():
         parser.error(f"{source} does not exist: name the folder of Fashion-MNIST's Parquet files with --data")
-    if not sum(LABELLED.values()) < min(options.images) <= max(options.images) <= 10_000_000:
-        parser.error(f"--images must be from {sum(LABELLED.values()) + 1:,}, which have labels, to 10,000,000")
+    if not sum(LABELED.values()) < min(options.images) <= max(options.images) <= 10_000_000:
+        parser.error(f"--images must be from {sum(LABELED.values()) + 1:,}, which have labels, to 10,000,000")
     publish("scale", measure(source, options.images, options.rounds), options.out)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SEED = 20240501
-LABELLED_A_CLASS, UNLABELLED, TEST_A_CLASS = 50, 9_000, 500
+LABELLED_A_CLASS, UNLABELED, TEST_A_CLASS = 50, 9_000, 500
 CLASSES = [
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
@@ -46,7 +46,7 @@ def choose(
     test_labels: NDArray[np.int64],
     test_keep: NDArray[np.bool_],
 ) -> dict[str, NDArray[np.int64]]:
-    """The rows of each split: labelled ones stratified, unlabelled ones drawn as they come, as in life."""
+    """The rows of each split: labeled ones stratified, unlabeled ones drawn as they come, as in life."""
     rng = np.random.default_rng(SEED)
     by_class = [rng.permutation(np.flatnonzero(train_labels == label)) for label in range(len(CLASSES))]
     by_class = [rows[train_keep[rows]] for rows in by_class]
@@ -54,20 +54,20 @@ def choose(
     rows = {
         "train": rng.permutation(np.concatenate([r[:n] for r in by_class])),
         "val": rng.permutation(np.concatenate([r[n : 2 * n] for r in by_class])),
-        "unlabeled": rng.permutation(np.concatenate([r[2 * n :] for r in by_class]))[:UNLABELLED],
+        "unlabeled": rng.permutation(np.concatenate([r[2 * n :] for r in by_class]))[:UNLABELED],
     }
     test_by_class = [rng.permutation(np.flatnonzero(test_labels == label)) for label in range(len(CLASSES))]
     rows["test"] = rng.permutation(np.concatenate([r[test_keep[r]][:TEST_A_CLASS] for r in test_by_class]))
     return rows
 
 
-def write(path: Path, source: pa.Table, official: str, rows: NDArray[np.int64], labelled: bool) -> None:
+def write(path: Path, source: pa.Table, official: str, rows: NDArray[np.int64], labeled: bool) -> None:
     """Write the chosen rows; each image's path says which row of which official split it is."""
     png = source["image"].combine_chunks().field("bytes").take(pa.array(rows))
     names = pa.array([f"{official}-{row:05d}.png" for row in rows])
     columns = {"image": pa.StructArray.from_arrays([png, names], ["bytes", "path"])}
     features: dict[str, object] = {"image": {"_type": "Image"}}
-    if labelled:
+    if labeled:
         columns["label"] = source["label"].combine_chunks().take(pa.array(rows))
         features["label"] = {"names": CLASSES, "_type": "ClassLabel"}
     info = json.dumps({"info": {"features": features}})
@@ -92,7 +92,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     for split, chosen in rows.items():
         source, official = (test, "test") if split == "test" else (train, "train")
-        write(arguments.out / f"{split}.parquet", source, official, chosen, labelled=split != "unlabeled")
+        write(arguments.out / f"{split}.parquet", source, official, chosen, labeled=split != "unlabeled")
 
 
 if __name__ == "__main__":

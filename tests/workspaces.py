@@ -63,7 +63,7 @@ def _picture(kind: str, rng: np.random.Generator) -> Image.Image:
 def make_workspace(folder: Path, *overrides: str, splits: dict[str, int], count: int) -> Path:
     """Write what ingest leaves of dark and bright images, and params: ``splits`` maps each split to its seed."""
     for split, seed in splits.items():
-        write_shard(folder / "artifacts/ingest/shards" / split, count, seed, labelled=split != "unlabeled")
+        write_shard(folder / "artifacts/ingest/shards" / split, count, seed, labeled=split != "unlabeled")
     facts = {"classes": ["dark", "bright"], "image_size": 12, "channels": 1, "mean": [0.4], "std": [0.3]}
     (folder / "artifacts/ingest/dataset.json").write_text(json.dumps(facts))
     shutil.copy(ROOT / "params.yaml", folder)
@@ -84,12 +84,12 @@ def run_stage(stage: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def write_shard(folder: Path, count: int, seed: int, labelled: bool = True) -> None:
+def write_shard(folder: Path, count: int, seed: int, labeled: bool = True) -> None:
     """Write a split of dark and bright images."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, count)
     images = rng.integers(0, 60, (count, 12, 12, 1)) + 120 * labels[:, None, None, None]
     folder.mkdir(parents=True)
     np.save(folder / "images.npy", images.astype(np.uint8))
-    np.save(folder / "labels.npy", labels if labelled else np.full(count, -1))
+    np.save(folder / "labels.npy", labels if labeled else np.full(count, -1))
     np.save(folder / "ids.npy", np.sort(rng.integers(0, 2**63, count, np.uint64)))

@@ -12,7 +12,7 @@ pipeline gives its stages, peers in that of their users. A figure is the median 
 the lowest and highest round; a ratio is taken within a round. Teachers have random weights. Validation is left out of
 every arm.
 
-Peers get what makes them fast: images decoded in memory, transforms on tensors, resizing and normalisation by the
+Peers get what makes them fast: images decoded in memory, transforms on tensors, resizing and normalization by the
 batch, the fused optimizer, no schedule, no progress bar. Our loop runs whole, with its checkpoints, schedule and bar.
 With everything on, each side is the faster of its two variants: bfloat16 and channels-last, and those with
 torch.compile.

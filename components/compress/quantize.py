@@ -24,7 +24,7 @@ def int8(model: ModelProto, pixels: Pixels) -> ModelProto:
     """Quantize an ONNX model statically: int8 activations, int8 weights with a scale for each output channel.
 
     The operators stay standard ONNX (QuantizeLinear and DequantizeLinear around them), so that any runtime reads the
-    file; normalisation stays inside, in fp32. ``pixels`` [N, C, H, W] are the images whose activations set the ranges:
+    file; normalization stays inside, in fp32. ``pixels`` [N, C, H, W] are the images whose activations set the ranges:
     never validation or test images.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():

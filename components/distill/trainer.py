@@ -27,7 +27,7 @@ from components.distill.modules import Peers
 
 
 class Trainer:
-    """Trains networks on the labelled and unlabelled images of the stage, in the views that ``label`` has labelled."""
+    """Trains networks on the labeled and unlabeled images of the stage, in the views that ``label`` has labeled."""
 
     def __init__(self, stage: Stage, device: torch.device) -> None:
         params = stage.params

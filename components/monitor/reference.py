@@ -33,7 +33,7 @@ class Sample:
     Attributes:
         classes: class names in label order.
         shape: (H, W, C) of the images.
-        counts: int64 [classes], labelled images of each class.
+        counts: int64 [classes], labeled images of each class.
         statistics: by name, float64 [n], of a random sample of the images.
         predicted: int64 [classes of a model], how often it predicts each on images that it was not trained on.
         confidence: float64 [m], the probability of each of these predictions.
@@ -51,7 +51,7 @@ def sample(shards: Sequence[Shard], classes: Sequence[str], known: Ids, seed: in
     """Draw from the images that are new, which are those whose ids are not ``known``.
 
     Returns:
-        Up to ``SAMPLE`` new images, uint8 [n, H, W, C]; how many labelled new images each class has, [classes]; and how
+        Up to ``SAMPLE`` new images, uint8 [n, H, W, C]; how many labeled new images each class has, [classes]; and how
         many images are new.
     """
     rows = [np.flatnonzero(~np.isin(shard.ids, known)) for shard in shards]

@@ -40,7 +40,7 @@ def compare(old: Sample, new: Sample, alpha: float, seed: int = 0) -> list[Shift
 
     All tests together call equal data different with a probability of ``alpha`` at most. Class balance is a chi-square
     test of homogeneity (by Monte Carlo where classes are rare), and so is that of the classes that the model predicts,
-    which sees a shift of unlabelled images (BBSDh; Lipton et al. 2018, arXiv:1802.03916, and Rabanser et al. 2019,
+    which sees a shift of unlabeled images (BBSDh; Lipton et al. 2018, arXiv:1802.03916, and Rabanser et al. 2019,
     arXiv:1810.11953). The rest are two-sample Kolmogorov-Smirnov tests.
     """
     shares = (class_balance(old, new, seed), _same_shares(PREDICTED, old.predicted, new.predicted, seed))
@@ -52,7 +52,7 @@ def compare(old: Sample, new: Sample, alpha: float, seed: int = 0) -> list[Shift
 
 
 def class_balance(old: Sample, new: Sample, seed: int = 0) -> ShiftTest | None:
-    """Pearson's chi-square test that classes have the same shares; None with too few labelled images.
+    """Pearson's chi-square test that classes have the same shares; None with too few labeled images.
 
     A class that one side does not have has no images there.
     """
@@ -61,7 +61,7 @@ def class_balance(old: Sample, new: Sample, seed: int = 0) -> ShiftTest | None:
 
 
 def labeled_counts(old: Sample, new: Sample) -> tuple[list[str], tuple[Counts, Counts]]:
-    """The classes that either side has, and how many labelled images each side has of them."""
+    """The classes that either side has, and how many labeled images each side has of them."""
     names = [*old.classes, *(name for name in new.classes if name not in old.classes)]
     known = (dict(zip(side.classes, side.counts.tolist(), strict=True)) for side in (old, new))
     old_counts, new_counts = (np.array([counts.get(name, 0) for name in names]) for counts in known)

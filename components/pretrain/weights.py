@@ -44,7 +44,7 @@ def pretrained(model: str, source: str, file: Path | None, param: str = "pretrai
         param: the name of the param with the source, for messages.
 
     Returns:
-        The network with the head, size and normalisation that it was pretrained with.
+        The network with the head, size and normalization that it was pretrained with.
 
     Raises:
         UserError: the name is unknown, or the weights can't be had or don't fit.

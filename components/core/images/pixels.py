@@ -59,7 +59,7 @@ class Decoded:
 def decode(data: bytes, channels: int, image_size: int, max_megapixels: float) -> Decoded:
     """Decode an image file.
 
-    The shorter side is resized to ``image_size`` and the longer one cropped around the centre.
+    The shorter side is resized to ``image_size`` and the longer one cropped around the center.
 
     Args:
         data: the file's bytes.

@@ -54,7 +54,7 @@ class Contrast(nn.Module):
 
     The banks and the normalization constants are buffers: they are saved and restored with the module. K images are
     drawn with torch's generator, uniformly, the image itself included, as in equation 10's product of marginals. The
-    authors' CIFAR-100 run drew them from other classes, which is impossible for unlabelled images.
+    authors' CIFAR-100 run drew them from other classes, which is impossible for unlabeled images.
 
     Args:
         student_dim: features of the student.

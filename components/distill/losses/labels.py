@@ -1,4 +1,4 @@
-"""The loss of the hard labels, and the labels of mixed and unlabelled images.
+"""The loss of the hard labels, and the labels of mixed and unlabeled images.
 
 ``labels`` are classes [B], or probabilities [B, K] of mixed views, and anything where an image has none; ``known`` is
 :func:`share_of_labels` [B].
@@ -29,7 +29,7 @@ def mixture(own: Tensor, partner: Tensor, share: Tensor, temperature: float) -> 
 
 
 def share_of_labels(labels: Tensor) -> Tensor:
-    """Weights [B] that turn the mean over a batch into the mean over its labelled images, those of labels >= 0."""
+    """Weights [B] that turn the mean over a batch into the mean over its labeled images, those of labels >= 0."""
     known = (labels >= 0).float()
     return known / known.mean().clamp(min=1 / len(labels))
 

@@ -29,12 +29,12 @@ from tests.workspaces import run_stage, training_workspace
 NAMES = ("dark", "grey", "bright")
 
 
-def write_split(folder: Path, count: int, seed: int, labelled: bool) -> None:
+def write_split(folder: Path, count: int, seed: int, labeled: bool) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, count)
     images = rng.integers(0, 60, (count, 12, 12, 1)) + 90 * labels[:, None, None, None]
     np.save(folder / "images.npy", images.astype(np.uint8))
-    np.save(folder / "labels.npy", labels if labelled else np.full(count, -1))
+    np.save(folder / "labels.npy", labels if labeled else np.full(count, -1))
 
 
 @pytest.fixture(scope="module")

@@ -338,7 +338,7 @@ def test_with_two_pools_the_gpu_trains_and_the_cpu_does_the_rest(farm):
 
     here = '["run.placement=two-pools"]'
     refused = run_and_wait(farm, "retrain/retrain", "--param", f"overrides={here}")
-    assert "holds the worker of the pool gpu that its training would wait for" in refused["state"]["message"]
+    assert "itself occupies the worker of" in refused["state"]["message"]
 
     override_params(["run.placement=two-pools", "student.steps=41"], farm.repository / "params.yaml")
     git(farm.repository, "commit", "-qam", "two pools")

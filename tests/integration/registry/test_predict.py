@@ -39,7 +39,7 @@ def test_a_version_can_be_named(champion, image, model_name):
     assert predict(image, f"models:/{model_name}/1").class_name == "shirt"
 
 
-def test_colour_files_are_read_as_ingest_reads_them(champion, image):
+def test_color_files_are_read_as_ingest_reads_them(champion, image):
     Image.open(image).convert("RGBA").save(image)
     assert predict(image, champion).class_name == "shirt"
 

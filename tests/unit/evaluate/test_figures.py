@@ -84,5 +84,5 @@ def test_the_same_figure_is_the_same_file(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_every_model_has_its_own_colour():
+def test_every_model_has_its_own_color():
     assert len(set(figures.COLORS.values())) == len(figures.COLORS)

@@ -98,12 +98,12 @@ def test_a_model_that_became_unsure_is_found():
 
 def test_other_unlabelled_images_are_found_by_what_the_champion_takes_them_for(fashion):
     images, labels = fashion
-    unlabelled = labels[:0]
+    unlabeled = labels[:0]
 
     def seen(rows: np.ndarray) -> Sample:
         logits = np.eye(10, dtype=np.float32)[labels[rows]] * 8
         return Sample(
-            CLASSES, images.shape[1:], class_counts(unlabelled, 10), statistics(images[rows]), *predictions(logits)
+            CLASSES, images.shape[1:], class_counts(unlabeled, 10), statistics(images[rows]), *predictions(logits)
         )
 
     old, rows = seen(np.arange(2000)), np.arange(2000, 5000)

@@ -20,7 +20,7 @@ def model():
     torch.manual_seed(0)
     model = pixel_model("resnet8", CLASSES, 12, 1, [0.3], [0.2])
     model.train()
-    for _ in range(3):  # so that folding batch normalisation has something to fold
+    for _ in range(3):  # so that folding batch normalization has something to fold
         model(torch.randint(0, 256, (16, 1, 12, 12), dtype=torch.uint8))
     return model.eval()
 

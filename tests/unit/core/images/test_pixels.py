@@ -13,7 +13,7 @@ from components.core.images.pixels import Decoded, UnreadableImage, decode
 
 SIDE = 6
 grey = hnp.arrays(np.uint8, (SIDE, SIDE))
-colour = hnp.arrays(np.uint8, (SIDE, SIDE, 3))
+color = hnp.arrays(np.uint8, (SIDE, SIDE, 3))
 alpha = hnp.arrays(np.uint8, (SIDE, SIDE, 4))
 deep = hnp.arrays(np.uint16, (SIDE, SIDE))
 
@@ -32,16 +32,16 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(width: int, height: int, depth: int, colour_type: int, rows: bytes, *extra: bytes) -> bytes:
+def png(width: int, height: int, depth: int, color_type: int, rows: bytes, *extra: bytes) -> bytes:
     """A PNG that Pillow itself does not write."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + body + chunk(b"IEND", b"")
 
 
-def sixteen_bit(values: np.ndarray, colour_type: int, *extra: bytes) -> bytes:
+def sixteen_bit(values: np.ndarray, color_type: int, *extra: bytes) -> bytes:
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    return png(values.shape[1], values.shape[0], 16, colour_type, rows, *extra)
+    return png(values.shape[1], values.shape[0], 16, color_type, rows, *extra)
 
 
 def close(pixels: np.ndarray, expected: np.ndarray, within: float = 1.0) -> bool:
@@ -56,14 +56,14 @@ def test_grey_is_kept_exactly(values: np.ndarray) -> None:
         assert np.array_equal(read(data).pixels, np.repeat(values[..., None], 3, axis=2))
 
 
-@given(colour)
-def test_colour_is_kept_exactly(values: np.ndarray) -> None:
+@given(color)
+def test_color_is_kept_exactly(values: np.ndarray) -> None:
     for kind, options in (("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True, "exact": True})):
         assert np.array_equal(read(encode(Image.fromarray(values), kind, **options)).pixels, values)
 
 
-@given(colour)
-def test_colour_becomes_luma(values: np.ndarray) -> None:
+@given(color)
+def test_color_becomes_luma(values: np.ndarray) -> None:
     pixels = read(encode(Image.fromarray(values)), channels=1).pixels[..., 0]
     assert close(pixels, values @ [0.299, 0.587, 0.114])
 
@@ -83,7 +83,7 @@ def test_grey_with_alpha_is_put_on_white(values: np.ndarray) -> None:
 
 
 @given(hnp.arrays(np.uint8, (SIDE, SIDE), elements=st.integers(0, 3)), hnp.arrays(np.uint8, (4, 3)))
-def test_palette_gives_its_colours(indices: np.ndarray, palette: np.ndarray) -> None:
+def test_palette_gives_its_colors(indices: np.ndarray, palette: np.ndarray) -> None:
     image = Image.fromarray(indices).convert("P")
     image.putpalette(palette.tobytes())
     data = encode(image)
@@ -91,7 +91,7 @@ def test_palette_gives_its_colours(indices: np.ndarray, palette: np.ndarray) -> 
     assert np.array_equal(read(data).pixels, palette[indices])
 
 
-def test_transparent_palette_entry_and_colour_key_are_white() -> None:
+def test_transparent_palette_entry_and_color_key_are_white() -> None:
     indices = np.zeros((SIDE, SIDE), np.uint8)
     indices[0] = 1
     image = Image.fromarray(indices).convert("P")
@@ -120,7 +120,7 @@ def test_sixteen_bit_grey_is_scaled_not_cut(values: np.ndarray) -> None:
     assert close(decoded.pixels[..., 0], values / 257, within=0.5 + 1e-9)
 
 
-def test_sixteen_bit_grey_colour_key_is_white() -> None:
+def test_sixteen_bit_grey_color_key_is_white() -> None:
     values = np.full((SIDE, SIDE), 300, np.uint16)
     values[0] = 299
     pixels = read(sixteen_bit(values, 0, chunk(b"tRNS", struct.pack(">H", 299))), channels=1).pixels
@@ -129,7 +129,7 @@ def test_sixteen_bit_grey_colour_key_is_white() -> None:
 
 
 @given(hnp.arrays(np.uint16, (SIDE, SIDE, 4)))
-def test_sixteen_bit_colour_is_scaled(values: np.ndarray) -> None:
+def test_sixteen_bit_color_is_scaled(values: np.ndarray) -> None:
     opacity = values[..., 3:] / 65535
     assert close(read(sixteen_bit(values[..., :3].copy(), 2)).pixels, values[..., :3] / 257)
     expected = values[..., :3] / 257 * opacity + 255 * (1 - opacity)
@@ -178,7 +178,7 @@ def test_wide_image_is_cropped_around_its_centre() -> None:
     assert (decoded.pixels[:, 1:-1] > 190).all()
 
 
-@given(colour, st.sampled_from([1, 3]), st.integers(1, 9))
+@given(color, st.sampled_from([1, 3]), st.integers(1, 9))
 def test_content_hash_depends_on_the_picture_alone(values: np.ndarray, channels: int, size: int) -> None:
     image = Image.fromarray(values)
     first = read(encode(image))
@@ -200,14 +200,14 @@ def test_content_hash_knows_the_size() -> None:
 
 
 @given(st.tuples(*[st.integers(0, 255)] * 3), st.integers(1, 40))
-def test_one_colour_has_no_deviation(rgb: tuple[int, int, int], side: int) -> None:
+def test_one_color_has_no_deviation(rgb: tuple[int, int, int], side: int) -> None:
     image = Image.new("RGB", (side, side), rgb)
     assert read(encode(image)).pixel_std == 0
     image.putpixel((0, 0), (rgb[0] ^ 128, rgb[1], rgb[2]))
     assert side == 1 or read(encode(image)).pixel_std > 0
 
 
-@given(colour)
+@given(color)
 def test_deviation_is_the_largest_channels(values: np.ndarray) -> None:
     assert read(encode(Image.fromarray(values))).pixel_std == pytest.approx(values.std(axis=(0, 1)).max(), abs=1e-3)
 

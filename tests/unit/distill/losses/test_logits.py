@@ -114,12 +114,12 @@ def test_the_mean_is_torchs_batchmean():
 
 @given(seed=SEEDS)
 def test_kd_of_a_high_temperature_matches_centered_logits(seed: int):
-    """Hinton et al. 2015, equation 4, in value and in gradient: mse_logits of centred logits."""
+    """Hinton et al. 2015, equation 4, in value and in gradient: mse_logits of centered logits."""
     student, teacher = logits(seed).double().requires_grad_(), logits(seed + 1).double()
     hot = kd(student, teacher, 1e4)
-    centred = mse_logits(student - student.mean(1, keepdim=True), teacher - teacher.mean(1, keepdim=True))
-    assert torch.allclose(hot, centred, rtol=1e-2)
-    gradients = [torch.autograd.grad(loss.sum(), student, retain_graph=True)[0] for loss in (hot, centred)]
+    centered = mse_logits(student - student.mean(1, keepdim=True), teacher - teacher.mean(1, keepdim=True))
+    assert torch.allclose(hot, centered, rtol=1e-2)
+    gradients = [torch.autograd.grad(loss.sum(), student, retain_graph=True)[0] for loss in (hot, centered)]
     assert torch.allclose(*gradients, atol=1e-2)
 
 

@@ -6,8 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ import psutil
 from flows.local.prefect_server import free_port, is_free
 from infra.local.s3 import inner_ports
 from infra.local.settings import Stack, known_stack, read_env
-from tests.workspaces import make_tiny_project
+from tests.workspaces import git, make_tiny_project, until
 
 LOCAL = Path(__file__).parents[2] / "infra" / "local"
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -157,20 +156,6 @@ def command_line(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
-
-
-def until(condition: Callable[[], Any], seconds: float) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.5)
-    return result
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def team_repository(stack: LocalStack) -> Path:

@@ -14,9 +14,9 @@ from tests.e2e.stack import (
     deploy_to,
     held_down,
     logs_of,
-    until,
 )
 from tests.servers import has_postgres
+from tests.workspaces import until
 
 pytestmark = [
     pytest.mark.long,

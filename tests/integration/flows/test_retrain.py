@@ -21,7 +21,7 @@ from components.core.params.file import override_params
 from flows.local.environment import QUIET
 from flows.local.prefect_server import PrefectServer, stop
 from flows.local.supervised import supervised
-from tests.workspaces import make_tiny_project
+from tests.workspaces import git, make_tiny_project, until
 
 pytestmark = pytest.mark.slow
 
@@ -75,12 +75,6 @@ class Farm:
         client = MlflowClient(self.tracking_uri)
         experiment = client.get_experiment_by_name("shapes")
         return client.search_runs([experiment.experiment_id], f"tags.`prefect.flow_run_id` = '{run_id}'")[0]
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def deploy(farm: Farm) -> None:
@@ -142,14 +136,6 @@ def farm(tmp_path_factory, mlflow_template) -> Iterator[Farm]:
         for process in processes:
             stop(process)
         server.stop()
-
-
-def until(condition, seconds: float):
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.3)
-    return result
 
 
 def test_a_scheduled_run_ends_in_a_registered_version(farm):

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from components.registry.text import urls
 from components.registry.versions.evaluated_run import Lineage
 from flows.commands import lineage as command
 from tests.integration.registry.faults import registered_file
+from tests.workspaces import git
 
 MD5 = "0123456789abcdef0123456789abcdef.dir"
 KEY = "5" * 64
@@ -32,10 +32,6 @@ def show(model_name: str, of: str, as_json: bool) -> int:
     params = SimpleNamespace(registry=SimpleNamespace(model_name=model_name))
     with mock.patch.object(command, "registry_params", lambda: params):
         return command.lineage(of, as_json)
-
-
-def git(*arguments: str) -> None:
-    subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e@example.com", *arguments], check=True)
 
 
 def lock(md5: str) -> None:
@@ -73,9 +69,9 @@ def registered(home, tmp_path_factory) -> Iterator[Registered]:
         Path("params.yaml").write_text("seed: 0\n")
         Path(".gitignore").write_text("artifacts\n.reflux\nmlartifacts\n")
         lock(MD5)
-        git("init", "-q")
-        git("add", ".")
-        git("commit", "-qm", "one")
+        git(Path(), "init", "-q")
+        git(Path(), "add", ".")
+        git(Path(), "commit", "-qm", "one")
         sha, params = lineage.code().sha, lineage.params_sha256()
         client = MlflowClient()
         tags = {"git.sha": sha, "git.dirty": "false", "params.sha256": params, "dvc.data_md5": MD5}

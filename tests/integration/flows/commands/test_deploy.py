@@ -21,7 +21,7 @@ from flows.commands import automations
 from flows.local.environment import QUIET
 from flows.pipeline import two_pools
 from tests.receiver import Receiver
-from tests.workspaces import make_tiny_project
+from tests.workspaces import make_tiny_project, until
 
 pytestmark = pytest.mark.slow
 
@@ -223,10 +223,3 @@ def beat(api: str, run: str, tag: str) -> None:
         "id": str(uuid.uuid4()),
     }
     httpx.post(f"{api}/events", json=[event], timeout=30).raise_for_status()
-
-
-def until(condition) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.3)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workspaces import make_tiny_project
+from tests.workspaces import git, make_tiny_project
 
 pytestmark = pytest.mark.slow
 
@@ -21,9 +21,8 @@ def doctor(folder: Path, **changes: str) -> "subprocess.CompletedProcess[str]":
 def test_the_doctor_finds_a_healthy_project_and_a_sick_one(tmp_path, mlflow_template):
     project = make_tiny_project(tmp_path / "copy")
     (project / "mlflow.db").write_bytes(mlflow_template.read_bytes())
-    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
-    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "one"], cwd=project, check=True)
+    git(project, "init", "-q")
+    git(project, "commit", "-q", "--allow-empty", "-m", "one")
     healthy = doctor(project)
     assert healthy.returncode == 0, healthy.stdout
     assert "look" not in healthy.stdout

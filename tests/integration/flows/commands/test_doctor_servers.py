@@ -19,7 +19,7 @@ import pytest
 from flows.commands import doctor_servers
 from flows.local.prefect_server import PrefectServer
 from tests.servers import mlflow_server
-from tests.workspaces import make_tiny_project
+from tests.workspaces import git, make_tiny_project
 
 pytestmark = pytest.mark.slow
 
@@ -66,9 +66,8 @@ def project(tmp_path) -> Path:
     folder = make_tiny_project(tmp_path / "project")
     remote = f"[core]\n    remote = shared\n['remote \"shared\"']\n    url = {tmp_path}/remote\n"
     (folder / ".dvc/config.local").write_text(remote)
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
-    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "one"], cwd=folder, check=True)
+    git(folder, "init", "-q")
+    git(folder, "commit", "-q", "--allow-empty", "-m", "one")
     return folder
 
 

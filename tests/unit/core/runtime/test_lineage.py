@@ -3,6 +3,7 @@ import subprocess
 import pytest
 
 from components.core.runtime import lineage
+from tests.workspaces import git
 
 
 @pytest.fixture
@@ -13,21 +14,16 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def git(*arguments: str) -> str:
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
-    return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
-
-
 @pytest.fixture
 def committed(folder):
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "one")
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "one")
     return folder
 
 
 def test_the_commit_is_known_and_clean(committed):
-    assert lineage.code() == lineage.Code(git("rev-parse", "HEAD"), False, None)
+    assert lineage.code() == lineage.Code(git(committed, "rev-parse", "HEAD"), False, None)
 
 
 @pytest.mark.parametrize("change", ["params.yaml", "new.py"])
@@ -48,7 +44,7 @@ def test_without_git_the_sentence_says_what_is_missing(folder):
 
 
 def test_without_a_commit_and_without_the_program(folder, monkeypatch):
-    git("init", "-q")
+    git(folder, "init", "-q")
     assert "no commit yet" in lineage.code().missing
     monkeypatch.setenv("PATH", str(folder))
     assert "git is not installed" in lineage.code().missing

@@ -1,25 +1,19 @@
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from components.core.params.file import load_params, override_params
 from flows.pipeline import skip
-from tests.workspaces import ROOT, make_tiny_project
-
-
-def git(*arguments: str) -> None:
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
-    subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
+from tests.workspaces import ROOT, git, make_tiny_project
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     folder = make_tiny_project(tmp_path / "project")
     monkeypatch.chdir(folder)
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "one")
+    git(Path(), "init", "-q")
+    git(Path(), "add", ".")
+    git(Path(), "commit", "-qm", "one")
     return folder
 
 
@@ -43,7 +37,7 @@ def test_the_inputs_are_the_same_until_data_code_or_params_change(project):
     with Path("components/core/models/pixel_model.py").open("a") as code:
         code.write("\n")
     assert skip.identity(load_params()) is None, "code that no commit has can't be named"
-    git("commit", "-qam", "two")
+    git(Path(), "commit", "-qam", "two")
     assert skip.identity(load_params()) not in (None, first)
 
 

@@ -1,19 +1,13 @@
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from components.core.runtime.journal import Journal
 from flows.repo import lock_branch
+from tests.workspaces import git
 
 NAME = "retrain-20260102-030405-abc1234"
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 @pytest.fixture

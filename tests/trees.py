@@ -36,6 +36,14 @@ def living(marker: str) -> list[psutil.Process]:
     return processes
 
 
+def command_line(process: psutil.Process) -> str:
+    """A process's arguments; empty when it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():

@@ -267,5 +267,5 @@ def _decision(mlflow: "MlflowClient", tags: Mapping[str, str]) -> Node:
     run = client.if_exists(mlflow.get_run, run_id)
     if run is None or run.info.lifecycle_stage == "deleted":
         return Node("decision", run_id, problem="its run was deleted in MLflow")
-    note = f"{run.info.run_name}, by {run.data.tags.get('promotion.by', 'somebody')}"
+    note = f"{run.info.run_name}, by {run.data.tags.get('promotion.by', 'someone')}"
     return Node("decision", run_id, note, urls.address(urls.run(run.info.experiment_id, run_id)))

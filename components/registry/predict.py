@@ -43,7 +43,7 @@ def predict(image: Path, model_uri: str, max_megapixels: float = 50) -> Predicti
         UserError: the image is unreadable, no such model or alias exists, or the model's file was changed.
         Unreachable: MLflow does not answer.
     """
-    # No model of Reflux is a pickle, and one that somebody put into the registry must not be loaded.
+    # No model of Reflux is a pickle, and one that someone put into the registry must not be loaded.
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     try:
         data = image.read_bytes()

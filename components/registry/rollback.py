@@ -54,7 +54,7 @@ def rollback(
         if PROMOTED_AT not in back.tags:
             raise UserError(f"{model_name} version {target} never was champion: `reflux promote {target}` judges it.")
         with fetch_files(back) as files:
-            # Without the latency gate: a slow model beats the one that made somebody roll back.
+            # Without the latency gate: a slow model beats the one that made someone roll back.
             smoke_test = smoke.check(files, read_evaluation(back, files).get("probe_sha256"))
         if not smoke_test.passed:
             raise UserError(f"{model_name} stays at version {old}: {smoke_test.sentence}")

@@ -18,6 +18,7 @@ import psutil
 from flows.local.prefect_server import free_port, is_free
 from infra.local.s3 import inner_ports
 from infra.local.settings import Stack, known_stack, read_env
+from tests.trees import command_line
 from tests.workspaces import git, make_tiny_project, until
 
 LOCAL = Path(__file__).parents[2] / "infra" / "local"
@@ -149,13 +150,6 @@ def local_stack() -> Iterator[LocalStack]:
 
 def logs_of(state: Path) -> str:
     return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in sorted((state / "log").glob("*.log")))
-
-
-def command_line(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def team_repository(stack: LocalStack) -> Path:

@@ -14,8 +14,9 @@ import pytest
 
 from infra.local import s3
 from infra.local.settings import USER
-from tests.e2e.stack import LOCAL, LocalStack, command_line, logs_of
+from tests.e2e.stack import LOCAL, LocalStack, logs_of
 from tests.servers import has_postgres
+from tests.trees import command_line
 
 pytestmark = [
     pytest.mark.long,

@@ -44,7 +44,7 @@ def latency(path: Path, pixels: Pixels, runs: int) -> dict[str, float]:
 def side_by_side(first: Path, second: Path, first_pixels: Pixels, second_pixels: Pixels) -> SideBySide:
     """Time two ONNX files against each other, image by image in turn, so that what slows the machine slows both.
 
-    Each of 15 rounds gives one ratio of 95th percentiles. The fourth lowest lies above the median of such ratios with a
+    Each of 15 rounds gives one ratio of 95th percentiles. The fourth lowest is above the median of such ratios with a
     probability of 1.8 % (sign test: at most three of 15 below the median, 576 / 32,768), whatever their distribution,
     and three disturbed rounds do not hide a file that is faster. The pixels are the same images [N, C, H, W] as either
     file takes them.

@@ -104,7 +104,7 @@ def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check)
     """Do everything that an intent states, in its order, and close it.
 
     Raises:
-        ChampionMoved: somebody moved an alias at this moment, without the lock.
+        ChampionMoved: someone moved an alias at this moment, without the lock.
         LockLost: another process holds the lock.
     """
     for alias, number in intent.aliases.items():

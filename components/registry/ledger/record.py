@@ -65,7 +65,7 @@ def unchanged_record(version: "ModelVersion", key: str, champion: int | None) ->
 
 
 def last_record(version: "ModelVersion") -> dict[str, Any] | None:
-    """The record of the last decision on a version; None if there was none or somebody deleted it."""
+    """The record of the last decision on a version; None if there was none or someone deleted it."""
     import mlflow
     from mlflow.exceptions import MlflowException
 

@@ -145,7 +145,7 @@ def _reuse(uses: int | None, accuracy: float | None, n: float | None, margin: fl
     A warning, because the remedies in the literature cost what a promotion needs most. Thresholdout (Dwork et al. 2015)
     answers with noise and from a budget: the same file could be promoted today and refused tomorrow, and nobody could
     check the decision. The Ladder (Blum and Hardt 2015) says no more than that a new best was reached, where the model
-    card publishes every figure. Both protect against somebody who fits the test split through its answers, which no
+    card publishes every figure. Both protect against someone who fits the test split through its answers, which no
     stage can do: params are chosen on validation data, and training can't open the test split. What remains is the luck
     of the best of k. This bounds it; the remedy, fresh images, is up to people.
     """

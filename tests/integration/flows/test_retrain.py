@@ -21,6 +21,7 @@ from components.core.params.file import override_params
 from flows.local.environment import QUIET
 from flows.local.prefect_server import PrefectServer, stop
 from flows.local.supervised import supervised
+from tests.trees import command_line
 from tests.workspaces import git, make_tiny_project, until
 
 pytestmark = pytest.mark.slow
@@ -373,12 +374,5 @@ def test_with_two_pools_a_cancelled_run_cancels_its_training(farm):
 
 def at_work(farm: Farm, *marks: str) -> list[psutil.Process]:
     """The stages' processes below the worker, known by their command lines."""
-    processes = []
-    for process in psutil.Process(farm.worker.pid).children(recursive=True):
-        try:
-            line = " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        if any(mark in line for mark in marks):
-            processes.append(process)
-    return processes
+    below = psutil.Process(farm.worker.pid).children(recursive=True)
+    return [process for process in below if any(mark in command_line(process) for mark in marks)]

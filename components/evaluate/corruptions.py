@@ -78,7 +78,7 @@ def brightness(images: Pixels, amount: float) -> Pixels:
     """Raise HSV's value by ``amount`` of its range; hue and saturation stay."""
     value = images.max(axis=3, keepdims=True).astype(np.float32)
     raised = np.minimum(value + 255 * amount, 255)
-    # With hue and saturation kept the channels grow by one factor; black has neither and becomes grey.
+    # With hue and saturation kept the channels grow by one factor; black has neither and becomes gray.
     return _pixels(np.where(value > 0, images * (raised / np.maximum(value, 1)), raised))
 
 

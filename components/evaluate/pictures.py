@@ -19,7 +19,7 @@ _PICTURED_CORRUPTIONS = 8
 
 
 def history(path: Path) -> figures.History:
-    """Read a training's history, its images counted over all phases."""
+    """Read a training run's history, its images counted over all phases."""
     table = pq.read_table(path)
     columns = {name: table[name].to_numpy() for name in table.column_names}
     images, phases = columns["images"].astype(np.float64), columns["phase"]

@@ -67,7 +67,7 @@ class Network:
 def fit(images: Pixels, image_size: int, channels: int) -> Pixels:
     """Stored images [N, H, W, C] as a network takes them: [N, channels, image_size, image_size].
 
-    Grey is repeated for a network of three channels, and color turned grey for a network of one.
+    Gray is repeated for a network of three channels, and color turned gray for a network of one.
     """
     pixels = resize_pixels(images, image_size)
     stored = pixels.shape[1]

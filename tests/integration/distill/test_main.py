@@ -26,7 +26,7 @@ from components.label import __main__ as label
 from components.pretrain import __main__ as pretrain
 from tests.workspaces import run_stage, training_workspace
 
-NAMES = ("dark", "grey", "bright")
+NAMES = ("dark", "gray", "bright")
 
 
 def write_split(folder: Path, count: int, seed: int, labeled: bool) -> None:

@@ -36,8 +36,8 @@ def test_an_image_is_corrupted_alike_whatever_is_next_to_it(images):
 
 
 def test_noise_has_the_deviation_it_is_told_and_is_each_image_s_own():
-    grey = np.full((4, 100, 100, 1), 128, np.uint8)
-    change = corruptions.noise(grey, IDS, 0.08).astype(float) - 128
+    gray = np.full((4, 100, 100, 1), 128, np.uint8)
+    change = corruptions.noise(gray, IDS, 0.08).astype(float) - 128
     assert change.mean() == pytest.approx(0, abs=0.5)
     assert change.std() == pytest.approx(0.08 * 255, rel=0.02)
     assert np.abs(np.corrcoef(change.reshape(4, -1)) - np.eye(4)).max() < 0.05
@@ -58,8 +58,8 @@ def test_brightness_is_hsv_s(images):
     hsv = rgb_to_hsv(images / 255)
     hsv[..., 2] = np.minimum(hsv[..., 2] + 0.15, 1)
     assert np.abs(corruptions.brightness(images, 0.15) - 255 * hsv_to_rgb(hsv)).max() < 0.51
-    grey = np.array([0, 100, 230], np.uint8).reshape(1, 1, 3, 1)
-    assert corruptions.brightness(grey, 0.2).ravel().tolist() == [51, 151, 255]
+    gray = np.array([0, 100, 230], np.uint8).reshape(1, 1, 3, 1)
+    assert corruptions.brightness(gray, 0.2).ravel().tolist() == [51, 151, 255]
 
 
 def test_jpeg_is_what_a_file_of_that_quality_holds(images):

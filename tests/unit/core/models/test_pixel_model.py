@@ -89,8 +89,8 @@ def test_the_model_owns_resizing_normalisation_and_channels():
     expected = torch.nn.functional.interpolate(raw.float(), (8, 8), mode="bilinear", antialias=True)
     assert torch.allclose(x, (expected / 255 - 0.3) / 0.4, atol=1e-5)
     color = student(16, 3)
-    grey = pixels(2, 1, 16)
-    assert torch.allclose(color.eval()(grey), color(grey.expand(-1, 3, -1, -1)), atol=1e-6)
+    gray = pixels(2, 1, 16)
+    assert torch.allclose(color.eval()(gray), color(gray.expand(-1, 3, -1, -1)), atol=1e-6)
 
 
 def test_unknown_names_get_a_suggestion():

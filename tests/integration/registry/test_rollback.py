@@ -1,11 +1,15 @@
+from types import SimpleNamespace
+
 import pytest
 from mlflow import MlflowClient
 
 from components.core.errors import UserError
 from components.registry import client
+from components.registry import rollback as rollback_module
 from components.registry.history import history
+from components.registry.ledger.commit import ChampionMoved, commit
 from components.registry.rollback import rollback
-from tests.integration.registry.faults import flip_byte, tags
+from tests.integration.registry.faults import copies, flip_byte, ready, tags
 
 
 def test_rollback_swaps_champion_and_previous_and_retraining_does_not_undo_it(
@@ -71,3 +75,25 @@ def test_a_rollback_to_a_version_goes_where_it_says_and_only_to_a_former_champio
     assert aliases() == {"challenger": 4, "champion": 1, "previous": 3}
     with pytest.raises(UserError, match="recorded with its reason"):
         rollback(home.experiment, model_name, " ")
+
+
+def test_a_rollback_that_another_process_overtakes_moves_nothing_and_ends_with_code_4(home, original, monkeypatch):
+    """The champion moves between the reading of the aliases and the writing, while the smoke test runs."""
+    mlflow, name = MlflowClient(), f"{original.name}-overtaken"
+    copies(original, name, 3)
+    for version, champion in ((1, None), (2, 1), (3, 2)):
+        commit(mlflow, home.experiment, ready(name, version, champion))
+    smoke_test = rollback_module.smoke.check
+
+    def meanwhile(*args):
+        client.set_alias(mlflow, name, "champion", 1)
+        return smoke_test(*args)
+
+    monkeypatch.setattr(rollback_module, "smoke", SimpleNamespace(check=meanwhile))
+    with pytest.raises(ChampionMoved, match=r"is version 1 by now, not version 3, so version 2 was left") as late:
+        rollback(home.experiment, name, "worse")
+    assert late.value.exit_code == 4
+    assert client.aliases(mlflow, name) == {"champion": 1, "previous": 2}
+    assert not [version for version in (1, 2, 3) if "rollback.note" in tags(name, version)]
+    newest = history(home.experiment, name).entries[0]
+    assert (newest.outcome, newest.version) == ("overtaken", 2)

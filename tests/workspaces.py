@@ -1,5 +1,6 @@
 """Tiny projects and tiny inputs of stages, for tests that run them."""
 
+import inspect
 import json
 import os
 import shutil
@@ -8,9 +9,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from components.core.params.file import override_params
@@ -78,6 +81,24 @@ def training_workspace(folder: Path, test_seed: int = 3) -> Path:
     """Write the inputs of the stages from pretrain to control, and a budget of seconds."""
     splits = {"train": 0, "val": 1, "unlabeled": 2, "test": test_seed}
     return make_workspace(folder, *TRAINING.split(), splits=splits, count=40)
+
+
+def ids(split: str) -> np.ndarray:
+    """The ids of a split's images, in the working folder."""
+    return np.load(f"artifacts/ingest/shards/{split}/ids.npy")
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[dict[str, Any]]:
+    """Watch a module's function: a list that gets the arguments of each call by name, and its ``result``."""
+    calls, function = [], getattr(module, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        calls.append(inspect.signature(function).bind(*args, **kwargs).arguments | {"result": result})
+        return result
+
+    monkeypatch.setattr(module, name, call)
+    return calls
 
 
 def run_stage(stage: str, folder: Path) -> "subprocess.CompletedProcess[str]":

@@ -1,0 +1,84 @@
+"""The stage hands the params to what trains: each of them, and the split that each is for."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from components.core.models.pixel_model import pixel_model, save
+from components.core.params.file import override_params
+from components.core.runtime.stage import Stage
+from components.finetune import __main__ as finetune
+from tests.workspaces import ids, training_workspace, watched
+
+
+@pytest.fixture
+def finetuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Trains a teacher for four steps; returns the arguments of the function that trained it, and its history."""
+    training_workspace(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("artifacts/finetune").mkdir()
+
+    def train(*settings: str, by: str = "fit", network: str = "resnet8") -> dict[str, Any]:
+        torch.manual_seed(0)
+        pretrained = pixel_model(network, ("a", "b", "c"), 16, 1, (0.5,), (0.25,))
+        save(pretrained, Path("artifacts/pretrain/model.safetensors"))
+        calls = watched(monkeypatch, finetune, by)
+        given = ["strategy=full", "batch_size=20", "lr=0.01", *settings]
+        finetune.main(Stage("finetune", override_params([f"finetune.{setting}" for setting in given])))
+        (call,) = calls
+        return call
+
+    return train
+
+
+def groups_of(call: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The optimizer's group of each parameter, by the parameter's name."""
+    groups = {id(p): group for group in call["optimizer"].param_groups for p in group["params"]}
+    return {name: groups[id(p)] for name, p in call["model"].named_parameters()}
+
+
+def test_weight_decay_reaches_the_optimizer(finetuned):
+    groups = groups_of(finetuned("weight_decay=0.07"))
+    assert groups["net.head.weight"]["weight_decay"] == 0.07
+    assert groups["net.head.bias"]["weight_decay"] == 0
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_layer_decay_reaches_the_optimizer(finetuned, layer_decay: float):
+    groups = groups_of(finetuned(f"layer_decay={layer_decay}", "epochs=1", network="tf_efficientnet_lite0"))
+    peaks = {name: group["initial_lr"] for name, group in groups.items()}
+    assert peaks["net.classifier.weight"] == 0.01
+    assert (peaks["net.conv_stem.weight"] < 0.001) == (layer_decay < 1)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.01])
+def test_clip_norm_bounds_the_gradient_of_every_step(finetuned, clip_norm: float):
+    norms = [row["grad_norm"] for row in finetuned(f"clip_norm={clip_norm}")["result"]]
+    assert len(norms) == 2
+    assert all((norm <= 0.0101) == bool(clip_norm) for norm in norms)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_batch_norm_keeps_its_statistics_only_where_it_is_frozen(finetuned, frozen: bool):
+    model = finetuned(f"freeze_batch_norm={str(frozen).lower()}")["model"]
+    means = [value for name, value in model.net.named_buffers() if name.endswith("running_mean")]
+    assert means
+    assert all(bool((mean == 0).all()) == frozen for mean in means)
+
+
+@pytest.mark.parametrize(("strategy", "by"), [("full", "fit"), ("feature-extraction", "linear_probe")])
+def test_the_teacher_learns_from_the_training_split_and_is_chosen_on_the_validation_split(
+    finetuned, strategy: str, by: str
+):
+    call = finetuned(f"strategy={strategy}", by=by)
+    assert np.array_equal(call["train"].ids, ids("train"))
+    assert np.array_equal(call["val"].ids, ids("val"))
+
+
+def test_the_linear_probe_gets_its_params(finetuned):
+    settings = {"weight_decay": 0.07, "probe_lr": 0.003, "probe_steps": 11, "probe_views": 3}
+    call = finetuned("strategy=feature-extraction", *(f"{k}={v}" for k, v in settings.items()), by="linear_probe")
+    assert [call[name] for name in ("weight_decay", "lr", "steps", "views")] == list(settings.values())

@@ -88,6 +88,12 @@ def ids(split: str) -> np.ndarray:
     return np.load(f"artifacts/ingest/shards/{split}/ids.npy")
 
 
+def pictures(split: str) -> dict[bytes, int]:
+    """The label of each image of a split, by its pixels, in the working folder."""
+    images, labels = (np.load(f"artifacts/ingest/shards/{split}/{name}.npy") for name in ("images", "labels"))
+    return {image.tobytes(): int(label) for image, label in zip(images, labels, strict=True)}
+
+
 def watched(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[dict[str, Any]]:
     """Watch a module's function: a list that gets the arguments of each call by name, and its ``result``."""
     calls, function = [], getattr(module, name)

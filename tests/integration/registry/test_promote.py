@@ -1,5 +1,6 @@
 import errno
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -8,8 +9,10 @@ from mlflow import MlflowClient
 from components.core.artifacts import read_json, sha256_file, write_json
 from components.core.errors import UserError
 from components.registry import client
+from components.registry import promote as promote_module
 from components.registry.history import history
 from components.registry.ledger.commit import ChampionMoved
+from components.registry.policy.gates import Reason
 from components.registry.promote import approve, challenge
 from components.registry.register import register
 from components.registry.rollback import rollback
@@ -273,6 +276,35 @@ def test_an_approval_is_awaited_given_by_somebody_for_a_reason_and_judged_again(
     assert judge(version, approval="human").existing
     with pytest.raises(UserError, match="it has been approved"):
         give(version)
+
+
+def test_an_approval_that_another_champion_overtakes_moves_nothing(home, model_name, registered, judge, aliases):
+    waiting = registered(right=180)
+    judge(waiting, approval="human")
+    judge(registered(right=190))
+    with pytest.raises(ChampionMoved, match="is version 2 by now, not none"):
+        approve(home.experiment, model_name, waiting, "seen")
+    assert aliases() == {"challenger": 2, "champion": 2}
+    assert tags(model_name, waiting)["approval.state"] == "awaited"
+
+
+def test_the_smoke_test_of_a_decision_and_of_an_approval_keeps_to_the_gate_on_latency(
+    home, model_name, registered, judge, monkeypatch
+):
+    """And what is too slow by then is not promoted, although its evaluation was fast enough."""
+    limits = []
+
+    def slow(files, probe_sha256, latency_ms_p95_max=None):
+        limits.append(latency_ms_p95_max)
+        return Reason("smoke", "max", latency_ms_p95_max, None, len(limits) == 2, "One image takes too long.")
+
+    monkeypatch.setattr(promote_module, "smoke", SimpleNamespace(check=slow))
+    version, gates = registered(right=180), GATES | {"latency_ms_p95": {"max": 7.0}}
+    assert judge(version, gates=gates, approval="human").outcome == "rejected"
+    assert judge(version, gates=gates, approval="human", again=True).outcome == "awaiting approval"
+    with pytest.raises(UserError, match="is not promoted: One image takes too long"):
+        approve(home.experiment, model_name, version, "seen")
+    assert limits == [7.0, 7.0, 7.0]
 
 
 def test_an_unknown_version_is_named(registered, judge):

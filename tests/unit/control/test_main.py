@@ -1,27 +1,47 @@
 """The stage hands the student's params to what trains, and each split to what it is for."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from components.control import __main__ as control
 from components.core import student
 from components.core.params.file import override_params
 from components.core.runtime.stage import Stage
-from tests.workspaces import ids, training_workspace, watched
+from tests.workspaces import ids, pictures, training_workspace, watched
 
 
-def test_the_control_learns_from_training_images_by_its_params_and_is_chosen_on_validation_images(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def controlled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Trains a control for some steps; returns the arguments of the function that trained it, and its history."""
     training_workspace(tmp_path)
     monkeypatch.chdir(tmp_path)
     Path("artifacts/control").mkdir()
-    calls = watched(monkeypatch, student, "fit")
-    control.main(Stage("control", override_params(["student.weight_decay=0.07", "student.clip_norm=0.01"])))
-    (call,) = calls
+
+    def train(*settings: str) -> dict[str, Any]:
+        calls = watched(monkeypatch, student, "fit")
+        control.main(Stage("control", override_params([f"student.{setting}" for setting in settings])))
+        (call,) = calls
+        return call
+
+    return train
+
+
+def test_the_control_learns_from_training_images_and_is_chosen_on_validation_images(controlled):
+    call = controlled("steps=2", "augment={shift: 0}")
     assert np.array_equal(call["train"].ids, ids("train"))
     assert np.array_equal(call["val"].ids, ids("val"))
+    batch, labels = next(call["batches"](0)), pictures("train")
+    assert [labels[image.numpy().tobytes()] for image in batch.pixels] == batch.targets[0].tolist()
+
+
+def test_the_control_is_trained_by_the_students_params(controlled):
+    call = controlled("optimizer=sgd", "lr=0.02", "weight_decay=0.07", "clip_norm=0.01", "augment={erase: 1}")
+    assert isinstance(call["optimizer"], torch.optim.SGD)
+    assert {group["initial_lr"] for group in call["optimizer"].param_groups} == {0.02}
     assert {group["weight_decay"] for group in call["optimizer"].param_groups} == {0.0, 0.07}
     assert all(row["grad_norm"] <= 0.0101 for row in call["result"])
+    assert not {image.numpy().tobytes() for image in next(call["batches"](0)).pixels} & set(pictures("train"))

@@ -14,7 +14,7 @@ from components.core.runtime.stage import Stage
 from components.core.training.loop import cross_entropy
 from components.distill import __main__ as distill
 from components.label import __main__ as label
-from tests.workspaces import ids, training_workspace, watched
+from tests.workspaces import ids, pictures, training_workspace, watched
 
 
 @pytest.fixture
@@ -43,9 +43,12 @@ def distilled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_student_learns_from_labeled_and_unlabeled_images_by_its_params_and_is_chosen_on_validation_images(
     distilled, method: str
 ):
-    call = distilled(f"distill.method={method}", "student.weight_decay=0.07", "student.clip_norm=0.01")
+    settings = ["student.weight_decay=0.07", "student.clip_norm=0.01", "student.augment={shift: 0}"]
+    call = distilled(f"distill.method={method}", *settings)
     assert sorted(call["train"].ids) == sorted([*ids("train"), *ids("unlabeled")])
     assert np.array_equal(call["val"].ids, ids("val"))
+    images = {image.numpy().tobytes() for image in next(call["batches"](0)).pixels}
+    assert images <= {*pictures("train"), *pictures("unlabeled")}
     assert {group["weight_decay"] for group in call["optimizer"].param_groups} == {0.0, 0.07}
     assert all(row["grad_norm"] <= 0.0101 for row in call["result"])
 

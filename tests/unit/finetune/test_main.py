@@ -11,7 +11,7 @@ from components.core.models.pixel_model import pixel_model, save
 from components.core.params.file import override_params
 from components.core.runtime.stage import Stage
 from components.finetune import __main__ as finetune
-from tests.workspaces import ids, training_workspace, watched
+from tests.workspaces import ids, pictures, training_workspace, watched
 
 
 @pytest.fixture
@@ -46,6 +46,13 @@ def test_weight_decay_reaches_the_optimizer(finetuned):
     assert groups["net.head.bias"]["weight_decay"] == 0
 
 
+def test_the_optimizer_and_the_augmentation_are_those_of_the_params(finetuned):
+    call = finetuned("optimizer=sgd", "lr=0.02", "augment={erase: 1}")
+    assert isinstance(call["optimizer"], torch.optim.SGD)
+    assert {group["initial_lr"] for group in call["optimizer"].param_groups} == {0.02}
+    assert not {image.numpy().tobytes() for image in next(call["batches"](0)).pixels} & set(pictures("train"))
+
+
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
 def test_layer_decay_reaches_the_optimizer(finetuned, layer_decay: float):
     groups = groups_of(finetuned(f"layer_decay={layer_decay}", "epochs=1", network="tf_efficientnet_lite0"))
@@ -76,6 +83,11 @@ def test_the_teacher_learns_from_the_training_split_and_is_chosen_on_the_validat
     call = finetuned(f"strategy={strategy}", by=by)
     assert np.array_equal(call["train"].ids, ids("train"))
     assert np.array_equal(call["val"].ids, ids("val"))
+
+
+def test_the_teacher_learns_each_images_own_label(finetuned):
+    batch, labels = next(finetuned("augment={shift: 0}")["batches"](0)), pictures("train")
+    assert [labels[image.numpy().tobytes()] for image in batch.pixels] == batch.targets[0].tolist()
 
 
 def test_the_linear_probe_gets_its_params(finetuned):

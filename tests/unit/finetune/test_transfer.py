@@ -68,6 +68,20 @@ def test_a_linear_probe_in_parts_is_the_same_training(teacher, tmp_path: Path, m
     assert heads[0][1] == pytest.approx(heads[1][1], abs=1e-4)
 
 
+def test_a_linear_probe_decays_the_weights_of_its_head(teacher, tmp_path: Path):
+    start = {name: tensor.clone() for name, tensor in teacher.net.state_dict().items()}
+    norms = []
+    for weight_decay in (0.0, 50.0):
+        teacher.net.load_state_dict(start)
+        linear_probe(
+            teacher, shard(8, 1), shard(8, 2), views=1, steps=10, lr=0.01, weight_decay=weight_decay, batch_size=8,
+            seed=0, augment=NO_AUGMENT, device=CPU, scratch=tmp_path, report=lambda row: None,
+            advance=lambda *_, **__: None,
+        )  # fmt: skip
+        norms.append(teacher.net.classifier.weight.norm().item())
+    assert norms[1] < norms[0] / 2
+
+
 def test_frozen_batch_norm_keeps_its_statistics_in_train_mode(teacher):
     freeze_batch_norm(teacher)
     before = {name: tensor.clone() for name, tensor in teacher.net.named_buffers()}

@@ -1,14 +1,16 @@
+import itertools
 import subprocess
 import sys
-import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from components.core.export import latency as latency_module
 from components.core.export.latency import latency, side_by_side
-from components.core.export.onnx_file import Network
 
 
 @pytest.fixture
@@ -38,16 +40,38 @@ def test_more_work_takes_longer(matrix_power):
     assert much["latency_ms_p50"] > 3 * little["latency_ms_p50"]
 
 
-def test_it_is_the_milliseconds_of_one_run(matrix_power):
-    path, pixels = matrix_power(40), np.zeros((1, 1, 200, 200), np.uint8)
-    network = Network(path, threads=1)
-    seconds = []
-    for _ in range(20):
-        began = time.perf_counter()
-        network.run(pixels)
-        seconds.append(time.perf_counter() - began)
-    # Another process may take the core away from either: no closer than a factor.
-    assert latency(path, pixels, 20)["latency_ms_p50"] == pytest.approx(np.median(seconds) * 1000, rel=4)
+@pytest.fixture
+def seconds(monkeypatch):
+    """Gives networks the seconds that each of their runs takes, by file, on a clock that nothing else moves."""
+    files, now = {}, 0.0
+
+    def network(path, threads):
+        assert threads == 1
+        durations = itertools.cycle(files[path.name])
+
+        def run(_):
+            nonlocal now
+            now += next(durations)
+
+        return SimpleNamespace(run=run)
+
+    monkeypatch.setattr(latency_module, "Network", network)
+    monkeypatch.setattr(latency_module, "time", SimpleNamespace(perf_counter=lambda: now))
+    return files
+
+
+def test_it_is_the_milliseconds_of_one_run(seconds):
+    seconds["one.onnx"] = [0.002] * 9 + [0.007]
+    measured = latency(Path("one.onnx"), np.zeros((3, 1, 2, 2), np.uint8), 100)
+    assert measured == {"latency_ms_p50": pytest.approx(2), "latency_ms_p95": pytest.approx(7)}
+
+
+def test_side_by_side_is_in_milliseconds_and_says_how_many_times_faster_the_first_is(seconds):
+    seconds |= {"one.onnx": [0.002], "other.onnx": [0.006]}
+    pixels = np.zeros((3, 1, 2, 2), np.uint8)
+    comparison = side_by_side(Path("one.onnx"), Path("other.onnx"), pixels, pixels)
+    assert (comparison.first_ms_p95, comparison.second_ms_p95) == (pytest.approx(2), pytest.approx(6))
+    assert comparison.faster == pytest.approx(3)
 
 
 @pytest.mark.parametrize("busy", [0, 2])

@@ -11,6 +11,7 @@ from components.core.errors import UserError
 from components.core.images.shards import Shard
 from components.core.inference import validate
 from components.core.models.pixel_model import pixel_model
+from components.core.params.sections import Training
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.training import loop, optim
 from components.core.training.loop import Batch, Recipe, cross_entropy, fit
@@ -63,6 +64,20 @@ def train(
 def same(one, other) -> bool:
     pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_recipe_takes_every_setting_of_a_training_run_from_the_params():
+    settings = {"batch_size": 7, "optimizer": "sgd", "lr": 0.3, "schedule": "step", "warmup": 0.2, "accumulate": 3}
+    settings |= {
+        "weight_decay": 0.01,
+        "clip_norm": 2.0,
+        "ema_decay": 0.5,
+        "precision": "fp32",
+        "sync_batch_norm": False,
+    }
+    recipe = Recipe.of(Training(**settings).model_dump(), steps=1, eval_every=1)
+    assert settings == {name: getattr(recipe, name) for name in settings}
+    assert {*settings, "augment"} == set(Training.model_fields)
 
 
 @pytest.mark.parametrize(("optimizer", "ema_decay"), [("adamw", 0.0), ("sgd", 0.0), ("adamw", 0.8)])

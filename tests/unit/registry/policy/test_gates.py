@@ -26,6 +26,20 @@ def test_each_side_of_a_gate_says_its_numbers():
     ]
 
 
+@pytest.mark.parametrize(
+    ("bound", "accuracy", "passed"),
+    [
+        ({"min": 0.8}, 0.8, True),
+        ({"min": 0.8}, 0.7999, False),
+        ({"max": 0.8}, 0.8, True),
+        ({"max": 0.8}, 0.8001, False),
+        ({"min": 0.8, "max": 0.8}, 0.8, True),
+    ],
+)
+def test_a_figure_that_equals_its_limit_passes(bound: dict[str, float], accuracy: float, passed: bool):
+    assert {reason.passed for reason in judged({"accuracy": bound}, accuracy=accuracy)} == {passed}
+
+
 def test_a_near_miss_is_shown_with_the_digits_that_tell():
     (missed,) = judged({"accuracy": {"min": 0.8}}, accuracy=0.79999999)
     assert (missed.gate, missed.side, missed.limit, missed.value, missed.passed) == (

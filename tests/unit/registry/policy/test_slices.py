@@ -37,6 +37,11 @@ def test_every_slice_must_keep_to_the_limit_and_the_worst_are_named():
     )
 
 
+@pytest.mark.parametrize("bound", [{"min": 0.51}, {"max": 0.95}])
+def test_a_slice_that_equals_the_limit_passes(bound: dict[str, float]):
+    assert judged(CLASSES, bound).passed is True
+
+
 def test_of_hundreds_of_slices_three_are_named():
     many = {f"class {i}": {"n": 100, "accuracy": i / 1000} for i in range(300)}
     missed = judged(many, {"min": 0.9})

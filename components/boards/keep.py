@@ -34,9 +34,9 @@ def keep(experiment_name: str, champion: str) -> list[str]:
     """
     from mlflow.exceptions import MlflowException
 
-    mlflow = tracking.client()
     try:
         with client.translate_errors():
+            mlflow = tracking.client()
             experiment = mlflow.get_experiment_by_name(experiment_name)
             if experiment is None:
                 return []

@@ -1,7 +1,6 @@
 """MLflow's model registry as this package uses it: versions, aliases, and errors as sentences."""
 
 import getpass
-import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -36,12 +35,16 @@ def connect() -> "MlflowClient":
     """Return a client of the configured MLflow.
 
     Raises:
-        UserError: none is configured.
+        Unreachable: its database does not answer.
+        UserError: none is configured, or the driver of its database is not installed.
     """
     if tracking.uri() is None:
         raise UserError("MLFLOW_TRACKING_URI is not set: set it, or use the `reflux` command, which sets it.")
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what `translate_errors` words
-    return tracking.client()
+    try:
+        with translate_errors():
+            return tracking.client()
+    except ModuleNotFoundError as error:
+        raise UserError(f"MLflow at {address()} needs the Python package {error.name}: install it.") from None
 
 
 def address() -> str:

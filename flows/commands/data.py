@@ -32,7 +32,8 @@ def add(path: Path, name: str | None) -> str:
         The message for the user: the dataset, and what to do next.
 
     Raises:
-        UserError: it is no dataset, the name is in use, or DVC refuses it. Nothing is left half-done.
+        UserError: it is no dataset, it contains this project, the name is in use, or DVC refuses it. Nothing is left
+            half-done.
     """
     from components.ingest.source import open_source
 
@@ -41,6 +42,8 @@ def add(path: Path, name: str | None) -> str:
         raise UserError(f"{path} does not exist: give the folder of your dataset.")
     if path.is_file():
         raise UserError(f"{path} is a file: give the folder that contains it and its images.")
+    if any(folder.resolve().is_relative_to(path.resolve()) for folder in (Path(), DATA)):
+        raise UserError(f"{path} contains this project's data folder: give the folder of your dataset alone.")
     dataset = open_source(path)
     if len(dataset.classes) < 2:
         classes = ", ".join(dataset.classes) or "none"

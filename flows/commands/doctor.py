@@ -99,11 +99,15 @@ def _gpu() -> Finding:
 
 
 def _servers() -> Iterator[Finding]:
-    uri = embed_mlflow()
-    if uri.startswith("http"):
-        yield from doctor_servers.mlflow(uri, _project_name())
+    try:
+        uri = embed_mlflow()
+    except UserError as error:
+        yield Finding("MLflow", "refused", str(error))
     else:
-        yield Finding("MLflow", uri.split("@")[-1], _mlflow_problem(uri))
+        if uri.startswith("http"):
+            yield from doctor_servers.mlflow(uri, _project_name())
+        else:
+            yield Finding("MLflow", uri.split("@")[-1], _mlflow_problem(uri))
     api = os.environ.get("PREFECT_API_URL")
     if api:
         yield from doctor_servers.prefect(api)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 from rich.console import Console
 
-from components.core.artifacts import ARTIFACTS, atomic
-from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.params.file import PARAMS, load_params, override_params
+from components.core.artifacts import ARTIFACTS
+from components.core.errors import EXIT_USER_ERROR
+from components.core.params.file import PARAMS, check_overrides
 from flows.local.environment import RUN_LOG, embed_mlflow, only_run, reflux_command
 from flows.local.prefect_server import PrefectServer, prefect_server
 from flows.outcome import StageFailed
@@ -40,35 +40,23 @@ def run_pipeline(assignments: list[str]) -> int:
         UserError: something is missing or wrong, and nothing was started.
     """
     screen = console()
+    params = check_overrides(assignments)  # the flow sets them, once nothing can refuse its start
+    embed_mlflow()
     with only_run():
         prepare_dvc()
-        _apply(assignments)
-        embed_mlflow()
+        fetch(params.ingest.source)
         stop = Stop()
         try:
             with prefect_server() as server:
                 return _run(screen, assignments, server)
         except StageFailed as failed:
             if not stop.requested:
-                return _failed(failed)
+                return _failed(failed, assignments)
         except BaseException:  # libraries wrap a KeyboardInterrupt that hits them into errors of their own
             if not stop.requested:
                 raise
         print("Stopped. What is finished is kept: the next `reflux run` continues from there.", file=sys.stderr)
         return EXIT_INTERRUPTED
-
-
-def _apply(assignments: list[str]) -> None:
-    """Set the params and fetch their dataset; params whose dataset is missing are not kept."""
-    before = PARAMS.read_bytes() if assignments else b""
-    params = override_params(assignments) if assignments else load_params()
-    try:
-        fetch(params.ingest.source)
-    except UserError:
-        if assignments:
-            with atomic(PARAMS) as temporary:
-                temporary.write_bytes(before)
-        raise
 
 
 class Stop:
@@ -156,8 +144,10 @@ def _next_steps(has_champion: bool) -> list[tuple[str, str]]:
     ]
 
 
-def _failed(failed: StageFailed) -> int:
+def _failed(failed: StageFailed, assignments: list[str]) -> int:
     print(f"Error: {failed}", file=sys.stderr)
+    if assignments:
+        print(f"{PARAMS} keeps {', '.join(assignments)}: the next run uses it as well.", file=sys.stderr)
     if failed.user_error:
         return EXIT_USER_ERROR
     print("Its last lines:", *(f"  {line}" for line in failed.tail[-_TAIL_LINES:]), sep="\n", file=sys.stderr)

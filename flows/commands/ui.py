@@ -26,10 +26,12 @@ def serve(port: int, prefect: bool) -> int:
         The exit code: 0, also when stopped by Ctrl-C.
 
     Raises:
-        UserError: a port is in use, or a server did not start.
+        UserError: this is no project, a port is in use, or a server did not start.
     """
+    from components.core.params.file import load_params
     from components.registry import client
 
+    load_params()  # in a wrong folder nothing is left behind
     uri = embed_mlflow()
     remote = uri.startswith(("http://", "https://"))
     if remote and not prefect:
@@ -87,13 +89,12 @@ def print_boards(address: str) -> bool:
     """
     from components.boards import keep
     from components.core.params.file import load_params
-    from components.core.runtime import tracking
     from components.registry import client
 
     embed_mlflow()
     name = load_params().project.name
     with client.translate_errors():
-        experiment = tracking.client().get_experiment_by_name(name)
+        experiment = client.connect().get_experiment_by_name(name)
     if experiment is None:
         print(f"There is no run of {name} yet: `reflux run` makes one, with its boards.", flush=True)
         return False

@@ -12,9 +12,11 @@ from filelock import FileLock, Timeout
 
 from components.core.artifacts import translate_os_error
 from components.core.errors import UserError
+from components.core.runtime.tracking import without_password
 
 HOME = Path(".reflux")
 RUN_LOG = HOME / "run.log"
+_MLFLOW_SCHEMES = ("http", "https", "postgresql", "mysql", "mssql", "sqlite", "databricks")
 
 # No tool phones home, and DVC asks no server whether a newer version exists.
 QUIET = {
@@ -30,9 +32,18 @@ QUIET = {
 
 
 def embed_mlflow() -> str:
-    """Point MLflow at the SQLite file of this checkout, unless the user has named a server; returns the URI."""
-    default = f"sqlite:///{Path('mlflow.db').resolve()}"
-    return os.environ.setdefault("MLFLOW_TRACKING_URI", default)
+    """Point MLflow at the SQLite file of this checkout, unless the user has named a server; returns the URI.
+
+    Raises:
+        UserError: the user has named what is neither a server nor a database.
+    """
+    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{Path('mlflow.db').resolve()}")
+    if uri and uri.partition(":")[0].partition("+")[0].lower() not in _MLFLOW_SCHEMES:
+        raise UserError(
+            f"MLFLOW_TRACKING_URI = {without_password(uri)} is no MLflow server or database: set it to http://…, "
+            "postgresql://… or sqlite:///…, or unset it to use this checkout's mlflow.db."
+        )
+    return uri
 
 
 def keep_home(project: str, flow_run_id: str) -> None:
@@ -87,7 +98,7 @@ def only_run() -> Iterator[None]:
 
 def usable_cores() -> int:
     """The cores this process may use, which a container or taskset can make fewer than there are."""
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def reflux_command() -> str:

@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
 
 from components.boards.declared import PICTURES
@@ -14,6 +13,7 @@ from components.core.contract import TRAINING
 from components.core.params.sections import Params
 from components.core.runtime.journal import Journal
 from components.monitor.reference import FILE, measure, save
+from flows.local.environment import usable_cores
 from flows.report import text
 from flows.report.result import Result
 
@@ -33,7 +33,7 @@ def log_evaluation(journal: Journal, params: Params, metrics: dict[str, Any]) ->
 def log_result(journal: Journal, result: Result) -> None:
     """Log the decision, the run's cost, and the whole result as the run's note."""
     spent = sum(read_json(ARTIFACTS / name / "run.json")["wall_s"] for name in TRAINING if name in result.executed)
-    figures = cost(result.seconds, spent, len(psutil.Process().cpu_affinity()))
+    figures = cost(result.seconds, spent, usable_cores())
     tags = {"mlflow.note.content": text.markdown(result)}
     promotion = result.release.promotion
     if promotion is not None:

@@ -6,17 +6,43 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from components.core.artifacts import atomic
-from components.core.errors import UserError
+from components.core.errors import UserError, listed
 from components.core.params.distill import METHODS
 from components.core.params.section import Section
 from components.core.params.sections import Params
 
 PARAMS = Path("params.yaml")
+
+_TEXT = "it must be text, in quotes if it looks like a number or a date"
+_LIST = "it must be a list, such as [a, b]"
+_REASONS = {  # by pydantic's type of error; what is in braces is pydantic's too
+    "bool_parsing": "it must be true or false",
+    "bool_type": "it must be true or false",
+    "dict_type": "it is a section with a part for each name, such as {{name: …}}",
+    "finite_number": "it must be a finite number",
+    "float_parsing": "it must be a number",
+    "float_type": "it must be a number",
+    "greater_than": "it must be above {gt:.10g}",
+    "greater_than_equal": "it must be {ge:.10g} or more",
+    "int_from_float": "it must be a whole number",
+    "int_parsing": "it must be a whole number",
+    "int_parsing_size": "it must be a whole number",
+    "int_type": "it must be a whole number",
+    "less_than": "it must be below {lt:.10g}",
+    "less_than_equal": "it must be {le:.10g} or less",
+    "list_type": _LIST,
+    "literal_error": "choose {expected}",
+    "string_too_short": "it must not be empty",
+    "string_type": _TEXT,
+    "too_short": "it must not be empty",
+    "tuple_type": _LIST,
+}
 
 
 def load_params(path: Path = PARAMS) -> Params:
@@ -36,6 +62,24 @@ def override_params(assignments: list[str], path: Path = PARAMS) -> Params:
     Raises:
         UserError: an assignment is malformed or leads to invalid params.
     """
+    document, params = _overridden(assignments, path)
+    text_out = io.StringIO()
+    _yaml().dump(document, text_out)
+    with atomic(path) as temporary:
+        temporary.write_text(text_out.getvalue(), encoding="utf-8")
+    return params
+
+
+def check_overrides(assignments: list[str], path: Path = PARAMS) -> Params:
+    """Parse and check the params with ``section.key=value`` assignments; the file stays as it is.
+
+    Raises:
+        UserError: as for ``override_params``, or ``load_params`` if there are no assignments.
+    """
+    return _overridden(assignments, path)[1]
+
+
+def _overridden(assignments: list[str], path: Path) -> tuple[Any, Params]:
     document = _read(path)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -47,13 +91,14 @@ def override_params(assignments: list[str], path: Path = PARAMS) -> Params:
             node = node.setdefault(parent, {}) if isinstance(node, dict) else None
         if not isinstance(node, dict):
             raise UserError(f"-S {assignment}: {'.'.join(parents)} holds a value, not a section of {path}.")
-        node[leaf] = _yaml().load(text)
-    params = check_params(document, "-S")
-    text_out = io.StringIO()
-    _yaml().dump(document, text_out)
-    with atomic(path) as temporary:
-        temporary.write_text(text_out.getvalue(), encoding="utf-8")
-    return params
+        try:
+            node[leaf] = _yaml().load(text)
+        except (YAMLError, ValueError) as error:
+            raise UserError(
+                f"-S {' '.join(assignment.split())}: the value is not valid YAML ({_parser_words(error)}); close its "
+                "brackets, or put it in quotes."
+            ) from None
+    return document, check_params(document, "-S" if assignments else str(path))
 
 
 def check_params(document: Any, where: str) -> Params:
@@ -93,17 +138,26 @@ def _read(path: Path) -> Any:
         document = _yaml().load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing in {Path.cwd().name}/: run reflux in the project's root folder.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        first = " ".join(str(error).split())
-        raise UserError(f"{path} is not valid YAML: {first}.") from None
+    except (YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}," if mark else str(path)
+        raise UserError(f"{where} is not valid YAML: {_parser_words(error)}.") from None
     if not isinstance(document, dict):
         raise UserError(f"{path} is empty: restore it with `git checkout {path}`.")
     return document
 
 
+def _parser_words(error: Exception) -> str:
+    """The problem in the YAML parser's words, on one line."""
+    return " ".join(str(getattr(error, "problem", None) or error).split())
+
+
 def _sentence(error: ValidationError) -> str:
     first = min(error.errors(), key=lambda problem: problem["type"] == "missing")  # a typo leaves its name missing too
-    place = ".".join(str(part) for part in first["loc"])
+    location = first["loc"]
+    if location and location[-1] in ("int", "str"):  # the part of a union that pydantic tried first
+        location = location[:-1]
+    place = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(first["loc"][-1]), _siblings(first["loc"]), n=1, cutoff=0.5)
         prefix = ".".join(str(part) for part in first["loc"][:-1])
@@ -111,10 +165,26 @@ def _sentence(error: ValidationError) -> str:
         return f"{place} is not a parameter; {known}"
     if first["type"] == "missing":
         return f"{place} is missing; add it."
-    why, given = first["msg"].removeprefix("Value error, "), first.get("input")
+    why, given = _reason(first, location), first.get("input")
     if isinstance(given, dict):  # what is wrong is how its parts go together
         return f"{place}: {why}." if place else f"{why}."
-    return f"{place} = {given!r} is refused: {why}."
+    return f"{place} = {_as_written(given)} is refused: {why}."
+
+
+def _reason(problem: ErrorDetails, location: tuple[Any, ...]) -> str:
+    """Say what a param must be, in pydantic's words only where the problem is a rare one."""
+    if problem["type"] == "model_type":
+        return f"it is a section; set its params instead: {listed(_siblings((*location, '')), 6)}"
+    if problem["type"] in _REASONS:
+        return _REASONS[problem["type"]].format(**problem.get("ctx", {})).replace("'", "")
+    return problem["msg"].removeprefix("Value error, ")
+
+
+def _as_written(value: Any) -> str:
+    """A value as YAML has it: null, true."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return repr(value) if isinstance(value, str | int | float | list) else str(value)
 
 
 def _siblings(location: tuple[Any, ...]) -> list[str]:

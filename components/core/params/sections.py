@@ -5,7 +5,7 @@ of each stage as params, and DVC reads their defaults where they are plain value
 """
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -29,7 +29,7 @@ class Run(Section):
     launcher: Literal["local", "torchrun"] = "local"
     nproc_per_node: int | str = 1
     nnodes: int | str = 1
-    rdzv_endpoint: Annotated[str, Field(pattern=r"^[^\s:]+:\d+$")] | None = Field(None, validate_default=True)
+    rdzv_endpoint: str | None = Field(None, validate_default=True)
     max_restarts: int = Field(3, ge=0)
     lost_after_s: AboveZero = 300
     placement: Literal["one-worker", "two-pools"] = "one-worker"
@@ -59,6 +59,8 @@ class Run(Section):
     @field_validator("rdzv_endpoint")
     @classmethod
     def is_there_for_several_machines(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not re.fullmatch(r"[^\s:]+:\d+", value):
+            raise ValueError("it must be host:port, such as node1:29400")
         nodes = info.data.get("nnodes", 1)
         if value is None and nodes != 1:
             raise ValueError(f"run.nnodes = {nodes} needs the host:port of one of the machines, where they all meet")
@@ -190,15 +192,37 @@ class Evaluate(Section):
     latency_runs: Annotated[int, Field(ge=20)] = 300
 
 
+_SHARES = ("accuracy", "f1", "recall", "ece")  # how the names of figures from 0 to 1 end
+
+
 class Bound(Section):
     min: float | None = Field(None, allow_inf_nan=False)
     max: float | None = Field(None, allow_inf_nan=False)
 
+    @field_validator("min", "max", mode="before")
+    @classmethod
+    def is_a_number(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # pydantic would take true for 1
+            raise ValueError("it must be a number")
+        return value
+
     @model_validator(mode="after")
-    def has_one_side(self) -> "Bound":
+    def can_be_passed(self) -> "Bound":
         if self.min is None and self.max is None:
             raise ValueError("a gate needs a min or a max")
+        if self.max is not None and self.max < 0:
+            raise ValueError(f"max = {self.max:g} can't be passed, because no figure is below 0")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min = {self.min:g} is above max = {self.max:g}, so nothing can pass")
         return self
+
+
+def _share(bound: Bound) -> Bound:
+    """Refuse a percentage as the limit of a share."""
+    for side, limit in (("min", bound.min), ("max", bound.max)):
+        if limit is not None and limit > 1:
+            raise ValueError(f"{side} = {limit:g} is above 1, and it limits a share: write 0.9 for 90 %")
+    return bound
 
 
 class Gates(Section):
@@ -215,9 +239,19 @@ class Gates(Section):
     brightness_accuracy: Bound | None = None
     jpeg_accuracy: Bound | None = None
 
+    @field_validator("*")
+    @classmethod
+    def shares_are_no_percentages(cls, value: Bound | None, info: ValidationInfo) -> Bound | None:
+        return _share(value) if value and str(info.field_name).endswith(_SHARES) else value
+
 
 class SliceGates(Section):
     accuracy: Bound
+
+    @field_validator("accuracy")
+    @classmethod
+    def is_no_percentage(cls, value: Bound) -> Bound:
+        return _share(value)
 
 
 class Slices(Section):
@@ -233,11 +267,18 @@ class ChampionRule(Section):
 
 
 class Registry(Section):
-    model_name: str = Field(min_length=1, pattern=r"^[^/:.%\"']+$")
+    model_name: str = Field(min_length=1)
     gates: Gates = Gates()
     slices: Slices = Slices()
     champion: ChampionRule = ChampionRule()
     approval: Literal["auto", "human"] = "auto"
+
+    @field_validator("model_name")
+    @classmethod
+    def is_a_name_for_mlflow(cls, value: str) -> str:
+        if re.search(r"[/:.%\"']", value):
+            raise ValueError("it must not contain any of / : . % and quotes")
+        return value
 
 
 class Monitor(Section):

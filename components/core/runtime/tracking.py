@@ -5,13 +5,14 @@ next delivery sends them, with their own times and in their own order.
 """
 
 import json
+import logging
 import os
 import re
 import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_DELIVERIES = 0.5
 _SECONDS_AFTER_FAILURE = 15.0
 _METRICS_A_BATCH = 500
+_TRIES_OF_A_DATABASE = 6  # in six seconds; MLflow has ten tries, in 102 seconds
 _LATE_RUNS = 50  # runs that began before another one and arrived after it
 
 RETRAIN = "retrain"  # the tag with a pipeline run's number, counted from 1
@@ -41,14 +43,24 @@ def without_password(text: str) -> str:
 
 
 def client() -> "MlflowClient":
-    """The MLflow client, with timeouts that suit training: a lost server costs seconds, not minutes."""
+    """The MLflow client, with timeouts that suit training: a lost server costs seconds, not minutes.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: the database at ``uri()`` does not answer; a server is first asked later.
+    """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "15")
     from mlflow import MlflowClient
 
+    if not str(uri()).startswith("http"):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = _TRIES_OF_A_DATABASE
+        logging.getLogger(utils.__name__).setLevel(logging.CRITICAL)  # a traceback for each try
     return MlflowClient()
 
 
@@ -99,18 +111,24 @@ def deliver(outbox: Path = OUTBOX) -> int:
     if uri() is None or not outbox.is_dir():
         return 0
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     folders = sorted(_journals(outbox), key=_order)
     waiting = 0
     ended: list[Path] = []
     unfinished: set[str | None] = set()
-    mlflow = client() if folders else None
+    mlflow: MlflowClient | None = None
+    if folders:
+        with suppress(SQLAlchemyError, ModuleNotFoundError):  # the database is away, or its driver is
+            mlflow = client()
     for folder in folders:
         key = _start(folder).get("tags", {}).get("reflux.journal")
         try:
             if key in unfinished:
                 raise ConnectionError("the journal that this one continues has not arrived yet")
-            if mlflow and _deliver_one(mlflow, folder, outbox):
+            if mlflow is None:
+                raise ConnectionError("the database does not answer")
+            if _deliver_one(mlflow, folder, outbox):
                 ended.append(folder)
             else:
                 unfinished.add(key)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from components.core.runtime import tracking
 from flows import cli
 from flows.commands.run import run_pipeline
 from flows.local.environment import only_run
@@ -53,6 +54,9 @@ def test_every_command_has_help_with_a_real_example(reflux, command):
         (["run"], "ingest.source = data/fashion-mnist does not exist"),
         (["run", "-S", "ingest.source=nowhere"], "ingest.source = nowhere does not exist"),
         (["data", "add", "nowhere"], "nowhere does not exist"),
+        (["data", "add", "."], ". contains this project's data folder: give the folder of your dataset alone"),
+        (["data", "add", ".."], ".. contains this project's data folder"),
+        (["data", "add", "data"], "data contains this project's data folder"),
         (["predict", "shoe.png"], "There is no model yet"),
         (["history"], "There is no model yet"),
         (["rollback", "--reason", "worse"], "There is no model yet"),
@@ -62,6 +66,7 @@ def test_every_command_has_help_with_a_real_example(reflux, command):
     ],
 )
 def test_a_user_error_is_one_sentence_and_exit_code_2(reflux, arguments, sentence):
+    Path("data").mkdir()
     before = Path("params.yaml").read_bytes()
     code, out, err = reflux(*arguments)
     assert code == 2
@@ -76,16 +81,46 @@ def test_a_prefect_server_that_is_away_is_named(reflux, monkeypatch):
     Path("data/fashion-mnist").mkdir(parents=True)
     Path("data/fashion-mnist/train.parquet").touch()
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    code, _, err = reflux("run")
+    before = Path("params.yaml").read_bytes()
+    code, _, err = reflux("run", "-S", "student.steps=3")
     assert code == 2
     assert "Prefect at http://127.0.0.1:9/api does not answer" in err
+    assert Path("params.yaml").read_bytes() == before, "nothing has started"
 
 
-def test_outside_a_project_the_command_says_where_to_go(reflux):
+@pytest.mark.parametrize("arguments", [["run"], ["run", "-S", "seed=1"], ["ui"], ["boards"], ["data", "add", "."]])
+def test_outside_a_project_the_command_says_where_to_go_and_leaves_nothing_behind(reflux, arguments):
     Path("params.yaml").unlink()
-    code, _, err = reflux("run")
+    shutil.rmtree(".dvc")
+    code, _, err = reflux(*arguments)
     assert code == 2
     assert "run reflux in the project's root folder" in err
+    assert len(err.splitlines()) == 1
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/runs", "./mlruns", "htp://ada:secret@mlflow", "postgres://db/mlflow"])
+@pytest.mark.parametrize("arguments", [["run", "-S", "seed=1"], ["ui"], ["boards"], ["history"]])
+def test_what_is_no_mlflow_is_refused_in_one_sentence(reflux, monkeypatch, arguments, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    before = Path("params.yaml").read_bytes()
+    code, _, err = reflux(*arguments)
+    assert code == 2
+    assert err.startswith("Error: MLFLOW_TRACKING_URI = ")
+    assert "is no MLflow server or database: set it to http://…" in err
+    assert "secret" not in err
+    assert len(err.splitlines()) == 1
+    assert Path("params.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", ["history", "boards"])
+def test_a_database_that_is_away_is_named_in_one_sentence(reflux, monkeypatch, verb):
+    monkeypatch.setattr(tracking, "_TRIES_OF_A_DATABASE", 1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ada:secret@127.0.0.1:9/mlflow")
+    code, _, err = reflux(verb)
+    assert code == 2
+    assert err.startswith("Error: MLflow at postgresql://127.0.0.1:9/mlflow does not answer: check that the database")
+    assert len(err.splitlines()) == 1
 
 
 def test_a_second_run_in_the_same_checkout_is_kept_out(reflux):

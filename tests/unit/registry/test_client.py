@@ -1,7 +1,10 @@
+import sys
+
 import pytest
 from mlflow.exceptions import MlflowException
 from requests.exceptions import ConnectionError as NoConnection
 
+from components.core.errors import UserError
 from components.registry import client
 
 
@@ -56,3 +59,10 @@ def test_other_errors_are_raised_at_once(error):
     with pytest.raises(type(error)):
         client.retry(fail)
     assert len(calls) == 1
+
+
+def test_a_database_without_its_driver_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql://ada:secret@db/mlflow")
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    with pytest.raises(UserError, match=r"^MLflow at mysql://db/mlflow needs the Python package MySQLdb: install it.$"):
+        client.connect()

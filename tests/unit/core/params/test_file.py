@@ -1,9 +1,13 @@
+from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from components.core.errors import UserError
-from components.core.params.file import load_params, override_params
+from components.core.params.file import check_overrides, check_params, load_params, override_params
 
 SHIPPED = Path(__file__).parents[4] / "params.yaml"
 
@@ -58,7 +62,7 @@ def test_the_shipped_params_are_valid_and_frozen():
         ("student.augment={mixup: 0.6, cutmix: 0.6}", "student.augment: mixup [+] cutmix must be 1 at most"),
         ("ingest.slices=[camera, class]", "ingest.slices = .* the classes are slices already"),
         ("ingest.slices=[camera, camera]", "ingest.slices = .* names a column twice"),
-        ("ingest.slices=camera", "ingest.slices = 'camera' is refused: Input should be a valid list"),
+        ("ingest.slices=camera", r"ingest.slices = 'camera' is refused: it must be a list, such as \[a, b\]"),
         ("student.augment.cutmx=0.1", "did you mean student.augment.cutmix"),
         ("finetune.augment.mixup=0.1", "finetune.augment.mixup is not a parameter"),
         (
@@ -67,6 +71,41 @@ def test_the_shipped_params_are_valid_and_frozen():
         ),
         ("student", "is not of the form section.key=value"),
         ("seed.deeper=1", "holds a value, not a section"),
+        (
+            "student.augment={shift: 0.1",
+            "augment={shift: 0.1: the value is not valid YAML .*close its brackets",
+        ),
+        ("student.model=@x", "-S student.model=@x: the value is not valid YAML .*put it in quotes"),
+        ("ingest.source=2026-99-99", "the value is not valid YAML .month must be in 1..12"),
+        ("student=3", "student = 3 is refused: it is a section; set its params instead: batch_size, .* and .* more"),
+        ("registry.gates.accuracy=0.9", "accuracy = 0.9 is refused: it is a section; set its params instead: min, max"),
+        ("registry.gates.accuracy=true", "accuracy = true is refused: it is a section"),
+        ("registry.slices.gates=3", "registry.slices.gates = 3 is refused: it is a section with a part for each name"),
+        ("student.steps=1.5", "student.steps = 1.5 is refused: it must be a whole number"),
+        ("label.views=null", "label.views = null is refused: it must be a whole number"),
+        ("run.nproc_per_node=[1]", r"run.nproc_per_node = \[1\] is refused: it must be a whole number"),
+        ("student.lr=fast", "student.lr = 'fast' is refused: it must be a number"),
+        ("student.lr=0", "student.lr = 0 is refused: it must be above 0"),
+        ("student.warmup=2", "student.warmup = 2 is refused: it must be 1 or less"),
+        ("student.ema_decay=1", "student.ema_decay = 1 is refused: it must be below 1"),
+        ("evaluate.bootstrap=5", "evaluate.bootstrap = 5 is refused: it must be 100 or more"),
+        ("seed=4294967296", "it must be below 4294967296"),
+        ("student.optimizer=adam", "student.optimizer = 'adam' is refused: choose adamw or sgd"),
+        ("ingest.channels=2", "ingest.channels = 2 is refused: choose 1 or 3"),
+        ("run.compile=maybe", "run.compile = 'maybe' is refused: it must be true or false"),
+        ("student.model=3", "student.model = 3 is refused: it must be text, in quotes"),
+        ("project.name=''", "project.name = '' is refused: it must not be empty"),
+        ("registry.model_name=a/b", "registry.model_name = 'a/b' is refused: it must not contain any of /"),
+        ("run.rdzv_endpoint=here", "run.rdzv_endpoint = 'here' is refused: it must be host:port"),
+        (
+            "registry.gates.accuracy.min=90",
+            "gates.accuracy: min = 90 is above 1, .* a share: write 0.9 for 90 %",
+        ),
+        ("registry.gates.ece={max: 5}", "registry.gates.ece: max = 5 is above 1"),
+        ("registry.slices.gates.class={accuracy: {min: 50}}", "gates.class.accuracy: min = 50 is above 1"),
+        ("registry.gates.accuracy.min=true", "registry.gates.accuracy.min = true is refused: it must be a number"),
+        ("registry.gates.accuracy={min: 0.9, max: 0.1}", "accuracy: min = 0.9 is above max = 0.1, so nothing can pass"),
+        ("registry.gates.size_kb={max: -1}", "registry.gates.size_kb: max = -1 can't be passed"),
     ],
 )
 def test_a_bad_assignment_is_one_sentence_and_leaves_the_file_alone(file: Path, assignment: str, sentence: str):
@@ -75,6 +114,46 @@ def test_a_bad_assignment_is_one_sentence_and_leaves_the_file_alone(file: Path, 
         override_params([assignment], file)
     assert "\n" not in str(caught.value)
     assert file.read_bytes() == before
+
+
+def keys(section: dict[str, Any], *above: str) -> Iterator[tuple[str, ...]]:
+    """The path of every param and of every section."""
+    for key, value in section.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from keys(value, *above, key)
+
+
+def test_no_param_is_refused_in_the_words_of_the_library():
+    shipped = YAML(typ="safe").load(SHIPPED)
+    refused = 0
+    shipped["distill"]["method"] = "kd"
+    for *parents, leaf in keys(shipped):
+        for value in (None, True, -1, 1.5, 10**12, float("nan"), "", "?", [], ["?"], [-1], {}, {"?": 1}):
+            document = deepcopy(shipped)
+            section = document
+            for parent in parents:
+                section = section[parent]
+            section[leaf] = value
+            try:
+                check_params(document, "params.yaml")
+            except UserError as error:
+                refused += 1
+                assert " should " not in str(error), (leaf, value)
+                assert "Input" not in str(error), (leaf, value)
+    assert refused > 500
+
+
+def test_checking_overrides_leaves_the_file_alone(file: Path):
+    before = file.read_bytes()
+    assert check_overrides(["seed=7"], file).seed == 7
+    assert check_overrides([], file) == load_params(file)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("gate", ["accuracy={min: 1}", "size_kb={max: 200}", "params={max: 90000}", "ece={max: 0}"])
+def test_gates_that_a_model_can_pass_are_taken(file: Path, gate: str):
+    override_params([f"registry.gates.{gate}"], file)
 
 
 def test_overrides_edit_in_place_and_keep_the_comments(file: Path):
@@ -100,10 +179,13 @@ def test_a_missing_key_is_named(file: Path):
         load_params(file)
 
 
-@pytest.mark.parametrize("text", ["", "a: [1", "- 1"])
-def test_what_is_not_a_params_file_is_refused(file: Path, text: str):
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("", "is empty"), ("- 1", "is empty"), ("a: 1\nb: [1\n", "params.yaml, line [23], is not valid YAML: expected")],
+)
+def test_what_is_not_a_params_file_is_refused(file: Path, text: str, sentence: str):
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"params.yaml"):
+    with pytest.raises(UserError, match=sentence):
         load_params(file)
 
 

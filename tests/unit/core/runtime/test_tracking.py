@@ -126,6 +126,19 @@ def test_a_server_that_is_away_costs_little_and_loses_nothing(mlflow_home: Path,
     assert runs_by_name["distill"].info.start_time <= runs_by_name["distill"].info.end_time <= int(time.time() * 1000)
 
 
+def test_a_database_that_is_away_costs_little_and_loses_nothing(mlflow_home: Path, monkeypatch: pytest.MonkeyPatch):
+    there = os.environ["MLFLOW_TRACKING_URI"]
+    monkeypatch.setattr(tracking, "_TRIES_OF_A_DATABASE", 1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://127.0.0.1:9/mlflow")
+    journal = record()
+    journal.end("FINISHED")
+    assert tracking.deliver() == 1
+    assert journal.run_id() is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", there)
+    assert tracking.deliver() == 0
+    assert runs()["distill"].info.status == "FINISHED"
+
+
 def test_a_killed_process_leaves_a_run_marked_killed(mlflow_home: Path):
     script = """
 import os, signal

@@ -38,8 +38,15 @@ def test_a_run_without_changes_says_so():
 @pytest.mark.parametrize(("user_error", "code"), [(True, 2), (False, 1)])
 def test_a_failed_stage_ends_in_its_code_and_a_bug_with_its_last_lines(capsys, user_error, code):
     failed = StageFailed("distill", "it broke", user_error=user_error, tail=tuple(f"line {n}" for n in range(20)))
-    assert run._failed(failed) == code
+    assert run._failed(failed, []) == code
     err = capsys.readouterr().err
+    assert "params.yaml" not in err
     assert err.startswith("Error: distill: it broke\n")
     assert ("line 19" in err) is not user_error
     assert "line 4\n" not in err
+
+
+def test_a_failed_run_says_that_its_assignments_stay(capsys):
+    failed = StageFailed("distill", "no network is named resnet8_slm", user_error=True)
+    run._failed(failed, ["student.model=resnet8_slm", "seed=1"])
+    assert "params.yaml keeps student.model=resnet8_slm, seed=1: the next run" in capsys.readouterr().err

@@ -1,11 +1,12 @@
 """The folder that outlives a clone, and the command as its user can type it."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from flows.local.environment import keep_home, reflux_command
+from flows.local.environment import keep_home, reflux_command, usable_cores
 
 
 def test_a_clone_keeps_its_home_where_the_next_one_finds_it(tmp_path, monkeypatch):
@@ -54,3 +55,9 @@ def test_outside_its_project_the_command_has_its_whole_path(tmp_path, monkeypatc
     assert reflux_command() == f"{tmp_path}/bin/python -m flows.cli"
     (tmp_path / "bin/reflux").touch(mode=0o755)
     assert reflux_command() == f"{tmp_path}/bin/reflux"
+
+
+def test_cores_are_counted_where_processes_have_no_affinity(monkeypatch):
+    """As on macOS."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert usable_cores() == os.cpu_count()

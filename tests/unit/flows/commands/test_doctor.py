@@ -1,0 +1,28 @@
+"""The doctor's report on machines and settings that are not as they should be."""
+
+import ctypes
+import os
+import signal
+import sys
+
+import pytest
+
+from flows.commands import doctor
+
+
+def test_a_mac_is_told_to_use_linux_without_a_traceback(mlflow_home, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delattr(signal, "SIGXFSZ", raising=False)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())  # no prctl in it
+    findings = {finding.what: finding for finding in [*doctor._software(), *doctor._machine(), *doctor._project()]}
+    assert findings["system"].fix == "reflux run needs Linux: use WSL or a container"
+    assert findings["CPU"].observed == f"{os.cpu_count()} cores"
+
+
+@pytest.mark.parametrize("uri", ["htp://mlflow", "file:///tmp/runs"])
+def test_what_is_no_mlflow_is_a_finding_and_the_report_goes_on(mlflow_home, monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    findings = {finding.what: finding for finding in doctor._servers()}
+    assert f"MLFLOW_TRACKING_URI = {uri} is no MLflow server" in findings["MLflow"].fix
+    assert "undelivered runs" in findings

@@ -227,7 +227,7 @@ class Distill(Section):
         entries = [{"name": entry} if isinstance(entry, str) else entry for entry in given]
         for entry in entries:
             name = entry.get("name") if isinstance(entry, dict) else getattr(entry, "name", None)
-            if name not in METHODS:
+            if str(name) not in METHODS:
                 near = difflib.get_close_matches(str(name), METHODS, n=2, cutoff=0.5)
                 hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(METHODS)}"
                 raise ValueError(f"no method is named {name}; {hint}")

@@ -32,6 +32,7 @@ def test_the_shipped_params_are_valid_and_frozen():
         ("distill.mixed_target=2", "distill.mixed_target is not a parameter; did you mean distill.mixed_targets"),
         ("distill.method=dkdd", "distill.method = 'dkdd' is refused: no method is named dkdd; did you mean dkd"),
         ("distill.method=[kd, magic]", "no method is named magic; known are kd, dkd"),
+        ("distill.method={name: [kd]}", "no method is named .*; did you mean kd"),
         ("distill.method={name: dkd, betta: 2}", "betta is not a parameter; did you mean distill.method.0.dkd.beta"),
         ("distill.method={name: kd, temperature: 0}", "distill.method.0.kd.temperature = 0 is refused"),
         ("distill.method=[kd, {name: kd, temperature: 2}]", "it names kd twice"),
@@ -153,7 +154,9 @@ def test_checking_overrides_leaves_the_file_alone(file: Path):
 
 @pytest.mark.parametrize("gate", ["accuracy={min: 1}", "size_kb={max: 200}", "params={max: 90000}", "ece={max: 0}"])
 def test_gates_that_a_model_can_pass_are_taken(file: Path, gate: str):
-    override_params([f"registry.gates.{gate}"], file)
+    gates = override_params([f"registry.gates.{gate}"], file).registry.gates
+    assert getattr(gates, gate.partition("=")[0]) is not None
+    assert load_params(file).registry.gates == gates
 
 
 def test_overrides_edit_in_place_and_keep_the_comments(file: Path):

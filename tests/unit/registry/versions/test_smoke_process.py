@@ -16,9 +16,10 @@ def logits(rows: int) -> np.ndarray:
 
 
 def test_a_near_tie_is_no_other_class():
-    compare(
-        lambda batch: np.full((len(batch), 2), 0.5, np.float32) + 1e-5 * logits(len(batch))[:, ::-1], PIXELS, PREDICTED
-    )
+    tied = np.full((2,), 0.5, np.float32)
+    compare(lambda batch: tied + 1e-5 * logits(len(batch))[:, ::-1], PIXELS, PREDICTED)
+    with pytest.raises(Failed, match="3 other classes"):
+        compare(lambda batch: tied + 0.1 * logits(len(batch))[:, ::-1], PIXELS, PREDICTED)
 
 
 @pytest.mark.parametrize(

@@ -11,22 +11,34 @@ OLDEST := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c '$(OLDEST)' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: setup run test test-all lint format ui bench
+.PHONY: setup run test test-all mutants lint format ui bench
 .DELETE_ON_ERROR:
 
+# Recipes find reflux by its name, as a shell does after this; what they print is then to be typed as it is.
+ON_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
+ACTIVATE := @command -v reflux >/dev/null || \
+	printf '\nOnce in each shell, to type reflux:  . $(BIN)/activate\n'
+
 setup: $(VENV)/.dev
+	$(ACTIVATE)
 
 # make run ARGS="-S student.steps=3000"
 run: $(VENV)/.run
-	$(BIN)/reflux run $(ARGS)
+	@$(ON_PATH) reflux run $(ARGS)
+	$(ACTIVATE)
 
 # make test ARGS="tests/unit -k gates"
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# All tests, including those marked long, which take minutes and gigabytes each
+# All tests, including those marked long, which take minutes and gigabytes each; SHARD=1/4 takes every fourth file
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "long or not long" $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "long or not long" $(ARGS) $(if $(SHARD), \
+		$$(find tests -name 'test_*.py' | sort | awk 'BEGIN {split("$(SHARD)", s, "/")} NR % s[2] == s[1] % s[2]'))
+
+# How many small changes of the code that decides its unit tests find
+mutants: $(VENV)/.mutants
+	$(BIN)/python -m benchmarks.mutants
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -60,6 +72,12 @@ $(VENV)/.dev: $(ENVIRONMENT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.run
 
+$(VENV)/.mutants: $(ENVIRONMENT) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	@touch $@ $(VENV)/.dev $(VENV)/.run
+
 $(VENV)/.bench: $(ENVIRONMENT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(VENV)/torchdistill-1.1.4 torchdistill==1.1.4  # the last that caches the teacher's outputs
 	@touch $@

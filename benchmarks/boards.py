@@ -22,7 +22,7 @@ from components.boards import declared
 from components.boards.keep import keep
 from components.core.runtime import tracking
 from components.core.runtime.journal import Journal
-from flows.local.prefect_server import answers, free_port
+from flows.local.prefect_server import free_port, is_up
 
 
 def fill(retrains: int) -> None:
@@ -71,7 +71,7 @@ def main() -> None:
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         server = subprocess.Popen([*command, "--backend-store-uri", database], env=environment)
         try:
-            while not answers(f"http://127.0.0.1:{port}/health"):
+            while not is_up(f"http://127.0.0.1:{port}/health"):
                 time.sleep(0.5)
             address = f"http://127.0.0.1:{port}/{declared.HEALTH.link('1')}"
             seconds = [until_drawn(address) for _ in range(options.rounds)]

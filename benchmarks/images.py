@@ -26,7 +26,7 @@ def read_split(folder: Path, split: str) -> Shard:
     """
     path = folder / f"{split}.parquet"
     if not path.is_file():
-        sys.exit(f"Error: {path} does not exist: name a folder of train.parquet and test.parquet with --data.")
+        sys.exit(f"Error: {path} does not exist: --data has train.parquet and test.parquet, see benchmarks/README.md.")
     return read_images([path])
 
 

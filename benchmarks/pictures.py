@@ -1,4 +1,4 @@
-"""Take the README's pictures of the boards and of the registered model, in a real browser, from a running MLflow.
+"""Take the README's pictures in a real browser: boards and a version from a running MLflow, the card from this project.
 
     .venv/bin/reflux ui                                    # in a project with some retrains
     .venv/bin/python -m benchmarks.pictures http://127.0.0.1:5000
@@ -17,9 +17,11 @@ from playwright.sync_api import Page
 from benchmarks import browser
 from benchmarks.results import PICTURES, ROOT
 from components.boards import declared, keep
+from components.core.artifacts import ARTIFACTS
 from components.core.params.file import load_params
 from components.registry.text import urls
 
+CARD = ARTIFACTS / "evaluate/model-card.html"
 _SETTLED_MS = 5000  # charts are drawn one after the other
 
 
@@ -50,6 +52,7 @@ def main() -> None:
             take(page, link, 1500 if board == declared.HEALTH.name else 1150, PICTURES / f"board-{slug}.png")
         version = f"{address}/{urls.version(params.registry.model_name, int(champion))}"
         take(page, version, 1000, PICTURES / "version.png")
+        take(page, CARD.resolve().as_uri(), 1500, PICTURES / "card.png")
 
 
 if __name__ == "__main__":

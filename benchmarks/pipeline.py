@@ -31,17 +31,18 @@ def main() -> None:
     parser.add_argument("--fresh", type=int, default=1, help="first runs, each in a copy of its own")
     parser.add_argument("--reruns", type=int, default=3, help="unchanged runs after the last of them")
     options = parser.parse_args()
-    ratios, strict, stage_sums = [], [], []
+    walls, ratios, strict, stage_sums = [], [], [], []
     with tempfile.TemporaryDirectory() as scratch:
         for number in range(options.fresh):
             checkout = copy_checkout(Path(scratch) / f"copy-{number}")
-            wall = reflux_run(checkout)
+            walls.append(wall := reflux_run(checkout))
             stages = training_seconds(checkout / "artifacts")
             stage_sums.append(sum(stages.values()))
             ratios.append(wall / stage_sums[-1])
             strict.append(wall / (stage_sums[-1] - min(stages["distill"], stages["control"])))
         reruns = [reflux_run(checkout) for _ in range(options.reruns)]
     figures = [
+        of_rounds("first_run_s", walls, "s"),
         of_rounds("orchestration_over_training", ratios, "x"),
         of_rounds("wall_over_busy", strict, "x"),
         of_rounds("training_s", stage_sums, "s"),

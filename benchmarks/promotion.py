@@ -57,7 +57,7 @@ def promotions(wins: int, losses: int, n: int) -> tuple[bool, bool, bool]:
     """Each route's decision on a student that alone is right on ``wins`` images, and alone wrong on ``losses``."""
     labels, student, champion = np.zeros((3, n), np.int64)
     champion[:wins], student[wins : wins + losses] = 1, 1
-    files = [Measured(sha, SIZE, predicted) for sha, predicted in (("student", student), ("champion", champion))]
+    files = Measured("student", SIZE, student), Measured("champion", SIZE, champion)
     equal = replace(compare(labels, *files, None, 1, False, RESAMPLES, 0), faster=1.0)
     small = replace(equal, challenger_size_bytes=SIZE // 2)
     bootstrap = paired_bootstrap(student == labels, champion == labels, RESAMPLES, 0)
@@ -79,7 +79,8 @@ def measure() -> Iterator[Figure]:
                         continue
                     low, high = proportion_confint(round(rate * TRIALS), TRIALS, method="beta")
                     name = f"{route}: {n} images, {disagreement:.0%} differ, {100 * difference:+g} points"
-                    yield Figure(name, *(round(100 * float(share), 3) for share in (rate, low, high)), "%")
+                    value, least, most = (round(100 * float(share), 3) for share in (rate, low, high))
+                    yield Figure(name, value, least, most, "%")
 
 
 def main() -> None:

@@ -1,12 +1,13 @@
-"""Figures, and the files that every benchmark writes them to: ``benchmarks/results/<name>.json``."""
+"""Figures, and the files that every benchmark keeps them in: ``benchmarks/results/<name>.json``."""
 
+import json
 import os
 import platform
 import statistics
 import subprocess
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -40,10 +41,40 @@ class Figure:
         return f"{self.name:50} {self.value:10.4g} [{self.low:.4g}, {self.high:.4g}] {self.unit}"
 
 
+@dataclass(frozen=True)
+class Result:
+    """A results file.
+
+    Attributes:
+        name: of the benchmark.
+        commit: that was measured.
+        machine: in words.
+        figures: in the order in which they were measured.
+        notes: what no number says, by what it is about.
+    """
+
+    name: str
+    commit: str
+    machine: str
+    figures: tuple[Figure, ...]
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Figure:
+        """Find a figure by its name."""
+        return {figure.name: figure for figure in self.figures}[name]
+
+    def __contains__(self, name: str) -> bool:
+        return any(figure.name == name for figure in self.figures)
+
+    def __str__(self) -> str:
+        return f"`{self.name}.json`: {self.machine}; commit {self.commit}."
+
+
 def of_rounds(name: str, values: Sequence[float], unit: str) -> Figure:
     """The median of several rounds, with the lowest and the highest round."""
     numbers = statistics.median(values), min(values), max(values)
-    return Figure(name, *(float(f"{number:.4g}") for number in numbers), unit)
+    value, low, high = (float(f"{number:.4g}") for number in numbers)
+    return Figure(name, value, low, high, unit)
 
 
 def of_seeds(name: str, values: Sequence[float], unit: str) -> Figure:
@@ -53,7 +84,8 @@ def of_seeds(name: str, values: Sequence[float], unit: str) -> Figure:
     mean, half = statistics.mean(values), 0.0
     if len(values) > 1:
         half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
-    return Figure(name, *(round(number, 2) for number in (mean, mean - half, mean + half)), unit)
+    value, low, high = (round(number, 2) for number in (mean, mean - half, mean + half))
+    return Figure(name, value, low, high, unit)
 
 
 def argument_parser(description: str | None) -> ArgumentParser:
@@ -75,11 +107,24 @@ def publish(name: str, figures: Iterable[Figure], folder: Path) -> None:
             print(f"\nWritten: {write(name, measured, folder)}")
 
 
-def write(name: str, figures: Sequence[Figure], folder: Path) -> Path:
-    """Write ``<folder>/<name>.json``: commit, machine and figures."""
+def write(name: str, figures: Sequence[Figure], folder: Path, notes: Mapping[str, str] | None = None) -> Path:
+    """Write ``<folder>/<name>.json``: commit, machine, figures, and notes if there are any."""
     path = folder / f"{name}.json"
-    write_json(path, {"commit": commit(), "machine": machine(), "figures": [asdict(figure) for figure in figures]})
+    measured = {"commit": commit(), "machine": machine(), "figures": [asdict(figure) for figure in figures]}
+    write_json(path, measured | ({"notes": dict(notes)} if notes else {}))
     return path
+
+
+def read(name: str, folder: Path) -> Result:
+    """Read ``<folder>/<name>.json``."""
+    written = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return Result(
+        name,
+        written["commit"],
+        written["machine"],
+        tuple(Figure(**one) for one in written["figures"]),
+        written.get("notes", {}),
+    )
 
 
 def commit() -> str:

@@ -15,6 +15,7 @@ it can the pages of a memory-mapped file. The file is `results/scale.json`; a fi
 
 import io
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from benchmarks.processes import Usage, measured
-from benchmarks.results import ROOT, Figure, argument_parser, of_rounds, publish
+from benchmarks.results import ROOT, Figure, argument_parser, of_rounds, publish, read
 from components.core.params.file import override_params
 
 LABELED = {"train": 5000, "val": 1000, "test": 1000}
@@ -105,10 +106,23 @@ def _trained(folder: Path) -> float:
     return float(pq.read_table(folder / "artifacts/distill/history.parquet")["images_per_s"][-1].as_py())
 
 
+def section(folder: Path) -> str:
+    """The README's table of how time and memory grow, from the results in a folder, as Markdown."""
+    result = read("scale", folder)
+    counts = sorted({int(match[1]) for figure in result.figures if (match := re.search(r"_(\d+)k_", figure.name))})
+    heads = [f"{1000 * count:,} images" for count in counts]
+    lines = [f"| stage | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(counts)]
+    for stage in MEASURED:
+        names = [f"{stage}_{count}k" for count in counts]
+        cells = [f"{result[f'{one}_s'].value:,.0f} s, {result[f'{one}_peak_mb'].value:,.0f} MB" for one in names]
+        lines.append(f"| `{stage}` | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", str(result)])
+
+
 def main() -> None:
     """Measure each number of images and write the results."""
     parser = argument_parser(__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with Fashion-MNIST's train.parquet")
+    parser.add_argument("--data", type=Path, required=True, help="Fashion-MNIST; see benchmarks/README.md")
     parser.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=1, help="how often each stage runs; the median counts")
     options = parser.parse_args()

@@ -46,27 +46,91 @@ def run(
     raise typer.Exit(run_pipeline(assignments or []))
 
 
-@data.command("add", epilog="Example: reflux data add ~/flowers --name flowers")
+@app.command(epilog="Example: reflux plan -S student.steps=3000")
+def plan(
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("-S", metavar="SECTION.KEY=VALUE", help="As if this param were set; can be repeated."),
+    ] = None,
+) -> None:
+    """Show what the next run will compute, why, and how long it takes.
+
+    Nothing is computed or changed. Times are those of this machine: of its earlier runs, or from a few timed steps.
+    """
+    from flows.commands.plan import plan as show_plan
+
+    show_plan(assignments or [])
+
+
+@data.command("add", epilog="Example: reflux data add ~/flowers --minutes 20 --max-kb 100")
 def data_add(
     path: Annotated[Path, typer.Argument(help="A folder of class folders, or one with a CSV or Parquet manifest.")],
     name: Annotated[str | None, typer.Option(help="The dataset's name in data/; by default the folder's name.")] = None,
+    minutes: Annotated[float, typer.Option(help="How long a run may take on this machine.")] = 10,
+    max_kb: Annotated[
+        float | None, typer.Option(help="How large the student's file may be; by default about 200 KB.")
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="The accuracy that the student must reach, such as 0.9.")
+    ] = None,
 ) -> None:
-    """Copy a dataset to data/, track it with DVC, and point params.yaml at it."""
+    """Copy a dataset to data/, track it with DVC, and write a plan for it to params.yaml.
+
+    What is planned follows from the images, the time allowed and the speed of this machine.
+    """
     from flows.commands.data import add
 
-    print(add(path, name))
+    print(add(path, name, minutes, max_kb, min_accuracy))
 
 
-@app.command(epilog="Example: reflux predict shoe.png")
+@data.command("list", epilog="Example: reflux data list")
+def data_list() -> None:
+    """List the datasets that have params in this checkout; the active one has a star."""
+    from flows.commands.datasets import show
+
+    show()
+
+
+@data.command("use", epilog="Example: reflux data use fashion-mnist")
+def data_use(name: Annotated[str, typer.Argument(help="The dataset's name, as in reflux data list.")]) -> None:
+    """Make another dataset the active one.
+
+    Its params are moved from data/NAME.params.yaml to params.yaml, and those of the present one take their place in
+    data/. What was computed before is restored by the next reflux run, not computed again.
+    """
+    from flows.commands.datasets import use
+
+    print(use(name))
+
+
+@app.command(
+    epilog="""
+    \b
+    Example: reflux predict data/shoe.png
+             reflux predict new/ old/shoe.png --top 3
+             reflux predict 'photos/*.jpg' --csv > classes.csv
+    """
+)
 def predict(
-    image: Annotated[Path, typer.Argument(help="A PNG, JPEG, WebP or BMP file.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="PNG, JPEG, WebP, BMP, TIFF or GIF files, folders of them, or patterns in quotes."),
+    ],
     model: Annotated[str, typer.Option(help="An alias or a version number.")] = "champion",
-    top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 5,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many classes to print of each image.  [default: 5 of one file, or 1]")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: file, class, probability.")] = False,
 ) -> None:
-    """Classify an image with the model in production."""
+    """Classify images with the model in production.
+
+    Of a folder, the images at any depth are classified. Files that can't be read are listed at the end, on stderr.
+
+    Exit codes: 0 at least one image was classified, 2 user error, or not one could be read.
+    """
     from flows.commands import registry
 
-    registry.predict(image, model, top)
+    registry.predict(images, model, top, as_csv)
 
 
 @app.command(epilog="Example: reflux promote 3 --expected-champion 2")

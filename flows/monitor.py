@@ -15,7 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from components.core.artifacts import ARTIFACTS
 from components.core.errors import UserError
 from components.core.params.file import load_params
-from components.core.params.sections import Params
+from components.core.params.sections import Monitor, Params
 from components.core.runtime import tracking
 from components.monitor import reference, report, shift
 from components.monitor.reference import Ids, Sample
@@ -61,18 +61,37 @@ def monitor() -> Check | State[None]:
     new, count = _sample(champion, ids, params.seed)
     if new.shape != old.shape:
         return skipped(params, f"Images are {new.shape} now and were {old.shape}: retrain, then compare.", logger)
-    tests = shift.compare(old, new, params.monitor.alpha, params.seed)
-    differs = any(test.differs for test in tests)
-    votes = [differs, *client.retry(lambda: _votes(mlflow, params, version))]
-    if sum(votes) >= params.monitor.n:
+    before = client.retry(lambda: _votes(mlflow, params, version))
+    tests, votes, enough = judge(old, new, before, params.monitor, params.seed)
+    if enough:
         action = start_retrain(f"{model}:{version}:{now}")
     else:
-        action = "No retrain is started yet." if differs else "All is well."
+        action = "No retrain is started yet." if votes[0] else "All is well."
     check = Check(version, now, count, tests, votes, action)
     _record(mlflow, params, check, old, new)
     _show(params, check)
     logger.info("%s", report.headline(check, params.monitor.m))
     return check
+
+
+def judge(
+    old: Sample, new: Sample, before: list[bool], rules: Monitor, seed: int
+) -> tuple[list[shift.ShiftTest], list[bool], bool]:
+    """Compare two samples, and decide whether enough checks found a difference.
+
+    Args:
+        old: of the champion's data.
+        new: of the images since.
+        before: whether the previous checks found a difference, the newest first.
+        rules: the section ``monitor`` of the params.
+        seed: of the Monte Carlo tests.
+
+    Returns:
+        The tests, whether each check found a difference, this one first, and whether a retrain is due.
+    """
+    tests = shift.compare(old, new, rules.alpha, seed)
+    votes = [any(test.differs for test in tests), *before]
+    return tests, votes, sum(votes) >= rules.n
 
 
 def start_retrain(key: str) -> str:

@@ -10,17 +10,20 @@ from prefect.client.schemas.objects import State
 
 from components.boards.keep import keep as keep_boards
 from components.core.artifacts import ARTIFACTS, read_json
+from components.core.contract import STAGES, TRAINING
 from components.core.params.file import PARAMS, load_params, override_params
 from components.core.params.sections import Params
-from components.core.runtime import lineage, tracking
+from components.core.runtime import lineage, packages, tracking
 from components.core.runtime.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
 from components.registry.ledger.ledger import AWAITING
 from flows.local.environment import embed_mlflow, keep_home
 from flows.outcome import StageOutcome
 from flows.pipeline import approval, release, skip, two_pools
 from flows.pipeline.clone import flow_run_id, require_tracking, skipped
-from flows.pipeline.tasks import Pipeline, begin, outdated, push, stage, train
+from flows.pipeline.preflight import preflight
+from flows.pipeline.tasks import Pipeline, begin, push, stage, train, unlike
 from flows.repo import lock_branch, remote
+from flows.repo.changes import outdated
 from flows.repo.checkout import prepare_dvc
 from flows.repo.dataset import fetch
 from flows.repo.stages import Runner, unchanged
@@ -73,6 +76,7 @@ def in_clone(params: Params, overrides: Sequence[str]) -> Result | State[None] |
     inputs = skip.identity(params)
     if done := skip.done(params, inputs):
         return skipped(params, done.sentence(model), logger)
+    preflight()
     result = compute(params, inputs, pool, overrides, unattended=True)
     if promotion := result.release.promotion:
         if by_person and promotion.outcome == AWAITING and not promotion.existing:
@@ -142,6 +146,9 @@ def run_stages(
     Returns:
         What DVC did for each stage.
     """
+    here = [name for name in STAGES if pool is None or name not in TRAINING]
+    if upgraded := packages.record(params.run.retrain_on_upgrade, here):
+        display.note(f"Note: {upgraded}")
     forced, store = outdated(params), remote.name()
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_VARIABLE: journal.id}
     with Runner(display, environment, forced, pull=store is not None) as runner:
@@ -157,6 +164,8 @@ def run_stages(
             two_pools.train(pipeline, pool, overrides, release.arrived(journal, _PATIENCE_S))
         for name in ("compress", "evaluate"):
             stage(pipeline, name)
+    if difference := unlike():
+        display.note(f"Note: {difference}")
     if store is not None:
         push(store)
     return pipeline.outcomes

@@ -7,13 +7,14 @@ from prefect import flow, get_run_logger
 from components.core.contract import TRAINING
 from components.core.errors import UserError
 from components.core.params.file import load_params, override_params
-from components.core.runtime import tracking
+from components.core.runtime import packages, tracking
 from components.core.runtime.journal import COURIER_VARIABLE, PARENT_RUN_VARIABLE, NullJournal
 from components.core.runtime.lineage import LOCK
 from flows.local.environment import embed_mlflow, keep_home
 from flows.pipeline import tasks, two_pools
 from flows.pipeline.clone import flow_run_id, require_tracking
 from flows.repo import remote
+from flows.repo.changes import outdated
 from flows.repo.checkout import prepare_dvc
 from flows.repo.stages import Runner
 from flows.report import flow_page
@@ -41,9 +42,11 @@ def train(overrides: Sequence[str], lock: str, parent: str) -> None:
     if (store := remote.name()) is None:
         raise UserError("this worker knows no default DVC remote: commit it to .dvc/config, or set it on the worker.")
     LOCK.write_text(lock, encoding="utf-8")
+    if upgraded := packages.record(params.run.retrain_on_upgrade, TRAINING):
+        display.note(f"Note: {upgraded}")
     tasks.pull(store, two_pools.read(TRAINING))
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_RUN_VARIABLE: parent}
-    runner = Runner(display, environment, tasks.outdated(params), pull=True)
+    runner = Runner(display, environment, outdated(params), pull=True)
     with tracking.courier(), flow_page.progress(display), runner:
         pipeline = tasks.Pipeline(display, NullJournal(), runner, set(), store)
         tasks.train(pipeline)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # Set before torch is imported: threads that wait for each other make small tests slow on a busy machine.
@@ -20,19 +21,43 @@ settings.load_profile("reflux")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """A long test is a slow one too, so that ``-m "not slow"`` leaves it out."""
-    if item.get_closest_marker("long"):
+    """A long test is a slow one too, so that ``-m "not slow"`` leaves it out; both may take longer before they hang."""
+    long = item.get_closest_marker("long")
+    if long:
         item.add_marker("slow")
+    if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+        item.add_marker(pytest.mark.timeout(3600 if long else 1200))
 
 
 @pytest.fixture(scope="session")
-def mlflow_template(tmp_path_factory) -> Path:
-    """An MLflow database whose tables exist: making them takes seconds, copying them nothing."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+def make_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Makes a folder that all processes which run tests share: the first that asks for it makes it, the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    folder = tmp_path_factory.mktemp("mlflow-template")
-    SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", f"{folder}/artifacts")
-    return folder / "mlflow.db"
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+                make(folder)
+                done.touch()
+        return folder
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def mlflow_template(make_once) -> Path:
+    """An MLflow database whose tables exist: making them takes seconds, copying them nothing."""
+
+    def make(folder: Path) -> None:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        folder.mkdir()
+        SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", f"{folder}/artifacts")
+
+    return make_once("mlflow-template", make) / "mlflow.db"
 
 
 @pytest.fixture(scope="session")

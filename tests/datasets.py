@@ -28,8 +28,8 @@ def refuse(self, address):
 socket.socket.connect = socket.socket.connect_ex = refuse
 """
 SMALL = [
-    *("project.name=tiny", "ingest.source=data/tiny", "ingest.image_size=8", "ingest.max_unreadable=0.2"),
-    *("ingest.split.val=0.2", "ingest.split.test=0.2", "validate.min_per_class=1"),
+    *("project.name=tiny", "ingest.source=data/tiny", "ingest.image_size=8", "ingest.max_quarantined=0.2"),
+    *("ingest.split.val=0.2", "ingest.split.test=0.2"),
 ]
 
 
@@ -53,9 +53,9 @@ def class_folders(root: Path, count: int = 60) -> Path:
 
 
 def run_ingest(source: Path, out: Path, **changes: Any) -> Ingested:
-    options: dict[str, Any] = {"image_size": 8, "channels": 3, "val": 0.2, "test": 0.2, "max_unreadable": 0.2}
+    options: dict[str, Any] = {"image_size": 8, "channels": 3, "val": 0.2, "test": 0.2, "max_quarantined": 0.2}
     out.mkdir(parents=True, exist_ok=True)
-    options |= {"storage": "auto", "decoded_max_gb": 8, "max_megapixels": 50, "threads": 2}
+    options |= {"storage": "auto", "decoded_max_gb": 8, "min_size_px": 8, "max_megapixels": 50, "threads": 2}
     return ingest(source, out, **(options | changes))
 
 
@@ -66,8 +66,8 @@ def bad_files(root: Path) -> set[str]:
     (root / "cat" / "truncated.jpg").write_bytes(whole.getvalue()[:900])
     (root / "dog" / "text.png").write_bytes(b"not an image")
     save(Image.new("1", (12_000, 9_000)), root / "dog" / "bomb.png")
-    save(noise(2), root / "owl" / "animation.gif")
-    return {"cat/empty.png", "cat/truncated.jpg", "dog/text.png", "dog/bomb.png", "owl/animation.gif"}
+    (root / "owl" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    return {"cat/empty.png", "cat/truncated.jpg", "dog/text.png", "dog/bomb.png", "owl/phone.heic"}
 
 
 def copy_into_splits(folders: Path) -> None:

@@ -63,11 +63,14 @@ def make_trained(folder: Path) -> Path:
     facts |= {"mean": [0.4], "std": [0.2], "counts": {"train": 60, "unlabeled": 0, "val": 40, "test": 257}}
     facts["fingerprints"] = {split: split[0] * 64 for split in facts["counts"]}
     (artifacts / "ingest/dataset.json").write_text(json.dumps(facts))
-    rows = {"path": [f"grays/{row}.png" for row in range(257)], "split": ["test"] * 257, "row": list(range(257))}
+    rows = [
+        {"path": f"grays/{row}.png", "split": split, "row": row, "sha256": f"{content:016x}{'0' * 48}"}
+        | {"slice:camera": f"camera {row % 3}"}
+        for split in ("train", "val", "test")
+        for row, content in enumerate(open_shard(artifacts / "ingest/shards" / split).ids.tolist())
+    ]
     # Rows of a table have no order that a shard must share.
-    rows |= {"slice:camera": [f"camera {row % 3}" for row in range(257)]}
-    rows = {name: values[::-1] for name, values in rows.items()}
-    pq.write_table(pa.table(rows), artifacts / "ingest/manifest.parquet")
+    pq.write_table(pa.Table.from_pylist(rows[::-1]), artifacts / "ingest/manifest.parquet")
     write_model(artifacts, "finetune", "resnet20", 16, 3, steps=40)
     write_model(artifacts, "distill", "resnet8", SEEN, 1, steps=40)
     write_model(artifacts, "control", "resnet8", SEEN, 1, steps=16)

@@ -23,8 +23,9 @@ CODE = ("components", "flows", "infra")
 SETTINGS = ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
 TINY = """
     ingest.source=data/shapes project.name=shapes registry.model_name=shapes-student ingest.image_size=16
-    validate.min_per_class=5 pretrain.model=resnet20 pretrain.weights=random finetune.strategy=full
-    finetune.image_size=16 finetune.epochs=8 finetune.batch_size=8 finetune.lr=0.002 finetune.freeze_batch_norm=false
+    pretrain.model=resnet20 pretrain.weights=random finetune.strategy=full
+    finetune.image_size=16 finetune.epochs=8 finetune.batch_size=8 finetune.lr=0.002 finetune.layer_decay=1
+    finetune.freeze_batch_norm=false
     student.image_size=16 student.steps=40 student.batch_size=32 student.eval_every=20
     label.views=2 label.batch_size=64 label.proof=8 evaluate.bootstrap=100 evaluate.latency_runs=20
     registry.gates.accuracy.min=0.5 registry.gates.worst_class_recall.min=0.1 registry.gates.size_kb.max=400
@@ -33,8 +34,8 @@ TINY = """
 
 TRAINING = """
     pretrain.model=resnet8 pretrain.weights=random finetune.strategy=lp-ft finetune.image_size=16 finetune.epochs=2
-    finetune.probe_steps=10 student.image_size=12 student.steps=20 student.batch_size=16 student.eval_every=10
-    label.views=2 label.proof=8 run.threads=1
+    finetune.layer_decay=1 finetune.probe_steps=10 student.image_size=12 student.steps=20 student.batch_size=16
+    student.eval_every=10 label.views=2 label.proof=8 run.threads=1
 """
 
 
@@ -51,12 +52,13 @@ def make_tiny_project(folder: Path) -> Path:
             images = folder / "data" / "shapes" / split / ("" if split == "unlabeled" else kind)
             images.mkdir(parents=True, exist_ok=True)
             for index in range(count):
-                _picture(kind, rng).save(images / f"{kind}-{index}.png")
+                picture(kind, rng).save(images / f"{kind}-{index}.png")
     override_params(TINY.split(), folder / "params.yaml")
     return folder
 
 
-def _picture(kind: str, rng: np.random.Generator) -> Image.Image:
+def picture(kind: str, rng: np.random.Generator) -> Image.Image:
+    """Draw an image of a class of the tiny project."""
     x, y = np.meshgrid(np.arange(16), np.arange(16))
     shapes = {
         "flat": x * 8,
@@ -71,7 +73,7 @@ def make_workspace(folder: Path, *overrides: str, splits: dict[str, int], count:
     for split, seed in splits.items():
         write_shard(folder / "artifacts/ingest/shards" / split, count, seed, labeled=split != "unlabeled")
     facts = {"classes": ["dark", "bright"], "image_size": 12, "channels": 1, "mean": [0.4], "std": [0.3]}
-    (folder / "artifacts/ingest/dataset.json").write_text(json.dumps(facts))
+    (folder / "artifacts/ingest/images.json").write_text(json.dumps(facts))
     shutil.copy(ROOT / "params.yaml", folder)
     override_params(list(overrides), folder / "params.yaml")
     return folder
@@ -121,8 +123,8 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """Wait until a condition gives something true, which is returned."""
+def until(condition: Callable[[], Any], seconds: float = 300.0) -> Any:
+    """Wait until a condition gives something true, which is returned; a busy machine may take long."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"

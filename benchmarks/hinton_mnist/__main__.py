@@ -62,7 +62,7 @@ def quick() -> None:
 def main() -> None:
     """Run the seeds that were not run before, then print the table and write the figures."""
     parser = argument_parser(__doc__)
-    parser.add_argument("--data", type=Path, help="folder of MNIST's train.parquet and test.parquet")
+    parser.add_argument("--data", type=Path, help="MNIST's train.parquet and test.parquet; see benchmarks/README.md")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--kept", type=Path, default=ROOT / ".reflux/hinton_mnist", help="folder of finished seeds")

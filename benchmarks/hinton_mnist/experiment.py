@@ -97,7 +97,7 @@ def shorten(model: nn.Module) -> None:
     """Scale back the incoming weights of hidden units that have grown too long."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
-            layer.weight.copy_(layer.weight.renorm(2, 0, LONGEST_WEIGHTS))
+            layer.weight.renorm_(2, 0, LONGEST_WEIGHTS)
 
 
 @torch.inference_mode()

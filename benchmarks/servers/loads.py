@@ -89,18 +89,19 @@ def many_runs(stack: Stack, outbox: Path, scratch: Path, params: Params) -> Iter
     experiments, newest = [tracking.experiment_id(mlflow, EXPERIMENT)], ["attributes.start_time DESC"]
     originals = [run.info.run_id for run in mlflow.search_runs(experiments)]
     parent = mlflow.search_runs(experiments, "tags.run_kind = 'pipeline'")[0].info.run_id
+    children = f"tags.`mlflow.parentRunId` = '{parent}'"
     copied = 1
     with rows.connect(stack, "mlflow").cursor() as cursor:
         for runs in RUNS:
             rows.copy_runs(cursor, originals, (copied, runs // len(originals)))
             copied = runs // len(originals)
-            name, children = f"{runs:,} runs", f"tags.`mlflow.parentRunId` = '{parent}'"
+            name = f"{runs:,} runs"
             yield timed(
                 f"{name}: the 100 newest, as MLflow's page asks",
                 lambda: mlflow.search_runs(experiments, "", max_results=100, order_by=newest),
             )
             yield timed(f"{name}: has this been done? no", lambda: skip.done(params, "0" * 64))
-            yield timed(f"{name}: the stages of a retrain", lambda q=children: mlflow.search_runs(experiments, q))
+            yield timed(f"{name}: the stages of a retrain", lambda: mlflow.search_runs(experiments, children))
             yield timed(f"{name}: one more retrain is reported", one_more)
 
 
@@ -120,17 +121,17 @@ def many_versions(stack: Stack, params: Params) -> Iterator[Figure]:
 
     decided(registered())
     originals = [entry.run_id for entry in ledger.entries(mlflow, project, model)]
-    present = 1
+    present, new = 1, list[int]()
     with rows.connect(stack, "mlflow").cursor() as cursor:
         for count in VERSIONS:
             rows.copy_version(cursor, model, (present + 1, count + 1))
             rows.copy_runs(cursor, originals, (present, count))
-            name, versions = f"{count:,} versions", []
+            name = f"{count:,} versions"
             yield timed(f"{name}: which is the champion?", lambda: client.aliases(mlflow, model))
             yield timed(f"{name}: all of them", lambda: client.versions(mlflow, model))
             yield timed(f"{name}: their decisions", lambda: ledger.entries(mlflow, project, model))
-            yield timed(f"{name}: one more is registered", lambda v=versions: v.append(registered()))
-            yield timed(f"{name}: and decided on", lambda v=versions: decided(v.pop(0)))
+            yield timed(f"{name}: one more is registered", lambda: new.append(registered()))
+            yield timed(f"{name}: and decided on", lambda: decided(new.pop(0)))
             present = count + TRIES
 
 

@@ -14,6 +14,8 @@ every arm.
 
 Peers get what makes them fast: images decoded in memory, transforms on tensors, resizing and normalization by the
 batch, the fused optimizer, no schedule, no progress bar. Our loop runs whole, with its checkpoints, schedule and bar.
+torchdistill's cache of the teacher's outputs is that of 1.1.4, the last release which has one; it is filled before the
+first round, and holds one answer an image, whichever view of it the student sees.
 With everything on, each side is the faster of its two variants: bfloat16 and channels-last, and those with
 torch.compile.
 The loop as it ships trains the student in fp32 on a CPU; ``store`` is that one.
@@ -31,6 +33,7 @@ from benchmarks.images import read_images
 from benchmarks.results import ROOT, Figure, argument_parser, publish
 from benchmarks.throughput.arm import Arm, measure
 from benchmarks.throughput.figures import figures_of
+from benchmarks.throughput.peers import TORCHDISTILL_WITH_CACHE
 from benchmarks.throughput.setting import Setting, write_store
 from components.core.images.shards import open_shard
 
@@ -87,7 +90,10 @@ def arms_of(student: str, threads: int, batch_size: int, folder: Path, quick: bo
                 arms[f"{name}_eager"] = Arm("torchdistill", teacher, EAGER)
                 arms[f"{name}_all_on"] = Arm("torchdistill", teacher, ALL_ON)
             arms["torchdistill_resnet50_fp32"] = Arm("torchdistill", resnet, PLAIN)
-    elif not quick:
+    if TORCHDISTILL_WITH_CACHE.is_dir():
+        for way, switches in (("fp32", PLAIN), ("eager", EAGER), ("all_on", ALL_ON))[: 1 if quick else 3]:
+            arms[f"torchdistill_cached_{way}"] = Arm("torchdistill_cached", lite, switches)
+    if not quick and not {"torchdistill_fp32", "torchdistill_cached_fp32"} <= arms.keys():
         sys.exit("Error: torchdistill is not installed: run `make bench`, which installs it.")
     return arms
 
@@ -117,8 +123,8 @@ def main() -> None:
         figures += figures_of(arms, len(images))
         if not options.quick:
             wide = arms_of("resnet8x4", options.threads, options.batch_size, folder, options.quick)
-            names = ("bare", "bare_bf16", "bare_compiled", "store", "live_fp32", "torchdistill_fp32")
-            wide = {name: wide[name] for name in names}
+            ours = ("bare", "bare_bf16", "bare_compiled", "store", "live_fp32")
+            wide = {name: wide[name] for name in (*ours, "torchdistill_fp32", "torchdistill_cached_fp32")}
             measure(wide, options.rounds, options.seconds)
             figures += figures_of(wide, len(images), "_resnet8x4")
     print(f"{options.threads} threads, batches of {options.batch_size}")

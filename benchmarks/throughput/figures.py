@@ -20,6 +20,12 @@ def figures_of(arms: Mapping[str, Arm], images: int, suffix: str = "") -> list[F
         peer = faster_variant(rates, "torchdistill")
         figures.append(ratio("store_over_torchdistill_best", faster_variant(rates, "store"), peer))
         figures.append(ratio("live_over_torchdistill_best", rates["live"], peer))
+    if "torchdistill_cached_fp32" in rates:
+        peer = rates["torchdistill_cached_fp32"]
+        figures.append(ratio("store_over_torchdistill_cached_fp32", rates["store"], peer))
+    if "torchdistill_cached_eager" in rates:
+        peer = faster_variant(rates, "torchdistill_cached")
+        figures.append(ratio("store_over_torchdistill_cached_best", faster_variant(rates, "store"), peer))
     if "torchdistill_resnet50_eager" in rates:
         peer = faster_variant(rates, "torchdistill_resnet50")
         figures.append(ratio("store_over_torchdistill_resnet50", faster_variant(rates, "store"), peer))
@@ -29,7 +35,8 @@ def figures_of(arms: Mapping[str, Arm], images: int, suffix: str = "") -> list[F
         memory = round(arms["store"].peak_mb / arms["plain_fp32"].peak_mb, 3)
         figures.append(Figure("memory_over_plain", memory, memory, memory, "x"))
     figures += [of_rounds(f"images_per_s_{name}", values, "images/s") for name, values in rates.items()]
-    figures += [Figure(f"peak_mb_{name}", *[round(arm.peak_mb)] * 3, "MB") for name, arm in arms.items()]
+    peaks = {name: round(arm.peak_mb) for name, arm in arms.items()}
+    figures += [Figure(f"peak_mb_{name}", peak, peak, peak, "MB") for name, peak in peaks.items()]
     return [replace(figure, name=figure.name + suffix) for figure in figures]
 
 

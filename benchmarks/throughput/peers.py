@@ -1,13 +1,18 @@
 """The peers' arms of ``benchmarks.throughput``: torchdistill, timm's task, and a loop written by hand."""
 
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler, default_collate
 from torchvision.transforms import v2
 
+from benchmarks.results import ROOT
 from benchmarks.throughput.setting import (
     CLASSES,
     CPU,
@@ -26,6 +31,9 @@ from benchmarks.throughput.setting import (
 )
 from components.core.images.shards import Shard
 from components.core.models.pixel_model import PixelModel
+
+# Where `make bench` installs the last release of torchdistill that has a cache.
+TORCHDISTILL_WITH_CACHE = ROOT / ".venv/torchdistill-1.1.4"
 
 
 class SwitchedModel(nn.Module):
@@ -56,9 +64,39 @@ class SwitchedModel(nn.Module):
 
 def torchdistill(setting: Setting, clock: Clock, images: Shard, **switches: bool) -> None:
     """torchdistill 1.1.5, by its own box, loaders, loss and optimizer registry."""
+    student, teacher = _peers(setting, **switches)
+    box = _box(setting, images, student, teacher, {})
+    pixels, labels = first_batch(setting, images)
+    loss_before = first_loss(student, lambda: box.forward_process(pixels, labels, {}))
+    clock.ready(loss=loss_before)
+    _run(box, clock)
+
+
+def torchdistill_cached(setting: Setting, clock: Clock, images: Shard, **switches: bool) -> None:
+    """torchdistill 1.1.4 with its cache of the teacher's outputs, filled before: a file an image, whatever the view.
+
+    1.1.5 has no cache any more, so the older release is in a folder of its own, which only this process imports.
+    """
+    sys.path.insert(0, str(TORCHDISTILL_WITH_CACHE))
+    student, teacher = _peers(setting, **switches)
+    folder = Path(setting.folder) / f"torchdistill-{os.getpid()}"
+    box = _box(setting, images, student, teacher, {"cache_output": str(folder / "train")})
+    # By their first loss the arms are compared, so it comes out of files as well.
+    pixels, labels = first_batch(setting, images)
+    files = [str(folder / f"first/{number}.pt") for number in range(len(pixels))]
+    box.get_teacher_output(pixels, labels, {"cache_file_path": files})
+    cached = default_collate([torch.load(file, weights_only=True) for file in files])
+    loss_before = first_loss(student, lambda: box.forward_process(pixels, labels, {"cached_data": cached}))
+    for batch in DataLoader(box.train_data_loader.dataset, setting.batch_size):
+        box.get_teacher_output(*batch)
+    clock.ready(loss=loss_before)
+    _run(box, clock)
+
+
+def _box(setting: Setting, images: Shard, student: nn.Module, teacher: nn.Module, loading: dict[str, str]) -> Any:
+    """torchdistill's box, as its YAML files would describe it."""
     from torchdistill.core.distillation import get_distillation_box
 
-    student, teacher = _peers(setting, **switches)
     io = {
         f"{network}_module_{key}": value
         for network in ("student", "teacher")
@@ -69,7 +107,7 @@ def torchdistill(setting: Setting, clock: Clock, images: Shard, **switches: bool
     loader = {"kwargs": {"batch_size": setting.batch_size, "num_workers": 0, "drop_last": True}}
     config = {
         "num_epochs": 10**9,
-        "train_data_loader": loader | {"dataset_id": "train", "sampler": {"class_or_func": RandomSampler}},
+        "train_data_loader": loader | loading | {"dataset_id": "train", "sampler": {"class_or_func": RandomSampler}},
         "val_data_loader": loader | {"dataset_id": "train", "sampler": {"class_or_func": SequentialSampler}},
         "teacher": {"forward_proc": "forward_batch_only", "requires_grad": False},
         "student": {"forward_proc": "forward_batch_only", "requires_grad": True},
@@ -79,10 +117,11 @@ def torchdistill(setting: Setting, clock: Clock, images: Shard, **switches: bool
             "kwargs": {"sub_terms": {"kd": {"weight": 1.0, "criterion": criterion}}},
         },
     }
-    box = get_distillation_box(teacher, student, {"train": PeerViews(images)}, config, CPU, None, False, 1)
-    pixels, labels = first_batch(setting, images)
-    loss_before = first_loss(student, lambda: box.forward_process(pixels, labels, {}))
-    clock.ready(loss=loss_before)
+    return get_distillation_box(teacher, student, {"train": PeerViews(images)}, config, CPU, None, False, 1)
+
+
+def _run(box: Any, clock: Clock) -> None:
+    """Train in the loop of torchdistill's examples."""
     epoch = 0
     while True:
         box.pre_epoch_process(epoch=epoch)

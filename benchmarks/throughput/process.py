@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.throughput.ours import bare, fill, live, store
-from benchmarks.throughput.peers import plain, timm, torchdistill
+from benchmarks.throughput.peers import plain, timm, torchdistill, torchdistill_cached
 from benchmarks.throughput.setting import Clock, Setting
 from components.core.images.shards import open_shard
 
 ARMS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (bare, store, live, torchdistill, timm, plain, fill)
+    function.__name__: function
+    for function in (bare, store, live, torchdistill, torchdistill_cached, timm, plain, fill)
 }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.processes import status_kb
 from components.core.images.shards import Shard
 from components.core.models.pixel_model import PixelModel, pixel_model
-from components.core.teacher.soft_labels import digest, format_for
+from components.core.teacher.soft_labels import format_for
 from components.core.training import optim
 from components.core.views.augment import batch_indices, draws, render
 from components.label.store import fill as fill_store
@@ -129,7 +129,7 @@ def write_store(setting: Setting, images: Shard) -> None:
     with torch.inference_mode():
         logits[0, indices] = teacher_of(setting)(pixels)
     fill_store(
-        digest(setting.teacher, setting.teacher_size),
+        {"teacher": [setting.teacher, setting.teacher_size]},
         images.ids,
         VIEWS,
         format_for(len(CLASSES), top_k=32),

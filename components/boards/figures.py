@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.core.contract import DAMAGED
+
 _FIGURES = ("accuracy", "macro_f1", "worst_class_recall", "ece", "corrupted_accuracy")
 _RECALLS = 10  # classes, the weakest
 
@@ -20,7 +22,7 @@ def summary(
         metrics: the content of ``metrics.json``; the student is the ONNX file that ships.
         gates: ``{figure: {"min": limit, "max": limit}}``.
         dataset: the content of ``dataset.json``.
-        quarantine: the kind of each image that was left out, ``unreadable`` or ``repeat``.
+        quarantine: the kind of each image that was left out.
         checks: the content of validation's ``result.json``.
     """
     shipped = metrics.get("shipped", {})
@@ -32,13 +34,15 @@ def summary(
     figures |= {"student/size_kb": _kilobytes(student), "student/int8_size_kb": _kilobytes(int8)}
     figures["student/int8_accuracy"] = int8.get("accuracy")
     figures |= _gain(metrics.get("gain", {}), models)
-    figures |= {f"limit/{gate}_{side}": limit for gate, bound in gates.items() for side, limit in bound.items()}
+    limits = ((gate, side, bound.get(side)) for gate, bound in gates.items() for side in ("min", "max"))
+    figures |= {f"limit/{gate}_{side}": limit for gate, side, limit in limits}
     classes = metrics.get("slices", {}).get("class", {})
     weakest = sorted(classes, key=lambda name: float(classes[name]["accuracy"]))[:_RECALLS]
     figures |= {f"recall/{_plain(name)}": classes[name]["accuracy"] for name in weakest}
     figures |= {f"data/{split}_images": count for split, count in dataset["counts"].items()}
     figures |= {"data/classes": len(dataset["classes"]), "data/class_shift": checks.get("class_shift")}
-    figures |= {"data/quarantined": quarantine.count("unreadable"), "data/repeats": quarantine.count("repeat")}
+    for name, kinds in {"quarantined": DAMAGED, "repeats": ("repeat", "overlap")}.items():
+        figures[f"data/{name}"] = sum(quarantine.count(kind) for kind in kinds)
     figures |= {"data/critical_failures": checks["critical_failures"], "data/warnings": checks["warnings"]}
     checked = [each for each in checks["expectations"] if each["success"] is not None]
     figures |= {f"data/failed/{each['name']}": each["unexpected"] for each in checked}

@@ -1,12 +1,16 @@
 """``python -m components.control``: train the student without a teacher, as the baseline of distillation."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from components.core.images.shards import open_shard, read_dataset
+from components.core.models.precision import computing
 from components.core.runtime.device import resolve_device
 from components.core.runtime.stage import Stage, run
 from components.core.student import new_student, save_trained, train
+from components.core.training.balance import log_priors_for, order_for
 from components.core.training.loop import Recipe, cross_entropy
 from components.core.views.mixing import Indices, Views, mixed_labels
 
@@ -14,7 +18,7 @@ from components.core.views.mixing import Indices, Views, mixed_labels
 def main(stage: Stage) -> None:
     """Train the student on labels alone; unlike in distillation, its views never repeat."""
     params, settings = stage.params, stage.params.student
-    dataset = read_dataset(stage.read("ingest/dataset.json"))
+    dataset = read_dataset(stage.read("ingest/images.json"))
     images, val = (open_shard(stage.read(f"ingest/shards/{split}"), params.run.workers) for split in ("train", "val"))
     labels = torch.from_numpy(images.labels)
     views = Views(images, params.seed, settings.augment.model_dump())
@@ -23,6 +27,8 @@ def main(stage: Stage) -> None:
         return mixed_labels(labels, indices, views.mix(indices, numbers), len(dataset.classes))[:1]
 
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
+    stage.environment |= computing(device, settings.precision, params.run.compile)
+    log_priors = log_priors_for(settings.balance, images.labels, len(dataset.classes), device)
     weights = None if settings.weights == "random" else stage.read("pretrain/student/model.safetensors")
     student = new_student(settings.model, weights, settings.image_size, dataset, params.seed, device)
     checkpoints = stage.checkpoints("student")
@@ -33,13 +39,14 @@ def main(stage: Stage) -> None:
         views,
         None,
         hard_labels,
-        cross_entropy,
+        partial(cross_entropy, log_priors=log_priors),
         val,
         device,
         stage.world,
         checkpoints,
         stage.journal,
         stage.name,
+        balanced=order_for(settings.balance, images.labels),
     )
     save_trained(student, {stage.name: rows}, stage.out("."), checkpoints, stage.world)
 

@@ -13,30 +13,41 @@ class StageSpec:
         role: the model that it trains: teacher, student or control.
         trains: it wants a GPU, so that ``run.placement: two-pools`` runs it on the pool ``gpu``.
         distributed: it can run as several processes, with ``run.launcher: torchrun``.
+        packages: those whose release is part of what its result is known by; see
+            :mod:`components.core.runtime.packages`.
     """
 
     code: tuple[str, ...] = ()
     role: str | None = None
     trains: bool = False
     distributed: bool = False
+    packages: tuple[str, ...] = ()
 
 
 _INFERENCE = ("images", "models", "views")
 _TRAINING = (*_INFERENCE, "inference.py", "training")
+_TORCH = ("torch", "torchvision", "timm")
+_SHIPPING = (*_TORCH, "onnxruntime")
 
 # In the order data meets them; control needs no teacher and runs alongside distill.
 STAGES = {
     "ingest": StageSpec(("images",)),
     "validate": StageSpec(),
-    "pretrain": StageSpec(("models",), trains=True),
-    "finetune": StageSpec(_TRAINING, role="teacher", trains=True, distributed=True),
-    "label": StageSpec((*_INFERENCE, "teacher"), trains=True, distributed=True),
+    "pretrain": StageSpec(("models",), trains=True, packages=_TORCH),
+    "finetune": StageSpec(_TRAINING, role="teacher", trains=True, distributed=True, packages=_TORCH),
+    "label": StageSpec((*_INFERENCE, "teacher"), trains=True, distributed=True, packages=_TORCH),
     "distill": StageSpec(
-        (*_TRAINING, "params/distill.py", "student.py", "teacher"), role="student", trains=True, distributed=True
+        (*_TRAINING, "params/distill.py", "student.py", "teacher"),
+        role="student",
+        trains=True,
+        distributed=True,
+        packages=_TORCH,
     ),
-    "control": StageSpec((*_TRAINING, "student.py"), role="control", trains=True, distributed=True),
-    "compress": StageSpec(("images", "models", "export")),
-    "evaluate": StageSpec((*_INFERENCE, "inference.py", "export", "significance.py"), distributed=True),
+    "control": StageSpec((*_TRAINING, "student.py"), role="control", trains=True, distributed=True, packages=_TORCH),
+    "compress": StageSpec(("images", "models", "export"), packages=_SHIPPING),
+    "evaluate": StageSpec(
+        (*_INFERENCE, "inference.py", "export", "significance.py"), distributed=True, packages=_SHIPPING
+    ),
 }
 STEPS = (*STAGES, "register", "promote")  # the last two change the outside world, so that DVC knows nothing of them
 TRAINING = tuple(name for name, stage in STAGES.items() if stage.trains)
@@ -52,19 +63,28 @@ SPLITS = (*LABELED_SPLITS, "unlabeled")
 
 SLICE = "slice:"  # what the manifest puts before the names of the columns in ``ingest.slices``
 
+DAMAGED = ("unreadable", "small", "labels")  # the kinds in quarantine.csv that count against ingest.max_quarantined
+
 SHIPPED = {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of a model, for people."""
+    """A figure of a model.
 
-    label: str  # as a sentence begins with it
+    Attributes:
+        label: for people, as a sentence begins with it.
+        unit: likewise.
+        share: it is a share of the test images, so that its uncertainty follows from their number.
+    """
+
+    label: str
     unit: str = ""
+    share: bool = False
 
 
 FIGURES = {  # those that a gate can bound
-    "accuracy": Figure("Accuracy"),
+    "accuracy": Figure("Accuracy", share=True),
     "macro_f1": Figure("Macro F1"),
     "worst_class_recall": Figure("Worst class recall"),
     "ece": Figure("Calibration error (ECE)"),
@@ -72,8 +92,9 @@ FIGURES = {  # those that a gate can bound
     "latency_ms_p95": Figure("Latency p95", "ms"),
     "params": Figure("Parameters"),
     "corrupted_accuracy": Figure("Accuracy under corruptions"),
-    "noise_accuracy": Figure("Accuracy under noise"),
-    "blur_accuracy": Figure("Accuracy under blur"),
-    "brightness_accuracy": Figure("Accuracy under brightness"),
-    "jpeg_accuracy": Figure("Accuracy under JPEG"),
+    "noise_accuracy": Figure("Accuracy under noise", share=True),
+    "blur_accuracy": Figure("Accuracy under blur", share=True),
+    "brightness_accuracy": Figure("Accuracy under brightness", share=True),
+    "jpeg_accuracy": Figure("Accuracy under JPEG", share=True),
+    "gain": Figure("Gain over the control"),
 }

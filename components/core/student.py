@@ -1,6 +1,6 @@
 """The student's training: the same network, optimizer, schedule, views and budget with a teacher and without."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from components.core.runtime.checkpoint import Checkpoints
 from components.core.runtime.journal import Journal
 from components.core.runtime.world import World
 from components.core.training import optim
+from components.core.training.balance import BalancedOrder
 from components.core.training.batches import TargetsOf, batches_of_views
 from components.core.training.loop import Loss, Recipe, fit
 from components.core.training.parallel import shard_of_batch
@@ -67,6 +68,9 @@ def train(
     teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
     name: str | None = None,
     begun: int = 0,
+    order: int | None = None,
+    warmups: Mapping[str, float] | None = None,
+    balanced: BalancedOrder | None = None,
 ) -> list[dict[str, float]]:
     """Train a network in place; returns the history.
 
@@ -81,7 +85,9 @@ def train(
     student: Any = getattr(model, "student", model)
     journal.params({f"{name or 'student'}_parameters": parameter_count(student), "device": str(device)})
     shard = shard_of_batch(world, recipe.batch_size, "student.batch_size")
-    batches = batches_of_views(views, views_per_image, targets_of, recipe.batch_size, device, teacher, shard)
+    batches = batches_of_views(
+        views, views_per_image, targets_of, recipe.batch_size, device, teacher, shard, order, balanced
+    )
     groups = optim.weight_decay_groups(model, recipe.weight_decay)
     optimizer = optim.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
     images = recipe.steps * recipe.batch_size
@@ -99,6 +105,7 @@ def train(
             advance=bar.advance,
             world=world,
             train=views.images,
+            warmups=warmups,
         )
 
 

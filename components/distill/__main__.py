@@ -5,6 +5,7 @@ import shutil
 from components.core.errors import UserError
 from components.core.images.shards import Dataset
 from components.core.models.pixel_model import network, parameter_count
+from components.core.models.precision import computing
 from components.core.params.distill import BornAgain, DeepMutualLearning, Schedule, TeacherAssistant
 from components.core.runtime.device import resolve_device
 from components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage, run
@@ -18,9 +19,12 @@ def main(stage: Stage) -> None:
     with_memory = [loss.name for loss in method.losses if LOSSES[loss.name].memory]
     if with_memory and stage.world.size > 1:
         raise UserError(
-            f"distill.method {with_memory[0]} keeps its memory bank in one process: set run.launcher to local."
+            f"distill.method {with_memory[0]} keeps its memory bank in one process: start one, be it by run.launcher "
+            "or by torchrun."
         )
-    trainer = Trainer(stage, resolve_device(params.run.device, params.run.threads, params.run.deterministic))
+    device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
+    stage.environment |= computing(device, params.student.precision, params.run.compile)
+    trainer = Trainer(stage, device)
     if isinstance(method.schedule, DeepMutualLearning):
         trainer.train_with_peers(method.schedule.peers)
         return
@@ -29,7 +33,7 @@ def main(stage: Stage) -> None:
         refuse_to_grow(parameter_count(trainer.teacher), networks, trainer.dataset)
     teacher = None if method.targets_from == "store" else trainer.teacher
     for number, name in enumerate(networks, 1):
-        teacher = trainer.train_before(f"{number}-{name}", name, teacher)
+        teacher = trainer.train_before(f"{number}-{name}", name, seed_before(params.seed, number), teacher)
     trainer.train_student(teacher)
     shutil.rmtree(CHECKPOINTS / f"{stage.name}{BEFORE}", ignore_errors=True)
 
@@ -42,6 +46,11 @@ def networks_between(schedule: Schedule | None, student: str) -> list[str]:
         case BornAgain():
             return [student] * (schedule.generations - 1)
     return []
+
+
+def seed_before(seed: int, number: int) -> int:
+    """The seed of the number-th network before the student, counted from 1; the student has the run's own."""
+    return (seed + 1000 * number) % 2**32
 
 
 def refuse_to_grow(parameters: int, assistants: list[str], dataset: Dataset) -> None:

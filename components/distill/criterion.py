@@ -2,10 +2,10 @@
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
-from itertools import islice
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from components.core.errors import UserError
 from components.core.models.pixel_model import PixelModel
-from components.core.teacher.hooks import Layer, feature_shapes, find_layer
+from components.core.teacher.hooks import Layer, feature_shapes, find_layer, rectified, teacher_outputs
+from components.distill.losses.crd import Contrast
 from components.distill.losses.labels import hard_loss, labels_or_prediction
-from components.distill.losses.logits import kd, standardize
+from components.distill.losses.logits import kd, standardize, temperature_for
 from components.distill.losses.register import LOSSES, Features
 from components.distill.modules import DistillModule, Shape
 
 if TYPE_CHECKING:  # pydantic is not needed to train
-    from components.core.params.distill import Loss
+    from components.core.params.distill import LogitStandardization, Loss
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Term:
         labels: whether the loss takes ``labels`` too.
         student: layers that are compared with ``teacher``'s, through the ``adapter``.
         memory: the loss, where it is a module that learns and takes ``indices`` too.
+        warmup: the share of the steps over which the weight rises from 0.
     """
 
     name: str
@@ -41,15 +43,53 @@ class Term:
     student: tuple[Layer, ...] = ()
     teacher: tuple[Layer, ...] = ()
     adapter: nn.Module | None = None
-    memory: nn.Module | None = None
+    memory: Contrast | None = None
+    warmup: float = 0.0
 
 
 class Criterion:
-    """``label_weight · CE + teacher_weight · Σ weight · loss``, where CE is over the images that have a label."""
+    """``label_weight · CE + teacher_weight · Σ weight · loss``, where CE is over the images that have a label.
 
-    def __init__(self, terms: Sequence[Term], label_weight: float, teacher_weight: float) -> None:
+    With ``log_priors`` [K] the CE is that of logit adjustment; the teacher's losses compare the logits as they are.
+    """
+
+    def __init__(
+        self, terms: Sequence[Term], label_weight: float, teacher_weight: float, log_priors: Tensor | None = None
+    ) -> None:
         self._terms, self._label_weight, self._teacher_weight = terms, label_weight, teacher_weight
+        self._log_priors = log_priors
         self.teacher_layers = tuple(layer for term in terms for layer in term.teacher)
+
+    @property
+    def warmups(self) -> dict[str, float]:
+        """The share of the steps over which a part's weight rises, by name; parts without one are left out."""
+        return {term.name: term.warmup for term in self._terms if term.warmup}
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether a loss keeps a memory bank, which :meth:`fill_memories` fills before the first step."""
+        return any(term.memory for term in self._terms)
+
+    def fill_memories(self, student: PixelModel, images: Iterable[tuple[Tensor, Tensor, Sequence[Tensor]]]) -> None:
+        """Fill the memory banks with what teacher and student make of the images before training.
+
+        The student normalizes by the batch's statistics, as in the first steps: an untrained one has no others.
+
+        Args:
+            student: before its training; its adapters and memories are on its device.
+            images: pixels [B, C, H, W], indices [B] and the features of ``teacher_layers`` of every image, in shuffled
+                batches.
+        """
+        firsts = list(accumulate((len(term.teacher) for term in self._terms), initial=0))
+        was_training, buffers = student.training, {name: value.clone() for name, value in student.named_buffers()}
+        student.train()
+        for pixels, indices, teacher_features in images:
+            for first, term in zip(firsts, self._terms, strict=False):
+                if term.memory:
+                    _, own = teacher_outputs(student, term.student, pixels, pixels.device)
+                    term.memory.fill(own, teacher_features[first], indices)
+        student.load_state_dict(buffers, strict=False)
+        student.train(was_training)
 
     def module(self, student: PixelModel) -> PixelModel | DistillModule:
         """Put the student together with what trains along with it, if anything does."""
@@ -84,7 +124,7 @@ class Criterion:
             value = reduce(operator.add, (term.loss(*pair, **wanted) for pair in pairs))
             parts[term.name] = (self._teacher_weight * term.weight * value).expand(len(logits))
         if self._label_weight:
-            parts["ce"] = hard_loss(logits, labels, known, self._label_weight)
+            parts["ce"] = hard_loss(logits, labels, known, self._label_weight, self._log_priors)
         return parts
 
 
@@ -93,7 +133,7 @@ def terms(
     student: PixelModel,
     teacher: PixelModel | None = None,
     images: int = 0,
-    standardized: bool = False,
+    standardization: "LogitStandardization | None" = None,
 ) -> list[Term]:
     """Prepare the losses of ``distill.method`` for a pair of networks.
 
@@ -102,39 +142,51 @@ def terms(
         student: the network that learns.
         teacher: the network whose layers are compared; losses of logits need none.
         images: how many there are to learn from.
-        standardized: compare z-scores of the logits (Sun et al. 2024).
+        standardization: losses of logits compare z-scores, with its weight and temperature (Sun et al. 2024).
 
     Raises:
         UserError: a layer does not exist, features can't be compared, a loss does not suit so few classes, or a memory
             bank does not fit into memory.
     """
-    if standardized:
+    if standardization:
         _check_classes("logit-standardization", 3, student)
-    return [_term(loss, student, teacher, images, standardized) for loss in losses]
+    return [
+        _term_of_layers(loss, student, teacher, images) if loss.layer_pairs else _term(loss, student, standardization)
+        for loss in losses
+    ]
 
 
-def _term(loss: "Loss", student: PixelModel, teacher: PixelModel | None, images: int, standardized: bool) -> Term:
+def _term(loss: "Loss", student: PixelModel, standardization: "LogitStandardization | None") -> Term:
+    registered, settings = LOSSES[loss.name], loss.settings
+    _check_classes(loss.name, registered.min_classes, student)
+    if standardization and "temperature" in settings:
+        settings["temperature"] = standardization.temperature or temperature_for(len(student.spec.classes))
+    function = partial(registered.function, **settings)
+    if not standardization:
+        return Term(loss.name, loss.weight, function, registered.labels, warmup=loss.warmup)
+    weight = loss.weight * standardization.weight
+    return Term(loss.name, weight, _of_z_scores(function), registered.labels, warmup=loss.warmup)
+
+
+def _term_of_layers(loss: "Loss", student: PixelModel, teacher: PixelModel | None, images: int) -> Term:
     registered = LOSSES[loss.name]
     _check_classes(loss.name, registered.min_classes, student)
-    if not loss.layer_pairs:
-        function = partial(registered.function, **loss.settings)
-        return Term(loss.name, loss.weight, _of_z_scores(function) if standardized else function, registered.labels)
     if teacher is None:
         raise ValueError(f"{loss.name} compares layers and needs the teacher.")
     own, other = (
         tuple(find_layer(net, address) for address in addresses)
         for net, addresses in zip((student, teacher), zip(*loss.layer_pairs, strict=True), strict=True)
     )
-    own_shapes, other_shapes = feature_shapes(student, own), feature_shapes(teacher, other)
-    for addresses, pair in zip(loss.layer_pairs, zip(own_shapes, other_shapes, strict=True), strict=True):
+    shapes = feature_shapes(student, own), feature_shapes(teacher, other)
+    for addresses, pair in zip(loss.layer_pairs, zip(*shapes, strict=True), strict=True):
         _check_features(loss.name, registered.features, addresses, pair)
+    term = partial(Term, loss.name, loss.weight, student=own, teacher=other, warmup=loss.warmup)
     if registered.memory:
-        dimensions = math.prod(own_shapes[0]), math.prod(other_shapes[0])
+        dimensions = math.prod(shapes[0][0]), math.prod(shapes[1][0])
         memory = registered.function(*dimensions, images, **loss.settings)
-        return Term(loss.name, loss.weight, memory, registered.labels, own, other, memory=memory)
-    function = partial(registered.function, **loss.settings)
-    adapter = registered.adapter(own_shapes, other_shapes) if registered.adapter else None
-    return Term(loss.name, loss.weight, function, registered.labels, own, other, adapter)
+        return term(memory, registered.labels, memory=memory)
+    adapter = registered.adapter(*shapes, rectified(teacher, other)) if registered.adapter else None
+    return term(partial(registered.function, **loss.settings), registered.labels, adapter=adapter)
 
 
 def _of_z_scores(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -171,17 +223,18 @@ def mutual_loss(
     _: Tensor,
     label_weight: float,
     teacher_weight: float,
+    log_priors: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Sum the peers' losses: cross-entropy, and the mean divergence from the others (Zhang et al. 2018, eq. 8).
 
     To each of them the others are teachers, through which no gradient flows. The targets are those of
-    :class:`Criterion` without the teacher's. Returns ``deep-mutual-learning`` and, where the labels have a weight,
-    ``ce``, each [B].
+    :class:`Criterion` without the teacher's, as are ``log_priors``. Returns ``deep-mutual-learning`` and, where the
+    labels have a weight, ``ce``, each [B].
     """
     divergences = [
         torch.stack([kd(own, other.detach(), 1.0) for other in logits if other is not own]).mean(0) for own in logits
     ]
     parts = {"deep-mutual-learning": teacher_weight * torch.stack(divergences).sum(0)}
     if label_weight:
-        parts["ce"] = torch.stack([hard_loss(own, labels, known, label_weight) for own in logits]).sum(0)
+        parts["ce"] = torch.stack([hard_loss(own, labels, known, label_weight, log_priors) for own in logits]).sum(0)
     return parts

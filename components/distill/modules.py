@@ -57,13 +57,19 @@ class Peers(nn.Module):
 
 
 class Regressors(nn.Module):
-    """Bring features of shapes (C, H, W) or (D,) to the teacher's channels, or dimensions: FitNet's regressors."""
+    """Bring features of shapes (C, H, W) or (D,) to the teacher's channels, or dimensions: FitNet's regressors.
 
-    def __init__(self, student: Sequence[Shape], teacher: Sequence[Shape]) -> None:
+    A map's is a convolution, BatchNorm and, where the teacher's features are ``rectified``, a ReLU: regressor and
+    teacher need the same nonlinearity (Romero et al. 2015, section 2.2).
+    """
+
+    def __init__(self, student: Sequence[Shape], teacher: Sequence[Shape], rectified: Sequence[bool]) -> None:
         super().__init__()
         self.each = nn.ModuleList(
-            conv_bn(own[0], other[0], 1) if len(own) == 3 else nn.Linear(own[0], other[0])
-            for own, other in zip(student, teacher, strict=True)
+            nn.Sequential(conv_bn(own[0], other[0], 1), nn.ReLU() if relu else nn.Identity())
+            if len(own) == 3
+            else nn.Linear(own[0], other[0])
+            for own, other, relu in zip(student, teacher, rectified, strict=True)
         )
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -99,20 +105,24 @@ class Fusion(nn.Module):
 
 
 class ReviewFusion(nn.Module):
-    """ReviewKD's adapter: each stage of the student reviews the deeper ones; shapes (C, H, W), from shallow to deep."""
+    """ReviewKD's adapter: each stage of the student reviews the deeper ones, from shallow to deep.
 
-    def __init__(self, student: Sequence[Shape], teacher: Sequence[Shape]) -> None:
+    Shapes are (C, H, W), or (D,) of vectors, which count as maps of one pixel.
+    """
+
+    def __init__(self, student: Sequence[Shape], teacher: Sequence[Shape], _rectified: Sequence[bool] = ()) -> None:
         super().__init__()
         channels, last = min(512, student[-1][0]), len(student) - 1
         pairs = enumerate(zip(student, teacher, strict=True))
         self.stages = nn.ModuleList(Fusion(own[0], channels, other[0], i < last) for i, (own, other) in pairs)
-        self._sizes = [(height, width) for _, height, width in teacher]
+        self._shapes = list(teacher)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Bring the student's feature maps, from shallow to deep, to the teacher's shapes."""
+        """Bring the student's features, from shallow to deep, to the teacher's shapes."""
         fused: list[Tensor] = []
         deeper: Tensor | None = None
-        for stage, own, size in reversed(list(zip(self.stages, features, self._sizes, strict=True))):
-            out, deeper = stage(own, deeper, size)
-            fused.insert(0, out)
+        for stage, own, shape in reversed(list(zip(self.stages, features, self._shapes, strict=True))):
+            height, width = shape[1:] or (1, 1)
+            out, deeper = stage(own if own.ndim == 4 else own[..., None, None], deeper, (height, width))
+            fused.insert(0, out.reshape(len(out), *shape))
         return tuple(fused)

@@ -1,10 +1,12 @@
 """The stage's training runs: of the student, of the networks before it, and of its peers."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,13 +19,16 @@ from components.core.student import new_student, save_trained, train, untrained
 from components.core.teacher.ensemble import load_teacher
 from components.core.teacher.hooks import teacher_outputs
 from components.core.teacher.soft_labels import Indices, SoftLabels, open_store
+from components.core.training.balance import log_priors_for, order_for
 from components.core.training.batches import TargetsOf
 from components.core.training.loop import Loss, Recipe
-from components.core.views.augment import views_key
+from components.core.views.augment import permutation, views_key
 from components.core.views.mixing import Views, mixed_labels, stored_augment
 from components.distill.criterion import Criterion, mutual_loss, terms
 from components.distill.losses.labels import mixture, share_of_labels
 from components.distill.modules import Peers
+
+_AT_ONCE = 256  # images of the pass that fills memory banks
 
 
 class Trainer:
@@ -32,11 +37,14 @@ class Trainer:
     def __init__(self, stage: Stage, device: torch.device) -> None:
         params = stage.params
         self._stage, self._device, self._method = stage, device, params.distill
-        self.dataset: Dataset = read_dataset(stage.read("ingest/dataset.json"))
+        self.dataset: Dataset = read_dataset(stage.read("ingest/images.json"))
         splits = (stage.read(f"ingest/shards/{split}") for split in ("train", "unlabeled", "val"))
         train_split, unlabeled, self._val = (open_shard(split, params.run.workers) for split in splits)
         self._images = join(train_split, unlabeled)
         self._labels = torch.from_numpy(self._images.labels)
+        balance, labels = params.student.balance, self._images.labels
+        self._balanced = order_for(balance, labels)
+        self._log_priors = log_priors_for(balance, labels, len(self.dataset.classes), device)
         self._augment = params.student.augment.model_dump()
         self._views = Views(self._images, params.seed, self._augment)
         self._steps_before = 0
@@ -62,12 +70,13 @@ class Trainer:
         checkpoints = self._stage.checkpoints("student", "distill")
         self._save(student, self._distill(student, teacher, checkpoints), checkpoints)
 
-    def train_before(self, name: str, network: str, teacher: PixelModel | None) -> PixelModel:
+    def train_before(self, name: str, network: str, seed: int, teacher: PixelModel | None) -> PixelModel:
         """Distill a network that will teach the next one, unless it was done before an interruption.
 
         Args:
             name: of this training run among those of the stage.
             network: its name.
+            seed: of its initial weights and of the order of the images; the views are those of all.
             teacher: as for :meth:`train_student`.
 
         Returns:
@@ -76,14 +85,14 @@ class Trainer:
         world = self._stage.world
         checkpoints = self._stage.checkpoints("student", "distill", before=name)
         file = checkpoints.path.with_suffix(".safetensors")
-        seed_everything(self._stage.params.seed)
+        seed_everything(seed)
         student = untrained(network, self._stage.params.student.image_size, self.dataset, self._device)
         if world.broadcast(file.is_file() if world.first else None):
             if world.first:
                 student.load_state_dict(load(file).state_dict())
             world.broadcast_parameters(chain(student.parameters(), student.buffers()))
         else:
-            self._distill(student, teacher, checkpoints, name)
+            self._distill(student, teacher, checkpoints, name, seed)
             checkpoints.clear()
             if world.first:
                 save(student, file)
@@ -96,20 +105,42 @@ class Trainer:
         student = self._new_student()
         others = [untrained(settings.model, settings.image_size, self.dataset, self._device) for _ in range(peers)]
         checkpoints = self._stage.checkpoints("student", "distill")
-        loss = partial(mutual_loss, label_weight=method.label_weight, teacher_weight=method.teacher_weight)
+        loss = partial(
+            mutual_loss,
+            label_weight=method.label_weight,
+            teacher_weight=method.teacher_weight,
+            log_priors=self._log_priors,
+        )
         self._save(student, self._train(Peers(student, others), checkpoints, self._hard_targets, loss), checkpoints)
 
     def _distill(
-        self, student: PixelModel, teacher: PixelModel | None, checkpoints: Checkpoints, name: str | None = None
+        self,
+        student: PixelModel,
+        teacher: PixelModel | None,
+        checkpoints: Checkpoints,
+        name: str | None = None,
+        order: int | None = None,
     ) -> list[dict[str, float]]:
         method = self._method
-        losses = terms(method.losses, student, teacher, len(self._images), method.standardized)
-        criterion = Criterion(losses, method.label_weight, method.teacher_weight)
+        losses = terms(method.losses, student, teacher, len(self._images), method.standardization)
+        criterion = Criterion(losses, method.label_weight, method.teacher_weight, self._log_priors)
         module = criterion.module(student)
+        run = partial(self._train, module, checkpoints, loss=criterion, name=name, order=order)
         if teacher is None:
-            return self._train(module, checkpoints, self._soft_and_hard_targets, criterion, name=name)
+            return run(self._soft_and_hard_targets)
         outputs = partial(teacher_outputs, teacher, criterion.teacher_layers, device=self._device)
-        return self._train(module, checkpoints, self._hard_targets, criterion, outputs, name)
+        if criterion.has_memory and checkpoints.state is None:
+            criterion.fill_memories(student, self._every_image(outputs))
+        return run(self._hard_targets, teacher=outputs)
+
+    def _every_image(
+        self, outputs: Callable[[Tensor], tuple[Tensor, ...]]
+    ) -> Iterator[tuple[Tensor, Tensor, Sequence[Tensor]]]:
+        """The first view of every image, its index and the teacher's features of it, in batches."""
+        order = permutation(self._stage.params.seed, 0, len(self._images))
+        for indices in np.array_split(order, math.ceil(len(order) / _AT_ONCE)):
+            pixels = self._views.pixels(indices, np.zeros_like(indices), self._device)
+            yield pixels, torch.from_numpy(indices).to(self._device), outputs(pixels)[1:]
 
     def _train(
         self,
@@ -119,6 +150,7 @@ class Trainer:
         loss: Loss,
         teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
         name: str | None = None,
+        order: int | None = None,
     ) -> list[dict[str, float]]:
         stage, params = self._stage, self._stage.params
         return train(
@@ -137,6 +169,9 @@ class Trainer:
             teacher,
             name,
             self._steps_before,
+            order,
+            loss.warmups if isinstance(loss, Criterion) else None,
+            self._balanced,
         )
 
     def _new_student(self) -> PixelModel:

@@ -21,17 +21,20 @@ from components.core.errors import UserError
 from components.core.export import onnx_file, program
 from components.core.export.latency import latency
 from components.core.export.onnx_file import Logits
+from components.core.images.preprocess import fit
 from components.core.images.shards import Pixels, Shard, open_shard
 from components.core.models import pixel_model
 from components.core.models.pixel_model import PixelModel
+from components.core.models.precision import computing
 from components.core.runtime import progress
 from components.core.runtime.device import resolve_device
 from components.core.runtime.stage import Stage, run
 from components.core.significance import mcnemar, paired_bootstrap
-from components.evaluate import card, describe, metrics, pictures, probe, scoring, slices
+from components.evaluate import advice, card, describe, metrics, pictures, probe, scoring, slices, trained_on
 
 _LATENCY_IMAGES = 32
 _LISTED_MISTAKES = 10
+_LISTED_CONFUSIONS = 3
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def _translate(stage: Stage, contenders: Contenders, test: Shard, folder: Path) 
 def _predict(stage: Stage, contenders: Contenders, test: Shard, onnx_files: Mapping[str, Path]) -> dict[str, Logits]:
     settings = stage.params.run
     device = resolve_device(settings.device, settings.threads, settings.deterministic)
+    stage.environment |= computing(device)
     if device.type == "cpu" and "teacher" in onnx_files:
         teacher = scoring.one_by_one(onnx_files["teacher"], torch.get_num_threads())
     else:
@@ -144,16 +148,42 @@ def _measure(
         measured[name] |= extra[name]
     right, control = _correct(logits["onnx"], test), _correct(logits["control"], test)
     gain = paired_bootstrap(right, control, stage.params.evaluate.bootstrap, stage.params.seed)
+    accuracies = {name: measured[kind]["accuracy"] for name, kind in metrics.MODELS.items()}
+    lead = paired_bootstrap(
+        _correct(logits["teacher"], test), control, stage.params.evaluate.bootstrap, stage.params.seed
+    )
+    remedy = advice.remedy(stage.params, dataset["counts"], accuracies, lead.low > 0)
     return {
         "test": {"fingerprint": dataset["fingerprints"]["test"], "n": len(test)},
         **{name: measured[name] for name in ("teacher", "student", "control")},
         "shipped": {kind: measured[kind] for kind in SHIPPED},
-        "gain": {"accuracy": gain.difference, "ci95": [gain.low, gain.high], "p_value": mcnemar(right, control)},
+        "gain": {
+            "accuracy": gain.difference,
+            "ci95": [gain.low, gain.high],
+            "p_value": mcnemar(right, control),
+            "wins": int((right & ~control).sum()),  # images that the student alone got right
+            "losses": int((control & ~right).sum()),
+        },
+        **({} if gain.low > 0 else {"remedy": remedy}),
         "slices": slices.measure(dataset["classes"], test.labels, columns, right),
+        "confusions": _confusions(dataset["classes"], metrics.confusion(logits["onnx"], test.labels)),
         "classes": dataset["classes"],
         "dataset": {"name": dataset["name"], "fingerprints": dataset["fingerprints"]},
         "artifact_sha256": {kind: sha256_file(path) for kind, path in contenders.files.items()},
     }
+
+
+def _confusions(classes: list[str], counts: metrics.Ints) -> list[dict[str, Any]]:
+    """The likeliest confusions by the names of their classes: ``n`` ``of`` the true class's images."""
+    return [
+        {
+            "true": classes[true],
+            "predicted": classes[predicted],
+            "n": int(counts[true, predicted]),
+            "of": int(counts[true].sum()),
+        }
+        for true, predicted in metrics.confused(counts, _LISTED_CONFUSIONS)
+    ]
 
 
 def _latencies(
@@ -162,7 +192,7 @@ def _latencies(
     """Time every ONNX file, one after the other, while this process does nothing else."""
     runs, images = stage.params.evaluate.latency_runs, np.array(test.images[:_LATENCY_IMAGES])
     spec = contenders.student.spec
-    student = onnx_file.fit(images, spec.image_size, spec.in_chans)
+    student = fit(images, spec.image_size, spec.in_chans)
     stored = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     files = {"onnx": contenders.files["onnx"], "onnx_int8": contenders.files["onnx_int8"], **onnx_files}
     return {name: latency(path, stored if name == "teacher" else student, runs) for name, path in files.items()}
@@ -186,6 +216,8 @@ def _write(
     spec, probe_file = contenders.student.spec, stage.out("probe.npz")
     pixels = onnx_file.fit_rows(test.images, rows, spec.image_size, spec.in_chans)
     probe.write(probe_file, pixels, logits["onnx"][rows])
+    ids_file = stage.out("trained-on.npy")
+    trained_on.write(stage.read("ingest/manifest.parquet"), ids_file)
     folder = stage.out("figures")
     trained_by = {each.role: name for name, each in STAGES.items() if each.role}
     histories = {role: pictures.history(stage.read(f"{name}/history.parquet")) for role, name in trained_by.items()}
@@ -200,7 +232,7 @@ def _write(
     right = {name: _correct(own, test) for name, own in logits.items()}
     gap = paired_bootstrap(right["onnx"], right["teacher"], stage.params.evaluate.bootstrap, stage.params.seed)
     facts = describe.results_facts(results, logits, test.labels, right, gap)
-    facts |= describe.origin_facts(dataset, stage.params.model_dump(by_alias=True), spec, contenders.teacher.spec)
+    facts |= describe.origin_facts(dataset, stage.params, spec, contenders.teacher.spec)
     facts |= {
         "files": SHIPPED,
         "corruptions": describe.corruptions(results, spec.image_size),
@@ -214,7 +246,8 @@ def _write(
         with atomic(stage.out(name)) as temporary:
             temporary.write_text(content, encoding="utf-8")
     # Last: it marks the evaluation as complete.
-    write_json(stage.out("metrics.json"), {**results, "probe_sha256": sha256_file(probe_file)})
+    kept = {"probe_sha256": sha256_file(probe_file), "trained_on_sha256": sha256_file(ids_file)}
+    write_json(stage.out("metrics.json"), {**results, **kept})
 
 
 def _write_predictions(path: Path, test: Shard, logits: Mapping[str, Logits]) -> None:

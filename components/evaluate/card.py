@@ -1,6 +1,7 @@
 """The model card: a text in Markdown, and the same text as one self-contained page."""
 
 import base64
+import inspect
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -77,6 +78,7 @@ def _markdown_environment() -> Environment:
     )
     environment.filters |= {
         "code": _code,
+        "source": lambda module: _Ready(inspect.getsource(module)),
         "fenced": lambda value: _Ready(" ".join(str(value).split())),
         "pct": percent,
         "points": points,

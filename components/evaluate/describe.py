@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.core.contract import STAGES
+from components.core.contract import SPLITS, STAGES
 from components.core.export.onnx_file import Logits
+from components.core.images import preprocess
 from components.core.models.pixel_model import ModelSpec
+from components.core.params.sections import Params
 from components.core.runtime import lineage
 from components.core.runtime.journal import flatten
 from components.core.significance import Interval
-from components.evaluate import origin
+from components.evaluate import origin, teaching
 from components.evaluate.card import kilobytes, milliseconds, percent, points
 from components.evaluate.corruptions import levels_for
 from components.evaluate.metrics import MODELS, Ints, confusion, recalls
@@ -23,10 +25,9 @@ _HARDEST = 3
 _SLICES = 20
 _SECTIONS = ("pretrain", "finetune", "student", "label", "distill")
 _USES = {
-    "train": "training",
-    "unlabeled": "distillation, through the teacher's soft labels",
+    "train": "training of teacher, student and control; the ranges of the int8 file",
     "val": "choosing checkpoints; comparing the files with the student",
-    "test": "the figures of this card, and nothing else",
+    "test": "the figures of this card; the gates and the comparison with the champion",
 }
 
 
@@ -48,6 +49,7 @@ def results_facts(
         "n": metrics["test"]["n"],
         "classes": metrics["classes"],
         "gain": metrics["gain"],
+        "remedy": metrics.get("remedy"),
         "teacher": metrics["teacher"],
         "control": metrics["control"],
         "shipped": metrics["shipped"]["onnx"],
@@ -55,28 +57,30 @@ def results_facts(
         "teacher_gap": teacher_gap,
         "results": results(metrics, intervals),
         "per_class": rows,
+        "confusions": metrics["confusions"],
         "slices": user_slices(metrics["slices"]),
         "hardest": sorted((row for row in rows if row["n"]), key=lambda row: float(row["student"]))[:_HARDEST],
         "processor": origin.processor(),
     }
 
 
-def origin_facts(
-    dataset: Mapping[str, Any], params: Mapping[str, Any], student: ModelSpec, teacher: ModelSpec
-) -> dict[str, Any]:
+def origin_facts(dataset: Mapping[str, Any], params: Params, student: ModelSpec, teacher: ModelSpec) -> dict[str, Any]:
     """The card's facts about where the student comes from: ``dataset.json``, all params, both models."""
-    code = lineage.code()
-    return {
-        "title": params["registry"]["model_name"],
+    code, taught = lineage.code(), teaching.facts(params)
+    uses = _USES | {"unlabeled": taught["unlabeled_used"]}
+    return taught | {
+        "title": params.registry.model_name,
         "dataset": dataset,
         "data_md5": lineage.data_md5(),
-        "uses": {split: use for split, use in _USES.items() if split in dataset["counts"]},
+        "uses": {split: uses[split] for split in SPLITS if split in dataset["counts"]},
         "spec": student,
         "teacher_name": teacher.name,
-        "resamples": params["evaluate"]["bootstrap"],
-        "recipe": recipe(params),
+        "resamples": params.evaluate.bootstrap,
+        "recipe": recipe(params.model_dump(by_alias=True)),
+        "preprocess": preprocess,
         "code": code.missing or f"git {code.sha}",
         "runs": origin.runs(tuple(STAGES)[:-1]),
+        "environments": origin.environments([name for name, stage in STAGES.items() if stage.role]),
         "software": origin.software(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
@@ -107,7 +111,7 @@ def corruptions(metrics: Mapping[str, Any], side: int) -> list[dict[str, Any]]:
     """One row per corruption: its effect on images of ``side`` pixels, and the accuracy of student and control."""
     levels = levels_for(side)
     figure_of = {
-        "as it is": ("the test images themselves", "accuracy"),
+        "unchanged": ("the test images themselves", "accuracy"),
         "noise": (f"Gaussian noise, standard deviation {levels.noise:.0%} of the range", "noise_accuracy"),
         "blur": (f"Gaussian blur, standard deviation {levels.blur:g} pixels", "blur_accuracy"),
         "brightness": (f"brighter by {levels.brightness:.0%} of the range", "brightness_accuracy"),
@@ -160,7 +164,12 @@ def tiles(metrics: Mapping[str, Any], teacher_gap: Interval) -> list[dict[str, s
     low, high = gain["ci95"]
     smaller = metrics["teacher"]["params"] / shipped["params"]
     figures = [
-        ("Test accuracy", percent(shipped["accuracy"]), f"{metrics['test']['n']:,} images"),
+        (
+            "Test accuracy",
+            percent(shipped["accuracy"]),
+            f"{metrics['test']['n']:,} images; macro F1 {shipped['macro_f1']:.4f}, worst class "
+            f"{percent(shipped['worst_class_recall'])}",
+        ),
         ("Over the control", points(gain["accuracy"]), f"points, 95% from {points(low)} to {points(high)}"),
         ("Against the teacher", points(teacher_gap.difference), f"points, with {smaller:,.0f} times fewer parameters"),
         ("File", f"{kilobytes(shipped['size_bytes'])} KB", "ONNX, fp32"),

@@ -186,19 +186,19 @@ def mistakes(images: Pixels, captions: Sequence[tuple[str, str]], title: str, pa
         figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold")
 
 
-def corruptions(examples: Mapping[str, tuple[Pixels, float]], path: Path) -> None:
-    """Draw the same images uint8 [M, H, W, C] in each corruption, with the student's accuracy on all test images."""
-    number = max(len(images) for images, _ in examples.values())
-    rows = len(examples)
-    with _figure(path, 1.6 + 0.95 * number, 0.4 + rows, rows=rows, columns=number) as (figure, cells):
-        for axes, image in zip(cells, (i for images, _ in examples.values() for i in images), strict=True):
-            axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+def strips(rows: Sequence[tuple[str, Pixels]], title: str, path: Path) -> None:
+    """Draw rows of images uint8 [M, H, W, C], each with its label at the left; rows may differ in length."""
+    number = max(len(images) for _, images in rows)
+    with _figure(path, 2.2 + 0.95 * number, 0.4 + len(rows), rows=len(rows), columns=number) as (figure, cells):
+        for axes in cells:
             axes.set(xticks=[], yticks=[])
             axes.grid(False)
             axes.spines[:].set_visible(False)
-        for axes, (kind, (_, accuracy)) in zip(cells[::number], examples.items(), strict=True):
-            axes.set_ylabel(f"{kind}\n{accuracy:.1%}", rotation=0, ha="right", va="center")
-        figure.suptitle("Test images in each corruption", x=0.02, ha="left", fontsize=11, fontweight="bold")
+        for place, (label, images) in enumerate(rows):
+            cells[place * number].set_ylabel(label, rotation=0, ha="right", va="center")
+            for axes, image in zip(cells[place * number :], images, strict=False):
+                axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+        figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold")
 
 
 @contextmanager

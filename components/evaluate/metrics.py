@@ -57,6 +57,14 @@ def confusion(logits: Floats, labels: Ints) -> Ints:
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
+def confused(counts: Ints, count: int) -> list[tuple[int, int]]:
+    """The pairs of a true and another predicted class with the most images, at most ``count``, the most first."""
+    mistakes = counts - np.diag(np.diag(counts))
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:count]
+    pairs = zip(*np.unravel_index(order, counts.shape), strict=True)
+    return [(int(true), int(predicted)) for true, predicted in pairs if mistakes[true, predicted]]
+
+
 def recalls(counts: Ints) -> Floats:
     """Each class's share of images that were recognized, [K]; NaN for a class without images."""
     totals = counts.sum(axis=1)
@@ -80,8 +88,15 @@ def reliability(logits: Floats, labels: Ints) -> Reliability:
     return Reliability(mean, accuracy, count[filled])
 
 
-def worst_mistakes(logits: Floats, labels: Ints, count: int) -> npt.NDArray[np.intp]:
-    """The rows of the most confident wrong predictions, the most confident first; at most ``count``."""
-    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
+def worst_mistakes(
+    logits: Floats, labels: Ints, count: int, pair: tuple[int, int] | None = None
+) -> npt.NDArray[np.intp]:
+    """The rows of the most confident wrong predictions, the most confident first; at most ``count``.
+
+    With a ``pair`` of classes, only of images of the first that are taken for the second.
+    """
+    predicted = logits.argmax(axis=1)
+    mistaken = predicted != labels if pair is None else (labels == pair[0]) & (predicted == pair[1])
+    wrong = np.flatnonzero(mistaken)
     order = np.argsort(-confidences(logits)[wrong], kind="stable")
     return wrong[order][:count]

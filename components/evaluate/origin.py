@@ -17,6 +17,17 @@ def runs(stages: Sequence[str], artifacts: Path = ARTIFACTS) -> dict[str, str]:
     return {stage: run for stage, run in runs_of.items() if run}
 
 
+def environments(stages: Sequence[str], artifacts: Path = ARTIFACTS) -> dict[str, str]:
+    """The packages, device and precision that each stage was computed with, for those that noted them."""
+    files = {stage: artifacts / stage / "run.json" for stage in stages}
+    noted = {stage: read_json(file).get("environment") for stage, file in files.items() if file.is_file()}
+    return {
+        stage: ", ".join(f"{name} {str(value).lower()}" for name, value in environment.items())
+        for stage, environment in noted.items()
+        if environment
+    }
+
+
 def software() -> str:
     """The releases that the figures depend on."""
     return ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in _SOFTWARE)])

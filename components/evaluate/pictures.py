@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from components.core.export.onnx_file import Logits
-from components.core.images.pixels import resize_pixels
+from components.core.images.preprocess import resize
 from components.core.images.shards import Shard
 from components.evaluate import corruptions, figures, metrics, probe
 from components.evaluate.figures import clipped
@@ -16,6 +16,7 @@ from components.evaluate.metrics import MODELS
 
 _PICTURED_MISTAKES = 15
 _PICTURED_CORRUPTIONS = 8
+_PICTURED_CONFUSIONS = 8
 
 
 def history(path: Path) -> figures.History:
@@ -70,8 +71,17 @@ def draw(
     title = "Teacher and student disagree (true class)" if len(disputed) else "Teacher and student agree on every image"
     figures.mistakes(np.array(test.images[disputed]), captions, title, folder / "disagreements.png")
     rows = probe.spread(labels, _PICTURED_CORRUPTIONS)
-    images, shipped = resize_pixels(test.images[rows], side).transpose(0, 2, 3, 1), by_model["onnx"]
-    examples = {"as it is": (images, shipped["accuracy"])}
+    images, shipped = resize(test.images[rows], side).transpose(0, 2, 3, 1), by_model["onnx"]
+    strips = [(f"unchanged\n{shipped['accuracy']:.1%}", images)]
     for kind, changed in corruptions.corrupted(images, test.ids[rows]):
-        examples[kind] = changed, shipped[f"{kind}_accuracy"]
-    figures.corruptions(examples, folder / "corruptions.png")
+        strips.append((f"{kind}\n{shipped[f'{kind}_accuracy']:.1%}", changed))
+    figures.strips(strips, "Test images in each corruption", folder / "corruptions.png")
+    strips = []
+    for each in measured["confusions"]:
+        pair = classes.index(each["true"]), classes.index(each["predicted"])
+        worst = metrics.worst_mistakes(logits["onnx"], labels, _PICTURED_CONFUSIONS, pair)
+        names = [clipped(classes[label]) for label in pair]
+        label = f"{names[0]}, taken\nfor {names[1]}\n{each['n']:,} of {each['of']:,}"
+        strips.append((label, np.array(test.images[worst])))
+    if strips:
+        figures.strips(strips, "Likeliest confusions of the shipped student", folder / "confusions.png")

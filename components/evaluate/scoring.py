@@ -11,7 +11,7 @@ import torch
 from components.core.errors import UserError
 from components.core.export import onnx_file, program
 from components.core.export.onnx_file import Logits
-from components.core.images.pixels import resize_pixels
+from components.core.images.preprocess import fit, resize
 from components.core.images.shards import Images, Pixels, Shard, at_once
 from components.core.inference import predict
 from components.core.models.pixel_model import ModelSpec, PixelModel
@@ -66,7 +66,7 @@ def predict_all(
             part = chunk[i : i + _BATCH]
             parts["teacher"].append(teacher(part))
             advance(len(part) * world.size)
-        pixels = onnx_file.fit(chunk, student.spec.image_size, student.spec.in_chans)
+        pixels = fit(chunk, student.spec.image_size, student.spec.in_chans)
         for name, run in runs.items():
             parts[name] += [run(pixels[i : i + _BATCH]) for i in range(0, len(pixels), _BATCH)]
             advance(len(chunk) * world.size)
@@ -102,9 +102,9 @@ def corrupted_accuracies(
     size = at_once(test.images, few)
     for begin in mine[::size]:
         rows = slice(begin, min(begin + size, mine.stop))
-        resized = resize_pixels(test.images[rows], spec.image_size).transpose(0, 2, 3, 1)
+        resized = resize(test.images[rows], spec.image_size).transpose(0, 2, 3, 1)
         for kind, (_, images) in enumerate(corruptions.corrupted(resized, test.ids[rows])):
-            pixels = onnx_file.fit(images, spec.image_size, spec.in_chans)
+            pixels = fit(images, spec.image_size, spec.in_chans)
             for contender, run in enumerate(runs.values()):
                 right[contender, kind] += int((run(pixels).argmax(axis=1) == test.labels[rows]).sum())
         advance((rows.stop - rows.start) * world.size)

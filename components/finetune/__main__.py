@@ -1,14 +1,18 @@
 """``python -m components.finetune``: train the teacher."""
 
+from functools import partial
+
 import torch
 
 from components.core.images.shards import Shard, open_shard, read_dataset
 from components.core.models.pixel_model import PixelModel, adapted, load, save, seed_everything
+from components.core.models.precision import computing
 from components.core.runtime import history, progress
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.runtime.device import resolve_device
 from components.core.runtime.stage import Stage, run
 from components.core.training import optim
+from components.core.training.balance import class_weights_for, log_priors_for, order_for
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import Recipe, cross_entropy, fit
 from components.core.training.parallel import shard_of_batch
@@ -20,8 +24,9 @@ def main(stage: Stage) -> None:
     """Adapt the pretrained network to the labeled images by ``finetune.strategy``."""
     params, settings = stage.params, stage.params.finetune
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
+    stage.environment |= computing(device, settings.precision, params.run.compile)
     seed_everything(params.seed)
-    dataset = read_dataset(stage.read("ingest/dataset.json"))
+    dataset = read_dataset(stage.read("ingest/images.json"))
     train = open_shard(stage.read("ingest/shards/train"), params.run.workers)
     val = open_shard(stage.read("ingest/shards/val"), params.run.workers)
     pretrained = load(stage.read("pretrain/model.safetensors"))
@@ -47,6 +52,8 @@ def main(stage: Stage) -> None:
                 scratch=stage.out("."),
                 report=history.to_journal(stage.journal, checkpoints, "probe"),
                 advance=bar.advance,
+                class_weights=class_weights_for(settings.balance, train.labels, len(dataset.classes), device),
+                log_priors=log_priors_for(settings.balance, train.labels, len(dataset.classes), device),
             )
     if strategy != "feature-extraction":
         if settings.freeze_batch_norm:
@@ -76,7 +83,11 @@ def _full(
     )
     shard = shard_of_batch(stage.world, batch_size, "finetune.batch_size")
     views = Views(train, params.seed, settings.augment.model_dump())
-    batches = batches_of_views(views, None, lambda indices, _: (labels[indices],), batch_size, device, shard=shard)
+    balanced = order_for(settings.balance, train.labels)
+    batches = batches_of_views(
+        views, None, lambda indices, _: (labels[indices],), batch_size, device, shard=shard, balanced=balanced
+    )
+    log_priors = log_priors_for(settings.balance, train.labels, len(teacher.spec.classes), device)
     groups = layer_decay_groups(teacher, settings.weight_decay, settings.layer_decay)
     optimizer = optim.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
     with progress.bar("finetune", "full fine-tuning", steps * batch_size, done=checkpoints.images) as bar:
@@ -84,7 +95,7 @@ def _full(
             teacher,
             optimizer,
             batches,
-            cross_entropy,
+            partial(cross_entropy, log_priors=log_priors),
             val,
             recipe,
             device,

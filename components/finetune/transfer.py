@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from components.core.images.shards import Images, Shard, at_once
 from components.core.models.pixel_model import PixelModel
 from components.core.models.precision import autocast
+from components.core.training.balance import adjusted
 from components.core.training.optim import exempt_from_decay
-from components.core.views.augment import draws, render, to_pixels
+from components.core.views.augment import render, to_pixels, view_draws
 
 _PROBE_REPORTS = 10
 _PROBE_BATCH = 4096
@@ -39,7 +40,8 @@ def features_of_views(
         for begin in range(0, len(images), batch_size):
             rows = slice(begin, begin + batch_size)
             ids = images.ids[rows]
-            pixels = render(images.images[rows], draws(seed, ids, np.full(len(ids), view)), **augment, device=device)
+            uniform = view_draws(seed, ids, np.full(len(ids), view))
+            pixels = render(images.images[rows], uniform, **augment, device=device)
             with autocast(device, training=False):
                 yield model.features(pixels)
             advance(len(ids))
@@ -80,11 +82,14 @@ def linear_probe(
     scratch: Path,
     report: Callable[[dict[str, float]], None],
     advance: Callable[..., None],
+    class_weights: Tensor | None = None,
+    log_priors: Tensor | None = None,
 ) -> list[dict[str, float]]:
     """Train the head alone on features of augmented views; the backbone and its BatchNorm do not change.
 
     Every step computes the loss over all features, a chunk at a time. The features are in unnamed files in ``scratch``,
-    which end with the process.
+    which end with the process. ``class_weights`` and ``log_priors``, each [K], are those of
+    :mod:`components.core.training.balance`.
 
     Returns:
         The history; the head keeps the weights of the last step.
@@ -101,7 +106,7 @@ def linear_probe(
         val_features = mapped_to(val_file, features_of_images(model, val.images, device))
         for step in range(1, steps + 1):
             optimizer.zero_grad(set_to_none=True)
-            loss, train_accuracy = _whole_loss(head, features, labels, device, backward=True)
+            loss, train_accuracy = _whole_loss(head, features, labels, device, True, class_weights, log_priors)
             optimizer.step()
             schedule.step()
             if step % max(1, steps // _PROBE_REPORTS) == 0:
@@ -117,13 +122,19 @@ def linear_probe(
 
 
 def _whole_loss(
-    head: nn.Module, features: Tensor, labels: Tensor, device: torch.device, backward: bool
+    head: nn.Module,
+    features: Tensor,
+    labels: Tensor,
+    device: torch.device,
+    backward: bool,
+    class_weights: Tensor | None = None,
+    log_priors: Tensor | None = None,
 ) -> tuple[float, float]:
     """Mean cross-entropy and accuracy over all features, a chunk at a time; with ``backward`` also the gradient."""
     loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
     for chunk, target in zip(features.split(_PROBE_BATCH), labels.split(_PROBE_BATCH), strict=True):
         logits = head(chunk.to(device))
-        value = F.cross_entropy(logits, target, reduction="sum") / len(labels)
+        value = F.cross_entropy(adjusted(logits, log_priors), target, class_weights, reduction="sum") / len(labels)
         if backward:
             value.backward()
         loss += value.detach()
@@ -137,5 +148,8 @@ def layer_decay_groups(model: PixelModel, weight_decay: float, layer_decay: floa
 
 
 def freeze_batch_norm(model: PixelModel) -> None:
-    """Keep the BatchNorm statistics of pretraining: a few hundred images estimate them badly."""
+    """Keep the BatchNorm layers of pretraining: their statistics, which a few hundred images estimate badly.
+
+    Their scale and shift are kept with them and not trained.
+    """
     model.net = freeze_batch_norm_2d(model.net)

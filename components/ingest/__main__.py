@@ -4,8 +4,10 @@ import sys
 import time
 from pathlib import Path
 
+from components.core.contract import DAMAGED
 from components.core.errors import listed
 from components.core.runtime.stage import Stage, run
+from components.ingest.checks import WORDS
 from components.ingest.ingest import Ingested, ingest
 
 
@@ -23,10 +25,12 @@ def main(stage: Stage) -> None:
         decoded_max_gb=params.decoded_max_gb,
         val=params.split.val,
         test=params.split.test,
-        max_unreadable=params.max_unreadable,
+        max_quarantined=params.max_quarantined,
+        min_size_px=params.min_size_px,
         max_megapixels=params.max_megapixels,
         threads=stage.params.run.threads,
         slices=params.slices,
+        group=params.group,
     )
     stage.source(source)
     sys.stdout.write(summary(result))
@@ -37,13 +41,14 @@ def record(stage: Stage, result: Ingested, seconds: float) -> None:
     """Write figures, fingerprint and facts to the journal."""
     facts = result.dataset
     metrics = {f"ingest/{split}_images": float(n) for split, n in facts["counts"].items()}
-    metrics |= {"ingest/quarantined": result.unreadable, "ingest/repeats": result.repeats, "ingest/seconds": seconds}
+    damaged, repeats = (sum(result.left_out[kind] for kind in kinds) for kinds in (DAMAGED, ("repeat", "overlap")))
+    metrics |= {"ingest/quarantined": damaged, "ingest/repeats": repeats, "ingest/seconds": seconds}
     stage.journal.metrics(metrics)
     stage.journal.dataset(facts["name"], facts["fingerprint"], facts["source"], "ingest")
     stage.journal.tags({"dataset.fingerprint": facts["fingerprint"]})
     stage.journal.artifact(stage.out("dataset.json"))
-    if result.unreadable or result.repeats:
-        stage.journal.artifact(stage.out("quarantine.parquet"))
+    if result.left_out:
+        stage.journal.artifact(stage.out("quarantine.csv"))
 
 
 def summary(result: Ingested) -> str:
@@ -51,12 +56,16 @@ def summary(result: Ingested) -> str:
     facts = result.dataset
     counts = ", ".join(f"{n:,} {split}" for split, n in facts["counts"].items())
     lines = [f"{facts['name']}: {counts} images of {len(facts['classes'])} classes"]
-    if result.unreadable:
-        lines.append(f"{result.unreadable:,} unreadable, listed in artifacts/ingest/quarantine.parquet")
-    if result.repeats:
-        lines.append(f"{result.repeats:,} repeated in their split and left out, listed there as well")
+    left_out = [f"{result.left_out[kind]:,} {words}" for kind, words in WORDS.items() if result.left_out[kind]]
+    if left_out:
+        lines.append(f"Left out: {'; '.join(left_out)}; listed in artifacts/ingest/quarantine.csv")
     if result.ignored:
         lines.append(f"{len(result.ignored):,} other files ignored: {listed(result.ignored, 3)}")
+    if overlaps := result.left_out["overlap"]:
+        lines.append(
+            f"Warning: {overlaps:,} images were in a second split too: each stays in test, else in val, else in train."
+        )
+    lines += [f"Warning: {doubt}." for doubt in result.doubts]
     return "".join(f"{line}\n" for line in lines)
 
 

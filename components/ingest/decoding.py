@@ -33,10 +33,11 @@ Row = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that can't be used, and the reason as a sentence."""
+    """An image that is left out, the reason as a sentence, and its kind, as in ``quarantine.csv``."""
 
     path: str
     reason: str
+    kind: str
 
 
 class Scratch:
@@ -94,6 +95,7 @@ def decode_all(
     scratch: BinaryIO,
     channels: int,
     image_size: int,
+    min_size_px: int,
     max_megapixels: float,
     encoded: bool,
     threads: int,
@@ -105,6 +107,7 @@ def decode_all(
         items: the dataset.
         scratch: takes each image, in no particular order: its pixels, uint8 [image_size, image_size, channels], or
             the file that it came as, if ``encoded``.
+        min_size_px: images that are narrower or lower fail.
         max_megapixels: larger images fail without being decoded.
         slices: the names of the items' slices.
 
@@ -115,7 +118,7 @@ def decode_all(
     kept = Scratch(scratch)
 
     def work(batch: list[Item]) -> list[Row | Failure]:
-        return [_decode(item, kept, channels, image_size, max_megapixels, encoded) for item in batch]
+        return [_decode(item, kept, channels, image_size, min_size_px, max_megapixels, encoded) for item in batch]
 
     rows = Columns(channels, slices)
     failures: list[Failure] = []
@@ -140,17 +143,28 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def _decode(
-    item: Item, kept: Scratch, channels: int, image_size: int, max_megapixels: float, encoded: bool
+    item: Item,
+    kept: Scratch,
+    channels: int,
+    image_size: int,
+    min_size_px: int,
+    max_megapixels: float,
+    encoded: bool,
 ) -> Row | Failure:
     try:
         content = item.data.read_bytes() if isinstance(item.data, Path) else item.data
         image = decode(content, channels, image_size, max_megapixels)
     except UnreadableImage as error:
-        return Failure(item.path, f"{item.path} {error}.")
+        return Failure(item.path, f"{item.path} {error}.", "unreadable")
     except FileNotFoundError:
-        return Failure(item.path, f"{item.path} does not exist.")
+        return Failure(item.path, f"{item.path} does not exist.", "unreadable")
     except OSError as error:
-        return Failure(item.path, f"{item.path} can't be read ({error.strerror}).")
+        return Failure(item.path, f"{item.path} can't be read ({error.strerror}).", "unreadable")
+    if min(image.width, image.height) < min_size_px:
+        size = f"{image.width} x {image.height} pixels"
+        return Failure(
+            item.path, f"{item.path} has {size}, and ingest.min_size_px asks for {min_size_px} each way.", "small"
+        )
     place = kept.append(content if encoded else image.pixels.tobytes())
     levels = image.pixels.reshape(-1, channels).astype(np.int64)
     sums = (*levels.sum(axis=0).tolist(), *(levels**2).sum(axis=0).tolist())

@@ -5,12 +5,14 @@ import json
 import math
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,18 +20,20 @@ import pyarrow.parquet as pq
 from components.core.artifacts import atomic, translate_os_error, write_json
 from components.core.contract import SPLITS
 from components.core.images.shards import UNLABELED, open_shard
-from components.ingest import sheet
-from components.ingest.checks import drop_repeats, refuse_unlearnable, refuse_unreadable
+from components.ingest import groups, sheet
+from components.ingest.checks import drop_overlaps, drop_repeats, drop_two_labels, refuse_damaged, refuse_unlearnable
 from components.ingest.decoding import Failure, decode_all, level_columns
-from components.ingest.shards import channel_moments, fingerprint, ids_of, write_shards
+from components.ingest.shards import channel_moments, fingerprint, write_shards
 from components.ingest.slices import columns_of
 from components.ingest.source import open_source
-from components.ingest.splits import assign
+from components.ingest.splits import assign, drawn
 
 MANIFEST_COLUMNS = (
     *("path", "split", "row", "label", "class_name", "width", "height", "mode", "format"),
-    *("sha256", "phash", "pixel_std", "bytes"),
+    *("sha256", "phash", "pixel_std", "bytes", groups.COLUMN),
 )
+# In a file of their own: what trains depends on them, and not on counts and fingerprints of splits it never reads.
+TRAINING_FACTS = ("classes", "image_size", "channels", "mean", "std")
 _ROWS_A_GROUP = 65536
 Storage = Literal["auto", "decoded", "encoded"]
 
@@ -39,9 +43,9 @@ class Ingested:
     """The outcome of ingesting a dataset."""
 
     dataset: dict[str, Any]  # the contents of dataset.json
-    unreadable: int
-    repeats: int  # images left out because their split holds the same content already
+    left_out: Counter[str]  # how many images of each kind, see components.ingest.checks.WORDS
     ignored: list[str]  # files that are not pictures
+    doubts: tuple[str, ...]  # what the data's owner may not have meant
 
 
 def ingest(
@@ -53,10 +57,12 @@ def ingest(
     decoded_max_gb: float,
     val: float,
     test: float,
-    max_unreadable: float,
+    max_quarantined: float,
+    min_size_px: int,
     max_megapixels: float,
     threads: int,
     slices: Sequence[str] = (),
+    group: str | None = None,
 ) -> Ingested:
     """Check a dataset and write its shards, manifest, facts and quarantine.
 
@@ -67,48 +73,90 @@ def ingest(
         channels: 1 or 3.
         storage, decoded_max_gb: how the images are kept; see :func:`keeps_encoded`.
         val, test: shares of the training images that become a split which the source lacks.
-        max_unreadable: share of images that may be unreadable.
+        max_quarantined: share of images that may be set aside as damaged, 0..1.
+        min_size_px: images that are narrower or lower count as damaged.
         max_megapixels: larger images count as unreadable.
         threads: how many images are decoded at the same time; 0 for one on each core.
         slices: columns of the source that the manifest keeps, as ``slice:<name>``.
+        group: the column of the source whose equal values are on one side of every split.
 
     Raises:
         UserError: the dataset is missing, damaged, or can't train a classifier.
     """
-    dataset, kept = open_source(source, slices), columns_of(slices)
-    shape = (image_size, image_size, channels)
+    dataset, kept = open_source(source, slices, group), columns_of(slices)
+    # A group that is no slice is kept as well, after the slices.
+    grouped = None if group is None else columns_of([group])[0] if group in slices else groups.COLUMN
+    columns = [*kept, groups.COLUMN] if grouped == groups.COLUMN else kept
+    shape, cores = (image_size, image_size, channels), threads or _cores()
     encoded = keeps_encoded(storage, dataset.count, shape, decoded_max_gb)
     with _building(out) as building:
         scratch = building / "images"
         with scratch.open("wb") as file:
-            frame, failures = decode_all(
-                dataset.items,
-                dataset.count,
-                file,
-                channels,
-                image_size,
-                max_megapixels,
-                encoded,
-                threads or _cores(),
-                kept,
-            )
-        quarantine = out / "quarantine.parquet"
-        if len(failures) > max_unreadable * dataset.count:
-            _write_quarantine(quarantine, failures, [])
-        refuse_unreadable(failures, dataset.count, max_unreadable, source, quarantine)
-        frame["split"] = pd.Categorical(assign(frame["given_split"], ids_of(frame["sha256"]), val, test), SPLITS)
+            sizes = (image_size, min_size_px, max_megapixels)
+            frame, left_out = decode_all(dataset.items, dataset.count, file, channels, *sizes, encoded, cores, columns)
+        frame, contradictions = drop_two_labels(frame, dataset.classes)
+        left_out += contradictions
+        _refuse_damaged(left_out, dataset.count, max_quarantined, source, out / "quarantine.csv")
+        frame, others = _split(frame, source, group or "", grouped, val, test)
         frame, repeats = drop_repeats(frame)
-        refuse_unlearnable(frame, dataset.classes, source)
+        left_out += others + repeats
+        refuse_unlearnable(frame, dataset.classes, source, drawn(frame["given_split"], val, test))
         frame = write_shards(frame, scratch, shape, encoded, building / "shards")
         scratch.unlink()
-        _write_manifest(building / "manifest.parquet", frame, dataset.classes, kept)
-        _write_quarantine(building / "quarantine.parquet", failures, repeats)
         facts = _facts(source, dataset.classes, frame, image_size, channels)
-        write_json(building / "dataset.json", facts)
-        sheet.samples(open_shard(building / "shards" / "train"), dataset.classes, building / "samples.png")
-        sheet.quarantine([(f.path, f.reason) for f in (*failures, *repeats)], building / "quarantine.png")
+        _describe(building, frame, facts, kept, left_out)
         _publish(building, out)
-    return Ingested(facts, len(failures), len(repeats), dataset.ignored)
+    return Ingested(facts, Counter(failure.kind for failure in left_out), dataset.ignored, dataset.doubts)
+
+
+def _refuse_damaged(left_out: list[Failure], count: int, limit: float, source: Path, quarantine: Path) -> None:
+    """Stop if too many images were set aside, which then are listed in the ``quarantine`` file."""
+    if len(left_out) > limit * count:
+        _write_quarantine(quarantine, left_out)
+    refuse_damaged(left_out, count, limit, source, quarantine)
+
+
+def _split(
+    frame: pd.DataFrame, source: Path, group: str, grouped: str | None, val: float, test: float
+) -> tuple[pd.DataFrame, list[Failure]]:
+    """Give every image its group and its split.
+
+    Args:
+        frame: the decoded images.
+        source: their dataset, for messages.
+        group: what the dataset calls a group, for messages.
+        grouped: the column of ``frame`` whose equal values are a group.
+        val, test: shares of the training images, for splits that the source lacks.
+
+    Returns:
+        The images that stay, and those left out: in a second split, or unlabeled while their group is validated or
+        tested on.
+
+    Raises:
+        UserError: the source's own splits cut through a group, or hold the same images.
+    """
+    frame[groups.COLUMN] = groups.groups_of(frame, grouped)
+    ids = groups.ids_for_splits(frame[groups.COLUMN], frame["sha256"])
+    frame["split"] = pd.Categorical(
+        assign(frame["given_split"], frame["label"].to_numpy(np.int64), ids, val, test), SPLITS
+    )
+    frame, overlaps = drop_overlaps(frame, source)
+    groups.refuse_broken(frame, source, group)
+    frame, leaks = groups.leave_out_unlabeled(frame, group)
+    return frame, overlaps + leaks
+
+
+def _describe(
+    building: Path, frame: pd.DataFrame, facts: dict[str, Any], slices: list[str], left_out: list[Failure]
+) -> None:
+    """Write what tells of the shards in ``building``: manifest and facts, what was ``left_out``, and a look at both."""
+    classes = facts["classes"]
+    _write_manifest(building / "manifest.parquet", frame, classes, slices)
+    _write_quarantine(building / "quarantine.csv", left_out)
+    write_json(building / "dataset.json", facts)
+    write_json(building / "images.json", {name: facts[name] for name in TRAINING_FACTS})
+    sheet.samples(open_shard(building / "shards" / "train"), classes, building / "samples.png")
+    sheet.quarantine([(failure.path, failure.reason) for failure in left_out], building / "quarantine.png")
 
 
 def keeps_encoded(storage: Storage, count: int, shape: tuple[int, int, int], decoded_max_gb: float) -> bool:
@@ -141,10 +189,10 @@ def _building(out: Path) -> Iterator[Path]:
 
 
 def _publish(building: Path, out: Path) -> None:
-    """Move everything into place; dataset.json, which every reader needs, goes first and comes back last."""
+    """Move everything into place; dataset.json, which the later stages need, goes first and comes back last."""
     names = [
         *(f"shards/{split}" for split in SPLITS),
-        *("manifest.parquet", "quarantine.parquet", "samples.png", "quarantine.png", "dataset.json"),
+        *("manifest.parquet", "quarantine.csv", "samples.png", "quarantine.png", "images.json", "dataset.json"),
     ]
     for name in reversed(names):
         old = out / name
@@ -174,10 +222,10 @@ def _write_manifest(path: Path, frame: pd.DataFrame, classes: list[str], slices:
             writer.write_table(group(begin))
 
 
-def _write_quarantine(path: Path, unreadable: list[Failure], repeats: list[Failure]) -> None:
-    rows = [(f.path, f.reason, "unreadable") for f in unreadable] + [(f.path, f.reason, "repeat") for f in repeats]
+def _write_quarantine(path: Path, left_out: list[Failure]) -> None:
+    # For people, too: a spreadsheet takes a CSV file without this mark for one of its own country's encoding.
     with atomic(path) as temporary:
-        pd.DataFrame(rows, columns=["path", "reason", "kind"], dtype="string").to_parquet(temporary, index=False)
+        pd.DataFrame(left_out, columns=["path", "reason", "kind"]).to_csv(temporary, index=False, encoding="utf-8-sig")
 
 
 def _facts(source: Path, classes: list[str], frame: pd.DataFrame, image_size: int, channels: int) -> dict[str, Any]:

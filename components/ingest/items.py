@@ -15,7 +15,7 @@ class Item:
         split: as the source says, or None.
         label: index of its class, or ``UNLABELED``.
         data: the file's bytes, or the file.
-        slices: its text in each column that ``ingest.slices`` names.
+        slices: its text in each column that ``ingest.slices`` names, and then in that of ``ingest.group``.
     """
 
     path: str
@@ -34,12 +34,14 @@ class Source:
         count: how many items there are.
         items: one pass over them, in an order that does not depend on the file system.
         ignored: files of the folder that are no pictures.
+        doubts: what its owner may not have meant, a sentence each.
     """
 
     classes: list[str]
     count: int
     items: Iterable[Item]
     ignored: list[str]
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Table:
         labels: as they stand in the file, None where empty; None when there is no such column.
         splits: the split of each row, or None where the table does not say.
         names: class names in label order, if the table carries them.
-        slices: of each column that ``ingest.slices`` names, the text of each row.
+        slices: of each of these columns, the text of each row.
     """
 
     file: Path

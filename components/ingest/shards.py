@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from components.core.contract import SPLITS
 from components.core.images.encoded import write_encoding
+from components.core.images.shards import ids_of
 
 _ROWS_AT_ONCE = 4096
 
@@ -51,11 +52,6 @@ def write_shards(
         np.save(here / "labels.npy", frame["label"].to_numpy(np.int64)[mine])
         np.save(here / "ids.npy", ids_of(frame["sha256"].iloc[mine]))
     return frame.assign(row=rows)
-
-
-def ids_of(sha256: Iterable[str]) -> NDArray[np.uint64]:
-    """The first eight bytes of each content hash, big-endian."""
-    return np.array([int(digest[:16], 16) for digest in sha256], dtype=np.uint64)
 
 
 def channel_moments(levels: pd.DataFrame, pixels: int) -> tuple[list[float], list[float]]:

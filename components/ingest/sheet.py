@@ -34,7 +34,7 @@ def quarantine(left_out: Sequence[tuple[str, str]], path: Path) -> None:
     """List the first 25 files that were left out, each with its reason, in a PNG."""
     lines = [f"{name}: {reason}" for name, reason in left_out[:LINES]] or ["Nothing was left out."]
     if len(left_out) > LINES:
-        lines.append(f"and {len(left_out) - LINES:,} more, in quarantine.parquet")
+        lines.append(f"and {len(left_out) - LINES:,} more, in quarantine.csv")
     sheet = Image.new("RGB", (_NAME + IMAGES * (_SIDE + _GAP), (len(lines) + 1) * _LINE), _PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for place, line in enumerate(lines):

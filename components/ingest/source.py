@@ -1,12 +1,15 @@
 """The dataset as its owner keeps it: its format is recognized, not configured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from components.core.errors import UserError
-from components.ingest import class_folders, hugging_face, manifest
+from components.ingest.formats import class_folders, hugging_face, manifest
+from components.ingest.formats.labels import doubts
 from components.ingest.items import Source
+from components.ingest.slices import GROUP, SLICES
 
 
 class Format(Protocol):
@@ -16,19 +19,28 @@ class Format(Protocol):
 
     def recognize(self, path: Path) -> bool: ...
 
-    def read(self, path: Path, slices: Sequence[str]) -> Source: ...
+    def read(self, path: Path, kept: Mapping[str, str]) -> Source:
+        """Read everything but the images; ``kept`` are columns to keep, each with the param that names it."""
 
 
 # The first that recognizes a dataset reads it.
 FORMATS: tuple[Format, ...] = (hugging_face, manifest, class_folders)
 
 
-def open_source(path: Path, slices: Sequence[str] = ()) -> Source:
+def open_source(path: Path, slices: Sequence[str] = (), group: str | None = None) -> Source:
     """Recognize a dataset's format, and read everything about it but the images.
+
+    Args:
+        path: the dataset.
+        slices: columns that its items keep.
+        group: one more, unless it is one of these.
 
     Raises:
         UserError: there is nothing at ``path``, or no dataset with these columns.
     """
+    kept = dict.fromkeys(slices, SLICES)
+    if group is not None:
+        kept.setdefault(group, GROUP)
     try:
         if not path.exists():
             raise UserError(
@@ -38,12 +50,12 @@ def open_source(path: Path, slices: Sequence[str] = ()) -> Source:
         if known is None:
             kind = path.suffix.lower() or "nameless"
             raise UserError(f"{path} is a {kind} file, which is no dataset: ingest.source takes {_forms()}.")
-        source = known.read(path, slices)
+        source = known.read(path, kept)
     except PermissionError as error:
         raise UserError(f"No permission to read {error.filename or path}: make it readable and run again.") from None
     if not source.count:
         raise UserError(f"{path} holds no images: ingest.source takes {_forms()}.")
-    return source
+    return replace(source, doubts=(*source.doubts, *doubts(source.classes)))
 
 
 def _forms() -> str:

@@ -11,63 +11,82 @@ from torch import Tensor
 from components.core.artifacts import write_json
 from components.core.errors import UserError
 from components.core.images.shards import Shard, join, open_shard, read_dataset
+from components.core.models.precision import computing
 from components.core.runtime import lineage, progress
 from components.core.runtime.device import resolve_device
 from components.core.runtime.stage import Stage, run
 from components.core.teacher.ensemble import load_teacher
-from components.core.teacher.soft_labels import Indices, SoftLabels, digest, format_for
+from components.core.teacher.soft_labels import Indices, SoftLabels, format_for
 from components.core.views.augment import Uint64s, views_key
 from components.core.views.mixing import Views, mixing_of, own_ids, stored_augment
 from components.label.soft_labels import prove, teacher_logits
-from components.label.store import fill, publish, publish_empty, remove_others
+from components.label.store import fill, publish, publish_empty, remove_others, share_of_disk
+
+_MUCH = 0.5  # of the free disk
 
 
 def main(stage: Stage) -> None:
     """Store the soft labels of every view of the training images, labeled or not, if distillation reads a store."""
     params = stage.params
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
+    stage.environment |= computing(device)
     teacher_path = stage.read("finetune/model.safetensors")
-    dataset = read_dataset(stage.read("ingest/dataset.json"))
+    dataset = read_dataset(stage.read("ingest/images.json"))
     train, unlabeled = (
         open_shard(stage.read(f"ingest/shards/{split}"), params.run.workers) for split in ("train", "unlabeled")
     )
     images = join(train, unlabeled)
     if not len(images):
         raise UserError("There is no image to label: artifacts/ingest/shards/train is empty.")
+    views = params.views_of_each(len(images))
+    if stage.world.first:
+        if params.label.views == "auto":
+            _note(f"label.views = auto: {views:,} of each image, as often as the student visits it")
+        stage.journal.params({"views_of_each_image": views})
     if params.distill.targets_from != "store":
         if stage.world.first:
             publish_empty(images.ids, stage.out("store"))
-            write_json(stage.out("manifest.json"), {"views": params.label.views, "images": len(images), "shards": []})
+            write_json(stage.out("manifest.json"), {"views": views, "images": len(images), "shards": []})
         return
     others, weighting = params.distill.teachers, params.distill.ensemble
     teacher, teacher_sha256 = load_teacher(teacher_path, others, weighting, dataset.classes, device)
     augment = stored_augment(params.student.augment.model_dump(), params.distill.mixed_targets)
     logits_of = partial(teacher_logits, teacher=teacher, views=Views(images, params.seed, augment), device=device)
-    _label(stage, dataset.classes, images, teacher_sha256, augment, logits_of)
+    _label(stage, dataset.classes, images, views, teacher_sha256, augment, logits_of)
 
 
 def _label(
     stage: Stage,
     classes: tuple[str, ...],
     images: Shard,
+    views: int,
     teacher_sha256: str,
     augment: dict[str, Any],
     logits_of: Callable[[Indices, Indices], Tensor],
 ) -> None:
     label, seed = stage.params.label, stage.params.seed
     format = format_for(len(classes), label.top_k)
-    base = digest(teacher_sha256, augment, seed, format.classes, format.top_k, lineage.code_sha256("label"))
+    decided_by = {
+        "teacher": teacher_sha256,
+        "augmentation": augment,
+        "seed": seed,
+        "format": [format.classes, format.top_k],
+        "environment": stage.environment,
+        "code": lineage.code_sha256("label"),
+    }
 
     def partners_of(ids: Uint64s) -> Callable[[Uint64s, int], Uint64s]:
         mixing = mixing_of(images, ids, seed, augment)
         return mixing.partner_ids if mixing else own_ids
 
+    if stage.world.first:
+        _warn_of_disk(len(images), views, format.dtype.itemsize)
     began = time.monotonic()
-    with progress.bar("label", "soft labels", label.views * len(images)) as bar:
+    with progress.bar("label", "soft labels", views * len(images)) as bar:
         filled = fill(
-            base,
+            decided_by,
             images.ids,
-            label.views,
+            views,
             format,
             label.batch_size,
             logits_of,
@@ -77,18 +96,19 @@ def _label(
         )
     if not stage.world.first:
         return
-    sys.stdout.write(f"Note: soft labels: {filled.computed:,} computed, {filled.reused:,} reused\n")
+    why = f", because of another {' and another '.join(filled.changed)}" if filled.changed else ""
+    _note(f"soft labels: {filled.computed:,} computed, {filled.reused:,} reused{why}")
     stage.journal.metrics({"computed": filled.computed, "reused": filled.reused})
     if filled.computed:
         stage.journal.metrics({"images_per_s": filled.computed / (time.monotonic() - began)})
-    store = SoftLabels(filled.folder, len(images), label.views, format)
+    store = SoftLabels(filled.folder, len(images), views, format)
     proof = prove(store, len(images), label.proof, seed, logits_of)
     publish(filled, stage.out("store"))
     manifest = {
         "key": filled.key,
         "teacher_sha256": teacher_sha256,
         "views_key": views_key(images.ids, seed, augment),
-        "views": label.views,
+        "views": views,
         "images": len(images),
         "classes": list(classes),
         "format": "top-k" if format.top_k else "dense",
@@ -99,6 +119,19 @@ def _label(
     write_json(stage.out("manifest.json"), manifest)
     remove_others(filled)
     stage.journal.metrics({f"proof/{name}": value for name, value in proof.items()})
+
+
+def _warn_of_disk(images: int, views: int, itemsize: int) -> None:
+    share = share_of_disk(images * views * itemsize)
+    if share > _MUCH:
+        _note(
+            f"{views:,} views of {images:,} images take {100 * share:.0f} % of the free disk: lower label.views, or "
+            "set distill.teacher to live, which stores nothing"
+        )
+
+
+def _note(text: str) -> None:
+    sys.stdout.write(f"Note: {text}\n")
 
 
 if __name__ == "__main__":

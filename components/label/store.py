@@ -6,7 +6,7 @@ Stores are built, and the last one is kept, outside DVC's outs: DVC deletes thos
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,11 @@ class FilledStore:
     shards: list[dict[str, Any]]  # file, rows and sha256 of each
     reused: int
     computed: int
+    changed: tuple[str, ...]  # what decides the records and is not as in the stores that were kept, if all were useless
 
 
 def fill(
-    base: str,
+    decided_by: Mapping[str, Any],
     ids: Uint64s,
     views: int,
     format: Format,
@@ -67,7 +68,7 @@ def fill(
     """Store the teacher's logits of every view of every image.
 
     Args:
-        base: the key of all that decides a record apart from its image and view: teacher, augmentation, seed, format.
+        decided_by: all that decides a record apart from its image and view, by name: teacher, views, seed and so on.
         ids: of the images, uint64 [N].
         views: the number of views of each image.
         batch_size: views in a batch of the teacher.
@@ -81,12 +82,15 @@ def fill(
     Raises:
         UserError: the teacher's logits are not finite, or the processes do not share ``kept``.
     """
+    base = digest(decided_by)
     key = _key(base, ids, views)
     folder = kept / key[:32]
-    others = [other for other in sorted(kept.glob("[!.]*")) if other != folder and _is_intact(other, base)]
-    earlier = [EarlierStore(other, format, partners_of) for other in others]
+    others = [other for other in sorted(kept.glob("[!.]*")) if other != folder]
+    intact = [other for other in others if _is_intact(other, base)]
+    earlier = [EarlierStore(other, format, partners_of) for other in intact]
+    changed = () if intact or folder.exists() else _changed(others, decided_by)
     if world.first:
-        _prepare(folder, base, ids, views)
+        _prepare(folder, base, ids, views, decided_by)
     sizes, partners = shard_rows(len(ids)), partners_of(ids)
     numbers = range(len(sizes))
     unfinished = [number for number in numbers if valid_note(folder, number) is None] if world.first else None
@@ -107,15 +111,36 @@ def fill(
         computed += int(world.sum(torch.tensor(own)))
         advance(sum(sizes[number] for number in numbers_now) * views)  # by the other processes
     shards = [_read_note(folder, number) for number in numbers] if world.first else []
-    return FilledStore(key, folder, shards, len(ids) * views - computed, computed)
+    return FilledStore(key, folder, shards, len(ids) * views - computed, computed, changed)
 
 
-def _prepare(folder: Path, base: str, ids: Uint64s, views: int) -> None:
+def share_of_disk(size: int, kept: Path = KEPT) -> float:
+    """The share that a store of ``size`` bytes takes of the disk space that is free or taken by earlier stores."""
+    kept.mkdir(parents=True, exist_ok=True)
+    earlier = sum(file.stat().st_size for file in kept.rglob("*.npy"))
+    return size / (shutil.disk_usage(kept).free + earlier)
+
+
+def _changed(others: list[Path], decided_by: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names under which something decided the records of other stores than what decides them now."""
+    before = [_head(other).get("decided_by", {}) for other in others]
+    return tuple(name for name in decided_by if any(name in each and each[name] != decided_by[name] for each in before))
+
+
+def _head(folder: Path) -> dict[str, Any]:
+    """What a store says of itself; nothing if that is damaged."""
+    try:
+        return dict(read_json(folder / _HEAD))
+    except (UserError, OSError, ValueError, TypeError):
+        return {}
+
+
+def _prepare(folder: Path, base: str, ids: Uint64s, views: int, decided_by: Mapping[str, Any]) -> None:
     if not _is_intact(folder, base):
         shutil.rmtree(folder, ignore_errors=True)
         with atomic(folder / IDS) as temporary:
             np.save(temporary, ids)
-        write_json(folder / _HEAD, {"views": views})
+        write_json(folder / _HEAD, {"views": views, "decided_by": decided_by})
     for cut_short in folder.glob(".*"):
         cut_short.unlink()
 
@@ -170,9 +195,9 @@ def _key(base: str, ids: Uint64s, views: int) -> str:
 def _is_intact(folder: Path, base: str) -> bool:
     """True for a store of ``base`` whose images and views are those that its name was made from."""
     try:
-        views = read_json(folder / _HEAD)["views"]
+        views = _head(folder)["views"]
         return folder.name == _key(base, np.load(folder / IDS, allow_pickle=False), views)[:32]
-    except (UserError, OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

@@ -116,7 +116,7 @@ def measure(artifacts: Path, seed: int) -> tuple[Sample, Ids]:
 def open_dataset(artifacts: Path) -> tuple[tuple[str, ...], list[Shard]]:
     """Open the dataset that ``ingest`` left: its class names and all its splits."""
     folder = artifacts / "ingest"
-    return read_dataset(folder / "dataset.json").classes, [open_shard(folder / "shards" / name) for name in _SPLITS]
+    return read_dataset(folder / "images.json").classes, [open_shard(folder / "shards" / name) for name in _SPLITS]
 
 
 def save(path: Path, reference: Sample, ids: Ids) -> None:

@@ -12,7 +12,7 @@ from components.core.runtime import lineage
 from components.registry import client
 from components.registry.text import markdown, urls
 from components.registry.versions import integrity
-from components.registry.versions.evaluated_run import LIVE, lineage_key
+from components.registry.versions.evaluated_run import LIVE, TRAINED_ON, lineage_key
 from components.registry.versions.files import EVALUATION, VersionFiles, fetch_files
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _evaluation(
         problem = "metrics.json was changed since the version was registered"
     else:
         content: dict[str, Any] = read_json(metrics)
-        problem = _edited(mlflow, version, content) or _probe_problem(files, content)
+        problem = _edited(mlflow, version, content) or _record_problem(files, content)
         accuracy = content["shipped"]["onnx"].get("accuracy")
         note = f"test split of {content['test']['n']:,} images"
         note += f", accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""
@@ -165,12 +165,21 @@ def _edited(mlflow: "MlflowClient", version: "ModelVersion", metrics: Mapping[st
     return None
 
 
-def _probe_problem(files: VersionFiles, metrics: Mapping[str, Any]) -> str | None:
-    """A sentence on the recorded predictions of the smoke test, if they are missing or were changed."""
-    probe = files.folder / EVALUATION / "probe.npz"
-    if not probe.is_file():
-        return "probe.npz is not kept with the version"
-    return None if sha256_file(probe) == metrics.get("probe_sha256") else "probe.npz was changed since it was evaluated"
+def _record_problem(files: VersionFiles, metrics: Mapping[str, Any]) -> str | None:
+    """A sentence on the first record of the evaluation that is missing or was changed.
+
+    Those are the predictions that the smoke test repeats, and the images that the version was made from, which versions
+    of older releases lack.
+    """
+    records = {"probe.npz": metrics.get("probe_sha256")}
+    records |= {TRAINED_ON: metrics["trained_on_sha256"]} if "trained_on_sha256" in metrics else {}
+    for name, expected in records.items():
+        path = files.folder / EVALUATION / name
+        if not path.is_file():
+            return f"{name} is not kept with the version"
+        if sha256_file(path) != expected:
+            return f"{name} was changed since it was evaluated"
+    return None
 
 
 def _run(run: "Run | None", tags: Mapping[str, str]) -> Node:

@@ -1,8 +1,11 @@
-"""Classify one image file with the model that is in production."""
+"""Classify image files with the model that is in production."""
 
 import os
 import re
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +13,18 @@ import numpy as np
 from scipy.special import softmax
 
 from components.core.errors import UserError
-from components.core.images.pixels import UnreadableImage, decode
+from components.core.images.files import files_below, is_picture
+from components.core.images.pixels import UnreadableImage, open_image
+from components.core.images.preprocess import preprocess
 from components.registry import client
 from components.registry.versions.files import fetch_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from numpy.typing import NDArray
 
+_BATCH = 256
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
@@ -25,41 +32,96 @@ _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\
 class Prediction:
     """The prediction for one image: the most probable class, and the probabilities of all, the most probable first."""
 
+    image: Path
     class_name: str
     probabilities: dict[str, float]
     model_name: str
     version: int
 
 
-def predict(image: Path, model_uri: str, max_megapixels: float = 50) -> Prediction:
-    """Classify an image file, with the same preprocessing as ``ingest`` and ``evaluate``.
+@dataclass(frozen=True)
+class Unreadable:
+    """A path without a prediction, and the reason as the end of a sentence: "<path> <reason>"."""
+
+    path: Path
+    reason: str
+
+
+def find(paths: Iterable[Path]) -> tuple[list[Path], list[Unreadable]]:
+    """Find the image files that are meant, each once.
 
     Args:
-        image: a PNG, JPEG, WebP or BMP file.
+        paths: files; folders, which stand for the pictures in them at any depth; and patterns such as ``new/*.jpg``.
+
+    Returns:
+        The files in the order of the paths, and the paths that name none.
+    """
+    files: dict[Path, None] = {}
+    nothing = []
+    for path in paths:
+        matches = [path] if path.exists() else [Path(name) for name in sorted(glob(str(path), recursive=True))]
+        if not matches:
+            nothing.append(Unreadable(path, "does not exist"))
+        for match in matches:
+            try:
+                pictures = [f for f in files_below(match) if is_picture(f.name)] if match.is_dir() else [match]
+            except OSError as error:
+                nothing.append(Unreadable(Path(error.filename or match), f"can't be read ({error.strerror})"))
+                continue
+            files |= dict.fromkeys(pictures)
+            if not pictures:
+                nothing.append(Unreadable(match, "is a folder without images"))
+    return list(files), nothing
+
+
+def predict(images: Sequence[Path], model_uri: str, max_megapixels: float = 50) -> Iterator["Prediction | Unreadable"]:
+    """Classify image files in turn, with the preprocessing that their model's card shows.
+
+    Args:
+        images: PNG, JPEG, WebP, BMP, TIFF or GIF files.
         model_uri: ``models:/<name>@champion`` or ``models:/<name>/<version>``.
         max_megapixels: larger images are refused.
 
+    Yields:
+        For each file in its place, the prediction or why there is none.
+
     Raises:
-        UserError: the image is unreadable, no such model or alias exists, or the model's file was changed.
+        UserError: no such model or alias exists, or the model's file was changed.
         Unreachable: MLflow does not answer.
     """
     # No model of Reflux is a pickle, and one that someone put into the registry must not be loaded.
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    try:
-        data = image.read_bytes()
-    except OSError as error:
-        raise UserError(f"{image} can't be read ({error.strerror}): give the path of an image file.") from None
     mlflow = client.connect()
-    with client.translate_errors(), fetch_files(version := _version(mlflow, model_uri)) as files:
-        try:
-            stored = decode(data, files.metadata["stored_channels"], files.metadata["stored_size"], max_megapixels)
-        except UnreadableImage as error:
-            raise UserError(f"{image} {error}: give a whole PNG, JPEG, WebP or BMP file.") from None
-        logits = files.network().logits(stored.pixels[None])[0]
-        shares = softmax(logits.astype(np.float64))
-        order = np.argsort(-shares, kind="stable")
-        probabilities = {files.classes[i]: float(shares[i]) for i in order}
-        return Prediction(files.classes[order[0]], probabilities, version.name, files.number)
+    with (
+        client.translate_errors(),
+        fetch_files(version := _version(mlflow, model_uri)) as files,
+        ThreadPoolExecutor() as pool,
+    ):
+        network = files.network()
+
+        def read(path: Path) -> "NDArray[np.uint8] | Unreadable":
+            try:
+                image, _, _ = open_image(path.read_bytes(), max_megapixels)
+            except OSError as error:
+                return Unreadable(path, f"can't be read ({error.strerror})")
+            except UnreadableImage as error:
+                return Unreadable(path, str(error))
+            size, channels = files.metadata["stored_size"], files.metadata["stored_channels"]
+            return preprocess(image, size, channels, network.image_size, network.channels)
+
+        for begin in range(0, len(images), _BATCH):
+            paths = images[begin : begin + _BATCH]
+            found = list(pool.map(read, paths))
+            pixels = [each for each in found if not isinstance(each, Unreadable)]
+            logits = iter(network.run(np.concatenate(pixels)) if pixels else ())
+            for path, each in zip(paths, found, strict=True):
+                if isinstance(each, Unreadable):
+                    yield each
+                    continue
+                shares = softmax(next(logits).astype(np.float64))
+                order = np.argsort(-shares, kind="stable")
+                probabilities = {files.classes[i]: float(shares[i]) for i in order}
+                yield Prediction(path, files.classes[order[0]], probabilities, version.name, files.number)
 
 
 def _version(mlflow: "MlflowClient", model_uri: str) -> "ModelVersion":

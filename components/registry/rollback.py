@@ -1,5 +1,7 @@
 """Roll back: put an earlier champion into production again, within seconds."""
 
+from collections.abc import Mapping
+
 from components.core.errors import UserError
 from components.registry import client
 from components.registry.client import CHAMPION, PREVIOUS
@@ -42,14 +44,7 @@ def rollback(
     reconcile(mlflow, project, model_name)
     with client.translate_errors():
         aliases = client.aliases(mlflow, model_name)
-        old = aliases.get(CHAMPION)
-        target = to if to is not None else aliases.get(PREVIOUS)
-        if old is None:
-            raise UserError(f"{model_name} has no champion, so there is nothing to roll back.")
-        if to == old:
-            raise UserError(f"{model_name} version {old} is the champion already.")
-        if target is None or target == old:
-            raise UserError(f"{model_name} version {old} is the first champion: there is no earlier one to go back to.")
+        old, target = _old_and_target(aliases, model_name, to)
         back = client.version(mlflow, model_name, target)
         if PROMOTED_AT not in back.tags:
             raise UserError(f"{model_name} version {target} never was champion: `reflux promote {target}` judges it.")
@@ -79,3 +74,15 @@ def rollback(
         )
         commit(mlflow, project, intent)
     return target, old
+
+
+def _old_and_target(aliases: Mapping[str, int], model_name: str, to: int | None) -> tuple[int, int]:
+    old = aliases.get(CHAMPION)
+    target = to if to is not None else aliases.get(PREVIOUS)
+    if old is None:
+        raise UserError(f"{model_name} has no champion, so there is nothing to roll back.")
+    if to == old:
+        raise UserError(f"{model_name} version {old} is the champion already.")
+    if target is None or target == old:
+        raise UserError(f"{model_name} version {old} is the first champion: there is no earlier one to go back to.")
+    return old, target

@@ -17,15 +17,11 @@ def main(stage: Stage) -> None:
     params = stage.params.validate_
     verdict = validate(
         stage.read("ingest/manifest.parquet"),
-        stage.read("ingest/quarantine.parquet"),
+        stage.read("ingest/quarantine.csv"),
         stage.read("ingest/dataset.json"),
         stage.out("."),
         history.HISTORY,
-        min_per_class=params.min_per_class,
-        min_size_px=params.min_size_px,
-        max_size_px=params.max_size_px,
         near_duplicate_bits=params.near_duplicate_bits,
-        max_constant=params.max_constant,
         max_class_shift=params.max_class_shift,
     )
     stage.journal.metrics(metrics(verdict))

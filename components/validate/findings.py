@@ -22,6 +22,7 @@ class Finding:
         unexpected: how many of these do not meet it.
         rows: the first ``ROWS_SHOWN`` of those, in words.
         note: why it could not be checked, else empty.
+        cost: what it costs that it was not met, where that is known, else empty.
     """
 
     name: str
@@ -33,13 +34,15 @@ class Finding:
     unexpected: int
     rows: list[str]
     note: str = ""
+    cost: str = ""
 
     def sentence(self, rows: int = ROWS_SHOWN) -> str:
-        """The failure with its first rows: ``known_labels (3 of 15,000: a.png has ..., b.png has ... and 1 more)``."""
+        """The failure, its first rows and its cost: ``known_labels (3 of 15,000: a.png has ... and 2 more)``."""
         examples = ", ".join(self.rows[:rows])
         more = self.unexpected - len(self.rows[:rows])
         words = f"{examples} and {more:,} more" if more > 0 else examples
-        return f"{self.name} ({self.unexpected:,} of {self.checked:,}: {words})"
+        cost = f"; {self.cost}" if self.cost else ""
+        return f"{self.name} ({self.unexpected:,} of {self.checked:,}: {words}{cost})"
 
 
 def failed(findings: Sequence[Finding], severity: Severity) -> list[Finding]:

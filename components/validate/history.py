@@ -11,17 +11,18 @@ from typing import Any
 HISTORY = Path(".reflux/data-versions.jsonl")
 
 
-def previous(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The latest data version that differs from ``fingerprint``: its ``fingerprint`` and ``class_shares``, or None."""
-    return next((version for version in reversed(_read(path)) if version["fingerprint"] != fingerprint), None)
+def previous(path: Path, dataset: str, fingerprint: str) -> dict[str, Any] | None:
+    """A dataset's latest version other than ``fingerprint``: its ``fingerprint`` and ``class_shares``, or None."""
+    versions = reversed(_read(path, dataset))
+    return next((version for version in versions if version["fingerprint"] != fingerprint), None)
 
 
-def remember(path: Path, fingerprint: str, class_shares: dict[str, float]) -> None:
-    """Add a data version, unless it is the latest already."""
-    versions = _read(path)
+def remember(path: Path, dataset: str, fingerprint: str, class_shares: dict[str, float]) -> None:
+    """Add a version of a dataset, unless it is its latest already."""
+    versions = _read(path, dataset)
     if versions and versions[-1]["fingerprint"] == fingerprint:
         return
-    line = {"fingerprint": fingerprint, "time": round(time.time()), "class_shares": class_shares}
+    line = {"dataset": dataset, "fingerprint": fingerprint, "time": round(time.time()), "class_shares": class_shares}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         # A line that a kill cut off must not swallow this one.
@@ -29,7 +30,7 @@ def remember(path: Path, fingerprint: str, class_shares: dict[str, float]) -> No
         file.write((b"\n" if cut_off else b"") + json.dumps(line).encode() + b"\n")
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path, dataset: str) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     versions = []
@@ -38,6 +39,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
             version = json.loads(line)
         except json.JSONDecodeError:  # cut off by a kill
             continue
-        if isinstance(version, dict) and {"fingerprint", "class_shares"} <= version.keys():
+        if not isinstance(version, dict) or not {"fingerprint", "class_shares"} <= version.keys():
+            continue
+        if version.get("dataset") == dataset:
             versions.append(version)
     return versions

@@ -32,6 +32,7 @@ _PAGE = """<!DOCTYPE html>
 <tr>
 <td class="{{ kind(f) }}">{{ outcome(f) }}
 <td><code>{{ f.name }}</code><br>{{ f.expectation }}
+{% if f.cost %}<br>{{ f.cost|capitalize }}.{% endif %}
 {% if f.note %}<br><span class="unknown">Not checked: {{ f.note }}.</span>{% endif %}
 {% if f.rows %}
 <ul>

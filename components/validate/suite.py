@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
 _BETWEEN, _MEMBER, _NULL = "ExpectColumnValuesToBeBetween", "ExpectColumnValuesToBeInSet", "ExpectColumnValuesToBeNull"
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I", "I;16", "I;16B")
+_POINTS = 20  # either way, a recall is of little use; about 20 images know it better
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Check:
         expectation: the Great Expectations class, by name: importing it takes seconds.
         options: its arguments, ``column`` among them.
         row: what is wrong with a row, a format of its identity and its value.
+        cost: what failing costs, a format of the share of rows that fail, in ``points``; or empty.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Check:
     expectation: str
     options: dict[str, Any]
     row: str
+    cost: str = ""
 
     def build(self) -> "Expectation":
         from great_expectations import expectations
@@ -67,11 +69,8 @@ class Table:
     note: str = ""
 
 
-def image_checks(min_size_px: int, max_size_px: int, near_duplicate_bits: int, max_constant: float) -> list[Check]:
-    """The expectations of every image, see :func:`components.validate.validate.validate`."""
-    size = {"min_value": min_size_px, "max_value": max_size_px}
-    more_than_one_color: dict[str, Any] = {"column": "pixel_std", "min_value": 0, "strict_min": True}
-    one_color = "{0} has one color"
+def image_checks() -> list[Check]:
+    """The expectations of every image."""
     return [
         Check(
             "no_image_in_two_splits",
@@ -82,47 +81,12 @@ def image_checks(min_size_px: int, max_size_px: int, near_duplicate_bits: int, m
             "{0} is also {1}",
         ),
         Check(
-            "no_look_alike_in_two_splits",
+            "no_constant_images",
             "warning",
-            f"No image has a look-alike in another split (perceptual hashes within {near_duplicate_bits} bits of 256).",
-            _NULL,
-            {"column": "similar_image_in"},
-            "{0} looks like {1}",
-        ),
-        Check(
-            "width_in_range",
-            "critical",
-            f"Every image is {min_size_px} to {max_size_px} pixels wide.",
+            "No image has one color only.",
             _BETWEEN,
-            {"column": "width", **size},
-            "{0} is {1} pixels wide",
-        ),
-        Check(
-            "height_in_range",
-            "critical",
-            f"Every image is {min_size_px} to {max_size_px} pixels high.",
-            _BETWEEN,
-            {"column": "height", **size},
-            "{0} is {1} pixels high",
-        ),
-        Check(
-            "known_modes",
-            "critical",
-            f"Every image's pixel format is one of {', '.join(MODES)}.",
-            _MEMBER,
-            {"column": "mode", "value_set": list(MODES)},
-            "{0} has mode {1}",
-        ),
-        Check(
-            "few_constant_images",
-            "critical",
-            f"At most {max_constant:.1%} of the images have one color only.",
-            _BETWEEN,
-            more_than_one_color | {"mostly": 1 - max_constant},
-            one_color,
-        ),
-        Check(
-            "no_constant_images", "warning", "No image has one color only.", _BETWEEN, more_than_one_color, one_color
+            {"column": "pixel_std", "min_value": 0, "strict_min": True},
+            "{0} has one color",
         ),
     ]
 
@@ -149,16 +113,59 @@ def label_checks(classes: Sequence[str]) -> list[Check]:
     ]
 
 
-def count_checks(min_per_class: int) -> list[Check]:
+def group_checks() -> list[Check]:
+    """The expectations of groups of images that belong together."""
+    return [
+        Check(
+            "no_group_in_two_splits",
+            "critical",
+            "No group of images is in two splits.",
+            _NULL,
+            {"column": "splits"},
+            "{0} is in {1}",
+        )
+    ]
+
+
+def look_alike_checks(near_duplicate_bits: int) -> list[Check]:
+    """The expectations of test images: what they look like."""
+    return [
+        Check(
+            "no_test_image_looks_trained_on",
+            "warning",
+            f"No test image looks like one that is trained on (hashes within {near_duplicate_bits} bits of 256).",
+            _NULL,
+            {"column": "similar_image_in"},
+            "{0} looks like {1}",
+            "if these are copies, the test's accuracy is up to {points:.2g} points too high",
+        )
+    ]
+
+
+def count_checks() -> list[Check]:
     """The expectations of each class in each labeled split."""
     return [
         Check(
-            "enough_images_a_class",
+            "every_class_in_each_split",
             "critical",
-            f"Every class has at least {min_per_class} images in each of train, val and test.",
+            "Every class has images in each of train, val and test.",
             _BETWEEN,
-            {"column": "images", "min_value": min_per_class},
+            {"column": "images", "min_value": 1},
             "{0} has {1}",
+        )
+    ]
+
+
+def recall_checks() -> list[Check]:
+    """The expectations of what validation and test can tell of a class."""
+    return [
+        Check(
+            "recalls_can_be_known",
+            "warning",
+            f"Val and test have enough images of every class to know its recall to ±{_POINTS} points (95 %).",
+            _BETWEEN,
+            {"column": "points", "max_value": _POINTS},
+            "{0}: its recall is known to ±{1:.0f} points",
         )
     ]
 
@@ -183,7 +190,7 @@ def file_checks() -> list[Check]:
         Check(
             "nothing_quarantined",
             "warning",
-            "Every file of the dataset is readable.",
+            "No file of the dataset is set aside as damaged.",
             _NULL,
             {"column": "reason"},
             "{1}",
@@ -268,7 +275,7 @@ def _finding(check: Check, table: Table, checked: int, outcome: Any) -> Finding:
     details = outcome.result
     if "unexpected_count" not in details:
         raise RuntimeError(f"{check.name} could not be evaluated: {outcome.exception_info}")
-    column = check.options["column"]
+    column, unexpected = check.options["column"], int(details["unexpected_count"])
     rows = [
         check.row.format(row[table.identity], row[column]) for row in details.get("partial_unexpected_index_list", [])
     ]
@@ -279,6 +286,7 @@ def _finding(check: Check, table: Table, checked: int, outcome: Any) -> Finding:
         table=table.name,
         success=bool(outcome.success),
         checked=checked,
-        unexpected=int(details["unexpected_count"]),
+        unexpected=unexpected,
         rows=rows,
+        cost=check.cost.format(points=100 * unexpected / checked) if unexpected else "",
     )

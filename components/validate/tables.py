@@ -2,37 +2,43 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
-from components.core.contract import LABELED_SPLITS
+from components.core.contract import DAMAGED, LABELED_SPLITS
 from components.validate.duplicates import nearest_in_other_group
 
 
-def images(manifest: pd.DataFrame, near_duplicate_bits: int) -> pd.DataFrame:
-    """The manifest with each image's copy and look-alike in another split.
+def images(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Each image's copy in another split, in words or None (``same_image_in``), and ``pixel_std``."""
+    # The first rows of a report should be the same, whatever the hashes are.
+    table = manifest[["path", "split", "sha256", "pixel_std"]].sort_values("path", ignore_index=True)
+    table["same_image_in"] = _double(table, "split", "{} in {}")
+    # Hashes are most of a manifest's memory.
+    return table.drop(columns=["split", "sha256"])
+
+
+def look_alikes(manifest: pd.DataFrame, near_duplicate_bits: int) -> pd.DataFrame:
+    """Each test image's look-alike among the images that are trained on, unlabeled ones too, in words or None.
 
     Args:
-        manifest: a row an image, with ``path``, ``split``, ``sha256``, ``phash``, ``width``, ``height``, ``mode``.
+        manifest: a row an image, with ``path``, ``split``, ``phash``.
         near_duplicate_bits: perceptual hashes that differ in at most so many bits look alike.
 
     Returns:
-        The columns that are checked, with ``same_image_in`` and ``similar_image_in``, the other image in words or None.
+        The test images, with ``similar_image_in``.
     """
-    # The first rows of a report should be the same, whatever the hashes are.
-    table = manifest.sort_values("path", ignore_index=True)
-    table["same_image_in"] = _double(table, "split", "{} in {}")
-    table["similar_image_in"] = None
-    # A double has been named already: it would only hide which image looks like it.
-    single = table[table["same_image_in"].isna()]
-    nearest, distance = nearest_in_other_group(single["phash"], single["split"], near_duplicate_bits)
-    alike = nearest >= 0
-    others = single.iloc[nearest[alike]]
-    table.loc[single.index[alike], "similar_image_in"] = [
-        f"{path} in {split} ({bits} bits apart)"
-        for path, split, bits in zip(others["path"], others["split"], distance[alike], strict=True)
-    ]
-    # Hashes are most of a manifest's memory.
-    return table.drop(columns=["split", "sha256", "phash"])
+    table = manifest.loc[manifest["split"] != "val", ["path", "split", "phash"]].sort_values("path", ignore_index=True)
+    tested = (table["split"] == "test").to_numpy()
+    sides = np.where(tested, "tested", "trained")
+    nearest, distance = nearest_in_other_group(table["phash"], sides.tolist(), near_duplicate_bits)
+    alike = np.flatnonzero(tested & (nearest >= 0))
+    others = table.iloc[nearest[alike]]
+    words: list[str | None] = [None] * len(table)
+    for row, path, split, bits in zip(alike, others["path"], others["split"], distance[alike], strict=True):
+        words[row] = f"{path} in {split} ({bits} bits apart)"
+    table["similar_image_in"] = words
+    return table.loc[tested, ["path", "similar_image_in"]].reset_index(drop=True)
 
 
 def labeled(manifest: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
@@ -62,6 +68,29 @@ def class_counts(labeled_images: pd.DataFrame, classes: Sequence[str]) -> pd.Dat
     )
 
 
+def recalls(counts: pd.DataFrame) -> pd.DataFrame:
+    """How well each class's recall can be known from its validation and test images, the least known first.
+
+    Args:
+        counts: the :func:`class_counts`.
+
+    Returns:
+        ``images_of``, such as ``13 validation images of rose``, and ``points``: half the width of the 95 % interval of
+        a recall (Wilson 1927) in points, where it is widest, at a half.
+    """
+    from statsmodels.stats.proportion import proportion_confint
+
+    held_out = counts[(counts["split"] != "train") & (counts["images"] > 0)]
+    held_out = held_out.sort_values("images", kind="stable", ignore_index=True)
+    low, high = proportion_confint(held_out["images"] // 2, held_out["images"], alpha=0.05, method="wilson")
+    words = held_out["split"].map({"val": "validation", "test": "test"})
+    names = [
+        f"{n:,} {word} {'image' if n == 1 else 'images'} of {name}"
+        for n, word, name in zip(held_out["images"], words, held_out["class_name"], strict=True)
+    ]
+    return pd.DataFrame({"images_of": names, "points": 50 * (high - low)})
+
+
 def shares_of_classes(labeled_images: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
     """Each class's share of the labeled images, 0..1."""
     shares = labeled_images["label_name"].value_counts(normalize=True)
@@ -77,10 +106,23 @@ def class_shifts(shares: dict[str, float], previous: dict[str, float]) -> pd.Dat
     return table
 
 
+def groups(manifest: pd.DataFrame) -> pd.DataFrame | None:
+    """Each group of images (``group``) with the splits that it is in where these are several, or None (``splits``).
+
+    Unlabeled images are trained on. Returns None where no image has a group.
+    """
+    known = manifest.loc[manifest["group"].notna(), ["group", "split"]].replace({"split": {"unlabeled": "train"}})
+    if known.empty:
+        return None
+    splits = known.drop_duplicates().groupby("group")["split"].agg(sorted)
+    words = [" and ".join(where) if len(where) > 1 else None for where in splits]
+    return pd.DataFrame({"group": splits.index, "splits": pd.Series(words, dtype=object)})
+
+
 def files(manifest: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
-    """Every file of the dataset, with the ``reason`` why it is unreadable, or None; a repeat is no damage."""
-    unreadable = quarantine.loc[quarantine["kind"] == "unreadable", ["path", "reason"]]
-    return pd.concat([unreadable.astype(object), manifest[["path"]].assign(reason=None)], ignore_index=True)
+    """Every file of the dataset, with the ``reason`` why it was set aside, or None; a repeat is no damage."""
+    damaged = quarantine.loc[quarantine["kind"].isin(DAMAGED), ["path", "reason"]]
+    return pd.concat([damaged.astype(object), manifest[["path"]].assign(reason=None)], ignore_index=True)
 
 
 def _double(table: pd.DataFrame, column: str, words: str) -> list[str | None]:

@@ -10,7 +10,7 @@ from components.core.artifacts import atomic, read_json, write_json
 from components.validate import findings, history, suite, tables
 from components.validate.findings import Finding
 
-_JUDGED = ("path", "split", "label", "width", "height", "mode", "sha256", "phash", "pixel_std")
+_JUDGED = ("path", "split", "label", "sha256", "phash", "pixel_std", "group")
 PASSED = "The data met every critical expectation.\n"
 
 
@@ -37,47 +37,43 @@ def validate(
     dataset: Path,
     out: Path,
     versions: Path,
-    min_per_class: int,
-    min_size_px: int,
-    max_size_px: int,
     near_duplicate_bits: int,
-    max_constant: float,
     max_class_shift: float,
 ) -> Verdict:
     """Validate a dataset, and write ``result.json``, Data Docs and, if nothing critical failed, ``passed``.
 
     Args:
         manifest: ingest's ``manifest.parquet``.
-        quarantine: ingest's ``quarantine.parquet``.
+        quarantine: ingest's ``quarantine.csv``.
         dataset: ingest's ``dataset.json``.
         out: the folder that receives the artifacts.
         versions: where the class shares of earlier data versions are kept.
-        min_per_class: least number of images of each class in each labeled split.
-        min_size_px: least width and height of an image.
-        max_size_px: largest width and height of an image.
         near_duplicate_bits: perceptual hashes that differ in at most so many bits look alike.
-        max_constant: share of one-colored images that is tolerated, 0..1.
         max_class_shift: how far a class's share of the labeled images may move between data versions, 0..1.
     """
     (out / "passed").unlink(missing_ok=True)
     facts = read_json(dataset)
     classes, fingerprint = facts["classes"], facts["fingerprint"]
-    before = history.previous(versions, fingerprint)
+    before = history.previous(versions, facts["name"], fingerprint)
     everything = pd.read_parquet(manifest, columns=list(_JUDGED))
     labeled = tables.labeled(everything, classes)
     shares = tables.shares_of_classes(labeled, classes)
     shifts = tables.class_shifts(shares, before["class_shares"]) if before else None
-    images = tables.images(everything, near_duplicate_bits)
-    files = tables.files(everything, pd.read_parquet(quarantine))
+    images = tables.images(everything)
+    look_alikes = tables.look_alikes(everything, near_duplicate_bits)
+    files = tables.files(everything, _read_quarantine(quarantine))
+    groups = tables.groups(everything)
     # Its hashes are most of the memory, and no longer needed.
     del everything
     counts = tables.class_counts(labeled, classes)
-    image_checks = suite.image_checks(min_size_px, max_size_px, near_duplicate_bits, max_constant)
     first = "no earlier data version has passed on this machine"
     checked = [
-        suite.Table("images", images, "path", image_checks),
+        suite.Table("images", images, "path", suite.image_checks()),
+        suite.Table("test-images", look_alikes, "path", suite.look_alike_checks(near_duplicate_bits)),
         suite.Table("labels", labeled, "path", suite.label_checks(classes)),
-        suite.Table("classes", counts, "class_and_split", suite.count_checks(min_per_class)),
+        suite.Table("groups", groups, "group", suite.group_checks(), note="ingest.group names no column of groups"),
+        suite.Table("classes", counts, "class_and_split", suite.count_checks()),
+        suite.Table("recalls", tables.recalls(counts), "images_of", suite.recall_checks()),
         suite.Table("files", files, "path", suite.file_checks()),
         suite.Table("class-shares", shifts, "class_name", suite.shift_checks(max_class_shift), note=first),
     ]
@@ -88,8 +84,13 @@ def validate(
     if not findings.failed(outcomes, "critical"):
         with atomic(out / "passed") as temporary:
             temporary.write_text(PASSED, encoding="utf-8")
-        history.remember(versions, fingerprint, shares)
+        history.remember(versions, facts["name"], fingerprint, shares)
     return verdict
+
+
+def _read_quarantine(path: Path) -> pd.DataFrame:
+    """Read ingest's list of the images that it left out, as text."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
 
 
 def metrics(verdict: Verdict) -> dict[str, float]:

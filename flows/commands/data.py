@@ -1,25 +1,44 @@
-"""``reflux data add``: a dataset is copied, put under DVC, and made the one the pipeline runs on."""
+"""``reflux data add``: a dataset is profiled, copied, put under DVC, and a plan for it written to ``params.yaml``."""
 
-import itertools
-import json
+import os
 import re
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from ruamel.yaml import YAML
+from typing import TYPE_CHECKING
 
 from components.core.errors import UserError
-from components.core.params.file import load_params, override_params
+from components.core.params.file import check_overrides, load_params, override_params
+from components.core.params.sections import Params
+from components.core.runtime.machine import usable_cores
+from flows.commands.datasets import keep_active, resting_place
 from flows.local.environment import reflux_command
+from flows.local.supervised import STAGE_ENVIRONMENT
+from flows.pipeline.speeds import measure
 from flows.repo.checkout import prepare_dvc
 from flows.repo.dataset import track
+from flows.report.display import console
+from flows.report.plan import plan_table
+
+if TYPE_CHECKING:
+    from components.ingest.items import Source
+    from components.plan.choice import Answers, Choice, Wishes
+    from components.plan.profile import Look, Profile
 
 DATA = Path("data")
-_IMAGES_CHECKED = 200
+_IMAGES_CHECKED, _SAMPLES = 200, 5
 
 
-def add(path: Path, name: str | None) -> str:
-    """Copy a dataset to ``data/<name>``, put it under DVC, and point ``params.yaml`` at it.
+def add(
+    path: Path,
+    name: str | None = None,
+    minutes: float = 10,
+    max_kb: float | None = None,
+    min_accuracy: float | None = None,
+) -> str:
+    """Copy a dataset to ``data/<name>``, put it under DVC, and write a plan for it to ``params.yaml``.
 
     A folder that is already in ``data/`` stays where it is. Project and registered model are renamed with it,
     because a champion of another dataset is no fair comparison.
@@ -27,54 +46,156 @@ def add(path: Path, name: str | None) -> str:
     Args:
         path: the dataset's folder.
         name: its name in ``data/``; by default the folder's own.
+        minutes: that a run may take.
+        max_kb: of the student's file; None for the default's.
+        min_accuracy: of the student; None for one that is clearly above chance.
 
     Returns:
         The message for the user: the dataset, and what to do next.
 
     Raises:
-        UserError: it is no dataset, it contains this project, the name is in use, or DVC refuses it. Nothing is left
-            half-done.
+        UserError: it is no dataset, its images can't be read, it contains this project, the name is in use, DVC
+            refuses it, or what was asked for is impossible. Nothing is left half-done.
     """
-    from components.ingest.source import open_source
+    from components.plan.choice import Wishes, as_assignments
+    from components.plan.profile import look_at
+    from components.plan.rules import refuse_wishes
 
-    load_params()
+    params, wishes = load_params(), Wishes(minutes, max_kb, min_accuracy)
+    refuse_wishes(wishes)
+    _refuse_path(path)
+    dataset, group, columns = _opened(path, params)
+    _refuse_classes(path, dataset.classes)
+    unread = _unreadable_kinds(path, dataset, params.ingest.max_quarantined)
+    target, inside = _target(path, name)
+    print(f"Looking at {dataset.count:,} images …", flush=True)
+    ingest, split = params.ingest, params.ingest.split
+    limits = (ingest.max_megapixels, ingest.max_quarantined)
+    profile, look = look_at(dataset, path, split.val, split.test, *limits, usable_cores(), group)
+    chosen, seconds = _plan(profile, wishes, _asked(profile, look, params))
+    chosen = [*_names(target), *columns, *chosen]
+    check_overrides(as_assignments(chosen))
+    prepare_dvc()
+    print(f"Adding {dataset.count:,} images to DVC in {target} …", flush=True)
+    with _undone_if_it_fails(target, inside):
+        if not inside:
+            _copy(path, target)
+        tracked = track(target)
+        keep_active(target.name)
+        override_params(as_assignments(chosen), comments={each.param: each.reason for each in chosen if each.reason})
+    console().print(plan_table(profile, chosen, seconds, wishes.minutes))
+    doubts = "".join(f"Warning: {doubt}.\n" for doubt in (*dataset.doubts, *unread))
+    return (
+        f"{target}: {dataset.count:,} images ({'color' if profile.color else 'gray'}), {len(dataset.classes)} classes; "
+        f"{tracked}\nparams.yaml has this plan now, with the reason next to each value.\n{doubts}"
+        f"Next: {reflux_command()} run"
+    )
+
+
+def _names(target: Path) -> "list[Choice]":
+    """What is named after a dataset."""
+    from components.plan.choice import Choice
+
+    model = f"{_slug(target.name)}-student"
+    names = {"ingest.source": str(target), "project.name": target.name, "registry.model_name": model}
+    return [Choice(param, name, "") for param, name in names.items()]
+
+
+def _refuse_path(path: Path) -> None:
     if not path.exists():
         raise UserError(f"{path} does not exist: give the folder of your dataset.")
     if path.is_file():
         raise UserError(f"{path} is a file: give the folder that contains it and its images.")
     if any(folder.resolve().is_relative_to(path.resolve()) for folder in (Path(), DATA)):
         raise UserError(f"{path} contains this project's data folder: give the folder of your dataset alone.")
-    dataset = open_source(path)
-    if len(dataset.classes) < 2:
-        classes = ", ".join(dataset.classes) or "none"
-        raise UserError(f"{path} has fewer than two classes ({classes}): a classifier needs at least two.")
-    prepare_dvc()
+
+
+def _refuse_classes(path: Path, classes: Sequence[str]) -> None:
+    if not classes:
+        raise UserError(f"{path} has no labeled images: put some of each class into a folder named after it.")
+    if len(classes) < 2:
+        inner = path / classes[0]
+        hint = f"; if {inner} is the dataset, give that" if sum(f.is_dir() for f in inner.glob("*")) > 1 else ""
+        raise UserError(f"{path} has fewer than two classes ({classes[0]}): a classifier needs at least two{hint}.")
+
+
+def _target(path: Path, name: str | None) -> tuple[Path, bool]:
+    """The dataset's folder in ``data/``, and whether it is there already."""
     inside = path.resolve().parent == DATA.resolve()
-    name = path.name if inside else _slug(name or path.resolve().name)
-    target = DATA / name
-    print(f"Adding {dataset.count:,} images to DVC in {target} …", flush=True)
-    if not inside:
-        _copy(path, target)
+    target = DATA / (path.name if inside else _slug(name or path.resolve().name))
+    if target.exists() and not inside:
+        raise UserError(f"{target} exists: choose another name with `--name`, or remove it.")
+    return target, inside
+
+
+def _opened(path: Path, params: Params) -> "tuple[Source, int | None, list[Choice]]":
+    """Open a dataset with the columns that the params name, or without them where it has none of these.
+
+    Returns:
+        The dataset; the place of ``ingest.group`` among its items' slices; and what must change in the params.
+
+    Raises:
+        UserError: it is no dataset.
+    """
+    from components.ingest.source import open_source
+    from components.plan.choice import Choice
+
+    slices, group = params.ingest.slices, params.ingest.group
+    if not slices and group is None:
+        return open_source(path), None, []
     try:
-        tracked = track(target)
-        color = _has_color(path)
-        _point_at(target, color)
-    except BaseException:
-        if not inside:
-            shutil.rmtree(target)
-        raise
-    channels = "color" if color else "gray"
-    return (
-        f"{target}: {dataset.count:,} images ({channels}), {len(dataset.classes)} classes; {tracked}\n"
-        "params.yaml now has its ingest.source, ingest.channels, project.name and registry.model_name; check "
-        f"ingest.image_size, student.image_size and registry.gates.\nNext: {reflux_command()} run"
-    )
+        kept = list(dict.fromkeys([*slices, group] if group else slices))
+        return open_source(path, slices, group), kept.index(group) if group else None, []
+    except UserError:
+        why = "the columns of another dataset are not in this one"
+        none: dict[str, object] = {"ingest.slices": [], "ingest.group": None, "registry.slices.gates": {}}
+        return open_source(path), None, [Choice(param, value, why) for param, value in none.items()]
+
+
+def _asked(profile: "Profile", look: "Look", params: Params) -> "Answers":
+    """What a probe says of images of train and val; nothing, and why, where the pretrained weights can't be had."""
+    # Read when torch is loaded: on a busy machine an image of the probe takes 8 ms of CPU so, and 14 to 23 without.
+    os.environ.update({**STAGE_ENVIRONMENT, **os.environ})
+    from components.plan import probe
+    from components.plan.choice import Answers
+    from components.plan.rules import teacher_candidates
+
+    start, run = params.pretrain, params.run
+    try:
+        sizes = teacher_candidates(profile)
+        return probe.ask(look, profile.classes, sizes, start.model, start.weights, run.device, run.threads)
+    except UserError as error:
+        print(f"Planned without asking validation images: {error}", flush=True)
+        return Answers()
+
+
+def _plan(profile: "Profile", wishes: "Wishes", answers: "Answers") -> "tuple[list[Choice], dict[str, float]]":
+    """Choose everything for a dataset, and the seconds that each stage will take.
+
+    Raises:
+        UserError: the time is too short, or no network small enough.
+    """
+    from components.plan import rules
+    from components.plan.choice import as_assignments
+    from components.plan.pace import Pace
+    from components.plan.times import stage_seconds
+
+    classes = len(profile.classes)
+    for setup in rules.setups(profile, wishes, answers):
+        assignments = as_assignments(rules.structure(profile, wishes, setup, answers))
+        sized = check_overrides(assignments)
+        pace = Pace.of(sized, profile.counts, measure(assignments, classes))
+        if rules.affordable(profile, wishes, setup, pace):
+            break
+    chosen = rules.choices(profile, wishes, setup, answers, pace)
+    assignments = as_assignments(chosen)
+    speeds = measure(assignments, classes)
+    return chosen, stage_seconds(check_overrides(assignments), profile.counts, speeds)
 
 
 def _copy(path: Path, target: Path) -> None:
-    if target.exists():
-        raise UserError(f"{target} exists: choose another name with `--name`, or remove it.")
     partial = target.with_name(f".{target.name}-partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a copy that was killed
     try:
         shutil.copytree(path, partial)
         partial.rename(target)
@@ -82,30 +203,68 @@ def _copy(path: Path, target: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _point_at(target: Path, color: bool) -> None:
-    values = {
-        "ingest.source": str(target),
-        "ingest.channels": "3" if color else "1",
-        "project.name": _text(target.name),
-        "registry.model_name": _text(f"{_slug(target.name)}-student"),
-    }
-    override_params([f"{key}={value}" for key, value in values.items()])
+@contextmanager
+def _undone_if_it_fails(target: Path, inside: bool) -> Iterator[None]:
+    """Leave ``data/`` as it was if the block fails or is interrupted."""
+    notes = [target.with_name(f"{target.name}.dvc"), target.with_name(".gitignore"), resting_place()]
+    before = [note.read_bytes() if note.is_file() else None for note in notes]
+    try:
+        yield
+    except BaseException:
+        if not inside:
+            shutil.rmtree(target, ignore_errors=True)
+        for note, content in zip(notes, before, strict=True):
+            if content is not None:
+                note.write_bytes(content)
+            else:
+                note.unlink(missing_ok=True)
+        raise
 
 
-def _has_color(path: Path) -> bool:
-    """Whether any of the first images has color. Gray photographs are often stored as RGB, so pixels decide."""
+@dataclass
+class _Kind:
+    """The files of one suffix, and what is wrong with the samples of it that can't be read."""
+
+    files: int = 0
+    opened: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+def _unreadable_kinds(path: Path, source: "Source", max_quarantined: float) -> list[str]:
+    """Open samples of each kind of file.
+
+    Returns:
+        A sentence for each kind, so rare that ``ingest`` would go on, that can't be read.
+
+    Raises:
+        UserError: files of a kind can't be read, and ``ingest`` would refuse so many.
+    """
     from components.core.images.pixels import UnreadableImage, decode
-    from components.ingest.source import open_source
 
-    for item in itertools.islice(open_source(path).items, _IMAGES_CHECKED):
+    kinds: dict[str, _Kind] = {}
+    for number, item in enumerate(source.items):
+        if isinstance(item.data, bytes) and number >= _IMAGES_CHECKED:
+            break  # further rows are of the same kind, and reading them takes as long as ingesting them
+        kind = kinds.setdefault(Path(item.path.partition("#")[0]).suffix.lower(), _Kind())
+        kind.files += 1
+        if kind.opened >= _SAMPLES:
+            continue
+        kind.opened += 1
         try:
             data = item.data if isinstance(item.data, bytes) else item.data.read_bytes()
-            pixels = decode(data, 3, 64, 50).pixels
-        except (UnreadableImage, OSError):
+            decode(data, 3, 64, 50)
+        except (UnreadableImage, OSError) as error:
+            why = error if isinstance(error, UnreadableImage) else f"can't be read ({error.strerror})"
+            kind.refused.append(f"{item.path} {why}")
+    doubts = []
+    for suffix, kind in kinds.items():
+        if len(kind.refused) < kind.opened:
             continue
-        if (pixels.max(axis=2) != pixels.min(axis=2)).any():
-            return True
-    return False
+        sentence = f"{path} has {kind.files:,} {suffix or 'nameless'} files that can't be read: {kind.refused[0]}"
+        if kind.files > max_quarantined * source.count:
+            raise UserError(f"{sentence}; convert them, or take them out.")
+        doubts.append(sentence)
+    return doubts
 
 
 def _slug(name: str) -> str:
@@ -113,8 +272,3 @@ def _slug(name: str) -> str:
     if not slug:
         raise UserError(f"{name!r} can't name a dataset: choose a name of letters and digits with `--name`.")
     return slug
-
-
-def _text(value: str) -> str:
-    """A text as YAML, quoted only where YAML would read something else."""
-    return value if isinstance(YAML(typ="safe").load(value), str) else json.dumps(value)

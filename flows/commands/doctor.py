@@ -13,10 +13,11 @@ from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.params.file import load_params
 from components.core.runtime import lineage
 from components.core.runtime.journal import OUTBOX
+from components.core.runtime.machine import usable_cores
 from components.registry import webhooks
 from flows.commands import doctor_servers
 from flows.commands.doctor_servers import Finding
-from flows.local.environment import embed_mlflow, usable_cores
+from flows.local.environment import embed_mlflow
 from flows.repo.checkout import in_git
 from flows.repo.dataset import fetch
 from flows.report.display import console

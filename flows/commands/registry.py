@@ -1,10 +1,16 @@
 """``reflux predict | promote | approve | rollback | history | reconcile``: the model registry on a terminal."""
 
+import csv
 import json
 import os
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
 
 from components.core.errors import UserError
 from components.core.params.file import load_params
@@ -14,6 +20,7 @@ from flows.local.environment import embed_mlflow
 from flows.report.display import console
 
 if TYPE_CHECKING:
+    from components.registry.predict import Prediction
     from components.registry.promote import PromotionResult
 
 EXIT_REFUSED = 3
@@ -21,28 +28,85 @@ EXIT_REFUSED = 3
 _BAR_WIDTH = 24
 
 
-def predict(image: Path, model: str, top: int) -> None:
-    """Print the class and the probabilities of an image.
+def predict(paths: list[Path], model: str, top: int | None, as_csv: bool) -> None:
+    """Print the classes of images: of one file with bars, of several as a table or as CSV.
+
+    What can't be read is listed on stderr at the end.
 
     Args:
-        image: the image file.
+        paths: image files, folders and patterns.
         model: an alias or a version number.
-        top: how many classes to print.
+        top: how many classes to print of each image; by default 5 of one file, else 1.
+        as_csv: print CSV.
 
     Raises:
-        UserError: the image or the model can't be read.
+        UserError: no image, or the model, can be read.
     """
+    from components.registry.predict import Unreadable, find
     from components.registry.predict import predict as classify
 
     params = registry_params()
     name = params.registry.model_name
     uri = f"models:/{name}/{model}" if model.isdecimal() else f"models:/{name}@{model}"
-    prediction = classify(image, uri, params.ingest.max_megapixels)
-    print(f"{prediction.class_name}  ({prediction.model_name} version {prediction.version})\n")
-    classes = list(prediction.probabilities.items())[:top]
-    width = max(len(label) for label, _ in classes)
-    for label, probability in classes:
-        print(f"  {label:<{width}}  {100 * probability:6.2f} %  {'█' * round(_BAR_WIDTH * probability)}".rstrip())
+    images, unread = find(paths)
+
+    def predictions() -> "Iterator[Prediction]":
+        for each in classify(images, uri, params.ingest.max_megapixels) if images else ():
+            if isinstance(each, Unreadable):
+                unread.append(each)
+            else:
+                yield each
+
+    show = _write_csv if as_csv else _print_bars if images == paths[:1] else _print_table
+    shown = show(predictions(), top or (5 if show is _print_bars else 1))
+    sentences = [f"{each.path} {each.reason}" for each in unread]
+    if not shown:
+        which = sentences[0] if len(sentences) == 1 else f"None of {len(sentences):,} can be read, as {sentences[0]}"
+        raise UserError(f"{which}: give PNG, JPEG, WebP, BMP, TIFF or GIF files, or folders of them.")
+    if unread:
+        print(f"{len(unread):,} could not be read:", *sentences, sep="\n  ", file=sys.stderr)
+
+
+def _print_bars(predictions: "Iterable[Prediction]", top: int) -> int:
+    shown = 0
+    for shown, prediction in enumerate(predictions, 1):  # noqa: B007 - the count is returned
+        print(f"{prediction.class_name}  ({prediction.model_name} version {prediction.version})\n")
+        classes = list(prediction.probabilities.items())[:top]
+        width = max(len(label) for label, _ in classes)
+        for label, probability in classes:
+            bar = "█" * round(_BAR_WIDTH * probability)
+            print(f"  {label:<{width}}  {100 * probability:6.2f} %  {bar}".rstrip())
+    return shown
+
+
+def _print_table(predictions: "Iterable[Prediction]", top: int) -> int:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("file", overflow="fold")
+    model = ""
+    for prediction in predictions:
+        model = f"{prediction.model_name} version {prediction.version}"
+        classes = list(prediction.probabilities.items())[:top]
+        for number in range(1, len(classes) + 1) if not table.row_count else ():
+            table.add_column(f"class {number}" if number > 1 else "class", overflow="fold")
+            table.add_column("probability", justify="right")
+        cells = [cell for label, share in classes for cell in (label, f"{100 * share:.2f} %")]
+        table.add_row(*map(Text, (str(prediction.image), *cells)))
+    if table.row_count:
+        console().print(table)
+        print(f"\n{table.row_count:,} {'image' if table.row_count == 1 else 'images'}, by {model}")
+    return table.row_count
+
+
+def _write_csv(predictions: "Iterable[Prediction]", top: int) -> int:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    shown = 0
+    for shown, prediction in enumerate(predictions, 1):
+        classes = list(prediction.probabilities.items())[:top]
+        if shown == 1:
+            further = [f"{name}_{n}" for n in range(2, len(classes) + 1) for name in ("class", "probability")]
+            writer.writerow(["file", "class", "probability", *further])
+        writer.writerow([prediction.image, *(cell for label, share in classes for cell in (label, f"{share:.6f}"))])
+    return shown
 
 
 def promote(version: int, expected_champion: int | None) -> int:

@@ -16,6 +16,7 @@ from components.core.params.file import PARAMS, check_overrides
 from flows.local.environment import RUN_LOG, embed_mlflow, only_run, reflux_command
 from flows.local.prefect_server import PrefectServer, prefect_server
 from flows.outcome import StageFailed
+from flows.pipeline.preflight import preflight
 from flows.repo.checkout import prepare_dvc
 from flows.repo.dataset import fetch
 from flows.report.display import Display, LiveDisplay, console, duration, show_on
@@ -47,7 +48,8 @@ def run_pipeline(assignments: list[str]) -> int:
         fetch(params.ingest.source)
         stop = Stop()
         try:
-            with prefect_server() as server:
+            with prefect_server() as server:  # it starts meanwhile
+                preflight(assignments)
                 return _run(screen, assignments, server)
         except StageFailed as failed:
             if not stop.requested:
@@ -120,6 +122,8 @@ def show(screen: Console, result: "Result") -> None:
     screen.print(text.table(result.metrics))
     screen.print()
     screen.print(text.gain(result.metrics))
+    if confused := text.confusions(result.metrics):
+        screen.print(f"\n{confused}", markup=False)
     promotion = result.release.promotion
     if promotion is not None:
         screen.print()
@@ -127,21 +131,22 @@ def show(screen: Console, result: "Result") -> None:
         screen.print(f"\n{text.standing(promotion, result.model_name)}", style="bold")
     screen.print(f"\n{duration(result.seconds)} in total. Where to look next:")
     has_champion = promotion is not None and promotion.champion is not None
-    steps = _next_steps(has_champion)
+    steps = _next_steps(has_champion, bool(result.metrics.get("confusions")))
     width = max(len(command) for command, _ in steps)
     for command, purpose in steps:
         screen.print(f"  {command:<{width}}  {purpose}", soft_wrap=True)
 
 
-def _next_steps(has_champion: bool) -> list[tuple[str, str]]:
-    reflux, card = reflux_command(), ARTIFACTS / "evaluate" / "model-card.html"
+def _next_steps(has_champion: bool, has_confusions: bool) -> list[tuple[str, str]]:
+    reflux, evaluated = reflux_command(), ARTIFACTS / "evaluate"
     steps = [(f"{reflux} predict IMAGE", "classify an image with the champion")] if has_champion else []
-    return [
-        *steps,
+    steps += [
         (f"{reflux} history", "what is in production, and why each version was or was not promoted"),
         (f"{reflux} ui", "the boards, runs and models in MLflow"),
-        (str(card), "the model card, with figures"),
+        (str(evaluated / "model-card.html"), "the model card, with figures"),
     ]
+    pictured = (str(evaluated / "figures" / "confusions.png"), "images that the student confuses")
+    return [*steps, pictured] if has_confusions else steps
 
 
 def _failed(failed: StageFailed, assignments: list[str]) -> int:

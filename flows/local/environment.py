@@ -96,11 +96,6 @@ def only_run() -> Iterator[None]:
         lock.release()
 
 
-def usable_cores() -> int:
-    """The cores this process may use, which a container or taskset can make fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def reflux_command() -> str:
     """The ``reflux`` command as the user can type it: its name, or its path if PATH has none or another one."""
     script = Path(sys.executable).with_name("reflux")

@@ -59,6 +59,16 @@ def supervised(
     )
 
 
+def output_of(process: "subprocess.Popen[str]") -> tuple[int, list[str]]:
+    """Wait for a supervised process whose ``stdout`` is a pipe; returns its exit code and the lines that it printed."""
+    try:
+        output, _ = process.communicate()
+    except BaseException:
+        stop(process)
+        raise
+    return process.returncode, [line for line in output.splitlines() if line.strip()]
+
+
 def stop(process: "subprocess.Popen[str]") -> None:
     """End a supervised process and wait until its tree is gone."""
     if process.poll() is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from components.core.artifacts import sha256_file
 from components.core.contract import STAGES, code_of
 from components.core.params.sections import Params
-from components.core.runtime import lineage
+from components.core.runtime import lineage, packages
 from components.core.runtime.lineage import git
 from components.registry import client
 from components.registry.client import Unreachable
@@ -68,7 +68,8 @@ def identity(params: Params) -> str | None:
     weights = [_weights(name) for name in named]
     if code is None or None in weights:
         return None
-    parts = [code, *weights, lineage.params_sha256(), dataset.version(params.ingest.source)]
+    releases = packages.releases() if params.run.retrain_on_upgrade else None
+    parts = [code, *weights, lineage.params_sha256(), dataset.version(params.ingest.source), releases]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

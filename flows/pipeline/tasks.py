@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from prefect import runtime, task
@@ -10,8 +9,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
-from components.core.artifacts import ARTIFACTS, read_json, sha256_file
-from components.core.params.sections import Params
+from components.core.artifacts import ARTIFACTS, read_json
+from components.core.contract import STAGES
 from components.core.runtime.journal import Journal
 from components.registry.client import Unreachable
 from flows.outcome import StageFailed, StageOutcome
@@ -50,32 +49,6 @@ class Pipeline:
     cached: set[str]
     remote: str | None
     outcomes: dict[str, StageOutcome] = field(default_factory=dict)
-
-
-def outdated(params: Params) -> frozenset[str]:
-    """The stages that read a file of weights whose content may have changed under its name.
-
-    DVC only knows the name. In a fresh clone, where no artifact holds the hash of its content, they must run.
-    """
-    starts = {"model.json": params.pretrain.weights, "student/model.json": params.student.weights}
-    origins = {ARTIFACTS / "pretrain" / name: weights for name, weights in starts.items()}
-    changed = {"pretrain"} if any(_differs(weights, origin, "sha256") for origin, weights in origins.items()) else set()
-    distilled = ARTIFACTS / "distill" / "run.json"
-    if any(_differs(teacher, distilled, "inputs", teacher) for teacher in params.distill.teachers):
-        changed |= {"label", "distill"}
-    return frozenset(changed)
-
-
-def _differs(weights: str, artifact: Path, *keys: str) -> bool:
-    """Whether a file is not the one whose sha256 an artifact holds under some keys."""
-    if not Path(weights).is_file():
-        return False
-    if not artifact.is_file():
-        return True
-    value = read_json(artifact)
-    for key in keys:
-        value = value.get(key, {})
-    return bool(value != sha256_file(Path(weights)))
 
 
 def train(pipeline: Pipeline) -> None:
@@ -140,6 +113,23 @@ def push(to: str, stage: str = "") -> None:
 def pull(source: str, outs: Sequence[str]) -> None:
     """``repo.remote.pull``, tried again while the remote does not answer."""
     remote.pull(source, outs)
+
+
+def unlike() -> str | None:
+    """A sentence if teacher, student and control were not all computed alike, or None.
+
+    DVC keys results by releases of packages, not by hardware: one that a GPU's worker has stored serves everywhere.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in (name for name, stage in STAGES.items() if stage.role):
+        environment = read_json(ARTIFACTS / name / "run.json")["environment"]
+        compiled = ", compiled" if environment["compile"] else ""
+        versions = " ".join(f"{package} {environment[package]}" for package in STAGES[name].packages)
+        alike.setdefault(f"{environment['device']} with {versions}{compiled}", []).append(name)
+    if len(alike) == 1:
+        return None
+    groups = "; ".join(f"{' and '.join(names)} on {where}" for where, names in alike.items())
+    return f"Not all was computed alike, which moves the last digits: {groups}."
 
 
 def maker(name: str) -> str:

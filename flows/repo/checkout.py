@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.core.artifacts import translate_os_error
-from flows.local.supervised import stop, supervised
+from flows.local.supervised import output_of, supervised
 
 _SECONDS_TO_WRITE_A_LOCK = 0.5
 _CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
@@ -21,13 +21,7 @@ def dvc(*arguments: str) -> tuple[int, list[str]]:
     Returns:
         Its exit code, and the lines that it printed.
     """
-    process = start_dvc(*arguments)
-    try:
-        output, _ = process.communicate()
-    except BaseException:
-        stop(process)
-        raise
-    return process.returncode, [line for line in output.splitlines() if line.strip()]
+    return output_of(start_dvc(*arguments))
 
 
 def start_dvc(*arguments: str, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":

@@ -14,8 +14,8 @@ import psutil
 
 from components.core.contract import STAGES
 from components.core.errors import EXIT_USER_ERROR
+from components.core.runtime.machine import usable_cores
 from components.core.runtime.progress import EVENTS_VARIABLE, RECORD
-from flows.local.environment import usable_cores
 from flows.outcome import StageFailed, StageOutcome
 from flows.repo.checkout import dvc, start_dvc
 

@@ -1,10 +1,9 @@
 """Log a pipeline run to MLflow: figures and pictures for the boards, and a note."""
 
+import csv
 import tempfile
 from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from components.boards.declared import PICTURES
 from components.boards.figures import cost, summary
@@ -12,8 +11,8 @@ from components.core.artifacts import ARTIFACTS, read_json
 from components.core.contract import TRAINING
 from components.core.params.sections import Params
 from components.core.runtime.journal import Journal
+from components.core.runtime.machine import usable_cores
 from components.monitor.reference import FILE, measure, save
-from flows.local.environment import usable_cores
 from flows.report import text
 from flows.report.result import Result
 
@@ -21,7 +20,8 @@ from flows.report.result import Result
 def log_evaluation(journal: Journal, params: Params, metrics: dict[str, Any]) -> None:
     """Log the evaluation, the data and its checks."""
     dataset = read_json(ARTIFACTS / "ingest" / "dataset.json")
-    kinds = pq.read_table(ARTIFACTS / "ingest" / "quarantine.parquet", columns=["kind"])["kind"].to_pylist()
+    with (ARTIFACTS / "ingest" / "quarantine.csv").open(encoding="utf-8-sig", newline="") as file:
+        kinds = [row["kind"] for row in csv.DictReader(file)]
     checks = read_json(ARTIFACTS / "validate" / "result.json")
     gates = params.registry.gates.model_dump(exclude_none=True)
     journal.metrics(summary(metrics, gates, dataset, kinds, checks), step=None)

@@ -57,7 +57,7 @@ class LocalStack:
     def prefect(self, method: str, path: str, body: Any = None) -> Any:
         user, _, password = self.environment["PREFECT_API_AUTH_STRING"].partition(":")
         address = f"{self.environment['PREFECT_API_URL']}{path}"
-        answer = httpx.request(method, address, json=body, auth=(user, password), timeout=60)
+        answer = httpx.request(method, address, json=body, auth=(user, password), timeout=120)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 

@@ -24,7 +24,7 @@ SIDE = 1024
 COUNTS = {"train": 760, "unlabeled": 620, "val": 760, "test": 760}
 STAGES = ("ingest", "pretrain", "finetune", "label", "distill", "control", "compress", "evaluate")
 RECIPE = [
-    *("ingest.source=data", f"ingest.image_size={SIDE}", "ingest.channels=1", "validate.min_per_class=5"),
+    *("ingest.source=data", f"ingest.image_size={SIDE}", "ingest.channels=1"),
     *("pretrain.model=resnet8", "pretrain.weights=random", "finetune.image_size=16", "finetune.epochs=1"),
     *("finetune.batch_size=8", "label.views=1", "label.batch_size=8", "label.proof=4", "student.image_size=16"),
     *("student.steps=20", "student.batch_size=8", "student.eval_every=20", "run.threads=1"),

@@ -14,7 +14,7 @@ from components.core.artifacts import read_json
 from tests.e2e.command import environment, reflux
 from tests.workspaces import ROOT, make_tiny_project
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 WALKS = [walk for walk in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:] if "```" in walk]
@@ -23,7 +23,6 @@ CHOICES = (
     "ingest.source=data/shapes.npz",
     "registry.gates.top2_accuracy.min=0.6",
     "student.optimizer=adam",
-    "validate.min_per_class=1",
 )
 
 

@@ -130,7 +130,7 @@ def test_a_second_machine_joins_with_the_file_alone_and_takes_the_run(stack, dep
     finally:
         held.resume()
         os.killpg(worker.pid, signal.SIGTERM)
-        worker.wait(60)
+        worker.wait(120)
 
 
 def test_down_leaves_no_process_and_up_finds_all_again(stack):

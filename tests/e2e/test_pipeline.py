@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,7 +17,7 @@ from components.core.artifacts import read_json
 from components.core.contract import STAGES
 from flows.local.prefect_server import free_port
 from tests.e2e.command import environment, reflux
-from tests.workspaces import make_tiny_project
+from tests.workspaces import make_tiny_project, until
 
 pytestmark = pytest.mark.slow
 
@@ -42,13 +43,20 @@ def first(project) -> "subprocess.CompletedProcess[str]":
     return reflux(project, "run")
 
 
+@pytest.fixture(autouse=True)
+def same_params(project, first) -> Iterator[None]:
+    """Each test begins with the params of the first run, whatever the one before it overrode."""
+    before = (project / "params.yaml").read_bytes()
+    yield
+    (project / "params.yaml").write_bytes(before)
+
+
 def test_the_first_run_ends_with_a_champion(project, first):
     assert first.returncode == 0, first.stdout + first.stderr
     assert "shapes-student version 1 is the new @champion." in first.stdout
     assert "Lineage without git" in first.stdout
     for stage in STAGES:
         assert f"{stage}: started" in first.stdout
-        assert read_json(project / "artifacts" / stage / "run.json")["mlflow_run_id"]
     for words in (
         "teacher",
         "student",
@@ -85,29 +93,52 @@ def test_predict_answers_from_the_champion(project, first):
 
 
 def test_a_second_run_trains_nothing_says_so_and_links_what_made_the_artifacts(project, first):
-    began = time.monotonic()
     again = reflux(project, "run")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "nothing was trained" in again.stdout
     assert "started" not in again.stdout
     assert "shapes-student version 1 is the @champion." in again.stdout
-    assert time.monotonic() - began < 60
     tags = runs(project, "pipeline")[-1].data.tags
     for stage in STAGES:
-        assert tags[f"restored.{stage}"] == read_json(project / "artifacts" / stage / "run.json")["mlflow_run_id"]
+        made = read_json(project / "artifacts" / stage / "run.json")
+        assert tags[f"restored.{stage}"] == (made["mlflow_run_id"] or f"reflux.journal={made['journal']}")
 
 
+@pytest.mark.long
 def test_a_rejected_student_is_registered_and_the_champion_stays(project, first):
-    done = reflux(project, "run", "-S", "evaluate.latency_runs=21", "-S", "registry.gates.size_kb.max=1")
+    done = reflux(project, "run", "-S", "evaluate.latency_runs=21", "-S", "registry.gates.latency_ms_p95.max=0.00001")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Computed: evaluate. The rest was unchanged." in done.stdout
-    assert "✗ Size" in done.stdout
+    assert "✗ Latency p95" in done.stdout
     assert "is REJECTED, as @challenger; version 1 stays the champion." in done.stdout
     listed = reflux(project, "history").stdout
     assert "version 2 rejected" in listed
-    assert "exceeds the maximum of 1 KB" in " ".join(listed.split())
+    assert "exceeds the maximum of 1e-05 ms" in " ".join(listed.split())
 
 
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("student.model=resnet8_slm", "No model is named resnet8_slm; did you mean resnet8_slim"),
+        pytest.param(
+            "distill.method={name: fitnet, student: stage:7}", "resnet8_slim has no stage:7", marks=pytest.mark.long
+        ),
+        pytest.param(
+            "registry.gates.size_kb.max=1", "registry.gates.size_kb.max = 1 can't be passed", marks=pytest.mark.long
+        ),
+    ],
+)
+def test_what_can_be_known_before_training_is_refused_and_changes_nothing(project, first, assignment, sentence):
+    before = (project / "params.yaml").read_bytes()
+    done = reflux(project, "run", "-S", assignment)
+    assert done.returncode == 2
+    assert f"Error: {sentence}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "started" not in done.stdout
+    assert (project / "params.yaml").read_bytes() == before
+
+
+@pytest.mark.long
 def test_the_boards_show_every_retrain_in_a_browser(project, first, browser_page):
     """Each board renders what it declares, with MLflow's values, and asks nobody outside (issue 5)."""
     from playwright.sync_api import expect
@@ -143,7 +174,7 @@ def test_the_boards_show_every_retrain_in_a_browser(project, first, browser_page
         assert [url for url in outside if url != "about:blank"] == []
     finally:
         ui.send_signal(signal.SIGINT)
-        assert ui.wait(timeout=60) == 0
+        assert ui.wait(timeout=120) == 0
 
 
 def drawn(page, metric: str) -> list[tuple[int, float]]:
@@ -187,12 +218,16 @@ def test_without_mlflow_everything_is_trained_and_sent_later(project, first):
 
 
 def test_broken_data_stops_the_run_before_any_training(project, first):
-    twin = project / "data" / "shapes" / "test" / "flat" / "twin.png"
-    twin.write_bytes((project / "data" / "shapes" / "train" / "wave" / "wave-0.png").read_bytes())
+    wave, flat = (project / "data" / "shapes" / folder for folder in ("train/wave", "test/flat"))
+    twins = {wave / f"wave-{number}.png": flat / f"twin-{number}.png" for number in range(6)}
+    for image, twin in twins.items():
+        twin.write_bytes(image.read_bytes())
     done = reflux(project, "run")
-    twin.unlink()
+    for twin in twins.values():
+        twin.unlink()
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Error: " in done.stderr
+    assert "12 under two labels" in done.stderr
     assert "wave-0.png" in done.stderr
     assert "finetune: started" not in done.stdout
 
@@ -220,6 +255,7 @@ def test_a_prefect_server_that_dies_in_mid_run_is_named_and_nothing_goes_on(proj
     assert not at_work(project)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, first, number):
     with (project / "out.txt").open("w") as out:
@@ -235,13 +271,10 @@ def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, f
             assert process.poll() is None, (project / "out.txt").read_text()
             time.sleep(0.1)
         process.send_signal(number)
-        assert process.wait(timeout=40) == (130 if number != signal.SIGKILL else -signal.SIGKILL)
+        assert process.wait(timeout=300) == (130 if number != signal.SIGKILL else -signal.SIGKILL)
     finally:
         process.kill()
-    deadline = time.monotonic() + 30
-    while left := at_work(project):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+    until(lambda: not at_work(project))
     if number == signal.SIGKILL:
         subprocess.run(
             [sys.executable, "-c", "from components.core.runtime import tracking; print(tracking.deliver())"],
@@ -253,6 +286,7 @@ def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, f
     assert [run.info.status for run in runs(project, "stage") if run.info.run_name == "control"][-1] == "KILLED"
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_in_mid_training_goes_on_as_the_same_run(project, first):
     """Kill -9, then the same command: one MLflow run a stage, with one continuous curve (issue 3)."""
     from mlflow import MlflowClient
@@ -273,10 +307,7 @@ def test_a_run_that_was_killed_in_mid_training_goes_on_as_the_same_run(project, 
         time.sleep(0.3)
     finally:
         process.kill()
-    deadline = time.monotonic() + 30
-    while left := at_work(project):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+    until(lambda: not at_work(project))
     again = reflux(project, "run")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "distill: goes on after" in again.stdout

@@ -5,22 +5,23 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Path:
+def trained(make_once) -> Path:
     """A tiny project with its models trained, before compress."""
     from tests.trained import make_trained
 
-    return make_trained(tmp_path_factory.mktemp("trained") / "w")
+    return make_once("trained", make_trained)
 
 
 @pytest.fixture(scope="session")
-def finished(trained, tmp_path_factory) -> Path:
+def finished(trained, make_once) -> Path:
     """The project after compress and evaluate ran as processes."""
     from tests.trained import run_stages
 
-    folder = tmp_path_factory.mktemp("finished") / "w"
-    shutil.copytree(trained, folder)
-    run_stages(folder)
-    return folder
+    def make(folder: Path) -> None:
+        shutil.copytree(trained, folder)
+        run_stages(folder)
+
+    return make_once("finished", make)
 
 
 @pytest.fixture

@@ -1,8 +1,13 @@
 """The rules of the house that import-linter can't see: one word, one place."""
 
+import re
+from itertools import pairwise
 from pathlib import Path
+from subprocess import check_output
 
 import pytest
+from check_jsonschema.builtin_schemas import get_builtin_schema
+from jsonschema import Draft7Validator
 from ruamel.yaml import YAML
 
 from components.core.contract import STAGES
@@ -13,7 +18,7 @@ DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["st
 
 
 def test_dvc_knows_the_stages_of_the_design_in_their_order():
-    assert list(DVC) == list(STAGES)
+    assert list(DVC) == ["packages", *STAGES], "packages is a look at what is installed, and no stage of the pipeline"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -27,16 +32,46 @@ def test_a_stage_is_the_same_word_everywhere(stage: str):
 
 def test_params_that_stages_depend_on_exist_and_hardware_is_none_of_them():
     fields = {field.alias or name for name, field in Params.model_fields.items()}
-    used = {param.split(".")[0] for stage in DVC.values() for param in stage["params"] if isinstance(param, str)}
+    used = {
+        param.split(".")[0] for stage in DVC.values() for param in stage.get("params", []) if isinstance(param, str)
+    }
     assert used <= fields
     assert "run" not in used
 
 
 def test_only_evaluation_and_the_datas_checks_can_read_the_test_split():
-    readers = {stage for stage, entry in DVC.items() if "artifacts/ingest/shards/test" in entry["deps"]}
+    readers = {stage for stage, entry in DVC.items() if "artifacts/ingest/shards/test" in entry.get("deps", [])}
     assert readers == {"evaluate"}
-    whole_table = {stage for stage, entry in DVC.items() if "artifacts/ingest/manifest.parquet" in entry["deps"]}
+    whole_table = {
+        stage for stage, entry in DVC.items() if "artifacts/ingest/manifest.parquet" in entry.get("deps", [])
+    }
     assert whole_table == {"validate", "evaluate"}
+
+
+def ends(text: str) -> list[str]:
+    """The nodes that an end of an arrow names, without their labels."""
+    return [re.sub(r"[\[(].*", "", node).strip() for node in text.split(" & ")]
+
+
+def test_the_readme_draws_what_the_stages_read():
+    """Each arrow between stages is a dependency, and each dependency an arrow or a way over several of them."""
+    diagram = re.search(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert diagram is not None
+    drawn = {
+        (one, other)
+        for line in diagram[1].splitlines()
+        for left, right in pairwise(line.split(" --> "))
+        for one in ends(left)
+        for other in ends(right)
+        if {one, other} <= set(STAGES)
+    }
+    artifacts = [(dep, name) for name in STAGES for dep in DVC[name]["deps"] if dep.startswith("artifacts/")]
+    reads = {(dep.split("/")[1], name) for dep, name in artifacts}
+    assert drawn <= reads
+    reached = set(drawn)
+    while new := {(a, d) for a, b in reached for c, d in reached if b == c} - reached:
+        reached |= new
+    assert reads <= reached
 
 
 def test_a_test_stands_where_the_code_does():
@@ -55,3 +90,21 @@ def test_a_test_stands_where_the_code_does():
         "registry/test_command.py",  # the command's verbs on a registry
         "test_house.py",
     }
+
+
+def test_the_shards_of_make_test_all_are_every_test_file_once():
+    nightly = YAML(typ="safe").load((ROOT / ".github/workflows/nightly.yml").read_text(encoding="utf-8"))
+    job = nightly["jobs"]["test-all"]
+    assert job["steps"][-1]["run"] == "make test-all SHARD=${{ matrix.shard }}"
+    files: list[str] = []
+    for shard in job["strategy"]["matrix"]["shard"]:
+        command = check_output(["make", "-n", "test-all", f"SHARD={shard}"], cwd=ROOT, text=True)
+        pytest_files = command[command.index("$(find") + 2 : command.rindex(")")]
+        files += check_output(["sh", "-c", pytest_files], cwd=ROOT, text=True).split()
+    assert sorted(files) == sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests").rglob("test_*.py"))
+
+
+def test_the_workflow_is_one_that_github_takes():
+    schema = get_builtin_schema("vendor.github-workflows")
+    nightly = YAML(typ="safe").load((ROOT / ".github/workflows/nightly.yml").read_text(encoding="utf-8"))
+    assert list(Draft7Validator(schema).iter_errors(nightly)) == []

@@ -17,11 +17,13 @@ from components.core.params.file import override_params
 from components.core.params.sections import Params
 
 PAIRS = ("resnet56:resnet20", "resnet110:resnet32", "resnet32x4:resnet8x4", "wrn_40_2:wrn_16_2", "vgg13_cifar:vgg8")
-# What the papers give the labels where it is not 1, and their values for CIFAR-100 that are not the method's defaults.
-ENTRIES: dict[str, list[str]] = {
-    "kd": ["distill.method={name: kd, temperature: 4, weight: 0.9}", "distill.label_weight=0.1"],
-    "logit-standardization": ["distill.label_weight=0.1"],
+# The authors' entries for CIFAR-100 that are not the method's defaults; dkd's beta is by pair (mdistiller's configs).
+_STAGES = '["stage:-3", "stage:-2", "stage:-1"]'
+ENTRIES = {
+    "kd": "{name: kd, temperature: 4, weight: 0.9}",
+    "attention-transfer": f"{{name: attention-transfer, student: {_STAGES}, teacher: {_STAGES}}}",
 }
+BETAS = dict(zip(PAIRS, (2, 2, 8, 6, 6), strict=True))
 
 
 def assignments(pair: str, method: str) -> list[str]:
@@ -29,8 +31,8 @@ def assignments(pair: str, method: str) -> list[str]:
     protocol = YAML(typ="safe").load((Path(__file__).parent / "protocol.yaml").read_text(encoding="utf-8"))
     flat = [f"{section}.{key}={json.dumps(value)}" for section, keys in protocol.items() for key, value in keys.items()]
     teacher, student = pair.split(":")
-    entry = [f"distill.method={method}", *ENTRIES.get(method, [])]
-    return [*flat, f"pretrain.model={teacher}", f"student.model={student}", *entry]
+    entry = f"{{name: dkd, beta: {BETAS[pair]}}}" if method == "dkd" else ENTRIES.get(method, method)
+    return [*flat, f"pretrain.model={teacher}", f"student.model={student}", f"distill.method={entry}"]
 
 
 def dry_run(folder: Path) -> list[tuple[str, str, Params]]:
@@ -49,7 +51,7 @@ def dry_run(folder: Path) -> list[tuple[str, str, Params]]:
 def main() -> None:
     """Run a pair with a method, or check all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="CIFAR-100 in any layout of ingest.source, with its test split")
+    parser.add_argument("--data", type=Path, help="CIFAR-100 as ingest.source; see benchmarks/README.md")
     parser.add_argument("--pair", choices=PAIRS, default="resnet32x4:resnet8x4")
     parser.add_argument("--method", choices=METHODS, default="kd")
     parser.add_argument("--seed", type=int, default=0)

@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.errors import UserError
-from components.core.images.pixels import resize_pixels
+from components.core.images.preprocess import fit
 from components.core.images.shards import Images, Pixels, at_once
 
 _BATCH = 256
 # Logits this close are tied: two runtimes add in different orders, and either class may come out first.
 _TIE = 1e-4
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow
 
 Logits = npt.NDArray[np.float32]
 
@@ -62,18 +61,6 @@ class Network:
     def fit(self, images: Pixels) -> Pixels:
         """Stored images [N, H, W, C] as this file takes them."""
         return fit(images, self.image_size, self.channels)
-
-
-def fit(images: Pixels, image_size: int, channels: int) -> Pixels:
-    """Stored images [N, H, W, C] as a network takes them: [N, channels, image_size, image_size].
-
-    Gray is repeated for a network of three channels, and color turned gray for a network of one.
-    """
-    pixels = resize_pixels(images, image_size)
-    stored = pixels.shape[1]
-    if stored == 3 and channels == 1:
-        return np.tensordot(np.array(_LUMA), pixels, axes=(0, 1)).round().astype(np.uint8)[:, None]
-    return np.repeat(pixels, channels // stored, axis=1)
 
 
 def fit_rows(images: Images, rows: npt.NDArray[np.int64], image_size: int, channels: int) -> Pixels:

@@ -10,11 +10,13 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 from onnx import ModelProto
+from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from components.core.export.onnx_file import Logits, Network, readable
 from components.core.images.shards import Pixels
 from components.core.models.pixel_model import PixelModel
+from components.core.models.small_nets import SmallNet
 
 INPUT, OUTPUT = "pixels", "logits"
 # A batch of one would be baked into the program: torch.export takes a size of 1 for a constant.
@@ -23,7 +25,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def export(model: PixelModel, batch: int | None = None, shape: tuple[int, int, int] | None = None) -> ExportedProgram:
-    """Export a model that takes raw pixels uint8 [N, C, H, W] and returns logits [N, classes].
+    """Export a model that takes raw pixels uint8 [N, C, H, W] and returns logits [N, classes], in its deployed form.
 
     Args:
         model: is left as it is; a copy is exported, on the CPU and in eval mode.
@@ -32,6 +34,7 @@ def export(model: PixelModel, batch: int | None = None, shape: tuple[int, int, i
     """
     # Serialization warns of channels-last weights, whose strides it takes for those of a part.
     model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    model.net = deployed(model.net)
     own = (model.spec.in_chans, model.spec.image_size, model.spec.image_size)
     example = torch.zeros(batch or _EXAMPLE_BATCH, *(shape or own), dtype=torch.uint8)
     shapes = None if batch else {INPUT: {0: Dim("batch")}}
@@ -43,6 +46,16 @@ def export(model: PixelModel, batch: int | None = None, shape: tuple[int, int, i
                 # Traces name this machine's folders: the same student would be another file elsewhere.
                 node.meta.pop("stack_trace", None)
     return exported
+
+
+def deployed(net: nn.Module) -> nn.Module:
+    """Join the branches that a network has for training alone, as in MobileOne and RepVGG; ``net`` is changed."""
+    if isinstance(net, SmallNet):
+        return net
+    from timm.utils import reparameterize_model  # more than a second, which a small student does without
+
+    joined: nn.Module = reparameterize_model(net, inplace=True)
+    return joined
 
 
 def to_onnx(exported: ExportedProgram) -> ModelProto:
@@ -88,7 +101,7 @@ def slim(model: ModelProto, classes: tuple[str, ...]) -> ModelProto:
 
 
 @torch.inference_mode()
-def forward(model: torch.nn.Module, pixels: Pixels) -> Logits:
+def forward(model: nn.Module, pixels: Pixels) -> Logits:
     """Logits [N, classes] of raw pixels [N, C, H, W], in full precision on the CPU."""
     logits: Logits = model(torch.from_numpy(pixels)).numpy()
     return logits

@@ -1,8 +1,6 @@
-"""Decode image files to pixels, in one way for training and for prediction.
+"""Read image files: what a picture becomes is decided in :mod:`components.core.images.preprocess`.
 
-Handled on purpose: EXIF rotation is applied; transparency (RGBA, LA, palette, PNG color key) is laid on white; 16-bit
-gray is scaled to 8 bits; CMYK is converted without its color profile, as torchvision does; of an animation the first
-frame counts. The format is read from the bytes, never from the file's name.
+Of an animation or of pages the first counts. The format is read from the bytes, never from the file's name.
 """
 
 import hashlib
@@ -13,13 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib")
+from components.core.images.preprocess import square, upright
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
 # 256 bits: at Pillow's usual 64, different clothes of 28x28 pixels share a hash by the hundred.
 PHASH_SIDE = 16
-_SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+# The brands of what ISO's container holds (ISO/IEC 14496-12), of which something can be said.
+_BRANDS = {"HEIC": (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1"), "AVIF": (b"avif", b"avis")}
 
 # Our own limit is checked on the header before a pixel is decoded; Pillow's warning would only repeat it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -72,20 +73,19 @@ def decode(data: bytes, channels: int, image_size: int, max_megapixels: float) -
     """
     import imagehash
 
-    upright, mode, kind = _open(data, max_megapixels)
-    width, height = upright.size
-    rgb = upright.convert("RGB")
-    gray = upright.convert("L")
-    bits = imagehash.phash(gray, hash_size=PHASH_SIDE, highfreq_factor=2)
+    image, mode, kind = open_image(data, max_megapixels)
+    width, height = image.size
+    rgb = image.convert("RGB")
+    bits = imagehash.phash(image.convert("L"), hash_size=PHASH_SIDE, highfreq_factor=2)
     return Decoded(
-        pixels=_fit(gray if channels == 1 else rgb, image_size),
+        pixels=square(image, image_size, channels),
         width=width,
         height=height,
         mode=mode,
         format=kind,
         sha256=hashlib.sha256(f"{width}x{height}\0".encode() + rgb.tobytes()).hexdigest(),
         phash=np.packbits(bits.hash).tobytes().hex(),
-        pixel_std=_std(upright),
+        pixel_std=_std(image),
     )
 
 
@@ -95,40 +95,37 @@ def fitted(data: bytes, channels: int, image_size: int) -> NDArray[np.uint8]:
     Raises:
         UnreadableImage: the bytes are no readable image of a known format.
     """
-    upright, _, _ = _open(data, math.inf)
-    return _fit(upright.convert("L" if channels == 1 else "RGB"), image_size)
+    image, _, _ = open_image(data, math.inf)
+    return square(image, image_size, channels)
 
 
-def resize_pixels(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize stored images [N, H, W, C] to [N, C, size, size], in one way for evaluation and prediction.
+def open_image(data: bytes, max_megapixels: float) -> tuple[Image.Image, str, str]:
+    """Open an image file, upright and 8-bit L or RGB.
 
-    Bilinear, antialiased when it shrinks: what ``PixelModel`` does in floating point, rounded to whole levels.
+    Args:
+        data: the file's bytes.
+        max_megapixels: larger images are refused on their header alone, before they can fill the memory.
+
+    Returns:
+        The image, and the mode and the format that its file has.
+
+    Raises:
+        UnreadableImage: the bytes are no readable image of a known format, or it is too large.
     """
-    if images.shape[1:3] != (size, size):
-        resized = np.empty((len(images), size, size, images.shape[3]), np.uint8)
-        for row, image in enumerate(images):
-            for channel in range(images.shape[3]):
-                plane = Image.fromarray(np.ascontiguousarray(image[..., channel]))
-                resized[row, ..., channel] = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))
-        images = resized
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-
-
-def _open(data: bytes, max_megapixels: float) -> tuple[Image.Image, str, str]:
-    """Read the header, refuse what is too large, then read the pixels: upright, 8-bit, L or RGB."""
     if not data:
         raise UnreadableImage("is empty (zero bytes)")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         mode, kind = image.mode, image.format or "?"
         megapixels = image.width * image.height / 1e6
         if megapixels > max_megapixels:
             size = f"{image.width} x {image.height} pixels"
             raise UnreadableImage(f"has {size}, more than the {max_megapixels:g} megapixels of ingest.max_megapixels")
         image.load()
-        upright = _flatten(ImageOps.exif_transpose(image))
+        _refuse_depth(image)
+        image = upright(image)
     except UnidentifiedImageError:
-        raise UnreadableImage("is not a PNG, JPEG, WebP or BMP image") from None
+        raise UnreadableImage(_instead(data)) from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise UnreadableImage(f"has more than the {limit:.0f} megapixels that Pillow opens") from None
@@ -137,27 +134,28 @@ def _open(data: bytes, max_megapixels: float) -> tuple[Image.Image, str, str]:
     except Exception as error:  # Pillow's readers raise whatever a broken byte leads them to
         raise UnreadableImage(f"is truncated or damaged ({_one_line(error)})") from None
     # JPEGs of some phones carry a second picture, which makes Pillow call them MPO.
-    return upright, mode, "JPEG" if kind == "MPO" else kind
+    return image, mode, "JPEG" if kind == "MPO" else kind
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit L or RGB, on white where it is transparent."""
-    if image.mode in _SIXTEEN_BIT:
-        wide = np.asarray(image).astype(np.int64)
-        narrow = np.clip((wide * 255 + 32767) // 65535, 0, 255).astype(np.uint8)
-        if isinstance(key := image.info.get("transparency"), int):
-            narrow[wide == key] = 255
-        return Image.fromarray(narrow)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("L") if image.mode in ("1", "L") else image.convert("RGB")
+def _refuse_depth(image: Image.Image) -> None:
+    """Refuse pixels of which nobody can tell what is white."""
+    values = np.asarray(image) if image.mode == "I" else np.zeros(1, np.int64)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        kind = "floating-point pixels" if image.mode == "F" else "pixels of 32 bits"
+        raise UnreadableImage(f"has {kind}, of which nobody can tell what is white: save it with 8 or 16 bits")
 
 
-def _fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Resize the shorter side and crop the longer one: uint8 [size, size, C]."""
-    square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(square, dtype=np.uint8).reshape(size, size, -1)
+def _instead(data: bytes) -> str:
+    """What a file is that is no readable image, as the end of a sentence."""
+    for kind, brands in _BRANDS.items():
+        if data[4:8] == b"ftyp" and data[8:12] in brands:
+            return f"is in the format {kind}: convert it, as with `magick mogrify -format png *.{kind.lower()}`"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return "is a TIFF image of a kind that is not read: save it with 8 bits a channel, or 16 in gray"
+    head = data[:512]
+    if head.isascii() and not head.translate(None, bytes(range(32, 127)) + b"\t\n\r\f"):
+        return "is text and no image"
+    return "is not a PNG, JPEG, WebP, BMP, TIFF or GIF image"
 
 
 def _std(image: Image.Image) -> float:

@@ -1,6 +1,7 @@
 """The images of one split, as ``ingest`` leaves them: on disk, in the order of their ids."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,7 @@ from components.core.images.encoded import EncodedImages, rows_of
 
 UNLABELED = -1
 _BYTES_AT_ONCE = 2**24
+_BYTES_KEPT = 2**27
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -51,21 +53,33 @@ class Shard:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The facts of a dataset that ``ingest`` wrote; mean and std are of the training pixels, on a 0..1 scale."""
+    """What training reads of a dataset apart from its images, and so all that trains anew when it changes.
 
-    classes: tuple[str, ...]  # in label order
-    image_size: int  # as stored
+    Attributes:
+        classes: their names, in label order.
+        image_size: as stored, in pixels.
+        channels: 1 or 3.
+        mean, std: of each channel of the training split's pixels, on a 0..1 scale.
+    """
+
+    classes: tuple[str, ...]
+    image_size: int
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 def read_dataset(path: Path) -> Dataset:
-    """Read ``dataset.json``."""
+    """Read ingest's ``images.json``."""
     facts = read_json(path)
     return Dataset(
         tuple(facts["classes"]), facts["image_size"], facts["channels"], tuple(facts["mean"]), tuple(facts["std"])
     )
+
+
+def ids_of(sha256: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """The first eight bytes of each content hash, big-endian."""
+    return np.array([int(digest[:16], 16) for digest in sha256], dtype=np.uint64)
 
 
 def open_shard(folder: Path, workers: int = 0) -> Shard:
@@ -120,7 +134,8 @@ def join(first: Shard, second: Shard) -> Shard:
 
 
 def some_labeled(shard: Shard, most: int) -> Shard:
-    """Up to ``most`` of the images that have a label, in memory, from all over the shard."""
+    """Up to ``most`` of the images that have a label, in memory (128 MiB at most), from all over the shard."""
+    most = max(1, min(most, _BYTES_KEPT // math.prod(shard.images.shape[1:])))
     rows = np.flatnonzero(shard.labels != UNLABELED)
     rows = rows[:: max(1, math.ceil(len(rows) / most))]
     return Shard(np.asarray(shard.images[rows]), shard.labels[rows], shard.ids[rows])

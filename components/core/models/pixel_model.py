@@ -137,7 +137,13 @@ def parameter_count(model: nn.Module) -> int:
 
 def save(model: PixelModel, path: Path) -> None:
     """Write weights and spec as one safetensors file, atomically."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
+    state: dict[str, Tensor] = {}
+    written: set[int] = set()
+    for name, tensor in model.net.state_dict().items():
+        own = tensor.detach().cpu().contiguous()
+        # The format refuses tensors that share memory, as CoaT's parallel blocks do: each name gets its own.
+        state[name] = own.clone() if own.untyped_storage().data_ptr() in written else own
+        written.add(own.untyped_storage().data_ptr())
     with atomic(path) as temporary:
         # Through memory: its own writer tells of a full disk in an error of its own.
         temporary.write_bytes(safetensors.save(state, metadata={_METADATA_KEY: json.dumps(asdict(model.spec))}))

@@ -24,12 +24,35 @@ def autocast(device: torch.device, training: bool, precision: str = "auto") -> A
     ``auto`` is bfloat16 where the hardware has it, but trains in fp32 on CPUs: its result is not to depend on the CPU's
     model.
     """
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolved(device, training, precision) == "bf16")
+
+
+def resolved(device: torch.device, training: bool, precision: str = "auto") -> str:
+    """The precision, bf16 or fp32, that ``precision`` is on this device."""
+    if precision != "auto":
+        return precision
     if device.type == "cuda":
-        has_it = torch.cuda.is_bf16_supported()
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        has_it = not training and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_it if precision == "auto" else precision == "bf16")
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    capabilities = torch.cpu.get_capabilities()
+    has_it = not training and (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return "bf16" if has_it else "fp32"
+
+
+def computing(device: torch.device, precision: str | None = None, compile: bool = False) -> dict[str, Any]:
+    """How a stage computes, as far as that moves the last digits of its result.
+
+    Args:
+        device: it computes on.
+        precision: of its training, as in the params; None if it trains nothing.
+        compile: whether what it trains is compiled.
+
+    Returns:
+        ``device``, the precision of ``inference``, and for training ``training``, its precision, and ``compile``.
+    """
+    facts: dict[str, Any] = {"device": device.type, "inference": resolved(device, training=False)}
+    if precision is not None:
+        facts |= {"training": resolved(device, training=True, precision=precision), "compile": compile}
+    return facts
 
 
 def single_precision(loss: Callable[P, R]) -> Callable[P, R]:

@@ -29,6 +29,10 @@ class SmallNet(nn.Module):
         self.feature_info = [{"module": f"trunk.{end}"} for end in ends]  # as in timm's networks
         self.head = nn.Linear(num_features, num_classes)
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Tell timm the order of the layers, for the decay of their learning rates; ``coarse`` makes no difference."""
+        return {"stem": r"^trunk\.0\.", "blocks": r"^trunk\.(\d+)\."}
+
     def get_classifier(self) -> nn.Module:
         return self.head
 
@@ -61,9 +65,10 @@ class BasicBlock(nn.Module):
         self.second = conv_bn(channels, channels)
         same = stride == 1 and in_channels == channels
         self.shortcut = nn.Identity() if same else conv_bn(in_channels, channels, 1, stride)
+        self.relu = nn.ReLU()  # a module, so that features before it can be taken
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
+        return self.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
 
 
 class WideBlock(nn.Module):
@@ -138,6 +143,25 @@ class Pixels(nn.Module):
         return x.flatten(1)
 
 
+class Dropout(nn.Module):
+    """Dropout that draws a byte a value: four times as fast as torch's, which took a quarter of the MLP's training.
+
+    Args:
+        probability: of a value to be zeroed; it is rounded to a multiple of 1/256.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.dropped = round(probability * 256)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.dropped
+        return x * kept.to(x.dtype).mul_(256 / (256 - self.dropped))
+
+
 def mlp(width: int, dropout: bool, in_chans: int, num_classes: int) -> SmallNet:
     """Two hidden layers of rectified linear units for 28x28 pixels.
 
@@ -147,10 +171,10 @@ def mlp(width: int, dropout: bool, in_chans: int, num_classes: int) -> SmallNet:
     layers: list[nn.Module] = [Pixels(side)]
     ends = []
     for place, previous in enumerate((in_chans * side**2, width)):
-        layers += [nn.Dropout(0.5 if place else 0.2)] if dropout else []
+        layers += [Dropout(0.5 if place else 0.2)] if dropout else []
         layers += [nn.Linear(previous, width), nn.ReLU()]
         ends.append(len(layers) - 1)
-    layers += [nn.Dropout(0.5)] if dropout else []
+    layers += [Dropout(0.5)] if dropout else []
     layers.append(nn.Unflatten(1, (width, 1, 1)))
     return SmallNet(nn.Sequential(*layers), width, num_classes, ends)
 
@@ -183,4 +207,6 @@ SMALL_NETS: dict[str, Callable[..., SmallNet]] = {
     "mlp_1200_dropout": partial(mlp, 1200, True),
     # For phones: a file under 200 KB, and a stem of stride 2 that makes it four times as fast.
     "resnet8_slim": partial(resnet, 1, (16, 16, 24, 48), stem_kernel=5, stem_stride=2),
+    "resnet8_thin": partial(resnet, 1, (12, 12, 16, 32), stem_kernel=5, stem_stride=2),
+    "resnet8_tiny": partial(resnet, 1, (8, 8, 12, 24), stem_kernel=5, stem_stride=2),
 }

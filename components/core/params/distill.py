@@ -6,18 +6,20 @@ which, in what order. Layers are addressed as in :func:`components.core.teacher.
 
 import difflib
 import operator
+from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_serializer, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
 
-from components.core.params.section import Positive, Section
+from components.core.params.section import Fraction, Positive, Section
 
 Temperature = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(gt=0)]
 Layers = Annotated[tuple[str, ...], Field(min_length=1)]
 
-_LAST_THREE = ("stage:-3", "stage:-2", "stage:-1")
+# Of 240 epochs, dkd's and ReviewKD's authors let their losses rise over the first 20.
+_FIRST_EPOCHS = 20 / 240
 
 METHODS: dict[str, type["Method"]] = {}
 
@@ -44,16 +46,19 @@ class Method(Section):
 class Loss(Method):
     """A weighted part of the loss.
 
-    Its function is registered under the same name in ``components/distill/losses``; the params other than weight and
-    layers are arguments of it.
+    Its function is registered under the same name in ``components/distill/losses``; the params other than weight,
+    warmup and layers are arguments of it. Over ``warmup``, a share of the steps, the weight rises from 0.
     """
 
+    hard_labels: ClassVar[float] = 1.0  # the weight that the paper gives the labels next to it
+
     weight: Weight = 1.0
+    warmup: Fraction = 0.0
 
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments of the loss function."""
-        return self.model_dump(exclude={"name", "weight", "student", "teacher"})
+        return self.model_dump(exclude={"name", "weight", "warmup", "student", "teacher"})
 
     @property
     def layer_pairs(self) -> tuple[tuple[str, str], ...]:
@@ -83,14 +88,17 @@ class LayerLoss(Loss):
 class Kd(Loss):
     """Hinton, Vinyals and Dean 2015; the temperature is the literature's for CIFAR-100."""
 
+    hard_labels = 0.1
+
     name: Literal["kd"] = "kd"
     temperature: Temperature = 4.0
 
 
 class Dkd(Loss):
-    """Zhao et al. 2022; their code's values for CIFAR-100, where beta is 2 to 8 by pair of networks."""
+    """Zhao et al. 2022; their code's values for CIFAR-100, where beta is 2, 6 or 8 by pair of networks."""
 
     name: Literal["dkd"] = "dkd"
+    warmup: Fraction = _FIRST_EPOCHS
     alpha: float = Field(1.0, ge=0)
     beta: float = Field(8.0, ge=0)
     temperature: Temperature = 4.0
@@ -107,9 +115,19 @@ class Dist(Loss):
 
 
 class MseLogits(Loss):
-    """Ba and Caruana 2014: the squared difference of the logits."""
+    """Ba and Caruana 2014: the squared difference of the logits, without the labels."""
+
+    hard_labels = 0.0
 
     name: Literal["mse-logits"] = "mse-logits"
+
+
+class PseudoLabels(Loss):
+    """Lee 2013: the teacher's class as a hard label; a control that tells soft labels from more images."""
+
+    hard_labels = 0.1  # as next to kd, whose control it is
+
+    name: Literal["pseudo-labels"] = "pseudo-labels"
 
 
 class Fitnet(LayerLoss):
@@ -122,12 +140,15 @@ class Fitnet(LayerLoss):
 
 
 class AttentionTransfer(LayerLoss):
-    """Zagoruyko and Komodakis 2017."""
+    """Zagoruyko and Komodakis 2017; the last stage, a few pixels at the sizes of this project, is not compared.
+
+    Their loss is a mean over a map's pixels of length-1 maps, so that each pixel of a small one weighs more.
+    """
 
     name: Literal["attention-transfer"] = "attention-transfer"
     weight: Weight = 1000.0
-    student: Layers = _LAST_THREE
-    teacher: Layers = _LAST_THREE
+    student: Layers = ("stage:-3", "stage:-2")
+    teacher: Layers = ("stage:-3", "stage:-2")
 
 
 class SimilarityPreserving(LayerLoss):
@@ -140,11 +161,12 @@ class SimilarityPreserving(LayerLoss):
 
 
 class ReviewKd(LayerLoss):
-    """Chen et al. 2021: each of the student's layers also reviews its deeper ones."""
+    """Chen et al. 2021: each of the student's layers also reviews its deeper ones; the layers of their code."""
 
     name: Literal["reviewkd"] = "reviewkd"
-    student: Layers = _LAST_THREE
-    teacher: Layers = _LAST_THREE
+    warmup: Fraction = _FIRST_EPOCHS
+    student: Layers = ("preact:-3", "preact:-2", "preact:-1", "pooled")
+    teacher: Layers = ("preact:-3", "preact:-2", "preact:-1", "pooled")
 
 
 class Rkd(LayerLoss):
@@ -171,9 +193,15 @@ class Crd(LayerLoss):
 
 
 class LogitStandardization(Method):
-    """Sun et al. 2024: losses compare z-scores of the logits; alone it means their kd (T = 2, weight 9)."""
+    """Sun et al. 2024: the losses of logits next to it, or kd alone, compare z-scores of the logits.
+
+    Their weights are multiplied by ``weight``, the authors' for CIFAR-100, and they take its temperature: null is
+    that of :func:`components.distill.losses.logits.temperature_for` for the number of classes: 2 for the paper's 100.
+    """
 
     name: Literal["logit-standardization"] = "logit-standardization"
+    weight: Weight = 9.0
+    temperature: Temperature | None = None
 
 
 class Schedule(Method):
@@ -197,6 +225,8 @@ class BornAgain(Schedule):
 class DeepMutualLearning(Schedule):
     """Zhang et al. 2018: students learn from each other, without a teacher; the first of them ships."""
 
+    hard_labels: ClassVar[float] = 1.0
+
     name: Literal["deep-mutual-learning"] = "deep-mutual-learning"
     peers: Positive = 1
 
@@ -205,6 +235,11 @@ if TYPE_CHECKING:
     AnyMethod = Method
 else:
     AnyMethod = Annotated[reduce(operator.or_, METHODS.values()), Field(discriminator="name")]
+
+
+def losses_of(method: Sequence[Method]) -> tuple[Loss, ...]:
+    """List the losses of a method's entries; kd where only a modifier or a schedule is named."""
+    return tuple(entry for entry in method if isinstance(entry, Loss)) or (Kd(),)
 
 
 class Distill(Section):
@@ -216,7 +251,7 @@ class Distill(Section):
     teachers: tuple[str, ...] = ()
     ensemble: Literal["average", "confidence"] = "average"
     mixed_targets: Literal["teacher", "mixture"] = "teacher"
-    label_weight: float = Field(ge=0)
+    label_weight: float = Field(None, ge=0, validate_default=True)
     teacher_weight: float = Field(gt=0)
 
     @field_validator("method", mode="before")
@@ -249,6 +284,24 @@ class Distill(Section):
             raise ValueError("it names no method; start with kd")
         return value
 
+    @field_validator("method")
+    @classmethod
+    def temperatures_are_said_once(cls, value: tuple[AnyMethod, ...]) -> tuple[AnyMethod, ...]:
+        if any(isinstance(entry, LogitStandardization) for entry in value):
+            for loss in value:
+                if isinstance(loss, Loss) and not loss.layer_pairs and "temperature" in loss.model_fields_set:
+                    raise ValueError(f"{loss.name} takes logit-standardization's temperature; set it there")
+        return value
+
+    @field_validator("label_weight", mode="before")
+    @classmethod
+    def null_is_the_methods_own(cls, value: Any, info: ValidationInfo) -> Any:
+        """Give the labels the weight of the first loss's paper, unless the params say one."""
+        if value is not None or "method" not in info.data:
+            return value
+        peers = next((entry for entry in info.data["method"] if isinstance(entry, DeepMutualLearning)), None)
+        return (peers or losses_of(info.data["method"])[0]).hard_labels
+
     @field_serializer("method")
     def as_text(self, value: tuple[AnyMethod, ...]) -> str:
         """Write the entries as one readable line, for MLflow."""
@@ -272,13 +325,12 @@ class Distill(Section):
     @property
     def losses(self) -> tuple[Loss, ...]:
         """The losses that are named; kd where only a modifier or a schedule is."""
-        named = tuple(entry for entry in self.method if isinstance(entry, Loss))
-        return named or (Kd(temperature=2.0, weight=9.0) if self.standardized else Kd(),)
+        return losses_of(self.method)
 
     @property
-    def standardized(self) -> bool:
-        """Whether losses compare z-scores of the logits."""
-        return any(isinstance(entry, LogitStandardization) for entry in self.method)
+    def standardization(self) -> LogitStandardization | None:
+        """The modifier with which losses compare z-scores of the logits, if it is named."""
+        return next((entry for entry in self.method if isinstance(entry, LogitStandardization)), None)
 
     @property
     def schedule(self) -> Schedule | None:

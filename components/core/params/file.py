@@ -2,6 +2,7 @@
 
 import difflib
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from components.core.artifacts import atomic
 from components.core.errors import UserError, listed
+from components.core.params.comments import with_comments
 from components.core.params.distill import METHODS
 from components.core.params.section import Section
 from components.core.params.sections import Params
@@ -54,20 +56,36 @@ def load_params(path: Path = PARAMS) -> Params:
     return check_params(_read(path), str(path))
 
 
-def override_params(assignments: list[str], path: Path = PARAMS) -> Params:
-    """Apply ``section.key=value`` assignments to the file in place, its comments kept.
+def override_params(assignments: list[str], path: Path = PARAMS, comments: Mapping[str, str] | None = None) -> Params:
+    """Apply ``section.key=value`` assignments to the file in place.
 
     The file is written only when the result is valid.
+
+    Args:
+        assignments: the params to set.
+        path: the file.
+        comments: for params of the file, each in place of the one that stood there; all others stay.
 
     Raises:
         UserError: an assignment is malformed or leads to invalid params.
     """
-    document, params = _overridden(assignments, path)
-    text_out = io.StringIO()
-    _yaml().dump(document, text_out)
+    text, params = overridden(assignments, path)
+    text = with_comments(text, comments) if comments else text
     with atomic(path) as temporary:
-        temporary.write_text(text_out.getvalue(), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return params
+
+
+def overridden(assignments: list[str], path: Path = PARAMS) -> tuple[str, Params]:
+    """The text of the file with ``section.key=value`` assignments applied, its comments kept, and what it says.
+
+    Raises:
+        UserError: as for ``override_params``.
+    """
+    document, params = _overridden(assignments, path)
+    text = io.StringIO()
+    _yaml().dump(document, text)
+    return text.getvalue(), params
 
 
 def check_overrides(assignments: list[str], path: Path = PARAMS) -> Params:
@@ -88,7 +106,9 @@ def _overridden(assignments: list[str], path: Path) -> tuple[Any, Params]:
         *parents, leaf = key.strip().split(".")
         node = document
         for parent in parents:
-            node = node.setdefault(parent, {}) if isinstance(node, dict) else None
+            if isinstance(node, dict) and node.get(parent) is None:  # a gate that is null becomes one
+                node[parent] = {}
+            node = node[parent] if isinstance(node, dict) else None
         if not isinstance(node, dict):
             raise UserError(f"-S {assignment}: {'.'.join(parents)} holds a value, not a section of {path}.")
         try:

@@ -4,8 +4,9 @@ A default stands in for a key that ``params.yaml`` leaves out, so it decides res
 of each stage as params, and DVC reads their defaults where they are plain values.
 """
 
+import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -18,7 +19,7 @@ class Project(Section):
 
 
 class Run(Section):
-    """Settings that change no result, and so are no dependency of any stage."""
+    """Settings of how and where a result is computed; no dependency of any stage."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0, description="CPU threads of one stage; 0 leaves it to torch")
@@ -33,6 +34,7 @@ class Run(Section):
     max_restarts: int = Field(3, ge=0)
     lost_after_s: AboveZero = 300
     placement: Literal["one-worker", "two-pools"] = "one-worker"
+    retrain_on_upgrade: bool = True
 
     @field_validator("nproc_per_node", "nnodes")
     @classmethod
@@ -85,9 +87,12 @@ class Ingest(Section):
     storage: Literal["auto", "decoded", "encoded"] = "auto"
     decoded_max_gb: NonNegative = 8
     split: SplitFractions = SplitFractions()
-    max_unreadable: Fraction = 0.01
+    max_quarantined: Fraction = 0.02
+    min_size_px: Positive = 8
     max_megapixels: AboveZero = 50
     slices: list[Annotated[str, Field(min_length=1)]] = []  # noqa: RUF012 - pydantic copies it
+
+    group: Annotated[str, Field(min_length=1)] | None = None
 
     @field_validator("slices")
     @classmethod
@@ -100,11 +105,7 @@ class Ingest(Section):
 
 
 class Validate(Section):
-    min_per_class: Positive = 10
-    min_size_px: Positive = 8
-    max_size_px: Positive = 20000
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] = 8
-    max_constant: Fraction = 0.01
     max_class_shift: Fraction = 0.1
 
 
@@ -119,6 +120,8 @@ class Augment(Section):
     shift: Fraction = 0.0
     flip: bool = False
     crop_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
+    color: Fraction = 0.0
     erase: Fraction = 0.0
 
 
@@ -148,6 +151,7 @@ class Training(Section):
     weight_decay: NonNegative = 0.0
     clip_norm: NonNegative = 0.0
     accumulate: Positive = 1
+    balance: Literal["none", "sampling", "logit-adjustment"] = "none"
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     sync_batch_norm: bool = True
@@ -162,7 +166,7 @@ class Finetune(Training):
     probe_lr: AboveZero
     epochs: Positive
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    freeze_batch_norm: bool = True
+    freeze_batch_norm: bool = True  # statistics, scale and shift
 
 
 class Student(Training):
@@ -177,10 +181,17 @@ class Student(Training):
 
 
 class Label(Section):
-    views: Positive = 4
+    views: int | str = 4
     top_k: Positive = 32
     batch_size: Positive = 256
     proof: Positive = 64
+
+    @field_validator("views")
+    @classmethod
+    def is_a_number_of_views(cls, value: int | str) -> int | str:
+        if value != "auto" and (isinstance(value, str) or value < 1):
+            raise ValueError("it is a number of views from 1 on, or auto: as many as the student visits each image")
+        return value
 
 
 class Compress(Section):
@@ -192,19 +203,12 @@ class Evaluate(Section):
     latency_runs: Annotated[int, Field(ge=20)] = 300
 
 
-_SHARES = ("accuracy", "f1", "recall", "ece")  # how the names of figures from 0 to 1 end
+_SHARES = ("accuracy", "f1", "recall", "ece", "gain")  # how the names of figures from 0 to 1 end
 
 
 class Bound(Section):
     min: float | None = Field(None, allow_inf_nan=False)
     max: float | None = Field(None, allow_inf_nan=False)
-
-    @field_validator("min", "max", mode="before")
-    @classmethod
-    def is_a_number(cls, value: Any) -> Any:
-        if isinstance(value, bool):  # pydantic would take true for 1
-            raise ValueError("it must be a number")
-        return value
 
     @model_validator(mode="after")
     def can_be_passed(self) -> "Bound":
@@ -217,6 +221,18 @@ class Bound(Section):
         return self
 
 
+class SureBound(Bound):
+    """Limits that a figure must keep to with a confidence; None compares the figure as it was measured."""
+
+    confidence: float | None = Field(None, ge=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def can_be_passed_surely(self) -> "SureBound":
+        if self.confidence is not None and (self.min == 1 or self.max == 0):
+            raise ValueError("no number of images shows a share of exactly 0 or 1 with a confidence; leave some room")
+        return self
+
+
 def _share(bound: Bound) -> Bound:
     """Refuse a percentage as the limit of a share."""
     for side, limit in (("min", bound.min), ("max", bound.max)):
@@ -226,7 +242,7 @@ def _share(bound: Bound) -> Bound:
 
 
 class Gates(Section):
-    accuracy: Bound | None = None
+    accuracy: SureBound | None = None
     macro_f1: Bound | None = None
     worst_class_recall: Bound | None = None
     ece: Bound | None = None
@@ -234,10 +250,11 @@ class Gates(Section):
     latency_ms_p95: Bound | None = None
     params: Bound | None = None
     corrupted_accuracy: Bound | None = None
-    noise_accuracy: Bound | None = None
-    blur_accuracy: Bound | None = None
-    brightness_accuracy: Bound | None = None
-    jpeg_accuracy: Bound | None = None
+    noise_accuracy: SureBound | None = None
+    blur_accuracy: SureBound | None = None
+    brightness_accuracy: SureBound | None = None
+    jpeg_accuracy: SureBound | None = None
+    gain: SureBound | None = None
 
     @field_validator("*")
     @classmethod
@@ -246,11 +263,11 @@ class Gates(Section):
 
 
 class SliceGates(Section):
-    accuracy: Bound
+    accuracy: SureBound
 
     @field_validator("accuracy")
     @classmethod
-    def is_no_percentage(cls, value: Bound) -> Bound:
+    def is_no_percentage(cls, value: SureBound) -> Bound:
         return _share(value)
 
 
@@ -271,6 +288,7 @@ class Registry(Section):
     gates: Gates = Gates()
     slices: Slices = Slices()
     champion: ChampionRule = ChampionRule()
+    worse_than_control: Literal["refuse", "allow"] = "refuse"
     approval: Literal["auto", "human"] = "auto"
 
     @field_validator("model_name")
@@ -317,3 +335,13 @@ class Params(Section):
                 ".safetensors file, pypi, timm or a models:/ URI"
             )
         return self
+
+    def views_of_each(self, images: int) -> int:
+        """The number of views of each of ``images`` to learn from.
+
+        With ``label.views = auto`` it is as often as the student visits each, so that no view repeats.
+        """
+        views = self.label.views
+        if isinstance(views, str):
+            return math.ceil(self.student.steps * self.student.batch_size / max(1, images))
+        return views

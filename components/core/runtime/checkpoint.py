@@ -21,7 +21,7 @@ class Checkpoints:
     """The latest checkpoint of one training run.
 
     It is kept outside of DVC's outs, which DVC deletes before it runs a stage. Its name holds the key, so that a
-    checkpoint of another model, other data, other params or other code is never loaded.
+    checkpoint of another model, other data, params, code or environment is never loaded.
 
     Args:
         folder: of this training run alone.
@@ -38,8 +38,8 @@ class Checkpoints:
         self._key, self._every_s, self._world = key, every_s, world
         if world.broadcast(key) != key:
             raise UserError(
-                f"{socket.gethostname()} has other code, params or data than the first machine: give all machines the "
-                "same checkout and artifacts/."
+                f"{socket.gethostname()} has other code, params, data or packages than the first machine, or another "
+                "kind of device: give all machines the same checkout, artifacts/ and environment."
             )
         if world.first:
             for partial in folder.glob(".*"):

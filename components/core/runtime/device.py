@@ -1,4 +1,4 @@
-"""The device and the CPU threads of a stage; no cache key depends on them."""
+"""The device and the CPU threads of a stage: DVC runs no stage again when they change."""
 
 import os
 import resource
@@ -17,12 +17,13 @@ def resolve_device(choice: str, threads: int, deterministic: bool) -> torch.devi
     Args:
         choice: auto, cpu or cuda.
         threads: CPU threads; 0 takes the flow's share (two stages at the same time halve the cores) or torch's default.
-        deterministic: the same result to the bit on every run on the same hardware.
+        deterministic: the same result to the bit on every run on the same hardware. Threads move the bits, and a share
+            depends on what else has to run, so that 0 is torch's default.
 
     Raises:
         UserError: CUDA is set and there is none.
     """
-    share = threads or int(os.environ.get(THREADS_VARIABLE) or 0)
+    share = threads or (0 if deterministic else int(os.environ.get(THREADS_VARIABLE) or 0))
     processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # those of this machine share the threads
     if share or processes > 1:
         torch.set_num_threads(max(1, (share or torch.get_num_threads()) // processes))

@@ -39,7 +39,7 @@ def rank() -> int:
     return int(os.environ["RANK"]) if in_rank() else 0
 
 
-def set_up_worker(stage: str, run: Run) -> None:
+def set_up_worker(stage: str) -> None:
     """Set this process up as a worker: only rank 0 logs, and all end with the launcher.
 
     They end even if the launcher is killed by kill -9, so that none goes on training next to the next launcher's.
@@ -48,7 +48,8 @@ def set_up_worker(stage: str, run: Run) -> None:
         logging.disable(logging.WARNING)
         warnings.simplefilter("ignore")
     elif restarts := int(os.environ["TORCHELASTIC_RESTART_COUNT"]):
-        print(f"Warning: {stage} starts again ({restarts} of {run.max_restarts}).", file=sys.stderr)
+        allowed = os.environ["TORCHELASTIC_MAX_RESTARTS"]
+        print(f"Warning: {stage} starts again ({restarts} of {allowed}).", file=sys.stderr)
     launcher = os.environ.get(_LAUNCHER_VARIABLE)
     if launcher is None:  # started by torchrun itself
         return

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,12 @@ def code_sha256(stage: str, components: Path = COMPONENTS) -> str:
 
     Checkpoints and soft labels are kept under it; DVC hashes the same folders by itself.
     """
-    paths = [components / part for part in code_of(stage)]
+    return files_sha256(code_of(stage), components)
+
+
+def files_sha256(parts: Sequence[str], components: Path = COMPONENTS) -> str:
+    """The hash of the Python files and folders ``parts`` of ``components``."""
+    paths = [components / part for part in parts]
     files = sorted(file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path]))
     sources = {file.relative_to(components).as_posix(): sha256_file(file) for file in files}
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()

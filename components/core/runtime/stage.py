@@ -17,12 +17,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ruamel.yaml import YAML
+
 from components.core.artifacts import ARTIFACTS, fingerprint, translate_os_error, write_json
 from components.core.contract import STAGES
 from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.params.file import load_params
 from components.core.params.sections import Params, Run
-from components.core.runtime import launch, lineage, tracking
+from components.core.runtime import launch, lineage, packages, tracking
 from components.core.runtime.journal import (
     COURIER_VARIABLE,
     PARENT_RUN_VARIABLE,
@@ -31,12 +33,14 @@ from components.core.runtime.journal import (
     NullJournal,
     Status,
 )
+from components.core.runtime.machine import machine
 
 if TYPE_CHECKING:  # torch takes two seconds, which stages that only look at data do without
     from components.core.runtime.checkpoint import Checkpoints
     from components.core.runtime.world import World
 
 CHECKPOINTS = Path(".reflux/checkpoints")
+_DVC = Path(__file__).parents[3] / "dvc.yaml"
 BEFORE = "-before"  # ends the name of the folder for training runs before the stage's own
 EXIT_INTERRUPTED = 130
 
@@ -49,6 +53,9 @@ class Stage:
         self._inputs: dict[str, Path] = {}
         self._hashes: dict[str, str] = {}
         self._checkpoints: Checkpoints | None = None
+        # What moves the last digits of the result and is neither code, data nor params: packages, and what the stage
+        # adds on how it computes.
+        self.environment: dict[str, Any] = dict(packages.builds(name))
 
     @cached_property
     def world(self) -> "World":
@@ -78,7 +85,7 @@ class Stage:
         return journal
 
     def checkpoints(self, *sections: str, before: str | None = None) -> "Checkpoints":
-        """This stage's checkpoints, keyed by its code, the inputs read so far, the seed and sections of the params.
+        """This stage's checkpoints, keyed by code, environment, inputs read so far, seed and sections of the params.
 
         Must be called before the journal is first used: a resumed training run continues its run in MLflow.
 
@@ -92,7 +99,8 @@ class Stage:
         from components.core.runtime.checkpoint import Checkpoints
 
         recipe = {section: self._section(section) for section in sections}
-        decides = [self.name, before, self.params.seed, recipe, self.inputs(), lineage.code_sha256(self.name)]
+        code = lineage.code_sha256(self.name)
+        decides = [self.name, before, self.params.seed, recipe, self.inputs(), self.environment, code]
         key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
         folder = CHECKPOINTS / f"{self.name}{BEFORE}" / before if before else CHECKPOINTS / self.name
         self._checkpoints = checkpoints = Checkpoints(folder, key, self.params.run.checkpoint_every_s, self.world)
@@ -105,13 +113,25 @@ class Stage:
     def _section(self, name: str) -> Any:
         return self.params.model_dump(by_alias=True, exclude={"run"}).get(name)
 
+    @cached_property
+    def _dependencies(self) -> list[str]:
+        stages = YAML(typ="safe").load(_DVC.read_text(encoding="utf-8"))["stages"]
+        dependencies: list[str] = stages[self.name]["deps"]
+        return dependencies
+
     def read(self, relative: str) -> Path:
         """The path of another stage's artifact, noted as an input of this run.
 
         Raises:
-            UserError: the artifact is missing.
+            UserError: the artifact is missing, or ``dvc.yaml`` does not list it, so that no stage opens the test split
+                that does not say so.
         """
-        path = ARTIFACTS / relative
+        path = Path(os.path.normpath(ARTIFACTS / relative))
+        if not any(path.is_relative_to(dependency) for dependency in self._dependencies):
+            raise UserError(
+                f"{self.name} must not read {path}: it is not among the stage's deps in dvc.yaml, and a stage reads "
+                "nothing that DVC would not run it again for."
+            )
         if not path.exists():
             raise UserError(f"{path} is missing: run the stage that makes it first (`reflux run`).")
         self._inputs[str(path)] = path
@@ -160,7 +180,7 @@ def _run(name: str, body: Callable[[Stage], None]) -> int:
     try:
         params = load_params()
         if launch.in_rank():
-            launch.set_up_worker(name, params.run)
+            launch.set_up_worker(name)
         elif params.run.launcher == "torchrun" and STAGES[name].distributed:
             return launch.launch(name, params.run)
         with _joined(params.run) if launch.in_rank() else nullcontext() as world:
@@ -171,7 +191,9 @@ def _run(name: str, body: Callable[[Stage], None]) -> int:
             wall = time.time() - began
             stage.journal.metrics({"wall_s": wall})
             run_file = {"stage": name, "mlflow_run_id": stage.journal.run_id(), "journal": stage.journal.run_key}
-            write_json(stage.out("run.json"), run_file | {"inputs": stage.inputs(), "wall_s": round(wall, 3)})
+            facts = {"environment": stage.environment, "inputs": stage.inputs(), "wall_s": round(wall, 3)}
+            facts["machine"] = machine()
+            write_json(stage.out("run.json"), run_file | facts)
         status, code = "FINISHED", 0
     except (UserError, OSError) as error:
         fixable = translate_os_error(error, Path(error.filename or ".")) if isinstance(error, OSError) else error

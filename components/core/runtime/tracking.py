@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.core.artifacts import write_json
-from components.core.errors import UserError
+from components.core.errors import UserError, listed
 from components.core.runtime.journal import OUTBOX, delivery, writer_is_alive
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def download_weights(model_uri: str, param: str) -> Path:
     """Fetch the safetensors file of an MLflow model, by its ``models:/`` URI, which a param holds.
 
     Raises:
-        UserError: the server is away, the model is unknown, or it holds no safetensors file.
+        UserError: the server is away, the model is unknown, or it holds no safetensors file or several.
     """
     client()
     import mlflow.artifacts
@@ -97,9 +97,16 @@ def download_weights(model_uri: str, param: str) -> Path:
     except (MlflowException, OSError) as error:
         why = f"can't be fetched from {uri()}: {str(error).splitlines()[0]}"
         raise UserError(f"{param} = {model_uri} {without_password(why)}") from None
-    if files := sorted(folder.rglob("*.safetensors")):
-        return files[0]
-    raise UserError(f"{param} = {model_uri} holds no .safetensors file: name a teacher that Reflux logged.")
+    files = sorted(folder.rglob("*.safetensors"))
+    if not files:
+        raise UserError(f"{param} = {model_uri} holds no .safetensors file: name a teacher that Reflux logged.")
+    if len(files) > 1:
+        names = listed([file.relative_to(folder).as_posix() for file in files], 3)
+        raise UserError(
+            f"{param} = {model_uri} holds {len(files)} .safetensors files ({names}): download the one that you mean, "
+            f"and set {param} to its path."
+        )
+    return files[0]
 
 
 def deliver(outbox: Path = OUTBOX) -> int:

@@ -1,7 +1,8 @@
 """The layers of a network by address, and their features through forward hooks.
 
 An address is a module's path (``layer2.0.conv1``), ``stage:N`` (counted from 0, or from the end: ``stage:-1``; the
-stages are those of timm's ``feature_info``) or ``pooled`` (the classifier's input).
+stages are those of timm's ``feature_info``), ``preact:N`` (a stage before the ReLU that it ends with) or ``pooled``
+(the classifier's input).
 """
 
 import difflib
@@ -47,10 +48,11 @@ def find_layer(model: PixelModel, address: str) -> Layer:
             raise UserError(f"{name} has no single classifier to take the input of: name a module's path.")
         return Layer(path, before=True)
     ends = stages(net)
-    number = re.fullmatch(r"stage:(-?\d+)", address)
-    if number:
-        if -len(ends) <= int(number[1]) < len(ends):
-            return Layer(ends[int(number[1])])
+    stage = re.fullmatch(r"(stage|preact):(-?\d+)", address)
+    if stage:
+        if -len(ends) <= int(stage[2]) < len(ends):
+            layer = Layer(ends[int(stage[2])])
+            return _before_relu(model, layer) if stage[1] == "preact" else layer
         raise UserError(f"{name} has no {address}: {_listed(ends)}.")
     paths = [path for path, _ in net.named_modules() if path]
     if address in paths:
@@ -58,6 +60,17 @@ def find_layer(model: PixelModel, address: str) -> Layer:
     near = difflib.get_close_matches(address, paths, n=1, cutoff=0.6)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise UserError(f"{name} has no layer {address}{hint}: {_listed(ends)}.")
+
+
+def _before_relu(model: PixelModel, layer: Layer) -> Layer:
+    """The input of the ReLU that a stage ends with; the stage itself where it ends with none."""
+    modules = model.net.get_submodule(layer.path).named_modules(prefix=layer.path)
+    paths = [path for path, module in modules if isinstance(module, nn.ReLU)]
+    if not paths:
+        return layer
+    relu = Layer(paths[-1], before=True)
+    before, after = _features_of_noise(model, (relu, layer))
+    return relu if torch.equal(before.relu(), after) else layer
 
 
 def _listed(ends: list[str]) -> str:
@@ -81,7 +94,11 @@ def logits_and_features(model: PixelModel, layers: Sequence[Layer], pixels: Tens
         for place, layer in enumerate(layers):
             module = model.net.get_submodule(layer.path)
             if layer.before:
-                handle = module.register_forward_pre_hook(lambda _, inputs, at=place: keep(at, inputs[0]))
+                # Some of timm's activations overwrite their input.
+                copied = getattr(module, "inplace", False)
+                handle = module.register_forward_pre_hook(
+                    lambda _, inputs, at=place, copied=copied: keep(at, inputs[0].clone() if copied else inputs[0])
+                )
             else:
                 handle = module.register_forward_hook(lambda _, __, output, at=place: keep(at, output))
             hooks.callback(handle.remove)
@@ -98,15 +115,25 @@ def teacher_outputs(
         return tuple(output.float() for output in logits_and_features(teacher, layers, pixels))
 
 
-@torch.no_grad()
 def feature_shapes(model: PixelModel, layers: Sequence[Layer]) -> list[tuple[int, ...]]:
     """Compute the shapes of the layers' features, without the batch: (C, H, W) or (D,)."""
+    return [tuple(feature.shape[1:]) for feature in _features_of_noise(model, layers)]
+
+
+def rectified(model: PixelModel, layers: Sequence[Layer]) -> list[bool]:
+    """Tell which layers' features are never negative, as after a ReLU."""
+    return [bool((feature >= 0).all()) for feature in _features_of_noise(model, layers)]
+
+
+@torch.no_grad()
+def _features_of_noise(model: PixelModel, layers: Sequence[Layer]) -> tuple[Tensor, ...]:
     spec = model.spec
     was_training = model.training
-    pixels = torch.zeros(2, spec.in_chans, spec.image_size, spec.image_size, device=model.mean.device)
-    features = logits_and_features(model.eval(), layers, pixels)[1:]
+    shape = (2, spec.in_chans, spec.image_size, spec.image_size)
+    noise = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0))
+    features = logits_and_features(model.eval(), layers, noise.to(model.mean.device, torch.uint8))[1:]
     model.train(was_training)
-    return [tuple(feature.shape[1:]) for feature in features]
+    return features
 
 
 def _as_map(value: Tensor, net: nn.Module) -> Tensor:

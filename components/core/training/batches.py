@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from components.core.images.shards import decoded
+from components.core.training.balance import BalancedOrder
 from components.core.training.loop import Batch
 from components.core.views.augment import batch_indices
 from components.core.views.mixing import Indices, Views
@@ -37,21 +38,27 @@ def batches_of_views(
     device: torch.device,
     teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
     shard: slice = slice(None),
+    order: int | None = None,
+    balanced: BalancedOrder | None = None,
 ) -> Callable[[int], Iterator[Batch]]:
     """Endless batches of augmented views, from any step on.
 
     Args:
-        views: of the images; every epoch visits each image once, in an order of its own.
+        views: of the images; every epoch has an order of its own.
         views_per_image: how many views of each image there are; None draws a new one at every visit.
         targets_of: the targets of a batch, from image indices [B] and their views [B].
         teacher: computes the first targets from the pixels; None when ``targets_of`` gives all.
         shard: the images of each batch that this process trains on; targets are always made for the whole batch.
+        order: seed of the order in which epochs visit the images; None is that of the views.
+        balanced: an order in which classes are equally frequent; None visits each image once in an epoch.
     """
     images = views.images
 
     def at(step: int) -> tuple[Indices, Indices]:
-        indices, epochs = batch_indices(views.seed, step, len(images), batch_size)
-        return indices, epochs if views_per_image is None else epochs % views_per_image
+        own = views.seed if order is None else order
+        chosen = balanced(own, step, batch_size) if balanced else batch_indices(own, step, len(images), batch_size)
+        indices, visits = chosen
+        return indices, visits if views_per_image is None else visits % views_per_image
 
     def fetch(begin: int, steps: int) -> Iterator[Batch]:
         several = [at(step) for step in range(begin, begin + steps)]

@@ -25,6 +25,7 @@ from components.core.runtime.checkpoint import Checkpoints, random_states, set_r
 from components.core.runtime.device import usage
 from components.core.runtime.world import ALONE, World
 from components.core.training import optim
+from components.core.training.balance import adjusted
 from components.core.training.parallel import compile_network, data_parallel, gradient_sync
 
 if TYPE_CHECKING:
@@ -114,9 +115,12 @@ Report = Callable[[dict[str, float]], None]
 Loss = Callable[..., dict[str, Tensor]]
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """The loss of training on labels alone, which are classes [N] or probabilities [N, K]."""
-    return {"ce": F.cross_entropy(logits, labels, reduction="none")}
+def cross_entropy(logits: Tensor, labels: Tensor, log_priors: Tensor | None = None) -> dict[str, Tensor]:
+    """The loss of training on labels alone, which are classes [N] or probabilities [N, K].
+
+    ``log_priors`` [K] are those of :func:`components.core.training.balance.log_priors_for`.
+    """
+    return {"ce": F.cross_entropy(adjusted(logits, log_priors), labels, reduction="none")}
 
 
 def total(parts: dict[str, Tensor]) -> Tensor:
@@ -137,11 +141,14 @@ def fit(
     advance: Callable[..., None],
     world: World = ALONE,
     train: Shard | None = None,
+    warmups: Mapping[str, float] | None = None,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place and leave it with the weights that validation chooses.
 
     These are the latest whose validation accuracy is within one standard error of the best (Breiman et al. 1984): on a
-    few hundred images the plain best picks a lucky moment before the learning rate has come down.
+    few hundred images the plain best picks a lucky moment before the learning rate has come down. In effect that keeps
+    the last weights unless accuracy has fallen by more than a standard error: right where a schedule ends at a low
+    learning rate, as all of these do; it does not notice a slow decline within that error.
 
     Args:
         model: the network to train, on ``device``; in eval mode it returns logits.
@@ -155,8 +162,9 @@ def fit(
         report: called with each row of the history, including the rows from before a resumption.
         advance: called with each step's number of images, and with the validation accuracy when it is new.
         world: the processes that train together; ``batches`` gives each of them its shard.
-        train: the training split; if given, the accuracy on up to 500 of its labeled images, without augmentation, is
-            reported with each validation.
+        train: the training split; if given, the accuracy on up to 500 of its labeled images (fewer if they are very
+            large), without augmentation, is reported with each validation.
+        warmups: the share of the steps over which a part of the loss rises from 0 to its weight, by the part's name.
 
     Returns:
         The history, a row for each validation: step, images, lr, train_loss, its parts (train_ce, train_kd, …),
@@ -183,7 +191,8 @@ def fit(
         for batch in islice(batches(state.step), recipe.steps - state.step):
             if world.size > 1:  # dropout draws something else in each process, and the same after a resumption
                 torch.manual_seed(seed + state.step * world.size + world.rank)
-            losses = _step(network, batch, loss, optimizer, recipe, device, world)
+            rise = {name: _rise(state.step, recipe.steps, share) for name, share in (warmups or {}).items()}
+            losses = _step(network, batch, loss, optimizer, recipe, device, world, rise)
             schedule.step()
             if ema:
                 ema.update(model, step=state.step)
@@ -233,8 +242,9 @@ def _step(
     recipe: Recipe,
     device: torch.device,
     world: World = ALONE,
+    rise: Mapping[str, float] | None = None,
 ) -> dict[str, Tensor]:
-    """Take one step of the optimizer; returns the batch's loss and the parts of it."""
+    """Take one step of the optimizer; returns the batch's loss and the parts of it, each times its ``rise``."""
     optimizer.zero_grad(set_to_none=True)
     names: list[str] = []
     means = torch.zeros((), device=device)
@@ -245,6 +255,7 @@ def _step(
             with autocast(device, training=True, precision=recipe.precision):
                 output = network(micro_batch.pixels)
             parts = loss(output, *micro_batch.targets)
+            parts |= {name: factor * parts[name] for name, factor in (rise or {}).items()}
             mean = total(parts).sum() / images
             mean.backward()
         names = ["loss", *parts]
@@ -254,6 +265,10 @@ def _step(
         clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], recipe.clip_norm)
     optimizer.step()
     return dict(zip(names, means.unbind(), strict=True))
+
+
+def _rise(step: int, steps: int, share: float) -> float:
+    return min(1.0, (step + 1) / (share * steps))
 
 
 def _choose(state: TrainState, row: dict[str, float], eval_model: nn.Module, count: int) -> None:

@@ -6,7 +6,7 @@ stored soft label belongs to the exact view it was made for (FKD, Shen and Xing 
 
 import hashlib
 import json
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from torch.nn import functional as F
 Uint64s = npt.NDArray[np.uint64]
 
 DRAWS = 11
+_COLOR_AND_ROTATION = 4
+_FAR = 2**32  # past the draws of mixing, whose rejection takes as many as it needs
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -42,6 +45,12 @@ def draws(
     rows = _splitmix64(ids ^ keys)
     counters = rows[:, None] + np.arange(first + 1, first + count + 1, dtype=np.uint64)[None] * _GOLDEN
     return (_splitmix64(counters) >> np.uint64(11)).astype(np.float64) / float(1 << 53)
+
+
+def view_draws(seed: int, ids: Uint64s, views: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """All draws of :func:`render`, float64 [N, 15]: the first 11 of :func:`draws`, and 4 for color and rotation."""
+    added = draws(seed, ids, views, _COLOR_AND_ROTATION, first=_FAR)
+    return np.concatenate([draws(seed, ids, views), added], axis=1)
 
 
 def _splitmix64(x: Uint64s) -> Uint64s:
@@ -90,25 +99,31 @@ def render(
     crop_scale: float,
     erase: float,
     device: torch.device,
+    rotate_deg: float = 0.0,
+    color: float = 0.0,
 ) -> Tensor:
     """Render one augmented view of each image.
 
     Args:
         images: uint8 [N, H, W, C].
-        uniform: random draws, float64 [N, 11]; see :func:`draws`.
+        uniform: random draws, float64 [N, 15]; see :func:`view_draws`. Without color and rotation the first 11 do.
         shift: the largest shift, as a share of the image's side; the border is filled with black.
         flip: mirror half of the views left to right.
         crop_scale: the smallest area of the random crop, which is resized to the whole; 1 takes no crop.
         erase: the probability of a black rectangle over 2 to 25 % of the image (Zhong et al. 2020).
         device: where to render.
+        rotate_deg: the largest rotation, either way, in degrees; what it bares repeats the border's pixels.
+        color: brightness, contrast and saturation are each multiplied by a factor from 1 - color to 1 + color.
 
     Returns:
         Pixels uint8 [N, C, H, W].
     """
     pixels = to_pixels(images, device)
     side = pixels.shape[-1]
-    if crop_scale < 1:
-        pixels = _crop(pixels, uniform, crop_scale)
+    if crop_scale < 1 or rotate_deg:
+        pixels = _crop_and_rotate(pixels, uniform, crop_scale, rotate_deg)
+    if color:
+        pixels = _jitter(pixels, 1 + color * (uniform[:, DRAWS + 1 : DRAWS + 4] * 2 - 1))
     if shift or flip:
         reach = shift * side
         offsets = np.rint((uniform[:, 0:2] * 2 - 1) * reach).astype(np.int64)
@@ -135,16 +150,46 @@ def _shift_flip(pixels: Tensor, offsets: npt.NDArray[np.int64], mirrored: npt.ND
     return pieces.index_select(0, begins).view(count, side, side, channels).permute(0, 3, 1, 2)
 
 
-def _crop(pixels: Tensor, uniform: npt.NDArray[np.float64], crop_scale: float) -> Tensor:
-    """A random square crop, resized to the whole (Szegedy et al. 2015, without the change of aspect)."""
+def _crop_and_rotate(pixels: Tensor, uniform: npt.NDArray[np.float64], crop_scale: float, rotate_deg: float) -> Tensor:
+    """A random square crop, rotated and resized to the whole (Szegedy et al. 2015, without the change of aspect)."""
     scale = np.sqrt(crop_scale + uniform[:, 3] * (1 - crop_scale))
     center = (uniform[:, 4:6] * 2 - 1) * (1 - scale[:, None])
     theta = np.zeros((len(scale), 2, 3))
     theta[:, 0, 0] = theta[:, 1, 1] = scale
+    if rotate_deg:
+        angle = np.deg2rad(rotate_deg * (uniform[:, DRAWS] * 2 - 1))
+        theta[:, 0, 0] = theta[:, 1, 1] = scale * np.cos(angle)
+        theta[:, 1, 0] = scale * np.sin(angle)
+        theta[:, 0, 1] = -theta[:, 1, 0]
     theta[:, :, 2] = center
     grid = F.affine_grid(torch.from_numpy(theta).float(), list(pixels.shape), align_corners=False).to(pixels.device)
     cropped = F.grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return cropped.round_().to(torch.uint8)
+
+
+def _jitter(pixels: Tensor, factors: npt.NDArray[np.float64]) -> Tensor:
+    """Multiply brightness, contrast and saturation by factors [N, 3], which leaves gray images their saturation.
+
+    These are torchvision's ColorJitter in one linear step for the whole batch, with nothing clipped in between: each
+    pixel is blended with its gray value and with the image's mean gray value. Sums of whole numbers are exact, and
+    products are rounded before they are added, so a view has the same bits in every batch.
+    """
+    brightness, contrast, saturation = torch.from_numpy(factors.T).to(pixels.device)
+    planes = pixels.contiguous().float()
+    weights = _LUMA if planes.shape[1] == 3 else (1.0,)
+    sums = planes.sum((2, 3), dtype=torch.float64)
+    gray = reduce(Tensor.add_, (weight * planes[:, channel] for channel, weight in enumerate(weights)))
+    mean = reduce(Tensor.add_, (weight * sums[:, channel] for channel, weight in enumerate(weights)))
+    share = brightness * contrast * saturation
+    share_of_gray = brightness * contrast * (1 - saturation)
+    rest = brightness * (1 - contrast) * mean / planes[0, 0].numel()
+    gray.mul_(_each(share_of_gray)).add_(_each(rest))
+    planes.mul_(_each(share)[:, None]).add_(gray[:, None]).round_().clamp_(0, 255)
+    return planes.to(torch.uint8).contiguous(memory_format=torch.channels_last)
+
+
+def _each(values: Tensor) -> Tensor:
+    return values.float()[:, None, None]
 
 
 def _erase(pixels: Tensor, uniform: npt.NDArray[np.float64], probability: float) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from components.core.images.shards import Shard
-from components.core.views.augment import DRAWS, Uint64s, draws, render
+from components.core.views.augment import DRAWS, Uint64s, draws, render, view_draws
 
 Indices = npt.NDArray[np.int64]
 
@@ -140,7 +140,7 @@ class Views:
         return pixels
 
     def _plain(self, indices: Indices, views: Indices, device: torch.device) -> Tensor:
-        uniform = draws(self.seed, self.images.ids[indices], views)
+        uniform = view_draws(self.seed, self.images.ids[indices], views)
         return render(self.images.images[indices], uniform, **self._augment, device=device)
 
 

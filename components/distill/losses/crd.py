@@ -52,9 +52,12 @@ class Contrast(nn.Module):
     Either side's embedding of an image is compared with the other side's of the same image, and of K images drawn from
     a memory bank, which holds a running embedding of every image.
 
-    The banks and the normalization constants are buffers: they are saved and restored with the module. K images are
-    drawn with torch's generator, uniformly, the image itself included, as in equation 10's product of marginals. The
-    authors' CIFAR-100 run drew them from other classes, which is impossible for unlabeled images.
+    The banks and the normalization constants are buffers: they are saved and restored with the module. The authors'
+    banks begin as noise, so that an image has no positive until it was seen once: over the 240 epochs of their runs it
+    hardly matters, over one or two it is most of the training. Here :meth:`fill` comes before the first step.
+
+    K images are drawn with torch's generator, uniformly, the image itself included, as in equation 10's product of
+    marginals. The authors' CIFAR-100 run drew them from other classes, which is impossible for unlabeled images.
 
     Args:
         student_dim: features of the student.
@@ -109,6 +112,13 @@ class Contrast(nn.Module):
         if others is None:
             others = torch.randint(len(self.student_bank), (len(indices), self.negatives), device=indices.device)
         return self._contrasted(student, teacher, indices, torch.cat([indices[:, None], others], 1))
+
+    @torch.no_grad()
+    @single_precision
+    def fill(self, student: Tensor, teacher: Tensor, indices: Tensor) -> None:
+        """Write the embeddings of images [B] into the banks; features as in :meth:`forward`."""
+        self.student_bank.index_copy_(0, indices, F.normalize(self.embed_student(student.flatten(1))))
+        self.teacher_bank.index_copy_(0, indices, F.normalize(self.embed_teacher(teacher.flatten(1))))
 
     @single_precision
     def _contrasted(self, student: Tensor, teacher: Tensor, indices: Tensor, among: Tensor) -> Tensor:

@@ -68,17 +68,18 @@ def _similarity(features: Tensor) -> Tensor:
     return F.normalize(flat @ flat.T)
 
 
-@loss("reviewkd", features="maps", adapter=ReviewFusion)
+@loss("reviewkd", adapter=ReviewFusion)
 @single_precision
 def hcl(student: Tensor, teacher: Tensor) -> Tensor:
     """Hierarchical context loss of ReviewKD: squared differences at ever coarser grids (Chen et al. 2021, section 3.4).
 
     A weighted mean over the map itself (weight 1) and its averages on grids of 4, 2 and 1 squares a side (each with
     half the weight of the one before); grids that are no coarser than the map are left out. :class:`ReviewFusion` has
-    brought the student's maps to the teacher's shape.
+    brought the student's features to the teacher's shape; vectors are compared as they are.
     """
     total, weight, weights = fitnet(student, teacher), 1.0, 1.0
-    for side in (side for side in _PYRAMID if side < student.shape[2]):
+    height = student.shape[2] if student.ndim == 4 else 1
+    for side in (side for side in _PYRAMID if side < height):
         weight /= 2
         coarse = (F.adaptive_avg_pool2d(features, side) for features in (student, teacher))
         total = total + weight * fitnet(*coarse)

@@ -8,10 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from components.core.training.balance import adjusted
 
-def hard_loss(student: Tensor, labels: Tensor, known: Tensor, weight: float) -> Tensor:
-    """The weighted cross-entropy of logits [B, K] with the hard labels, of the images that have one: [B]."""
-    return weight * known * F.cross_entropy(student, labels, reduction="none")
+
+def hard_loss(
+    student: Tensor, labels: Tensor, known: Tensor, weight: float, log_priors: Tensor | None = None
+) -> Tensor:
+    """The weighted cross-entropy of logits [B, K] with the hard labels, of the images that have one: [B].
+
+    ``log_priors`` [K] are those of :func:`components.core.training.balance.log_priors_for`.
+    """
+    return weight * known * F.cross_entropy(adjusted(student, log_priors), labels, reduction="none")
 
 
 def mixture(own: Tensor, partner: Tensor, share: Tensor, temperature: float) -> Tensor:

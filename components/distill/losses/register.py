@@ -9,7 +9,7 @@ from torch import nn
 from components.distill.modules import Shape
 
 F = TypeVar("F", bound=Callable[..., Any])
-Adapter = Callable[[Sequence[Shape], Sequence[Shape]], nn.Module]
+Adapter = Callable[[Sequence[Shape], Sequence[Shape], Sequence[bool]], nn.Module]
 Features = Literal["any", "alike", "maps"]
 
 
@@ -48,10 +48,12 @@ def loss(
         labels: pass ``labels``: classes [B] or probabilities [B, K], the teacher's prediction where an image has none.
         features: which layers can be compared: any, two maps or two vectors (alike), or maps only.
         adapter: makes the module that brings the student's features to the teacher's shapes, from the shapes of both,
-            (C, H, W) or (D,). It is trained and checkpointed with the student, and ships in no file.
+            (C, H, W) or (D,), and which of the teacher's features are never negative. It is trained and checkpointed
+            with the student, and ships in no file.
         memory: the loss learns and remembers, in one process. What is registered makes a module, as
             ``Module(student_dim, teacher_dim, images, **params)``; it is called as ``module(student, teacher,
-            indices)``, and trained and checkpointed like an adapter.
+            indices)``, and trained and checkpointed like an adapter. Before the first step its ``fill`` is called with
+            the same arguments, for all images.
         min_classes: the fewest classes that it suits.
 
     Raises:

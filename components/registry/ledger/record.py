@@ -96,6 +96,7 @@ def decision_record(
         "compared_with": champion,
         "policy": asdict(grounds.policy),
         "figures": metrics["shipped"]["onnx"],
+        "gain": metrics.get("gain", {}),
         "bootstrap": {"resamples": grounds.resamples, "seed": grounds.seed, "confidence": 0.95},
         "test": {"fingerprint": dataset["fingerprints"]["test"], "n": metrics["test"]["n"]},
         "artifact_sha256": artifact_sha256,

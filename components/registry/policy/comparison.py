@@ -10,6 +10,8 @@ import numpy.typing as npt
 from components.core.significance import images_needed, mcnemar, paired_bootstrap, paired_score_bound
 from components.registry.policy.gates import Reason, as_number, format_value
 
+LEAST_MARGIN = 1e-6  # below it no number of images is enough
+
 if TYPE_CHECKING:
     from components.core.export.latency import SideBySide
 
@@ -46,6 +48,9 @@ class ChampionEvaluation:
         latency_ms_p95: None if the files are the same.
         faster: lower bound of the factor by which the challenger is faster, see
             :func:`components.core.export.latency.side_by_side`.
+        disagreement: the share of the images that just one of the two gets right; None in older records.
+        left_out: further test images, which were left out because the champion was trained on them; None if the images
+            that it was trained on are not known.
     """
 
     version: int
@@ -63,6 +68,8 @@ class ChampionEvaluation:
     latency_ms_p95: float | None
     challenger_latency_ms_p95: float | None
     faster: float | None
+    disagreement: float | None = None
+    left_out: int | None = None
 
     @property
     def smaller(self) -> float | None:
@@ -79,6 +86,7 @@ def compare(
     test_changed: bool,
     resamples: int,
     seed: int,
+    left_out: int | None = None,
 ) -> ChampionEvaluation:
     """Compare two files on the images with these labels [N]; ``timed`` has the challenger first, None for equal ones.
 
@@ -107,6 +115,8 @@ def compare(
         latency_ms_p95=timed.second_ms_p95 if timed else None,
         challenger_latency_ms_p95=timed.first_ms_p95 if timed else None,
         faster=timed.faster if timed else None,
+        disagreement=float((right_a != right_b).mean()),
+        left_out=left_out,
     )
 
 
@@ -122,11 +132,33 @@ def not_worse(comparison: ChampionEvaluation, margin: float) -> Reason:
         f"{100 * comparison.high:+.2f}; {'not worse' if passed else 'it may be worse'} by the margin of "
         f"{100 * margin:g} points."
     )
-    if not passed and margin > 1e-6 and comparison.n < (needed := images_needed(margin)):
-        sentence += f" So few images can't show it even of equal models: it takes {needed:,}."
+    if not passed:
+        sentence += _too_few(comparison, margin)
+    return Reason("champion", "min", -margin, comparison.low, passed, sentence + _images_of(comparison))
+
+
+def _too_few(comparison: ChampionEvaluation, margin: float) -> str:
+    """Say how many images it takes, if equal models that differ as these do could not pass on these either."""
+    differing = comparison.disagreement or 0.0
+    if margin < LEAST_MARGIN or comparison.n >= (needed := images_needed(margin, differing)):
+        return ""
+    alike = f" that differ on {100 * differing:.2g} % of the images" if differing else ""
+    return f" So few images can't show it even of equal models{alike}: it takes {needed:,}."
+
+
+def _images_of(comparison: ChampionEvaluation) -> str:
+    """Say which images the two were compared on, where that is not simply the test split of both."""
+    sentence = ""
     if comparison.test_changed:
         sentence += " The champion was promoted on another test split; it was scored again on this one."
-    return Reason("champion", "min", -margin, comparison.low, passed, sentence)
+    if comparison.left_out:
+        sentence += f" {comparison.left_out:,} test images that the champion was trained on were left out."
+    if comparison.left_out is None and comparison.test_changed:
+        sentence += (
+            " Whether it was trained on some of these images is not known, as an older release registered it; if it "
+            "was, its accuracy is too high."
+        )
+    return sentence
 
 
 def advantage(comparison: ChampionEvaluation, margin: float, alpha: float, smaller: float, faster: float) -> Reason:

@@ -1,11 +1,12 @@
 """The decision on a student: a pure function from figures to a verdict with its reasons."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from components.core.params.sections import Registry
-from components.core.significance import optimism
+from components.core.significance import images_needed, margin_shown, optimism
 from components.registry.policy import comparison as champions
 from components.registry.policy import gates, slices
 from components.registry.policy.comparison import Best, ChampionEvaluation
@@ -26,6 +27,7 @@ class Policy:
         alpha: the p-value below which a higher accuracy counts as better.
         smaller: the factor by which a file must be smaller to count as smaller.
         faster: the factor in p95 latency by which it must be faster to count as faster.
+        worse_than_control: what becomes of a student that is significantly worse than its own control.
     """
 
     gates: Bounds
@@ -35,12 +37,14 @@ class Policy:
     alpha: float
     smaller: float
     faster: float
+    worse_than_control: Literal["refuse", "allow"]
 
     @classmethod
     def of(cls, rules: Registry) -> "Policy":
         """The policy that the params state."""
         values = rules.model_dump(exclude_none=True)
-        return cls(values["gates"], values["slices"]["gates"], values["slices"]["min_count"], **values["champion"])
+        parts, others = values["slices"], {"worse_than_control": values["worse_than_control"], **values["champion"]}
+        return cls(values["gates"], parts["gates"], parts["min_count"], **others)
 
 
 @dataclass(frozen=True)
@@ -97,18 +101,23 @@ def decide(
         otherwise. A validated version is promoted unless the champion is the same file. The first model is judged by
         the gates alone; a later one must also be no worse than the champion, and better, smaller or faster.
     """
-    figures = gates.gated_figures(metrics)
-    reasons = gates.thresholds(figures, policy.gates)
+    reasons = gates.thresholds(metrics, policy.gates)
     reasons += slices.reasons(metrics.get("slices", {}), policy.slices, policy.min_count)
     if not reasons:
         reasons.append(gates.none_configured())
     same = champion is not None and champion.artifact_sha256 == metrics.get("artifact_sha256", {}).get("onnx")
+    worse = _worse_than_control(metrics, policy.alpha)
+    if worse and policy.worse_than_control == "refuse":
+        reasons.append(Reason("control", "min", 0.0, metrics["gain"]["accuracy"], False, worse))
     reasons += _against(champion, same, policy)
     if rolled_back is not None:
         sentence = f"This version was rolled back {rolled_back}: only a person's `reflux promote` brings it back."
         reasons.append(Reason("rollback", "max", 0, 1, False, sentence))
-    accuracy = figures.get("accuracy")
-    notes = _reuse(uses, accuracy, gates.as_number(metrics.get("test", {}).get("n")), policy.margin)
+    accuracy, n = gates.gated_figures(metrics).get("accuracy"), gates.images(metrics)
+    notes: tuple[str, ...] = (worse,) if worse and policy.worse_than_control == "allow" else ()
+    notes += () if worse else _no_gain(metrics)
+    notes += _reuse(uses, accuracy, n, champion, policy.margin)
+    notes += _too_few(champion.n if champion else n, policy.margin)
     notes += _crept(accuracy, champion, best, policy)
     status: Status = "VALIDATED"
     if any(reason.passed is None for reason in reasons):
@@ -139,25 +148,66 @@ def _against(champion: ChampionEvaluation | None, same: bool, policy: Policy) ->
     ]
 
 
-def _reuse(uses: int | None, accuracy: float | None, n: float | None, margin: float) -> tuple[str, ...]:
-    """Warn once the best of all models judged on this test split may owe more than the margin to chance.
+def _worse_than_control(metrics: Mapping[str, Any], alpha: float) -> str:
+    """Say that the student is significantly worse than its own control; empty if it is not."""
+    gain = metrics.get("gain", {})
+    difference, p_value = gates.as_number(gain.get("accuracy")), gates.as_number(gain.get("p_value"))
+    if difference is None or p_value is None or not (difference < 0 and p_value < alpha):
+        return ""
+    return (
+        f"Distillation did not pay here: the student is {-100 * difference:.2f} points worse than its own control, the "
+        f"same network without a teacher (McNemar p = {p_value:.2g}, below {alpha:g}).{_helps(metrics)} "
+        "registry.worse_than_control=allow promotes it all the same."
+    )
+
+
+def _no_gain(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Warn if what distillation brought may be nothing."""
+    if not (helps := _helps(metrics)):
+        return ()
+    return (f"Distillation brought no measurable gain here: the 95% interval of its gain is not above 0.{helps}",)
+
+
+def _helps(metrics: Mapping[str, Any]) -> str:
+    """What evaluation says for this case; it says nothing where distillation paid, and older releases never do."""
+    remedy = metrics.get("remedy")
+    return f" What usually helps: {remedy}." if remedy else ""
+
+
+def _reuse(
+    uses: int | None, accuracy: float | None, n: int | None, champion: ChampionEvaluation | None, margin: float
+) -> tuple[str, ...]:
+    """Warn once the best of all models judged on this test split is expected to owe more than the margin to chance.
 
     A warning, because the remedies in the literature cost what a promotion needs most. Thresholdout (Dwork et al. 2015)
     answers with noise and from a budget: the same file could be promoted today and refused tomorrow, and nobody could
     check the decision. The Ladder (Blum and Hardt 2015) says no more than that a new best was reached, where the model
     card publishes every figure. Both protect against someone who fits the test split through its answers, which no
-    stage can do: params are chosen on validation data, and training can't open the test split. What remains is the luck
-    of the best of k. This bounds it; the remedy, fresh images, is up to people.
+    stage does: params are chosen on validation data. What remains is the luck of the best of k, which is computed for
+    models that differ from each other as challenger and champion do; without a champion, for models that have nothing
+    in common, which is more. The remedy, fresh images, is up to people.
     """
     if uses is None or accuracy is None or not n or not 0 <= accuracy <= 1:
         return ()
-    luck = optimism(accuracy, int(n), uses + 1)
+    disagreement = champion.disagreement if champion else None
+    luck = optimism(2 * accuracy * (1 - accuracy) if disagreement is None else disagreement, n, uses + 1)
     if not luck > margin:
         return ()
     return (
-        f"This test split has served {uses:,} decisions before: the best of {uses + 1:,} equal models may look "
-        f"{100 * luck:.2f} points better than it is by chance alone, more than the margin of {100 * margin:g} points. "
-        "Give ingest a fresh test split.",
+        f"This test split has served {uses:,} decisions before: by chance alone the best of {uses + 1:,} equal models "
+        f"looks {100 * luck:.2f} points better than it is (expected value), more than the margin of {100 * margin:g} "
+        "points. Give ingest a fresh test split.",
+    )
+
+
+def _too_few(n: int | None, margin: float) -> tuple[str, ...]:
+    """Warn if a student that does as well as the champion on so few test images can't replace it."""
+    if not n or margin < champions.LEAST_MARGIN or n >= (needed := images_needed(margin)):
+        return ()
+    return (
+        f"On {n:,} test images a student with as many right answers as the champion can't replace it, however small or "
+        f"fast it is: excluding a loss of {100 * margin:g} points takes {needed:,} images. Add test images, or set "
+        f"registry.champion.margin above {math.ceil(1e4 * margin_shown(n)) / 1e4:g}.",
     )
 
 

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from components.core.contract import FIGURES
+from components.core.significance import chance_to_reach, score_bound, share_bound
 
 Side = Literal["min", "max"]
-Bounds = Mapping[str, Mapping[str, float]]  # {figure: {"min": limit, "max": limit}}, as in params.yaml
+Bounds = Mapping[str, Mapping[str, float]]  # {figure: {"min": limit, "max": limit, "confidence": share}}
+
+_JUST_BELOW = 0.005  # a model this much below a minimum is the example of what chance lets through
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class Reason:
         gate: the figure's name, ``slices.<column>.<figure>``, ``champion`` (not worse), ``advantage`` (better, smaller
             or faster), ``smoke``, ``rollback`` or ``gates`` (none is configured).
         limit: the threshold, in the figure's own unit.
-        value: the measured value; None if it was not measured.
+        value: what was compared: the measured value or, where the gate has a confidence, its bound; None if it was not
+            measured.
         passed: None if that is unknown.
         sentence: the same for people.
     """
@@ -34,15 +38,19 @@ class Reason:
 
 def gated_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The figures of the shipped file that gates can limit, from ``metrics.json``; unmeasured ones are absent."""
-    shipped = dict(metrics.get("shipped", {}).get("onnx", {}))
+    shipped = {**metrics.get("shipped", {}).get("onnx", {}), "gain": metrics.get("gain", {}).get("accuracy")}
     if as_number(shipped.get("size_bytes")) is not None:
         shipped["size_kb"] = shipped["size_bytes"] / 1024
     return {name: value for name in FIGURES if (value := as_number(shipped.get(name))) is not None}
 
 
-def thresholds(figures: Mapping[str, float], gates: Bounds) -> list[Reason]:
-    """A reason for each side of each gate on the figures, those of :func:`gated_figures`."""
-    return [_threshold(name, side, limit, figures.get(name)) for name, side, limit in sides(gates)]
+def thresholds(metrics: Mapping[str, Any], gates: Bounds) -> list[Reason]:
+    """A reason for each side of each gate on the figures in ``metrics.json``."""
+    figures = gated_figures(metrics)
+    return [
+        _threshold(name, side, limit, figures.get(name), gates[name].get("confidence"), metrics)
+        for name, side, limit in sides(gates)
+    ]
 
 
 def none_configured() -> Reason:
@@ -85,7 +93,22 @@ def format_value(value: float, other: float | None = None) -> str:
     return repr(value)
 
 
-def _threshold(name: str, side: Side, limit: float, value: float | None) -> Reason:
+def in_percent(share: float) -> str:
+    """A share in percent, with as many digits as it needs: ``95 %``, ``99.9 %``."""
+    return f"{100 * share:.4g} %"
+
+
+def luck(n: int, minimum: float, confidence: float | None, what: str = "model") -> str:
+    """Say how often chance lets a model pass that is just below a minimum on ``n`` test images."""
+    below = max(minimum - _JUST_BELOW, 0.0)
+    chance = chance_to_reach(below, n, minimum, confidence)
+    share = f"{100 * chance:.2g} %" if chance >= 1e-4 else "less than 0.01 %"
+    return f"a {what} that is truly at {format_value(below, minimum)} passes in {share} of draws"
+
+
+def _threshold(
+    name: str, side: Side, limit: float, value: float | None, confidence: float | None, metrics: Mapping[str, Any]
+) -> Reason:
     figure = FIGURES[name]
     label, unit = figure.label, f" {figure.unit}" if figure.unit else ""
     low = side == "min"
@@ -93,7 +116,41 @@ def _threshold(name: str, side: Side, limit: float, value: float | None) -> Reas
     if value is None or math.isnan(limit):
         missing = "was not measured" if value is None else "can't be compared"
         return Reason(name, side, as_number(limit), value, None, f"{label} {missing}, and the {word} is {wanted}.")
+    shown, n = f"{label} {format_value(value, limit)}{unit}", images(metrics)
+    if confidence is not None:
+        bound = _bound(name, side, value, confidence, metrics)
+        if bound is None:
+            sentence = f"{shown} has no known bound at {in_percent(confidence)}, and the {word} is {wanted}."
+            return Reason(name, side, as_number(limit), None, None, sentence)
+        direction = "at least" if low else "at most"
+        shown += f", with {in_percent(confidence)} confidence {direction} {format_value(bound, limit)},"
+        value = bound
     passed = within(value, side, limit)
     verb = ("reaches" if low else "is within") if passed else ("is below" if low else "exceeds")
-    sentence = f"{label} {format_value(value, limit)}{unit} {verb} the {word} of {wanted}."
+    sentence = f"{shown} {verb} the {word} of {wanted}."
+    if passed and low and n and figure.share and 0 < limit <= 1:
+        sentence += f" On {n:,} test images {luck(n, limit, confidence)}."
     return Reason(name, side, as_number(limit), value, passed, sentence)
+
+
+def images(metrics: Mapping[str, Any]) -> int | None:
+    """The number of test images; None if it is not known."""
+    n = as_number(metrics.get("test", {}).get("n"))
+    return int(n) if n else None
+
+
+def _bound(name: str, side: Side, value: float, confidence: float, metrics: Mapping[str, Any]) -> float | None:
+    """The one-sided bound of a figure at a confidence; None if it can't be known."""
+    n, gain = images(metrics), metrics.get("gain", {})
+    if n is None:
+        return None
+    if name == "gain":
+        wins, losses = gain.get("wins"), gain.get("losses")
+        if wins is None or losses is None:
+            return None
+        # The score bound is one end of a two-sided interval; the other is that of the mirrored difference.
+        both = 2 * confidence - 1
+        return score_bound(wins, losses, n, both) if side == "min" else -score_bound(losses, wins, n, both)
+    if not FIGURES[name].share or not 0 <= value <= 1:
+        return None
+    return share_bound(round(value * n), n, "lower" if side == "min" else "upper", confidence)

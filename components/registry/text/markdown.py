@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.registry.policy.decision import Decision
-from components.registry.policy.gates import gated_figures, sides
+from components.registry.policy.gates import gated_figures, in_percent, sides
 from components.registry.text import urls
 
 _MISSING = "unknown to this copy of the project"
@@ -37,6 +37,8 @@ def version(
     pages = _pages(tags)
     for key, label in LINEAGE.items():
         value = f"`{tags[key]}`" if key in tags else _MISSING
+        if key == "test_fingerprint" and decision and decision.uses is not None:
+            value += f", decisions before this one: {decision.uses:,}"
         lines.append(f"| {label} | {f'[{value}]({pages[key]})' if key in pages else value} |")
     if card := urls.card(tags):
         lines.append(f"| Model card | [model-card.html]({card}) |")
@@ -92,16 +94,28 @@ def _origin(champion: int, tags: Mapping[str, str]) -> str:
 def _rules(policy: Mapping[str, Any]) -> list[str]:
     """A policy as lines of text, one per rule."""
     words = {"min": "of at least", "max": "of at most"}
-    rules = [f"`{figure}` {words[side]} {limit:g}" for figure, side, limit in sides(policy["gates"])]
+    rules = [
+        f"`{figure}` {words[side]} {limit:g}{_surely(policy['gates'][figure])}"
+        for figure, side, limit in sides(policy["gates"])
+    ]
     for column, bounds in policy["slices"].items():
         each = f"on each `{column}` of {policy['min_count']} test images or more"
-        rules += [f"`{figure}` {words[side]} {limit:g} {each}" for figure, side, limit in sides(bounds)]
+        rules += [
+            f"`{figure}` {words[side]} {limit:g}{_surely(bounds[figure])} {each}"
+            for figure, side, limit in sides(bounds)
+        ]
+    if policy.get("worse_than_control") == "refuse":  # older records lack it
+        rules.append(f"an accuracy that is not significantly below its control's (p < {policy['alpha']:g})")
     return [
         *rules,
         f"an accuracy of no more than {policy['margin']:g} below the champion's, both measured at that moment",
         f"a higher accuracy than the champion (p < {policy['alpha']:g}), "
         f"or a file {policy['smaller']:g} times smaller, or {policy['faster']:g} times faster",
     ]
+
+
+def _surely(bound: Mapping[str, Any]) -> str:
+    return f" with {in_percent(bound['confidence'])} confidence" if bound.get("confidence") else ""
 
 
 def why(effect: str, reasons: Iterable[Mapping[str, Any]]) -> str:
@@ -126,7 +140,7 @@ def attempt(
 
 def recorded_figures(record: Mapping[str, Any]) -> dict[str, float]:
     """The figures of a recorded decision, and those of its comparison with the champion."""
-    figures = gated_figures({"shipped": {"onnx": record["figures"]}})
+    figures = gated_figures({"shipped": {"onnx": record["figures"]}, "gain": record.get("gain", {})})
     champion = record["champion"] or {}
     return figures | {f"champion/{key}": float(champion[key]) for key in _COMPARED if champion.get(key) is not None}
 
@@ -151,9 +165,12 @@ def _summary(metrics: Mapping[str, Any], names: Mapping[str, str], dataset: str)
         if "accuracy" in metrics.get(key, {})
     ]
     text += f" ({', '.join(compared)})" if compared else ""
+    balance = [f"macro F1 {figures['macro_f1']:.4f}"] if "macro_f1" in figures else []
+    if "worst_class_recall" in figures:
+        balance.append(f"recall of the worst class {100 * figures['worst_class_recall']:.2f} %")
     units = (("size_kb", 1, "KB as ONNX"), ("params", 0, "parameters"), ("latency_ms_p95", 3, "ms at p95"))
     sizes = [f"{figures[key]:,.{digits}f} {unit}" for key, digits, unit in units if key in figures]
-    return "; ".join([text, ", ".join(sizes)]) + "." if sizes else text + "."
+    return "; ".join([text, *(", ".join(part) for part in (balance, sizes) if part)]) + "."
 
 
 def _verdict(decision: Decision | None, effect: str) -> list[str]:

@@ -10,6 +10,7 @@ from components.core.contract import SHIPPED
 from components.core.errors import UserError
 
 LIVE = "live"
+TRAINED_ON = "trained-on.npy"  # ids of the images that a model was made from
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class EvaluatedRun:
     @property
     def evaluation(self) -> list[Path]:
         """The files that are kept with the model."""
-        names = ("evaluate/metrics.json", "evaluate/model-card.html", "evaluate/probe.npz", "ingest/dataset.json")
+        evaluate = ("metrics.json", "model-card.html", "probe.npz", TRAINED_ON)
+        names = (*(f"evaluate/{name}" for name in evaluate), "ingest/dataset.json")
         return [self.artifacts / name for name in names]
 
 

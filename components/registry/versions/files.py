@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from components.core.artifacts import read_json, sha256_file
 from components.core.errors import UserError
 from components.core.export.onnx_file import Network
-from components.registry.versions.evaluated_run import lineage_key
+from components.registry.versions.evaluated_run import TRAINED_ON, lineage_key
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -90,3 +93,22 @@ def read_evaluation(version: "ModelVersion", files: VersionFiles) -> dict[str, A
         )
     metrics: dict[str, Any] = read_json(path)
     return metrics
+
+
+def read_trained_on(version: "ModelVersion", files: VersionFiles) -> npt.NDArray[np.uint64] | None:
+    """Read the ids of the images that a version was made from; None if an older release registered it.
+
+    Raises:
+        UserError: they are not those that the version was registered with.
+    """
+    expected = read_evaluation(version, files).get("trained_on_sha256")
+    if expected is None:
+        return None
+    path = files.folder / EVALUATION / TRAINED_ON
+    if not path.is_file() or sha256_file(path) != expected:
+        raise UserError(
+            f"{TRAINED_ON}, kept with {version.name} version {files.number}, is gone or was changed, so the images "
+            "that the version was trained on are not known: restore the file, or `reflux rollback`."
+        )
+    ids: npt.NDArray[np.uint64] = np.load(path, allow_pickle=False)
+    return ids

@@ -1,6 +1,7 @@
 """Score the challenger and the champion on the same frozen test split."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from components.core.errors import UserError
 from components.core.images.shards import Shard, open_shard
 from components.registry import client
 from components.registry.policy.comparison import ChampionEvaluation, Measured, compare
-from components.registry.versions.files import VersionFiles, fetch_files, read_evaluation
+from components.registry.versions.files import VersionFiles, fetch_files, read_evaluation, read_trained_on
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,8 +51,11 @@ def compare_with_champion(
 ) -> ChampionEvaluation | None:
     """Score and time both on the same images; returns None if there is no champion.
 
+    Test images that the champion was trained on are left out: it has an advantage there that production does not have.
+
     Raises:
-        UserError: the test split is empty, a file was changed, or the challenger does not reproduce its evaluation.
+        UserError: the test split is empty or the champion was trained on all of it, a file was changed, or the
+            challenger does not reproduce its evaluation.
     """
     test = open_shard(artifacts / "ingest" / "shards" / "test")
     if not len(test):
@@ -66,7 +70,16 @@ def compare_with_champion(
         same = incumbent.sha256 == challenger.sha256
         theirs = ours if same else _measured(incumbent, test, dataset["classes"])
         timed = None if same else _timed(challenger, incumbent, test)
-    return compare(test.labels, ours, theirs, timed, champion, test_changed, resamples, seed)
+        known = read_trained_on(champion_version, incumbent)
+    new = np.ones(len(test), dtype=bool) if known is None else ~np.isin(test.ids, known)
+    if not new.any():
+        raise UserError(
+            f"{version.name} version {champion}, the champion, was trained on every image of the test split, so "
+            "nothing can be compared with it: give ingest a test split of other images."
+        )
+    left_out = None if known is None else int((~new).sum())
+    ours, theirs = (replace(each, predicted=each.predicted[new]) for each in (ours, theirs))
+    return compare(test.labels[new], ours, theirs, timed, champion, test_changed, resamples, seed, left_out)
 
 
 def _measured(files: VersionFiles, test: Shard, classes: list[str]) -> Measured:

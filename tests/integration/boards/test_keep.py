@@ -135,7 +135,7 @@ def before(server, tmp_path, monkeypatch) -> Iterator[dict[str, tuple[int, str]]
             code, text = next((answer for path, answer in replies.items() if path in self.path), (0, ""))
             if not code:
                 kind = {"Content-Type": self.headers.get("Content-Type", "application/json")}
-                reply = requests.request(self.command, server + self.path, data=body, headers=kind, timeout=30)
+                reply = requests.request(self.command, server + self.path, data=body, headers=kind, timeout=120)
                 code, text = reply.status_code, reply.text
             self.send_response(code)
             self.send_header("Content-Type", "application/json")

@@ -10,7 +10,8 @@ from components.compress.__main__ import main as compress
 from components.core.artifacts import sha256_file
 from components.core.contract import SHIPPED
 from components.core.errors import UserError
-from components.core.export import onnx_file, program
+from components.core.export import program
+from components.core.images.preprocess import fit
 from components.core.images.shards import open_shard
 from components.core.models import pixel_model
 from tests.trained import run_here
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.slow
 def test_each_file_is_the_student(finished):
     student = pixel_model.load(finished / "artifacts/distill/model.safetensors")
     test, spec = open_shard(finished / "artifacts/ingest/shards/test"), student.spec
-    pixels = onnx_file.fit(np.array(test.images), spec.image_size, spec.in_chans)
+    pixels = fit(np.array(test.images), spec.image_size, spec.in_chans)
     expected = program.forward(student, pixels)
     parity = json.loads((finished / "artifacts/compress/parity.json").read_text())
     for kind, name in SHIPPED.items():

@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +17,17 @@ from PIL import Image
 
 from components.core.artifacts import sha256_file
 from components.core.errors import UserError
-from components.core.export import onnx_file, program
-from components.core.images.pixels import resize_pixels
+from components.core.export import program
+from components.core.export.onnx_file import Network
+from components.core.images.pixels import decode
+from components.core.images.preprocess import fit, resize
 from components.core.images.shards import open_shard
 from components.core.models import pixel_model
+from components.evaluate import __main__ as stage
 from components.evaluate import corruptions
 from components.evaluate.__main__ import main as evaluate
-from tests.trained import CLASSES, SEEN, run_here
+from tests.trained import CLASSES, SEEN, STORED, run_here
+from tests.workspaces import watched
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +47,7 @@ def logged(folder: Path, stage: str):
 
 def test_metrics_keep_their_contract(finished):
     metrics = metrics_of(finished)
-    assert list(metrics) == [
+    assert [name for name in metrics if name != "remedy"] == [
         *(
             "test",
             "teacher",
@@ -49,10 +56,12 @@ def test_metrics_keep_their_contract(finished):
             "shipped",
             "gain",
             "slices",
+            "confusions",
             "classes",
             "dataset",
             "artifact_sha256",
             "probe_sha256",
+            "trained_on_sha256",
         ),
     ]
     assert metrics["test"] == {"fingerprint": "t" * 64, "n": 257}
@@ -61,10 +70,12 @@ def test_metrics_keep_their_contract(finished):
     assert set(metrics["teacher"]) == set(metrics["shipped"]["onnx_int8"]) == FIGURES | LATENCIES
     assert set(metrics["student"]) == set(metrics["shipped"]["pt2"]) == FIGURES
     assert set(metrics["shipped"]["onnx"]) == set(metrics["control"]) == FIGURES | LATENCIES | CORRUPTED
-    assert set(metrics["gain"]) == {"accuracy", "ci95", "p_value"}
+    assert set(metrics["gain"]) == {"accuracy", "ci95", "p_value", "wins", "losses"}
+    assert ("remedy" in metrics) == (metrics["gain"]["ci95"][0] <= 0)
     files = finished / "artifacts/compress"
     assert metrics["artifact_sha256"]["onnx"] == sha256_file(files / "student.onnx")
     assert metrics["probe_sha256"] == sha256_file(finished / "artifacts/evaluate/probe.npz")
+    assert metrics["trained_on_sha256"] == sha256_file(finished / "artifacts/evaluate/trained-on.npy")
     assert metrics["shipped"]["onnx"]["size_bytes"] == (files / "student.onnx").stat().st_size
     assert metrics["teacher"]["params"] > metrics["student"]["params"] == metrics["control"]["params"]
 
@@ -101,10 +112,10 @@ def test_corrupted_figures_are_those_of_the_shipped_file_on_corrupted_images(fin
     test = open_shard(finished / "artifacts/ingest/shards/test")
     spec = pixel_model.load(finished / "artifacts/distill/model.safetensors").spec
     run = program.reload(finished / "artifacts/compress/student.onnx")
-    resized = resize_pixels(np.array(test.images), SEEN).transpose(0, 2, 3, 1)
+    resized = resize(np.array(test.images), SEEN).transpose(0, 2, 3, 1)
     shipped, accuracies = metrics_of(finished)["shipped"]["onnx"], []
     for kind, images in corruptions.corrupted(resized, test.ids):
-        pixels = onnx_file.fit(images, spec.image_size, spec.in_chans)
+        pixels = fit(images, spec.image_size, spec.in_chans)
         accuracies.append((run(pixels).argmax(axis=1) == test.labels).mean())
         assert shipped[f"{kind}_accuracy"] == pytest.approx(accuracies[-1])
     assert shipped["corrupted_accuracy"] == pytest.approx(np.mean(accuracies))
@@ -126,6 +137,17 @@ def test_slices_are_those_of_the_predictions(finished):
     )
 
 
+def test_the_likeliest_confusions_are_those_of_the_predictions(finished):
+    table = pq.read_table(finished / "artifacts/evaluate/predictions.parquet")
+    label, predicted = table["label"].to_numpy(), table["onnx"].to_numpy()
+    pairs = Counter(zip(label[label != predicted], predicted[label != predicted], strict=True))
+    confusions = metrics_of(finished)["confusions"]
+    assert [each["n"] for each in confusions] == [n for _, n in pairs.most_common(3)]
+    for each in confusions:
+        true, other = CLASSES.index(each["true"]), CLASSES.index(each["predicted"])
+        assert (each["n"], each["of"]) == (pairs[true, other], (label == true).sum())
+
+
 def test_the_probe_is_the_shipped_file_s_own_predictions(finished):
     with np.load(finished / "artifacts/evaluate/probe.npz", allow_pickle=False) as probe:
         pixels, predicted = probe["pixels"], probe["predicted"]
@@ -135,6 +157,13 @@ def test_the_probe_is_the_shipped_file_s_own_predictions(finished):
     for batch in (1, 3, 64):
         parts = [run(pixels[i : i + batch]).argmax(axis=1) for i in range(0, 64, batch)]
         assert (np.concatenate(parts) == predicted).all()
+
+
+def test_the_images_that_the_student_was_made_from_are_kept_by_their_ids(finished):
+    ids = np.load(finished / "artifacts/evaluate/trained-on.npy", allow_pickle=False)
+    splits = {split: open_shard(finished / "artifacts/ingest/shards" / split).ids for split in ("train", "val", "test")}
+    assert ids.tolist() == sorted([*splits["train"].tolist(), *splits["val"].tolist()])
+    assert not np.isin(splits["test"], ids).any()
 
 
 def test_the_journal_holds_figures_pictures_card_and_dataset(finished):
@@ -157,14 +186,55 @@ def test_the_card_is_next_to_its_figures(finished):
     assert not list(folder.glob(".*"))
 
 
-def test_the_card_s_code_runs_and_predicts(finished, tmp_path, monkeypatch, capsys):
-    test = open_shard(finished / "artifacts/ingest/shards/test")
+def pictures(folder: Path) -> list[str]:
+    """Write a picture of each kind that is easily read in another way."""
+    rng = np.random.default_rng(0)
+    # Smooth, so that JPEG keeps it, and lopsided, so that a turn shows.
+    rgb = Image.fromarray(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)).resize((40, 23), Image.Resampling.BICUBIC)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    opacity = Image.linear_gradient("L").resize(rgb.size)
+    deep = np.asarray(rgb.convert("L")).astype(np.uint16) * 200
+    palette = rgb.quantize(8)
+    rgb.save(folder / "turned.jpg", exif=turned)
+    rgb.save(folder / "wide.png")
+    rgb.convert("L").save(folder / "gray.webp")
+    rgb.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.merge("RGBA", (*rgb.split(), opacity)).save(folder / "transparent.png")
+    Image.merge("LA", (rgb.convert("L"), opacity)).save(folder / "gray-transparent.png")
+    palette.save(folder / "palette.png", transparency=palette.getpixel((0, 0)))
+    Image.fromarray(deep).save(folder / "deep.png")
+    Image.fromarray(deep > 20_000).save(folder / "bits.png")
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_card_s_code_sees_what_the_pipeline_sees(finished, tmp_path):
+    names = pictures(tmp_path)
     shutil.copy(finished / "artifacts/compress/student.onnx", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    snippet = re.search(r"```python\n(.*?)```", (finished / "artifacts/evaluate/model-card.md").read_text(), re.DOTALL)
-    Image.fromarray(test.images[0, ..., 0]).save("image.png")
-    exec(compile(snippet[1], "card", "exec"), {})  # noqa: S102 - the card's own code is what is tested
-    assert capsys.readouterr().out.strip() in CLASSES
+    text = (finished / "artifacts/evaluate/model-card.md").read_text()
+    use, _, module = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "preprocess.py").write_text(module)
+    lines = "import sys\nprint(json.dumps([logits.tolist(), sorted(sys.modules)]))\n"
+    network = Network(finished / "artifacts/compress/student.onnx")
+    for name in names:
+        (tmp_path / "use.py").write_text(f"{use.replace('image.png', name)}\n{lines}")
+        command = [sys.executable, "use.py"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        said, printed = done.stdout.splitlines()
+        logits, modules = json.loads(printed)
+        assert not {"components", "torch"} & set(modules)
+        expected = network.logits(decode((tmp_path / name).read_bytes(), 1, STORED, 50).pixels[None])
+        assert np.allclose(logits, expected, atol=1e-6), name
+        assert said == CLASSES[expected.argmax()]
+
+
+def test_the_params_reach_what_measures(finished, here, monkeypatch):
+    shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
+    timed, resampled = (watched(monkeypatch, stage, name) for name in ("latency", "paired_bootstrap"))
+    run_here("evaluate", stage.main, "evaluate.latency_runs=21", "evaluate.bootstrap=123", "seed=7")
+    assert [call["runs"] for call in timed] == [21] * 4
+    assert {(call["resamples"], call["seed"]) for call in resampled} == {(123, 7)}
 
 
 def test_a_file_that_is_not_the_student_is_refused_on_the_test_split(finished, here):
@@ -188,7 +258,7 @@ def test_an_empty_test_split_is_one_sentence(finished, here):
 def test_a_manifest_of_other_images_is_refused(finished, here):
     shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
     path = here / "artifacts/ingest/manifest.parquet"
-    pq.write_table(pq.read_table(path).slice(1), path)
+    pq.write_table(pq.read_table(path).slice(1), path)  # without the first row, one of the test split
     with pytest.raises(UserError, match=r"manifest.parquet lists other test images than .*shards/test holds"):
         run_here("evaluate", evaluate)
     assert not (here / "artifacts/evaluate/metrics.json").exists()

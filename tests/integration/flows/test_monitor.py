@@ -66,23 +66,23 @@ def test_a_retrain_is_asked_for_once_and_never_while_one_waits(prefect_api, monk
 
 
 def make(api: str) -> str:
-    flow = httpx.post(f"{api}/flows/", json={"name": "retrain"}, timeout=30).raise_for_status().json()["id"]
+    flow = httpx.post(f"{api}/flows/", json={"name": "retrain"}, timeout=120).raise_for_status().json()["id"]
     wanted = {"name": "asked-for", "flow_id": flow, "tags": []}
-    return httpx.post(f"{api}/deployments/", json=wanted, timeout=30).raise_for_status().json()["id"]
+    return httpx.post(f"{api}/deployments/", json=wanted, timeout=120).raise_for_status().json()["id"]
 
 
 def planned(api: str, deployment: str, at: datetime) -> None:
     """What the scheduler does for a cron."""
     schedule = [{"schedule": {"interval": 86400, "anchor_date": at.isoformat()}, "active": True, "slug": "later"}]
-    made = httpx.post(f"{api}/deployments/{deployment}/schedules", json=schedule, timeout=30)
+    made = httpx.post(f"{api}/deployments/{deployment}/schedules", json=schedule, timeout=120)
     made.raise_for_status()
     now = {"start_time": datetime.now(UTC).isoformat(), "min_runs": 2}
-    httpx.post(f"{api}/deployments/{deployment}/schedule", json=now, timeout=30).raise_for_status()
+    httpx.post(f"{api}/deployments/{deployment}/schedule", json=now, timeout=120).raise_for_status()
     assert [run for run in runs(api) if run["deployment_id"] == deployment and run["auto_scheduled"]]
 
 
 def runs(api: str) -> list[dict]:
-    return httpx.post(f"{api}/flow_runs/filter", json={}, timeout=30).raise_for_status().json()
+    return httpx.post(f"{api}/flow_runs/filter", json={}, timeout=120).raise_for_status().json()
 
 
 def retrains(api: str) -> list[dict]:
@@ -91,4 +91,4 @@ def retrains(api: str) -> list[dict]:
 
 def state(api: str, run: str, type: str) -> None:
     change = {"state": {"type": type}, "force": True}
-    httpx.post(f"{api}/flow_runs/{run}/set_state", json=change, timeout=30).raise_for_status()
+    httpx.post(f"{api}/flow_runs/{run}/set_state", json=change, timeout=120).raise_for_status()

@@ -106,10 +106,10 @@ def shared(tmp_path_factory) -> Iterator[Shared]:
 def test_mlflow_asks_for_a_login_and_answers_only_to_its_own_names(shared):
     search = {"max_results": 1}
     address = f"{shared.url('MLFLOW')}/api/2.0/mlflow/experiments/search"
-    assert requests.post(address, json=search, timeout=30).status_code == 401
-    assert requests.post(address, json=search, auth=shared.login, timeout=30).status_code == 200
+    assert requests.post(address, json=search, timeout=120).status_code == 401
+    assert requests.post(address, json=search, auth=shared.login, timeout=120).status_code == 200
     strange = {"Host": "evil.example.org"}
-    assert requests.post(address, json=search, auth=shared.login, headers=strange, timeout=30).status_code == 403
+    assert requests.post(address, json=search, auth=shared.login, headers=strange, timeout=120).status_code == 403
 
 
 def test_artifacts_go_through_mlflow_to_s3_and_users_are_in_postgres(shared, tmp_path, monkeypatch):
@@ -150,9 +150,9 @@ def test_artifacts_go_through_mlflow_to_s3_and_users_are_in_postgres(shared, tmp
 
 def test_prefect_asks_for_a_login_and_knows_its_pools(shared):
     address = f"{shared.url('PREFECT')}/api/work_pools/filter"
-    assert requests.post(address, json={}, timeout=30).status_code == 401
+    assert requests.post(address, json={}, timeout=120).status_code == 401
     login = tuple(shared.secrets["PREFECT_API_AUTH_STRING"].split(":"))
-    assert requests.post(address, json={}, auth=login, timeout=30).json() == []
+    assert requests.post(address, json={}, auth=login, timeout=120).json() == []
 
 
 def test_no_process_shows_a_secret_in_its_arguments(shared):

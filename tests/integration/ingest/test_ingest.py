@@ -1,6 +1,7 @@
 """Datasets in any format become the same shards, wherever their images come from."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,19 @@ import pytest
 from PIL import Image
 
 from components.core.contract import SPLITS
+from components.core.errors import UserError
 from components.core.images.shards import open_shard
-from tests.datasets import CLASSES, bad_files, class_folders, noise, run_ingest, save
+from tests.datasets import (
+    CLASSES,
+    bad_files,
+    class_folders,
+    copy_into_splits,
+    image_of,
+    leak_test_image,
+    noise,
+    run_ingest,
+    save,
+)
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -89,6 +101,19 @@ def test_manifest_leads_to_the_pixels(tmp_path: Path) -> None:
     assert np.allclose(facts["std"], train.std(axis=(0, 1, 2)), atol=1e-6)
 
 
+def test_what_training_reads_of_the_dataset_knows_no_split_but_its_own(tmp_path: Path) -> None:
+    folders = class_folders(tmp_path / "data")
+    copy_into_splits(folders)
+    contents = []
+    for place in ("unlabeled", "test/cat", "train/cat"):
+        run_ingest(folders, tmp_path / place)
+        contents.append((tmp_path / place / "images.json").read_bytes())
+        save(noise(900 + len(contents)), folders / place / "new.png")
+    run_ingest(folders, tmp_path / "all")
+    contents.append((tmp_path / "all/images.json").read_bytes())
+    assert contents[0] == contents[1] == contents[2] != contents[3]
+
+
 def test_slices_of_a_manifest_stay_with_their_images(tmp_path: Path) -> None:
     folders = class_folders(tmp_path / "data")
     files = sorted(f.relative_to(folders).as_posix() for f in folders.rglob("*.png"))
@@ -103,7 +128,7 @@ def test_slices_of_a_manifest_stay_with_their_images(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(manifest, pd.read_parquet(tmp_path / "plain" / "manifest.parquet"))
 
 
-def test_added_and_repeated_images_move_none(tmp_path: Path) -> None:
+def test_added_and_repeated_images_move_none_but_from_what_was_held_out_of_a_small_class(tmp_path: Path) -> None:
     folders = class_folders(tmp_path / "data")
     run_ingest(folders, tmp_path / "before")
     for seed in range(300, 330):
@@ -115,10 +140,12 @@ def test_added_and_repeated_images_move_none(tmp_path: Path) -> None:
     before, after = (
         pd.read_parquet(tmp_path / name / "manifest.parquet").set_index("path")["split"] for name in ("before", "after")
     )
-    assert after[before.index].equals(before)
+    moved = after[before.index] != before
+    assert set(after[before.index][moved]) <= {"train"}
+    assert 0 < moved.sum() < 6
     assert len(after) == len(before) + 30
-    assert result.repeats == 9
-    quarantine = pd.read_parquet(tmp_path / "after" / "quarantine.parquet")
+    assert result.left_out == {"repeat": 9}
+    quarantine = pd.read_csv(tmp_path / "after" / "quarantine.csv")
     assert set(quarantine["kind"]) == {"repeat"}
     assert "cat/zz-again-0.bmp has the same content as cat/0.png in the same split." in set(quarantine["reason"])
 
@@ -128,9 +155,103 @@ def test_unusable_images_are_listed(tmp_path: Path) -> None:
     folders = class_folders(tmp_path / "data")
     bad = bad_files(folders)
     result = run_ingest(folders, tmp_path / "ingest")
-    quarantine = pd.read_parquet(tmp_path / "ingest" / "quarantine.parquet")
+    quarantine = pd.read_csv(tmp_path / "ingest" / "quarantine.csv")
     assert set(quarantine["path"]) == bad
-    assert result.unreadable == len(bad)
+    assert result.left_out == {"unreadable": len(bad)}
     reasons = dict(zip(quarantine["path"], quarantine["reason"], strict=True))
     assert "12000 x 9000 pixels, more than the 50 megapixels" in reasons["dog/bomb.png"]
-    assert reasons["dog/text.png"] == "dog/text.png is not a PNG, JPEG, WebP or BMP image."
+    assert reasons["dog/text.png"] == "dog/text.png is text and no image."
+
+
+def test_images_that_can_not_be_trained_or_tested_on_are_set_aside_and_the_run_goes_on(tmp_path: Path) -> None:
+    folders = class_folders(tmp_path / "data")
+    copy_into_splits(folders)
+    leak_test_image(folders)
+    shutil.copy(image_of(folders, "train", "cat"), folders / "train" / "dog" / "also-a-cat.png")
+    shutil.copy(image_of(folders, "val", "owl"), folders / "unlabeled" / "owl.png")
+    save(noise(500, 7), folders / "train" / "owl" / "tiny.png")
+    result = run_ingest(folders, tmp_path / "out", max_quarantined=0.05)
+    assert result.left_out == {"small": 1, "labels": 2, "overlap": 2}
+    reasons = set(pd.read_csv(tmp_path / "out" / "quarantine.csv")["reason"])
+    assert "train/owl/tiny.png has 7 x 7 pixels, and ingest.min_size_px asks for 8 each way." in reasons
+    leak, owl = image_of(folders, "test", "cat"), image_of(folders, "val", "owl")
+    assert f"train/cat/leak.bmp in train has the same content as test/cat/{leak.name} in test." in reasons
+    assert f"unlabeled/owl.png in unlabeled has the same content as val/owl/{owl.name} in val." in reasons
+    manifest = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
+    assert manifest["sha256"].is_unique
+    assert len(manifest) == 64 - 1
+    with pytest.raises(UserError, match=r"3 of 68 images .* 1 smaller than ingest.min_size_px, 2 under two labels; "):
+        run_ingest(folders, tmp_path / "out", max_quarantined=0.04)
+
+
+def classes_of(root: Path, counts: dict[str, int], side: int = 12) -> Path:
+    for number, (name, count) in enumerate(counts.items()):
+        for i in range(count):
+            save(noise(1000 * number + i, side), root / name / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [
+        ({"cat": 9}, r"data has one class \(cat\): a classifier needs at least two"),
+        ({"unlabeled": 9}, "data has no labeled images that can be used: label at least three"),
+        ({"cat": 9, "dog": 9, "emu": 1}, r"too few usable images in 1 of 3 classes, emu \(1\): each needs at least 3"),
+        (
+            {f"{i:03}": 2 for i in range(300)},
+            r"in 300 of 300 classes, 000 \(2\), 001 \(2\), 002 \(2\) and 297 more: each needs at least 3",
+        ),
+    ],
+)
+def test_too_little_to_learn_from_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path, counts: dict[str, int], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        run_ingest(classes_of(tmp_path / "data", counts), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_two_photographs_are_too_few(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        save(Image.effect_noise((4000, 3000), 50), tmp_path / "data" / name / "1.jpg")
+    with pytest.raises(UserError, match=r"in 2 of 2 classes, cat \(1\), dog \(1\): each needs at least 3"):
+        run_ingest(tmp_path / "data", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_twelve_images_are_enough_for_an_image_of_each_class_in_each_split(tmp_path: Path) -> None:
+    counts = run_ingest(classes_of(tmp_path / "data", {"cat": 6, "dog": 6}), tmp_path / "out").dataset["counts"]
+    assert sum(counts.values()) == 12
+    manifest = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
+    assert manifest.groupby(["split", "label"]).size().min() >= 1
+    assert len(manifest.groupby(["split", "label"])) == 6
+
+
+def listed(folder: Path, splits: bool = False) -> Path:
+    """Sixty images of twelve patients in a manifest, and an unlabeled image of each patient in another."""
+    for seed in range(72):
+        save(noise(seed), folder / f"{seed}.png")
+    rows = [f"{i}.png,{CLASSES[i % 3]},p{i // 5}" + f",{('train', 'test')[i % 2]}" * splits for i in range(60)]
+    (folder / "labels.csv").write_text("\n".join(["path,label,patient" + ",split" * splits, *rows]))
+    (folder / "unlabeled.csv").write_text("\n".join(["path,patient", *(f"{i}.png,p{i - 60}" for i in range(60, 72))]))
+    return folder
+
+
+def test_a_patient_is_on_one_side_of_every_split(tmp_path: Path) -> None:
+    result = run_ingest(listed(tmp_path / "data"), tmp_path / "out", group="patient")
+    manifest = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
+    sides = manifest.replace({"split": {"unlabeled": "train"}}).groupby("group")["split"].nunique()
+    assert sides.tolist() == [1] * 12
+    assert set(manifest["split"]) == set(SPLITS)
+    left_out = pd.read_csv(tmp_path / "out" / "quarantine.csv")
+    held_out = manifest.loc[manifest["split"].isin(["val", "test"]), "group"].nunique()
+    assert result.left_out == {"group": held_out}
+    assert set(left_out["kind"]) == {"group"}
+    as_slice = run_ingest(tmp_path / "data", tmp_path / "again", group="patient", slices=["patient"])
+    assert as_slice.dataset["fingerprint"] == result.dataset["fingerprint"]
+
+
+def test_given_splits_that_part_a_patient_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="images of the patient 'p0' in test and train, 'p1' in test and val"):
+        run_ingest(listed(tmp_path / "data", splits=True), tmp_path / "out", group="patient")
+    assert list((tmp_path / "out").iterdir()) == []

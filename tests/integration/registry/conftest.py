@@ -6,7 +6,7 @@ accuracy and any disagreement with another one.
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,8 +115,13 @@ def safetensors(path: Path, name: str, image_size: int, seed: int) -> None:
     pixel_model.save(pixel_model.pixel_model(name, CLASSES, image_size, 1, (0.5,), (0.25,)), path)
 
 
-def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: str, ballast: int = 0) -> Path:
-    """Everything the registry reads, as ingest, finetune, distill, compress and evaluate leave it."""
+def write_evaluation(
+    folder: Path, given: np.ndarray, fingerprint: str, salt: str, ballast: int = 0, trained_on: Sequence[int] = (N,)
+) -> Path:
+    """Everything the registry reads, as ingest, finetune, distill, compress and evaluate leave it.
+
+    The ids of the test images are their rows; ``trained_on`` are those of the images that the student was made from.
+    """
     shards = folder / "ingest" / "shards" / "test"
     shards.mkdir(parents=True, exist_ok=True)
     images = np.zeros((N, SIDE * SIDE), np.uint8)
@@ -135,6 +140,7 @@ def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: st
     path = table_network(folder / "compress" / "student.onnx", given, ballast=ballast)
     probe = folder / "evaluate" / "probe.npz"
     write_probe(probe, path, images)
+    np.save(folder / "evaluate" / "trained-on.npy", np.array(trained_on, np.uint64))
     measured = figures(given, path.stat().st_size)
     control = figures(predictions(N - 60), 1000)
     metrics = {
@@ -146,6 +152,7 @@ def write_evaluation(folder: Path, given: np.ndarray, fingerprint: str, salt: st
         "slices": slices(given),
         "artifact_sha256": {"onnx": sha256_file(path)},
         "probe_sha256": sha256_file(probe),
+        "trained_on_sha256": sha256_file(folder / "evaluate" / "trained-on.npy"),
         "classes": list(CLASSES),
         "salt": salt,
     }
@@ -167,8 +174,16 @@ class Home:
     def artifacts(self) -> Path:
         return self.folder / "artifacts"
 
-    def evaluation(self, right: int, wrong_from: int = 0, fingerprint: str = "f" * 64, ballast: int = 0) -> Path:
-        return write_evaluation(self.artifacts, predictions(right, wrong_from), fingerprint, self.salt, ballast)
+    def evaluation(
+        self,
+        right: int,
+        wrong_from: int = 0,
+        fingerprint: str = "f" * 64,
+        ballast: int = 0,
+        trained_on: Sequence[int] = (N,),
+    ) -> Path:
+        given = predictions(right, wrong_from)
+        return write_evaluation(self.artifacts, given, fingerprint, self.salt, ballast, trained_on)
 
     def lineage(self, **changes: str | None) -> Lineage:
         values = {"run_id": self.run_id, "params_sha256": "a" * 64, "data_md5": "b" * 32 + ".dir", "git_sha": "c" * 40}

@@ -24,7 +24,7 @@ def served(tmp_path, mlflow_template, monkeypatch):
         yield server
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_register_promote_predict_and_roll_back_over_http(home, model_name, served, monkeypatch, make_grounds):
     grounds = make_grounds({"accuracy": {"min": 0.8}})
     run = MlflowClient().create_run(experiment_id(MlflowClient(), "clothes"))
@@ -41,7 +41,7 @@ def test_register_promote_predict_and_roll_back_over_http(home, model_name, serv
     assert (outcome.champion, outcome.previous) == (2, 1)
     path = home.folder / "dress.png"
     Image.fromarray(np.load(artifacts / "ingest" / "shards" / "test" / "images.npy")[199, ..., 0]).save(path)
-    prediction = predict(path, f"models:/{model_name}@champion")
+    (prediction,) = predict([path], f"models:/{model_name}@champion")
     assert (prediction.class_name, prediction.version) == ("dress", 2)
     assert rollback(home.experiment, model_name, "worse") == (1, 2)
     past = history(home.experiment, model_name)
@@ -59,7 +59,7 @@ def test_register_promote_predict_and_roll_back_over_http(home, model_name, serv
         lambda: challenge(artifacts, home.experiment, model_name, version, grounds),
         lambda: register(artifacts, model_name, home.experiment, home.lineage()),
         lambda: history(home.experiment, model_name),
-        lambda: predict(path, f"models:/{model_name}@champion"),
+        lambda: list(predict([path], f"models:/{model_name}@champion")),
     ):
         with pytest.raises(Unreachable, match="does not answer: start it"):
             attempt()

@@ -1,6 +1,9 @@
 """``reflux promote | approve | rollback | history | lineage | reconcile | predict`` with and without a server."""
 
+import csv
+import io
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,7 +24,7 @@ from tests.servers import mlflow_server
 PARAMS = Path(__file__).parents[3] / "params.yaml"
 
 
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.slow)])
+@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.long)])
 def anywhere(request, home, tmp_path, mlflow_template, monkeypatch) -> Iterator[None]:
     """MLflow as a file of this checkout, then as a server."""
     if request.param == "embedded":
@@ -42,6 +45,55 @@ def reflux(home, model_name, monkeypatch, call_reflux) -> Callable[..., tuple[in
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
 
     return call_reflux
+
+
+def assert_that_the_champion_predicts(home, reflux, champion: str) -> None:
+    """A file of one's own, and the one of the README's example."""
+    image = home.folder / "dress.png"
+    Image.fromarray(np.load(home.artifacts / "ingest/shards/test/images.npy")[199, ..., 0]).save(image)
+    assert reflux("predict", str(image))[1].startswith(f"dress  ({champion})\n")
+    (shown, *_) = re.findall(r"reflux predict (\S+)", (PARAMS.parent / "README.md").read_text(encoding="utf-8"))
+    assert reflux("predict", str(PARAMS.parent / shown))[0] == 0
+
+
+def test_several_images_become_a_table_or_csv_and_those_without_a_class_are_listed_at_the_end(
+    home, champion, model_name, reflux
+):
+    stored, folder = np.load(home.artifacts / "ingest/shards/test/images.npy")[..., 0], home.folder / "new"
+    folder.mkdir()
+    for row, name in enumerate(("[red] boot", "dress, long", "shirt")):
+        Image.fromarray(stored[row]).save(folder / f"{name}.png")
+    (folder / "torn.png").write_bytes(b"")
+
+    code, out, err = reflux("predict", str(folder), "gone.png")
+    assert code == 0
+    cells = [re.split(r"  +", line.strip()) for line in out.splitlines()]
+    assert cells[0] == ["file", "class", "probability"]
+    assert [(Path(file).name, found) for file, found, _ in cells[1:4]] == [
+        ("[red] boot.png", "boot"),
+        ("dress, long.png", "dress"),
+        ("shirt.png", "shirt"),
+    ]
+    assert out.endswith(f"\n3 images, by {model_name} version 1\n")
+    assert err == f"2 could not be read:\n  gone.png does not exist\n  {folder}/torn.png is empty (zero bytes)\n"
+
+    code, out, _ = reflux("predict", f"{folder}/*.png", "--csv", "--top", "2")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert list(rows[0]) == ["file", "class", "probability", "class_2", "probability_2"]
+    assert rows[1]["file"] == f"{folder}/dress, long.png"
+    assert (rows[1]["class"], float(rows[1]["probability"])) == ("dress", pytest.approx(0.965, abs=1e-3))
+    assert float(rows[1]["probability_2"]) == pytest.approx(0.018, abs=1e-3)
+
+    for paths, sentence in {
+        ("gone.png",): "gone.png does not exist: give PNG",
+        (f"{folder}/torn.png",): f"{folder}/torn.png is empty (zero bytes): give PNG",
+        (f"{folder}/torn.png", "gone.png"): "None of 2 can be read, as gone.png does not exist: give PNG",
+    }.items():
+        code, out, err = reflux("predict", *paths)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"Error: {sentence}")
+        assert len(err.splitlines()) == 1
 
 
 def test_each_command_says_what_it_did_with_its_exit_code(home, model_name, anywhere, reflux):
@@ -81,9 +133,7 @@ def test_each_command_says_what_it_did_with_its_exit_code(home, model_name, anyw
     code, out, _ = reflux("approve", "4", "--reason", "seen on the new cameras")
     assert (code, f"{model_name} version 4 is the new @champion." in out) == (0, True)
 
-    image = home.folder / "dress.png"
-    Image.fromarray(np.load(home.artifacts / "ingest/shards/test/images.npy")[199, ..., 0]).save(image)
-    assert reflux("predict", str(image))[1].startswith(f"dress  ({model_name} version 4)\n")
+    assert_that_the_champion_predicts(home, reflux, f"{model_name} version 4")
     code, out, _ = reflux("history", "--json")
     past = json.loads(out)
     assert (code, past["champion"], past["previous"]) == (0, 4, 1)

@@ -29,6 +29,7 @@ def gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=hidden, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_it_runs_where_only_torch_and_timm_are_installed(tmp_path: Path):
     done = gpu("--device", "cpu", "--quick", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results import ROOT, Figure, of_rounds, of_seeds, publish, write
+from benchmarks.results import ROOT, Figure, of_rounds, of_seeds, publish, read, write
 
 
 def test_the_median_of_the_rounds_stands_between_the_lowest_and_the_highest():
@@ -21,6 +21,11 @@ def test_results_name_the_commit_and_the_machine_but_no_place(tmp_path: Path):
     assert "cores" in written["machine"]
     assert "torch" in written["machine"]
     assert "/" not in written["machine"]
+    result = read("speed", tmp_path)
+    assert str(result) == f"`speed.json`: {written['machine']}; commit {written['commit']}."
+    assert result["ratio"] == Figure("ratio", 2.0, 1.0, 3.0, "x")
+    assert "ratio" in result
+    assert "other" not in result
 
 
 def test_the_interval_of_seeds_is_students_and_a_single_seed_has_none():

@@ -10,6 +10,6 @@ def test_the_boards_fit_next_to_a_hundred_other_metrics():
 
 
 def test_every_expectation_is_on_the_board_of_the_data():
-    checks = suite.image_checks(8, 100, 8, 0.1) + suite.label_checks(["a"]) + suite.count_checks(1)
-    checks += suite.shift_checks(0.1) + suite.file_checks()
+    checks = suite.image_checks() + suite.look_alike_checks(8) + suite.label_checks(["a"]) + suite.count_checks()
+    checks += suite.recall_checks() + suite.shift_checks(0.1) + suite.file_checks()
     assert [check.name for check in checks] == list(EXPECTATIONS)

@@ -24,17 +24,24 @@ CHECKS = {
 
 
 def test_a_retrain_carries_what_the_boards_show_and_leaves_out_what_was_not_measured():
-    figures = summary(METRICS, {"size_kb": {"max": 200}}, DATASET, ["unreadable", "repeat", "repeat"], CHECKS)
+    figures = summary(
+        METRICS, {"size_kb": {"max": 200}}, DATASET, ["unreadable", "labels", "repeat", "overlap", "group"], CHECKS
+    )
     assert figures["test/student_accuracy"] == 0.8  # the file that ships
     assert figures["test/teacher_accuracy"] == 0.85
     assert math.isclose(figures["gain/gap_to_teacher"], 0.05)
     assert (figures["gain/ci95_low"], figures["gain/ci95_high"]) == (0.01, 0.03)
     assert (figures["student/size_kb"], figures["limit/size_kb_max"], figures["student/int8_size_kb"]) == (180, 200, 50)
-    assert (figures["data/quarantined"], figures["data/repeats"], figures["data/unlabeled_images"]) == (1, 2, 90)
+    assert (figures["data/quarantined"], figures["data/repeats"], figures["data/unlabeled_images"]) == (2, 2, 90)
     assert figures["data/failed/known_labels"] == 0
     assert not {"data/failed/class_balance_kept", "data/class_shift", "test/control_ece"} & set(figures)
     assert "recall/class 39" in figures
     assert "recall/class 0" not in figures
+
+
+def test_limits_are_lines_in_a_chart_and_confidences_are_not():
+    figures = summary(METRICS, {"accuracy": {"min": 0.8, "confidence": 0.95}}, DATASET, [], CHECKS)
+    assert {name for name in figures if name.startswith("limit/")} == {"limit/accuracy_min"}
 
 
 def test_a_retrain_has_fewer_than_a_hundred_names():

@@ -38,6 +38,21 @@ def test_the_control_learns_from_training_images_and_is_chosen_on_validation_ima
     assert [labels[image.numpy().tobytes()] for image in batch.pixels] == batch.targets[0].tolist()
 
 
+def test_the_control_balances_its_classes_by_its_params(controlled):
+    labels = np.load("artifacts/ingest/shards/train/labels.npy")
+    counts = np.bincount(labels)
+    assert counts[0] != counts[1]
+    call = controlled("steps=2", "balance=logit-adjustment")
+    logits, label = torch.tensor([[0.3, 0.1]]), torch.tensor([1])
+    adjusted = logits + torch.from_numpy(np.log(counts / counts.sum())).float()
+    assert torch.allclose(call["loss"](logits, label)["ce"], torch.nn.functional.cross_entropy(adjusted, label))
+
+
+def test_the_control_samples_its_classes_equally(controlled):
+    call = controlled("steps=1", "batch_size=40", "balance=sampling")
+    assert next(call["batches"](0)).targets[0].bincount().tolist() == [20, 20]
+
+
 def test_the_control_is_trained_by_the_students_params(controlled):
     call = controlled("optimizer=sgd", "lr=0.02", "weight_decay=0.07", "clip_norm=0.01", "augment={erase: 1}")
     assert isinstance(call["optimizer"], torch.optim.SGD)

@@ -11,14 +11,17 @@ from dvc.utils.serialize import load_py
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from components.core.contract import FIGURES, STAGES, code_of
+from components.core.contract import FIGURES, STAGES, TRAINING, code_of
 from components.core.params.sections import Gates, Params
+from components.core.runtime import packages
 from components.core.runtime.lineage import code_sha256
 
 ROOT = Path(__file__).parents[3]
 CORE = ROOT / "components/core"
 SECTIONS = "components/core/params/sections.py"
+PACKAGES = "artifacts/packages.json"
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+DVC.pop("packages")  # writes that file, and has no result of its own
 
 # How a process runs and files are written, and names: a wrong one fails, and keeps no wrong result. Values of params
 # are dependencies by themselves.
@@ -68,7 +71,7 @@ def test_dvc_lists_the_code_of_the_table(stage: str):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_dvc_reads_the_defaults_of_a_stages_params(stage: str):
-    listed = [key for entry in DVC[stage]["params"] if isinstance(entry, dict) for key in entry[SECTIONS]]
+    listed = [key for entry in DVC[stage]["params"] if isinstance(entry, dict) for key in entry.get(SECTIONS, [])]
     names = [name for name in DVC[stage]["params"] if isinstance(name, str)]
     if "params/distill.py" in STAGES[stage].code:
         names.remove("distill")
@@ -111,8 +114,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / out).parent.mkdir(parents=True, exist_ok=True)
             (folder / out).write_text(out, encoding="utf-8")
     with contextlib.chdir(folder), Repo.init(no_scm=True) as repo:
+        packages.record(retrain=True)
         repo.commit(force=True)
-        assert not repo.status()
+        assert set(repo.status()) == {"packages"}, "it always runs"
     return folder
 
 
@@ -125,7 +129,7 @@ def outdated(copy: Path, file: Path, text: str) -> tuple[set[str], set[str]]:
     file.write_text(text, encoding="utf-8")
     try:
         with contextlib.chdir(copy), Repo() as repo:
-            changed = set(repo.status())
+            changed = set(repo.status()) - {"packages"}
         return changed, {stage for stage in STAGES if code_sha256(stage, copy / "components") != keys[stage]}
     finally:
         file.write_text(before, encoding="utf-8")
@@ -152,6 +156,15 @@ def test_another_default_outdates_the_stages_that_it_stands_in_for(copy: Path):
         {"finetune", "distill", "control"},
         set(),
     )
+
+
+@pytest.mark.parametrize("package", ["torch", "torchvision", "timm", "onnxruntime"])
+def test_another_release_of_a_package_outdates_exactly_the_stages_of_the_table(copy: Path, package: str):
+    text = (copy / PACKAGES).read_text(encoding="utf-8")
+    expected = {name for name, stage in STAGES.items() if package in stage.packages}
+    assert expected == ({"compress", "evaluate"} if package == "onnxruntime" else {*TRAINING, "compress", "evaluate"})
+    other = text.replace(f'"{package}": "', f'"{package}": "0.')
+    assert outdated(copy, copy / PACKAGES, other) == (expected, set())
 
 
 def test_every_gate_has_a_figure_with_its_name_for_people():

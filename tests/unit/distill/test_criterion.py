@@ -7,10 +7,10 @@ from components.core.errors import UserError
 from components.core.models.pixel_model import PixelModel, pixel_model
 from components.core.params import distill
 from components.core.params.distill import METHODS, LayerLoss, Loss
-from components.core.teacher.hooks import teacher_outputs
+from components.core.teacher.hooks import find_layer, teacher_outputs
 from components.core.training.loop import total
 from components.distill.criterion import Criterion, Term, mutual_loss, terms
-from components.distill.losses.logits import kd
+from components.distill.losses.logits import kd, standardize, temperature_for
 
 CPU = torch.device("cpu")
 LOSSES = sorted(name for name, kind in METHODS.items() if issubclass(kind, Loss))
@@ -50,7 +50,7 @@ def test_every_loss_teaches_the_student_and_its_adapters(name: str, precision: t
     value.mean().backward()
     layered = issubclass(METHODS[name], LayerLoss)
     of_student = [p for key, p in student.named_parameters() if not (layered and "head" in key)]
-    if name != "fitnet":  # its layer is not the last
+    if name not in ("fitnet", "attention-transfer"):  # which do not compare the last layer
         assert all(p.grad is not None and p.grad.isfinite().all() for p in of_student)
     others = [p for key, p in module.named_parameters() if layered and not key.startswith("student.")]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in others if p.ndim > 1)
@@ -114,28 +114,64 @@ def test_terms_can_be_made_without_params():
 
 def test_standardized_logits_do_not_see_the_logits_scale():
     teacher, student = model("resnet14", 28, seed=1).eval(), model("resnet8_slim", 28)
-    criterion = Criterion(terms([distill.Kd(temperature=2.0)], student, standardized=True), 0.0, 1.0)
+    criterion = Criterion(terms([distill.Kd()], student, standardization=distill.LogitStandardization()), 0.0, 1.0)
     _, (logits, *others) = batch(teacher, criterion)
     assert torch.allclose(criterion(7 * logits + 3, logits, *others)["kd"], torch.zeros(8), atol=1e-5)
     assert not torch.allclose(criterion(-logits, logits, *others)["kd"], torch.zeros(8), atol=1e-2)
 
 
+def test_logit_standardization_weighs_and_sharpens_every_loss_of_logits_next_to_it():
+    teacher, student = model("resnet14", 28, seed=1).eval(), model("resnet8_slim", 28)
+    modifier = distill.LogitStandardization(weight=5.0, temperature=1.5)
+    several = terms([distill.Kd(weight=2.0), distill.Rkd()], student, teacher, standardization=modifier)
+    assert [term.weight for term in several] == [10.0, 1.0]
+    logits = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(several[0].loss(*logits), kd(*map(standardize, logits), 1.5))
+    (by_classes,) = terms([distill.Kd()], student, standardization=distill.LogitStandardization())
+    assert torch.equal(by_classes.loss(*logits), kd(*map(standardize, logits), temperature_for(3)))
+
+
+def test_memories_are_filled_with_the_features_of_their_own_layers():
+    teacher, student = model("resnet14", 28, seed=1).eval(), model("resnet8_slim", 28)
+    criterion = Criterion(terms([wanted("rkd"), wanted("crd")], student, teacher, 8), 0.0, 1.0)
+    module = criterion.module(student).train()
+    pixels, (_, *features, _, _, indices) = batch(teacher, criterion)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    features[0] = torch.full_like(features[0], float("nan"))  # of rkd
+    assert criterion.has_memory
+    criterion.fill_memories(student, [(pixels, indices, features)])
+    (memory,) = module.memories
+    assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
+    _, own = teacher_outputs(student, (find_layer(student, "pooled"),), pixels, CPU)
+    for bank, embed, of in (
+        (memory.student_bank, memory.embed_student, own),
+        (memory.teacher_bank, memory.embed_teacher, features[1]),
+    ):
+        assert torch.allclose(bank, torch.nn.functional.normalize(embed(of)), atol=1e-5)
+    assert module.training
+
+
 @pytest.mark.parametrize(
-    ("losses", "standardized", "classes", "sentence"),
+    ("losses", "standardization", "classes", "sentence"),
     [
-        ([distill.Dkd()], False, "ab", "dkd needs at least 3 classes, and there are 2: take it out, or set"),
-        ([distill.Kd()], True, "ab", "logit-standardization needs at least 3 classes, and there are 2"),
-        ([distill.Fitnet(student="stage:9")], False, "abc", "resnet8_slim has no stage:9"),
-        ([distill.Fitnet(teacher="layer9")], False, "abc", "resnet14 has no layer layer9"),
-        ([distill.Fitnet(student="pooled")], False, "abc", r"can't compare a layer that gives \(48,\) with one"),
-        ([distill.ReviewKd(student=("stage:1", "stage:2", "pooled"))], False, "abc", "compares maps, and pooled gives"),
-        ([distill.Crd(dimensions=10**9)], False, "abc", r"memory banks of 20 images, which take [\d,.]+ GiB"),
+        ([distill.Dkd()], None, "ab", "dkd needs at least 3 classes, and there are 2: take it out, or set"),
+        (
+            [distill.Kd()],
+            distill.LogitStandardization(),
+            "ab",
+            "logit-standardization needs at least 3 classes, and there are 2",
+        ),
+        ([distill.Fitnet(student="stage:9")], None, "abc", "resnet8_slim has no stage:9"),
+        ([distill.Fitnet(teacher="layer9")], None, "abc", "resnet14 has no layer layer9"),
+        ([distill.Fitnet(student="pooled")], None, "abc", r"can't compare a layer that gives \(48,\) with one"),
+        ([distill.AttentionTransfer(student=("stage:1", "pooled"))], None, "abc", "compares maps, and pooled gives"),
+        ([distill.Crd(dimensions=10**9)], None, "abc", r"memory banks of 20 images, which take [\d,.]+ GiB"),
     ],
 )
-def test_what_can_not_be_compared_is_one_sentence(losses, standardized: bool, classes: str, sentence: str):
+def test_what_can_not_be_compared_is_one_sentence(losses, standardization, classes: str, sentence: str):
     student, teacher = model("resnet8_slim", 28, classes), model("resnet14", 28, classes)
     with pytest.raises(UserError, match=sentence):
-        terms(losses, student, teacher, IMAGES, standardized)
+        terms(losses, student, teacher, IMAGES, standardization)
 
 
 def test_peers_learn_from_labels_and_from_each_other_but_not_for_each_other():

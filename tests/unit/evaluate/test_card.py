@@ -1,13 +1,16 @@
 import base64
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from components.core.models.pixel_model import ModelSpec
+from components.core.params.file import override_params
 from components.core.significance import Interval
 from components.evaluate import card, describe
+from tests.workspaces import ROOT
 
 NASTY = ("a|b", "<script>alert(1)</script>", "*bold* _it_ `code` [link](http://x)", "line\nbreak")
 PNG = base64.b64decode(
@@ -18,6 +21,7 @@ FIGURES = (
     "learning-curves",
     "class-recall",
     "confusion-matrix",
+    "confusions",
     "reliability",
     "worst-mistakes",
     "disagreements",
@@ -52,13 +56,17 @@ def metrics():
             "class": {"a|b": {"n": 2, "accuracy": 1.0}},
             NASTY[1]: cameras | {NASTY[0]: {"n": 1, "accuracy": 0.0}},
         },
+        "confusions": [
+            {"true": "a|b", "predicted": NASTY[2], "n": 1200, "of": 4000},
+            {"true": NASTY[2], "predicted": "a|b", "n": 7, "of": 9},
+        ],
         "gain": {"accuracy": 0.25, "ci95": [-0.125, 0.5], "p_value": 0.0312},
         "classes": list(NASTY),
     }
 
 
 @pytest.fixture
-def facts(metrics):
+def facts(metrics, tmp_path):
     labels = np.array([0, 0, 1, 1, 2, 2, 3, 3])
     logits = np.eye(4, dtype=np.float32)[[0, 0, 1, 1, 2, 0, 3, 0]] * 5
     logits_of = dict.fromkeys(("teacher", "student", "control", "pt2", "onnx", "onnx_int8"), logits)
@@ -66,19 +74,13 @@ def facts(metrics):
     dataset = {
         "name": "things_of|mine",
         "source": "data/thi`ngs",
+        "image_size": 12,
+        "channels": 1,
         "counts": {"train": 4, "val": 4, "test": 8, "unlabeled": 0},
         "fingerprints": dict.fromkeys(("train", "val", "test", "unlabeled"), "0123456789abcdef" * 4),
     }
-    params = {
-        "registry": {"model_name": "my_student"},
-        "evaluate": {"bootstrap": 100},
-        "seed": 7,
-        "pretrain": {"model": "a_b"},
-        "finetune": {"augment": {"flip": True}},
-        "student": {},
-        "label": {},
-        "distill": {"temperature": 2.0},
-    }
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    params = override_params(["registry.model_name=my_student"], tmp_path / "params.yaml")
     spec = ModelSpec("resnet8", NASTY, 12, 1, (0.3,), (0.2,))
     entry = {"max_abs_logit_difference": 2e-6, "agreement": 1.0, "n": 4, "size_bytes": 180_000, "sha256": "c" * 64}
     mistakes = [{"path": "a|b/`x`.png", "true": NASTY[0], "predicted": NASTY[1], "confidence": 0.991}]
@@ -124,8 +126,36 @@ def test_the_key_figures_are_there(facts):
     text = " ".join(card.markdown(facts).split())
     assert "accuracy is **75.00%**" in text
     assert "gained **+25.00** points (95% interval -12.50 to +50.00, McNemar p = 0.031)" in text
+    assert "how much another training run would gain is not in them" in text
     assert "0.0521 ms" in text
     assert "-15.00 points (95% interval -30.00 to +0.00)" in text
+
+
+@pytest.mark.parametrize(
+    ("remedy", "high", "sentence"),
+    [
+        ("more_views", 0.1, "Distillation brought no measurable gain here. What usually helps: more\\_views. ##"),
+        ("more_views", -0.1, "Distillation did not pay here. What usually helps: more\\_views. ##"),
+        (None, 0.1, "is not in them. ##"),
+    ],
+)
+def test_what_usually_helps_is_said_where_distillation_did_not_pay(facts, remedy, high, sentence):
+    gain = facts["gain"] | {"ci95": [-0.2, high]}
+    assert sentence in " ".join(card.markdown(facts | {"remedy": remedy, "gain": gain}).split())
+
+
+def test_the_loss_and_the_use_of_each_split_are_said(facts):
+    text = " ".join(card.markdown(facts).split())
+    assert "The student's loss is `0.1 · CE(labels) + 1 · (1 · kd)`." in text
+    assert "- `kd`: `T² Σ_k q_k log(q_k / p_k)` (warmup 0.0, temperature 1.0)" in text
+    assert "| unlabeled | 0 | training of the student, through the teacher's soft labels |" in text
+    assert "| test | 8 | the figures of this card; the gates and the comparison with the champion |" in text
+    assert "Reflux distilled it from a teacher (resnet8)" in text
+
+
+def test_a_student_without_a_teacher_is_not_called_distilled(facts):
+    text = " ".join(card.markdown(facts | {"taught": False}).split())
+    assert "It was trained with others of its kind, and is compared with a teacher (resnet8)" in text
 
 
 def test_what_was_not_measured_is_a_dash_and_never_zero(facts):
@@ -192,6 +222,14 @@ def test_without_mistakes_there_is_no_table_of_them(facts):
     assert "may be a wrong label" not in card.markdown(facts | {"mistakes": []})
 
 
+def test_the_likeliest_confusions_are_named_where_there_are_any(facts):
+    text = " ".join(card.markdown(facts).split())
+    assert "Its likeliest confusions: a\\|b is taken for \\*bold\\*" in text
+    assert "in 1,200 of 4,000, \\*bold\\*" in text
+    assert "is taken for a\\|b in 7 of 9 test images." in text
+    assert "onfusions" not in card.markdown(facts | {"confusions": []})
+
+
 def test_the_hardest_classes_come_first(facts):
     assert [row["name"] for row in facts["hardest"]] == [NASTY[2], NASTY[3], NASTY[0]]
 
@@ -208,7 +246,7 @@ def test_the_worst_slices_come_first_and_the_others_are_counted(facts):
 def test_each_corruption_has_both_accuracies(facts):
     text = card.markdown(facts)
     assert "| jpeg | JPEG of quality 58 | 71.00% | 71.00% |" in text
-    assert "| as it is | the test images themselves | 75.00% | 50.00% |" in text
+    assert "| unchanged | the test images themselves | 75.00% | 50.00% |" in text
     assert "nearest to 12 pixels" in text
 
 

@@ -72,9 +72,9 @@ def test_any_number_of_mistakes(tmp_path, count, channels):
 
 
 @pytest.mark.parametrize(("count", "channels"), [(1, 1), (8, 3)])
-def test_few_and_many_examples_of_corruptions(tmp_path, count, channels):
+def test_strips_of_few_and_many_images(tmp_path, count, channels):
     images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, channels), dtype=np.uint8)
-    figures.corruptions({"as it is": (images, 0.9), "noise": (images, 0.123)}, tmp_path / "a.png")
+    figures.strips([("as it is\n90 %", images), (NASTY[3], images[:1])], "Rows", tmp_path / "a.png")
     assert picture(tmp_path / "a.png").height > 200
 
 

@@ -68,3 +68,15 @@ def test_the_worst_mistakes_are_the_most_confident_wrong_ones():
     assert metrics.worst_mistakes(logits, labels, 5).tolist() == [2, 1]
     assert metrics.worst_mistakes(logits, labels, 1).tolist() == [2]
     assert metrics.worst_mistakes(logits, np.array([0, 1, 1, 1]), 5).tolist() == []
+
+
+def test_the_likeliest_confusions_are_the_most_images_of_one_class_taken_for_another():
+    counts = np.array([[90, 8, 2], [9, 1, 0], [0, 0, 5]])
+    assert metrics.confused(counts, 2) == [(1, 0), (0, 1)]
+    assert metrics.confused(counts, 9) == [(1, 0), (0, 1), (0, 2)]
+    assert metrics.confused(np.diag([3, 4]), 9) == []
+
+
+def test_the_mistakes_of_a_pair_are_its_own():
+    logits, labels = np.eye(3)[[1, 1, 0, 2, 1]] * [[5], [9], [9], [9], [9]], np.array([0, 0, 0, 0, 1])
+    assert metrics.worst_mistakes(logits, labels, 5, (0, 1)).tolist() == [1, 0]

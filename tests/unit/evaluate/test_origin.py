@@ -10,6 +10,15 @@ def test_only_tracked_stages_have_a_run(tmp_path):
     assert origin.runs(("ingest", "finetune", "distill"), tmp_path) == {"ingest": "abc"}
 
 
+def test_stages_that_noted_what_they_were_computed_with_say_so(tmp_path):
+    environments = {"finetune": {"torch": "2.13.0+cu128", "device": "cuda", "compile": True}, "distill": {}}
+    for stage, environment in environments.items():
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / "run.json").write_text(json.dumps({"environment": environment}))
+    told = origin.environments(("finetune", "distill", "control"), tmp_path)
+    assert told == {"finetune": "torch 2.13.0+cu128, device cuda, compile true"}
+
+
 def test_the_processor_has_a_name_everywhere(tmp_path):
     (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: Fast CPU 9000\n")
     assert origin.processor(tmp_path / "cpuinfo") == "Fast CPU 9000"

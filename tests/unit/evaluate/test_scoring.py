@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from components.core.errors import UserError
-from components.core.export import onnx_file, program
+from components.core.export import program
+from components.core.images.preprocess import fit
 from components.core.images.shards import Shard
 from components.core.models.pixel_model import pixel_model
 from components.evaluate import corruptions, scoring
@@ -37,7 +38,7 @@ def test_everyone_answers_every_image_in_order(model, files, images):
     assert set(logits) == {"teacher", "student", "control", "onnx"}
     assert all(rows.shape == (1030, 3) and rows.dtype == np.float32 for rows in logits.values())
     assert sum(seen) == 4 * 1030
-    last = program.forward(model, onnx_file.fit(images[-1:], model.spec.image_size, model.spec.in_chans))
+    last = program.forward(model, fit(images[-1:], model.spec.image_size, model.spec.in_chans))
     assert np.abs(logits["onnx"][-1] - last).max() < 1e-5
     assert np.abs(logits["student"][-1] - last).max() < 1e-5
 
@@ -60,7 +61,7 @@ def test_corrupted_accuracies_are_those_of_each_contender(model, files, images):
     assert sum(seen) == 1030
     assert set(accuracies["always b"].values()) == {343 / 1030}
     noisy = dict(corruptions.corrupted(images, test.ids))["noise"]
-    pixels = onnx_file.fit(noisy, model.spec.image_size, model.spec.in_chans)
+    pixels = fit(noisy, model.spec.image_size, model.spec.in_chans)
     expected = program.forward(model, pixels).argmax(axis=1) == test.labels
     assert accuracies["onnx"]["noise_accuracy"] == pytest.approx(expected.mean())
     four = [accuracies["onnx"][f"{kind}_accuracy"] for kind in corruptions.KINDS]

@@ -47,7 +47,7 @@ def test_weight_decay_reaches_the_optimizer(finetuned):
 
 
 def test_the_optimizer_and_the_augmentation_are_those_of_the_params(finetuned):
-    call = finetuned("optimizer=sgd", "lr=0.02", "augment={erase: 1}")
+    call = finetuned("optimizer=sgd", "lr=0.02", "layer_decay=1", "augment={erase: 1}")
     assert isinstance(call["optimizer"], torch.optim.SGD)
     assert {group["initial_lr"] for group in call["optimizer"].param_groups} == {0.02}
     assert not {image.numpy().tobytes() for image in next(call["batches"](0)).pixels} & set(pictures("train"))

@@ -82,8 +82,14 @@ def test_a_linear_probe_decays_the_weights_of_its_head(teacher, tmp_path: Path):
     assert norms[1] < norms[0] / 2
 
 
-def test_frozen_batch_norm_keeps_its_statistics_in_train_mode(teacher):
+def test_frozen_batch_norm_keeps_its_statistics_scale_and_shift_in_train_mode(teacher):
+    norms = [name for name, module in teacher.net.named_modules() if isinstance(module, nn.BatchNorm2d)]
     freeze_batch_norm(teacher)
+    assert norms
+    assert (
+        not {f"{name}.{of}" for name in norms for of in ("weight", "bias")}
+        & dict(teacher.net.named_parameters()).keys()
+    )
     before = {name: tensor.clone() for name, tensor in teacher.net.named_buffers()}
     teacher.train()(torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)).sum().backward()
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.net.named_buffers())
@@ -96,3 +102,16 @@ def test_layer_decay_slows_the_layers_near_the_input(teacher):
     assert scale[id(teacher.net.classifier.weight)] == 1
     assert scale[id(teacher.net.conv_stem.weight)] < 0.1
     assert len(scale) == len(list(teacher.net.parameters()))
+
+
+@pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "vgg8", "mlp_30"])
+def test_layer_decay_slows_the_small_nets_layer_by_layer(name: str):
+    net = pixel_model(name, DATASET.classes, 28, 1, [0.5], [0.5])
+    groups = layer_decay_groups(net, 0.05, 0.5)
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    in_order = [scale[id(p)] for p in net.net.parameters()]
+    assert in_order == sorted(in_order)
+    assert in_order[-1] == 1
+    layers = len(set(in_order))
+    assert layers >= 3
+    assert in_order[0] == 0.5 ** (layers - 1)

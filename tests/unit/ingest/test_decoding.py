@@ -23,7 +23,7 @@ def test_decoding_keeps_order_and_names_what_failed(tmp_path: Path, encoded: boo
     items[60] = Item("60.png", "val", 1, tmp_path / "file.png")
     items[61] = Item("61.png", None, 1, tmp_path)
     scratch = io.BytesIO()
-    frame, failures = decode_all(items, 100, scratch, 1, 2, max_megapixels=1, encoded=encoded, threads=3)
+    frame, failures = decode_all(items, 100, scratch, 1, 2, min_size_px=1, max_megapixels=1, encoded=encoded, threads=3)
     expected = [200 if i == 60 else i for i in range(100) if i not in (7, 50, 61)]
     stored = [scratch.getvalue()[begin:end] for begin, end in zip(frame["begin"], frame["end"], strict=True)]
     assert stored == [picture(value) if encoded else bytes([value]) * 4 for value in expected]

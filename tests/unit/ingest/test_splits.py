@@ -3,19 +3,55 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ingest.splits import assign, split_of, split_of_file
+from components.ingest.splits import LEAST, assign, split_of, split_of_file
 
 hashes = st.lists(st.integers(0, 2**64 - 1), max_size=60)
 shares = st.floats(0, 0.45)
 
 
 def place(ids: list[int], val: float, test: float, given_splits: list[str | None] | None = None) -> list[str]:
-    return assign(given_splits or [None] * len(ids), np.array(ids, np.uint64), val, test).tolist()
+    return of_classes([0] * len(ids), ids, val, test, given_splits)
 
 
-@given(hashes, hashes, shares, shares)
-def test_added_images_move_none(old: list[int], new: list[int], val: float, test: float) -> None:
-    assert place(old + new, val, test)[: len(old)] == place(old, val, test)
+def of_classes(
+    labels: list[int], ids: list[int], val: float, test: float, given_splits: list[str | None] | None = None
+) -> list[str]:
+    given_ones = given_splits or [None] * len(ids)
+    return assign(given_ones, np.array(labels, np.int64), np.array(ids, np.uint64), val, test).tolist()
+
+
+enough = st.lists(st.integers(0, 2**64 - 1), min_size=4 * LEAST, max_size=60, unique=True)
+
+
+@given(enough, hashes, shares, shares)
+def test_added_images_only_release_what_was_held_out_for_its_rank(
+    old: list[int], new: list[int], val: float, test: float
+) -> None:
+    before, after = place(old, val, test), place(old + new, val, test)[: len(old)]
+    moved = [(each / 2**64, was, to) for each, was, to in zip(old, before, after, strict=True) if was != to]
+    assert not [each for each, was, _ in moved if (was == "test" and each < test) or (was == "val" and each >= 1 - val)]
+    assert before.count("train") <= LEAST or {to for _, _, to in moved} <= {"train"}
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 9999), shares, shares)
+def test_every_class_of_three_has_an_image_in_each_split(labels: list[int], seed: int, val: float, test: float) -> None:
+    ids = np.random.default_rng(seed).integers(0, 2**64, len(labels), dtype=np.uint64).tolist()
+    splits = of_classes(labels, ids, val + 0.01, test + 0.01)
+    for label in set(labels):
+        own = [split for split, each in zip(splits, labels, strict=True) if each == label]
+        least = min(LEAST, max(1, len(own) // 4))
+        assert len(own) < 3 or min(own.count(split) for split in ("train", "val", "test")) >= least
+
+
+def test_few_images_move_while_a_class_grows() -> None:
+    rng = np.random.default_rng(0)
+    moves = []
+    for _ in range(8):
+        ids = rng.integers(0, 2**64, 200, dtype=np.uint64).tolist()
+        steps = [place(ids[:count], 0.15, 0.15) for count in range(4 * LEAST, 201, 4)]
+        moves += [sum(len({step[i] for step in steps if i < len(step)}) > 1 for i in range(200))]
+        assert min(step.count(split) for step in steps for split in ("val", "test")) >= LEAST
+    assert np.mean(moves) / 200 == pytest.approx(0.02, abs=0.01)
 
 
 @given(hashes, st.randoms(use_true_random=False), shares, shares)
@@ -26,7 +62,7 @@ def test_order_does_not_matter(ids: list[int], random: st.randoms, val: float, t
     )
 
 
-@given(hashes, shares, shares, shares)
+@given(hashes, st.floats(0.01, 0.45), st.floats(0.01, 0.45), shares)
 def test_another_share_of_validation_leaves_the_test_split(
     ids: list[int], val: float, other: float, test: float
 ) -> None:

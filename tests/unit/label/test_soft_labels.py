@@ -38,7 +38,16 @@ def answer_of(teacher, images: Shard, seed: int = 7):
 
 
 def write(kept: Path, teacher, images: Shard, batch_size: int = 4, format: Format = DENSE) -> SoftLabels:
-    filled = fill("base", images.ids, 3, format, batch_size, answer_of(teacher, images), lambda _count: None, kept=kept)
+    filled = fill(
+        {"teacher": "one"},
+        images.ids,
+        3,
+        format,
+        batch_size,
+        answer_of(teacher, images),
+        lambda _count: None,
+        kept=kept,
+    )
     return SoftLabels(filled.folder, len(images), 3, format)
 
 

@@ -56,7 +56,7 @@ def run(
     teacher: Counted,
     images: Shard,
     views: int = 2,
-    base: str = "base",
+    teacher_is: str = "one",
     format: Format = DENSE,
     **mixing: float,
 ) -> tuple[FilledStore, int]:
@@ -69,7 +69,7 @@ def run(
         return mixing.partner_ids if mixing else own_ids
 
     teacher.labeled, done = 0, []
-    filled = fill(base, images.ids, views, format, 64, answer, done.append, partners_of, kept)
+    filled = fill({"teacher": teacher_is}, images.ids, views, format, 64, answer, done.append, partners_of, kept)
     assert sum(done) == len(images) * views == filled.computed + filled.reused
     return filled, teacher.labeled
 
@@ -148,12 +148,16 @@ def test_added_views_are_the_only_ones_that_are_computed(tmp_path: Path, teacher
     assert (fewer.computed, fewer.reused, labeled) == (0, 100, 0)
 
 
-def test_another_base_shares_nothing(tmp_path: Path, teacher: Counted):
+def test_another_teacher_shares_nothing_and_is_named_as_the_reason(tmp_path: Path, teacher: Counted):
     images = some_images(50)
     first, _ = run(tmp_path, teacher, images)
-    other, labeled = run(tmp_path, teacher, images, base="another seed")
+    other, labeled = run(tmp_path, teacher, images, teacher_is="another")
     assert (other.computed, labeled) == (100, 100)
     assert other.key != first.key
+    assert (first.changed, other.changed) == ((), ("teacher",))
+    remove_others(other)
+    grown, _ = run(tmp_path, teacher, some_images(60), teacher_is="another")
+    assert (grown.reused, grown.changed) == (100, ())
 
 
 def test_finished_shards_survive_an_interruption_to_the_bit(tmp_path: Path, teacher: Counted):
@@ -240,8 +244,8 @@ def test_a_disk_without_links_gets_copies(tmp_path: Path, teacher: Counted, monk
 
 
 def test_only_the_last_store_is_kept(tmp_path: Path, teacher: Counted):
-    for base, count in (("a", 50), ("b", 50), ("b", 60)):
-        filled, _ = run(tmp_path, teacher, some_images(count), base=base)
+    for teacher_is, count in (("a", 50), ("b", 50), ("b", 60)):
+        filled, _ = run(tmp_path, teacher, some_images(count), teacher_is=teacher_is)
     assert len(list(tmp_path.iterdir())) == 3
     remove_others(filled)
     assert list(tmp_path.iterdir()) == [filled.folder]

@@ -18,6 +18,11 @@ def test_a_failure_is_told_with_its_first_rows():
     assert CONSTANT.sentence() == "no_constant_images (1 of 15,000: c.png has one color)"
 
 
+def test_a_failure_says_what_it_costs():
+    one = Finding("looks", "warning", "", "images", False, 9, 1, ["a looks like b"], cost="the test is easier")
+    assert one.sentence() == "looks (1 of 9: a looks like b; the test is easier)"
+
+
 def test_only_what_failed_counts():
     assert failed(ALL, "critical") == [LABELS]
     assert failed(ALL, "warning") == [CONSTANT]

@@ -175,7 +175,7 @@ def test_lost_processes_start_again_and_cost_no_bit(tmp_path: Path, start):
     alive = wait_for(lambda: both(launcher), launcher, killed)
     launcher.kill()
     launcher.wait()
-    psutil.wait_procs(alive.values(), timeout=10)
+    psutil.wait_procs(alive.values(), timeout=120)
     assert not [p for p in alive.values() if p.is_running()]
     text = (killed / "output.txt").read_text()
     assert "(1 of 2)" in text
@@ -193,7 +193,7 @@ def test_processes_that_are_lost_too_often_end_the_stage(tmp_path: Path, start):
     launcher = start("control", folder)
     alive = wait_for(lambda: both(launcher), launcher, folder)
     alive[1].send_signal(signal.SIGKILL)
-    assert launcher.wait(60) == 128 + signal.SIGKILL
+    assert launcher.wait(120) == 128 + signal.SIGKILL
     assert "Error: control's processes were lost 1 time" in (folder / "output.txt").read_text()
 
 
@@ -203,7 +203,7 @@ def test_a_stop_ends_every_process_and_is_no_failure(tmp_path: Path, start):
     wait_for(lambda: "val_accuracy" in (folder / "output.txt").read_text(), launcher, folder)
     alive = processes(launcher)
     launcher.terminate()
-    assert launcher.wait(30) == 130
+    assert launcher.wait(120) == 130
     assert not [p for p in alive.values() if p.is_running()]
     (journal,) = journals(folder)
     assert journal[-1]["status"] == "KILLED"
@@ -261,8 +261,8 @@ def world_size(launcher: "subprocess.Popen[str]") -> int:
         return 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("nnodes", "left"), [pytest.param("1:2", 1, marks=pytest.mark.long), (2, 0)])
+@pytest.mark.long
+@pytest.mark.parametrize(("nnodes", "left"), [("1:2", 1), (2, 0)])
 def test_two_hosts_train_together_and_survive_one_being_cut_off(
     tmp_path: Path, start, hosts: dict[str, str], nnodes: str | int, left: int
 ):
@@ -293,5 +293,5 @@ def test_two_hosts_train_together_and_survive_one_being_cut_off(
     finally:
         for launcher in launchers:
             launcher.terminate()
-    assert [launcher.wait(60) for launcher in launchers] == [130, 130]
+    assert [launcher.wait(120) for launcher in launchers] == [130, 130]
     assert len({entries[0]["tags"]["reflux.journal"] for entries in journals(folders[0])}) == 1

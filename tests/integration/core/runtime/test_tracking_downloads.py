@@ -21,15 +21,17 @@ ANSWERS = {
 
 @pytest.fixture
 def served(request, tmp_path, monkeypatch) -> Iterator[None]:
-    """An MLflow server whose model has one file, of the name that the test asks for."""
-    name = request.param.replace("/ESCAPED", f"{tmp_path}/escaped.safetensors")
+    """An MLflow server whose model has the file, or the files by a comma, that the test asks for."""
+    names = request.param.replace("/ESCAPED", f"{tmp_path}/escaped.safetensors").split(",")
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
             body = json.dumps(ANSWERS.get(path, {})).encode()
             if path == "/api/2.0/mlflow-artifacts/artifacts":
-                body = json.dumps({"files": [{"path": name, "is_dir": False, "file_size": 4}]}).encode()
+                body = json.dumps(
+                    {"files": [{"path": name, "is_dir": False, "file_size": 4} for name in names]}
+                ).encode()
             elif path.startswith("/api/2.0/mlflow-artifacts/artifacts/"):
                 body = b"evil"
             self.send_response_only(200)
@@ -56,6 +58,15 @@ def served(request, tmp_path, monkeypatch) -> Iterator[None]:
 @pytest.mark.parametrize("served", ["model.safetensors"], indirect=True)
 def test_a_file_of_a_good_name_is_fetched(served):
     assert tracking.download_weights("models:/evil/1", "pretrain.weights").read_bytes() == b"evil"
+
+
+@pytest.mark.parametrize("served", ["student.safetensors,teacher.safetensors"], indirect=True)
+def test_of_several_files_none_is_taken(served):
+    sentence = (
+        r"pretrain.weights = models:/evil/1 holds 2 .* \(student.safetensors, teacher.safetensors\): download the"
+    )
+    with pytest.raises(UserError, match=sentence):
+        tracking.download_weights("models:/evil/1", "pretrain.weights")
 
 
 BAD = ["../../escaped.safetensors", "/ESCAPED", "a/../../escaped.safetensors", "..%2f..%2fescaped.safetensors"]

@@ -46,7 +46,7 @@ def label(folder: Path, world: World) -> tuple[FilledStore, int]:
     """A store of three shards, and the number of records that all processes computed."""
     ids = np.arange(2 * SHARD_IMAGES + 7, dtype=np.uint64)
     done: list[int] = []
-    filled = fill("base", ids, 2, Format(3, 0), 512, teach, done.append, kept=folder / "kept", world=world)
+    filled = fill({"teacher": "one"}, ids, 2, Format(3, 0), 512, teach, done.append, kept=folder / "kept", world=world)
     return filled, sum(done)
 
 

@@ -21,7 +21,7 @@ from flows.local.prefect_server import PrefectServer
 from tests.servers import mlflow_server
 from tests.workspaces import git, make_tiny_project
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 PASSWORD = "a-long-enough-password"
 MLFLOW = {"MLFLOW_TRACKING_USERNAME": "reflux", "MLFLOW_TRACKING_PASSWORD": PASSWORD}

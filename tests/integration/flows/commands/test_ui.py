@@ -52,16 +52,16 @@ def test_the_ui_answers_and_stops_cleanly(project, prefect):
     process = subprocess.Popen(command, cwd=project, env=environment(), stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == f"MLflow is at http://127.0.0.1:{port} (Ctrl-C stops it).\n"
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=120) as page:
             assert "MLflow" in page.read().decode()
         if prefect:
             assert process.stdout.readline() == f"Prefect is at http://127.0.0.1:{port + 1} (Ctrl-C stops it).\n"
-            with urllib.request.urlopen(f"http://127.0.0.1:{port + 1}/", timeout=30) as page:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port + 1}/", timeout=120) as page:
                 assert "Prefect" in page.read().decode()
         below = psutil.Process(process.pid).children(recursive=True)
         assert below
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
         assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in below)
     finally:
         process.kill()

@@ -45,7 +45,7 @@ def test_no_orphan_outlives_the_flow(tree, marker, number, stubborn):
     flow = subprocess.Popen([sys.executable, "-c", FLOW, tree, marker, stubborn], stderr=subprocess.DEVNULL)
     assert until(lambda: grown(marker))
     flow.send_signal(number)
-    flow.wait(timeout=10)
+    flow.wait(timeout=120)
     assert until(lambda: not living(marker), 10), [p.cmdline() for p in living(marker)]
 
 
@@ -53,7 +53,7 @@ def test_what_the_command_leaves_behind_ends_with_it(tree, marker):
     grown_up = f"[ $(ls {marker}.* | wc -l) -ge {LEAVES} ]"
     script = f"{sys.executable} {tree} {marker} meek 2 & until {grown_up}; do sleep 0.1; done; exit 7"
     process = supervised(["sh", "-c", script], {}, grace_s=5.0)
-    assert process.wait(timeout=30) == 7
+    assert process.wait(timeout=120) == 7
     assert grown(marker)
     assert not living(marker)
 
@@ -63,19 +63,19 @@ def test_stopping_a_stubborn_tree_takes_the_grace_time_and_not_more(tree, marker
     assert until(lambda: grown(marker))
     began = time.monotonic()
     process.terminate()
-    assert process.wait(timeout=30) == 128 + signal.SIGKILL
-    assert 1.0 <= time.monotonic() - began < 10
+    assert process.wait(timeout=120) == 128 + signal.SIGKILL
+    assert 1.0 <= time.monotonic() - began < 30
     assert not living(marker)
 
 
 def test_a_killed_command_reports_its_signal():
     process = supervised(["sh", "-c", "kill -9 $$"], {}, grace_s=1.0)
-    assert process.wait(timeout=10) == 128 + signal.SIGKILL
+    assert process.wait(timeout=120) == 128 + signal.SIGKILL
 
 
 def test_a_command_that_does_not_exist_is_an_error_not_a_hang(capfd):
     process = supervised(["no-such-command-anywhere"], {}, stdout=subprocess.PIPE, grace_s=1.0)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 127
     assert "cannot start no-such-command-anywhere" in output
 

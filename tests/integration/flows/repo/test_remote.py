@@ -129,5 +129,5 @@ def test_a_push_is_tried_again_before_it_fails(clones, prefect_api):
 
     with pytest.raises(StageFailed):
         storing()
-    runs = httpx.post(f"{prefect_api}/task_runs/filter", json={}, timeout=30).json()
+    runs = httpx.post(f"{prefect_api}/task_runs/filter", json={}, timeout=120).json()
     assert [run["run_count"] for run in runs if run["name"].startswith("push")] == [3]

@@ -62,7 +62,7 @@ def supervisor(stack) -> Iterator["subprocess.Popen[bytes]"]:
         yield process
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(120)
 
 
 def test_the_shared_key_opens_two_buckets_and_no_other(supervisor, stack):
@@ -126,7 +126,7 @@ def test_a_part_that_dies_is_started_again_and_a_killed_supervisor_takes_all_alo
     assert {process.name() for process in below} >= {"postgres", "weed"}
     os.kill(supervisor.pid, signal.SIGKILL)
     supervisor.wait()
-    _, alive = psutil.wait_procs(below, timeout=60)
+    _, alive = psutil.wait_procs(below, timeout=120)
     assert not alive
 
 

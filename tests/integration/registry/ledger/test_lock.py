@@ -78,13 +78,13 @@ def test_the_lease_of_a_killed_holder_is_taken_over_and_cleared_away(clothes, tm
             signal.pause()
 
     pid = forked(hold)
-    assert ready_.wait(30)
+    assert ready_.wait(120)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     began = time.monotonic()
     with lock.held(MlflowClient(), clothes):
         assert leases(clothes) == [f"{clothes}.lock-2"]
-    assert SHORT_S <= time.monotonic() - began < SHORT_S + 5
+    assert SHORT_S <= time.monotonic() - began < SHORT_S + 60
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_a_swapped_source_is_refused_by_promote_predict_and_rollback(home, model
     for attempt in (
         lambda: judge(1, again=True),
         lambda: rollback(home.experiment, model_name, "worse"),
-        lambda: predict(home.folder / "black.png", f"models:/{model_name}/1"),
+        lambda: list(predict([home.folder / "black.png"], f"models:/{model_name}/1")),
     ):
         with pytest.raises(UserError, match=r"The file of .* version 1 was changed"):
             attempt()

@@ -4,13 +4,14 @@ from benchmarks.hinton_mnist.paper import PAPER, TEMPERATURES, WIDTHS, figures_o
 from benchmarks.results import Figure
 
 
-def test_the_table_tells_within_better_and_worse():
+def test_the_table_tells_where_the_papers_figure_is():
     figures = figures_of([{"teacher_errors": value, "seconds": 1.0} for value in (60.0, 70.0, 80.0)])
     assert figures[0] == Figure("teacher_errors", 70.0, 45.16, 94.84, "errors")
-    assert table(figures).endswith("| `teacher_errors` | 67 | 70 | 45.16 … 94.84 | within |")
-    for wrong, word in ((200.0, "worse"), (100.0, "better")):
-        (figure,) = figures_of([{"student_errors": wrong}])
+    assert table(figures).endswith("jitter | 67 | 70 | 45 … 95 | within |")
+    for ours, word in ((200.0, "below"), (100.0, "above")):
+        (figure,) = figures_of([{"student_errors": ours}])
         assert f"| {word} |" in table([figure])
+    assert "| 35.5 | 35.5 … 35.5 |" in table([Figure("only_7_8_error_rate", 35.48, 35.48, 35.48, "%")])
 
 
 def test_the_plot_is_of_every_width_and_temperature(tmp_path: Path):

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.results import ROOT
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_arm_trains_the_same_and_the_figures_are_written(tmp_path: Path):
     command = [sys.executable, "-m", "benchmarks.throughput", "--quick", "--threads", "1", "--out", str(tmp_path)]
     # It refuses to time arms whose first losses differ.

@@ -6,6 +6,7 @@ from onnx import TensorProto, helper
 from components.core.errors import UserError
 from components.core.export import onnx_file
 from components.core.export.onnx_file import Network
+from components.core.images.preprocess import fit
 
 
 @pytest.fixture
@@ -54,20 +55,11 @@ def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_fitting_repeats_gray_for_a_network_of_three_channels_and_resizes():
-    images = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 1), dtype=np.uint8)
-    fitted = onnx_file.fit(images, 8, 3)
-    assert fitted.shape == (4, 3, 8, 8)
-    assert fitted.dtype == np.uint8
-    assert (fitted[:, 0] == fitted[:, 1]).all()
-    assert (fitted[:, 0] == fitted[:, 2]).all()
-
-
 def test_rows_are_fitted_a_few_at_a_time_in_their_order(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (9, 12, 12, 1), dtype=np.uint8)
     rows = np.array([8, 0, 5, 5, 1])
     monkeypatch.setattr("components.core.images.shards._BYTES_AT_ONCE", 2 * 12 * 12)
-    assert np.array_equal(onnx_file.fit_rows(images, rows, 8, 3), onnx_file.fit(images[rows], 8, 3))
+    assert np.array_equal(onnx_file.fit_rows(images, rows, 8, 3), fit(images[rows], 8, 3))
     assert onnx_file.fit_rows(images, rows[:0], 8, 3).shape == (0, 3, 8, 8)
 
 

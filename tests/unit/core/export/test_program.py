@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from components.core.errors import UserError
 from components.core.export import program
 from components.core.export.onnx_file import Network
-from components.core.models.pixel_model import pixel_model
+from components.core.models.pixel_model import parameter_count, pixel_model
 
 CLASSES = ("cat", "dog", "naïve")
 
@@ -108,3 +108,14 @@ def test_short_names_differ(numbers):
 
 def test_short_names_are_short():
     assert max(len(program._short(number)) for number in range(36 * 36)) == 2
+
+
+def test_branches_for_training_alone_are_joined_for_the_export():
+    torch.manual_seed(0)
+    model = pixel_model("mobileone_s0", CLASSES, 32, 3, [0.5] * 3, [0.25] * 3).eval()
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    before = model(pixels)
+    branched = parameter_count(model)
+    model.net = program.deployed(model.net)
+    assert parameter_count(model) < branched / 3
+    assert (model(pixels) - before).abs().max() < 1e-5 * before.abs().max()

@@ -1,4 +1,5 @@
 import io
+import re
 import struct
 import zlib
 
@@ -226,20 +227,6 @@ def test_truncated_file_is_refused(kind: str, kept: float) -> None:
         read(data[: int(len(data) * kept)])
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "zero bytes"),
-        (b"hello, I am a text file", "is not a PNG, JPEG, WebP or BMP"),
-        (encode(noise(), "GIF"), "is not a PNG, JPEG, WebP or BMP"),
-        (encode(noise(), "TIFF"), "is not a PNG, JPEG, WebP or BMP"),
-    ],
-)
-def test_what_is_no_known_image_is_refused(data: bytes, reason: str) -> None:
-    with pytest.raises(UnreadableImage, match=reason):
-        read(data)
-
-
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(("side", "reason"), [(10_001, "more than the 50 mega"), (60_000, "Pillow opens")])
 def test_bomb_is_refused_on_its_header(side: int, reason: str) -> None:
@@ -267,3 +254,37 @@ def test_damage_never_ends_in_another_error(kind: str, draw: st.DataObject) -> N
         assert read(bytes(data)).pixels.shape == (SIDE, SIDE, 3)
     except UnreadableImage as error:
         assert "\n" not in str(error)
+
+
+@given(color)
+def test_tiff_and_the_first_frame_of_gif_and_tiff_are_read(values: np.ndarray) -> None:
+    first, second = Image.fromarray(values), Image.fromarray(255 - values)
+    for kind, options in (("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("GIF", {})):
+        decoded = read(encode(first, kind, save_all=True, append_images=[second], **options))
+        assert decoded.format == kind
+        assert np.array_equal(decoded.pixels, values)
+
+
+@given(deep)
+def test_sixteen_bit_tiff_is_scaled(values: np.ndarray) -> None:
+    assert close(read(encode(Image.fromarray(values), "TIFF"), channels=1).pixels[..., 0], values / 257, 0.5 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "is empty (zero bytes)"),
+        (b"path,label\na.png,cat\n", "is text and no image"),
+        (encode(noise(), "PPM"), "is not a PNG, JPEG, WebP, BMP, TIFF or GIF image"),
+        (b"\0\0\0\x18ftypheic", "is in the format HEIC: convert it, as with `magick mogrify -format png *.heic`"),
+        (b"\0\0\0\x18ftypavif", "is in the format AVIF: convert it, as with `magick mogrify -format png *.avif`"),
+        (b"II*\0damaged", "is a TIFF image of a kind that is not read"),
+        (b"%PDF-1.7\xff", "is not a PNG, JPEG, WebP, BMP, TIFF or GIF image"),
+        (encode(Image.new("F", (8, 8)), "TIFF"), "has floating-point pixels"),
+        (encode(Image.new("I", (8, 8), 65_536), "TIFF"), "has pixels of 32 bits"),
+        (encode(Image.new("I", (8, 8), -1), "TIFF"), "has pixels of 32 bits"),
+    ],
+)
+def test_what_is_no_readable_image_is_told_by_what_it_is(data: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableImage, match=re.escape(reason)):
+        read(data)

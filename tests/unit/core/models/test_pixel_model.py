@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from components.core.errors import UserError
 from components.core.models.pixel_model import adapted, check_classes, load, network, parameter_count, pixel_model, save
-from components.core.models.small_nets import SMALL_NETS
+from components.core.models.small_nets import SMALL_NETS, Dropout
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -52,6 +52,14 @@ def test_dropout_is_for_training_alone():
     net, image = network("mlp_1200_dropout", 10, 1), torch.rand(1, 1, 28, 28)
     assert not torch.equal(net.train()(image), net(image))
     assert torch.equal(net.eval()(image), net(image))
+
+
+@pytest.mark.parametrize("probability", [0.2, 0.5])
+def test_dropout_zeroes_its_share_and_keeps_the_mean(probability: float):
+    torch.manual_seed(0)
+    left = Dropout(probability)(torch.ones(999, 101))
+    assert (left == 0).float().mean() == pytest.approx(probability, abs=0.005)
+    assert left.mean() == pytest.approx(1, abs=0.01)
 
 
 def test_no_small_net_hides_a_timm_model():
@@ -145,3 +153,14 @@ def test_a_pretrained_network_that_can_not_see_the_images_is_one_sentence(name, 
     pretrained = pixel_model(name, CLASSES, 224 if "vit" in name else 16, 1, [0.5], [0.25])
     with pytest.raises(UserError, match=sentence):
         adapted(pretrained, ("a", "b"), size, channels)
+
+
+def test_tensors_that_share_memory_are_saved_under_each_of_their_names(tmp_path: Path):
+    model = student()
+    block = model.net.trunk[2]
+    block.second[1] = block.first[1]  # as CoaT's parallel blocks share theirs
+    save(model, tmp_path / "model.safetensors")
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    assert tensors.keys() == model.net.state_dict().keys()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in model.net.state_dict().items())

@@ -84,6 +84,9 @@ def test_the_shipped_params_are_valid_and_frozen():
         ("registry.slices.gates=3", "registry.slices.gates = 3 is refused: it is a section with a part for each name"),
         ("student.steps=1.5", "student.steps = 1.5 is refused: it must be a whole number"),
         ("label.views=null", "label.views = null is refused: it must be a whole number"),
+        ("label.views=0", "label.views = 0 is refused: it is a number of views from 1 on, or auto"),
+        ("label.views=many", "label.views = 'many' is refused: it is a number of views from 1 on, or auto"),
+        ("label.views=true", "label.views = true is refused: it must be a number"),
         ("run.nproc_per_node=[1]", r"run.nproc_per_node = \[1\] is refused: it must be a whole number"),
         ("student.lr=fast", "student.lr = 'fast' is refused: it must be a number"),
         ("student.lr=0", "student.lr = 0 is refused: it must be above 0"),
@@ -93,6 +96,10 @@ def test_the_shipped_params_are_valid_and_frozen():
         ("seed=4294967296", "it must be below 4294967296"),
         ("student.optimizer=adam", "student.optimizer = 'adam' is refused: choose adamw or sgd"),
         ("ingest.channels=2", "ingest.channels = 2 is refused: choose 1 or 3"),
+        ("student.steps=true", "student.steps = true is refused: it must be a whole number"),
+        ("student.lr=false", "student.lr = false is refused: it must be a number"),
+        ("ingest.channels=true", "ingest.channels = true is refused: it must be a number"),
+        ("distill.method={name: kd, temperature: true}", "temperature = true is refused: it must be a number"),
         ("run.compile=maybe", "run.compile = 'maybe' is refused: it must be true or false"),
         ("student.model=3", "student.model = 3 is refused: it must be text, in quotes"),
         ("project.name=''", "project.name = '' is refused: it must not be empty"),
@@ -106,6 +113,13 @@ def test_the_shipped_params_are_valid_and_frozen():
         ("registry.slices.gates.class={accuracy: {min: 50}}", "gates.class.accuracy: min = 50 is above 1"),
         ("registry.gates.accuracy.min=true", "registry.gates.accuracy.min = true is refused: it must be a number"),
         ("registry.gates.accuracy={min: 0.9, max: 0.1}", "accuracy: min = 0.9 is above max = 0.1, so nothing can pass"),
+        (
+            "registry.gates.accuracy={min: 1, confidence: 0.9}",
+            "accuracy: no number of images shows a share of exactly 0 or 1",
+        ),
+        ("registry.gates.gain={min: 5}", "registry.gates.gain: min = 5 is above 1"),
+        ("registry.gates.size_kb={max: 9, confidence: 0.9}", "registry.gates.size_kb.confidence"),
+        ("registry.gates.accuracy={min: 0.8, confidence: 95}", "registry.gates.accuracy.confidence = 95 is refused"),
         ("registry.gates.size_kb={max: -1}", "registry.gates.size_kb: max = -1 can't be passed"),
     ],
 )
@@ -212,3 +226,10 @@ def test_a_missing_file_says_where_to_go(tmp_path: Path):
 def test_processes_that_cannot_meet_are_refused(file: Path, assignments: list[str], sentence: str):
     with pytest.raises(UserError, match=sentence):
         override_params(assignments, file)
+
+
+@pytest.mark.parametrize(("steps", "views"), [(1, 1), (5, 1), (6, 2), (10, 2)])
+def test_views_that_do_not_repeat_are_as_many_as_visits_rounded_up(steps: int, views: int):
+    student = ["student.batch_size=16", f"student.steps={steps}"]
+    assert check_overrides([*student, "label.views=auto"], SHIPPED).views_of_each(80) == views
+    assert check_overrides([*student, "label.views=7"], SHIPPED).views_of_each(80) == 7

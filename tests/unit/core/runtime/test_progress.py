@@ -34,7 +34,7 @@ def test_a_stage_whose_reader_was_killed_is_killed_and_did_not_fail(mlflow_home,
     while b"ready" not in process.stdout.readline():
         assert process.poll() is None, process.stderr.read().decode()
     process.stdout.close()
-    process.wait(timeout=60)
+    process.wait(timeout=120)
     client = MlflowClient()
     experiment = client.get_experiment_by_name("shapes")
     assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["KILLED"]

@@ -1,24 +1,65 @@
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
+from components.core.contract import STAGES
+from components.core.errors import UserError
 from components.core.params.file import load_params
 from components.core.runtime import lineage
 from components.core.runtime.stage import Stage
 from tests.workspaces import ROOT
 
 
-def test_a_checkpoint_is_kept_under_the_code_the_seed_and_the_sections_that_decide_it(
+def test_a_checkpoint_is_kept_under_the_code_the_environment_the_seed_and_the_sections_that_decide_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     params = load_params(ROOT / "params.yaml")
     monkeypatch.chdir(tmp_path)
 
-    def key(code: str, **changes: object) -> str:
+    def key(code: str, device: str = "cpu", **changes: object) -> str:
         monkeypatch.setattr(lineage, "code_sha256", {"control": code}.__getitem__)
-        return Stage("control", params.model_copy(update=changes)).checkpoints("student").path.name
+        stage = Stage("control", params.model_copy(update=changes))
+        stage.environment |= {"device": device}
+        return stage.checkpoints("student").path.name
 
     other = params.student.model_copy(update={"steps": 7})
-    keys = [key("one"), key("two"), key("one", seed=7), key("one", student=other)]
-    assert len(set(keys)) == 4
+    keys = [key("one"), key("two"), key("one", seed=7), key("one", student=other), key("one", device="cuda")]
+    assert len(set(keys)) == 5
     assert key("one", label=params.label.model_copy(update={"views": 9})) == keys[0]
+
+
+DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+OUTS = sorted(out for name in STAGES for out in DVC[name]["outs"] + DVC[name].get("metrics", []))
+
+
+@pytest.fixture
+def everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that the pipeline leaves, as folders with a file."""
+    for out in OUTS:
+        (tmp_path / out).mkdir(parents=True)
+        (tmp_path / out / "part").touch()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("everything")
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_reads_what_dvc_runs_it_again_for_and_nothing_else(name: str):
+    stage = Stage(name, load_params(ROOT / "params.yaml"))
+    for out in OUTS:
+        relative = out.removeprefix("artifacts/")
+        if out in DVC[name]["deps"]:
+            assert stage.read(relative) == Path(out)
+            assert stage.read(f"{relative}/part") == Path(out, "part")
+        else:
+            with pytest.raises(UserError, match=f"{name} must not read {out}: it is not among .* deps in dvc.yaml"):
+                stage.read(relative)
+
+
+@pytest.mark.usefixtures("everything")
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "evaluate"])
+@pytest.mark.parametrize("way", ["ingest/shards/test", "ingest/shards/train/../test/part", "ingest/shards/./test"])
+def test_no_stage_but_evaluate_can_open_the_test_split(name: str, way: str):
+    with pytest.raises(UserError, match="must not read artifacts/ingest/shards/test"):
+        Stage(name, load_params(ROOT / "params.yaml")).read(way)
+    assert Stage("evaluate", load_params(ROOT / "params.yaml")).read(way).exists()

@@ -8,6 +8,7 @@ from components.core.teacher.hooks import (
     feature_shapes,
     find_layer,
     logits_and_features,
+    rectified,
     stages,
     teacher_outputs,
 )
@@ -58,6 +59,30 @@ def test_the_last_stage_is_counted_from_the_end_and_a_path_is_taken_as_it_is():
     assert find_layer(net, "stage:-1") == find_layer(net, "stage:4") == find_layer(net, "layer4") == Layer("layer4")
     assert find_layer(net, "pooled") == Layer("fc", before=True)
     assert find_layer(net, "layer2.0.conv1") == Layer("layer2.0.conv1")
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "expected"),
+    [
+        ("resnet18", 0, Layer("act1", before=True)),
+        ("resnet18", -1, Layer("layer4.1.act2", before=True)),
+        ("resnet20", -1, Layer("trunk.10.relu", before=True)),
+        ("wrn_16_1", -1, Layer("trunk.8", before=True)),
+        ("wrn_16_1", -2, Layer("trunk.4")),  # its blocks end with a sum
+        ("vgg8", 1, Layer("trunk.4", before=True)),
+        ("tf_efficientnet_lite0", -1, Layer("blocks.6")),  # a linear bottleneck, with ReLU6 within
+    ],
+)
+def test_features_before_the_relu_are_those_that_it_rectifies(name: str, number: int, expected: Layer):
+    net = model(name, 64).eval()
+    for norm in (module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        torch.nn.init.ones_(norm.weight)  # timm begins with blocks that add nothing
+    before, after = find_layer(net, f"preact:{number}"), find_layer(net, f"stage:{number}")
+    assert before == expected
+    _, unrectified, features = teacher_outputs(net, (before, after), pixels(4, 64), CPU)
+    assert torch.equal(unrectified.relu() if before.before else unrectified, features)
+    assert unrectified.min() < 0
+    assert rectified(net, (before, after)) == [False, before.before]
 
 
 @pytest.mark.parametrize(

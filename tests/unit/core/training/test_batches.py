@@ -31,3 +31,17 @@ def test_fetching_ahead_and_in_line_give_the_same_batches(monkeypatch: pytest.Mo
     for one, other in zip(in_line, first(3), strict=True):
         assert torch.equal(one.pixels, other.pixels)
         assert torch.equal(one.targets[0], other.targets[0])
+
+
+def test_another_order_has_the_same_views_in_other_batches():
+    rng = np.random.default_rng(0)
+    images = Shard(rng.integers(0, 256, (16, 8, 8, 1)).astype(np.uint8), np.arange(16), np.arange(16, dtype=np.uint64))
+    views, cpu = Views(images, 0, Augment(shift=0.2, flip=True).model_dump()), torch.device("cpu")
+
+    def epoch(order: int | None) -> list[bytes]:
+        from_step = batches_of_views(views, 1, lambda *_: (), 8, cpu, order=order)
+        return [pixels.numpy().tobytes() for batch in islice(from_step(0), 2) for pixels in batch.pixels]
+
+    assert epoch(None) == epoch(0)
+    assert epoch(None) != epoch(7)
+    assert sorted(epoch(None)) == sorted(epoch(7))

@@ -34,6 +34,7 @@ def train(
     every_s: float = 1000.0,
     frozen: bool = False,
     with_train_split: bool = False,
+    warmups=None,
     **settings,
 ):
     recipe = Recipe.of({"steps": 30, "eval_every": 10, "batch_size": 16, "lr": 0.01}, **settings)
@@ -55,6 +56,7 @@ def train(
     history = fit(
         model, optimizer, batches, loss, val, recipe, CPU, checkpoints, rows.append,
         advance=lambda count, **_facts: counts.append(count), train=data if with_train_split else None,
+        warmups=warmups,
     )  # fmt: skip
     checkpoints.wait()
     assert rows == history
@@ -77,7 +79,17 @@ def test_a_recipe_takes_every_setting_of_a_training_run_from_the_params():
     }
     recipe = Recipe.of(Training(**settings).model_dump(), steps=1, eval_every=1)
     assert settings == {name: getattr(recipe, name) for name in settings}
-    assert {*settings, "augment"} == set(Training.model_fields)
+    assert {*settings, "augment", "balance"} == set(Training.model_fields)
+
+
+def test_a_part_of_the_loss_rises_to_its_weight_over_its_share_of_the_steps_alone(tmp_path: Path):
+    def loss(logits, labels):
+        return cross_entropy(logits, labels) | {"part": torch.ones(len(logits)), "steady": torch.ones(len(logits))}
+
+    _, history, _, _ = train(tmp_path, loss, eval_every=1, warmups={"part": 0.5}, steps=8)
+    assert [row["train_part"] for row in history] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert {row["train_steady"] for row in history} == {1.0}
+    assert all(row["train_loss"] == pytest.approx(row["train_ce"] + row["train_part"] + 1) for row in history)
 
 
 @pytest.mark.parametrize(("optimizer", "ema_decay"), [("adamw", 0.0), ("sgd", 0.0), ("adamw", 0.8)])
@@ -168,6 +180,7 @@ def test_half_precision_learns_something_else_and_as_well(tmp_path: Path):
     assert max(row["val_accuracy"] for row in half[1]) > 0.9
 
 
+@pytest.mark.long
 def test_without_a_compiler_training_goes_on_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from torch._inductor import config
 

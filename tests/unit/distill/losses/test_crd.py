@@ -50,6 +50,17 @@ def test_a_bank_runs_after_the_embeddings_of_its_images_and_of_no_others():
     assert torch.equal(ours.student_bank[untouched], before[untouched])
 
 
+def test_filled_banks_hold_the_embeddings_of_the_images():
+    ours, indices = contrast(), torch.tensor([3, 17, 5, 0, 1, 2])
+    untouched = ours.teacher_bank[4].clone()
+    ours.fill(features(0), features(1, dim=7), indices)
+    mine, theirs = ours.embed_student(features(0)), ours.embed_teacher(features(1, dim=7))
+    for bank, embeddings in ((ours.student_bank, mine), (ours.teacher_bank, theirs)):
+        assert torch.allclose(bank[indices], torch.nn.functional.normalize(embeddings), atol=1e-6)
+    assert torch.equal(ours.teacher_bank[4], untouched)
+    assert ours.log_z.isnan().all()
+
+
 def test_evaluation_leaves_the_banks_alone():
     ours, indices = contrast(), torch.arange(6)
     ours(features(0), features(1, dim=7), indices)

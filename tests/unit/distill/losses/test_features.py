@@ -28,6 +28,20 @@ def test_attention_transfer_by_hand():
     assert attention_transfer(student, teacher).item() == pytest.approx(((1 - root) ** 2 + root**2) / 2, rel=1e-6)
 
 
+@pytest.mark.parametrize("loss", [fitnet, attention_transfer, hcl])
+def test_each_image_has_a_value_of_its_own(loss: Loss):
+    student, teacher = maps(0), maps(1)
+    alone = torch.cat([loss(student[row : row + 1], teacher[row : row + 1]) for row in range(len(student))])
+    assert torch.allclose(loss(student, teacher), alone, atol=1e-6)
+
+
+def test_maps_that_are_not_square_are_pooled_side_by_side():
+    student, teacher = maps(0, 2, 3, 4, 6), maps(1, 2, 3, 2, 3)
+    pooled = student.unflatten(3, (3, 2)).unflatten(2, (2, 2)).mean((3, 5))
+    assert torch.allclose(fitnet(student, teacher), fitnet(pooled, teacher), atol=1e-6)
+    assert torch.allclose(fitnet(teacher, student), fitnet(teacher, pooled), atol=1e-6)
+
+
 def test_similarity_preserving_by_hand():
     """Students alike in every way: rows (1, 1) / √2; teachers at right angles: the unit matrix."""
     value = similarity_preserving(torch.ones(2, 3), torch.tensor([[1.0, 0.0], [0.0, 5.0]]))
@@ -39,6 +53,12 @@ def test_hcl_by_hand():
     difference = torch.tensor([[[[1.0, -1.0], [1.0, -1.0]]]])
     assert hcl(difference, torch.zeros_like(difference)).item() == pytest.approx(1 / 1.5)
     assert hcl(difference.abs(), torch.zeros_like(difference)).item() == pytest.approx(1)
+    vectors = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 1.0]])
+    assert hcl(*vectors).item() == pytest.approx(2.5)
+    high = torch.tensor([[[[1.0], [-1.0]]]])  # two rows of one column: its mean is a coarser grid
+    assert hcl(high, torch.zeros_like(high)).item() == pytest.approx(1 / 1.5)
+    wide = high.mT  # one row: no grid is coarser
+    assert hcl(wide, torch.zeros_like(wide)).item() == pytest.approx(1)
 
 
 @each

@@ -17,6 +17,9 @@ def test_hard_labels_count_only_where_there_are_some():
     known = labels >= 0
     loss = hard_loss(student, labels.clamp(min=0), share_of_labels(labels), 0.5)
     assert torch.allclose(loss.mean(), 0.5 * F.cross_entropy(student[known], labels[known]))
+    one = torch.tensor([-1, -1, 2, -1, -1, -1])
+    loss = hard_loss(student, one.clamp(min=0), share_of_labels(one), 1.0)
+    assert torch.allclose(loss.mean(), F.cross_entropy(student[2:3], one[2:3]))
     assert not hard_loss(student, labels.clamp(min=0), share_of_labels(torch.full((6,), -1)), 0.5).any()
 
 
@@ -42,7 +45,8 @@ def test_probabilities_of_mixed_views_weigh_their_labels():
 
 def test_an_image_without_a_label_counts_as_what_the_teacher_predicts():
     teacher = torch.tensor([[0.0, 5.0, 0.0], [9.0, 0.0, 0.0]])
-    known = torch.tensor([0.0, 2.0])
+    known = torch.tensor([0.0, 1.0])  # as it is where all images but one have a label
     assert labels_or_prediction(torch.tensor([0, 2]), known, teacher).tolist() == [1, 2]
     mixed = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.4, 0.6]])
+    assert labels_or_prediction(mixed.double(), known, teacher).dtype == torch.float64
     assert labels_or_prediction(mixed, known, teacher).tolist() == [[0.0, 1.0, 0.0], pytest.approx([0.0, 0.4, 0.6])]

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from components.distill.losses.logits import dist, dkd, kd, mse_logits, standardize, uncorrelated
+from components.distill.losses.logits import (
+    dist,
+    dkd,
+    kd,
+    mse_logits,
+    pseudo_labels,
+    standardize,
+    temperature_for,
+    uncorrelated,
+)
 
 LABELS = torch.tensor([0, 1, 2, 3, 4, 0])
 SEEDS = st.integers(0, 1000)
@@ -54,6 +63,19 @@ def test_dist_of_two_images_by_hand():
     intra = 1 - ((a @ b) / (a.norm() * b.norm())).item()
     assert dist(student, teacher, 1.0, 1.0, 0.0).item() == pytest.approx(inter, abs=1e-5)
     assert dist(student, teacher, 1.0, 0.0, 3.0).item() == pytest.approx(3 * intra, abs=1e-5)
+
+
+def test_pseudo_labels_are_the_cross_entropy_of_the_teachers_first_class_by_hand():
+    student = torch.log(torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]]))
+    teacher = torch.tensor([[1.0, 3.0, 2.0], [9.0, -1.0, 0.0]])
+    assert pseudo_labels(student, teacher).tolist() == pytest.approx([-math.log(0.2), -math.log(0.7)], abs=1e-6)
+
+
+def test_pseudo_labels_know_nothing_of_how_sure_the_teacher_is():
+    student, teacher = logits(0), logits(1)
+    value = pseudo_labels(student, teacher)
+    assert torch.equal(pseudo_labels(student, 0.01 * teacher), value)
+    assert not torch.allclose(kd(student, 0.01 * teacher, 1.0), kd(student, teacher, 1.0))
 
 
 def test_mse_and_standardize_by_hand():
@@ -169,6 +191,20 @@ def test_correlation_is_left_by_any_positive_affine_map_of_each_row(seed: int):
 def test_standardized_logits_are_left_by_scale_and_shift(seed: int, scale: float, shift: float):
     plain = logits(seed).double()
     assert torch.allclose(standardize(plain * scale + shift), standardize(plain), atol=1e-5)
+
+
+def test_each_image_is_standardized_by_itself():
+    rows = logits(0) + torch.arange(6.0)[:, None] * 10
+    assert torch.allclose(standardize(rows), torch.cat([standardize(row[None]) for row in rows]), atol=1e-5)
+    assert torch.allclose(standardize(rows).mean(1), torch.zeros(6), atol=1e-5)
+
+
+@pytest.mark.parametrize(("classes", "temperature"), [(3, 1.5774), (10, 1.2153), (100, 2.0), (1000, 2.0)])
+def test_standardized_logits_of_few_classes_get_a_lower_temperature(classes: int, temperature: float):
+    assert temperature_for(classes) == pytest.approx(temperature, abs=1e-4)
+    sure = standardize(F.one_hot(torch.tensor([0]), classes).float())  # a teacher that is sure of one class
+    sharpest = F.softmax(sure / temperature_for(classes), 1).max().item()
+    assert sharpest == pytest.approx(0.6, abs=0.01) or classes > 100
 
 
 @pytest.mark.parametrize("name", EACH)

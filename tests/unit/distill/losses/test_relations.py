@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.distill.losses.relations import rkd_angle, rkd_distance
+from components.distill.losses.relations import rkd, rkd_angle, rkd_distance
 
 EACH = {"distance": rkd_distance, "angle": rkd_angle}
 each = pytest.mark.parametrize("loss", EACH.values(), ids=EACH)
@@ -29,6 +29,13 @@ def test_angles_by_hand():
     changes = [0 - 1, half - (-1), half - 1]  # at the first, second and third
     huber = [change**2 / 2 if abs(change) < 1 else abs(change) - 0.5 for change in changes]
     assert rkd_angle(student, teacher).item() == pytest.approx(2 * sum(huber) / 27, rel=1e-6)
+
+
+@pytest.mark.parametrize(("distance", "angle"), [(25.0, 50.0), (25.0, 0.0), (0.0, 50.0), (0.0, 0.0)])
+def test_distances_and_angles_count_with_their_weights(distance: float, angle: float):
+    pair = embeddings(0), embeddings(1)
+    expected = distance * rkd_distance(*pair) + angle * rkd_angle(*pair)
+    assert rkd(*pair, distance, angle).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 @each

@@ -11,6 +11,10 @@ METRICS = {
     "test": {"n": 5000},
     "gain": {"accuracy": 0.03, "ci95": [0.02, 0.04], "p_value": 0.001},
     "student": {"accuracy": 0.81},
+    "confusions": [
+        {"true": "[i]shirt", "predicted": "T-shirt", "n": 1120, "of": 5000},
+        {"true": "coat", "predicted": "[i]shirt", "n": 3, "of": 5},
+    ],
 }
 
 
@@ -28,7 +32,15 @@ def test_the_end_names_what_was_computed_and_commands_that_work_as_typed(monkeyp
     assert "81.00 %" in text
     assert "1 min 01 s in total." in text
     assert "  bin/reflux history" in text
+    sentence = "[i]shirt is taken for T-shirt in 1,120 of 5,000, coat is taken for [i]shirt in 3 of 5 test images."
+    assert f"Likeliest confusions: {sentence}" in " ".join(text.split())
+    assert "artifacts/evaluate/figures/confusions.png" in text
     assert "predict" not in text, "there is no champion to predict with"
+
+
+def test_a_student_without_mistakes_confuses_nothing(monkeypatch):
+    monkeypatch.setitem(METRICS, "confusions", [])
+    assert "onfusions" not in printed({"ingest": StageOutcome.CACHED})
 
 
 def test_a_run_without_changes_says_so():

@@ -1,12 +1,13 @@
 """The folder that outlives a clone, and the command as its user can type it."""
 
-import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from flows.local.environment import keep_home, reflux_command, usable_cores
+from flows.local.environment import keep_home, reflux_command
 
 
 def test_a_clone_keeps_its_home_where_the_next_one_finds_it(tmp_path, monkeypatch):
@@ -39,7 +40,7 @@ def test_a_checkout_that_has_a_home_keeps_it(tmp_path, monkeypatch):
     [("project/.venv/bin", "reflux"), ("", ".venv/bin/reflux"), ("other/bin", ".venv/bin/reflux")],
 )
 def test_the_command_works_as_typed(tmp_path, monkeypatch, path, command):
-    """By name where PATH has this one, else by path: `make run` calls it so, and so may its user."""
+    """By name where PATH has this one, else by path."""
     for folder in ("project/.venv/bin", "other/bin"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "reflux").touch(mode=0o755)
@@ -49,15 +50,28 @@ def test_the_command_works_as_typed(tmp_path, monkeypatch, path, command):
     assert reflux_command() == command
 
 
+@pytest.mark.parametrize("activated", [True, False])
+def test_make_calls_the_command_by_its_name_and_says_how_to_do_so_once(tmp_path, activated):
+    shutil.copy(Path(__file__).parents[4] / "Makefile", tmp_path)
+    made = [tmp_path / name for name in ("pyproject.toml", "constraints.txt", ".venv/bin/python", ".venv/.dev")]
+    command = tmp_path / ".venv/bin/reflux"
+    command.parent.mkdir(parents=True)
+    for file in (*made, tmp_path / ".venv/.run"):
+        file.touch()
+    command.write_text('#!/bin/sh\necho "$(command -v reflux) $*"')
+    command.chmod(0o755)
+    path = f"{command.parent}:/usr/bin:/bin" if activated else "/usr/bin:/bin"
+    hint = "" if activated else "\nOnce in each shell, to type reflux:  . .venv/bin/activate\n"
+    for arguments, printed in (["run", "ARGS=-S seed=1"], f"{command} run -S seed=1\n"), (["setup"], ""):
+        done = subprocess.run(
+            ["make", *arguments], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == printed + hint
+
+
 def test_outside_its_project_the_command_has_its_whole_path(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
     assert reflux_command() == f"{tmp_path}/bin/python -m flows.cli"
     (tmp_path / "bin/reflux").touch(mode=0o755)
     assert reflux_command() == f"{tmp_path}/bin/reflux"
-
-
-def test_cores_are_counted_where_processes_have_no_affinity(monkeypatch):
-    """As on macOS."""
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert usable_cores() == os.cpu_count()

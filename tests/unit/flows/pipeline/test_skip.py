@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from components.core.params.file import load_params, override_params
+from components.core.runtime import packages
 from flows.pipeline import skip
 from tests.workspaces import ROOT, git, make_tiny_project
 
@@ -39,6 +40,15 @@ def test_the_inputs_are_the_same_until_data_code_or_params_change(project):
     assert skip.identity(load_params()) is None, "code that no commit has can't be named"
     git(Path(), "commit", "-qam", "two")
     assert skip.identity(load_params()) not in (None, first)
+
+
+def test_another_release_of_torch_is_another_input_unless_a_param_says_that_it_is_none(project, monkeypatch):
+    identities = {True: set(), False: set()}
+    for release in ("2.12.0+cpu", "2.13.0+cpu", "2.13.0+cu128"):
+        monkeypatch.setattr(packages, "version", lambda name, release=release: release if name == "torch" else "1.0")
+        for retrain, known in identities.items():
+            known.add(skip.identity(override_params([f"run.retrain_on_upgrade={str(retrain).lower()}"])))
+    assert {retrain: len(known) for retrain, known in identities.items()} == {True: 2, False: 1}
 
 
 def test_the_code_that_counts_exists():

@@ -3,45 +3,10 @@ from pathlib import Path
 import pytest
 from prefect.states import Failed
 
-from components.core.artifacts import sha256_file, write_json
-from components.core.params.file import check_params, load_params
-from components.core.params.sections import Params
+from components.core.artifacts import write_json
 from components.registry.client import Unreachable
 from flows.outcome import StageFailed
-from flows.pipeline.tasks import is_transient, outdated
-
-SHIPPED = load_params(Path(__file__).parents[4] / "params.yaml")
-
-
-def naming(section: str, **values: object) -> Params:
-    """The shipped params with other values in a section."""
-    document = SHIPPED.model_dump(by_alias=True, exclude={"distill": {"method"}})
-    return check_params(document | {section: {**document[section], **values}}, "test")
-
-
-@pytest.mark.parametrize(
-    ("section", "values", "told_by", "stages"),
-    [
-        ("pretrain", {"weights": "kept.safetensors"}, "pretrain/model.json", {"pretrain"}),
-        ("student", {"weights": "kept.safetensors"}, "pretrain/student/model.json", {"pretrain"}),
-        ("distill", {"teachers": ["kept.safetensors"]}, "distill/run.json", {"label", "distill"}),
-    ],
-)
-def test_weights_that_changed_under_their_name_are_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str, values: dict, told_by: str, stages: set[str]
-):
-    monkeypatch.chdir(tmp_path)
-    params, file = naming(section, **values), Path("kept.safetensors")
-    assert outdated(params) == frozenset()
-    file.write_bytes(b"first")
-    assert outdated(params) == stages, "nothing here tells what its content was"
-    write_json(
-        Path("artifacts") / told_by, {"sha256": sha256_file(file), "inputs": {"kept.safetensors": sha256_file(file)}}
-    )
-    assert outdated(params) == frozenset()
-    file.write_bytes(b"second")
-    assert outdated(params) == stages
-    assert outdated(SHIPPED) == frozenset()
+from flows.pipeline.tasks import is_transient, unlike
 
 
 @pytest.mark.parametrize(
@@ -56,3 +21,20 @@ def test_weights_that_changed_under_their_name_are_read_again(
 )
 def test_a_task_is_tried_again_only_where_that_may_help(failure, again):
     assert is_transient(None, None, Failed(data=failure)) is again
+
+
+def test_a_student_that_was_computed_otherwise_than_its_control_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    packages = {"torch": "2.13.0+cpu", "torchvision": "0.28.0", "timm": "1.0"}
+    for stage in ("finetune", "distill", "control"):
+        environment = {"device": "cpu", "compile": False, "training": "fp32", **packages}
+        write_json(Path("artifacts") / stage / "run.json", {"environment": environment})
+    assert unlike() is None
+    write_json(Path("artifacts/distill/run.json"), {"environment": environment | {"device": "cuda", "compile": True}})
+    versions = "torch 2.13.0+cpu torchvision 0.28.0 timm 1.0"
+    assert unlike() == (
+        "Not all was computed alike, which moves the last digits: "
+        f"finetune and control on cpu with {versions}; distill on cuda with {versions}, compiled."
+    )

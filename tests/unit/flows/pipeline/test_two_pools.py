@@ -14,7 +14,7 @@ def project(monkeypatch):
 
 def test_the_training_gets_the_checked_data_without_the_test_split():
     assert two_pools.read(TRAINING) == [
-        "artifacts/ingest/dataset.json",
+        "artifacts/ingest/images.json",
         "artifacts/ingest/shards/train",
         "artifacts/ingest/shards/unlabeled",
         "artifacts/ingest/shards/val",

@@ -7,7 +7,7 @@ from components.core.params.sections import Registry
 from components.registry.policy.decision import Policy, decide
 from flows.report import text
 
-MODEL = {"accuracy": 0.8, "worst_class_recall": 0.5, "params": 40000, "latency_ms_p50": 0.5, "latency_ms_p95": 0.75}
+MODEL = {"accuracy": 0.8, "macro_f1": 0.79, "worst_class_recall": 0.5, "params": 40000, "latency_ms_p95": 0.75}
 METRICS = {
     "test": {"fingerprint": "f", "n": 5000},
     "teacher": MODEL | {"accuracy": 0.85, "params": 4000000},
@@ -34,19 +34,19 @@ def promotion(gates=GATES, **changes):
 def test_the_students_row_is_the_file_that_ships_and_what_was_not_measured_is_a_dash():
     rows = {row[0]: row[1:] for row in text.rows(METRICS)}
     assert list(rows) == ["teacher", "student", "control", "student, int8"]
-    assert rows["student"] == ("81.04 %", "40,000", "180.0", "0.50 ms", "0.75 ms")
-    assert rows["control"] == ("78.00 %", "-", "-", "-", "-")
+    assert rows["student"] == ("81.04 %", "0.7900", "50.00 %", "40,000", "180.0", "0.75")
+    assert rows["control"] == ("78.00 %", "-", "-", "-", "-", "-")
 
 
 def test_the_gain_has_its_interval():
     assert text.gain(METRICS) == (
         "Distillation gained +3.04 points over the control (95% interval +2.00 to +4.10, McNemar p = 1.2e-05, "
-        "5,000 test images)."
+        "5,000 test images). Both are of this one training run: how much another seed would gain is not in them."
     )
 
 
 def test_the_table_holds_every_row():
-    console = Console(width=100, record=True)
+    console = Console(width=80, record=True)
     console.print(text.table(METRICS))
     printed = console.export_text()
     assert all(word in printed for row in text.rows(METRICS) for word in row)
@@ -85,7 +85,7 @@ def test_the_artifact_holds_table_gain_verdict_and_stages():
     )
     page = text.markdown(result)
     assert page.startswith("# retrain-1\n")
-    assert "| student | 81.04 % | 40,000 | 180.0 | 0.50 ms | 0.75 ms |" in page
+    assert "| student | 81.04 % | 0.7900 | 50.00 % | 40,000 | 180.0 | 0.75 |" in page
     assert text.gain(METRICS) in page
     assert "**REJECTED**" in page
     assert "- missed: Size 180 KB exceeds the maximum of 100 KB." in page

@@ -36,7 +36,7 @@ def test_checkouts_on_one_database_share_its_lock_which_a_kill_frees_and_which_n
     holder.start()
     monkeypatch.chdir(tmp_path / "two")
     try:
-        assert ready.wait(20)
+        assert ready.wait(120)
         with (
             pytest.raises(UserError, match="Another process has been registering or promoting clothes"),
             lock.held(None, "clothes"),

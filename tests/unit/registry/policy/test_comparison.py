@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.core.export.latency import SideBySide
+from components.core.significance import mcnemar
 from components.registry.policy.comparison import ChampionEvaluation, Measured, advantage, compare, not_worse
 
 EQUAL = ChampionEvaluation(
@@ -42,6 +43,22 @@ def of_counts(wins: int, losses: int, n: int) -> ChampionEvaluation:
     return compared(labels, ours, theirs)
 
 
+def test_a_comparison_holds_what_was_measured_of_both():
+    labels = np.zeros(1000, np.int64)
+    ours, theirs = labels.copy(), labels.copy()
+    ours[:10], theirs[10:50] = 1, 1
+    pair = Measured("a", 900, ours), Measured("b", 1000, theirs)
+    found = compare(labels, *pair, SideBySide(1.0, 2.0, 1.8), 3, True, 500, 0, left_out=7)
+    assert (found.version, found.artifact_sha256, found.n) == (3, "b", 1000)
+    assert (found.challenger_accuracy, found.accuracy) == (0.99, 0.96)
+    assert found.difference == pytest.approx(0.03)
+    assert found.low < 0.03 < found.high
+    assert found.p_value == mcnemar(ours == labels, theirs == labels)
+    assert (found.challenger_size_bytes, found.size_bytes) == (900, 1000)
+    assert (found.challenger_latency_ms_p95, found.latency_ms_p95, found.faster) == (1.0, 2.0, 1.8)
+    assert (found.test_changed, found.left_out) == (True, 7)
+
+
 @pytest.mark.parametrize(("low", "passed"), [(-0.0099, True), (-0.01, False), (-0.02, False), (0.001, True)])
 def test_the_bound_must_lie_above_the_margin(low, passed):
     reason = not_worse(replace(EQUAL, low=low), 0.01)
@@ -53,8 +70,18 @@ def test_the_comparison_is_told_with_its_interval():
         "Against the champion (version 3) on 5,000 test images: +0.40 points of accuracy, 95% interval -0.20 to +1.20; "
         "not worse by the margin of 1 points."
     )
-    moved = not_worse(replace(EQUAL, test_changed=True), 0.01)
+    moved = not_worse(replace(EQUAL, test_changed=True, left_out=0), 0.01)
     assert moved.sentence.endswith(" The champion was promoted on another test split; it was scored again on this one.")
+
+
+def test_images_that_the_champion_was_trained_on_are_said():
+    assert (
+        "12 test images that the champion was trained on were left out."
+        in not_worse(replace(EQUAL, test_changed=True, left_out=12), 0.01).sentence
+    )
+    unknown = not_worse(replace(EQUAL, test_changed=True), 0.01)
+    assert "Whether it was trained on some of these images is not known" in unknown.sentence
+    assert "not known" not in not_worse(EQUAL, 0.01).sentence
 
 
 @pytest.mark.parametrize("figure", ["low", "difference"])
@@ -73,6 +100,16 @@ def test_too_few_images_to_show_it_are_said_with_the_number_it_takes():
     equal = [of_counts(0, 0, n) for n in (475, 476)]
     assert [not_worse(comparison, 0.01).passed for comparison in equal] == [False, True]
     assert "So few images can't show it even of equal models: it takes 476." in not_worse(equal[0], 0.01).sentence
+
+
+def test_models_that_differ_are_said_to_need_more_images():
+    """Equal models that differ on 10 % need 3,972: so says the bound itself."""
+    few, enough = (of_counts(n // 20, n // 20, n) for n in (3900, 4500))
+    assert (not_worse(few, 0.01).passed, not_worse(enough, 0.01).passed) == (False, True)
+    assert few.disagreement == pytest.approx(0.1)
+    assert "even of equal models that differ on 10 % of the images: it takes 3,972." in not_worse(few, 0.01).sentence
+    assert "So few" not in not_worse(of_counts(100, 300, 4000), 0.01).sentence
+    assert "So few" not in not_worse(of_counts(300, 40, 3000), 0.01).sentence  # shown, though equal models need more
 
 
 def test_neither_better_nor_smaller_nor_faster_is_no_reason_to_replace():

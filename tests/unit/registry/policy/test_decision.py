@@ -1,93 +1,22 @@
-"""The decision as a pure function: examples, and what must hold for any figures, gates and champion."""
+"""The decision as a pure function, by examples."""
 
-import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from components.core.params.sections import Registry
-from components.registry.policy.comparison import Best, ChampionEvaluation
-from components.registry.policy.decision import Decision, Policy, decide
-from components.registry.policy.gates import Reason, gated_figures, within
-
-SHA, OTHER = "a" * 64, "b" * 64
-HIGHER = ("accuracy", "macro_f1", "worst_class_recall", "corrupted_accuracy", "jpeg_accuracy")
-LOWER = ("ece", "latency_ms_p95", "params", "size_bytes")
-GATES = {"accuracy": {"min": 0.8}, "size_kb": {"max": 200.0}}
-RULE = Policy.of(Registry(model_name="shoes"))
-BASE = replace(RULE, gates=GATES)
-
-
-def metrics(slices=None, n=5000, **measured: float | None) -> dict:
-    values = {"accuracy": 0.84, "worst_class_recall": 0.5, "size_bytes": 100 * 1024, "latency_ms_p95": 0.3}
-    shipped = {name: value for name, value in (values | measured).items() if value is not None}
-    return {
-        "test": {"n": n},
-        "shipped": {"onnx": shipped},
-        "artifact_sha256": {"onnx": SHA},
-        "slices": slices or {},
-    }
-
-
-def champion(**changes) -> ChampionEvaluation:
-    """A champion that the challenger is better than."""
-    values = {"version": 3, "artifact_sha256": OTHER, "test_changed": False, "n": 5000, "accuracy": 0.82}
-    values |= {"challenger_accuracy": 0.84, "difference": 0.02, "low": 0.01, "high": 0.03, "p_value": 0.001}
-    values |= {"size_bytes": 100 * 1024, "challenger_size_bytes": 100 * 1024}
-    values |= {"latency_ms_p95": 0.3, "challenger_latency_ms_p95": 0.3, "faster": 0.98}
-    return ChampionEvaluation(**(values | changes))
-
-
-numbers = st.floats(0, 1000)
-broken = st.sampled_from([None, math.nan, math.inf, -math.inf])
-measured = st.fixed_dictionaries({}, optional=dict.fromkeys(HIGHER + LOWER, numbers | broken))
-bounds = st.dictionaries(st.sampled_from(["min", "max"]), numbers, min_size=1)
-gate_names = [*HIGHER, "ece", "latency_ms_p95", "params", "size_kb"]
-slice_values = st.dictionaries(
-    st.sampled_from("abcdef"), st.fixed_dictionaries({"n": st.integers(0, 60), "accuracy": st.floats(0, 1) | broken})
-)
-slices = st.dictionaries(st.sampled_from(["class", "camera"]), slice_values)
-filled_slices = st.dictionaries(st.sampled_from(["class", "camera"]), slice_values, min_size=1)
-policies = st.builds(
-    Policy,
-    gates=st.dictionaries(st.sampled_from(gate_names), bounds),
-    slices=st.dictionaries(
-        st.sampled_from(["class", "camera"]), st.fixed_dictionaries({"accuracy": bounds}), max_size=2
-    ),
-    min_count=st.integers(1, 40),
-    margin=st.floats(0, 0.2),
-    alpha=st.floats(0, 1),
-    smaller=st.floats(1, 2),
-    faster=st.floats(1, 2),
-)
-# Half of all cases pass the gates that there are, or no property would ever see a promotion.
-lenient = policies.map(
-    lambda policy: replace(
-        policy,
-        gates={name: {"max": 1000.0} for name in policy.gates},
-        slices={column: {"accuracy": {"min": 0.0}} for column in policy.slices},
-    )
-)
-any_policy = policies | lenient
-champions = st.none() | st.builds(
-    champion,
-    artifact_sha256=st.sampled_from([SHA, OTHER]),
-    low=st.floats(-0.3, 0.3),
-    difference=st.floats(-0.3, 0.3),
-    p_value=st.floats(0, 1),
-    challenger_size_bytes=st.integers(50 * 1024, 150 * 1024),
-    faster=st.none() | st.floats(0.5, 2),
-)
-uses = st.none() | st.integers(0, 10_000)
+from components.registry.policy.comparison import Best
+from components.registry.policy.decision import Policy, decide
+from components.registry.policy.gates import Reason
+from tests.unit.registry.policy.figures import BASE, RULE, SHA, champion, metrics
 
 
 def test_a_first_model_passes_by_the_gates_alone_and_the_record_says_so():
     decision = decide(metrics(), BASE, None)
     assert (decision.status, decision.promote, decision.first) == ("VALIDATED", True, True)
     assert decision.sentences == (
-        "Accuracy 0.84 reaches the minimum of 0.8.",
+        "Accuracy 0.84 reaches the minimum of 0.8. On 5,000 test images a model that is truly at 0.795 passes in 20 % "
+        "of draws.",
         "Size 100 KB is within the maximum of 200 KB.",
         "No champion to compare with: this is the first model, judged by the gates alone.",
     )
@@ -156,15 +85,80 @@ def test_a_version_that_was_rolled_back_is_not_promoted_again_by_itself():
 
 
 def test_a_test_split_that_served_too_often_is_warned_of():
-    fresh, worn = (decide(metrics(accuracy=0.85, n=5000), BASE, champion(), uses=uses) for uses in (6, 7))
-    assert (fresh.uses, fresh.notes) == (6, ())
+    """Models that differ on 8 % of 5,000 images: the best of 2,902 owes a point to luck."""
+    like = champion(disagreement=0.08)
+    fresh, worn = (decide(metrics(accuracy=0.85, n=5000), BASE, like, uses=uses) for uses in (2900, 2901))
+    assert (fresh.uses, fresh.notes) == (2900, ())
     assert worn.promote
     assert worn.notes == (
-        "This test split has served 7 decisions before: the best of 8 equal models may look 1.03 points better than it "
-        "is by chance alone, more than the margin of 1 points. Give ingest a fresh test split.",
+        "This test split has served 2,901 decisions before: by chance alone the best of 2,902 equal models looks 1.00 "
+        "points better than it is (expected value), more than the margin of 1 points. Give ingest a fresh test split.",
     )
     assert worn.sentences[-1] == worn.notes[0]
     assert decide(metrics(), BASE, champion()).notes == ()
+
+
+def test_models_of_which_nothing_is_known_are_taken_to_be_independent():
+    """Without a champion: a spread of 0.5 points, of which the best of 26 is two above."""
+    notes = [decide(metrics(accuracy=0.85, n=5000), BASE, None, uses=uses).notes for uses in (24, 25)]
+    assert [len(each) for each in notes] == [0, 1]
+
+
+def test_a_test_split_on_which_no_equal_student_can_win_is_told_with_what_to_do():
+    few, enough = (decide(metrics(n=n), BASE, None) for n in (475, 476))
+    assert few.promote
+    assert few.notes == (
+        "On 475 test images a student with as many right answers as the champion can't replace it, however small or "
+        "fast it is: excluding a loss of 1 points takes 476 images. Add test images, or set registry.champion.margin "
+        "above 0.0101.",
+    )
+    assert enough.notes == ()
+    assert decide(metrics(n=300), replace(BASE, margin=0.02), None).notes == ()
+    assert "On 300 test images" in decide(metrics(), BASE, champion(n=300)).notes[0]  # those that were compared
+
+
+def worse(difference: float, p_value: float) -> dict:
+    """The figures of a student that differs from its own control."""
+    return metrics() | {"gain": {"accuracy": difference, "p_value": p_value}, "remedy": "more views"}
+
+
+def test_a_student_that_is_worse_than_its_own_control_is_not_promoted():
+    refused = decide(worse(-0.012, 0.003), BASE, None)
+    assert (refused.status, refused.promote) == ("REJECTED", False)
+    (reason,) = (reason for reason in refused.reasons if reason.gate == "control")
+    assert (reason.value, reason.passed) == (-0.012, False)
+    assert reason.sentence.startswith(
+        "Distillation did not pay here: the student is 1.20 points worse than its own control, the same network "
+        "without a teacher (McNemar p = 0.003, below 0.05). What usually helps: more views. "
+    )
+
+
+@pytest.mark.parametrize(("difference", "p_value"), [(-0.012, 0.05), (0.012, 0.003), (-0.001, 0.8), (0.0, 1.0)])
+def test_a_student_that_may_be_as_good_as_its_control_is_judged_by_the_rest(difference, p_value):
+    decision = decide(worse(difference, p_value), BASE, None)
+    assert decision.promote
+    assert not any(reason.gate == "control" for reason in decision.reasons)
+    assert decision.notes[0] == (
+        "Distillation brought no measurable gain here: the 95% interval of its gain is not above 0. What usually "
+        "helps: more views."
+    )
+
+
+def test_a_gain_that_is_one_needs_no_advice():
+    assert decide(metrics(), BASE, None).notes == ()
+
+
+def test_an_evaluation_of_an_older_release_has_no_advice():
+    figures = {name: value for name, value in worse(-0.012, 0.003).items() if name != "remedy"}
+    (reason,) = (reason for reason in decide(figures, BASE, None).reasons if reason.gate == "control")
+    assert "below 0.05). registry.worse_than_control=allow" in reason.sentence
+
+
+def test_a_worse_student_is_promoted_where_a_param_says_so():
+    decision = decide(worse(-0.012, 0.003), replace(BASE, worse_than_control="allow"), None)
+    assert decision.promote
+    assert decision.notes[0].startswith("Distillation did not pay here")
+    assert not any("no measurable gain" in note for note in decision.notes)
 
 
 @pytest.mark.parametrize(
@@ -196,192 +190,22 @@ def test_the_policy_is_what_the_params_state():
     rules = Registry.model_validate(
         {
             "model_name": "shoes",
-            "gates": {"accuracy": {"min": 0.8}},
+            "gates": {"accuracy": {"min": 0.8, "confidence": 0.9}},
             "slices": {"min_count": 50, "gates": {"camera": {"accuracy": {"min": 0.5}}}},
             "champion": {"margin": 0.02, "alpha": 0.01, "smaller": 1.5, "faster": 2},
+            "worse_than_control": "allow",
         }
     )
     assert Policy.of(rules) == Policy(
-        gates={"accuracy": {"min": 0.8}},
+        gates={"accuracy": {"min": 0.8, "confidence": 0.9}},
         slices={"camera": {"accuracy": {"min": 0.5}}},
         min_count=50,
         margin=0.02,
         alpha=0.01,
         smaller=1.5,
         faster=2.0,
+        worse_than_control="allow",
     )
-
-
-@given(measured, slices, any_policy, champions, uses)
-def test_promotion_means_validated_and_every_reason_passed(values, parts, policy, against, used):
-    decision = decide(metrics(slices=parts, **values), policy, against, used)
-    passed = [reason.passed for reason in decision.reasons]
-    assert decision.status == ("UNKNOWN" if None in passed else "VALIDATED" if all(passed) else "REJECTED")
-    same = against is not None and against.artifact_sha256 == SHA
-    assert decision.promote == (decision.status == "VALIDATED" and not same)
-    assert decision.first == (against is None)
-    if decision.promote and against is not None:
-        assert against.low > -policy.margin
-    thresholds = [*policy.gates.values(), *(bound["accuracy"] for bound in policy.slices.values())]
-    assert len(decision.reasons) == max(1, sum(map(len, thresholds))) + (2 if against and not same else 1)
-
-
-@given(measured, slices, any_policy, champions)
-def test_what_is_promoted_keeps_to_every_limit(values, parts, policy, against):
-    if decide(metrics(slices=parts, **values), policy, against).promote:
-        figures = gated_figures(metrics(**values))
-        assert policy.gates or policy.slices
-        assert all(within(figures[name], s, x) for name, bound in policy.gates.items() for s, x in bound.items())
-        for column, bound in policy.slices.items():
-            large = [part["accuracy"] for part in parts[column].values() if part["n"] >= policy.min_count]
-            assert large
-            assert all(within(value, s, x) for value in large for s, x in bound["accuracy"].items())
-
-
-@given(measured, slices, any_policy.filter(lambda policy: policy.gates), champions, broken, st.data())
-def test_a_gated_figure_that_is_missing_or_no_number_is_never_validated(values, parts, policy, against, bad, data):
-    name = data.draw(st.sampled_from(sorted(policy.gates)))
-    values = values | {name.replace("size_kb", "size_bytes"): bad}
-    decision = decide(metrics(slices=parts, **values), policy, against)
-    assert (decision.status, decision.promote) == ("UNKNOWN", False)
-
-
-@given(measured, slices, any_policy.filter(lambda policy: policy.slices), champions, broken, st.data())
-def test_a_gated_slice_that_is_missing_or_no_number_is_never_validated(values, parts, policy, against, bad, data):
-    column = data.draw(st.sampled_from(sorted(policy.slices)))
-    part = {"n": data.draw(st.integers(policy.min_count, 100)), "accuracy": bad}
-    missing = data.draw(st.booleans())
-    parts = {c: p for c, p in parts.items() if c != column} if missing else parts
-    parts = parts if missing else parts | {column: parts.get(column, {}) | {"z": part}}
-    decision = decide(metrics(slices=parts, **values), policy, against)
-    assert (decision.status, decision.promote) == ("UNKNOWN", False)
-
-
-@given(measured, slices, any_policy, st.sampled_from(["low", "difference"]), st.sampled_from([math.nan, math.inf]))
-def test_a_comparison_that_is_no_number_is_never_validated(values, parts, policy, figure, bad):
-    decision = decide(metrics(slices=parts, **values), policy, champion(**{figure: bad}))
-    assert (decision.status, decision.promote) == ("UNKNOWN", False)
-
-
-@given(measured, slices, any_policy, champions)
-def test_no_gate_is_never_validated(values, parts, policy, against):
-    decision = decide(metrics(slices=parts, **values), replace(policy, gates={}, slices={}), against)
-    assert (decision.status, decision.promote) == ("UNKNOWN", False)
-
-
-RANK = {"REJECTED": 0, "VALIDATED": 1}
-
-
-def never_worse(before: Decision, after: Decision) -> bool:
-    """A decision that could be taken does not turn from VALIDATED to REJECTED."""
-    return not (before.status == "VALIDATED" and after.status == "REJECTED")
-
-
-def natural(policy: Policy) -> Policy:
-    """The gates on their natural side: a better figure can't miss a minimum of what is better low."""
-    gates = {
-        name: {("min" if name in HIGHER else "max"): limit}
-        for name, bound in policy.gates.items()
-        for limit in list(bound.values())[:1]
-    }
-    parts = {column: {"accuracy": {"min": min(b["accuracy"].values())}} for column, b in policy.slices.items()}
-    return replace(policy, gates=gates, slices=parts)
-
-
-@given(measured, slices, any_policy.map(natural), champions, st.sampled_from(HIGHER + LOWER), numbers)
-def test_a_better_figure_never_turns_validated_into_rejected(values, parts, policy, against, name, more):
-    before = decide(metrics(slices=parts, **values), policy, against)
-    value = values.get(name, metrics()["shipped"]["onnx"].get(name))
-    if value is not None and math.isfinite(value):
-        better = values | {name: value + more if name in HIGHER else value - more}
-        assert never_worse(before, decide(metrics(slices=parts, **better), policy, against))
-
-
-@given(measured, filled_slices, any_policy.map(natural), champions, st.floats(0, 1), st.data())
-def test_a_better_slice_never_turns_validated_into_rejected(values, parts, policy, against, more, data):
-    before = decide(metrics(slices=parts, **values), policy, against)
-    column = data.draw(st.sampled_from(sorted(parts)))
-    raised = {
-        name: part if part["accuracy"] is None else part | {"accuracy": part["accuracy"] + more}
-        for name, part in parts[column].items()
-    }
-    after = decide(metrics(slices=parts | {column: raised}, **values), policy, against)
-    assert never_worse(before, after)
-
-
-BETTER = {
-    "low": lambda c, x: replace(c, low=c.low + x),
-    "difference": lambda c, x: replace(c, difference=c.difference + x),
-    "p_value": lambda c, x: replace(c, p_value=c.p_value * (1 - x)),
-    "size": lambda c, x: replace(c, challenger_size_bytes=round(c.challenger_size_bytes * (1 - x / 2))),
-    "faster": lambda c, x: replace(c, faster=None if c.faster is None else c.faster + x),
-}
-
-
-@given(measured, slices, any_policy, champions.filter(bool), st.sampled_from(sorted(BETTER)), st.floats(0, 1))
-def test_a_better_comparison_never_turns_validated_into_rejected(values, parts, policy, against, way, more):
-    before = decide(metrics(slices=parts, **values), policy, against)
-    after = decide(metrics(slices=parts, **values), policy, BETTER[way](against, more))
-    assert never_worse(before, after)
-
-
-@given(measured, slices, any_policy, champions, st.floats(0, 0.2), st.floats(0, 1))
-def test_a_more_lenient_rule_never_turns_a_promotion_into_a_refusal(values, parts, policy, against, wider, share):
-    lenient = replace(
-        policy,
-        margin=policy.margin + wider,
-        alpha=policy.alpha + share * (1 - policy.alpha),
-        smaller=policy.smaller * (1 - share / 2),
-        faster=policy.faster * (1 - share / 2),
-    )
-    if decide(metrics(slices=parts, **values), policy, against).promote:
-        assert decide(metrics(slices=parts, **values), lenient, against).promote
-
-
-@given(measured, slices, any_policy, champions, numbers, st.data())
-def test_a_stricter_gate_never_turns_a_refusal_into_a_promotion(values, parts, policy, against, more, data):
-    before = decide(metrics(slices=parts, **values), policy, against)
-    if policy.gates:
-        name = data.draw(st.sampled_from(sorted(policy.gates)))
-        side = data.draw(st.sampled_from(sorted(policy.gates[name])))
-        limit = policy.gates[name][side] + (more if side == "min" else -more)
-        policy = replace(policy, gates={**policy.gates, name: {**policy.gates[name], side: limit}})
-    assert before.promote or not decide(metrics(slices=parts, **values), policy, against).promote
-
-
-@given(measured, slices, any_policy, champions, st.randoms(use_true_random=False))
-def test_the_order_of_gates_and_slices_does_not_matter(values, parts, policy, against, shuffler):
-    def shuffled(mapping):
-        keys = list(mapping)
-        shuffler.shuffle(keys)
-        return {key: mapping[key] for key in keys}
-
-    one = decide(metrics(slices=parts, **values), policy, against)
-    mixed = {column: shuffled(values) for column, values in shuffled(parts).items()}
-    other_policy = replace(policy, gates=shuffled(policy.gates), slices=shuffled(policy.slices))
-    other = decide(metrics(slices=mixed, **values), other_policy, against)
-    assert (one.status, one.promote, set(one.reasons)) == (other.status, other.promote, set(other.reasons))
-
-
-bests = st.none() | st.builds(Best, st.integers(1, 5), st.floats(0, 1))
-
-
-@given(measured, slices, any_policy, champions, uses, bests)
-def test_what_is_only_recorded_changes_no_verdict(values, parts, policy, against, used, best):
-    bare, counted = (
-        decide(metrics(slices=parts, **values), policy, against, u, best=b) for u, b in ((None, None), (used, best))
-    )
-    different = {f.name for f in fields(Decision) if getattr(bare, f.name) != getattr(counted, f.name)}
-    assert different <= {"uses", "notes"}
-
-
-@given(measured, slices, any_policy)
-def test_an_identical_file_is_nothing_to_do(values, parts, policy):
-    same = champion(artifact_sha256=SHA, low=0.0, difference=0.0, p_value=1.0, faster=None)
-    decision = decide(metrics(slices=parts, **values), policy, same)
-    assert not decision.promote
-    assert decision.reasons[-1].passed
-    assert "nothing to do" in decision.reasons[-1].sentence
 
 
 @pytest.mark.parametrize("passed", [True, False, None])

@@ -4,22 +4,33 @@ import pytest
 
 from components.core.contract import FIGURES
 from components.core.params.sections import Gates
+from components.core.significance import score_bound
 from components.registry.policy.gates import gated_figures, thresholds
 
 
 def metrics(**measured) -> dict:
     values = {"accuracy": 0.84, "worst_class_recall": 0.5, "size_bytes": 100 * 1024, "latency_ms_p95": 0.3}
-    return {"shipped": {"onnx": {name: value for name, value in (values | measured).items() if value is not None}}}
+    shipped = {name: value for name, value in (values | measured).items() if value is not None}
+    return {"test": {"n": 5000}, "shipped": {"onnx": shipped}}
 
 
 def judged(gates, **measured):
-    return thresholds(gated_figures(metrics(**measured)), gates)
+    return thresholds(metrics(**measured), gates)
+
+
+def sure(bound, n=5000, **measured):
+    (reason,) = thresholds(metrics(**measured) | {"test": {"n": n}}, {"accuracy": bound})
+    return reason
 
 
 def test_each_side_of_a_gate_says_its_numbers():
     gates = {"accuracy": {"min": 0.8}, "size_kb": {"min": 10.0, "max": 50.0}, "latency_ms_p95": {"max": 0.3}}
     assert [(reason.passed, reason.sentence) for reason in judged(gates)] == [
-        (True, "Accuracy 0.84 reaches the minimum of 0.8."),
+        (
+            True,
+            "Accuracy 0.84 reaches the minimum of 0.8. On 5,000 test images a model that is truly at 0.795 passes in "
+            "20 % of draws.",
+        ),
         (True, "Size 100 KB reaches the minimum of 10 KB."),
         (False, "Size 100 KB exceeds the maximum of 50 KB."),
         (True, "Latency p95 0.3 ms is within the maximum of 0.3 ms."),
@@ -50,6 +61,93 @@ def test_a_near_miss_is_shown_with_the_digits_that_tell():
         False,
     )
     assert missed.sentence == "Accuracy 0.79999999 is below the minimum of 0.8."
+
+
+def test_a_gate_with_a_confidence_compares_the_bound():
+    """4,090 of 5,000: 0.818, of which Clopper and Pearson's lower bound at 95 % is 0.80879."""
+    passed, missed = (sure({"min": limit, "confidence": 0.95}, accuracy=0.818) for limit in (0.808, 0.81))
+    assert (passed.passed, missed.passed) == (True, False)
+    assert passed.value == missed.value == pytest.approx(0.80879, abs=1e-5)
+    assert passed.sentence == (
+        "Accuracy 0.818, with 95 % confidence at least 0.8088, reaches the minimum of 0.808. On 5,000 test images a "
+        "model that is truly at 0.803 passes in 0.52 % of draws."
+    )
+    assert missed.sentence == "Accuracy 0.818, with 95 % confidence at least 0.8088, is below the minimum of 0.81."
+
+
+def test_a_maximum_with_a_confidence_compares_the_upper_bound():
+    passed, missed = (sure({"max": limit, "confidence": 0.95}, accuracy=0.818) for limit in (0.828, 0.826))
+    assert (passed.passed, missed.passed) == (True, False)
+    assert passed.value == pytest.approx(0.82694, abs=1e-5)
+
+
+def test_fewer_images_show_less():
+    assert sure({"min": 0.8, "confidence": 0.95}, n=5000, accuracy=0.82).passed
+    assert not sure({"min": 0.8, "confidence": 0.95}, n=500, accuracy=0.82).passed
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_all_or_no_images_right_have_a_bound_too(accuracy):
+    low, high = (sure({side: 0.5, "confidence": 0.95}, accuracy=accuracy).value for side in ("min", "max"))
+    assert 0 <= low <= accuracy <= high <= 1
+    assert high - low == pytest.approx(0.0006, abs=1e-4)  # about 3 of 5,000
+
+
+def test_only_shares_of_images_have_a_bound():
+    assert judged({"latency_ms_p95": {"max": 1, "confidence": 0.95}})[0].passed is None
+    assert sure({"min": 0.5, "confidence": 0.95}, accuracy=1.5).passed is None
+
+
+def test_a_bound_of_an_unknown_number_of_images_is_unknown():
+    (reason,) = thresholds({"shipped": metrics()["shipped"]}, {"accuracy": {"min": 0.8, "confidence": 0.95}})
+    assert (reason.passed, reason.value) == (None, None)
+    assert reason.sentence == "Accuracy 0.84 has no known bound at 95 %, and the minimum is 0.8."
+
+
+def test_the_chance_of_the_undeserving_is_told_of_shares_of_the_images_alone():
+    latency, size, recall = judged(
+        {"latency_ms_p95": {"min": 0.1}, "size_kb": {"min": 1}, "worst_class_recall": {"min": 0.4}}
+    )
+    assert not any("draws" in reason.sentence for reason in (latency, size, recall))
+    assert sure({"min": 0.8}, n=10**7, accuracy=0.84).sentence.endswith("passes in less than 0.01 % of draws.")
+    assert "draws" not in sure({"min": 0.9}, accuracy=0.84).sentence
+
+
+GAIN = {"accuracy": 0.02, "p_value": 1e-9, "wins": 200, "losses": 100}
+
+
+@pytest.mark.parametrize(
+    ("bound", "passed", "words"),
+    [
+        ({"min": 0.02}, True, "Gain over the control 0.02 reaches the minimum of 0.02."),
+        ({"min": 0.0201}, False, "Gain over the control 0.02 is below the minimum of 0.0201."),
+        ({"min": 0.01, "confidence": 0.975}, True, "with 97.5 % confidence at least 0.0132, reaches the minimum"),
+        ({"min": 0.015, "confidence": 0.975}, False, "is below the minimum of 0.015."),
+        ({"max": 0.03, "confidence": 0.975}, True, "with 97.5 % confidence at most 0.02701, is within the maximum"),
+    ],
+)
+def test_the_gain_over_the_control_can_be_gated(bound, passed, words):
+    (reason,) = thresholds(metrics() | {"gain": GAIN}, {"gain": bound})
+    assert reason.passed is passed
+    assert words in reason.sentence
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.975])
+def test_the_bound_of_a_gain_is_one_sided_at_its_confidence(confidence):
+    low, high = (
+        thresholds(metrics() | {"gain": GAIN}, {"gain": {side: 0.0, "confidence": confidence}})[0].value
+        for side in ("min", "max")
+    )
+    assert low == pytest.approx(score_bound(200, 100, 5000, 2 * confidence - 1))
+    assert high == pytest.approx(-score_bound(100, 200, 5000, 2 * confidence - 1))
+
+
+def test_a_gain_that_was_not_measured_or_not_counted_is_unknown():
+    assert judged({"gain": {"min": 0.0}})[0].passed is None
+    for counted in ({}, {"wins": 200}, {"losses": 100}):
+        gain = {"accuracy": 0.02} | counted
+        (reason,) = thresholds(metrics() | {"gain": gain}, {"gain": {"min": 0.0, "confidence": 0.9}})
+        assert reason.passed is None
 
 
 @pytest.mark.parametrize("figure", ["corrupted", "noise", "blur", "brightness", "jpeg"])

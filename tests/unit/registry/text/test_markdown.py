@@ -6,7 +6,16 @@ METRICS = {
     "test": {"fingerprint": "f" * 64, "n": 5000},
     "teacher": {"accuracy": 0.85},
     "control": {"accuracy": 0.81},
-    "shipped": {"onnx": {"accuracy": 0.8421, "size_bytes": 100 * 1024, "params": 21000, "latency_ms_p95": 0.31}},
+    "shipped": {
+        "onnx": {
+            "accuracy": 0.8421,
+            "macro_f1": 0.84091,
+            "worst_class_recall": 0.468,
+            "size_bytes": 100 * 1024,
+            "params": 21000,
+            "latency_ms_p95": 0.31,
+        }
+    },
 }
 NAMES = {"student": "resnet8_slim", "teacher": "tf_efficientnet_lite0"}
 
@@ -15,7 +24,8 @@ def test_a_version_says_what_it_is_how_good_and_where_from():
     text = markdown.version(METRICS, NAMES, "fashion-mnist", {"git.sha": "c" * 40}, None)
     assert text.splitlines()[0] == (
         "**resnet8_slim** distilled from tf_efficientnet_lite0 on fashion-mnist: 84.21 % accuracy on 5,000 test images "
-        "(teacher 85.00 %, same student without teacher 81.00 %); 100.0 KB as ONNX, 21,000 parameters, 0.310 ms at p95."
+        "(teacher 85.00 %, same student without teacher 81.00 %); macro F1 0.8409, recall of the worst class 46.80 %; "
+        "100.0 KB as ONNX, 21,000 parameters, 0.310 ms at p95."
     )
     assert "**Not decided yet.**" in text
     assert f"| Git commit | `{'c' * 40}` |" in text
@@ -33,7 +43,8 @@ def test_the_verdict_gives_each_reason():
     gates = {"accuracy": {"min": 0.9}, "size_kb": {"max": 200}, "ece": {"max": 0.1}}
     policy = Policy.of(Registry.model_validate({"model_name": "clothes", "gates": gates}))
     decision = decide(METRICS, policy, None, uses=99)
-    text = markdown.version(METRICS, NAMES, "clothes", {}, decision, "There is no champion yet.")
+    text = markdown.version(METRICS, NAMES, "clothes", {"test_fingerprint": "f"}, decision, "There is no champion yet.")
+    assert "| Test split | `f`, decisions before this one: 99 |" in text
     assert "**UNKNOWN.** There is no champion yet." in text
     assert "- **missed**: Accuracy 0.8421 is below the minimum of 0.9." in text
     assert "- passed: Size 100 KB is within the maximum of 200 KB." in text
@@ -77,6 +88,24 @@ def test_the_models_page_says_what_is_in_production_the_way_back_and_the_policy(
         "- an accuracy of no more than 0.01 below the champion's, both measured at that moment",
         "- a higher accuracy than the champion (p < 0.05), or a file 1.1 times smaller, or 1.25 times faster",
     ]
+
+
+def test_the_policy_names_confidences_and_the_control():
+    bounds = {"accuracy": {"min": 0.8, "confidence": 0.95}}
+    policy = POLICY | {"gates": bounds, "slices": {"class": bounds}, "worse_than_control": "refuse"}
+    lines = markdown.front("shoes", "clothes", None, None, "", {}, policy).splitlines()
+    assert "- `accuracy` of at least 0.8 with 95 % confidence" in lines
+    assert "- `accuracy` of at least 0.8 with 95 % confidence on each `class` of 30 test images or more" in lines
+    assert "- an accuracy that is not significantly below its control's (p < 0.05)" in lines
+    allowed = markdown.front("shoes", "clothes", None, None, "", {}, policy | {"worse_than_control": "allow"})
+    assert "control" not in allowed
+
+
+def test_the_figures_of_a_decision_are_those_that_gates_can_limit():
+    record = {"figures": METRICS["shipped"]["onnx"], "gain": {"accuracy": 0.03}, "champion": {"difference": 0.01}}
+    figures = markdown.recorded_figures(record)
+    assert (figures["accuracy"], figures["gain"], figures["champion/difference"]) == (0.8421, 0.03, 0.01)
+    assert "gain" not in markdown.recorded_figures({"figures": {}, "champion": None})  # an older record
 
 
 def test_before_the_first_promotion_the_page_says_so():

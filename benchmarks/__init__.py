@@ -1,0 +1,1 @@
+"""Measurements: each is ``python -m benchmarks.<name>``, and writes ``results/<name>.json``."""

@@ -1,0 +1,112 @@
+"""The figures of all image sets, the bars that they are held against, and the README's table."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.datasets.runs import Outcome
+from benchmarks.datasets.sets import SETS
+from benchmarks.results import Figure, Result, of_rounds, of_seeds, read
+
+MODELS = ("teacher", "student", "control")
+_TITLES = ("set", "images", "labeled + unlabeled, test", *MODELS, "gain", "KB", "minutes planned", "taken")
+MEAN_GAIN, PLAN_OFF, NOT_ENDED = "mean gain", "plan off", "runs that ended in neither a champion nor a sentence"
+
+
+def figures_of(runs: Mapping[str, Sequence[Outcome]], counts: Mapping[str, Mapping[str, int]]) -> list[Figure]:
+    """The figures of each set over its seeds, and those over all sets.
+
+    Args:
+        runs: the outcomes of each set's seeds.
+        counts: the labeled, unlabeled and test images of each set.
+    """
+    figures, gains = [], []
+    for name, outcomes in runs.items():
+        figures += [of_rounds(f"{name}/{part}", [count], "images") for part, count in counts[name].items()]
+        finished = [outcome for outcome in outcomes if outcome.accuracy]
+        if finished:
+            for model in MODELS:
+                values = [outcome.accuracy[model] for outcome in finished]
+                figures.append(of_seeds(f"{name}/{model}", values, "%"))
+            over = [outcome.accuracy["student"] - outcome.accuracy["control"] for outcome in finished]
+            figures.append(of_seeds(f"{name}/gain", over, "points"))
+            gains.append(statistics.mean(over))
+        for figure, unit in (("size_kb", "KB"), ("planned_min", "min"), ("taken_min", "min")):
+            known = [value for outcome in outcomes if (value := getattr(outcome, figure)) is not None]
+            figures += [of_rounds(f"{name}/{figure}", known, unit)] if known else []
+    every = [outcome for outcomes in runs.values() for outcome in outcomes]
+    figures += [of_seeds(MEAN_GAIN, gains, "points")] if gains else []
+    off = [
+        100 * abs(outcome.taken_min / outcome.planned_min - 1)
+        for outcome in every
+        if outcome.accuracy and outcome.planned_min and outcome.taken_min
+    ]
+    figures += [of_rounds(PLAN_OFF, off, "%")] if off else []
+    return [*figures, of_rounds(NOT_ENDED, [sum(not outcome.ended_well for outcome in every)], "runs")]
+
+
+def notes_of(runs: Mapping[str, Sequence[Outcome]]) -> dict[str, str]:
+    """For each set whose runs did not all end in a champion, the sentences that they ended with."""
+    sentences = {
+        name: list(dict.fromkeys(outcome.sentence for outcome in outcomes if outcome.sentence))
+        for name, outcomes in runs.items()
+    }
+    return {name: " ".join(each) for name, each in sentences.items() if each}
+
+
+def bars(result: Result) -> dict[str, bool]:
+    """What the results are held against, and whether they reach it."""
+    gains = {figure.name: figure for figure in result.figures if figure.name.endswith("/gain")}
+    below = [name.removesuffix("/gain") for name, figure in gains.items() if figure.high < 0]
+    named = f" ({', '.join(below)})" if below else ""
+    held = {}
+    if gains:
+        held[f"on no set is the upper end of the gain's interval below 0{named}"] = not below
+        mean = result[MEAN_GAIN].value
+        held[f"the mean gain over the sets ({mean:+.2f} points) is at least 2"] = mean >= 2
+    held["every run ends in a champion or in one sentence"] = result[NOT_ENDED].value == 0
+    if PLAN_OFF in result:
+        off = result[PLAN_OFF].value
+        held[f"the median run took within 25 % of the planned minutes ({off:.0f} % off)"] = off <= 25
+    return held
+
+
+def table(result: Result) -> str:
+    """A row for each set, as Markdown; under it the sentences of runs without a champion, and the bars."""
+    lines = [
+        f"| {' | '.join(_TITLES)} |",
+        f"| --- | --- |{' ---: |' * (len(_TITLES) - 2)}",
+    ]
+    for name, images in SETS.items():
+        if f"{name}/labeled" in result:
+            low, high = images.pixels
+            size = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+            kind = f"{images.kind}, {'color' if images.color else 'gray'}, {size} px"
+            lines.append(f"| {name} | {kind} | {' | '.join(_cells(result, name))} |")
+    lines += ["", *(f"- `{name}`: {sentence}" for name, sentence in result.notes.items())] if result.notes else []
+    verdicts = [f"- {'holds' if holds else '**missed**'}: {bar}" for bar, holds in bars(result).items()]
+    return "\n".join([*lines, "", *verdicts])
+
+
+def _cells(result: Result, name: str) -> list[str]:
+    def text(figure: str, digits: int) -> str:
+        known = f"{name}/{figure}" in result
+        return f"{result[f'{name}/{figure}'].value:,.{digits}f}" if known else ""
+
+    unlabeled = text("unlabeled", 0)
+    test = text("test", 0) if result[f"{name}/test"].value else "drawn"
+    counts = f"{text('labeled', 0)}{f' + {unlabeled}' if unlabeled != '0' else ''}, {test}"
+    gain = ""
+    if f"{name}/gain" in result:
+        figure = result[f"{name}/gain"]
+        gain = f"{figure.value:+.2f} ± {figure.high - figure.value:.2f}"
+    models = [text(model, 2) for model in MODELS]
+    return [counts, *models, gain, text("size_kb", 0), text("planned_min", 1), text("taken_min", 1)]
+
+
+def section(folder: Path) -> str:
+    """The README's table from the results in a folder, as Markdown."""
+    if not (folder / "datasets.json").is_file():
+        return "Not measured yet."
+    result = read("datasets", folder)
+    return f"{table(result)}\n\n{result}"

@@ -1,0 +1,84 @@
+"""The versions of the packages that decide results: DVC keys each stage by them, as by its params.
+
+``python -m components.core.runtime.packages`` is the stage ``packages`` of ``dvc.yaml``; the flows call :func:`record`.
+"""
+
+from collections.abc import Collection
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from components.core.artifacts import ARTIFACTS, write_json
+from components.core.contract import STAGES
+from components.core.params.file import load_params
+from components.core.runtime.lineage import LOCK
+
+FILE = ARTIFACTS / "packages.json"
+
+Versions = dict[str, str]
+
+
+def builds(stage: str) -> Versions:
+    """The installed packages that decide a stage's result, with their builds, such as torch 2.13.0+cu128."""
+    return {name: version(name) for name in STAGES[stage].packages}
+
+
+def releases() -> dict[str, Versions]:
+    """The releases of those packages, stage by stage.
+
+    Without their builds: what a GPU's worker has trained is not trained again by one that has none.
+    """
+    return {
+        stage: {name: build.partition("+")[0] for name, build in builds(stage).items()}
+        for stage, spec in STAGES.items()
+        if spec.packages
+    }
+
+
+def deciding(retrain: bool, lock: Path = LOCK) -> dict[str, Versions]:
+    """The releases that DVC keys results by, stage by stage; see :func:`record`."""
+    return releases() if retrain else releases() | _locked(lock)
+
+
+def record(retrain: bool, stages: Collection[str] = tuple(STAGES), lock: Path = LOCK) -> str | None:
+    """Write the releases that DVC keys results by.
+
+    Args:
+        retrain: ``run.retrain_on_upgrade``: those that are installed, so that what other releases have computed is
+            computed again. False keeps, for each stage, those that its result in ``dvc.lock`` was computed with.
+        stages: those that run here.
+        lock: DVC's lock file.
+
+    Returns:
+        A sentence if the results of some of the stages are of other releases than those installed.
+    """
+    installed, kept = releases(), _locked(lock)
+    write_json(FILE, deciding(retrain, lock))
+    changes = {
+        f"{name} {kept[stage][name]} is now {release}"
+        for stage in stages
+        for name, release in installed.get(stage, {}).items()
+        if kept.get(stage, {}).get(name, release) != release
+    }
+    if not changes:
+        return None
+    fate = "not used (run.retrain_on_upgrade)" if retrain else "kept, as run.retrain_on_upgrade is false"
+    return f"{', '.join(sorted(changes))}: results of the old release are {fate}."
+
+
+def _locked(lock: Path) -> dict[str, Versions]:
+    """The releases that ``dvc.lock`` has results of, stage by stage; DVC itself says if it can't be read."""
+    try:
+        document: Any = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))
+        stages: dict[str, Any] = document["stages"]
+    except (FileNotFoundError, YAMLError, TypeError, KeyError):
+        return {}
+    noted = {name: stage.get("params", {}).get(str(FILE), {}) for name, stage in stages.items()}
+    return {name: versions[name] for name, versions in noted.items() if name in versions}
+
+
+if __name__ == "__main__":
+    record(load_params().run.retrain_on_upgrade)

@@ -1,0 +1,19 @@
+"""The images that a model was made from, kept with it: on a later test split, it must not be compared on them."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from components.core.artifacts import atomic
+from components.core.images.shards import ids_of
+
+
+def write(manifest: Path, path: Path) -> None:
+    """Write the ids of all images that are not in the test split, uint64 [N], in ascending order.
+
+    Those are the images that teacher and student learned from, and those that chose their weights.
+    """
+    table = pq.read_table(manifest, columns=["sha256"], filters=[("split", "!=", "test")])
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.sort(ids_of(table["sha256"].to_pylist())))

@@ -1,0 +1,69 @@
+"""What the rules of a plan work with: what the user asks for, what validation images said, and a choice."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ruamel.yaml import YAML
+
+SLACK = 0.9  # of the time is planned: estimates are off by some percent
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A param's value, and the reason for it."""
+
+    param: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asks for; None leaves it to the rules.
+
+    Attributes:
+        minutes: for the whole run.
+        max_kb: of the file that ships.
+        min_accuracy: of the student, on the test split.
+    """
+
+    minutes: float = 10.0
+    max_kb: float | None = None
+    min_accuracy: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Those that are planned with."""
+        return SLACK * 60 * self.minutes
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What validation images said, each None if they were not asked.
+
+    Attributes:
+        flip: mirroring keeps the class.
+        flip_reason: how that was found.
+        teacher_size: the teacher's image size.
+        teacher_reason: how that was found.
+    """
+
+    flip: bool | None = None
+    flip_reason: str = ""
+    teacher_size: int | None = None
+    teacher_reason: str = ""
+
+
+def as_assignments(chosen: Sequence[Choice]) -> list[str]:
+    """The choices as ``section.key=value``, for ``params.yaml``."""
+    return [f"{choice.param}={_as_yaml(choice.value)}" for choice in chosen]
+
+
+def _as_yaml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_as_yaml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, str):  # quoted only where YAML would read something else
+        return value if isinstance(YAML(typ="safe").load(value), str) else json.dumps(value)
+    return json.dumps(value)

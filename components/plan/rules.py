@@ -1,0 +1,371 @@
+"""The choices for a dataset, a machine and the time allowed: pure functions, each value with its reason.
+
+Each rule's constants stand above it with where they come from. Accuracies in these comments are of the default data
+(500 labeled and 9,000 unlabeled images of Fashion-MNIST), of a fully labeled set of 3,000 color pictures, or of the set
+of ``benchmarks.datasets`` that they name.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from components.core.errors import UserError
+from components.plan.choice import SLACK, Answers, Choice, Wishes
+from components.plan.gates import gates
+from components.plan.networks import LADDER, Network
+from components.plan.pace import VALIDATIONS, Pace
+from components.plan.profile import Profile
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What decides the seconds an image: the networks and their image sizes."""
+
+    network: Network
+    student_size: int
+    teacher_size: int
+
+
+# --- what was asked for ---------------------------------------------------------------------------------------------
+
+LEAST_MINUTES = 1.0  # a run of a hundred tiny images: starting the stages' processes, export and evaluation
+DEFAULT_KB = 200.0
+# Smaller ones are hardly faster; they are for those who ask for a small file.
+DEFAULT_NETWORK = next(network for network in LADDER if network.name == "resnet8_slim")
+
+
+def refuse_wishes(wishes: Wishes) -> None:
+    """Refuse what no dataset could fulfill.
+
+    Raises:
+        UserError: it says what is possible instead.
+    """
+    accuracy = wishes.min_accuracy
+    if accuracy is not None and not 0 < accuracy < 1:
+        percent = f" for {accuracy:g} %" if 1 < accuracy <= 100 else ""
+        example = accuracy / 100 if 1 < accuracy < 100 else 0.85
+        raise UserError(f"--min-accuracy {accuracy:g} is no share between 0 and 1: write {example:g}{percent}.")
+    if not wishes.minutes >= LEAST_MINUTES:
+        raise UserError(
+            f"--minutes {wishes.minutes:g} is too short for any run: its stages alone take about a minute, so give "
+            f"{LEAST_MINUTES:g} or more (10 if you leave it out)."
+        )
+
+
+def networks(wishes: Wishes, classes: int) -> list[Network]:
+    """The students whose file fits, the largest first; the default's own size fits unless it was asked otherwise.
+
+    Raises:
+        UserError: none fits; it says what the smallest is.
+    """
+    limit = size_limit(wishes, classes)
+    fitting = [network for network in LADDER if network.kb_of(classes) <= limit]
+    if not fitting:
+        least = math.ceil(LADDER[0].kb_of(classes))
+        raise UserError(
+            f"--max-kb {limit:g} is less than any student's file: the smallest, {LADDER[0].name}, takes {least:,} KB "
+            f"with {classes:,} classes; give --max-kb {least} or more."
+        )
+    return fitting[::-1]
+
+
+def size_limit(wishes: Wishes, classes: int) -> float:
+    """The KB that the student's file may have."""
+    if wishes.max_kb is not None:
+        return wishes.max_kb
+    return max(DEFAULT_KB, float(math.ceil(DEFAULT_NETWORK.kb_of(classes) * 1.02)))
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------------
+
+# At 64 instead of 28 pixels the student of the color pictures lost 2.5 points and took six times as long; whether more
+# pixels help depends on the set, so that the native size decides, as far as the time allows.
+STUDENT_SIZES = (28, 32, 48, 64)
+
+# A linear probe on 500 images of 28 pixels: 81.0 at 80 pixels, 81.2 at 224. Below 64 the pretrained network's last maps
+# have less than 2 x 2 pixels. 64 is for when the time is short.
+TEACHER_SIZES = (64, 80, 112, 144)
+TEACHER_SIZE = 80
+
+# From so many visits of each image, and steps, a smaller size or network is no better choice.
+GOOD_VISITS, GOOD_STEPS = 10, 500
+
+# From so many images seen in fine-tuning, a smaller size is no better choice for the teacher: of 2,979 emoji, one epoch
+# at 144 pixels, which a probe preferred, made a teacher of 62.6 %, and four at 80 pixels, which took as long, 69.7 %.
+GOOD_FINE_TUNING = 10_000
+
+
+def teacher_candidates(profile: Profile) -> tuple[int, ...]:
+    """The teacher's image sizes that are worth asking validation images about."""
+    sizes = TEACHER_SIZES[TEACHER_SIZES.index(TEACHER_SIZE) :]
+    return sizes[:2] if profile.native < 64 else sizes
+
+
+def setups(profile: Profile, wishes: Wishes, answers: Answers) -> Iterator[Setup]:
+    """The networks and sizes to try, the most capable first; the first that the time allows is taken.
+
+    Raises:
+        UserError: no network is small enough.
+    """
+    sizes = [size for size in STUDENT_SIZES if size <= max(profile.native, STUDENT_SIZES[0])][::-1]
+    fitting = networks(wishes, len(profile.classes))
+    quick = [network for network in fitting if network.kb >= DEFAULT_NETWORK.kb] or fitting[:1]
+    for teacher_size in TEACHER_SIZES[::-1]:
+        if teacher_size <= (answers.teacher_size or TEACHER_SIZE):
+            yield from (Setup(network, size, teacher_size) for network in quick for size in sizes)
+
+
+def affordable(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -> bool:
+    """Tell if the time allows a teacher that is taught enough, and a student that sees each image often enough."""
+    train, images = max(1, profile.counts["train"]), _images(profile)
+    enough, affords = min(EPOCHS, math.ceil(GOOD_FINE_TUNING / train)), _epochs_in(profile, wishes, pace)
+    if affords < enough and setup.teacher_size > TEACHER_SIZES[0]:
+        return False
+    views = max(GOOD_STEPS * _student_batch(images), GOOD_VISITS * images)
+    labels = images * _few_views(GOOD_VISITS) if _scarce(profile) else views / MOST_REPEATS
+    fine_tuning = max(1, min(enough, affords)) * train * pace.fine_tuning
+    return wishes.seconds >= pace.fixed + fine_tuning + labels * pace.labeling + views * pace.learning
+
+
+def image_sizes(profile: Profile, setup: Setup, answers: Answers) -> Iterator[Choice]:
+    """Color, and the sizes of what is stored and of both networks' input."""
+    color = "at least 1 % of the sampled images have color" if profile.color else "no sampled image has color"
+    yield Choice("ingest.channels", 3 if profile.color else 1, color)
+    largest = max(setup.student_size, setup.teacher_size)
+    stored = max(1, min(profile.native, largest))
+    why = "half of the images have no more" if stored < largest else "what teacher and student need"
+    yield Choice("ingest.image_size", stored, f"pixels; {why}")
+    low, middle, high = profile.sides
+    native = f"{middle}" if low == high else f"{low} to {high}"
+    yield Choice("student.image_size", setup.student_size, f"pixels; the images have {native}")
+    if setup.teacher_size != (answers.teacher_size or TEACHER_SIZE):
+        why = "what the time allows"
+    else:
+        why = answers.teacher_reason or "the default recipe's, as validation images were not asked"
+    yield Choice("finetune.image_size", setup.teacher_size, f"pixels; {why}")
+
+
+def student_model(profile: Profile, wishes: Wishes, setup: Setup) -> Iterator[Choice]:
+    """The network, and the gate on its file."""
+    limit, kb = size_limit(wishes, len(profile.classes)), setup.network.kb_of(len(profile.classes))
+    largest = networks(wishes, len(profile.classes))[0]
+    why = "the largest that fits" if setup.network == largest else "the largest for which the time is enough"
+    yield Choice("student.model", setup.network.name, f"about {kb:,.0f} KB; {why} {limit:,.0f} KB")
+    asked = "--max-kb" if wishes.max_kb is not None else "the default, as --max-kb was not given"
+    yield Choice("registry.gates.size_kb", {"max": _plain(limit)}, asked)
+
+
+# --- the teacher ----------------------------------------------------------------------------------------------------
+
+# 12 epochs are the default recipe's for 500 images. More than half of the time for the teacher leaves too little for
+# views, which is what a student lives on.
+EPOCHS = 12
+TEACHER_SHARE = 0.5
+TEACHER_BATCH = 32
+# Without time for an epoch, one view of each image is probed; learning from the features takes about as long again.
+PROBE_VIEWS, PROBE_PASSES = 4, 2
+
+
+def teacher(profile: Profile, wishes: Wishes, pace: Pace) -> Iterator[Choice]:
+    """How the teacher is fine-tuned: as many epochs as its share of the time allows."""
+    train = max(1, profile.counts["train"])
+    affords = _epochs_in(profile, wishes, pace)
+    if affords:
+        why = "full fine-tuning is the better teacher, and there is time for it"
+        yield Choice("finetune.strategy", "full", why)
+    else:
+        yield Choice("finetune.strategy", "feature-extraction", "there is no time for an epoch of full fine-tuning")
+    epochs = max(1, affords)
+    seconds = epochs * train * pace.fine_tuning
+    why = f"about {seconds:,.0f} s of {60 * wishes.minutes:,.0f}" if affords else "not used"
+    yield Choice("finetune.epochs", epochs, why)
+    why = "not used" if affords else "the time is short"
+    yield Choice("finetune.probe_views", PROBE_VIEWS if affords else 1, why)
+
+
+def _epochs_in(profile: Profile, wishes: Wishes, pace: Pace) -> int:
+    left = TEACHER_SHARE * (wishes.seconds - pace.fixed)
+    return max(0, min(EPOCHS, int(left / (max(1, profile.counts["train"]) * pace.fine_tuning))))
+
+
+def batch_sizes(profile: Profile) -> Iterator[Choice]:
+    """The batch sizes that the learning rates were chosen with, or smaller ones for few images."""
+    train, images = profile.counts["train"], _images(profile)
+    sizes = {
+        "finetune": (_power_of_two(train // 2, 8, TEACHER_BATCH), TEACHER_BATCH, train),
+        "student": (_student_batch(images), STUDENT_BATCH, images),
+    }
+    for section, (batch, usual, count) in sizes.items():
+        why = "the one that the learning rate was chosen with" if batch == usual else f"there are only {count:,} images"
+        yield Choice(f"{section}.batch_size", batch, why)
+
+
+# --- the student ----------------------------------------------------------------------------------------------------
+
+# 1,500 steps of 128 are the default recipe's; three times as many gained 0.4 points (85.1 instead of 84.7).
+STEPS, VISITS = 1500, 40
+STUDENT_BATCH = 128
+
+# Four fixed views of 3,000 labeled pictures, seen 16 times each, cost 3.0 points; 16, seen 4 times each, gained 0.9.
+MOST_REPEATS = 4
+# With many unlabeled images four views are as good as views that never repeat (84.7 and 84.4).
+FEW_VIEWS = 4
+
+# Many unlabeled images: their soft labels at T = 1 (T = 2 was 84.1 instead of 84.7), while labels hardly count (0.1).
+# Nearly all labeled: the teacher knows its training images by heart, so that T = 4 and labels at full weight gained 0.9
+# where T = 2 lost 4.3 and T = 1 lost 3.0. A teacher that had little time is no better than what it teaches, and does
+# less harm at a weight of 0.3 than of 1 (control, at 1, at 0.3; one seed, test splits): emoji 62.6, 63.4, 64.9, with a
+# better teacher 61.6, 62.0, 63.8; letters 91.3, 90.5, 91.6; 57 stamps 52.6, 64.9, 63.2; then tried on cards: 74.5,
+# 74.5, 75.3, and clip art: 45.6, 49.3, 48.0. On validation images, of the makers of the training images, the student
+# at 0.3 is 0.2 to 1.2 below the control on emoji, letters and cards, 1.5 above on 68 stamps: within their noise.
+SCARCE = 2.0  # unlabeled images for each labeled one
+SOFT_TEMPERATURE, SOFT_LABEL_WEIGHT, SOFT_TEACHER_WEIGHT = 1.0, 0.1, 1.0
+HARD_TEMPERATURE, HARD_LABEL_WEIGHT, HARD_TEACHER_WEIGHT = 4.0, 1.0, 0.3
+
+
+def method(profile: Profile) -> Iterator[Choice]:
+    """What the student learns: by how many images have labels."""
+    train, unlabeled = profile.counts["train"], profile.unlabeled
+    if _scarce(profile):
+        why = f"{unlabeled:,} unlabeled images for {train:,} labeled ones: their soft labels are the lesson"
+        temperature, weight, weighs = SOFT_TEMPERATURE, SOFT_LABEL_WEIGHT, "the soft labels teach more than few labels"
+        teacher, because = SOFT_TEACHER_WEIGHT, "its answers are what there is to learn from"
+    else:
+        some = f"{unlabeled:,} unlabeled images for {train:,} labeled ones" if unlabeled else "all images are labeled"
+        why = f"{some}: the teacher is sure of the images that it was trained on, and a temperature softens that"
+        temperature, weight, weighs = HARD_TEMPERATURE, HARD_LABEL_WEIGHT, "the labels are there to be learned"
+        teacher, because = HARD_TEACHER_WEIGHT, "the labels are more reliable than the teacher"
+    yield Choice("distill.method", {"name": "kd", "temperature": temperature}, why)
+    yield Choice("distill.label_weight", weight, weighs)
+    yield Choice("distill.teacher_weight", teacher, because)
+
+
+def student_budget(profile: Profile, wishes: Wishes, pace: Pace) -> Iterator[Choice]:
+    """Views and steps: as many as are wanted, or the time allows.
+
+    Raises:
+        UserError: the time is too short for one visit of each image; it says what is enough.
+    """
+    images, train = _images(profile), profile.counts["train"]
+    batch = _student_batch(images)
+    wanted = max(STEPS, math.ceil(VISITS * images / batch))
+    taken = _epochs_in(profile, wishes, pace) * train * pace.fine_tuning or PROBE_PASSES * train * pace.labeling
+    left = wishes.seconds - pace.fixed - taken
+    scarce = _scarce(profile)
+    if scarce:
+        views = _few_views(VISITS)
+        while views > 1 and views * images * pace.labeling > left / 2:
+            views -= 1
+        steps = int((left - views * images * pace.labeling) / (batch * pace.learning))
+    else:
+        steps = int(left / (batch * (pace.learning + pace.labeling)))
+        if steps < wanted:  # views may come again, a little
+            repeated = int(left / (batch * (pace.learning + pace.labeling / MOST_REPEATS)))
+            steps = min(repeated, max(steps, STEPS, math.ceil(GOOD_VISITS * images / batch)))
+    least = math.ceil(images / batch)
+    if steps < least:
+        seconds = pace.fixed + images * pace.labeling + least * batch * pace.learning
+        raise UserError(
+            f"--minutes {wishes.minutes:g} is too short for {images:,} images on this machine: one look at each takes "
+            f"{math.ceil(seconds / SLACK / 6) / 10:g} minutes; give so many or more."
+        )
+    steps, why = (wanted, "as many as help") if steps >= wanted else (steps, "what the time allows")
+    visits = steps * batch / images
+    if not scarce:
+        views = max(1, math.ceil(visits))
+        affords = int((left - steps * batch * pace.learning) / (images * pace.labeling))
+        views = max(1, min(views, affords), math.ceil(visits / MOST_REPEATS))
+    yield Choice("student.steps", steps, f"{visits:,.0f} visits of each image, {why}")
+    every = max(1, steps // VALIDATIONS)
+    yield Choice("student.eval_every", every, f"steps; {VALIDATIONS} looks at the validation images")
+    repeats = round(visits / views)
+    why = f"each seen {repeats} times" if repeats > 1 else "a new one for each visit"
+    why = f"{why}: with so many unlabeled images that is enough" if scarce and repeats > 1 else why
+    yield Choice("label.views", views, f"of each image, {why}")
+
+
+# The ImageNet recipes' (torchvision's ColorJitter of fb.resnet.torch).
+COLOR_JITTER = 0.4
+SHIFT = 0.075  # two of 28 pixels, the default recipe's
+
+
+def augment(profile: Profile, answers: Answers) -> Iterator[Choice]:
+    """The draws of a view, the same for teacher and student."""
+    if answers.flip is None:
+        flip = profile.color
+        why = "mirrored: usual for color pictures" if flip else "not mirrored: gray pictures may be characters"
+    else:
+        flip, why = answers.flip, answers.flip_reason
+    for section in ("finetune", "student"):
+        yield Choice(f"{section}.augment.flip", flip, why)
+        yield Choice(f"{section}.augment.shift", SHIFT, "")
+        jitter = COLOR_JITTER if profile.color else 0.0
+        yield Choice(f"{section}.augment.color", jitter, "color pictures: light and colors vary" if jitter else "")
+
+
+# Logit adjustment (Menon et al. 2021) gives rare classes their share at some cost to the frequent ones; the
+# literature's long tails begin at 1 : 10.
+LONG_TAIL = 10.0
+
+
+def balance(profile: Profile) -> Iterator[Choice]:
+    """How much rare classes count, the same for teacher, student and control."""
+    ratio = profile.imbalance
+    if ratio >= LONG_TAIL:
+        value, why = "logit-adjustment", f"the smallest class has 1 training image for {ratio:,.0f} of the largest"
+    else:
+        value, why = "none", "classes are about equal" if ratio < 2 else f"classes of 1 : {ratio:.1f} do without"
+    for section in ("finetune", "student"):
+        yield Choice(f"{section}.balance", value, why)
+
+
+def structure(profile: Profile, wishes: Wishes, setup: Setup, answers: Answers) -> list[Choice]:
+    """The choices that the speed of this machine follows from."""
+    return [
+        *image_sizes(profile, setup, answers),
+        *batch_sizes(profile),
+        *student_model(profile, wishes, setup),
+        *augment(profile, answers),
+        *balance(profile),
+        *method(profile),
+    ]
+
+
+def choices(profile: Profile, wishes: Wishes, setup: Setup, answers: Answers, pace: Pace) -> list[Choice]:
+    """All choices.
+
+    Raises:
+        UserError: the time is too short.
+    """
+    return [
+        *structure(profile, wishes, setup, answers),
+        *teacher(profile, wishes, pace),
+        *student_budget(profile, wishes, pace),
+        *gates(profile, wishes),
+    ]
+
+
+def _images(profile: Profile) -> int:
+    """What the student learns from."""
+    return max(1, profile.counts["train"] + profile.unlabeled)
+
+
+def _scarce(profile: Profile) -> bool:
+    return profile.unlabeled >= SCARCE * profile.counts["train"]
+
+
+def _few_views(visits: int) -> int:
+    return min(FEW_VIEWS, visits)
+
+
+def _student_batch(images: int) -> int:
+    return _power_of_two(images // 2, 16, STUDENT_BATCH)
+
+
+def _power_of_two(most: int, least: int, usual: int) -> int:
+    """The largest power of two up to ``most`` and ``usual``, but ``least`` at least."""
+    return max(least, min(usual, 2 ** int(math.log2(max(1, most)))))
+
+
+def _plain(number: float) -> float | int:
+    return int(number) if number == int(number) else number

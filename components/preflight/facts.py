@@ -1,0 +1,70 @@
+"""What a preflight found, kept by everything that decides it: the same params are checked once."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from components.core.contract import FIGURES
+from components.core.errors import UserError
+from components.core.params.sections import Params
+from components.core.runtime.lineage import files_sha256
+from components.registry.policy.gates import Bounds, format_value, gated_figures, sides, within
+
+FACTS = Path(".reflux/preflight")
+_CODE = (
+    *("preflight", "compress", "distill", "pretrain"),
+    *("core/export", "core/images", "core/models", "core/params", "core/teacher"),
+)
+_PACKAGES = ("torch", "timm", "onnx", "onnxruntime", "onnxscript")
+
+
+def whole_file(params: Params) -> Path:
+    """Where the facts of a preflight with these params are kept."""
+    sections = params.model_dump(mode="json", by_alias=True)
+    run = {name: sections["run"][name] for name in ("device", "placement", "launcher", "nproc_per_node", "nnodes")}
+    method = [entry.model_dump() for entry in params.distill.method]
+    others = [params.finetune.image_size, params.student.weights]
+    return _file("run", student_facts(params), sections["pretrain"], sections["distill"], method, run, *others)
+
+
+def student_file(params: Params) -> Path:
+    """Where the facts of the student's export are kept, whatever the rest of the params is."""
+    return _file("student", student_facts(params))
+
+
+def student_facts(params: Params) -> list[Any]:
+    """The params that decide how the student is exported, and whether it can be."""
+    student, tolerance = params.student, params.compress.max_logit_difference
+    return [student.model, student.image_size, params.ingest.channels, tolerance]
+
+
+def _file(kind: str, *parts: Any) -> Path:
+    code = files_sha256(_CODE)
+    packages = [version(package) for package in _PACKAGES]
+    key = hashlib.sha256(json.dumps([code, packages, parts]).encode()).hexdigest()
+    return FACTS / f"{kind}-{key[:32]}.json"
+
+
+def refuse_hopeless_gates(facts: Mapping[str, Any], gates: Bounds, student: str) -> None:
+    """Stop where the student's file is larger than a gate allows before it has learned anything.
+
+    Args:
+        facts: ``size_bytes`` and ``params`` of the exported student; with more classes it only grows.
+        gates: ``registry.gates``.
+        student: ``student.model``.
+
+    Raises:
+        UserError: it is.
+    """
+    figures = gated_figures({"shipped": {"onnx": facts}})
+    for name, side, limit in sides(gates):
+        if side == "max" and name in figures and not within(figures[name], side, limit):
+            unit = f" {FIGURES[name].unit}".rstrip()
+            raise UserError(
+                f"registry.gates.{name}.max = {format_value(limit)} can't be passed: {FIGURES[name].label.lower()} of "
+                f"student.model = {student} is {format_value(figures[name], limit)}{unit} or more as the file that "
+                f"ships; raise registry.gates.{name}.max in params.yaml, or choose a smaller student.model."
+            )

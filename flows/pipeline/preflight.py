@@ -1,0 +1,35 @@
+"""The checks before training, in a process of their own: a command that finds nothing to check imports no torch."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from components.core.artifacts import read_json
+from components.core.errors import EXIT_USER_ERROR, UserError
+from components.core.params.file import check_overrides
+from components.preflight.facts import refuse_hopeless_gates, whole_file
+from flows.local.supervised import output_of, supervised
+from flows.repo.stages import own_sentence
+
+
+def preflight(assignments: Sequence[str] = ()) -> None:
+    """Check what can be known before training; params that were checked before cost nothing.
+
+    Args:
+        assignments: of the params, which ``params.yaml`` does not have yet.
+
+    Raises:
+        UserError: training would end in an error, or nothing could pass the gates.
+    """
+    params = check_overrides(list(assignments))
+    facts = whole_file(params)
+    if not facts.is_file():
+        print("Checking names, layers and the student's export before anything is trained …", flush=True)
+        command = [sys.executable, "-m", "components.preflight", *assignments]
+        code, lines = output_of(supervised(command, {}, stdout=subprocess.PIPE))
+        if code == EXIT_USER_ERROR:
+            raise UserError(own_sentence(lines))
+        if code != 0:  # out of memory, say: the stages themselves may do better
+            print(f"Warning: the check ended with code {code} ({own_sentence(lines)}).", file=sys.stderr)
+            return
+    refuse_hopeless_gates(read_json(facts), params.registry.gates.model_dump(exclude_none=True), params.student.model)

@@ -1,0 +1,34 @@
+"""The speed of this machine, measured in a process that has the environment of stages."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from components.core.errors import EXIT_USER_ERROR, UserError
+from components.core.params.file import check_overrides
+from components.plan.times import measurements
+from flows.local.supervised import output_of, supervised
+from flows.repo.stages import own_sentence
+
+
+def measure(assignments: Sequence[str], classes: int, shared: bool = True) -> dict[str, float]:
+    """Time the networks of the params; what was timed before costs nothing.
+
+    Args:
+        assignments: of the params, which ``params.yaml`` does not have yet.
+        classes: of the dataset.
+        shared: student and control train at the same time.
+
+    Raises:
+        UserError: a network is unknown or can't take such images, or the device is not there.
+    """
+    asked = measurements(check_overrides(list(assignments)), classes, shared)
+    if any(each.kept() is None for each in asked.values()):
+        print("Measuring how fast this machine is with these networks, once …", flush=True)
+        command = [sys.executable, "-m", "components.plan", str(classes), "shared" if shared else "alone", *assignments]
+        code, lines = output_of(supervised(command, {}, stdout=subprocess.PIPE))
+        if code == EXIT_USER_ERROR:
+            raise UserError(own_sentence(lines))
+        if code != 0:
+            raise UserError(f"How fast this machine is could not be measured ({own_sentence(lines)}).")
+    return {name: each() for name, each in asked.items()}

@@ -1,0 +1,47 @@
+"""The rehearsed export against the real one, and of a network that can't be exported."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from components.core.errors import UserError
+from components.core.models import small_nets
+from components.preflight import checks
+from components.preflight.rehearsal import rehearse
+from tests.trained import CLASSES, SEEN
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_rehearsed_file_is_as_large_as_the_trained_one(finished):
+    student = checks.untrained("resnet8", SEEN, 1, tuple(CLASSES))
+    facts = rehearse(student, 1e-3)
+    trained = (finished / "artifacts/compress/student.onnx").stat().st_size
+    assert abs(facts["size_bytes"] - trained) < 100
+    assert facts["params"] == sum(parameter.numel() for parameter in student.parameters())
+
+
+def test_parity_is_rehearsed_as_well():
+    with pytest.raises(UserError, match=r"student\.(pt2|onnx) is not the student"):
+        rehearse(checks.untrained("resnet8", 12, 1), 1e-15)
+
+
+class Undecided(nn.Module):
+    """Branches on its input, which no exporter can follow."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+
+def test_a_network_that_cannot_be_exported_is_one_sentence(monkeypatch):
+    def build(in_chans: int, num_classes: int) -> small_nets.SmallNet:
+        net = small_nets.resnet(1, (4, 4, 4, 4), in_chans, num_classes)
+        net.trunk.append(Undecided())
+        return net
+
+    monkeypatch.setitem(small_nets.SMALL_NETS, "undecided", partial(build))
+    torch.manual_seed(0)
+    with pytest.raises(UserError, match=r"student\.model = undecided can't be exported \(.+\): choose another student"):
+        rehearse(checks.untrained("undecided", 12, 1), 1e-3)

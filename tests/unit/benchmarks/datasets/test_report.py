@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+from benchmarks.datasets.report import bars, figures_of, notes_of, section
+from benchmarks.datasets.runs import Outcome
+from benchmarks.results import Result, read, write
+
+
+def outcome(student: float, control: float, taken: float = 8.0, sentence: str = "") -> Outcome:
+    return Outcome({"teacher": 90.0, "student": student, "control": control}, 186.4, 8.0, taken, sentence, True)
+
+
+def stopped(sentence: str, ended_well: bool = True) -> Outcome:
+    return Outcome({}, None, None, None, sentence, ended_well)
+
+
+COUNTS = {"labeled": 2000, "unlabeled": 0, "test": 0}
+
+
+def published(folder: Path, runs: dict[str, list[Outcome]]) -> Result:
+    write("datasets", figures_of(runs, dict.fromkeys(runs, COUNTS)), folder, notes_of(runs))
+    return read("datasets", folder)
+
+
+def test_a_row_has_the_means_over_the_seeds_and_the_interval_of_the_gain(tmp_path: Path):
+    published(tmp_path, {"digits": [outcome(96.0, 92.0, 8.5), outcome(97.0, 92.5, 9.0), outcome(95.0, 91.0, 7.5)]})
+    row = (
+        "| digits | handwritten digits, gray, 8 px | 2,000, drawn | 90.00 | 96.00 | 91.83 | +4.17 ± 0.71 | 186 | 8.0 |"
+        " 8.5 |"
+    )
+    assert row in section(tmp_path).splitlines()
+
+
+def test_a_set_with_unlabeled_images_and_a_test_split_has_their_numbers(tmp_path: Path):
+    counts = {"icons": {"labeled": 500, "unlabeled": 9000, "test": 5000}}
+    write("datasets", figures_of({"icons": [outcome(80.0, 75.0)]}, counts), tmp_path)
+    assert "| desktop icons, color, 22 to 48 px | 500 + 9,000, 5,000 | 90.00 |" in section(tmp_path)
+
+
+def test_only_sets_that_were_run_have_a_row_and_stopped_runs_their_sentence(tmp_path: Path):
+    published(tmp_path, {"stamps": [stopped("too few images."), stopped("too few images.")]})
+    text = section(tmp_path)
+    assert "| stamps | cut-out photographs, color, 20 to 2,348 px | 2,000, drawn |  |  |  |  |  |  |  |" in text
+    assert "- `stamps`: too few images.\n" in text
+    assert "digits" not in text
+    assert text.count("- holds") == 1, "nothing is said of gains where there are none"
+    assert "missed" not in text
+
+
+def test_there_is_no_table_before_the_first_run(tmp_path: Path):
+    assert section(tmp_path) == "Not measured yet."
+
+
+@pytest.mark.parametrize(
+    ("runs", "missed"),
+    [
+        ({"digits": [outcome(96.0, 92.0), outcome(97.0, 92.5)], "icons": [outcome(70.0, 69.0), outcome(69.0, 70)]}, []),
+        ({"digits": [outcome(99.0, 90.0)] * 2, "icons": [outcome(69.0, 70.0), outcome(69.1, 70.0)]}, ["on no set"]),
+        ({"digits": [outcome(91.0, 90.0), outcome(92.0, 90.0)]}, ["the mean gain"]),
+        ({"digits": [outcome(96.0, 92.0)], "icons": [stopped("Traceback", ended_well=False)]}, ["every run"]),
+        ({"digits": [outcome(96.0, 92.0, 16.0), outcome(96.0, 92.0, 12.0)]}, ["the median run"]),
+    ],
+)
+def test_each_bar_can_be_missed(tmp_path: Path, runs: dict[str, list[Outcome]], missed: list[str]):
+    held = bars(published(tmp_path, runs))
+    assert len(held) == 4
+    below = [bar for bar, holds in held.items() if not holds]
+    assert [bar.startswith(name) for bar, name in zip(below, missed, strict=True)] == [True] * len(missed)
+
+
+def test_a_set_below_its_control_is_named(tmp_path: Path):
+    held = bars(published(tmp_path, {"icons": [outcome(69.0, 70.0), outcome(69.1, 70.0)]}))
+    assert held["on no set is the upper end of the gain's interval below 0 (icons)"] is False

@@ -1,0 +1,48 @@
+"""The arms of the benchmark of seeds, in a checkout whose runs are only recorded."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import seeds
+from benchmarks.results import write
+
+
+def test_a_seed_has_a_second_control_on_hard_labels_and_leaves_the_params_as_they_were(tmp_path: Path, monkeypatch):
+    params, calls = tmp_path / "params.yaml", []
+    params.write_text("seed: 0\n")
+    (tmp_path / "artifacts/evaluate").mkdir(parents=True)
+
+    def reflux_run(checkout: Path, assignments: list[str]) -> float:
+        calls.append((params.read_text(), assignments))
+        params.write_text(params.read_text() + f"# {assignments[0]}\n")
+        student = 0.82 if "pseudo-labels" in assignments[0] else 0.84
+        metrics = {"teacher": {"accuracy": 0.83}, "control": {"accuracy": 0.78}}
+        metrics |= {"shipped": {"onnx": {"accuracy": student}}}
+        (checkout / "artifacts/evaluate/metrics.json").write_text(json.dumps(metrics))
+        return 100.0
+
+    monkeypatch.setattr(seeds, "reflux_run", reflux_run)
+    result = seeds.run(7, tmp_path)
+
+    assert calls == [("seed: 0\n", ["seed=7"]), ("seed: 0\n# seed=7\n", ["distill.method=pseudo-labels"])]
+    assert params.read_text() == "seed: 0\n# seed=7\n"
+    assert result == {
+        "teacher": pytest.approx(83.0),
+        "student": pytest.approx(84.0),
+        "control": pytest.approx(78.0),
+        "pseudo-labels": pytest.approx(82.0),
+        "student - control": pytest.approx(6.0),
+        "student - pseudo-labels": pytest.approx(2.0),
+        "student - teacher": pytest.approx(1.0),
+    }
+
+
+def test_the_table_has_each_seed_and_the_mean_with_its_interval(tmp_path: Path):
+    results = {3: {"student": 84.0, "student - control": 5.0}, 5: {"student": 86.0, "student - control": 5.5}}
+    write("seeds", seeds.figures_of(results), tmp_path)
+    text = seeds.section(tmp_path)
+    assert text.startswith("| | seed 3 | seed 5 | mean ± 95 % |\n")
+    assert "| student | 84.00 | 86.00 | 85.00 ± 12.71 |\n" in text
+    assert "| student - control | 5.00 | 5.50 | 5.25 ± 3.18 |\n" in text

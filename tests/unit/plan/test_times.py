@@ -1,0 +1,94 @@
+import pytest
+
+from components.core.contract import STEPS
+from components.core.params.file import check_overrides
+from components.plan.times import experience_of, measurements, run_seconds, stage_seconds
+from tests.workspaces import ROOT
+
+COUNTS = {"train": 500, "val": 100, "test": 1000, "unlabeled": 4500}
+SPEEDS = {
+    "start": 0.0,  # so that only work takes time
+    "teacher training": 0.01,
+    "teacher inference": 0.001,
+    "student training": 0.0002,
+    "student inference": 0.00005,
+    "resnet20 training": 0.0004,
+    "resnet20 inference": 0.0001,
+    "teacher view": 0.0,
+    "student view": 0.0,
+}
+RECIPE = [
+    "finetune.epochs=10",
+    "finetune.batch_size=50",
+    "student.steps=1000",
+    "student.batch_size=100",
+    "label.views=4",
+]
+RECIPE += ["student.eval_every=100"]
+VALIDATING = 10 * (100 + 500) * 0.00005
+CONTROL = 100_000 * 0.0002 + VALIDATING
+
+
+def params(*assignments: str):
+    return check_overrides([*RECIPE, *assignments], ROOT / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "stage", "seconds"),
+    [
+        ([], "finetune", 10 * 500 * 0.01 + 10 * 600 * 0.001),
+        (["finetune.epochs=20"], "finetune", 20 * 500 * 0.01 + 20 * 600 * 0.001),
+        (["finetune.batch_size=400"], "finetune", 10 * 400 * 0.01 + 10 * 600 * 0.001),  # what fills no batch waits
+        (["distill.when=joint", "student.weights=pypi"], "finetune", 2000 * 0.001 + 100 * 0.001 + 300 * 2000 * 1.5e-6),
+        ([], "label", 4 * 5000 * 0.001),
+        (["label.views=8"], "label", 8 * 5000 * 0.001),
+        (["distill.teacher=live"], "label", 0),
+        (["distill.method=deep-mutual-learning"], "label", 0),
+        ([], "control", CONTROL),
+        ([], "distill", CONTROL),
+        (["student.steps=2000"], "distill", 2 * CONTROL),
+        (["distill.teacher=live"], "distill", CONTROL + 100_000 * 0.001),
+        (["distill.method=[kd, born-again]"], "distill", 2 * CONTROL + 100_000 * 0.00005),
+        (["distill.method=[kd, teacher-assistant]"], "distill", 2 * CONTROL + 100_000 * (0.0001 + 0.0002)),
+        (["distill.method={name: deep-mutual-learning, peers: 2}"], "distill", CONTROL + 100_000 * 2 * 0.0002),
+    ],
+)
+def test_a_stage_takes_as_long_as_what_it_computes(assignments, stage, seconds):
+    times = stage_seconds(params(*assignments), COUNTS, SPEEDS)
+    assert times[stage] == pytest.approx(seconds)
+
+
+def test_every_step_of_a_run_has_a_time_that_grows_with_the_start_of_a_process():
+    slow = stage_seconds(params(), COUNTS, SPEEDS | {"start": 5.0})
+    fast = stage_seconds(params(), COUNTS, SPEEDS | {"start": 2.5})
+    assert list(slow) == list(STEPS)
+    assert all(slow[name] > fast[name] > 0 for name in STEPS)
+
+
+def test_what_overlaps_counts_once():
+    seconds = {"ingest": 5.0, "validate": 1.0, "pretrain": 9.0, "finetune": 10.0, "distill": 20.0, "control": 18.0}
+    assert run_seconds(seconds) == pytest.approx(run_seconds({}) + 9 + 1 + 10 + 20)
+    assert run_seconds({"control": 18.0}) == pytest.approx(run_seconds({}) + 18)
+
+
+def test_the_speeds_that_are_measured_are_those_that_are_asked_for():
+    asked = measurements(params("distill.method=[kd, teacher-assistant]", "run.threads=3"), 10)
+    assert set(asked) == set(SPEEDS)
+    assert asked["teacher inference"].arguments[:4] == ("tf_efficientnet_lite0", 80, 3, 10)
+    assert all(3 in measure.arguments for name, measure in asked.items() if name != "start")
+
+
+def test_an_earlier_run_beats_the_estimate():
+    foreseen = stage_seconds(params(), COUNTS, SPEEDS)
+    experience = experience_of(params(), COUNTS, SPEEDS, {"finetune": 1.5 * foreseen["finetune"]})
+    longer = stage_seconds(params("finetune.epochs=20"), COUNTS, SPEEDS, experience)
+    assert longer["finetune"] == pytest.approx(1.5 * 2 * foreseen["finetune"])
+    assert {name: longer[name] for name in STEPS if name != "finetune"} == {
+        name: foreseen[name] for name in STEPS if name != "finetune"
+    }
+
+
+@pytest.mark.parametrize("factor", [0.1, 10])
+def test_a_run_that_was_resumed_or_disturbed_says_nothing(factor):
+    foreseen = stage_seconds(params(), COUNTS, SPEEDS)
+    assert experience_of(params(), COUNTS, SPEEDS, {"distill": factor * foreseen["distill"]}) == {}

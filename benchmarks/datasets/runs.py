@@ -7,16 +7,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.checkout import accuracies, code_digest, copy_checkout
-from benchmarks.results import ROOT
+from benchmarks.checkout import accuracies, copy_checkout
 from components.core.artifacts import read_json, write_json
 from components.core.errors import EXIT_USER_ERROR
 
 DEFAULT_MINUTES = 10.0
+KEPT = "datasets_runs.json"
 _PLANNED = re.compile(r"(?:(\d+) h )?(?:(\d+) min)?(?: ?(\d+) s)? of [\d.]+ min")
 _SEED = re.compile(r"^seed: \d+", re.MULTILINE)
 
@@ -32,6 +32,7 @@ class Outcome:
         taken_min: minutes that ``run`` took.
         sentence: why there is no champion; empty if there is one.
         ended_well: in a champion or one sentence, and not in an error of the program.
+        gain_ci95: the ends of the interval that the run gives for its gain, from the test images, in points.
     """
 
     accuracy: Mapping[str, float]
@@ -40,24 +41,49 @@ class Outcome:
     taken_min: float | None
     sentence: str
     ended_well: bool
+    gain_ci95: Sequence[float] = field(default_factory=list)
 
 
-def kept_run(path: Path, digest: str, seed: int, minutes: float, kept: Path) -> Outcome:
-    """The outcome of a run that is kept for this set, seed and code, or else of a new one.
+@dataclass(frozen=True)
+class Run:
+    """A finished run as the results keep it.
 
-    Args:
-        path: the set's folder.
-        digest: of its files.
+    Attributes:
+        name: of the set.
         seed: of the run.
-        minutes: that it may take.
-        kept: the folder of finished runs.
+        minutes: that it was allowed.
+        digest: of the set's files.
+        counts: the set's labeled, unlabeled and test images.
+        commit: of Reflux.
+        outcome: how it ended.
     """
-    code = code_digest(*(ROOT / part for part in ("components", "flows", "params.yaml", "dvc.yaml")))
-    file = kept / f"{path.name}-{seed}-{minutes:g}min-{digest}-{code}.json"
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, asdict(run(path, seed, minutes)))
-    return Outcome(**read_json(file))
+
+    name: str
+    seed: int
+    minutes: float
+    digest: str
+    counts: Mapping[str, int]
+    commit: str
+    outcome: Outcome
+
+    @property
+    def key(self) -> tuple[str, int, float, str]:
+        """What a run is known by: it is measured once for these, at whichever commit."""
+        return self.name, self.seed, self.minutes, self.digest
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """The finished runs that are kept in a folder of results."""
+    file = folder / KEPT
+    kept = read_json(file)["runs"] if file.is_file() else []
+    return [Run(**{**run, "outcome": Outcome(**run["outcome"])}) for run in kept]
+
+
+def keep_run(run: Run, folder: Path) -> list[Run]:
+    """Keep a finished run, in place of an earlier one of the same key; returns all that are kept."""
+    runs = sorted([run, *(kept for kept in read_runs(folder) if kept.key != run.key)], key=lambda kept: kept.key)
+    write_json(folder / KEPT, {"runs": [asdict(kept) for kept in runs]})
+    return runs
 
 
 def run(path: Path, seed: int, minutes: float) -> Outcome:
@@ -81,10 +107,12 @@ def run(path: Path, seed: int, minutes: float) -> Outcome:
 
 def outcome_of(checkout: Path, planned: float | None, taken: float) -> Outcome:
     """What the files of a finished run say."""
-    shipped = read_json(checkout / "artifacts/evaluate/metrics.json")["shipped"]["onnx"]
+    metrics = read_json(checkout / "artifacts/evaluate/metrics.json")
     decision = read_json(checkout / "artifacts/promote/decision.json")
     sentence = "" if decision["outcome"] == "promoted" else _why(decision)
-    return Outcome(accuracies(checkout), shipped["size_bytes"] / 1024, planned, taken, sentence, True)
+    size_kb = metrics["shipped"]["onnx"]["size_bytes"] / 1024
+    interval = [100 * end for end in metrics["gain"]["ci95"]]
+    return Outcome(accuracies(checkout), size_kb, planned, taken, sentence, True, interval)
 
 
 def planned_minutes(printed: str) -> float | None:

@@ -3,12 +3,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.datasets.report import bars, figures_of, notes_of, section
-from benchmarks.datasets.runs import Outcome
+from benchmarks.datasets.runs import Outcome, Run, keep_run
 from benchmarks.results import Result, read, write
 
 
-def outcome(student: float, control: float, taken: float = 8.0, sentence: str = "") -> Outcome:
-    return Outcome({"teacher": 90.0, "student": student, "control": control}, 186.4, 8.0, taken, sentence, True)
+def outcome(student: float, control: float, taken: float = 8.0, interval: float = 1.5) -> Outcome:
+    accuracy = {"teacher": 90.0, "student": student, "control": control}
+    gain = student - control
+    return Outcome(accuracy, 186.4, 8.0, taken, "", True, [gain - interval, gain + interval])
 
 
 def stopped(sentence: str, ended_well: bool = True) -> Outcome:
@@ -18,30 +20,41 @@ def stopped(sentence: str, ended_well: bool = True) -> Outcome:
 COUNTS = {"labeled": 2000, "unlabeled": 0, "test": 0}
 
 
-def published(folder: Path, runs: dict[str, list[Outcome]]) -> Result:
-    write("datasets", figures_of(runs, dict.fromkeys(runs, COUNTS)), folder, notes_of(runs))
+def published(folder: Path, outcomes: dict[str, list[Outcome]], counts: dict[str, int] = COUNTS) -> Result:
+    runs: list[Run] = []
+    for name, each in outcomes.items():
+        for seed, one in enumerate(each):
+            runs = keep_run(Run(name, seed, 10, "abc", counts, "1234abcd", one), folder)
+    write("datasets", figures_of(runs), folder, notes_of(runs))
     return read("datasets", folder)
 
 
 def test_a_row_has_the_means_over_the_seeds_and_the_interval_of_the_gain(tmp_path: Path):
     published(tmp_path, {"digits": [outcome(96.0, 92.0, 8.5), outcome(97.0, 92.5, 9.0), outcome(95.0, 91.0, 7.5)]})
     row = (
-        "| digits | handwritten digits, gray, 8 px | 2,000, drawn | 90.00 | 96.00 | 91.83 | +4.17 ± 0.71 | 186 | 8.0 |"
-        " 8.5 |"
+        "| digits | handwritten digits, gray, 8 px | 2,000, drawn | 3 | 90.00 | 96.00 | 91.83 | +4.17 (3.45 to 4.88) |"
+        " 186 | 8.0 | 8.5 |"
     )
-    assert row in section(tmp_path).splitlines()
+    text = section(tmp_path)
+    assert row in text.splitlines()
+    assert text.endswith("Runs: 3 at 1234abcd.")
+
+
+def test_a_single_run_has_the_interval_of_its_test_images(tmp_path: Path):
+    published(tmp_path, {"digits": [outcome(96.0, 92.0, interval=2.5)]})
+    assert "| +4.00 (1.50 to 6.50) |" in section(tmp_path)
 
 
 def test_a_set_with_unlabeled_images_and_a_test_split_has_their_numbers(tmp_path: Path):
-    counts = {"icons": {"labeled": 500, "unlabeled": 9000, "test": 5000}}
-    write("datasets", figures_of({"icons": [outcome(80.0, 75.0)]}, counts), tmp_path)
-    assert "| desktop icons, color, 22 to 48 px | 500 + 9,000, 5,000 | 90.00 |" in section(tmp_path)
+    counts = {"labeled": 500, "unlabeled": 9000, "test": 5000}
+    published(tmp_path, {"icons": [outcome(80.0, 75.0)]}, counts)
+    assert "| desktop icons, color, 22 to 48 px | 500 + 9,000, 5,000 | 1 | 90.00 |" in section(tmp_path)
 
 
 def test_only_sets_that_were_run_have_a_row_and_stopped_runs_their_sentence(tmp_path: Path):
     published(tmp_path, {"stamps": [stopped("too few images."), stopped("too few images.")]})
     text = section(tmp_path)
-    assert "| stamps | cut-out photographs, color, 20 to 2,348 px | 2,000, drawn |  |  |  |  |  |  |  |" in text
+    assert "| stamps | cut-out photographs, color, 20 to 2,348 px | 2,000, drawn | 2 |  |  |  |  |  |  |  |" in text
     assert "- `stamps`: too few images.\n" in text
     assert "digits" not in text
     assert text.count("- holds") == 1, "nothing is said of gains where there are none"
@@ -72,3 +85,10 @@ def test_each_bar_can_be_missed(tmp_path: Path, runs: dict[str, list[Outcome]], 
 def test_a_set_below_its_control_is_named(tmp_path: Path):
     held = bars(published(tmp_path, {"icons": [outcome(69.0, 70.0), outcome(69.1, 70.0)]}))
     assert held["on no set is the upper end of the gain's interval below 0 (icons)"] is False
+
+
+def test_the_interval_of_a_single_run_decides_whether_it_is_below(tmp_path: Path):
+    noise = bars(published(tmp_path / "noise", {"icons": [outcome(69.0, 70.0)]}))
+    assert noise["on no set is the upper end of the gain's interval below 0"] is True
+    worse = bars(published(tmp_path / "worse", {"icons": [outcome(69.0, 70.0, interval=0.5)]}))
+    assert worse["on no set is the upper end of the gain's interval below 0 (icons)"] is False

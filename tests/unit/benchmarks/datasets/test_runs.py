@@ -7,7 +7,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from benchmarks.datasets import runs
-from benchmarks.datasets.runs import Outcome, kept_run, outcome_of, planned_minutes, run
+from benchmarks.datasets.runs import Outcome, Run, keep_run, outcome_of, planned_minutes, read_runs, run
 
 PLAN = "time     7 min 30 s of 10 min   ingest 5 s, finetune 2 min 10 s\n"
 
@@ -17,6 +17,7 @@ def files(checkout: Path, outcome: str) -> None:
     (checkout / "artifacts/promote").mkdir()
     figures = {"accuracy": 0.84, "size_bytes": 204800}
     metrics = {"teacher": {"accuracy": 0.9}, "shipped": {"onnx": figures}, "control": {"accuracy": 0.8}}
+    metrics["gain"] = {"ci95": [0.01, 0.07]}
     (checkout / "artifacts/evaluate/metrics.json").write_text(json.dumps(metrics))
     reasons = [
         {"sentence": "Size 200 KB is within the maximum.", "passed": True},
@@ -48,6 +49,7 @@ def test_a_champion_needs_no_sentence_and_a_refused_student_has_its_reasons(tmp_
         name: pytest.approx(value) for name, value in zip(("teacher", "student", "control"), (90, 84, 80), strict=True)
     }
     assert (champion.size_kb, champion.sentence, champion.ended_well) == (200, "", True)
+    assert champion.gain_ci95 == pytest.approx([1, 7])
     assert refused.sentence == "Accuracy 0.84 is below the minimum of 0.9."
 
 
@@ -79,19 +81,16 @@ def test_nothing_but_the_seed_is_set(commands, tmp_path: Path):
     assert commands[2][1][-2:] == ["--minutes", "2.5"]
 
 
-def test_a_finished_run_is_kept_for_its_set_seed_minutes_and_code(commands, tmp_path: Path, monkeypatch):
-    def count() -> int:
-        return sum(words == ["run"] for _, words in commands)
+def test_a_kept_run_takes_the_place_of_its_like_alone(tmp_path: Path):
+    def of(seed: int, minutes: float, digest: str, size_kb: float) -> Run:
+        return Run("icons", seed, minutes, digest, {"test": 5}, "abc", Outcome({}, size_kb, 1, 2, "", True, [1, 2]))
 
-    first = kept_run(tmp_path / "flowers", "abc", 0, 10, tmp_path / "kept")
-    assert kept_run(tmp_path / "flowers", "abc", 0, 10, tmp_path / "kept") == first
-    assert count() == 1
-    for other in (("abd", 0, 10), ("abc", 1, 10), ("abc", 0, 3)):
-        kept_run(tmp_path / "flowers", *other, tmp_path / "kept")
-    assert count() == 4
-    monkeypatch.setattr(runs, "code_digest", lambda *_: "changed")
-    kept_run(tmp_path / "flowers", "abc", 0, 10, tmp_path / "kept")
-    assert count() == 5
+    kept = [of(0, 10, "a", 1), of(0, 10, "b", 2), of(0, 5, "a", 3), of(1, 10, "a", 4)]
+    for each in kept:
+        keep_run(each, tmp_path)
+    again = of(0, 10, "a", 9)
+    assert keep_run(again, tmp_path) == read_runs(tmp_path)
+    assert sorted(read_runs(tmp_path), key=str) == sorted([again, *kept[1:]], key=str)
 
 
 @pytest.mark.parametrize(("code", "ended_well"), [(2, True), (1, False)])

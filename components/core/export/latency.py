@@ -16,7 +16,7 @@ _ROUNDS, _RUNS, _LOW = 15, 40, 3
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Two files timed in turn; the 95th percentiles are in milliseconds, each the median over the rounds."""
+    """Two files timed in turn; the 95th percentiles are in ms of the processor, each the median over the rounds."""
 
     first_ms_p95: float
     second_ms_p95: float
@@ -44,6 +44,9 @@ def latency(path: Path, pixels: Pixels, runs: int) -> dict[str, float]:
 def side_by_side(first: Path, second: Path, first_pixels: Pixels, second_pixels: Pixels) -> SideBySide:
     """Time two ONNX files against each other, image by image in turn, so that what slows the machine slows both.
 
+    It is the time of the processor, on one thread: wall time would count the waits for a core that others use, and a
+    file timed against itself on a busy machine was 0.127 times as fast (issue 14).
+
     Each of 15 rounds gives one ratio of 95th percentiles. The fourth lowest is above the median of such ratios with a
     probability of 1.8 % (sign test: at most three of 15 below the median, 576 / 32,768), whatever their distribution,
     and three disturbed rounds do not hide a file that is faster. The pixels are the same images [N, C, H, W] as either
@@ -54,9 +57,9 @@ def side_by_side(first: Path, second: Path, first_pixels: Pixels, second_pixels:
     seconds = np.empty((_WARM_UP_MIN + _ROUNDS * _RUNS, 2))
     for run in range(len(seconds)):
         for file in (0, 1) if run % 2 else (1, 0):
-            began = time.perf_counter()
+            began = time.thread_time()
             networks[file].run(images[file][run % len(first_pixels)])
-            seconds[run, file] = time.perf_counter() - began
+            seconds[run, file] = time.thread_time() - began
     late = np.percentile(seconds[_WARM_UP_MIN:].reshape(_ROUNDS, _RUNS, 2), 95, axis=1) * 1000
     ratios = np.sort(late[:, 1] / late[:, 0])
     ours, theirs = np.median(late, axis=0)

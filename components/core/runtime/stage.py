@@ -157,13 +157,17 @@ def run(name: str, body: Callable[[Stage], None]) -> NoReturn:
 
     With ``run.launcher = torchrun`` this process only starts the workers, each of which calls this function in turn.
     """
-    if not launch.in_rank():
-        sys.exit(_run(name, body))
     try:
         code = _run(name, body)
+    except KeyboardInterrupt:  # it was already ending when it was asked to
+        code = EXIT_INTERRUPTED
     except BaseException:
+        if not launch.in_rank():
+            raise
         traceback.print_exc()
         code = 1
+    if not launch.in_rank():
+        sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # torch would first wait for processes that may be gone

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +66,27 @@ def test_no_stage_but_evaluate_can_open_the_test_split(name: str, way: str):
     with pytest.raises(UserError, match="must not read artifacts/ingest/shards/test"):
         Stage(name, load_params(ROOT / "params.yaml")).read(way)
     assert Stage("evaluate", load_params(ROOT / "params.yaml")).read(way).exists()
+
+
+STOPPED = """
+import os, signal
+from components.core.errors import UserError
+from components.core.runtime import stage
+
+def body(_):
+    raise UserError("its batch can't be shared.")
+
+def stopped(sentence):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+stage._report = stopped
+stage.run("control", body)
+"""
+
+
+def test_a_stop_while_an_error_is_reported_is_no_traceback(tmp_path: Path):
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", STOPPED]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")

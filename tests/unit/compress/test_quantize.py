@@ -1,7 +1,9 @@
 import logging
+from collections import Counter
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 
@@ -49,6 +51,39 @@ def test_weights_are_int8_with_a_scale_for_each_output_channel(quantized):
     ]
     assert scales
     assert all(weight.dtype == np.int8 and scale.shape == (len(weight),) for weight, scale in scales)
+
+
+def test_onnxruntime_computes_all_but_the_head_in_integers(quantized, tmp_path):
+    onnx.save(quantized, tmp_path / "int8.onnx")
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "as-run.onnx")
+    ort.InferenceSession(tmp_path / "int8.onnx", options, providers=["CPUExecutionProvider"])
+    as_run = Counter(node.op_type for node in onnx.load(tmp_path / "as-run.onnx").graph.node)
+    convolutions = sum(node.op_type == "Conv" for node in quantized.graph.node)
+    assert (as_run["QLinearConv"], as_run["QLinearGlobalAveragePool"]) == (convolutions, 1)
+    assert as_run["Conv"] == as_run["FusedConv"] == as_run["ReduceMean"] == 0
+
+
+def test_logits_are_floats_that_no_calibrated_range_clips(quantized):
+    (last,) = (node for node in quantized.graph.node if "logits" in node.output)
+    assert last.op_type == "Gemm"
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize(("axes", "pools"), [([2, 3], 1), ([-1, -2], 1), ([1], 0), ([1, 2, 3], 0)])
+def test_a_mean_over_pixels_becomes_a_pool_of_the_same_values(axes, pools, keepdims):
+    shape = [2, 3, 4, 5]
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("x",)]
+    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    node = onnx.helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=keepdims)
+    constant = onnx.numpy_helper.from_array(np.array(axes), "axes")
+    graph = onnx.helper.make_graph([node], "mean", ports, [out], [constant])
+    mean = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    pooled = quantize.with_pools(mean)
+    assert sum(node.op_type == "GlobalAveragePool" for node in pooled.graph.node) == pools
+    x = np.random.default_rng(0).random(shape, dtype=np.float32)
+    values = [ort.InferenceSession(each.SerializeToString()).run(None, {"x": x})[0] for each in (mean, pooled)]
+    np.testing.assert_allclose(*values, rtol=1e-6)
 
 
 def test_any_runtime_can_read_it(quantized):

@@ -1,6 +1,7 @@
 """The ``reflux`` command: a thin function a verb, which imports what it needs, so that ``-h`` is instant."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -258,6 +259,7 @@ def doctor() -> None:
 def main() -> None:
     """Run the command; a user error is one sentence and its exit code, mostly 2."""
     os.environ.update(QUIET)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a command which is killed also tidies up
     try:
         app()
     except UserError as error:

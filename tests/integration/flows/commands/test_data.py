@@ -1,7 +1,10 @@
 """Datasets under a real DVC, with and without git."""
 
+import os
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from flows.commands import data
 from flows.commands.data import add
 from flows.repo.checkout import prepare_dvc
 from tests.datasets import noise, save
+from tests.workspaces import ROOT
 
 SPEEDS = {
     **{f"{role} {kind}": 0.0001 for role in ("teacher", "student") for kind in ("training", "inference", "view")},
@@ -195,6 +199,18 @@ def test_what_is_interrupted_leaves_params_and_data_as_they_were(checkout, tmp_p
     monkeypatch.setattr(data, step, broken)
     with pytest.raises(error):
         add(pictures(tmp_path / "pets", "RGB"))
+    assert files() == before
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_middle_leaves_params_and_data_as_they_were(checkout, tmp_path):
+    before = files()
+    command = [sys.executable, "-m", "flows.cli", "data", "add", str(pictures(tmp_path / "pets"))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as adding:
+        assert any(line.startswith("Adding") for line in adding.stdout)
+        adding.terminate()
+    assert adding.returncode not in (0, -signal.SIGTERM)
     assert files() == before
 
 

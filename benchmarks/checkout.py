@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from benchmarks.results import ROOT
+from components.core.contract import shipped
 
 _LEFT_OUT = (".venv", ".git", ".reflux", "artifacts", "mlartifacts", "mlflow.db*", "*_cache", "cache", "tmp")
 
@@ -40,7 +41,7 @@ def reflux_run(
 def accuracies(checkout: Path) -> dict[str, float]:
     """Accuracies of the test split in percent after a run: of the teacher, the student that ships, and the control."""
     metrics = json.loads((checkout / "artifacts/evaluate/metrics.json").read_text(encoding="utf-8"))
-    models = {"teacher": metrics["teacher"], "student": metrics["shipped"]["onnx"], "control": metrics["control"]}
+    models = {"teacher": metrics["teacher"], "student": shipped(metrics), "control": metrics["control"]}
     return {name: 100 * model["accuracy"] for name, model in models.items()}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.checkout import accuracies, copy_checkout
 from components.core.artifacts import read_json, write_json
+from components.core.contract import shipped
 from components.core.errors import EXIT_USER_ERROR
 
 DEFAULT_MINUTES = 10.0
@@ -110,7 +111,7 @@ def outcome_of(checkout: Path, planned: float | None, taken: float) -> Outcome:
     metrics = read_json(checkout / "artifacts/evaluate/metrics.json")
     decision = read_json(checkout / "artifacts/promote/decision.json")
     sentence = "" if decision["outcome"] == "promoted" else _why(decision)
-    size_kb = metrics["shipped"]["onnx"]["size_bytes"] / 1024
+    size_kb = shipped(metrics)["size_bytes"] / 1024
     interval = [100 * end for end in metrics["gain"]["ci95"]]
     return Outcome(accuracies(checkout), size_kb, planned, taken, sentence, True, interval)
 

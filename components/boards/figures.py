@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.core.contract import DAMAGED
+from components.core.contract import DAMAGED, shipped
 
 _FIGURES = ("accuracy", "macro_f1", "worst_class_recall", "ece", "corrupted_accuracy")
 _RECALLS = 10  # classes, the weakest
@@ -19,18 +19,17 @@ def summary(
     """The figures of evaluation and of the data's checks, by name; one that was not measured is absent.
 
     Args:
-        metrics: the content of ``metrics.json``; the student is the ONNX file that ships.
+        metrics: the content of ``metrics.json``; the student is the file that ships.
         gates: ``{figure: {"min": limit, "max": limit}}``.
         dataset: the content of ``dataset.json``.
         quarantine: the kind of each image that was left out.
         checks: the content of validation's ``result.json``.
     """
-    shipped = metrics.get("shipped", {})
-    student = shipped.get("onnx", {})
+    student = shipped(metrics)
     models = {"student": student, "teacher": metrics.get("teacher", {}), "control": metrics.get("control", {})}
     figures = {f"test/{model}_{name}": own.get(name) for model, own in models.items() for name in _FIGURES}
     figures |= {f"student/{name}": student.get(name) for name in ("params", "latency_ms_p50", "latency_ms_p95")}
-    int8 = shipped.get("onnx_int8", {})
+    int8 = metrics.get("shipped", {}).get("onnx_int8", {})
     figures |= {"student/size_kb": _kilobytes(student), "student/int8_size_kb": _kilobytes(int8)}
     figures["student/int8_accuracy"] = int8.get("accuracy")
     figures |= _gain(metrics.get("gain", {}), models)

@@ -1,8 +1,11 @@
 """``python -m components.compress``: the files that ship, in fp32 proven equal to the student, in int8 compared."""
 
+import sys
 from contextlib import ExitStack
+from dataclasses import asdict
 
 from components.compress import quantize
+from components.compress.choice import choose
 from components.compress.ship import ship
 from components.core.artifacts import atomic, write_json
 from components.core.contract import SHIPPED
@@ -24,7 +27,10 @@ def main(stage: Stage) -> None:
         paths = {kind: finished.enter_context(atomic(stage.out(name))) for kind, name in SHIPPED.items()}
         bound = stage.params.compress.max_logit_difference
         entries = ship(student, calibration, pixels, paths, bound, bar.advance)
+        choice = choose(stage.params.compress, paths, val)
     write_json(stage.out("parity.json"), entries)
+    write_json(stage.out("ships.json"), asdict(choice))
+    sys.stdout.write(f"Note: {choice.file} ships: {choice.why}\n")
     for kind, name in SHIPPED.items():
         stage.journal.artifact(stage.out(name))
         facts = {fact: value for fact, value in entries[kind].items() if fact not in ("sha256", "n")}

@@ -1,6 +1,8 @@
 """The names that stages share: stages with the code that decides their results, splits, shipped files, figures."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ STAGES = {
         packages=_TORCH,
     ),
     "control": StageSpec((*_TRAINING, "student.py"), role="control", trains=True, distributed=True, packages=_TORCH),
-    "compress": StageSpec(("images", "models", "export"), packages=_SHIPPING),
+    "compress": StageSpec(("images", "models", "export", "significance.py"), packages=_SHIPPING),
     "evaluate": StageSpec(
         (*_INFERENCE, "inference.py", "export", "significance.py"), distributed=True, packages=_SHIPPING
     ),
@@ -66,6 +68,19 @@ SLICE = "slice:"  # what the manifest puts before the names of the columns in ``
 DAMAGED = ("unreadable", "small", "labels")  # the kinds in quarantine.csv that count against ingest.max_quarantined
 
 SHIPPED = {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"}
+REGISTRABLE = {"onnx": "fp32", "onnx_int8": "int8"}  # one of these is registered and judged, the other is measured too
+
+
+def ships(metrics: Mapping[str, Any]) -> str:
+    """Which of the files ships, by the content of ``metrics.json``; before it said so, it was always the fp32 one."""
+    kind: str = metrics.get("ships", {}).get("kind", "onnx")
+    return kind
+
+
+def shipped(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of the file that ships, from ``metrics.json``; empty if it was not measured."""
+    figures: dict[str, Any] = metrics.get("shipped", {}).get(ships(metrics), {})
+    return figures
 
 
 @dataclass(frozen=True)

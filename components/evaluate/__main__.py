@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from components.core.artifacts import atomic, read_json, sha256_file, write_json
-from components.core.contract import SHIPPED, STAGES
+from components.core.contract import REGISTRABLE, SHIPPED, STAGES
 from components.core.errors import UserError
 from components.core.export import onnx_file, program
 from components.core.export.latency import latency
@@ -39,13 +39,19 @@ _LISTED_CONFUSIONS = 3
 
 @dataclass(frozen=True)
 class Contenders:
-    """The models and files that are measured, and the files that they were read from."""
+    """The models and files that are measured, the files that they were read from, and which of them ships."""
 
     teacher: PixelModel
     student: PixelModel
     control: PixelModel
     weights: Mapping[str, Path]
     files: Mapping[str, Path]
+    ships: Mapping[str, str]
+
+    @property
+    def shipped(self) -> str:
+        """The kind of the file that ships."""
+        return self.ships["kind"]
 
 
 def main(stage: Stage) -> None:
@@ -81,7 +87,8 @@ def _load(stage: Stage, classes: list[str]) -> Contenders:
     for name, model in loaded.items():
         pixel_model.check_classes(model, classes, weights[name])
     files = {kind: stage.read(f"compress/{name}") for kind, name in SHIPPED.items()}
-    return Contenders(**loaded, weights=weights, files=files)
+    ships = read_json(stage.read("compress/ships.json"))
+    return Contenders(**loaded, weights=weights, files=files, ships=ships)
 
 
 def _translate(stage: Stage, contenders: Contenders, test: Shard, folder: Path) -> dict[str, Path]:
@@ -122,7 +129,8 @@ def _predict(stage: Stage, contenders: Contenders, test: Shard, onnx_files: Mapp
 def _corrupted(
     stage: Stage, contenders: Contenders, test: Shard, onnx_files: Mapping[str, Path]
 ) -> dict[str, dict[str, float]]:
-    runs: dict[str, Callable[[Pixels], Logits]] = {"onnx": program.reload(contenders.files["onnx"])}
+    ships = contenders.shipped
+    runs: dict[str, Callable[[Pixels], Logits]] = {ships: program.reload(contenders.files[ships])}
     # Torch's threads are several times as slow where other processes use the cores.
     control = onnx_files.get("control")
     runs["control"] = program.reload(control) if control else partial(program.forward, contenders.control)
@@ -146,9 +154,10 @@ def _measure(
         measured[name] = metrics.measure(own, test.labels)
         measured[name] |= {"params": pixel_model.parameter_count(source), "size_bytes": sizes[name].stat().st_size}
         measured[name] |= extra[name]
-    right, control = _correct(logits["onnx"], test), _correct(logits["control"], test)
+    student = logits[contenders.shipped]
+    right, control = _correct(student, test), _correct(logits["control"], test)
     gain = paired_bootstrap(right, control, stage.params.evaluate.bootstrap, stage.params.seed)
-    accuracies = {name: measured[kind]["accuracy"] for name, kind in metrics.MODELS.items()}
+    accuracies = {name: measured[kind]["accuracy"] for name, kind in metrics.models(contenders.shipped).items()}
     lead = paired_bootstrap(
         _correct(logits["teacher"], test), control, stage.params.evaluate.bootstrap, stage.params.seed
     )
@@ -157,6 +166,7 @@ def _measure(
         "test": {"fingerprint": dataset["fingerprints"]["test"], "n": len(test)},
         **{name: measured[name] for name in ("teacher", "student", "control")},
         "shipped": {kind: measured[kind] for kind in SHIPPED},
+        "ships": dict(contenders.ships),
         "gain": {
             "accuracy": gain.difference,
             "ci95": [gain.low, gain.high],
@@ -166,7 +176,7 @@ def _measure(
         },
         **({} if gain.low > 0 else {"remedy": remedy}),
         "slices": slices.measure(dataset["classes"], test.labels, columns, right),
-        "confusions": _confusions(dataset["classes"], metrics.confusion(logits["onnx"], test.labels)),
+        "confusions": _confusions(dataset["classes"], metrics.confusion(student, test.labels)),
         "classes": dataset["classes"],
         "dataset": {"name": dataset["name"], "fingerprints": dataset["fingerprints"]},
         "artifact_sha256": {kind: sha256_file(path) for kind, path in contenders.files.items()},
@@ -194,7 +204,7 @@ def _latencies(
     spec = contenders.student.spec
     student = fit(images, spec.image_size, spec.in_chans)
     stored = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    files = {"onnx": contenders.files["onnx"], "onnx_int8": contenders.files["onnx_int8"], **onnx_files}
+    files = {**{kind: contenders.files[kind] for kind in REGISTRABLE}, **onnx_files}
     return {name: latency(path, stored if name == "teacher" else student, runs) for name, path in files.items()}
 
 
@@ -211,11 +221,12 @@ def _write(
     logits: Mapping[str, Logits],
     results: Mapping[str, Any],
 ) -> None:
-    _write_predictions(stage.out("predictions.parquet"), test, logits)
-    rows = probe.choose(test.labels, logits["onnx"])
+    student = logits[contenders.shipped]
+    _write_predictions(stage.out("predictions.parquet"), test, logits, student)
+    rows = probe.choose(test.labels, student)
     spec, probe_file = contenders.student.spec, stage.out("probe.npz")
     pixels = onnx_file.fit_rows(test.images, rows, spec.image_size, spec.in_chans)
-    probe.write(probe_file, pixels, logits["onnx"][rows])
+    probe.write(probe_file, pixels, student[rows])
     ids_file = stage.out("trained-on.npy")
     trained_on.write(stage.read("ingest/manifest.parquet"), ids_file)
     folder = stage.out("figures")
@@ -230,14 +241,17 @@ def _write(
     finally:
         shutil.rmtree(building, ignore_errors=True)
     right = {name: _correct(own, test) for name, own in logits.items()}
-    gap = paired_bootstrap(right["onnx"], right["teacher"], stage.params.evaluate.bootstrap, stage.params.seed)
+    gap = paired_bootstrap(
+        right[contenders.shipped], right["teacher"], stage.params.evaluate.bootstrap, stage.params.seed
+    )
     facts = describe.results_facts(results, logits, test.labels, right, gap)
     facts |= describe.origin_facts(dataset, stage.params, spec, contenders.teacher.spec)
     facts |= {
         "files": SHIPPED,
+        "ships": contenders.ships,
         "corruptions": describe.corruptions(results, spec.image_size),
         "parity": read_json(stage.read("compress/parity.json")),
-        "mistakes": _mistakes(stage, dataset["classes"], test, logits["onnx"]),
+        "mistakes": _mistakes(stage, dataset["classes"], test, student),
         "hashes": {f"{name}'s weights, sha256": sha256_file(path) for name, path in contenders.weights.items()},
     }
     text = card.markdown(facts)
@@ -250,11 +264,11 @@ def _write(
     write_json(stage.out("metrics.json"), {**results, **kept})
 
 
-def _write_predictions(path: Path, test: Shard, logits: Mapping[str, Logits]) -> None:
+def _write_predictions(path: Path, test: Shard, logits: Mapping[str, Logits], student: Logits) -> None:
     names = ("teacher", "student", "control", "onnx", "onnx_int8")
     columns: dict[str, Any] = {"id": test.ids, "label": test.labels}
     columns |= {name: logits[name].argmax(axis=1) for name in names}
-    columns["onnx_confidence"] = metrics.confidences(logits["onnx"])
+    columns |= {"shipped": student.argmax(axis=1), "shipped_confidence": metrics.confidences(student)}
     with atomic(path) as temporary:
         pq.write_table(pa.table(columns), temporary)
 

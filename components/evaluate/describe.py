@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.core.contract import SPLITS, STAGES
+from components.core.contract import REGISTRABLE, SPLITS, STAGES, shipped, ships
 from components.core.export.onnx_file import Logits
 from components.core.images import preprocess
 from components.core.models.pixel_model import ModelSpec
@@ -18,7 +18,7 @@ from components.core.significance import Interval
 from components.evaluate import origin, teaching
 from components.evaluate.card import kilobytes, milliseconds, percent, points
 from components.evaluate.corruptions import levels_for
-from components.evaluate.metrics import MODELS, Ints, confusion, recalls
+from components.evaluate.metrics import Ints, confusion, models, recalls
 from components.evaluate.slices import CLASS
 
 _HARDEST = 3
@@ -44,7 +44,8 @@ def results_facts(
     [N], and the student's accuracy minus the teacher's.
     """
     intervals = {name: accuracy_interval(int(correct.sum()), len(correct)) for name, correct in right.items()}
-    rows = per_class(metrics["classes"], labels, logits)
+    by_model = {name: logits[kind] for name, kind in models(ships(metrics)).items()}
+    rows = per_class(metrics["classes"], labels, by_model)
     return {
         "n": metrics["test"]["n"],
         "classes": metrics["classes"],
@@ -52,8 +53,8 @@ def results_facts(
         "remedy": metrics.get("remedy"),
         "teacher": metrics["teacher"],
         "control": metrics["control"],
-        "shipped": metrics["shipped"]["onnx"],
-        "interval": intervals["onnx"],
+        "shipped": shipped(metrics),
+        "interval": intervals[ships(metrics)],
         "teacher_gap": teacher_gap,
         "results": results(metrics, intervals),
         "per_class": rows,
@@ -88,12 +89,12 @@ def origin_facts(dataset: Mapping[str, Any], params: Params, student: ModelSpec,
 
 def results(metrics: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]]) -> list[dict[str, Any]]:
     """The table of results, one row per model."""
-    shipped = metrics["shipped"]
+    files = metrics["shipped"]
     rows = {
         "teacher": ("teacher", metrics["teacher"]),
-        "onnx": ("student: ONNX, fp32", shipped["onnx"]),
-        "onnx_int8": ("student: ONNX, int8", shipped["onnx_int8"]),
-        "pt2": ("student: torch.export", shipped["pt2"]),
+        "onnx": ("student: ONNX, fp32", files["onnx"]),
+        "onnx_int8": ("student: ONNX, int8", files["onnx_int8"]),
+        "pt2": ("student: torch.export", files["pt2"]),
         "control": ("control", metrics["control"]),
     }
     return [{"label": label, "m": figures, "interval": intervals[name]} for name, (label, figures) in rows.items()]
@@ -118,9 +119,9 @@ def corruptions(metrics: Mapping[str, Any], side: int) -> list[dict[str, Any]]:
         "jpeg": (f"JPEG of quality {levels.jpeg}", "jpeg_accuracy"),
         "mean": ("of the four corruptions", "corrupted_accuracy"),
     }
-    models = {"student": metrics["shipped"]["onnx"], "control": metrics["control"]}
+    own = {"student": shipped(metrics), "control": metrics["control"]}
     return [
-        {"name": name, "what": what, **{model: figures[figure] for model, figures in models.items()}}
+        {"name": name, "what": what, **{model: figures[figure] for model, figures in own.items()}}
         for name, (what, figure) in figure_of.items()
     ]
 
@@ -141,8 +142,8 @@ def user_slices(slices: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[s
 
 
 def per_class(classes: Sequence[str], labels: Ints, logits: Mapping[str, Logits]) -> list[dict[str, Any]]:
-    """One row per class: its name, its test images, and each model's recall."""
-    counts = {name: confusion(logits[kind], labels) for name, kind in MODELS.items()}
+    """One row per class: its name, its test images, and each model's recall, by the models' logits [N, K]."""
+    counts = {name: confusion(own, labels) for name, own in logits.items()}
     images = counts["student"].sum(axis=1)
     by_model = {name: recalls(table) for name, table in counts.items()}
     return [
@@ -160,19 +161,19 @@ def recipe(params: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def tiles(metrics: Mapping[str, Any], teacher_gap: Interval) -> list[dict[str, str]]:
     """The key figures at the top of the page."""
-    shipped, gain = metrics["shipped"]["onnx"], metrics["gain"]
+    own, gain = shipped(metrics), metrics["gain"]
     low, high = gain["ci95"]
-    smaller = metrics["teacher"]["params"] / shipped["params"]
+    smaller = metrics["teacher"]["params"] / own["params"]
     figures = [
         (
             "Test accuracy",
-            percent(shipped["accuracy"]),
-            f"{metrics['test']['n']:,} images; macro F1 {shipped['macro_f1']:.4f}, worst class "
-            f"{percent(shipped['worst_class_recall'])}",
+            percent(own["accuracy"]),
+            f"{metrics['test']['n']:,} images; macro F1 {own['macro_f1']:.4f}, worst class "
+            f"{percent(own['worst_class_recall'])}",
         ),
         ("Over the control", points(gain["accuracy"]), f"points, 95% from {points(low)} to {points(high)}"),
         ("Against the teacher", points(teacher_gap.difference), f"points, with {smaller:,.0f} times fewer parameters"),
-        ("File", f"{kilobytes(shipped['size_bytes'])} KB", "ONNX, fp32"),
-        ("Latency", milliseconds(shipped["latency_ms_p50"]), f"95% within {milliseconds(shipped['latency_ms_p95'])}"),
+        ("File", f"{kilobytes(own['size_bytes'])} KB", f"ONNX, {REGISTRABLE[ships(metrics)]}"),
+        ("Latency", milliseconds(own["latency_ms_p50"]), f"95% within {milliseconds(own['latency_ms_p95'])}"),
     ]
     return [{"label": label, "value": value, "note": note} for label, value, note in figures]

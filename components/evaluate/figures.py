@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLORS = {"teacher": "#0072B2", "student": "#D55E00", "control": "#5F6B73", "student, int8": "#CC79A7"}
-_MARKERS = {"teacher": "o", "student": "D", "control": "s", "student, int8": "^"}
+COLORS = {"teacher": "#0072B2", "student": "#D55E00", "control": "#5F6B73"}
+_MARKERS = {"teacher": "o", "student": "D", "control": "s"}
+_OTHER_FILE = "#CC79A7", "^"  # of the student: it is measured, and does not ship
 _STYLE: Any = {
     "figure.dpi": 144,
     "figure.facecolor": "white",
@@ -159,7 +160,8 @@ def size_accuracy(points: Mapping[str, tuple[int, float]], path: Path) -> None:
     """Draw file size against accuracy, from each model's bytes and accuracy."""
     with _figure(path, 6.5, 3.8) as (_, [axes]):
         for name, (size, accuracy) in points.items():
-            axes.scatter(size / 1024, accuracy, 90, COLORS[name], marker=_MARKERS[name], zorder=3, label=name)
+            color, marker = (COLORS[name], _MARKERS[name]) if name in COLORS else _OTHER_FILE
+            axes.scatter(size / 1024, accuracy, 90, color, marker=marker, zorder=3, label=name)
         sizes = [size / 1024 for size, _ in points.values()]
         accuracies = [accuracy for _, accuracy in points.values()]
         room = max(0.01, 0.25 * (max(accuracies) - min(accuracies)))

@@ -106,9 +106,9 @@ def measure(artifacts: Path, seed: int) -> tuple[Sample, Ids]:
 
     classes, shards = open_dataset(artifacts)
     images, counts, _ = sample(shards, classes, np.zeros(0, np.uint64), seed)
-    table = pq.read_table(artifacts / "evaluate" / "predictions.parquet", columns=["onnx", "onnx_confidence"])
-    predicted = class_counts(table["onnx"].to_numpy(), len(classes))
-    confidence = table["onnx_confidence"].to_numpy().astype(np.float64).round(_DIGITS)
+    table = pq.read_table(artifacts / "evaluate" / "predictions.parquet", columns=["shipped", "shipped_confidence"])
+    predicted = class_counts(table["shipped"].to_numpy(), len(classes))
+    confidence = table["shipped_confidence"].to_numpy().astype(np.float64).round(_DIGITS)
     measured = Sample(classes, images.shape[1:], counts, statistics(images), predicted, confidence)
     return measured, np.concatenate([shard.ids for shard in shards])
 

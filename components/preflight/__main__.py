@@ -4,6 +4,7 @@ It ends with 0 and leaves its facts where :mod:`components.preflight.facts` says
 """
 
 import sys
+from typing import Any
 
 from components.core.artifacts import read_json, write_json
 from components.core.errors import EXIT_USER_ERROR, UserError
@@ -28,7 +29,7 @@ def main(assignments: list[str]) -> None:
     write_json(whole_file(params), exported(params))
 
 
-def exported(params: Params) -> dict[str, int]:
+def exported(params: Params) -> dict[str, Any]:
     """The facts of the exported student, from an earlier preflight if there was one.
 
     Raises:
@@ -39,7 +40,7 @@ def exported(params: Params) -> dict[str, int]:
         # With the fewest classes: the least that the file can weigh.
         student = checks.untrained(params.student.model, params.student.image_size, params.ingest.channels, ("a", "b"))
         write_json(known, rehearse(student, params.compress.max_logit_difference))
-    facts: dict[str, int] = read_json(known)
+    facts: dict[str, Any] = read_json(known)
     return facts
 
 

@@ -48,18 +48,22 @@ def _file(kind: str, *parts: Any) -> Path:
     return FACTS / f"{kind}-{key[:32]}.json"
 
 
-def refuse_hopeless_gates(facts: Mapping[str, Any], gates: Bounds, student: str) -> None:
+def refuse_hopeless_gates(facts: Mapping[str, Any], gates: Bounds, student: str, ships: str) -> None:
     """Stop where the student's file is larger than a gate allows before it has learned anything.
 
     Args:
         facts: ``size_bytes`` and ``params`` of the exported student; with more classes it only grows.
         gates: ``registry.gates``.
         student: ``student.model``.
+        ships: ``compress.ships``.
 
     Raises:
         UserError: it is.
     """
-    figures = gated_figures({"shipped": {"onnx": facts}})
+    sizes = facts["size_bytes"]
+    size = min(sizes.values()) if ships == "auto" else sizes[ships.replace("-", "_")]
+    least = {**facts, "size_bytes": size}
+    figures = gated_figures({"shipped": {"onnx": least}})
     for name, side, limit in sides(gates):
         if side == "max" and name in figures and not within(figures[name], side, limit):
             unit = f" {FIGURES[name].unit}".rstrip()

@@ -2,13 +2,14 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from components.compress.ship import ship
-from components.core.contract import SHIPPED
+from components.core.contract import REGISTRABLE, SHIPPED
 from components.core.export import program
 from components.core.images.shards import Pixels
 from components.core.models.pixel_model import PixelModel, parameter_count
@@ -17,7 +18,7 @@ _IMAGES = 8
 _NOISE = 0.1
 
 
-def rehearse(student: PixelModel, max_logit_difference: float) -> dict[str, int]:
+def rehearse(student: PixelModel, max_logit_difference: float) -> dict[str, Any]:
     """Export a student as ``compress`` will, and prove its files.
 
     Args:
@@ -25,7 +26,7 @@ def rehearse(student: PixelModel, max_logit_difference: float) -> dict[str, int]
         max_logit_difference: as in the params, for logits of about 1.
 
     Returns:
-        ``size_bytes`` of the ONNX file, and ``params``.
+        ``size_bytes`` of each file that can ship, and ``params``.
 
     Raises:
         UserError: it can't be exported, or a file is not the student.
@@ -38,7 +39,8 @@ def rehearse(student: PixelModel, max_logit_difference: float) -> dict[str, int]
     with tempfile.TemporaryDirectory() as folder:
         paths = {kind: Path(folder, name) for kind, name in SHIPPED.items()}
         ship(student, pixels, pixels, paths, max_logit_difference * scale)
-        return {"size_bytes": paths["onnx"].stat().st_size, "params": parameter_count(student)}
+        sizes = {kind: paths[kind].stat().st_size for kind in REGISTRABLE}
+        return {"size_bytes": sizes, "params": parameter_count(student)}
 
 
 @torch.no_grad()

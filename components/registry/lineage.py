@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.core.artifacts import ARTIFACTS, read_json, sha256_file
+from components.core.contract import shipped
 from components.core.errors import UserError
 from components.core.runtime import lineage
 from components.registry import client
@@ -147,7 +148,7 @@ def _evaluation(
     else:
         content: dict[str, Any] = read_json(metrics)
         problem = _edited(mlflow, version, content) or _record_problem(files, content)
-        accuracy = content["shipped"]["onnx"].get("accuracy")
+        accuracy = shipped(content).get("accuracy")
         note = f"test split of {content['test']['n']:,} images"
         note += f", accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""
     missing = None if card.is_file() else "model-card.html is not kept with the version"

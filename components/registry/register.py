@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.core.contract import shipped
 from components.core.runtime import tracking
 from components.registry import client
 from components.registry.ledger import lock
@@ -85,9 +86,9 @@ def _create_version(
         tags["evaluate.run_id"] = evaluate_run
     model_id = logged_models.student(mlflow, evaluated, experiment_id, lineage.run_id, teacher_id, tags)
     tags["model_id"] = model_id
-    shipped = evaluated.metrics["shipped"]["onnx"]
+    own = shipped(evaluated.metrics)
     names = logged_models.architectures(evaluated)
-    figures = {name: str(shipped[name]) for name in ("accuracy", "size_bytes")}
+    figures = {name: str(own[name]) for name in ("accuracy", "size_bytes")}
     version = mlflow.create_model_version(
         model_name,
         f"{logged_models.LOGGED}{model_id}",

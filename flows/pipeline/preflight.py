@@ -32,4 +32,5 @@ def preflight(assignments: Sequence[str] = ()) -> None:
         if code != 0:  # out of memory, say: the stages themselves may do better
             print(f"Warning: the check ended with code {code} ({own_sentence(lines)}).", file=sys.stderr)
             return
-    refuse_hopeless_gates(read_json(facts), params.registry.gates.model_dump(exclude_none=True), params.student.model)
+    gates = params.registry.gates.model_dump(exclude_none=True)
+    refuse_hopeless_gates(read_json(facts), gates, params.student.model, params.compress.ships)

@@ -8,6 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from components.core.contract import REGISTRABLE, shipped, ships
 from components.registry.history import History
 from components.registry.ledger.ledger import AWAITING, Entry
 from components.registry.promote import PromotionResult
@@ -20,11 +21,12 @@ _MARKS = {True: "passed", False: "missed", None: "unknown"}
 
 
 def rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """One row for each model; the student's is measured on the ONNX file that ships, the worst class by its recall."""
-    shipped = metrics.get("shipped", {})
-    student = {**metrics.get("student", {}), **shipped.get("onnx", {})}
+    """One row for each model; the student's is measured on the file that ships, the worst class by its recall."""
+    files = metrics.get("shipped", {})
+    student = {**metrics.get("student", {}), **shipped(metrics)}
     models = {"teacher": metrics.get("teacher", {}), "student": student, "control": metrics.get("control", {})}
-    models |= {"student, int8": shipped["onnx_int8"]} if "onnx_int8" in shipped else {}
+    others = {kind: precision for kind, precision in REGISTRABLE.items() if kind in files and kind != ships(metrics)}
+    models |= {f"student, {precision}": files[kind] for kind, precision in others.items()}
     for name, figures in models.items():
         yield (
             name,

@@ -138,6 +138,23 @@ def test_what_can_be_known_before_training_is_refused_and_changes_nothing(projec
     assert (project / "params.yaml").read_bytes() == before
 
 
+# The test split is tiny: it can't show that a model is no worse than another by less than some points.
+INT8 = ("-S", "compress.ships=onnx-int8", "-S", "registry.gates.size_kb.max=60", "-S", "registry.champion.margin=0.2")
+
+
+@pytest.mark.long
+def test_the_int8_file_is_judged_registered_and_asked(project, first):
+    done = reflux(project, "run", *INT8)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "student, fp32" in done.stdout
+    decision = read_json(project / "artifacts/promote/decision.json")
+    int8 = project / "artifacts/compress/student-int8.onnx"
+    assert decision["figures"]["size_bytes"] == int8.stat().st_size
+    assert decision["status"] == "VALIDATED", decision["reasons"]
+    answered = reflux(project, "predict", "data/shapes/test/wave/wave-3.png", "--model", str(decision["version"]))
+    assert answered.returncode == 0, answered.stderr
+
+
 @pytest.mark.long
 def test_the_boards_show_every_retrain_in_a_browser(project, first, browser_page):
     """Each board renders what it declares, with MLflow's values, and asks nobody outside (issue 5)."""

@@ -196,6 +196,8 @@ class Label(Section):
 
 class Compress(Section):
     max_logit_difference: AboveZero = 1e-3
+    ships: Literal["onnx", "onnx-int8", "auto"] = "onnx"
+    max_loss: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
 
 class Evaluate(Section):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from components.core.contract import shipped
 from components.core.params.sections import Params
 from components.registry.client import CHAMPION, PREVIOUS
 from components.registry.ledger import ledger
@@ -95,7 +96,7 @@ def decision_record(
         "outcome": outcome,
         "compared_with": champion,
         "policy": asdict(grounds.policy),
-        "figures": metrics["shipped"]["onnx"],
+        "figures": shipped(metrics),
         "gain": metrics.get("gain", {}),
         "bootstrap": {"resamples": grounds.resamples, "seed": grounds.seed, "confidence": 0.95},
         "test": {"fingerprint": dataset["fingerprints"]["test"], "n": metrics["test"]["n"]},

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from components.core.contract import ships
 from components.core.params.sections import Registry
 from components.core.significance import images_needed, margin_shown, optimism
 from components.registry.policy import comparison as champions
@@ -105,7 +106,7 @@ def decide(
     reasons += slices.reasons(metrics.get("slices", {}), policy.slices, policy.min_count)
     if not reasons:
         reasons.append(gates.none_configured())
-    same = champion is not None and champion.artifact_sha256 == metrics.get("artifact_sha256", {}).get("onnx")
+    same = champion is not None and champion.artifact_sha256 == metrics.get("artifact_sha256", {}).get(ships(metrics))
     worse = _worse_than_control(metrics, policy.alpha)
     if worse and policy.worse_than_control == "refuse":
         reasons.append(Reason("control", "min", 0.0, metrics["gain"]["accuracy"], False, worse))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from components.core.contract import FIGURES
+from components.core.contract import FIGURES, shipped
 from components.core.significance import chance_to_reach, score_bound, share_bound
 
 Side = Literal["min", "max"]
@@ -38,10 +38,10 @@ class Reason:
 
 def gated_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The figures of the shipped file that gates can limit, from ``metrics.json``; unmeasured ones are absent."""
-    shipped = {**metrics.get("shipped", {}).get("onnx", {}), "gain": metrics.get("gain", {}).get("accuracy")}
-    if as_number(shipped.get("size_bytes")) is not None:
-        shipped["size_kb"] = shipped["size_bytes"] / 1024
-    return {name: value for name in FIGURES if (value := as_number(shipped.get(name))) is not None}
+    own = {**shipped(metrics), "gain": metrics.get("gain", {}).get("accuracy")}
+    if as_number(own.get("size_bytes")) is not None:
+        own["size_kb"] = own["size_bytes"] / 1024
+    return {name: value for name in FIGURES if (value := as_number(own.get(name))) is not None}
 
 
 def thresholds(metrics: Mapping[str, Any], gates: Bounds) -> list[Reason]:

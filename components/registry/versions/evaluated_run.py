@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.artifacts import read_json, sha256_file
-from components.core.contract import SHIPPED
+from components.core.contract import SHIPPED, ships
 from components.core.errors import UserError
 
 LIVE = "live"
@@ -51,7 +51,7 @@ class EvaluatedRun:
 
     @property
     def onnx(self) -> Path:
-        return self.artifacts / "compress" / SHIPPED["onnx"]
+        return self.artifacts / "compress" / SHIPPED[ships(self.metrics)]
 
     @property
     def teacher(self) -> Path:
@@ -90,7 +90,7 @@ def read_evaluated_run(artifacts: Path) -> EvaluatedRun:
         if not path.is_file():
             raise UserError(f"{path} is missing: run the stage that makes it (`reflux run`).")
     sha256 = sha256_file(evaluated.onnx)
-    evaluated_sha256 = metrics.get("artifact_sha256", {}).get("onnx")
+    evaluated_sha256 = metrics.get("artifact_sha256", {}).get(ships(metrics))
     if evaluated_sha256 != sha256:
         raise UserError(
             f"{metrics_path} is the evaluation of another file than {evaluated.onnx} "

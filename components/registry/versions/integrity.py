@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from components.core.contract import shipped
 from components.core.errors import UserError, listed
 from components.registry.client import if_exists
 from components.registry.versions.logged_models import LOGGED
@@ -29,20 +30,20 @@ def check(mlflow: "MlflowClient", version: "ModelVersion", metrics: Mapping[str,
 
 
 def _tags(version: "ModelVersion", metrics: Mapping[str, Any]) -> Iterator[str]:
-    shipped = metrics["shipped"]["onnx"]
-    measured = {key: str(shipped[key]) for key in ("accuracy", "size_bytes")}
+    figures = shipped(metrics)
+    measured = {key: str(figures[key]) for key in ("accuracy", "size_bytes")}
     for key, value in (measured | {"test_fingerprint": metrics["test"]["fingerprint"]}).items():
         if (tag := version.tags.get(key)) != value:
             yield f"the tag {key} is {tag}, measured was {value}"
 
 
 def _metrics(mlflow: "MlflowClient", version: "ModelVersion", metrics: Mapping[str, Any]) -> Iterator[str]:
-    shipped, model_id = metrics["shipped"]["onnx"], str(version.source).removeprefix(LOGGED)
+    figures, model_id = shipped(metrics), str(version.source).removeprefix(LOGGED)
     model = if_exists(mlflow.get_logged_model, model_id)
     if model is None:
         yield f"the LoggedModel {model_id}, which has them, was deleted"
         return
     for metric in model.metrics or ():
-        value = shipped.get(metric.key.removeprefix("test/"))
+        value = figures.get(metric.key.removeprefix("test/"))
         if value is not None and not math.isclose(metric.value, value, rel_tol=1e-9):
             yield f"the metric {metric.key} is {metric.value:g}, measured was {value:g}"

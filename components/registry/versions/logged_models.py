@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from components.core.artifacts import finite, read_json, sha256_file
+from components.core.contract import shipped
 from components.core.errors import UserError
 from components.core.export.onnx_file import Network
 from components.registry.client import if_exists
@@ -71,7 +72,7 @@ def student(
         _write_student(model, folder, evaluated, network)
 
     mlflow.log_inputs(run_id, models=[LoggedModelInput(teacher_id)])
-    figures = partial(_figures, mlflow, run_id, evaluated, evaluated.metrics["shipped"]["onnx"])
+    figures = partial(_figures, mlflow, run_id, evaluated, shipped(evaluated.metrics))
     key = {"lineage.key": evaluated.lineage_key}
     return _log(mlflow, experiment, run_id, STUDENT, tags | key, params, write, figures)
 

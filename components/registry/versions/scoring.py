@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from components.core.contract import shipped
 from components.core.errors import UserError
 from components.core.images.shards import Shard, open_shard
 from components.registry import client
@@ -102,7 +103,7 @@ def _timed(challenger: VersionFiles, champion: VersionFiles, test: Shard) -> "Si
 
 def _check_reproduced(metrics: Mapping[str, Any], accuracy: float, n: int) -> None:
     """Refuse figures that the file doesn't reproduce, except for near-ties that another machine rounds differently."""
-    claimed = metrics["shipped"]["onnx"].get("accuracy")
+    claimed = shipped(metrics).get("accuracy")
     if claimed is not None and abs(claimed - accuracy) > max(0.001, 1.5 / n):
         raise UserError(
             f"The ONNX file scores {accuracy:.4f} on the test split where its evaluation says {claimed:.4f}: "

@@ -46,6 +46,22 @@ def test_compress_never_looks_at_the_test_split_and_gives_the_same_files_again(f
         assert sha256_file(first) == sha256_file(again), name
 
 
+@pytest.mark.parametrize(
+    ("assignment", "kind"),
+    [
+        ("compress.ships=onnx-int8", "onnx_int8"),
+        ("compress.max_loss=0.02", "onnx"),
+        ("compress.max_loss=0.5", "onnx_int8"),
+    ],
+)
+def test_the_file_that_ships_is_named_or_chosen_on_validation_images(here, assignment, kind):
+    auto = [] if "ships" in assignment else ["compress.ships=auto"]
+    run_here("compress", compress, assignment, *auto)
+    ships = json.loads((here / "artifacts/compress/ships.json").read_text())
+    assert (ships["kind"], ships["file"]) == (kind, SHIPPED[kind])
+    assert ("on 40 validation images" in ships["why"]) == bool(auto)
+
+
 def test_no_file_appears_when_one_is_not_the_student(here):
     with pytest.raises(UserError, match=r"student\.(pt2|onnx) is not the student: its logits differ by up to"):
         run_here("compress", compress, "compress.max_logit_difference=1e-12")

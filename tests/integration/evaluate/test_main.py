@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from components.compress.__main__ import main as compress
 from components.core.artifacts import sha256_file
 from components.core.errors import UserError
 from components.core.export import program
@@ -26,6 +27,8 @@ from components.core.models import pixel_model
 from components.evaluate import __main__ as stage
 from components.evaluate import corruptions
 from components.evaluate.__main__ import main as evaluate
+from components.registry.policy.gates import gated_figures
+from components.registry.versions.evaluated_run import read_evaluated_run
 from tests.trained import CLASSES, SEEN, STORED, run_here
 from tests.workspaces import watched
 
@@ -54,6 +57,7 @@ def test_metrics_keep_their_contract(finished):
             "student",
             "control",
             "shipped",
+            "ships",
             "gain",
             "slices",
             "confusions",
@@ -91,7 +95,8 @@ def test_figures_are_those_of_the_predictions(finished):
         "control",
         "onnx",
         "onnx_int8",
-        "onnx_confidence",
+        "shipped",
+        "shipped_confidence",
     ]
     assert table.schema.field("id").type == pa.uint64()
     columns = {name: table[name].to_numpy() for name in table.column_names}
@@ -105,7 +110,27 @@ def test_figures_are_those_of_the_predictions(finished):
     assert (columns["student"] == columns["onnx"]).all()
     assert metrics["gain"]["accuracy"] == pytest.approx(accuracy["onnx"] - accuracy["control"])
     assert metrics["gain"]["ci95"][0] <= metrics["gain"]["accuracy"] <= metrics["gain"]["ci95"][1]
-    assert ((columns["onnx_confidence"] > 1 / 3) & (columns["onnx_confidence"] <= 1)).all()
+    assert (columns["shipped"] == columns["onnx"]).all()
+    assert ((columns["shipped_confidence"] > 1 / 3) & (columns["shipped_confidence"] <= 1)).all()
+
+
+def test_the_file_that_ships_is_the_student_everywhere(here):
+    run_here("compress", compress, "compress.ships=onnx-int8")
+    run_here("evaluate", evaluate)
+    metrics, file = metrics_of(here), here / "artifacts/compress/student-int8.onnx"
+    test = open_shard(here / "artifacts/ingest/shards/test")
+    table = pq.read_table(here / "artifacts/evaluate/predictions.parquet")
+    shipped, control, label = (table[name].to_numpy() for name in ("shipped", "control", "label"))
+    assert (shipped == Network(file).logits(test.images).argmax(axis=1)).all()
+    assert metrics["ships"]["file"] == "student-int8.onnx"
+    assert metrics["gain"]["accuracy"] == pytest.approx((shipped == label).mean() - (control == label).mean())
+    assert "corrupted_accuracy" in metrics["shipped"]["onnx_int8"]
+    with np.load(here / "artifacts/evaluate/probe.npz") as probe:
+        assert (Network(file).run(probe["pixels"]) == probe["logits"]).all()
+        assert (Network(file.with_name("student.onnx")).run(probe["pixels"]) != probe["logits"]).any()
+    evaluated = read_evaluated_run(here / "artifacts")
+    assert (evaluated.onnx, evaluated.sha256) == (here / "artifacts/compress/student-int8.onnx", sha256_file(file))
+    assert gated_figures(metrics)["size_kb"] == file.stat().st_size / 1024
 
 
 def test_corrupted_figures_are_those_of_the_shipped_file_on_corrupted_images(finished):

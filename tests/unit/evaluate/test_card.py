@@ -89,6 +89,7 @@ def facts(metrics, tmp_path):
         | describe.origin_facts(dataset, params, spec, spec)
         | {
             "files": {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"},
+            "ships": {"kind": "onnx", "file": "student.onnx", "why": "compress.ships names it"},
             "parity": {"pt2": entry, "onnx": entry, "onnx_int8": entry},
             "mistakes": mistakes,
             "corruptions": describe.corruptions(metrics, 12),
@@ -129,6 +130,16 @@ def test_the_key_figures_are_there(facts):
     assert "how much another training run would gain is not in them" in text
     assert "0.0521 ms" in text
     assert "-15.00 points (95% interval -30.00 to +0.00)" in text
+
+
+def test_the_file_that_ships_is_named_and_its_figures_are_the_students(metrics, facts):
+    ships = {"kind": "onnx_int8", "file": "student-int8.onnx", "why": "it is the smallest"}
+    page = " ".join(card.markdown(facts | {"ships": ships}).split())
+    assert "`student-int8.onnx` is the file that is registered: it is the smallest." in page
+    assert 'InferenceSession("student-int8.onnx")' in page
+    tiles = describe.tiles(metrics | {"ships": ships}, Interval(-0.15, -0.3, 0.0))
+    assert [tile["value"] for tile in tiles if tile["label"] == "Test accuracy"] == ["70.00%"]
+    assert [tile["note"] for tile in tiles if tile["label"] == "File"] == ["ONNX, int8"]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_another_method_exports_no_student_again():
     assert student_file(params("student.image_size=32")) != student_file(params())
 
 
-FACTS = {"size_bytes": 184 * 1024, "params": 46_914}
+FACTS = {"size_bytes": {"onnx": 184 * 1024, "onnx_int8": 56 * 1024}, "params": 46_914}
 
 
 @pytest.mark.parametrize(("gate", "fits", "less"), [("size_kb", 184.0, 183.9), ("params", 46_914.0, 46_913.0)])
@@ -43,7 +43,7 @@ def test_a_file_as_large_as_its_gate_is_not_refused_and_a_larger_one_is(gate, fi
     for limit in (fits, less):
         gates = {gate: {"max": limit, "min": 10 * limit}, "accuracy": {"max": 0.1}, "latency_ms_p95": {"max": 0.0}}
         try:
-            refuse_hopeless_gates(FACTS, gates, "resnet8_slim")
+            refuse_hopeless_gates(FACTS, gates, "resnet8_slim", "onnx")
         except UserError:
             refused.append(limit)
     assert refused == [less]
@@ -64,4 +64,11 @@ def test_a_file_as_large_as_its_gate_is_not_refused_and_a_larger_one_is(gate, fi
 )
 def test_a_file_that_is_too_large_untrained_is_refused(gates, words):
     with pytest.raises(UserError, match=words):
-        refuse_hopeless_gates(FACTS, gates, "a")
+        refuse_hopeless_gates(FACTS, gates, "a", "onnx")
+
+
+@pytest.mark.parametrize(("ships", "least"), [("onnx", 184), ("onnx-int8", 56), ("auto", 56)])
+def test_the_file_that_ships_or_may_ship_is_held_against_the_gate(ships, least):
+    refuse_hopeless_gates(FACTS, {"size_kb": {"max": least}}, "a", ships)
+    with pytest.raises(UserError, match=f"is {least} KB or more"):
+        refuse_hopeless_gates(FACTS, {"size_kb": {"max": least - 1}}, "a", ships)

@@ -64,6 +64,9 @@ _VIEWS = {"shift": 0.2, "flip": False, "crop_scale": 0.5, "rotate_deg": 30, "col
 _LAUNCHED = "tests/integration/core/runtime/test_launch.py::"
 
 
+SHIPS = "tests/integration/compress/test_main.py::test_the_file_that_ships_is_named_or_chosen_on_validation_images"
+
+
 def _both(name: str, value: Any, differs: str = MODEL, given: tuple[str, ...] = ()) -> dict[str, tuple[Row, ...]]:
     """A param of the student counts for the control and for distillation, whose code hands it on by itself."""
     runs = ("control", "label distill")
@@ -206,6 +209,8 @@ ROWS: dict[str, tuple[Row | Proven, ...]] = {
     "compress.max_logit_difference": (
         Proven("tests/integration/compress/test_main.py::test_no_file_appears_when_one_is_not_the_student"),
     ),
+    "compress.ships": (Proven(SHIPS),),
+    "compress.max_loss": (Proven(SHIPS),),
     "evaluate.bootstrap": (Proven("tests/integration/evaluate/test_main.py::test_the_params_reach_what_measures"),),
     "evaluate.latency_runs": (Proven("tests/integration/evaluate/test_main.py::test_the_params_reach_what_measures"),),
     "registry.model_name": (

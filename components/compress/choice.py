@@ -1,0 +1,62 @@
+"""Which file ships: the one that the params name, or the smallest that validation images find as accurate."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from components.core.contract import REGISTRABLE, SHIPPED
+from components.core.export.onnx_file import Network
+from components.core.images.shards import Shard
+from components.core.params.sections import Compress
+from components.core.significance import margin_shown, paired_score_bound
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The file that ships.
+
+    Attributes:
+        kind: a key of ``SHIPPED``.
+        file: its name.
+        why: for people.
+    """
+
+    kind: str
+    file: str
+    why: str
+
+
+def choose(settings: Compress, paths: Mapping[str, Path], val: Shard) -> Choice:
+    """Choose the file that ships.
+
+    Args:
+        settings: ``ships`` names it, or is ``auto``, which takes the int8 file if it surely loses no more than
+            ``max_loss`` against the fp32 one: by the lower bound of their paired difference (Tango 1998).
+        paths: of the files.
+        val: the labeled images to compare them on; never the test split.
+    """
+    if settings.ships != "auto":
+        kind = settings.ships.replace("-", "_")
+        return Choice(kind, SHIPPED[kind], "compress.ships names it")
+    right = {kind: _right(paths[kind], val) for kind in REGISTRABLE}
+    return smallest(right["onnx_int8"], right["onnx"], settings.max_loss)
+
+
+def smallest(int8: npt.NDArray[np.bool_], fp32: npt.NDArray[np.bool_], max_loss: float) -> Choice:
+    """The int8 file, unless it may lose more than ``max_loss``; both were right [N] on the same images."""
+    bound = paired_score_bound(int8, fp32)
+    kind = "onnx_int8" if bound >= -max_loss else "onnx"
+    images = f"on {len(int8):,} validation images the int8 file is right on {int8.sum():,}, the fp32 one on "
+    images += f"{fp32.sum():,}; it loses at most {-100 * bound:.2f} points (97.5 % confidence)"
+    limit = f"and compress.max_loss is {100 * max_loss:g}"
+    if kind == "onnx" and margin_shown(len(int8)) > max_loss:
+        limit += f"; so few images can't show less than {100 * margin_shown(len(int8)):.2f}"
+    return Choice(kind, SHIPPED[kind], f"{images}, {limit}")
+
+
+def _right(path: Path, val: Shard) -> npt.NDArray[np.bool_]:
+    right: npt.NDArray[np.bool_] = Network(path).logits(val.images).argmax(axis=1) == val.labels
+    return right

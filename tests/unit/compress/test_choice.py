@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+
+from components.compress.choice import Choice, choose, smallest
+from components.core.params.sections import Compress
+
+
+def answers(n: int, wrong: int) -> np.ndarray:
+    return np.arange(n) >= wrong
+
+
+@pytest.mark.parametrize(("ships", "kind"), [("onnx", "onnx"), ("onnx-int8", "onnx_int8")])
+def test_a_file_that_is_named_ships_whatever_it_loses(ships, kind):
+    choice = choose(Compress(ships=ships), {}, None)
+    assert choice == Choice(kind, {"onnx": "student.onnx"}.get(kind, "student-int8.onnx"), "compress.ships names it")
+
+
+@pytest.mark.parametrize(
+    ("n", "lost", "max_loss", "kind"),
+    [
+        (500, 0, 0.02, "onnx_int8"),
+        (500, 3, 0.02, "onnx_int8"),
+        (500, 10, 0.02, "onnx"),  # as many as allowed: it may be more
+        (500, 10, 0.05, "onnx_int8"),
+        (200, 0, 0.02, "onnx"),
+    ],
+)
+def test_the_int8_file_ships_where_it_surely_loses_no_more_than_allowed(n, lost, max_loss, kind):
+    choice = smallest(answers(n, 40 + lost), answers(n, 40), max_loss)
+    assert choice.kind == kind
+    assert f"on {n} validation images the int8 file is right on {n - 40 - lost}, the fp32 one on {n - 40}" in choice.why
+
+
+def test_too_few_images_to_tell_are_said():
+    assert "so few images can't show less than 2.35" in smallest(answers(200, 9), answers(200, 9), 0.02).why
+    assert "so few" not in smallest(answers(500, 19), answers(500, 9), 0.02).why

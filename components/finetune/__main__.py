@@ -3,6 +3,7 @@
 from functools import partial
 
 import torch
+from torch import nn
 
 from components.core.images.shards import Shard, open_shard, read_dataset
 from components.core.models.pixel_model import PixelModel, adapted, load, save, seed_everything
@@ -14,9 +15,10 @@ from components.core.runtime.stage import Stage, run
 from components.core.training import optim
 from components.core.training.balance import class_weights_for, log_priors_for, order_for
 from components.core.training.batches import batches_of_views
-from components.core.training.loop import Recipe, cross_entropy, fit
+from components.core.training.loop import Loss, Recipe, cross_entropy, fit
 from components.core.training.parallel import shard_of_batch
 from components.core.views.mixing import Views
+from components.finetune.l2_sp import backbone, with_l2_sp
 from components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
 
 
@@ -88,14 +90,18 @@ def _full(
         views, None, lambda indices, _: (labels[indices],), batch_size, device, shard=shard, balanced=balanced
     )
     log_priors = log_priors_for(settings.balance, train.labels, len(teacher.spec.classes), device)
-    groups = layer_decay_groups(teacher, settings.weight_decay, settings.layer_decay)
+    loss: Loss = partial(cross_entropy, log_priors=log_priors)
+    pretrained: dict[str, nn.Parameter] = backbone(teacher.net) if settings.l2_sp else {}
+    if pretrained:
+        loss = with_l2_sp(loss, pretrained.values(), settings.l2_sp)
+    groups = layer_decay_groups(teacher, settings.weight_decay, settings.layer_decay, exempt=pretrained)
     optimizer = optim.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
     with progress.bar("finetune", "full fine-tuning", steps * batch_size, done=checkpoints.images) as bar:
         return fit(
             teacher,
             optimizer,
             batches,
-            partial(cross_entropy, log_priors=log_priors),
+            loss,
             val,
             recipe,
             device,

@@ -1,6 +1,6 @@
 """Strategies of transfer: linear probe, full fine-tuning, and one after the other (Kumar et al. 2022)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
@@ -142,9 +142,15 @@ def _whole_loss(
     return loss.item(), correct.item() / len(labels)
 
 
-def layer_decay_groups(model: PixelModel, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups whose learning rate falls by ``layer_decay`` a layer towards the input (timm)."""
-    return param_groups_layer_decay(model.net, weight_decay, exempt_from_decay(model.net), layer_decay=layer_decay)
+def layer_decay_groups(
+    model: PixelModel, weight_decay: float, layer_decay: float, exempt: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """Parameter groups whose learning rate falls by ``layer_decay`` a layer towards the input (timm).
+
+    Those that ``exempt`` names have no weight decay, along with those that the network exempts itself.
+    """
+    spared = {*exempt_from_decay(model.net), *exempt}
+    return param_groups_layer_decay(model.net, weight_decay, spared, layer_decay=layer_decay)
 
 
 def freeze_batch_norm(model: PixelModel) -> None:

@@ -166,6 +166,7 @@ class Finetune(Training):
     probe_lr: AboveZero
     epochs: Positive
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    l2_sp: NonNegative = 0.0
     freeze_batch_norm: bool = True  # statistics, scale and shift
 
 

@@ -1,5 +1,6 @@
 """The stage hands the params to what trains: each of them, and the split that each is for."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from components.core.models.pixel_model import pixel_model, save
+from components.core.models.pixel_model import load, pixel_model, save
 from components.core.params.file import override_params
 from components.core.runtime.stage import Stage
 from components.finetune import __main__ as finetune
+from components.finetune.l2_sp import backbone
 from tests.workspaces import ids, pictures, training_workspace, watched
 
 
@@ -25,9 +27,11 @@ def finetuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         torch.manual_seed(0)
         pretrained = pixel_model(network, ("a", "b", "c"), 16, 1, (0.5,), (0.25,))
         save(pretrained, Path("artifacts/pretrain/model.safetensors"))
-        calls = watched(monkeypatch, finetune, by)
         given = ["strategy=full", "batch_size=20", "lr=0.01", *settings]
-        finetune.main(Stage("finetune", override_params([f"finetune.{setting}" for setting in given])))
+        params = override_params([f"finetune.{setting}" for setting in given] + ["run.checkpoint_every_s=1e-6"])
+        with monkeypatch.context() as patch:
+            calls = watched(patch, finetune, by)
+            finetune.main(Stage("finetune", params))
         (call,) = calls
         return call
 
@@ -94,3 +98,59 @@ def test_the_linear_probe_gets_its_params(finetuned):
     settings = {"weight_decay": 0.07, "probe_lr": 0.003, "probe_steps": 11, "probe_views": 3}
     call = finetuned("strategy=feature-extraction", *(f"{k}={v}" for k, v in settings.items()), by="linear_probe")
     assert [call[name] for name in ("weight_decay", "lr", "steps", "views")] == list(settings.values())
+
+
+def test_l2_sp_replaces_the_backbones_weight_decay_and_leaves_the_heads(finetuned):
+    groups = groups_of(finetuned("l2_sp=0.1", "weight_decay=0.07"))
+    assert {name for name, group in groups.items() if group["weight_decay"]} == {"net.head.weight"}
+    assert groups["net.head.weight"]["weight_decay"] == 0.07
+
+
+def test_a_strong_l2_sp_keeps_the_backbone_near_its_pretrained_weights_and_not_near_zero(finetuned):
+    def moved(*settings: str) -> float:
+        net = finetuned("optimizer=sgd", *settings)["model"].net
+        start = load(Path("artifacts/pretrain/model.safetensors")).net
+        then = backbone(start)
+        return sum((weight - then[name]).square().sum().item() for name, weight in backbone(net).items())
+
+    assert moved("l2_sp=20") < moved("l2_sp=0") / 4
+
+
+def test_the_history_shows_the_penalty(finetuned):
+    rows = finetuned("l2_sp=0.1")["result"]
+    assert all(0 < row["train_l2-sp"] < row["train_loss"] for row in rows)
+    assert rows[0]["train_l2-sp"] < rows[1]["train_l2-sp"]
+
+
+class Killed(Exception):
+    """Stands for what ends a process at a bad moment."""
+
+
+STRATEGIES = {
+    "full": [],
+    "lp-ft, L2-SP": ["strategy=lp-ft", "l2_sp=0.1"],
+}
+
+
+@pytest.mark.parametrize("settings", STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize("moment", [2, 5, 8])
+def test_an_interrupted_run_ends_with_the_same_teacher_to_the_bit(finetuned, monkeypatch, settings, moment: int):
+    """Four epochs of two steps each, killed as one ends and as one begins."""
+    whole = finetuned("epochs=4", *settings)
+    steps, cross_entropy, until = 0, finetune.cross_entropy, moment
+
+    def cut_off(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        nonlocal steps
+        steps += 1
+        if steps == until:
+            raise Killed
+        return cross_entropy(*args, **kwargs)
+
+    monkeypatch.setattr(finetune, "cross_entropy", cut_off)
+    with pytest.raises(Killed):
+        finetuned("epochs=4", *settings)
+    until = None
+    resumed = finetuned("epochs=4", *settings)
+    assert steps < moment + 8, "it begins anew"
+    one, other = (call["model"].state_dict() for call in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)

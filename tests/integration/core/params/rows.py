@@ -103,6 +103,7 @@ def _finetune() -> dict[str, tuple[Row, ...]]:
         "finetune.probe_steps": (Row("finetune", 3, given=PROBED),),
         "finetune.probe_lr": (Row("finetune", 0.1, given=PROBED),),
         "finetune.layer_decay": (Row("pretrain finetune", 0.5, given=TINY_TIMM),),
+        "finetune.l2_sp": (Row("finetune", 10.0),),
         "finetune.freeze_batch_norm": (Row("finetune", True),),
         "finetune.sync_batch_norm": (Row("finetune", False, "synchronized"),),
     }

@@ -1,5 +1,7 @@
 """``python -m components.finetune``: train the teacher."""
 
+import sys
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -19,7 +21,9 @@ from components.core.training.loop import Loss, Recipe, cross_entropy, fit
 from components.core.training.parallel import shard_of_batch
 from components.core.views.mixing import Views
 from components.finetune.l2_sp import backbone, with_l2_sp
+from components.finetune.strategy import PROBED, TRAINED, in_effect
 from components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
+from components.finetune.unfreezing import frozen, layer_groups
 
 
 def main(stage: Stage) -> None:
@@ -34,52 +38,61 @@ def main(stage: Stage) -> None:
     pretrained = load(stage.read("pretrain/model.safetensors"))
     teacher = adapted(pretrained, dataset.classes, settings.image_size, dataset.channels).to(device)
     checkpoints = stage.checkpoints("finetune")
-    # With a student that transfers while it is distilled, the teacher keeps its pretrained features and gets a head.
-    strategy = "feature-extraction" if params.distill.when == "joint" else settings.strategy
+    strategy = in_effect(settings.strategy, params.distill.when)
     phases = {}
-    if strategy != "full":
-        with progress.bar("finetune", "linear probe", settings.probe_views * len(train)) as bar:
-            phases["probe"] = linear_probe(
-                teacher,
-                train,
-                val,
-                views=settings.probe_views,
-                steps=settings.probe_steps,
-                lr=settings.probe_lr,
-                weight_decay=settings.weight_decay,
-                batch_size=settings.batch_size,
-                seed=params.seed,
-                augment=settings.augment.model_dump(),
-                device=device,
-                scratch=stage.out("."),
-                report=history.to_journal(stage.journal, checkpoints, "probe"),
-                advance=bar.advance,
-                class_weights=class_weights_for(settings.balance, train.labels, len(dataset.classes), device),
-                log_priors=log_priors_for(settings.balance, train.labels, len(dataset.classes), device),
-            )
-    if strategy != "feature-extraction":
+    if strategy in PROBED:
+        phases["probe"] = _probe(stage, teacher, train, val, checkpoints, device)
+    if strategy in TRAINED:
         if settings.freeze_batch_norm:
             freeze_batch_norm(teacher)
-        phases["full"] = _full(stage, teacher, train, val, checkpoints, device)
+        phase = "full" if strategy == "lp-ft" else strategy
+        phases[phase] = _train(stage, teacher, train, val, checkpoints, device, phase)
     if stage.world.first:
         save(teacher, stage.out("model.safetensors"))
         history.write(stage.out("history.parquet"), phases)
     checkpoints.clear()
 
 
-def _full(
+def _probe(
+    stage: Stage, teacher: PixelModel, train: Shard, val: Shard, checkpoints: Checkpoints, device: torch.device
+) -> list[dict[str, float]]:
+    settings, params = stage.params.finetune, stage.params
+    classes = len(teacher.spec.classes)
+    with progress.bar("finetune", "linear probe", settings.probe_views * len(train)) as bar:
+        return linear_probe(
+            teacher,
+            train,
+            val,
+            views=settings.probe_views,
+            steps=settings.probe_steps,
+            lr=settings.probe_lr,
+            weight_decay=settings.weight_decay,
+            batch_size=settings.batch_size,
+            seed=params.seed,
+            augment=settings.augment.model_dump(),
+            device=device,
+            scratch=stage.out("."),
+            report=history.to_journal(stage.journal, checkpoints, "probe"),
+            advance=bar.advance,
+            class_weights=class_weights_for(settings.balance, train.labels, classes, device),
+            log_priors=log_priors_for(settings.balance, train.labels, classes, device),
+        )
+
+
+def _train(
     stage: Stage,
     teacher: PixelModel,
     train: Shard,
     val: Shard,
     checkpoints: Checkpoints,
     device: torch.device,
+    phase: str,
 ) -> list[dict[str, float]]:
     settings, params = stage.params.finetune, stage.params
     labels = torch.from_numpy(train.labels)
     batch_size = min(settings.batch_size, len(train))
     epoch = max(1, len(train) // batch_size)
-    steps, begun = settings.epochs * epoch, settings.probe_steps if settings.strategy == "lp-ft" else 0
+    steps, begun = settings.epochs * epoch, settings.probe_steps if settings.strategy in PROBED else 0
     recipe = Recipe.of(
         settings.model_dump(), batch_size=batch_size, steps=steps, eval_every=epoch, compile=params.run.compile
     )
@@ -96,7 +109,7 @@ def _full(
         loss = with_l2_sp(loss, pretrained.values(), settings.l2_sp)
     groups = layer_decay_groups(teacher, settings.weight_decay, settings.layer_decay, exempt=pretrained)
     optimizer = optim.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
-    with progress.bar("finetune", "full fine-tuning", steps * batch_size, done=checkpoints.images) as bar:
+    with progress.bar("finetune", f"{phase} fine-tuning", steps * batch_size, done=checkpoints.images) as bar:
         return fit(
             teacher,
             optimizer,
@@ -106,11 +119,22 @@ def _full(
             recipe,
             device,
             checkpoints,
-            report=history.to_journal(stage.journal, checkpoints, "full", begun),
+            report=history.to_journal(stage.journal, checkpoints, phase, begun),
             advance=bar.advance,
             world=stage.world,
             train=train,
+            frozen=_frozen(stage, teacher, epoch) if phase == "gradual-unfreezing" else None,
         )
+
+
+def _frozen(stage: Stage, teacher: PixelModel, epoch: int) -> Callable[[int], list[nn.Parameter]]:
+    groups, epochs = layer_groups(teacher.net), stage.params.finetune.epochs
+    if epochs < len(groups) and stage.world.first:
+        sys.stdout.write(
+            f"Note: {epochs} epochs train the upper {epochs} of {len(groups)} layer groups; the others stay as they "
+            f"were pretrained unless finetune.epochs is at least {len(groups)}.\n"
+        )
+    return lambda step: frozen(groups, step, epoch)
 
 
 if __name__ == "__main__":

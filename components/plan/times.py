@@ -7,6 +7,7 @@ from components.core.contract import STEPS
 from components.core.params.distill import BornAgain, DeepMutualLearning, TeacherAssistant
 from components.core.params.sections import Params
 from components.core.runtime.machine import usable_cores
+from components.finetune.strategy import PROBED, TRAINED, in_effect
 from components.plan.speed import Measurement, seconds_a_view, seconds_an_image, seconds_to_start
 
 Speeds = Mapping[str, float]
@@ -141,13 +142,13 @@ def run_seconds(seconds: Mapping[str, float]) -> float:
 
 def _finetuning(params: Params, train: int, val: int, speeds: Speeds) -> float:
     settings = params.finetune
-    strategy = "feature-extraction" if params.distill.when == "joint" else settings.strategy
+    strategy = in_effect(settings.strategy, params.distill.when)
     inference, seconds = speeds["teacher inference"], 0.0
-    if strategy != "full":
+    if strategy in PROBED:
         rows = settings.probe_views * train
         seconds += rows * (speeds["teacher view"] + inference) + val * inference
         seconds += settings.probe_steps * rows * _PROBE_S
-    if strategy != "feature-extraction":
+    if strategy in TRAINED:
         visits = train // (batch := max(1, min(settings.batch_size, train))) * batch
         step = speeds["teacher view"] + speeds["teacher training"]
         seconds += settings.epochs * (visits * step + (val + min(_ACCURACY_ON, train)) * inference)

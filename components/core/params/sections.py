@@ -159,7 +159,7 @@ class Training(Section):
 
 
 class Finetune(Training):
-    strategy: Literal["feature-extraction", "full", "lp-ft"]
+    strategy: Literal["feature-extraction", "full", "lp-ft", "gradual-unfreezing"]
     image_size: Positive
     probe_views: Positive = 4
     probe_steps: Positive
@@ -168,6 +168,15 @@ class Finetune(Training):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     l2_sp: NonNegative = 0.0
     freeze_batch_norm: bool = True  # statistics, scale and shift
+
+    @model_validator(mode="after")
+    def leaves_frozen_layers_as_they_are(self) -> "Finetune":
+        if self.strategy == "gradual-unfreezing" and not self.freeze_batch_norm:
+            raise ValueError(
+                f"strategy = {self.strategy} freezes layers, and their BatchNorm's statistics would move all the same: "
+                "set freeze_batch_norm to true"
+            )
+        return self
 
 
 class Student(Training):

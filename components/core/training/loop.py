@@ -4,7 +4,7 @@ import itertools
 import math
 import operator
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import reduce
 from itertools import islice
@@ -142,6 +142,7 @@ def fit(
     world: World = ALONE,
     train: Shard | None = None,
     warmups: Mapping[str, float] | None = None,
+    frozen: Callable[[int], Iterable[nn.Parameter]] | None = None,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place and leave it with the weights that validation chooses.
 
@@ -165,6 +166,8 @@ def fit(
         train: the training split; if given, the accuracy on up to 500 of its labeled images (fewer if they are very
             large), without augmentation, is reported with each validation.
         warmups: the share of the steps over which a part of the loss rises from 0 to its weight, by the part's name.
+        frozen: the parameters that a step, counted from 0, leaves as they are; a pure function of the step, so that
+            a resumed run leaves the same ones.
 
     Returns:
         The history, a row for each validation: step, images, lr, train_loss, its parts (train_ce, train_kd, …),
@@ -192,7 +195,8 @@ def fit(
             if world.size > 1:  # dropout draws something else in each process, and the same after a resumption
                 torch.manual_seed(seed + state.step * world.size + world.rank)
             rise = {name: _rise(state.step, recipe.steps, share) for name, share in (warmups or {}).items()}
-            losses = _step(network, batch, loss, optimizer, recipe, device, world, rise)
+            at_rest = frozen(state.step) if frozen else ()
+            losses = _step(network, batch, loss, optimizer, recipe, device, world, rise, at_rest)
             schedule.step()
             if ema:
                 ema.update(model, step=state.step)
@@ -243,6 +247,7 @@ def _step(
     device: torch.device,
     world: World = ALONE,
     rise: Mapping[str, float] | None = None,
+    frozen: Iterable[nn.Parameter] = (),
 ) -> dict[str, Tensor]:
     """Take one step of the optimizer; returns the batch's loss and the parts of it, each times its ``rise``."""
     optimizer.zero_grad(set_to_none=True)
@@ -261,6 +266,10 @@ def _step(
         names = ["loss", *parts]
         means = means + torch.stack([mean.detach(), *(part.detach().sum() / images for part in parts.values())])
     means = world.sum(means) / world.size
+    for parameter in frozen:
+        # The optimizer leaves alone what has no gradient. Data parallelism needs the gradient of every parameter until
+        # here, so that requires_grad can't change from step to step.
+        parameter.grad = None
     if recipe.clip_norm:
         clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], recipe.clip_norm)
     optimizer.step()

@@ -13,6 +13,7 @@ from components.core.params.file import override_params
 from components.core.runtime.stage import Stage
 from components.finetune import __main__ as finetune
 from components.finetune.l2_sp import backbone
+from components.finetune.unfreezing import layer_groups
 from tests.workspaces import ids, pictures, training_workspace, watched
 
 
@@ -23,11 +24,11 @@ def finetuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     Path("artifacts/finetune").mkdir()
 
-    def train(*settings: str, by: str = "fit", network: str = "resnet8") -> dict[str, Any]:
+    def train(*settings: str, by: str = "fit", network: str = "resnet8", size: int = 16) -> dict[str, Any]:
         torch.manual_seed(0)
-        pretrained = pixel_model(network, ("a", "b", "c"), 16, 1, (0.5,), (0.25,))
+        pretrained = pixel_model(network, ("a", "b", "c"), size, 1, (0.5,), (0.25,))
         save(pretrained, Path("artifacts/pretrain/model.safetensors"))
-        given = ["strategy=full", "batch_size=20", "lr=0.01", *settings]
+        given = ["strategy=full", "batch_size=20", "lr=0.01", f"image_size={size}", *settings]
         params = override_params([f"finetune.{setting}" for setting in given] + ["run.checkpoint_every_s=1e-6"])
         with monkeypatch.context() as patch:
             calls = watched(patch, finetune, by)
@@ -122,12 +123,42 @@ def test_the_history_shows_the_penalty(finetuned):
     assert rows[0]["train_l2-sp"] < rows[1]["train_l2-sp"]
 
 
+def changed(call: dict[str, Any]) -> set[str]:
+    """The tensors of the teacher that are not those of the pretrained network, or are new."""
+    before = load(Path("artifacts/pretrain/model.safetensors")).net.state_dict()
+    after = load(Path("artifacts/finetune/model.safetensors")).net.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in call["model"].net.state_dict().items())
+    return {name for name in after if name not in before or not torch.equal(before[name], after[name])}
+
+
+SLOWLY = ("lr=1e-6", "weight_decay=0.1")  # no accuracy changes, so that the last weights are kept
+NETWORKS = {"test_vit": 160, "test_resnet": 32, "resnet8": 16}
+
+
+@pytest.mark.parametrize(("network", "size"), NETWORKS.items())
+def test_full_trains_every_parameter_and_keeps_batch_norm(finetuned, network: str, size: int):
+    call = finetuned(*SLOWLY, "epochs=2", network=network, size=size)
+    assert changed(call) == {name for name, _ in call["model"].net.named_parameters()}
+
+
+@pytest.mark.parametrize(("network", "size"), NETWORKS.items())
+def test_gradual_unfreezing_trains_as_many_groups_from_the_top_as_epochs_and_says_so(
+    finetuned, capsys: pytest.CaptureFixture[str], network: str, size: int
+):
+    call = finetuned("strategy=gradual-unfreezing", *SLOWLY, "epochs=2", network=network, size=size)
+    groups = layer_groups(call["model"].net)
+    trained = {id(parameter) for group in groups[-2:] for parameter in group}
+    assert changed(call) == {name for name, parameter in call["model"].net.named_parameters() if id(parameter) in trained}
+    assert f"Note: 2 epochs train the upper 2 of {len(groups)} layer groups" in capsys.readouterr().out
+
+
 class Killed(Exception):
     """Stands for what ends a process at a bad moment."""
 
 
 STRATEGIES = {
     "full": [],
+    "gradual-unfreezing": ["strategy=gradual-unfreezing", "weight_decay=0.1"],
     "lp-ft, L2-SP": ["strategy=lp-ft", "l2_sp=0.1"],
 }
 

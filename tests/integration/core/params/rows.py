@@ -44,6 +44,7 @@ TINY_TIMM = ("pretrain.model=test_efficientnet",)
 MIXED = ("student.augment.mixup=1.0",)
 CUT = ("student.augment.cutmix=1.0",)
 PROBED = ("finetune.strategy=feature-extraction",)
+FROZEN = ("finetune.freeze_batch_norm=true",)
 SLICE = ("registry.slices.gates={class: {accuracy: {min: 0.5}}}",)
 CHAMPION = ("registry.gates={accuracy: {min: 0.5}}", "registry.champion.margin=0.02")
 
@@ -96,7 +97,7 @@ def _finetune() -> dict[str, tuple[Row, ...]]:
         "finetune.balance": tuple(
             Row("finetune", value, given=given) for value in ("sampling", "logit-adjustment") for given in ((), PROBED)
         ),
-        "finetune.strategy": (Row("finetune", "lp-ft"),),
+        "finetune.strategy": (Row("finetune", "lp-ft"), Row("finetune", "gradual-unfreezing", given=FROZEN)),
         "finetune.image_size": (Row("finetune", 12),),
         "finetune.epochs": (Row("finetune", 1),),
         "finetune.probe_views": (Row("finetune", 1, given=PROBED),),

@@ -1,5 +1,6 @@
 import contextlib
 import itertools
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ def train(
     frozen: bool = False,
     with_train_split: bool = False,
     warmups=None,
+    at_rest=None,
     **settings,
 ):
     recipe = Recipe.of({"steps": 30, "eval_every": 10, "batch_size": 16, "lr": 0.01}, **settings)
@@ -50,13 +52,15 @@ def train(
             indices, _ = batch_indices(0, step, len(data), 16)
             yield Batch(to_pixels(data.images[indices], CPU), (labels[indices],), 16)
 
-    optimizer = optim.optimizer([{"params": list(model.parameters())}], recipe.optimizer, recipe.lr, 0.0)
+    optimizer = optim.optimizer(
+        [{"params": list(model.parameters())}], recipe.optimizer, recipe.lr, recipe.weight_decay
+    )
     checkpoints = Checkpoints(folder, "0" * 64, every_s)
     rows, counts = [], []
     history = fit(
         model, optimizer, batches, loss, val, recipe, CPU, checkpoints, rows.append,
         advance=lambda count, **_facts: counts.append(count), train=data if with_train_split else None,
-        warmups=warmups,
+        warmups=warmups, frozen=at_rest and partial(at_rest, model),
     )  # fmt: skip
     checkpoints.wait()
     assert rows == history
@@ -220,6 +224,43 @@ def test_an_interrupted_run_ends_with_the_same_weights_to_the_bit(
     ]
     assert timeless[0] == timeless[1]
     assert images < 30 * 16
+
+
+def trunk_until_step_12(model: torch.nn.Module, step: int) -> list[torch.nn.Parameter]:
+    return list(model.net.trunk.parameters()) if step < 12 else []
+
+
+@pytest.mark.parametrize("settings", [{}, {"optimizer": "sgd"}, {"ema_decay": 0.8}, {"accumulate": 2}])
+def test_frozen_parameters_are_not_trained_decayed_or_counted_in_the_gradient(tmp_path: Path, settings):
+    recipe = {"weight_decay": 0.5, **settings}
+    model, history, *_ = train(tmp_path / "frozen", steps=12, eval_every=12, at_rest=trunk_until_step_12, **recipe)
+    torch.manual_seed(0)
+    start = pixel_model("resnet8_slim", ("dark", "bright"), 12, 1, (0.5,), (0.25,))
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, start.get_parameter(name)) == ("trunk" in name), name
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert [each is None for each in gradients[-2:]] == [False, False]
+    assert all(each is None for each in gradients[:-2])
+    assert history[-1]["grad_norm"] == pytest.approx(torch.stack([g.norm() for g in gradients[-2:]]).norm().item())
+
+
+@pytest.mark.parametrize("moment", [3, 12, 13, 17])
+def test_an_interrupted_run_with_frozen_parameters_ends_with_the_same_weights_to_the_bit(tmp_path: Path, moment: int):
+    recipe = {"weight_decay": 0.5, "at_rest": trunk_until_step_12, "steps": 20}
+    whole = train(tmp_path / "whole", **recipe)[0]
+    calls = itertools.count(1)
+
+    def cut_off(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        if next(calls) == moment:
+            raise Killed
+        return cross_entropy(logits, labels)
+
+    with pytest.raises(Killed):
+        train(tmp_path / "cut", loss=cut_off, every_s=0.0, **recipe)
+    resumed, *_, images = train(tmp_path / "cut", **recipe)
+    assert same(whole, resumed)
+    assert images < 20 * 16
+    assert not same(whole, train(tmp_path / "all", **(recipe | {"at_rest": None}))[0])
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Path):

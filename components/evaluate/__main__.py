@@ -232,6 +232,7 @@ def _write(
     folder = stage.out("figures")
     trained_by = {each.role: name for name, each in STAGES.items() if each.role}
     histories = {role: pictures.history(stage.read(f"{name}/history.parquet")) for role, name in trained_by.items()}
+    histories = {role: rows for role, rows in histories.items() if len(rows["images"])}  # none if it came trained
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".figures-"))
     try:
         pictures.draw(building, histories, dataset["classes"], test, logits, results, spec.image_size)

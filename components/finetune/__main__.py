@@ -20,6 +20,7 @@ from components.core.training.batches import batches_of_views
 from components.core.training.loop import Loss, Recipe, cross_entropy, fit
 from components.core.training.parallel import shard_of_batch
 from components.core.views.mixing import Views
+from components.finetune.finished import check_finished
 from components.finetune.l2_sp import backbone, with_l2_sp
 from components.finetune.strategy import PROBED, TRAINED, in_effect
 from components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
@@ -36,9 +37,13 @@ def main(stage: Stage) -> None:
     train = open_shard(stage.read("ingest/shards/train"), params.run.workers)
     val = open_shard(stage.read("ingest/shards/val"), params.run.workers)
     pretrained = load(stage.read("pretrain/model.safetensors"))
-    teacher = adapted(pretrained, dataset.classes, settings.image_size, dataset.channels).to(device)
-    checkpoints = stage.checkpoints("finetune")
     strategy = in_effect(settings.strategy, params.distill.when)
+    if strategy == "none":
+        check_finished(pretrained.spec, dataset.classes, dataset.channels, params.pretrain.weights)
+        teacher = pretrained
+    else:
+        teacher = adapted(pretrained, dataset.classes, settings.image_size, dataset.channels).to(device)
+    checkpoints = stage.checkpoints("finetune")
     phases = {}
     if strategy in PROBED:
         phases["probe"] = _probe(stage, teacher, train, val, checkpoints, device)

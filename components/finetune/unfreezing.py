@@ -13,7 +13,7 @@ def layer_groups(net: nn.Module) -> list[list[nn.Parameter]]:
     They are the coarse ones: the stages of a convolutional network, the blocks of a transformer.
     """
     if hasattr(net, "group_matcher"):
-        group_of = group_parameters(net, net.group_matcher(coarse=True), reverse=True)
+        group_of = group_parameters(net, net.group_matcher(coarse=True), reverse=True)  # type: ignore[operator]
     else:
         group_of = auto_group_layers(net)
     top = max(group_of.values())

@@ -13,6 +13,7 @@ from components.core.runtime.device import resolve_device
 from components.distill.__main__ import networks_between, refuse_to_grow
 from components.distill.criterion import terms
 from components.distill.losses.register import LOSSES
+from components.finetune.finished import check_origin
 from components.pretrain.weights import package_file
 
 # As many as any loss asks for: how many there are is known once the data is ingested.
@@ -34,7 +35,8 @@ def check_weights(params: Params) -> None:
     """Look for the weights that come from a package or a file of this machine.
 
     Raises:
-        UserError: a package or file is not there, or a file is none of ours where it must be.
+        UserError: a package or file is not there, a file is none of ours where it must be, or a teacher that is to be
+            used as it is does not take the images.
     """
     for section, model, weights in (
         ("pretrain", params.pretrain.model, params.pretrain.weights),
@@ -44,6 +46,10 @@ def check_weights(params: Params) -> None:
             package_file(model, f"{section}.weights")
         elif weights not in ("random", "timm") and not weights.startswith("models:/") and not Path(weights).is_file():
             raise UserError(f"{section}.weights = {weights} is not a file: give the path of a .safetensors checkpoint.")
+    if params.finetune.strategy == "none" and not params.pretrain.weights.startswith("models:/"):
+        file = Path(params.pretrain.weights)
+        spec = read(file)[0] if file.suffix == ".safetensors" else None
+        check_origin(spec, params.ingest.channels, params.pretrain.weights)
     for path in map(Path, params.distill.teachers):
         if not path.is_file():
             raise UserError(f"distill.teachers = {path} is not a file: name the file of a teacher that Reflux wrote.")

@@ -15,7 +15,7 @@ from components.registry.policy.gates import Bounds, format_value, gated_figures
 
 FACTS = Path(".reflux/preflight")
 _CODE = (
-    *("preflight", "compress", "distill", "pretrain"),
+    *("preflight", "compress", "distill", "finetune", "pretrain"),
     *("core/export", "core/images", "core/models", "core/params", "core/teacher"),
 )
 _PACKAGES = ("torch", "timm", "onnx", "onnxruntime", "onnxscript")
@@ -26,7 +26,7 @@ def whole_file(params: Params) -> Path:
     sections = params.model_dump(mode="json", by_alias=True)
     run = {name: sections["run"][name] for name in ("device", "placement", "launcher", "nproc_per_node", "nnodes")}
     method = [entry.model_dump() for entry in params.distill.method]
-    others = [params.finetune.image_size, params.student.weights]
+    others = [params.finetune.image_size, params.finetune.strategy, params.student.weights]
     return _file("run", student_facts(params), sections["pretrain"], sections["distill"], method, run, *others)
 
 

@@ -109,15 +109,24 @@ def adapted(pretrained: PixelModel, classes: Sequence[str], image_size: int, cha
         UserError: the network can't take images of this size, or of so many channels.
     """
     spec = replace(pretrained.spec, classes=tuple(classes), image_size=image_size)
+    check_channels(spec, channels)
+    pretrained.net.reset_classifier(len(classes))  # type: ignore[operator]
+    model = PixelModel(pretrained.net, spec)
+    _try_out(model, channels)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def check_channels(spec: ModelSpec, channels: int) -> None:
+    """Refuse color images for a network that was pretrained on gray ones.
+
+    Raises:
+        UserError: it was, and these are.
+    """
     if channels > spec.in_chans:
         raise UserError(
             f"{spec.name} was pretrained on gray images, and these have {channels} channels: set ingest.channels to 1, "
             "or take other weights."
         )
-    pretrained.net.reset_classifier(len(classes))  # type: ignore[operator]
-    model = PixelModel(pretrained.net, spec)
-    _try_out(model, channels)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _try_out(model: PixelModel, channels: int) -> None:

@@ -159,7 +159,7 @@ class Training(Section):
 
 
 class Finetune(Training):
-    strategy: Literal["feature-extraction", "full", "lp-ft", "gradual-unfreezing"]
+    strategy: Literal["feature-extraction", "full", "lp-ft", "gradual-unfreezing", "none"]
     image_size: Positive
     probe_views: Positive = 4
     probe_steps: Positive
@@ -345,6 +345,16 @@ class Params(Section):
             raise ValueError(
                 "distill.when = joint transfers a pretrained student while it is distilled; set student.weights to a "
                 ".safetensors file, pypi, timm or a models:/ URI"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def has_a_finished_teacher(self) -> "Params":
+        weights = self.pretrain.weights
+        if self.finetune.strategy == "none" and weights in ("random", "pypi", "timm"):
+            raise ValueError(
+                f"finetune.strategy = none uses a finished teacher as it is, and pretrain.weights = {weights} is none "
+                "of this dataset; set pretrain.weights to a .safetensors file or models:/ URI, or take another strategy"
             )
         return self
 

@@ -24,8 +24,9 @@ from components.core.images.pixels import decode
 from components.core.images.preprocess import fit, resize
 from components.core.images.shards import open_shard
 from components.core.models import pixel_model
+from components.core.runtime import history
 from components.evaluate import __main__ as stage
-from components.evaluate import corruptions
+from components.evaluate import corruptions, figures
 from components.evaluate.__main__ import main as evaluate
 from components.registry.policy.gates import gated_figures
 from components.registry.versions.evaluated_run import read_evaluated_run
@@ -260,6 +261,15 @@ def test_the_params_reach_what_measures(finished, here, monkeypatch):
     run_here("evaluate", stage.main, "evaluate.latency_runs=21", "evaluate.bootstrap=123", "seed=7")
     assert [call["runs"] for call in timed] == [21] * 4
     assert {(call["resamples"], call["seed"]) for call in resampled} == {(123, 7)}
+
+
+def test_a_teacher_that_was_used_as_it_came_has_no_learning_curve(finished, here, monkeypatch):
+    shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
+    history.write(here / "artifacts/finetune/history.parquet", {})
+    drawn = watched(monkeypatch, figures, "learning_curves")
+    run_here("evaluate", evaluate)
+    assert [set(call["histories"]) for call in drawn] == [{"student", "control"}]
+    assert (here / "artifacts/evaluate/figures/learning-curves.png").is_file()
 
 
 def test_a_file_that_is_not_the_student_is_refused_on_the_test_split(finished, here):

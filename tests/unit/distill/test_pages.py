@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[3] / "components/distill"
-PAGES = sorted(FOLDER.glob("*.md"))
+COMPONENTS = Path(__file__).parents[3] / "components"
+PAGES = [*sorted((COMPONENTS / "distill").glob("*.md")), COMPONENTS / "finetune/README.md"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_the_examples_hold(page: Path):
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     scope: dict[str, object] = {}
@@ -18,7 +18,7 @@ def test_the_examples_hold(page: Path):
     assert blocks
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_what_a_page_links_to_is_there(page: Path):
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
-    assert all((FOLDER / link).exists() for link in links)
+    assert all((page.parent / link).exists() for link in links)

@@ -1,13 +1,14 @@
 """The stage hands the params to what trains: each of them, and the split that each is for."""
 
-import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from components.core.errors import UserError
 from components.core.models.pixel_model import load, pixel_model, save
 from components.core.params.file import override_params
 from components.core.runtime.stage import Stage
@@ -18,11 +19,16 @@ from tests.workspaces import ids, pictures, training_workspace, watched
 
 
 @pytest.fixture
-def finetuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Trains a teacher for four steps; returns the arguments of the function that trained it, and its history."""
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training_workspace(tmp_path)
     monkeypatch.chdir(tmp_path)
     Path("artifacts/finetune").mkdir()
+    Path("artifacts/pretrain").mkdir()
+
+
+@pytest.fixture
+def finetuned(workspace, monkeypatch: pytest.MonkeyPatch):
+    """Trains a teacher for four steps; returns the arguments of the function that trained it, and its history."""
 
     def train(*settings: str, by: str = "fit", network: str = "resnet8", size: int = 16) -> dict[str, Any]:
         torch.manual_seed(0)
@@ -148,8 +154,41 @@ def test_gradual_unfreezing_trains_as_many_groups_from_the_top_as_epochs_and_say
     call = finetuned("strategy=gradual-unfreezing", *SLOWLY, "epochs=2", network=network, size=size)
     groups = layer_groups(call["model"].net)
     trained = {id(parameter) for group in groups[-2:] for parameter in group}
-    assert changed(call) == {name for name, parameter in call["model"].net.named_parameters() if id(parameter) in trained}
+    assert changed(call) == {
+        name for name, parameter in call["model"].net.named_parameters() if id(parameter) in trained
+    }
     assert f"Note: 2 epochs train the upper 2 of {len(groups)} layer groups" in capsys.readouterr().out
+
+
+def use_as_it_is(classes: tuple[str, ...], channels: int = 1) -> None:
+    """Run the stage on a finished teacher of a size and normalization of its own."""
+    file = Path("artifacts/pretrain/model.safetensors")
+    save(pixel_model("resnet8", classes, 24, channels, (0.3,) * channels, (0.2,) * channels), file)
+    finetune.main(Stage("finetune", override_params(["finetune.strategy=none", f"pretrain.weights={file}"])))
+
+
+@pytest.mark.parametrize("when", ["after-transfer", "joint"])
+def test_a_finished_teacher_is_used_as_it_is(workspace, when: str):
+    override_params([f"distill.when={when}", "student.weights=artifacts/pretrain/model.safetensors"])
+    use_as_it_is(("dark", "bright"))
+    before, after = (load(Path("artifacts", stage, "model.safetensors")) for stage in ("pretrain", "finetune"))
+    assert before.spec == after.spec
+    weights = after.net.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in before.net.state_dict().items())
+    assert pq.read_table("artifacts/finetune/history.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("classes", "sentence"),
+    [
+        (("dark", "bright", "other"), "has 3 classes and the dataset has 2: choose another strategy"),
+        (("bright", "dark"), "was trained for class 'bright' where the dataset has 'dark': choose another strategy"),
+    ],
+)
+def test_a_finished_teacher_of_other_classes_is_refused(workspace, classes: tuple[str, ...], sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        use_as_it_is(classes)
+    assert not Path("artifacts/finetune/model.safetensors").exists()
 
 
 class Killed(Exception):

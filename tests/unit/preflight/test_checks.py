@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from components.core.errors import UserError
+from components.core.models.pixel_model import pixel_model, save
 from components.core.params.file import check_overrides
 from components.preflight import checks
 from tests.workspaces import ROOT
@@ -75,6 +76,26 @@ def test_a_foreign_file_is_no_teacher(tmp_path: Path):
     save_file({"weight": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(UserError, match="was not written by Reflux"):
         checks.check_weights(params(f"distill.teachers=[{tmp_path}/foreign.safetensors]"))
+
+
+def test_a_finished_teacher_says_which_classes_it_knows_and_takes_the_images(tmp_path: Path):
+    from safetensors.torch import save_file
+
+    teacher, foreign = tmp_path / "teacher.safetensors", tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(1)}, foreign)
+    save(pixel_model("resnet20", ("a", "b"), 16, 1, (0.5,), (0.5,)), teacher)
+
+    def check(weights: str, *settings: str) -> None:
+        checks.check_weights(params("finetune.strategy=none", f"pretrain.weights={weights}", *settings))
+
+    check(f"{teacher}")
+    check("models:/teacher@champion")  # whose classes only a server knows
+    with pytest.raises(UserError, match="resnet20 was pretrained on gray images, and these have 3 channels"):
+        check(f"{teacher}", "ingest.channels=3")
+    (tmp_path / "foreign.pt").touch()
+    for path in (foreign, tmp_path / "foreign.pt"):
+        with pytest.raises(UserError, match=r"foreign\.\w+ does not say which classes it knows"):
+            check(f"{path}")
 
 
 @pytest.mark.parametrize("weights", ["random", "timm", "models:/teacher@champion"])

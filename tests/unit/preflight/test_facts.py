@@ -16,7 +16,13 @@ def params(*assignments: str):
     "assignment",
     [
         *("student.model=resnet8", "student.image_size=32", "ingest.channels=3", "compress.max_logit_difference=0.01"),
-        *("pretrain.model=resnet20", "finetune.image_size=64", "distill.method=fitnet", "distill.label_weight=0.2"),
+        *(
+            "pretrain.model=resnet20",
+            "finetune.image_size=64",
+            "finetune.strategy=lp-ft",
+            "distill.method=fitnet",
+            "distill.label_weight=0.2",
+        ),
         *("run.device=cuda", "student.weights=a.safetensors", "distill.teachers=[a.safetensors]"),
     ],
 )

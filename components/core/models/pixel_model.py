@@ -4,6 +4,7 @@ import difflib
 import json
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,28 @@ def network(name: str, num_classes: int, in_chans: int) -> nn.Module:
         return SMALL_NETS[name](in_chans=in_chans, num_classes=num_classes)
     import timm  # more than a second, which a small student does without
 
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, [*SMALL_NETS, *timm.list_models()], n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`timm.list_models()` lists the names."
-        raise UserError(f"No model is named {name}; {hint}")
+    check_timm_name(name)
     return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_chans)
+
+
+def check_timm_name(name: str) -> None:
+    """Look for a name among timm's, with the tag of its weights or without.
+
+    Raises:
+        UserError: it is unknown; the nearest known names are suggested.
+    """
+    import timm
+
+    known = timm.is_model(name)
+    with suppress(RuntimeError):  # of an unknown tag
+        if known:
+            timm.models.get_pretrained_cfg(name)
+            return
+    model = name.partition(".")[0]
+    names = timm.list_models(f"{model}.*", pretrained=True) if known else [*SMALL_NETS, *timm.list_models()]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`timm.list_models()` lists the names."
+    raise UserError(f"No model is named {name}; {hint}")
 
 
 def pixel_model(

@@ -63,6 +63,43 @@ def plan(
     show_plan(assignments or [])
 
 
+@app.command(
+    epilog="""
+    \b
+    Example: reflux teachers
+             reflux teachers resnet18.a1_in1k --download --size 128 --size 224
+             reflux teachers --take tf_efficientnet_lite2
+    """
+)
+def teachers(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TEACHER",
+            help="More candidates: timm's names, checkpoints (NETWORK=FILE for those of others), models:/ URIs.",
+        ),
+    ] = None,
+    sizes: Annotated[
+        list[int] | None,
+        typer.Option("--size", min=16, help="An image size in pixels; can be repeated.  [default: 80, 128, 224]"),
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long it may take.")] = 3,
+    download: Annotated[bool, typer.Option("--download", help="Fetch weights of TEACHER from timm's hub.")] = False,
+    take: Annotated[
+        str | None, typer.Option(metavar="TEACHER", help="Write this one to params.yaml, at its best image size.")
+    ] = None,
+) -> None:
+    """Rank pretrained teachers on your labeled images, before any is trained.
+
+    Compared are the weights on this machine: the project's own, those of installed packages and those that timm has
+    cached. A linear probe on their frozen features says which suits the dataset; the test split is not opened. What was
+    computed once is kept.
+    """
+    from flows.commands.teachers import rank
+
+    rank(names or [], sizes or [], minutes, download, take)
+
+
 @data.command("add", epilog="Example: reflux data add ~/flowers --minutes 20 --max-kb 100")
 def data_add(
     path: Annotated[Path, typer.Argument(help="A folder of class folders, or one with a CSV or Parquet manifest.")],

@@ -1,0 +1,133 @@
+"""``reflux teachers``: candidate teachers ranked on this dataset, before any of them is trained."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from components.core.artifacts import ARTIFACTS
+from components.core.errors import EXIT_USER_ERROR, UserError
+from components.core.params.file import PARAMS, load_params, override_params
+from components.core.runtime import tracking
+from components.core.runtime.progress import EVENTS_VARIABLE, RECORD
+from components.plan.choice import Choice, as_assignments
+from components.teachers.result import PICTURE, Ranking, read
+from flows.local.environment import embed_mlflow, only_run, reflux_command
+from flows.local.supervised import stop, supervised
+from flows.repo.checkout import dvc, prepare_dvc
+from flows.repo.dataset import fetch
+from flows.repo.stages import own_sentence
+from flows.report import teachers as report
+from flows.report.display import Display, LiveDisplay, console
+
+_NAME = "teachers"
+
+
+def rank(names: Sequence[str], sizes: Sequence[int], minutes: float, download: bool, take: str | None) -> None:
+    """Rank candidate teachers by a linear probe, print them, and write the one to take to ``params.yaml``.
+
+    Args:
+        names: candidates in addition to those that are on this machine.
+        sizes: image sizes in pixels; none for the usual ones.
+        minutes: that it may take.
+        download: fetch weights of ``names`` from timm's hub.
+        take: the name of the teacher to write, at its best image size.
+
+    Raises:
+        UserError: the dataset, a candidate or its weights are wrong. Nothing has changed.
+    """
+    params = load_params()
+    embed_mlflow()
+    with only_run():
+        prepare_dvc()
+        fetch(params.ingest.source)
+        _ingest()
+        _compute({"names": names, "sizes": sizes, "minutes": minutes, "download": download, "take": take})
+        ranking = read()
+        _show(ranking)
+        if take:
+            print(_taken(ranking, take))
+        if ranking.computed:
+            report.log(ranking, params.project.name)
+            tracking.deliver()
+
+
+def _ingest() -> None:
+    """Bring the images up to date, as DVC sees it.
+
+    Raises:
+        UserError: they can't be ingested.
+    """
+    if not (ARTIFACTS / "ingest" / "run.json").is_file():
+        print("Ingesting the images first …", flush=True)
+    code, lines = dvc("repro", "--single-item", "ingest")
+    if code != 0:
+        raise UserError(f"The images can't be ingested: {own_sentence(lines) or 'DVC gives no reason.'}")
+
+
+def _compute(request: dict[str, object]) -> None:
+    """Rank in a process of its own, which has the environment of stages, and show its progress.
+
+    Raises:
+        UserError: it said so, or ended otherwise than it should.
+    """
+    command = [sys.executable, "-m", "components.teachers", json.dumps(request)]
+    process = supervised(command, {EVENTS_VARIABLE: "1"}, stdout=subprocess.PIPE)
+    screen, logger, lines = console(), logging.getLogger(__name__), []
+    try:
+        if screen.is_terminal:
+            with LiveDisplay(screen, logger, (_NAME,)) as display:
+                lines = _followed(process, display)
+        else:
+            lines = _followed(process, Display(lambda text: print(text, flush=True), logger, (_NAME,)))
+    finally:
+        stop(process)
+    if process.returncode == EXIT_USER_ERROR:
+        raise UserError(own_sentence(lines))
+    if process.returncode != 0:
+        raise UserError(f"The teachers could not be ranked ({own_sentence(lines)}).")
+
+
+def _followed(process: "subprocess.Popen[str]", display: Display) -> list[str]:
+    """Show the progress of a process until its output ends; returns the other lines that it printed."""
+    assert process.stdout is not None  # noqa: S101 - opened as a pipe above
+    lines = []
+    display.begin(_NAME)
+    display.executing(_NAME)
+    for line in process.stdout:
+        if line.startswith(RECORD):
+            display.event(_NAME, json.loads(line.removeprefix(RECORD)))
+        elif line.strip():
+            lines.append(line.rstrip())
+    process.wait()
+    return lines
+
+
+def _show(ranking: Ranking) -> None:
+    screen = console()
+    screen.print(report.table(ranking))
+    screen.print()
+    for sentence in report.sentences(ranking):
+        screen.print(sentence, markup=False)
+    screen.print(f"Accuracy against cost: {PICTURE}", soft_wrap=True)
+
+
+def _taken(ranking: Ranking, name: str) -> str:
+    """Write a teacher to the params, and say so.
+
+    Raises:
+        UserError: it was left out of the ranking.
+    """
+    row = next((each for each in ranking.rows if each.name == name), None)
+    if row is None:
+        raise UserError(f"--take {name} can't be: it was left out above; give more --minutes or another --size.")
+    why = report.reason(ranking, row)
+    chosen = [
+        Choice("pretrain.model", row.model, why),
+        Choice("pretrain.weights", row.weights, ""),
+        Choice("finetune.image_size", row.image_size, f"pixels; {why}"),
+    ]
+    override_params(as_assignments(chosen), comments={each.param: each.reason for each in chosen if each.reason})
+    written = f"{PARAMS} has {name} at {row.image_size} pixels now, with the reason next to it."
+    return f"{written}\nNext: {reflux_command()} run"

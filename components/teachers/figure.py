@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from components.core.artifacts import atomic
 from components.evaluate.figures import clipped, figure_at
@@ -32,7 +32,8 @@ def accuracy_against_cost(rows: Sequence[Row], path: Path) -> None:
                 axes.annotate(f"{row.image_size} px", (row.seconds, row.accuracy), (4, 4), textcoords="offset points")
         axes.set(title="Frozen features of each teacher", ylabel="accuracy of a linear probe (95 % interval)")
         axes.set(xlabel="seconds for 1,000 images on this machine", xscale="log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.3g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        figure.legend(loc="outside right upper", fontsize=9)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=9)

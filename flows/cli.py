@@ -86,7 +86,8 @@ def teachers(
     minutes: Annotated[float, typer.Option(min=0.1, help="How long it may take.")] = 3,
     download: Annotated[bool, typer.Option("--download", help="Fetch weights of TEACHER from timm's hub.")] = False,
     take: Annotated[
-        str | None, typer.Option(metavar="TEACHER", help="Write this one to params.yaml, at its best image size.")
+        str | None,
+        typer.Option(metavar="TEACHER", help="Write this one to params.yaml, at the quickest size that is as good."),
     ] = None,
 ) -> None:
     """Rank pretrained teachers on your labeled images, before any is trained.

@@ -12,7 +12,7 @@ from components.core.params.file import PARAMS, load_params, override_params
 from components.core.runtime import tracking
 from components.core.runtime.progress import EVENTS_VARIABLE, RECORD
 from components.plan.choice import Choice, as_assignments
-from components.teachers.result import PICTURE, Ranking, read
+from components.teachers.result import PICTURE, Ranking, cheapest_as_good, read
 from flows.local.environment import embed_mlflow, only_run, reflux_command
 from flows.local.supervised import stop, supervised
 from flows.repo.checkout import dvc, prepare_dvc
@@ -32,7 +32,7 @@ def rank(names: Sequence[str], sizes: Sequence[int], minutes: float, download: b
         sizes: image sizes in pixels; none for the usual ones.
         minutes: that it may take.
         download: fetch weights of ``names`` from timm's hub.
-        take: the name of the teacher to write, at its best image size.
+        take: the name of the teacher to write, at the image size with the shortest run that is not clearly worse.
 
     Raises:
         UserError: the dataset, a candidate or its weights are wrong. Nothing has changed.
@@ -119,9 +119,10 @@ def _taken(ranking: Ranking, name: str) -> str:
     Raises:
         UserError: it was left out of the ranking.
     """
-    row = next((each for each in ranking.rows if each.name == name), None)
-    if row is None:
+    own = [each for each in ranking.rows if each.name == name]
+    if not own:
         raise UserError(f"--take {name} can't be: it was left out above; give more --minutes or another --size.")
+    row = cheapest_as_good(own)
     why = report.reason(ranking, row)
     chosen = [
         Choice("pretrain.model", row.model, why),

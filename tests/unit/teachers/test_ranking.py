@@ -67,6 +67,7 @@ def test_the_cheapest_that_is_not_clearly_worse():
         for size, right, seconds in ((224, 160, 900.0), (128, 159, 300.0), (80, 120, 100.0))
     ]
     assert cheapest_as_good(rows).image_size == 128
+    assert cheapest_as_good(rows[2:]).image_size == 80, "of rows that are all worse, the best"
     assert rows[0].low < 0.8 < rows[0].high
     assert rows[0].p_value == 1
     assert rows[2].p_value < 1e-6

@@ -28,6 +28,7 @@ from components.core.runtime import history
 from components.evaluate import __main__ as stage
 from components.evaluate import corruptions, figures
 from components.evaluate.__main__ import main as evaluate
+from components.evaluate.metrics import confidences
 from components.registry.policy.gates import gated_figures
 from components.registry.versions.evaluated_run import read_evaluated_run
 from tests.trained import CLASSES, SEEN, STORED, run_here
@@ -122,13 +123,16 @@ def test_the_file_that_ships_is_the_student_everywhere(here):
     test = open_shard(here / "artifacts/ingest/shards/test")
     table = pq.read_table(here / "artifacts/evaluate/predictions.parquet")
     shipped, control, label = (table[name].to_numpy() for name in ("shipped", "control", "label"))
-    assert (shipped == Network(file).logits(test.images).argmax(axis=1)).all()
+    logits, fp32 = (Network(each).logits(test.images) for each in (file, file.with_name("student.onnx")))
+    confidence = table["shipped_confidence"].to_numpy()
+    assert (shipped == logits.argmax(axis=1)).all()
+    np.testing.assert_allclose(confidence, confidences(logits), rtol=1e-5)
+    assert not np.allclose(confidence, confidences(fp32), rtol=1e-5)
     assert metrics["ships"]["file"] == "student-int8.onnx"
     assert metrics["gain"]["accuracy"] == pytest.approx((shipped == label).mean() - (control == label).mean())
     assert "corrupted_accuracy" in metrics["shipped"]["onnx_int8"]
     with np.load(here / "artifacts/evaluate/probe.npz") as probe:
-        assert (Network(file).run(probe["pixels"]) == probe["logits"]).all()
-        assert (Network(file.with_name("student.onnx")).run(probe["pixels"]) != probe["logits"]).any()
+        assert (Network(file).run(probe["pixels"]).argmax(axis=1) == probe["predicted"]).all()
     evaluated = read_evaluated_run(here / "artifacts")
     assert (evaluated.onnx, evaluated.sha256) == (here / "artifacts/compress/student-int8.onnx", sha256_file(file))
     assert gated_figures(metrics)["size_kb"] == file.stat().st_size / 1024

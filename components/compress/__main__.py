@@ -30,7 +30,8 @@ def main(stage: Stage) -> None:
         choice = choose(stage.params.compress, paths, val)
     write_json(stage.out("parity.json"), entries)
     write_json(stage.out("ships.json"), asdict(choice))
-    sys.stdout.write(f"Note: {choice.file} ships: {choice.why}\n")
+    if stage.params.compress.ships == "auto":
+        sys.stdout.write(f"Note: {choice.file} ships: {choice.why}\n")
     for kind, name in SHIPPED.items():
         stage.journal.artifact(stage.out(name))
         facts = {fact: value for fact, value in entries[kind].items() if fact not in ("sha256", "n")}

@@ -97,7 +97,8 @@ def run(path: Path, seed: int, minutes: float) -> Outcome:
         added = _reflux(checkout, ["data", "add", str(path), *allowed])
         planned = planned_minutes(added.stdout)
         if added.returncode != 0:
-            return Outcome({}, None, planned, None, _sentence(added), added.returncode == EXIT_USER_ERROR)
+            sentence = _sentence(added).replace(str(path), path.name)  # results name no machine's folders
+            return Outcome({}, None, planned, None, sentence, added.returncode == EXIT_USER_ERROR)
         began = time.monotonic()
         ran = _reflux(checkout, ["run"])
         taken = (time.monotonic() - began) / 60

@@ -97,7 +97,7 @@ def test_a_kept_run_takes_the_place_of_its_like_alone(tmp_path: Path):
 def test_a_user_error_is_a_sentence_and_a_crash_is_none(
     commands, tmp_path: Path, monkeypatch, code: int, ended_well: bool
 ):
-    errors = "a warning\nError: ingest: flowers has one class: give two.\nSee the log.\n"
+    errors = f"a warning\nError: ingest: {tmp_path}/flowers has one class: give two.\nSee the log.\n"
     monkeypatch.setattr(runs, "_reflux", lambda *_: CompletedProcess([], code, "", errors))
     expected = Outcome({}, None, None, None, "ingest: flowers has one class: give two.", ended_well)
     assert run(tmp_path / "flowers", 0, 10) == expected

@@ -1,4 +1,4 @@
-"""A finished teacher, which ``finetune.strategy: none`` uses as it is."""
+"""A finished teacher, which ``finetune.strategy: none`` uses unchanged."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def check_finished(spec: ModelSpec, classes: Sequence[str], channels: int, weigh
         own, other = next(pair for pair in zip(spec.classes, classes, strict=True) if pair[0] != pair[1])
         differs = f"was trained for class {own!r} where the dataset has {other!r}"
     raise UserError(
-        f"finetune.strategy = none uses a finished teacher as it is, and pretrain.weights = {weights} {differs}: "
+        f"finetune.strategy = none uses a finished teacher unchanged, and pretrain.weights = {weights} {differs}: "
         "choose another strategy, such as full, or a teacher of these classes."
     )
 
@@ -45,7 +45,7 @@ def check_origin(spec: ModelSpec | None, channels: int, weights: str) -> None:
     """
     if spec is None:
         raise UserError(
-            f"finetune.strategy = none uses a finished teacher as it is, and pretrain.weights = {weights} does not say "
-            "which classes it knows, as it was not written by Reflux: choose another strategy, such as full."
+            f"finetune.strategy = none uses a finished teacher unchanged, and pretrain.weights = {weights} does not "
+            "say which classes it knows, as it was not written by Reflux: choose another strategy, such as full."
         )
     check_channels(spec, channels)

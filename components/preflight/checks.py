@@ -36,7 +36,7 @@ def check_weights(params: Params) -> None:
 
     Raises:
         UserError: a package or file is not there, a file is none of ours where it must be, or a teacher that is to be
-            used as it is does not take the images.
+            used unchanged does not take the images.
     """
     for section, model, weights in (
         ("pretrain", params.pretrain.model, params.pretrain.weights),

@@ -1,4 +1,4 @@
-"""The ranking as it is kept, which the command reads without importing torch."""
+"""The ranking and its file, which the command reads without importing torch."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

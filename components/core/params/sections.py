@@ -353,7 +353,7 @@ class Params(Section):
         weights = self.pretrain.weights
         if self.finetune.strategy == "none" and weights in ("random", "pypi", "timm"):
             raise ValueError(
-                f"finetune.strategy = none uses a finished teacher as it is, and pretrain.weights = {weights} is none "
+                f"finetune.strategy = none uses a finished teacher unchanged, and pretrain.weights = {weights} is none "
                 "of this dataset; set pretrain.weights to a .safetensors file or models:/ URI, or take another strategy"
             )
         return self

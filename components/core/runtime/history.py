@@ -40,7 +40,7 @@ def to_journal(
 def write(path: Path, phases: dict[str, list[dict[str, float]]]) -> None:
     """Write the rows of all phases as one table, with the phase in the first column."""
     rows = [{"phase": phase, **row} for phase, history in phases.items() for row in history]
-    # A linear probe has no gradient of the whole network, and a teacher that is used as it is has no phases.
+    # A linear probe has no gradient of the whole network, and a teacher that is used unchanged has no phases.
     names = dict.fromkeys(["phase", *_COUNTS, *(name for row in rows for name in row)])
     with atomic(path) as temporary:
         pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), temporary)

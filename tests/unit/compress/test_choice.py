@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from components.compress.choice import Choice, choose, smallest
+from components.core.contract import SHIPPED
 from components.core.params.sections import Compress
 
 
@@ -12,7 +13,7 @@ def answers(n: int, wrong: int) -> np.ndarray:
 @pytest.mark.parametrize(("ships", "kind"), [("onnx", "onnx"), ("onnx-int8", "onnx_int8")])
 def test_a_file_that_is_named_ships_whatever_it_loses(ships, kind):
     choice = choose(Compress(ships=ships), {}, None)
-    assert choice == Choice(kind, {"onnx": "student.onnx"}.get(kind, "student-int8.onnx"), "compress.ships names it")
+    assert choice == Choice(kind, SHIPPED[kind], "compress.ships names it")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ Uint64s = npt.NDArray[np.uint64]
 DRAWS = 11
 _COLOR_AND_ROTATION = 4
 _FAR = 2**32  # past the draws of mixing, whose rejection takes as many as it needs
+_CACHED = 2**19  # values that stay in a core's cache as float32
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -118,6 +119,26 @@ def render(
     Returns:
         Pixels uint8 [N, C, H, W].
     """
+    # A CPU renders large images a few at a time: 128 of 144 pixels, with color, in 34 ms instead of 94.
+    rows = max(1, _CACHED // images[0].size) if device.type == "cpu" else len(images)
+    parts = [
+        _render(images[i : i + rows], uniform[i : i + rows], shift, flip, crop_scale, erase, device, rotate_deg, color)
+        for i in range(0, len(images), rows)
+    ]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _render(
+    images: npt.NDArray[np.uint8],
+    uniform: npt.NDArray[np.float64],
+    shift: float,
+    flip: bool,
+    crop_scale: float,
+    erase: float,
+    device: torch.device,
+    rotate_deg: float,
+    color: float,
+) -> Tensor:
     pixels = to_pixels(images, device)
     side = pixels.shape[-1]
     if crop_scale < 1 or rotate_deg:

@@ -52,6 +52,17 @@ def test_a_view_does_not_depend_on_its_neighbours(augment):
         assert torch.equal(alone[0], together[index])
 
 
+def test_images_of_more_than_the_cache_holds_are_rendered_in_parts_with_the_same_bits():
+    images = np.random.default_rng(0).integers(0, 256, (5, 300, 300, 3), dtype=np.uint8)
+    ids, augment = np.arange(5, dtype=np.uint64), {**AUGMENTATIONS[0], "color": 0.4}
+    uniform = view_draws(3, ids, np.zeros(5, np.int64))
+    together = render(images, uniform, **augment, device=CPU)
+    assert images[0].size < 2**19 < images.size  # several images a part, and several parts
+    for index in range(5):
+        one = slice(index, index + 1)
+        assert torch.equal(render(images[one], uniform[one], **augment, device=CPU)[0], together[index])
+
+
 _ANOTHER_PROCESS = """
 import json, sys
 import numpy as np, torch

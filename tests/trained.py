@@ -72,6 +72,9 @@ def make_trained(folder: Path) -> Path:
     # Rows of a table have no order that a shard must share.
     pq.write_table(pa.Table.from_pylist(rows[::-1]), artifacts / "ingest/manifest.parquet")
     write_model(artifacts, "finetune", "resnet20", 16, 3, steps=40)
+    rounds = [{"val_accuracy": 0.7, "pseudo_labels": 0, "confidence": None, "kept": False}]
+    rounds += [{"val_accuracy": 0.75, "pseudo_labels": 31, "confidence": 0.625, "kept": True}]
+    (artifacts / "finetune/rounds.json").write_text(json.dumps(rounds))
     write_model(artifacts, "distill", "resnet8", SEEN, 1, steps=40)
     write_model(artifacts, "control", "resnet8", SEEN, 1, steps=16)
     shutil.copy(ROOT / "params.yaml", folder)

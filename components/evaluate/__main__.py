@@ -162,6 +162,7 @@ def _measure(
         _correct(logits["teacher"], test), control, stage.params.evaluate.bootstrap, stage.params.seed
     )
     remedy = advice.remedy(stage.params, dataset["counts"], accuracies, lead.low > 0)
+    rounds = read_json(stage.read("finetune/rounds.json"))
     return {
         "test": {"fingerprint": dataset["fingerprints"]["test"], "n": len(test)},
         **{name: measured[name] for name in ("teacher", "student", "control")},
@@ -177,6 +178,7 @@ def _measure(
         **({} if gain.low > 0 else {"remedy": remedy}),
         "slices": slices.measure(dataset["classes"], test.labels, columns, right),
         "confusions": _confusions(dataset["classes"], metrics.confusion(student, test.labels)),
+        **({"rounds": rounds} if rounds else {}),
         "classes": dataset["classes"],
         "dataset": {"name": dataset["name"], "fingerprints": dataset["fingerprints"]},
         "artifact_sha256": {kind: sha256_file(path) for kind, path in contenders.files.items()},

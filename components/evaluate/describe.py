@@ -59,6 +59,7 @@ def results_facts(
         "results": results(metrics, intervals),
         "per_class": rows,
         "confusions": metrics["confusions"],
+        "rounds": metrics.get("rounds", []),
         "slices": user_slices(metrics["slices"]),
         "hardest": sorted((row for row in rows if row["n"]), key=lambda row: float(row["student"]))[:_HARDEST],
         "processor": origin.processor(),

@@ -24,6 +24,7 @@ EQUATIONS = {  # as on the pages in components/distill, which explain the symbol
     "born-again": "teacher → student → student → …",
     PEERS: "mean_j KL(p_j ‖ p_i)",
 }
+_AND_TEACHER = "; self-training of the teacher"
 _SOFT_LABELS = {
     "store": ("through the teacher's soft labels", "The teacher labeled {views} of each image once."),
     "teacher": ("through the live teacher's soft labels", "The teacher ran at every step, on that step's views."),
@@ -68,7 +69,7 @@ def facts(params: Params) -> dict[str, Any]:
             }
             for part in (*losses, *others)
         ],
-        "unlabeled_used": f"training of the student, {used}",
+        "unlabeled_used": f"training of the student, {used}{_AND_TEACHER if params.finetune.rounds > 1 else ''}",
         "taught": not peers,
         "lessons": lessons,
     }

@@ -1,72 +1,195 @@
 """``python -m components.finetune``: train the teacher."""
 
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
 from torch import nn
 
-from components.core.images.shards import Shard, open_shard, read_dataset
+from components.core.artifacts import write_json
+from components.core.errors import UserError
+from components.core.images.shards import Dataset, Shard, open_shard, read_dataset
+from components.core.inference import validate
 from components.core.models.pixel_model import PixelModel, adapted, load, save, seed_everything
 from components.core.models.precision import computing
+from components.core.params.sections import Augment
 from components.core.runtime import history, progress
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.runtime.device import resolve_device
-from components.core.runtime.stage import Stage, run
+from components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage, run
 from components.core.training import optim
-from components.core.training.balance import class_weights_for, log_priors_for, order_for
+from components.core.training.balance import class_shares, class_weights_for, log_priors_for, order_for
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import Loss, Recipe, cross_entropy, fit
 from components.core.training.parallel import shard_of_batch
 from components.core.views.mixing import Views
 from components.finetune.finished import check_finished
 from components.finetune.l2_sp import backbone, with_l2_sp
+from components.finetune.self_training import (
+    Floats,
+    PseudoLabels,
+    Round,
+    best_round,
+    labeled_by,
+    sentence,
+    with_pseudo_labels,
+)
 from components.finetune.strategy import PROBED, TRAINED, in_effect
 from components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
 from components.finetune.unfreezing import frozen, layer_groups
 
+History = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a teacher learns from in a round.
+
+    Attributes:
+        images: with the labels to learn.
+        epochs: over them.
+        augment: of their views.
+        shares: that the classes have in an epoch [K]; None leaves that to ``finetune.balance``.
+        prefix: of the names of its phases.
+        begun: the steps of the rounds before it.
+    """
+
+    images: Shard
+    epochs: int
+    augment: Augment
+    shares: Floats | None = None
+    prefix: str = ""
+    begun: int = 0
+
 
 def main(stage: Stage) -> None:
-    """Adapt the pretrained network to the labeled images by ``finetune.strategy``."""
+    """Adapt the pretrained network to the images by ``finetune.strategy``, in ``finetune.rounds``."""
     params, settings = stage.params, stage.params.finetune
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
     stage.environment |= computing(device, settings.precision, params.run.compile)
-    seed_everything(params.seed)
     dataset = read_dataset(stage.read("ingest/images.json"))
     train = open_shard(stage.read("ingest/shards/train"), params.run.workers)
     val = open_shard(stage.read("ingest/shards/val"), params.run.workers)
-    pretrained = load(stage.read("pretrain/model.safetensors"))
-    strategy = in_effect(settings.strategy, params.distill.when)
-    if strategy == "none":
-        check_finished(pretrained.spec, dataset.classes, dataset.channels, params.pretrain.weights)
-        teacher = pretrained
-    else:
-        teacher = adapted(pretrained, dataset.classes, settings.image_size, dataset.channels).to(device)
+    lesson = Lesson(train, settings.epochs, settings.augment)
+    if settings.rounds > 1:
+        _self_train(stage, dataset, lesson, val, device)
+        return
+    teacher = _untaught(stage, dataset, device)
     checkpoints = stage.checkpoints("finetune")
-    phases = {}
-    if strategy in PROBED:
-        phases["probe"] = _probe(stage, teacher, train, val, checkpoints, device)
-    if strategy in TRAINED:
-        if settings.freeze_batch_norm:
-            freeze_batch_norm(teacher)
-        phase = "full" if strategy == "lp-ft" else strategy
-        phases[phase] = _train(stage, teacher, train, val, checkpoints, device, phase)
-    if stage.world.first:
-        save(teacher, stage.out("model.safetensors"))
-        history.write(stage.out("history.parquet"), phases)
+    phases = _teach(stage, teacher, lesson, train, val, checkpoints, device)
+    _write(stage, teacher, phases)
     checkpoints.clear()
 
 
+def _self_train(stage: Stage, dataset: Dataset, lesson: Lesson, val: Shard, device: torch.device) -> None:
+    """Train a teacher on the labels, and in each further round one on what the last one labels; write the best.
+
+    Each round has its own checkpoints, which stay until all have ended: a round's last checkpoint is its result.
+    """
+    params, settings, train = stage.params, stage.params.finetune, lesson.images
+    unlabeled = open_shard(stage.read("ingest/shards/unlabeled"), params.run.workers)
+    if not len(unlabeled):
+        raise UserError(
+            f"finetune.rounds = {settings.rounds} teaches the teacher by unlabeled images, and the dataset has none: "
+            "add some (a folder or file named unlabeled), or set finetune.rounds to 1."
+        )
+    shares = class_shares(settings.balance, train.labels, len(dataset.classes))
+    pseudo: PseudoLabels | None = None
+    rounds: list[Round] = []
+    phases: dict[str, History] = {}
+    for number in range(1, settings.rounds + 1):
+        teacher = _untaught(stage, dataset, device)
+        checkpoints = stage.checkpoints("finetune", before=f"round-{number}")
+        phases |= _teach(stage, teacher, lesson, train, val, checkpoints, device)
+        checkpoints.wait()
+        rounds.append(Round.of(pseudo, validate(teacher, val, device, stage.world)[1]))
+        if best_round(rounds) == number:
+            best = teacher
+        _tell(stage, rounds, len(unlabeled), checkpoints)
+        if number == settings.rounds:
+            break
+        pseudo = labeled_by(teacher, unlabeled, val, shares, device, stage.world)
+        if not len(pseudo.rows):
+            _note(
+                stage,
+                f"round {number} is the last: half of its teacher's surest labels are wrong on validation images",
+            )
+            break
+        images, begun = with_pseudo_labels(train, unlabeled, pseudo), lesson.begun + _steps(stage, lesson)
+        lesson = Lesson(images, settings.round_epochs, settings.round_augment, shares, f"round-{number + 1}-", begun)
+    _write(stage, best, phases, rounds)
+    if stage.world.first:
+        shutil.rmtree(CHECKPOINTS / f"{stage.name}{BEFORE}", ignore_errors=True)
+
+
+def _note(stage: Stage, text: str) -> None:
+    if stage.world.first:
+        sys.stdout.write(f"Note: {text}.\n")
+
+
+def _tell(stage: Stage, rounds: Sequence[Round], unlabeled: int, checkpoints: Checkpoints) -> None:
+    """Print what the last round reached, and record it."""
+    if stage.world.first:
+        sys.stdout.write(sentence(rounds, unlabeled))
+        figures = {f"round/{name}": value for name, value in asdict(rounds[-1]).items() if value is not None}
+        history.to_journal(stage.journal, checkpoints, "rounds")({"step": len(rounds), **figures})
+
+
+def _untaught(stage: Stage, dataset: Dataset, device: torch.device) -> PixelModel:
+    """The pretrained network, with a new head unless it is a finished teacher."""
+    params = stage.params
+    seed_everything(params.seed)
+    pretrained = load(stage.read("pretrain/model.safetensors"))
+    if in_effect(params.finetune.strategy, params.distill.when) == "none":
+        check_finished(pretrained.spec, dataset.classes, dataset.channels, params.pretrain.weights)
+        return pretrained
+    return adapted(pretrained, dataset.classes, params.finetune.image_size, dataset.channels).to(device)
+
+
+def _teach(
+    stage: Stage,
+    teacher: PixelModel,
+    lesson: Lesson,
+    train: Shard,
+    val: Shard,
+    checkpoints: Checkpoints,
+    device: torch.device,
+) -> dict[str, History]:
+    """Train a teacher by the strategy; returns the history of each of its phases."""
+    settings, phases = stage.params.finetune, {}
+    strategy = in_effect(settings.strategy, stage.params.distill.when)
+    if strategy in PROBED:
+        phases[f"{lesson.prefix}probe"] = _probe(stage, teacher, lesson, val, checkpoints, device)
+    if strategy in TRAINED:
+        if settings.freeze_batch_norm:
+            freeze_batch_norm(teacher)
+        phase = lesson.prefix + ("full" if strategy == "lp-ft" else strategy)
+        phases[phase] = _train(stage, teacher, lesson, train, val, checkpoints, device, phase)
+    return phases
+
+
+def _write(stage: Stage, teacher: PixelModel, phases: dict[str, History], rounds: Sequence[Round] = ()) -> None:
+    if stage.world.first:
+        save(teacher, stage.out("model.safetensors"))
+        history.write(stage.out("history.parquet"), phases)
+        best = best_round(rounds) if rounds else None
+        told = [{**asdict(each), "kept": number == best} for number, each in enumerate(rounds, 1)]
+        write_json(stage.out("rounds.json"), told)
+
+
 def _probe(
-    stage: Stage, teacher: PixelModel, train: Shard, val: Shard, checkpoints: Checkpoints, device: torch.device
-) -> list[dict[str, float]]:
-    settings, params = stage.params.finetune, stage.params
+    stage: Stage, teacher: PixelModel, lesson: Lesson, val: Shard, checkpoints: Checkpoints, device: torch.device
+) -> History:
+    settings, params, images = stage.params.finetune, stage.params, lesson.images
     classes = len(teacher.spec.classes)
-    with progress.bar("finetune", "linear probe", settings.probe_views * len(train)) as bar:
+    label = f"{lesson.prefix}linear probe"
+    with progress.bar("finetune", label, settings.probe_views * len(images)) as bar:
         return linear_probe(
             teacher,
-            train,
+            images,
             val,
             views=settings.probe_views,
             steps=settings.probe_steps,
@@ -74,40 +197,41 @@ def _probe(
             weight_decay=settings.weight_decay,
             batch_size=settings.batch_size,
             seed=params.seed,
-            augment=settings.augment.model_dump(),
+            augment=lesson.augment.model_dump(),
             device=device,
             scratch=stage.out("."),
-            report=history.to_journal(stage.journal, checkpoints, "probe"),
+            report=history.to_journal(stage.journal, checkpoints, f"{lesson.prefix}probe", lesson.begun),
             advance=bar.advance,
-            class_weights=class_weights_for(settings.balance, train.labels, classes, device),
-            log_priors=log_priors_for(settings.balance, train.labels, classes, device),
+            class_weights=class_weights_for(settings.balance, images.labels, classes, device, lesson.shares),
+            log_priors=log_priors_for(settings.balance, images.labels, classes, device),
         )
 
 
 def _train(
     stage: Stage,
     teacher: PixelModel,
+    lesson: Lesson,
     train: Shard,
     val: Shard,
     checkpoints: Checkpoints,
     device: torch.device,
     phase: str,
-) -> list[dict[str, float]]:
-    settings, params = stage.params.finetune, stage.params
-    labels = torch.from_numpy(train.labels)
-    batch_size = min(settings.batch_size, len(train))
-    epoch = max(1, len(train) // batch_size)
-    steps, begun = settings.epochs * epoch, settings.probe_steps if settings.strategy in PROBED else 0
+) -> History:
+    settings, params, images = stage.params.finetune, stage.params, lesson.images
+    labels = torch.from_numpy(images.labels)
+    batch_size, epoch = _batch_and_epoch(stage, images)
+    steps = lesson.epochs * epoch
+    begun = lesson.begun + (settings.probe_steps if settings.strategy in PROBED else 0)
     recipe = Recipe.of(
         settings.model_dump(), batch_size=batch_size, steps=steps, eval_every=epoch, compile=params.run.compile
     )
     shard = shard_of_batch(stage.world, batch_size, "finetune.batch_size")
-    views = Views(train, params.seed, settings.augment.model_dump())
-    balanced = order_for(settings.balance, train.labels)
+    views = Views(images, params.seed, lesson.augment.model_dump())
+    balanced = order_for(settings.balance, images.labels, lesson.shares)
     batches = batches_of_views(
         views, None, lambda indices, _: (labels[indices],), batch_size, device, shard=shard, balanced=balanced
     )
-    log_priors = log_priors_for(settings.balance, train.labels, len(teacher.spec.classes), device)
+    log_priors = log_priors_for(settings.balance, images.labels, len(teacher.spec.classes), device)
     loss: Loss = partial(cross_entropy, log_priors=log_priors)
     pretrained: dict[str, nn.Parameter] = backbone(teacher.net) if settings.l2_sp else {}
     if pretrained:
@@ -128,16 +252,31 @@ def _train(
             advance=bar.advance,
             world=stage.world,
             train=train,
-            frozen=_frozen(stage, teacher, epoch) if phase == "gradual-unfreezing" else None,
+            frozen=_frozen(stage, teacher, lesson.epochs, epoch) if phase.endswith("gradual-unfreezing") else None,
         )
 
 
-def _frozen(stage: Stage, teacher: PixelModel, epoch: int) -> Callable[[int], list[nn.Parameter]]:
-    groups, epochs = layer_groups(teacher.net), stage.params.finetune.epochs
-    if epochs < len(groups) and stage.world.first:
-        sys.stdout.write(
-            f"Note: {epochs} epochs train the upper {epochs} of {len(groups)} layer groups; the others stay as they "
-            f"were pretrained unless finetune.epochs is at least {len(groups)}.\n"
+def _batch_and_epoch(stage: Stage, images: Shard) -> tuple[int, int]:
+    """The size of a batch, and the batches of an epoch."""
+    batch_size = min(stage.params.finetune.batch_size, len(images))
+    return batch_size, max(1, len(images) // batch_size)
+
+
+def _steps(stage: Stage, lesson: Lesson) -> int:
+    """The steps that a round takes, of the probe and of training."""
+    settings = stage.params.finetune
+    strategy = in_effect(settings.strategy, stage.params.distill.when)
+    probing = settings.probe_steps if strategy in PROBED else 0
+    return probing + (lesson.epochs * _batch_and_epoch(stage, lesson.images)[1] if strategy in TRAINED else 0)
+
+
+def _frozen(stage: Stage, teacher: PixelModel, epochs: int, epoch: int) -> Callable[[int], list[nn.Parameter]]:
+    groups = layer_groups(teacher.net)
+    if epochs < len(groups):
+        _note(
+            stage,
+            f"{epochs} epochs train the upper {epochs} of {len(groups)} layer groups; the others stay as they were "
+            f"pretrained unless there are at least {len(groups)} epochs",
         )
     return lambda step: frozen(groups, step, epoch)
 

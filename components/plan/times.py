@@ -117,7 +117,7 @@ def _computing_seconds(params: Params, counts: Mapping[str, int], speeds: Speeds
     work = {
         "ingest": sum(counts.values()) * _INGEST_S,
         "validate": test * (train + val) * _COMPARE_S,
-        "finetune": _finetuning(params, train, val, speeds),
+        "finetune": _finetuning(params, train, val, unlabeled, speeds),
         "label": labels * (speeds["student view"] + teacher_s),
         "distill": sum(visits * (speeds["student view"] + each) + validating for each in _lessons(params, speeds)),
         "control": visits * once + validating,
@@ -140,18 +140,26 @@ def run_seconds(seconds: Mapping[str, float]) -> float:
     return _RUN_S + alone + sum(max(seconds.get(name, 0.0) for name in pair) for pair in together)
 
 
-def _finetuning(params: Params, train: int, val: int, speeds: Speeds) -> float:
+def _finetuning(params: Params, train: int, val: int, unlabeled: int, speeds: Speeds) -> float:
+    """Seconds of all rounds; from the second on the teacher learns from nearly all images."""
+    settings, inference = params.finetune, speeds["teacher inference"]
+    seconds = _round(params, train, val, settings.epochs, speeds)
+    more = unlabeled * inference + _round(params, train + unlabeled, val, settings.round_epochs, speeds)
+    return seconds + (settings.rounds - 1) * more
+
+
+def _round(params: Params, images: int, val: int, epochs: int, speeds: Speeds) -> float:
     settings = params.finetune
     strategy = in_effect(settings.strategy, params.distill.when)
     inference, seconds = speeds["teacher inference"], 0.0
     if strategy in PROBED:
-        rows = settings.probe_views * train
+        rows = settings.probe_views * images
         seconds += rows * (speeds["teacher view"] + inference) + val * inference
         seconds += settings.probe_steps * rows * _PROBE_S
     if strategy in TRAINED:
-        visits = train // (batch := max(1, min(settings.batch_size, train))) * batch
+        visits = images // (batch := max(1, min(settings.batch_size, images))) * batch
         step = speeds["teacher view"] + speeds["teacher training"]
-        seconds += settings.epochs * (visits * step + (val + min(_ACCURACY_ON, train)) * inference)
+        seconds += epochs * (visits * step + (val + min(_ACCURACY_ON, images)) * inference)
     return seconds
 
 

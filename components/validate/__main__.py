@@ -23,6 +23,7 @@ def main(stage: Stage) -> None:
         history.HISTORY,
         near_duplicate_bits=params.near_duplicate_bits,
         max_class_shift=params.max_class_shift,
+        teaching=stage.params.finetune.rounds > 1,
     )
     stage.journal.metrics(metrics(verdict))
     stage.journal.tags(tags(verdict))

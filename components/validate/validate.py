@@ -39,8 +39,11 @@ def validate(
     versions: Path,
     near_duplicate_bits: int,
     max_class_shift: float,
+    teaching: bool = False,
 ) -> Verdict:
     """Validate a dataset, and write ``result.json``, Data Docs and, if nothing critical failed, ``passed``.
+
+    ``unlabeled.json`` says which unlabeled images the teacher learns from, so that others need not outdate it.
 
     Args:
         manifest: ingest's ``manifest.parquet``.
@@ -50,6 +53,7 @@ def validate(
         versions: where the class shares of earlier data versions are kept.
         near_duplicate_bits: perceptual hashes that differ in at most so many bits look alike.
         max_class_shift: how far a class's share of the labeled images may move between data versions, 0..1.
+        teaching: the unlabeled images teach the teacher, and not the student alone.
     """
     (out / "passed").unlink(missing_ok=True)
     facts = read_json(dataset)
@@ -84,6 +88,7 @@ def validate(
     if not findings.failed(outcomes, "critical"):
         with atomic(out / "passed") as temporary:
             temporary.write_text(PASSED, encoding="utf-8")
+        write_json(out / "unlabeled.json", {"fingerprint": facts["fingerprints"]["unlabeled"] if teaching else None})
         history.remember(versions, facts["name"], fingerprint, shares)
     return verdict
 

@@ -122,6 +122,8 @@ def show(screen: Console, result: "Result") -> None:
     screen.print(text.table(result.metrics))
     screen.print()
     screen.print(text.gain(result.metrics))
+    if taught := text.rounds(result.metrics):
+        screen.print(f"\n{taught}", markup=False)
     if confused := text.confusions(result.metrics):
         screen.print(f"\n{confused}", markup=False)
     promotion = result.release.promotion

@@ -109,8 +109,9 @@ def made(names: Sequence[str]) -> list[str]:
 
 def read(names: Sequence[str]) -> list[str]:
     """The outputs of other stages that these stages read, by ``dvc.yaml``."""
-    dependencies = {dep for name in names for dep in _stages()[name]["deps"] if dep.startswith("artifacts/")}
-    return sorted(dependencies - set(made(names)))
+    stages = [_stages()[name] for name in names]
+    every = {dep for stage in stages for dep in (*stage["deps"], *stage.get("meta", {}).get("reads", []))}
+    return sorted({dep for dep in every if dep.startswith("artifacts/")} - set(made(names)))
 
 
 def _stages() -> dict[str, Any]:

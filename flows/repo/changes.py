@@ -24,6 +24,8 @@ Fate = Literal["computed", "restored", "unchanged"]
 
 # It makes training wait for the data's checks, and is the same whenever they pass.
 _NEVER_CHANGES = str(ARTIFACTS / "validate" / "passed")
+# It names the unlabeled images if they teach the teacher.
+_TEACHING, _UNLABELED = str(ARTIFACTS / "validate" / "unlabeled.json"), str(ARTIFACTS / "ingest/shards/unlabeled")
 _DEFAULTS = "components/core/params/"
 _UNSET = object()
 _CODE, _SHOWN = "code in ", 3
@@ -98,7 +100,7 @@ def foresee(text: str, params: Params, remote: str | None) -> Foreseen:
     texts = {str(PARAMS.absolute()): text, str(packages.FILE.absolute()): json.dumps(releases)}
     forced = outdated(params)
     with Repo(fs=_overlay(texts)) as repo:
-        foresight = _Foresight(repo, remote, params.ingest)
+        foresight = _Foresight(repo, remote, params.ingest, params.finetune.rounds)
         changes = {name: foresight.stage(name, name in forced) for name in STAGES}
         if images := foresight.images:
             return Foreseen(changes, images.counts, images.classes, images.added)
@@ -150,8 +152,8 @@ class _Foresight:
     A stage and its deps are DVC's own objects; the hash that ``dvc.lock`` has for a dep is replaced by the next run's.
     """
 
-    def __init__(self, repo: "Repo", remote: str | None, settings: Ingest) -> None:
-        self._repo, self._remote, self._settings = repo, remote, settings
+    def __init__(self, repo: "Repo", remote: str | None, settings: Ingest, rounds: int) -> None:
+        self._repo, self._remote, self._settings, self._rounds = repo, remote, settings, rounds
         self._stages: dict[str, Any] = {each.name: each for each in repo.index.stages if hasattr(each, "name")}
         self._outs: dict[str, tuple[str, Any]] = {}  # by path: the stage's name, and the out if its hash is known
         self.images: Images | None = None  # of the dataset, if it is ingested anew
@@ -186,6 +188,8 @@ class _Foresight:
             if change.why == (f"data in {self._settings.source}",):
                 spared |= self.images.spared
                 change = Change("computed", (*change.why, *filter(None, [self.images.difference()])))
+        if name == "validate" and (self._rounds == 1 or self._outs[_UNLABELED][1] is not None):
+            spared.add(_TEACHING)
         for out in stage.outs:
             stays = out.def_path in spared and out.def_path in locked
             self._outs[out.def_path] = (name, out if change.fate != "computed" or stays else None)

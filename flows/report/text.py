@@ -60,6 +60,20 @@ def confusions(metrics: Mapping[str, Any]) -> str:
     return f"Likeliest confusions: {', '.join(pairs)} test images." if pairs else ""
 
 
+def rounds(metrics: Mapping[str, Any]) -> str:
+    """What self-training gained the teacher; empty if it was trained once."""
+    every = metrics.get("rounds", [])
+    if not every:
+        return ""
+    kept = next(number for number, each in enumerate(every, 1) if each["kept"])
+    accuracies = ", ".join(f"{100 * each['val_accuracy']:.2f} %" for each in every)
+    gained = 100 * (every[kept - 1]["val_accuracy"] - every[0]["val_accuracy"])
+    return (
+        f"The teacher's rounds of self-training reached {accuracies} of the validation images: round {kept} was kept, "
+        f"which gained {gained:+.2f} points over the labels alone."
+    )
+
+
 def table(metrics: Mapping[str, Any]) -> Table:
     """The result table for a terminal."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
@@ -153,6 +167,7 @@ def markdown(result: Result) -> str:
     lines = [f"# {result.run_name}", "", f"| {' | '.join(HEADER)} |", "| --- |" + " ---: |" * (len(HEADER) - 1)]
     lines += [f"| {' | '.join(row)} |" for row in rows(result.metrics)]
     lines += ["", gain(result.metrics), ""]
+    lines += [taught, ""] if (taught := rounds(result.metrics)) else []
     lines += [confused, ""] if (confused := confusions(result.metrics)) else []
     promotion = result.release.promotion
     if promotion is not None:

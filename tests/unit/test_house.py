@@ -40,7 +40,8 @@ def test_params_that_stages_depend_on_exist_and_hardware_is_none_of_them():
 
 
 def test_only_evaluation_and_the_datas_checks_can_read_the_test_split():
-    readers = {stage for stage, entry in DVC.items() if "artifacts/ingest/shards/test" in entry.get("deps", [])}
+    reads = {stage: entry.get("deps", []) + entry.get("meta", {}).get("reads", []) for stage, entry in DVC.items()}
+    readers = {stage for stage, each in reads.items() if "artifacts/ingest/shards/test" in each}
     assert readers == {"evaluate"}
     whole_table = {
         stage for stage, entry in DVC.items() if "artifacts/ingest/manifest.parquet" in entry.get("deps", [])

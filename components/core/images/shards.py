@@ -121,6 +121,8 @@ def decoded(images: Images) -> bool:
     """True if reading the images only copies them."""
     if isinstance(images, JoinedImages):
         return all(decoded(part) for part in images.parts)
+    if isinstance(images, SomeImages):
+        return decoded(images.whole)
     return not isinstance(images, EncodedImages)
 
 
@@ -131,6 +133,11 @@ def join(first: Shard, second: Shard) -> Shard:
         np.concatenate([first.labels, second.labels]),
         np.concatenate([first.ids, second.ids]),
     )
+
+
+def some(shard: Shard, rows: npt.NDArray[np.int64]) -> Shard:
+    """The images of some rows [n] of a split, without reading them."""
+    return Shard(SomeImages(shard.images, rows), shard.labels[rows], shard.ids[rows])
 
 
 def some_labeled(shard: Shard, most: int) -> Shard:
@@ -159,3 +166,17 @@ class JoinedImages:
         pixels[indices < border] = first[indices[indices < border]]
         pixels[indices >= border] = second[indices[indices >= border] - border]
         return pixels
+
+
+class SomeImages:
+    """Some of a set of images, by their rows [n]."""
+
+    def __init__(self, whole: Images, rows: npt.NDArray[np.int64]) -> None:
+        self.whole, self._rows = whole, rows
+        self.shape = (len(rows), *whole.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice | npt.NDArray[np.int64]) -> Pixels:
+        return self.whole[self._rows[index]]

@@ -168,6 +168,9 @@ class Finetune(Training):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     l2_sp: NonNegative = 0.0
     freeze_batch_norm: bool = True  # statistics, scale and shift
+    rounds: Positive = 1
+    round_epochs: Positive = 4
+    round_augment: Augment = Augment()
 
     @model_validator(mode="after")
     def leaves_frozen_layers_as_they_are(self) -> "Finetune":
@@ -175,6 +178,15 @@ class Finetune(Training):
             raise ValueError(
                 f"strategy = {self.strategy} freezes layers, and their BatchNorm's statistics would move all the same: "
                 "set freeze_batch_norm to true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def has_something_to_repeat(self) -> "Finetune":
+        if self.strategy == "none" and self.rounds > 1:
+            raise ValueError(
+                f"rounds = {self.rounds} trains the teacher again and again, and strategy = none not once: set rounds "
+                "to 1, or take another strategy"
             )
         return self
 

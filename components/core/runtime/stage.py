@@ -116,8 +116,8 @@ class Stage:
     @cached_property
     def _dependencies(self) -> list[str]:
         stages = YAML(typ="safe").load(_DVC.read_text(encoding="utf-8"))["stages"]
-        dependencies: list[str] = stages[self.name]["deps"]
-        return dependencies
+        stage = stages[self.name]
+        return [*stage["deps"], *stage.get("meta", {}).get("reads", [])]
 
     def read(self, relative: str) -> Path:
         """The path of another stage's artifact, noted as an input of this run.

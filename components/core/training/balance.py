@@ -23,13 +23,17 @@ class BalancedOrder:
 
     Args:
         labels: of all images [N], negative for an image without one.
+        shares: of the places of labeled images that each class gets [K], in place of equal ones; above 0 for a class
+            that has an image.
     """
 
-    def __init__(self, labels: Indices) -> None:
+    def __init__(self, labels: Indices, shares: npt.NDArray[np.float64] | None = None) -> None:
         self._images = np.argsort(labels, kind="stable")
         classes, self._first, self._count = np.unique(labels[self._images], return_index=True, return_counts=True)
-        mean = np.rint(self._count[classes >= 0].mean()).astype(np.int64)
-        self._places = np.where(classes >= 0, mean, self._count)
+        labeled = self._count[classes >= 0]
+        places = labeled.mean() if shares is None else shares[classes[classes >= 0]] * labeled.sum()
+        self._places = self._count.copy()
+        self._places[classes >= 0] = np.rint(places).astype(np.int64).clip(min=1)
         self._ends = self._places.cumsum()
 
     def __call__(self, seed: int, step: int, batch_size: int) -> tuple[Indices, Indices]:
@@ -44,9 +48,16 @@ class BalancedOrder:
         return self._images[self._first[group] + turn % self._count[group]], turn // self._count[group]
 
 
-def order_for(balance: str, labels: Indices) -> BalancedOrder | None:
-    """The balanced order of ``sampling``; None where every epoch visits each image once."""
-    return BalancedOrder(labels) if balance == "sampling" else None
+def class_shares(balance: str, labels: Indices, classes: int) -> npt.NDArray[np.float64]:
+    """The share [K] that each class has of what is trained on: as it is labeled, or with ``sampling`` an equal one."""
+    count = _images_of_each(labels, classes)
+    shown = count > 0 if balance == "sampling" else count
+    return shown / shown.sum()
+
+
+def order_for(balance: str, labels: Indices, shares: npt.NDArray[np.float64] | None = None) -> BalancedOrder | None:
+    """The balanced order of ``sampling``, or that of certain shares; else None, and an epoch visits each image once."""
+    return BalancedOrder(labels, shares) if balance == "sampling" or shares is not None else None
 
 
 def log_priors_for(balance: str, labels: Indices, classes: int, device: torch.device) -> Tensor | None:
@@ -60,12 +71,15 @@ def log_priors_for(balance: str, labels: Indices, classes: int, device: torch.de
     return torch.from_numpy(np.log(count / count.sum())).float().to(device)
 
 
-def class_weights_for(balance: str, labels: Indices, classes: int, device: torch.device) -> Tensor | None:
-    """Weights [K] that are to a loss over all images at once what ``sampling`` is to batches; None without it."""
-    if balance != "sampling":
+def class_weights_for(
+    balance: str, labels: Indices, classes: int, device: torch.device, shares: npt.NDArray[np.float64] | None = None
+) -> Tensor | None:
+    """Weights [K] that are to a loss over all images at once what :func:`order_for` is to batches; None without it."""
+    if balance != "sampling" and shares is None:
         return None
     count = _images_of_each(labels, classes)
-    return torch.from_numpy(count.sum() / np.count_nonzero(count) / count.clip(min=1)).float().to(device)
+    own = class_shares("sampling", labels, classes) if shares is None else shares
+    return torch.from_numpy(own * count.sum() / count.clip(min=1)).float().to(device)
 
 
 def adjusted(logits: Tensor, log_priors: Tensor | None) -> Tensor:

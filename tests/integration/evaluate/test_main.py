@@ -216,6 +216,13 @@ def test_the_card_is_next_to_its_figures(finished):
     assert not list(folder.glob(".*"))
 
 
+def test_the_card_and_the_figures_tell_the_rounds_of_the_teacher(finished):
+    assert [each["kept"] for each in metrics_of(finished)["rounds"]] == [False, True]
+    card = (finished / "artifacts/evaluate/model-card.md").read_text()
+    assert "The teacher was trained in 2 rounds" in card
+    assert "| 2 | 31 | 0.62 | 75.00% | kept |" in card
+
+
 def pictures(folder: Path) -> list[str]:
     """Write a picture of each kind that is easily read in another way."""
     rng = np.random.default_rng(0)

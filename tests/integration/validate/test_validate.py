@@ -40,6 +40,17 @@ def failures(verdict: Verdict) -> dict[str, str]:
     return failed
 
 
+def test_the_unlabeled_images_are_named_only_where_they_teach_the_teacher(tmp_path: Path) -> None:
+    """What the teacher depends on in place of them: `dvc.yaml`."""
+    run_ingest(class_folders(tmp_path / "data"), tmp_path / "ingest")
+    named = tmp_path / "validate" / "unlabeled.json"
+    run_validate(tmp_path / "ingest")
+    assert json.loads(named.read_text()) == {"fingerprint": None}
+    run_validate(tmp_path / "ingest", teaching=True)
+    facts = json.loads((tmp_path / "ingest" / "dataset.json").read_text())
+    assert json.loads(named.read_text()) == {"fingerprint": facts["fingerprints"]["unlabeled"]}
+
+
 def test_sound_data_passes(tmp_path: Path) -> None:
     run_ingest(class_folders(tmp_path / "data"), tmp_path / "ingest")
     verdict = run_validate(tmp_path / "ingest")

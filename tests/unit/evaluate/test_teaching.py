@@ -90,3 +90,8 @@ def test_a_modifier_leaves_losses_of_layers_as_they_are(taught):
     facts = taught(f"distill.method=[{modifier}, {{name: kd, weight: 2}}, fitnet]")
     assert facts["loss"].endswith("(10 · kd + 100 · fitnet)")
     assert facts["parts"][2]["settings"] == "temperature 3.0"
+
+
+def test_the_unlabeled_images_also_teach_a_teacher_that_is_self_trained(taught):
+    assert "self-training" not in taught()["unlabeled_used"]
+    assert taught("finetune.rounds=2")["unlabeled_used"].endswith("; self-training of the teacher")

@@ -1,5 +1,6 @@
 """The stage hands the params to what trains: each of them, and the split that each is for."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from components.core.artifacts import read_json
 from components.core.errors import UserError
+from components.core.images.shards import open_shard
+from components.core.inference import predict
 from components.core.models.pixel_model import load, pixel_model, save
 from components.core.params.file import override_params
+from components.core.params.sections import Augment
 from components.core.runtime.stage import Stage
 from components.finetune import __main__ as finetune
+from components.finetune import self_training
 from components.finetune.l2_sp import backbone
 from components.finetune.unfreezing import layer_groups
 from tests.workspaces import ids, pictures, training_workspace, watched
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -39,7 +47,7 @@ def finetuned(workspace, monkeypatch: pytest.MonkeyPatch):
         with monkeypatch.context() as patch:
             calls = watched(patch, finetune, by)
             finetune.main(Stage("finetune", params))
-        (call,) = calls
+        *_, call = calls  # of the last round
         return call
 
     return train
@@ -206,7 +214,19 @@ STRATEGIES = {
 @pytest.mark.parametrize("moment", [2, 5, 8])
 def test_an_interrupted_run_ends_with_the_same_teacher_to_the_bit(finetuned, monkeypatch, settings, moment: int):
     """Four epochs of two steps each, killed as one ends and as one begins."""
-    whole = finetuned("epochs=4", *settings)
+    assert steps_of_resumed(finetuned, monkeypatch, moment, "epochs=4", *settings) < moment + 8, "it begins anew"
+
+
+@pytest.mark.parametrize("moment", [2, 5])
+def test_an_interrupted_second_round_ends_with_the_same_teacher_to_the_bit(finetuned, monkeypatch, moment: int):
+    """Four steps of the first round, and six or more of the second; killed as that begins and as it ends an epoch."""
+    rounds = ("rounds=2", "round_epochs=2")
+    assert steps_of_resumed(finetuned, monkeypatch, 4 + moment, *rounds) < 4 + moment + 4 + 6
+
+
+def steps_of_resumed(finetuned, monkeypatch: pytest.MonkeyPatch, moment: int, *settings: str) -> int:
+    """Kill a run in one of its steps and resume it, which must end as if it were whole; returns the steps of both."""
+    whole = finetuned(*settings)
     steps, cross_entropy, until = 0, finetune.cross_entropy, moment
 
     def cut_off(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
@@ -218,9 +238,93 @@ def test_an_interrupted_run_ends_with_the_same_teacher_to_the_bit(finetuned, mon
 
     monkeypatch.setattr(finetune, "cross_entropy", cut_off)
     with pytest.raises(Killed):
-        finetuned("epochs=4", *settings)
+        finetuned(*settings)
     until = None
-    resumed = finetuned("epochs=4", *settings)
-    assert steps < moment + 8, "it begins anew"
+    resumed = finetuned(*settings)
     one, other = (call["model"].state_dict() for call in (whole, resumed))
     assert all(torch.equal(one[name], other[name]) for name in one)
+    return steps
+
+
+def taught_in_rounds(finetuned, monkeypatch: pytest.MonkeyPatch, *settings: str) -> list[dict[str, Any]]:
+    """Train two rounds, the second for an epoch; returns the arguments of each round's training."""
+    with monkeypatch.context() as patch:
+        calls = watched(patch, finetune, "_train")
+        finetuned("rounds=2", "round_epochs=1", *settings)
+    return calls
+
+
+def test_a_second_round_learns_what_the_first_ones_teacher_labels_in_views_of_its_own(finetuned, monkeypatch):
+    first, second = taught_in_rounds(finetuned, monkeypatch, "round_augment={erase: 1, flip: false}")
+    lesson = second["lesson"]
+    assert np.array_equal(lesson.images.ids[:40], ids("train"))
+    assert np.array_equal(lesson.images.labels[:40], first["lesson"].images.labels)
+    assert len(lesson.images) > 40
+    assert set(lesson.images.ids[40:]) <= set(ids("unlabeled"))
+    unlabeled = open_shard(Path("artifacts/ingest/shards/unlabeled"))
+    predicted = dict(zip(unlabeled.ids, predict(first["teacher"], unlabeled.images, CPU).argmax(1), strict=True))
+    assert lesson.images.labels[40:].tolist() == [predicted[each] for each in lesson.images.ids[40:]]
+    assert (lesson.epochs, lesson.augment) == (1, Augment(erase=1))
+    assert [row["step"] for row in second["result"]] == [len(lesson.images) // 20]
+
+
+def test_the_first_round_is_that_of_a_single_one(finetuned, monkeypatch):
+    first, _ = taught_in_rounds(finetuned, monkeypatch)
+    alone = finetuned("rounds=1")
+    one, other = first["teacher"].state_dict(), alone["model"].state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("accuracies", [(0.6, 0.9), (0.9, 0.6)])
+def test_the_teacher_of_the_best_round_on_validation_images_is_kept_and_each_is_told(
+    finetuned, monkeypatch, capsys: pytest.CaptureFixture[str], accuracies: tuple[float, float]
+):
+    given = iter(accuracies)
+    monkeypatch.setattr(finetune, "validate", lambda *_: (0.0, next(given)))
+    calls = taught_in_rounds(finetuned, monkeypatch)
+    best = calls[accuracies.index(0.9)]["teacher"].net.state_dict()
+    kept = load(Path("artifacts/finetune/model.safetensors")).net.state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in best.items())
+    told = read_json(Path("artifacts/finetune/rounds.json"))
+    assert [row["val_accuracy"] for row in told] == list(accuracies)
+    assert [row["kept"] for row in told] == [accuracy == 0.9 for accuracy in accuracies]
+    assert f"({100 * (accuracies[1] - accuracies[0]):+.2f} points)" in capsys.readouterr().out
+    phases = pq.read_table("artifacts/finetune/history.parquet")["phase"].to_pylist()
+    assert list(dict.fromkeys(phases)) == ["full", "round-2-full"]
+
+
+def test_one_round_does_not_open_the_unlabeled_images(finetuned):
+    shutil.rmtree("artifacts/ingest/shards/unlabeled")
+    finetuned("rounds=1")
+    assert read_json(Path("artifacts/finetune/rounds.json")) == []
+
+
+def test_rounds_without_unlabeled_images_are_refused_before_training(finetuned):
+    folder = Path("artifacts/ingest/shards/unlabeled")
+    for name in ("images", "labels", "ids"):
+        np.save(folder / f"{name}.npy", np.load(folder / f"{name}.npy")[:0])
+    with pytest.raises(UserError, match=r"finetune.rounds = 2 teaches the teacher by unlabeled images, and the"):
+        finetuned("rounds=2")
+    assert not Path("artifacts/finetune/model.safetensors").exists()
+
+
+def test_a_teacher_that_is_right_by_chance_teaches_no_second_round(
+    finetuned, monkeypatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(self_training, "confidence_for", lambda *_: np.inf)
+    with monkeypatch.context() as patch:
+        calls = watched(patch, finetune, "_train")
+        finetuned("rounds=3")
+    assert len(calls) == 1
+    assert len(read_json(Path("artifacts/finetune/rounds.json"))) == 1
+    assert "Note: round 1 is the last: half of its teacher" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("strategy", ["feature-extraction", "gradual-unfreezing"])
+def test_rounds_are_of_every_strategy(finetuned, monkeypatch, strategy: str):
+    by = "linear_probe" if strategy == "feature-extraction" else "fit"
+    with monkeypatch.context() as patch:
+        calls = watched(patch, finetune, by)
+        finetuned("rounds=2", f"strategy={strategy}", "weight_decay=0.1", by=by)
+    assert len(calls) == 2
+    assert len(read_json(Path("artifacts/finetune/rounds.json"))) == 2

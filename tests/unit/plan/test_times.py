@@ -38,6 +38,11 @@ def params(*assignments: str):
     [
         ([], "finetune", 10 * 500 * 0.01 + 10 * 600 * 0.001),
         (["finetune.strategy=gradual-unfreezing"], "finetune", 10 * 500 * 0.01 + 10 * 600 * 0.001),
+        (
+            ["finetune.rounds=3", "finetune.round_epochs=2"],
+            "finetune",
+            10 * 500 * 0.01 + 10 * 600 * 0.001 + 2 * (4500 * 0.001 + 2 * (5000 * 0.01 + 600 * 0.001)),
+        ),
         (["finetune.epochs=20"], "finetune", 20 * 500 * 0.01 + 20 * 600 * 0.001),
         (["finetune.batch_size=400"], "finetune", 10 * 400 * 0.01 + 10 * 600 * 0.001),  # what fills no batch waits
         (["distill.when=joint", "student.weights=pypi"], "finetune", 2000 * 0.001 + 100 * 0.001 + 300 * 2000 * 1.5e-6),

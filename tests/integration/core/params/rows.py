@@ -44,6 +44,7 @@ TINY_TIMM = ("pretrain.model=test_efficientnet",)
 MIXED = ("student.augment.mixup=1.0",)
 CUT = ("student.augment.cutmix=1.0",)
 PROBED = ("finetune.strategy=feature-extraction",)
+ROUNDS = ("finetune.rounds=2", "finetune.round_epochs=1")
 FROZEN = ("finetune.freeze_batch_norm=true",)
 SLICE = ("registry.slices.gates={class: {accuracy: {min: 0.5}}}",)
 CHAMPION = ("registry.gates={accuracy: {min: 0.5}}", "registry.champion.margin=0.02")
@@ -107,6 +108,11 @@ def _finetune() -> dict[str, tuple[Row, ...]]:
         "finetune.l2_sp": (Row("finetune", 10.0),),
         "finetune.freeze_batch_norm": (Row("finetune", True),),
         "finetune.sync_batch_norm": (Row("finetune", False, "synchronized"),),
+        "finetune.rounds": (Row("finetune", 2, HISTORY),),
+        "finetune.round_epochs": (Row("finetune", 2, HISTORY, ROUNDS),),
+    }
+    rows |= {
+        f"finetune.round_augment.{name}": (Row("finetune", value, HISTORY, ROUNDS),) for name, value in _VIEWS.items()
     }
     return rows
 

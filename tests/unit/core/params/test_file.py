@@ -52,6 +52,11 @@ def test_the_shipped_params_are_valid_and_frozen():
             "batch_size: 9, freeze_batch_norm: false}",
             "finetune: strategy = gradual-unfreezing freezes layers.* set freeze_batch_norm to true",
         ),
+        (
+            "finetune={strategy: none, image_size: 9, probe_steps: 1, probe_lr: 1, epochs: 1, lr: 1, batch_size: 9, "
+            "rounds: 2}",
+            "finetune: rounds = 2 trains the teacher again and again.* set rounds to 1",
+        ),
         ("trainer.lr=2", "trainer is not a parameter"),
         ("registry.gates.accurracy={min: 0.9}", "did you mean registry.gates.accuracy"),
         ("registry.gates.accuracy.min=.nan", "registry.gates.accuracy.min = nan is refused"),

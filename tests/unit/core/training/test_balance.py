@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from components.core.training.balance import (
     BalancedOrder,
     adjusted,
+    class_shares,
     class_weights_for,
     log_priors_for,
     order_for,
@@ -58,6 +59,21 @@ def test_no_image_is_visited_twice_before_all_others_of_its_class_and_visits_are
     for label in set(labels.tolist()):
         of_class = np.bincount(indices, minlength=len(labels))[labels == label]
         assert of_class.max() - of_class.min() <= 1
+
+
+def test_every_class_gets_the_share_of_the_labeled_places_that_it_is_to_have():
+    shares = np.array([0.25, 0.0, 0.75])
+    indices, visits = visited(BalancedOrder(LABELS, shares), 1, 8 + 3)
+    assert [(LABELS[indices] == each).sum() for each in (0, 1, 2, -1)] == [2, 0, 6, 3]
+    assert sorted(visits[indices == 1]) == [0, 1, 2], "another view at each visit"
+    weights = class_weights_for("none", LABELS, 3, CPU, shares)
+    assert (weights * torch.tensor([6.0, 0.0, 2.0]) / 8).tolist() == pytest.approx(shares.tolist())
+
+
+def test_a_class_has_the_share_of_its_labels_and_with_sampling_an_equal_one():
+    assert class_shares("none", LABELS, 3).tolist() == [0.75, 0, 0.25]
+    assert class_shares("logit-adjustment", LABELS, 3).tolist() == [0.75, 0, 0.25]
+    assert class_shares("sampling", LABELS, 3).tolist() == [0.5, 0, 0.5]
 
 
 def test_the_order_is_a_function_of_seed_and_step():

@@ -19,7 +19,9 @@ def test_the_training_gets_the_checked_data_without_the_test_split():
         "artifacts/ingest/shards/unlabeled",
         "artifacts/ingest/shards/val",
         "artifacts/validate/passed",
+        "artifacts/validate/unlabeled.json",
     ]
+    assert "artifacts/ingest/shards/unlabeled" in two_pools.read(["finetune"]), "it may be self-trained"
 
 
 def test_the_evaluation_gets_all_that_it_reads_without_the_soft_labels():

@@ -45,6 +45,19 @@ def test_the_gain_has_its_interval():
     )
 
 
+def test_the_rounds_of_a_teacher_have_their_gain_and_one_round_is_not_told():
+    every = [
+        {"val_accuracy": 0.8, "kept": False},
+        {"val_accuracy": 0.83, "kept": True},
+        {"val_accuracy": 0.82, "kept": False},
+    ]
+    assert text.rounds({"rounds": every}) == (
+        "The teacher's rounds of self-training reached 80.00 %, 83.00 %, 82.00 % of the validation images: round 2 was "
+        "kept, which gained +3.00 points over the labels alone."
+    )
+    assert text.rounds(METRICS) == ""
+
+
 def test_the_table_holds_every_row():
     console = Console(width=80, record=True)
     console.print(text.table(METRICS))

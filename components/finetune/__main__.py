@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -28,6 +29,7 @@ from components.core.training.parallel import shard_of_batch
 from components.core.views.mixing import Views
 from components.finetune.finished import check_finished
 from components.finetune.l2_sp import backbone, with_l2_sp
+from components.finetune.lora import inject, layers_to_adapt, merge
 from components.finetune.self_training import (
     Floats,
     PseudoLabels,
@@ -40,6 +42,9 @@ from components.finetune.self_training import (
 from components.finetune.strategy import PROBED, TRAINED, in_effect
 from components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
 from components.finetune.unfreezing import frozen, layer_groups
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraModel
 
 History = list[dict[str, float]]
 
@@ -167,8 +172,19 @@ def _teach(
         if settings.freeze_batch_norm:
             freeze_batch_norm(teacher)
         phase = lesson.prefix + ("full" if strategy == "lp-ft" else strategy)
+        change = _low_rank(stage, teacher) if strategy == "lora" else None
         phases[phase] = _train(stage, teacher, lesson, train, val, checkpoints, device, phase)
+        if change:
+            merge(change)
     return phases
+
+
+def _low_rank(stage: Stage, teacher: PixelModel) -> "LoraModel":
+    settings = stage.params.finetune
+    change = inject(teacher, layers_to_adapt(teacher, settings.lora_targets), settings.lora_rank)
+    trained = sum(parameter.numel() for parameter in teacher.parameters() if parameter.requires_grad)
+    stage.journal.params({"trained_parameters": trained})
+    return change
 
 
 def _write(stage: Stage, teacher: PixelModel, phases: dict[str, History], rounds: Sequence[Round] = ()) -> None:

@@ -1,7 +1,7 @@
 """Which parts each ``finetune.strategy`` has."""
 
 PROBED = ("feature-extraction", "lp-ft")  # the head alone is trained first, on features
-TRAINED = ("full", "lp-ft", "gradual-unfreezing")  # the network is trained
+TRAINED = ("full", "lp-ft", "gradual-unfreezing", "lora")  # the network is trained
 
 
 def in_effect(strategy: str, when: str) -> str:

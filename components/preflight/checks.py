@@ -14,6 +14,7 @@ from components.distill.__main__ import networks_between, refuse_to_grow
 from components.distill.criterion import terms
 from components.distill.losses.register import LOSSES
 from components.finetune.finished import check_origin
+from components.finetune.lora import layers_to_adapt
 from components.pretrain.weights import package_file
 
 # As many as any loss asks for: how many there are is known once the data is ingested.
@@ -72,13 +73,15 @@ def check_networks(params: Params) -> None:
     """Build every network that the params name, and look for the layers that ``distill.method`` compares.
 
     Raises:
-        UserError: a name is unknown, a network can't take the images, layers don't exist or can't be compared, an
-            assistant is larger than its teacher, or a method needs a single process.
+        UserError: a name is unknown, a network can't take the images, layers don't exist or can't be compared, LoRA has
+            none to change, an assistant is larger than its teacher, or a method needs a single process.
     """
     method, channels = params.distill, params.ingest.channels
     teacher = untrained(params.pretrain.model, params.finetune.image_size, 3)
     size = params.student.image_size
     student = untrained(params.student.model, size, channels)
+    if params.finetune.strategy == "lora":
+        layers_to_adapt(teacher, params.finetune.lora_targets)
     for loss in method.losses:
         _refuse_several_processes(loss.name, params)
     if method.targets_from == "peers":

@@ -27,6 +27,7 @@ def whole_file(params: Params) -> Path:
     run = {name: sections["run"][name] for name in ("device", "placement", "launcher", "nproc_per_node", "nnodes")}
     method = [entry.model_dump() for entry in params.distill.method]
     others = [params.finetune.image_size, params.finetune.strategy, params.student.weights]
+    others += params.finetune.lora_targets
     return _file("run", student_facts(params), sections["pretrain"], sections["distill"], method, run, *others)
 
 

@@ -159,7 +159,7 @@ class Training(Section):
 
 
 class Finetune(Training):
-    strategy: Literal["feature-extraction", "full", "lp-ft", "gradual-unfreezing", "none"]
+    strategy: Literal["feature-extraction", "full", "lp-ft", "gradual-unfreezing", "lora", "none"]
     image_size: Positive
     probe_views: Positive = 4
     probe_steps: Positive
@@ -168,16 +168,27 @@ class Finetune(Training):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     l2_sp: NonNegative = 0.0
     freeze_batch_norm: bool = True  # statistics, scale and shift
+    lora_rank: Positive = 8
+    lora_targets: list[Annotated[str, Field(min_length=1)]] = []  # noqa: RUF012 - pydantic copies it
     rounds: Positive = 1
     round_epochs: Positive = 4
     round_augment: Augment = Augment()
 
     @model_validator(mode="after")
     def leaves_frozen_layers_as_they_are(self) -> "Finetune":
-        if self.strategy == "gradual-unfreezing" and not self.freeze_batch_norm:
+        if self.strategy in ("gradual-unfreezing", "lora") and not self.freeze_batch_norm:
             raise ValueError(
                 f"strategy = {self.strategy} freezes layers, and their BatchNorm's statistics would move all the same: "
                 "set freeze_batch_norm to true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def has_weights_to_pull(self) -> "Finetune":
+        if self.strategy == "lora" and self.l2_sp:
+            raise ValueError(
+                f"l2_sp = {self.l2_sp:g} pulls weights to where they were, and strategy = lora does not move them: set "
+                "l2_sp to 0"
             )
         return self
 

@@ -199,6 +199,16 @@ def test_a_finished_teacher_of_other_classes_is_refused(workspace, classes: tupl
     assert not Path("artifacts/finetune/model.safetensors").exists()
 
 
+def test_lora_trains_the_layers_it_is_given_and_the_head(finetuned):
+    pytest.importorskip("peft")
+    settings = ["strategy=lora", "lora_rank=2", "lora_targets=[attn.qkv]", "lr=0.1", "weight_decay=0.1", "epochs=1"]
+    call = finetuned(*settings, network="test_vit", size=160)
+    assert changed(call) == {*(f"blocks.{number}.attn.qkv.weight" for number in range(6)), "head.weight", "head.bias"}
+    start = load(Path("artifacts/pretrain/model.safetensors")).net.blocks[0].attn.qkv.weight
+    weight = call["model"].net.blocks[0].attn.qkv.weight
+    assert torch.linalg.matrix_rank(weight - start, rtol=1e-4) == 2
+
+
 class Killed(Exception):
     """Stands for what ends a process at a bad moment."""
 

@@ -90,6 +90,9 @@ def _student() -> dict[str, tuple[Row, ...]]:
     return rows | {"student.weights": (weights, Row("pretrain label distill", weights.value))}
 
 
+LORA = Proven("tests/unit/finetune/test_main.py::test_lora_trains_the_layers_it_is_given_and_the_head")
+
+
 def _finetune() -> dict[str, tuple[Row, ...]]:
     rows = {f"finetune.{name}": (Row("finetune", value),) for name, value in _TRAINING.items()}
     rows |= {f"finetune.augment.{name}": (Row("finetune", value),) for name, value in _VIEWS.items()}
@@ -108,6 +111,8 @@ def _finetune() -> dict[str, tuple[Row, ...]]:
         "finetune.l2_sp": (Row("finetune", 10.0),),
         "finetune.freeze_batch_norm": (Row("finetune", True),),
         "finetune.sync_batch_norm": (Row("finetune", False, "synchronized"),),
+        "finetune.lora_rank": (LORA,),
+        "finetune.lora_targets": (LORA,),
         "finetune.rounds": (Row("finetune", 2, HISTORY),),
         "finetune.round_epochs": (Row("finetune", 2, HISTORY, ROUNDS),),
     }

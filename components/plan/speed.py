@@ -92,6 +92,7 @@ class Measurement:
 def seconds_an_image(
     model: str,
     image_size: int,
+    stored_size: int,
     channels: int,
     classes: int,
     batch_size: int,
@@ -106,6 +107,7 @@ def seconds_an_image(
     Args:
         model: its name.
         image_size, channels: of its input.
+        stored_size: of the images that it is given, which it resizes.
         classes: how many it tells apart.
         batch_size: images in a step.
         training: a step of training (forward, backward and optimizer); False for inference.
@@ -125,7 +127,7 @@ def seconds_an_image(
     try:
         where = resolve_device(device, threads, deterministic=False)
         network = _network(model, image_size, channels, classes, freeze_batch_norm, where)
-        shape = (batch_size, channels, image_size, image_size)
+        shape = (batch_size, channels, stored_size, stored_size)
         pixels = torch.randint(256, shape, generator=torch.Generator(), dtype=torch.uint8)
         pixels = pixels.to(where, memory_format=torch.channels_last)
         step = _training_step(network, pixels, classes, precision) if training else _inference_step(network, pixels)

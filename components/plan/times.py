@@ -46,7 +46,11 @@ def measurements(params: Params, classes: int, shared: bool = True) -> dict[str,
     run, student, finetune = params.run, params.student, params.finetune
     half = max(1, usable_cores() // 2) if shared and not run.deterministic else 0
     threads = {"teacher": run.threads, "student": run.threads or half}
-    sizes = {"teacher": (finetune.image_size, 3), "student": (student.image_size, params.ingest.channels)}
+    stored = params.ingest.image_size
+    sizes = {
+        "teacher": (finetune.image_size, stored, 3),
+        "student": (student.image_size, stored, params.ingest.channels),
+    }
     networks = {"teacher": params.pretrain.model, "student": student.model}
     networks |= {name: name for name in _assistants(params)}
     asked = {"start": Measurement(seconds_to_start)}
@@ -59,7 +63,7 @@ def measurements(params: Params, classes: int, shared: bool = True) -> dict[str,
             name_of_step = f"{name} {'training' if training else 'inference'}"
             asked[name_of_step] = Measurement(seconds_an_image, (model, *sizes[role], classes, *step))
     for role, augment in (("teacher", finetune.augment), ("student", student.augment)):
-        view = (params.ingest.image_size, params.ingest.channels, augment.model_dump())
+        view = (stored, params.ingest.channels, augment.model_dump())
         asked[f"{role} view"] = Measurement(seconds_a_view, (*view, run.device, threads[role]))
     return asked
 

@@ -9,7 +9,7 @@ from components.core.params.sections import StudentAugment
 from components.plan import speed
 from components.plan.speed import seconds_a_view, seconds_an_image
 
-NETWORK = ("resnet8", 8, 1, 2, 4)
+NETWORK = ("resnet8", 8, 8, 1, 2, 4)
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def test_a_network_is_measured_once():
 
 @pytest.mark.parametrize(
     "other",
-    [("resnet14", 8, 1, 2, 4, True, "cpu", 1), (*NETWORK, False, "cpu", 1), (*NETWORK, True, "cpu", 2)],
+    [("resnet14", 8, 8, 1, 2, 4, True, "cpu", 1), (*NETWORK, False, "cpu", 1), (*NETWORK, True, "cpu", 2)],
 )
 def test_it_is_kept_under_its_arguments(other):
     assert seconds_an_image.file(*other) != seconds_an_image.file(*NETWORK, True, "cpu", 1)
@@ -65,14 +65,19 @@ def test_measuring_leaves_threads_and_random_numbers_as_they_are():
 
 
 def test_a_larger_network_takes_longer():
-    assert seconds_an_image("resnet56", 16, 1, 2, 16, False, "cpu", 1) > seconds_an_image(
-        "resnet8", 16, 1, 2, 16, False, "cpu", 1
+    assert seconds_an_image("resnet56", 16, 16, 1, 2, 16, False, "cpu", 1) > seconds_an_image(
+        "resnet8", 16, 16, 1, 2, 16, False, "cpu", 1
     )
+
+
+def test_resizing_is_part_of_what_a_network_takes():
+    small, large = (seconds_an_image("resnet8", 8, stored, 3, 2, 16, False, "cpu", 1) for stored in (8, 256))
+    assert large > 2 * small
 
 
 def test_an_unknown_network_is_one_sentence():
     with pytest.raises(UserError, match="No model is named resnet9"):
-        seconds_an_image("resnet9", 8, 1, 2, 4, True, "cpu", 1)
+        seconds_an_image("resnet9", 8, 8, 1, 2, 4, True, "cpu", 1)
 
 
 def test_views_are_measured_as_they_are_drawn():

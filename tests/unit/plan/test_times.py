@@ -80,7 +80,7 @@ def test_what_overlaps_counts_once():
 def test_the_speeds_that_are_measured_are_those_that_are_asked_for():
     asked = measurements(params("distill.method=[kd, teacher-assistant]", "run.threads=3"), 10)
     assert set(asked) == set(SPEEDS)
-    assert asked["teacher inference"].arguments[:4] == ("tf_efficientnet_lite0", 80, 3, 10)
+    assert asked["teacher inference"].arguments[:5] == ("tf_efficientnet_lite0", 80, 28, 3, 10)
     assert all(3 in measure.arguments for name, measure in asked.items() if name != "start")
 
 

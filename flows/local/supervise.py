@@ -1,7 +1,7 @@
 """Runs one command whose whole process tree ends with the flow, whatever ends the flow.
 
-``python -I -S flows/local/supervise.py PARENT_PID GRACE_S COMMAND …`` (Linux). It starts in milliseconds, because it
-imports nothing but the standard library, and it outlives neither its parent nor its own purpose:
+``python -I -S flows/local/supervise.py PARENT_PID GRACE_S SIGNAL COMMAND …`` (Linux). It starts in milliseconds,
+because it imports nothing but the standard library, and it outlives neither its parent nor its own purpose:
 
 - the kernel sends it SIGTERM when the thread that started it is gone (``PR_SET_PDEATHSIG``), even by kill -9;
 - orphans of the command are re-parented to it and not to init (``PR_SET_CHILD_SUBREAPER``), so none gets away;
@@ -23,12 +23,13 @@ _WATCHED = (*_STOP, signal.SIGCHLD)
 _SECONDS_BETWEEN_SWEEPS = 0.05
 
 
-def supervise(parent: int, grace_s: float, command: list[str]) -> int:
+def supervise(parent: int, grace_s: float, asked_by: int, command: list[str]) -> int:
     """Run ``command`` to its end, or until it is stopped, and leave no process of it behind.
 
     Args:
         parent: the pid of the process that must be alive for the command to go on.
-        grace_s: seconds between SIGTERM and SIGKILL.
+        grace_s: seconds between the first signal and SIGKILL.
+        asked_by: the signal that asks the command itself to end; what it started gets SIGTERM.
         command: the program and its arguments.
 
     Returns:
@@ -51,17 +52,17 @@ def supervise(parent: int, grace_s: float, command: list[str]) -> int:
         code = reap().get(child)
         if received in _STOP:
             break
-    ended = sweep(grace_s, child)
+    ended = sweep(grace_s, child, asked_by)
     return ended.get(child, 128 + signal.SIGTERM) if code is None else code
 
 
-def sweep(grace_s: float, command: int) -> dict[int, int]:
+def sweep(grace_s: float, command: int, asked_by: int) -> dict[int, int]:
     """End every descendant of this process: asked at once, asked again at half time, killed after ``grace_s``.
 
     Args:
         grace_s: seconds until SIGKILL.
-        command: the command's pid, which is asked by SIGINT: DVC then puts its locks in order, where SIGTERM would end
-            it in the middle of writing them.
+        command: the command's pid.
+        asked_by: the signal that it is asked by first.
 
     Returns:
         The exit codes of the direct children that ended.
@@ -83,7 +84,7 @@ def sweep(grace_s: float, command: int) -> dict[int, int]:
             _signal(alive, signal.SIGTERM)
         else:
             _signal(alive - signaled - {command}, signal.SIGTERM)
-            _signal((alive - signaled) & {command}, signal.SIGINT)
+            _signal((alive - signaled) & {command}, asked_by)
         signaled |= alive
         time.sleep(_SECONDS_BETWEEN_SWEEPS)
 
@@ -127,7 +128,7 @@ def _parent(pid: str) -> int | None:
     return None if state in "XZ" else int(parent)
 
 
-def _signal(pids: set[int], number: signal.Signals) -> None:
+def _signal(pids: set[int], number: int) -> None:
     for pid in pids:
         try:
             os.kill(pid, number)
@@ -144,4 +145,4 @@ def _prctl(option: int, value: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(supervise(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))
+    sys.exit(supervise(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]))

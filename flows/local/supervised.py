@@ -1,6 +1,7 @@
 """Processes under the supervisor, and the environment that the pipeline gives its stages."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -26,7 +27,11 @@ _SUPERVISOR = Path(__file__).with_name("supervise.py")
 
 
 def supervised(
-    command: list[str], environment: Mapping[str, str], stdout: int | None = None, grace_s: float = GRACE_S
+    command: list[str],
+    environment: Mapping[str, str],
+    stdout: int | None = None,
+    grace_s: float = GRACE_S,
+    asked_by: signal.Signals = signal.SIGINT,
 ) -> "subprocess.Popen[str]":
     """Start a command under the supervisor, in its own session and with this Python first on its PATH.
 
@@ -34,7 +39,9 @@ def supervised(
         command: the program and its arguments.
         environment: variables that go before this process's own.
         stdout: takes stdout and stderr; by default both are this process's.
-        grace_s: seconds between SIGTERM and SIGKILL.
+        grace_s: seconds that it has to end once it is asked to, before SIGKILL.
+        asked_by: the signal that asks it. DVC puts its locks in order at SIGINT, where SIGTERM would end it in the
+            middle of writing them.
 
     Raises:
         UserError: this is not Linux.
@@ -44,7 +51,7 @@ def supervised(
         raise UserError("Reflux supervises its stages through the Linux kernel: run it on Linux (WSL and Docker do).")
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("a supervised process must be started in the main thread, which it lives as long as")
-    supervisor = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(os.getpid()), str(grace_s)]
+    supervisor = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(os.getpid()), str(grace_s), str(int(asked_by))]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     settings = {"PATH": path, "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1", **QUIET, **environment}
     return subprocess.Popen(

@@ -73,6 +73,19 @@ def test_a_killed_command_reports_its_signal():
     assert process.wait(timeout=120) == 128 + signal.SIGKILL
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_is_asked_to_end_by_its_own_signal(number):
+    blocked = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {2, 15}); print('ready')"
+    script = f"{blocked}; print(int(signal.sigwait({{2, 15}})))"
+    process = supervised(
+        [sys.executable, "-u", "-c", script], {}, stdout=subprocess.PIPE, grace_s=60.0, asked_by=number
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    output, _ = process.communicate(timeout=120)
+    assert output.strip() == str(int(number))
+
+
 def test_a_command_that_does_not_exist_is_an_error_not_a_hang(capfd):
     process = supervised(["no-such-command-anywhere"], {}, stdout=subprocess.PIPE, grace_s=1.0)
     output, _ = process.communicate(timeout=120)
@@ -84,7 +97,7 @@ def test_a_supervisor_whose_parent_is_gone_starts_nothing(tmp_path):
     supervisor = Path(__file__).parents[4] / "flows" / "local" / "supervise.py"
     gone = subprocess.Popen(["true"])
     gone.wait()
-    command = [sys.executable, "-I", "-S", str(supervisor), str(gone.pid), "1", "touch", str(tmp_path / "started")]
+    command = [sys.executable, "-I", "-S", str(supervisor), str(gone.pid), "1", "2", "touch", str(tmp_path / "started")]
     assert subprocess.run(command, check=False).returncode == 128 + signal.SIGTERM
     assert not (tmp_path / "started").exists()
 

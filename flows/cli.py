@@ -107,7 +107,7 @@ def data_add(
     name: Annotated[str | None, typer.Option(help="The dataset's name in data/; by default the folder's name.")] = None,
     minutes: Annotated[float, typer.Option(help="How long a run may take on this machine.")] = 10,
     max_kb: Annotated[
-        float | None, typer.Option(help="How large the student's file may be; by default about 200 KB.")
+        float | None, typer.Option(help="How large the file that ships may be.  [default: 200; in int8 about 56]")
     ] = None,
     min_accuracy: Annotated[
         float | None, typer.Option(metavar="SHARE", help="The accuracy that the student must reach, such as 0.9.")

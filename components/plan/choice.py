@@ -25,7 +25,7 @@ class Wishes:
 
     Attributes:
         minutes: for the whole run.
-        max_kb: of the file that ships.
+        max_kb: that the file that ships may have.
         min_accuracy: of the student, on the test split.
     """
 

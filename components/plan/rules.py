@@ -30,7 +30,7 @@ class Setup:
 
 LEAST_MINUTES = 1.0  # a run of a hundred tiny images: starting the stages' processes, export and evaluation
 DEFAULT_KB = 200.0
-# Smaller ones are hardly faster; they are for those who ask for a small file.
+# Smaller ones are hardly faster, and larger ones slower; both are for those who say how large the file may be.
 DEFAULT_NETWORK = next(network for network in LADDER if network.name == "resnet8_slim")
 
 
@@ -53,15 +53,18 @@ def refuse_wishes(wishes: Wishes) -> None:
 
 
 def networks(wishes: Wishes, classes: int) -> list[Network]:
-    """The students whose file fits, the largest first; the default's own size fits unless it was asked otherwise.
+    """The students whose file fits, the largest first.
+
+    Where the user sets a limit, it is the int8 file that must fit, as a larger network in int8 is the better use of so
+    many bytes. Otherwise both files fit, and the default's network does.
 
     Raises:
         UserError: none fits; it says what the smallest is.
     """
-    limit = size_limit(wishes, classes)
-    fitting = [network for network in LADDER if network.kb_of(classes) <= limit]
+    limit, int8 = size_limit(wishes, classes), wishes.max_kb is not None
+    fitting = [network for network in LADDER if network.kb_of(classes, int8) <= limit]
     if not fitting:
-        least = math.ceil(LADDER[0].kb_of(classes))
+        least = math.ceil(LADDER[0].kb_of(classes, int8))
         raise UserError(
             f"--max-kb {limit:g} is less than any student's file: the smallest, {LADDER[0].name}, takes {least:,} KB "
             f"with {classes:,} classes; give --max-kb {least} or more."
@@ -70,7 +73,7 @@ def networks(wishes: Wishes, classes: int) -> list[Network]:
 
 
 def size_limit(wishes: Wishes, classes: int) -> float:
-    """The KB that the student's file may have."""
+    """The KB that the file that ships may have."""
     if wishes.max_kb is not None:
         return wishes.max_kb
     return max(DEFAULT_KB, float(math.ceil(DEFAULT_NETWORK.kb_of(classes) * 1.02)))
@@ -109,7 +112,7 @@ def setups(profile: Profile, wishes: Wishes, answers: Answers) -> Iterator[Setup
     """
     sizes = [size for size in STUDENT_SIZES if size <= max(profile.native, STUDENT_SIZES[0])][::-1]
     fitting = networks(wishes, len(profile.classes))
-    quick = [network for network in fitting if network.kb >= DEFAULT_NETWORK.kb] or fitting[:1]
+    quick = [network for network in fitting if network.fp32_kb >= DEFAULT_NETWORK.fp32_kb] or fitting[:1]
     for teacher_size in TEACHER_SIZES[::-1]:
         if teacher_size <= (answers.teacher_size or TEACHER_SIZE):
             yield from (Setup(network, size, teacher_size) for network in quick for size in sizes)
@@ -146,12 +149,19 @@ def image_sizes(profile: Profile, setup: Setup, answers: Answers) -> Iterator[Ch
 
 
 def student_model(profile: Profile, wishes: Wishes, setup: Setup) -> Iterator[Choice]:
-    """The network, and the gate on its file."""
-    limit, kb = size_limit(wishes, len(profile.classes)), setup.network.kb_of(len(profile.classes))
-    largest = networks(wishes, len(profile.classes))[0]
-    why = "the largest that fits" if setup.network == largest else "the largest for which the time is enough"
-    yield Choice("student.model", setup.network.name, f"about {kb:,.0f} KB; {why} {limit:,.0f} KB")
-    asked = "--max-kb" if wishes.max_kb is not None else "the default, as --max-kb was not given"
+    """The network, which of its files ships, and the gate on that."""
+    classes = len(profile.classes)
+    limit, fp32, int8 = size_limit(wishes, classes), *(setup.network.kb_of(classes, each) for each in (False, True))
+    largest = networks(wishes, classes)[0]
+    why = "the largest that fits" if setup.network == largest else "the largest for which the time is enough:"
+    yield Choice("student.model", setup.network.name, f"{why} {limit:,.0f} KB")
+    if fp32 <= limit:
+        why = f"about {int8:,.0f} KB where validation images show that int8 is as good, else {fp32:,.0f}"
+        yield Choice("compress.ships", "auto", why)
+    else:
+        why = f"about {int8:,.0f} KB; the fp32 file, {fp32:,.0f}, does not fit"
+        yield Choice("compress.ships", "onnx-int8", why)
+    asked = "--max-kb" if wishes.max_kb is not None else "either file fits, as --max-kb was not given"
     yield Choice("registry.gates.size_kb", {"max": _plain(limit)}, asked)
 
 

@@ -47,7 +47,7 @@ def add(
         path: the dataset's folder.
         name: its name in ``data/``; by default the folder's own.
         minutes: that a run may take.
-        max_kb: of the student's file; None for the default's.
+        max_kb: that the file that ships may have; None for the default's.
         min_accuracy: of the student; None for one that is clearly above chance.
 
     Returns:

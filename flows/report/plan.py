@@ -19,6 +19,7 @@ _HEADS = {
     "label.": "views",
     "student.": "student",
     "distill.": "method",
+    "compress.": "student",
     "registry.gates.": "gates",
 }
 

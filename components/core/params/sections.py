@@ -229,7 +229,7 @@ class Label(Section):
 
 class Compress(Section):
     max_logit_difference: AboveZero = 1e-3
-    ships: Literal["onnx", "onnx-int8", "auto"] = "onnx"
+    ships: Literal["onnx", "onnx-int8", "auto"] = "auto"
     max_loss: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from components.core.errors import UserError
 from components.core.models import small_nets
+from components.plan.networks import LADDER
 from components.preflight import checks
 from components.preflight.rehearsal import rehearse
 from tests.trained import CLASSES, SEEN
@@ -21,6 +22,15 @@ def test_the_rehearsed_file_is_as_large_as_the_trained_one(finished):
     trained = (finished / "artifacts/compress/student.onnx").stat().st_size
     assert abs(facts["size_bytes"]["onnx"] - trained) < 100
     assert facts["params"] == sum(parameter.numel() for parameter in student.parameters())
+
+
+@pytest.mark.parametrize(("name", "classes"), [("resnet8_slim", 10), ("resnet8_tiny", 100)])
+def test_a_plan_knows_what_a_students_files_weigh(name, classes):
+    student = checks.untrained(name, 28, 3, tuple(map(str, range(classes))))
+    sizes = rehearse(student, 1e-3)["size_bytes"]
+    network = next(network for network in LADDER if network.name == name)
+    assert network.kb_of(classes) == pytest.approx(sizes["onnx"] / 1024, abs=1)
+    assert network.kb_of(classes, int8=True) == pytest.approx(sizes["onnx_int8"] / 1024, abs=1)
 
 
 def test_parity_is_rehearsed_as_well():

@@ -53,6 +53,16 @@ def test_weights_are_int8_with_a_scale_for_each_output_channel(quantized):
     assert all(weight.dtype == np.int8 and scale.shape == (len(weight),) for weight, scale in scales)
 
 
+def test_no_two_products_overflow_16_bits(quantized):
+    """Or processors without VNNI, which add them so, would answer otherwise."""
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer]
+    largest = max(
+        int(np.abs(weight.astype(int)).max()) for weight in weights if weight.dtype == np.int8 and weight.ndim
+    )
+    assert largest > 60
+    assert 2 * 255 * largest <= np.iinfo(np.int16).max
+
+
 def test_onnxruntime_computes_all_but_the_head_in_integers(quantized, tmp_path):
     onnx.save(quantized, tmp_path / "int8.onnx")
     options = ort.SessionOptions()
@@ -61,7 +71,22 @@ def test_onnxruntime_computes_all_but_the_head_in_integers(quantized, tmp_path):
     as_run = Counter(node.op_type for node in onnx.load(tmp_path / "as-run.onnx").graph.node)
     convolutions = sum(node.op_type == "Conv" for node in quantized.graph.node)
     assert (as_run["QLinearConv"], as_run["QLinearGlobalAveragePool"]) == (convolutions, 1)
-    assert as_run["Conv"] == as_run["FusedConv"] == as_run["ReduceMean"] == 0
+    assert as_run["Conv"] == as_run["FusedConv"] == as_run["ReduceMean"] == as_run["Cast"] == 0
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "floats"),
+    [([0.3] * 3, [0.2] * 3, 0), ([0.3, 0.3, 0.4], [0.2] * 3, 1), ([0.3] * 3, [0.2, 0.3, 0.2], 1)],
+)
+def test_pixels_are_taken_as_they_are_where_channels_are_normalized_alike(mean, std, floats, pixels, tmp_path):
+    torch.manual_seed(0)
+    student = pixel_model("resnet8_tiny", ("a", "b", "c"), 12, 3, mean, std).eval()
+    colored = np.repeat(pixels, 3, axis=1)
+    quantized = quantize.int8(program.to_onnx(program.export(student)), colored)
+    assert sum(node.op_type in ("Cast", "Sub", "Div") for node in quantized.graph.node) == 3 * floats
+    onnx.save(quantized, tmp_path / "int8.onnx")
+    expected = program.forward(student, colored)
+    assert np.abs(onnx_file.Network(tmp_path / "int8.onnx").run(colored) - expected).max() < 0.1 * np.ptp(expected)
 
 
 def test_logits_are_floats_that_no_calibrated_range_clips(quantized):

@@ -154,20 +154,21 @@ def test_a_teacher_of_larger_images_has_the_time_to_learn(train, seconds_an_epoc
 
 
 @pytest.mark.parametrize(
-    ("max_kb", "classes", "model", "limit"),
+    ("max_kb", "classes", "model", "ships", "limit"),
     [
-        (None, 10, "resnet8_slim", 200),
-        (200, 10, "resnet8_slim", 200),
-        (100, 10, "resnet8_thin", 100),
-        (52, 10, "resnet8_tiny", 52),
-        (5000, 10, "resnet8x4", 5000),
-        (None, 100, "resnet8_slim", 211),  # the head grows with the classes
-        (200, 100, "resnet8_thin", 200),
+        (None, 10, "resnet8_slim", "auto", 200),
+        (200, 10, "resnet14", "onnx-int8", 200),
+        (60, 10, "resnet8_slim", "onnx-int8", 60),
+        (52, 10, "resnet8_thin", "onnx-int8", 52),
+        (5000, 10, "resnet8x4", "auto", 5000),
+        (None, 100, "resnet8_slim", "auto", 211),  # the head grows with the classes
+        (60, 100, "resnet8_thin", "onnx-int8", 60),
     ],
 )
-def test_the_student_is_the_largest_that_fits(max_kb, classes, model, limit):
+def test_the_student_is_the_largest_that_fits_as_the_file_that_ships(max_kb, classes, model, ships, limit):
     plan = chosen(profile(classes=classes, train=5000), Wishes(max_kb=max_kb))
     assert plan["student.model"] == model
+    assert plan["compress.ships"] == ships
     assert plan["registry.gates.size_kb"] == {"max": limit}
 
 
@@ -180,7 +181,7 @@ def test_the_student_is_the_largest_that_fits(max_kb, classes, model, limit):
         (Wishes(min_accuracy=85), "--min-accuracy 85 is no share between 0 and 1: write 0.85 for 85 %"),
         (Wishes(min_accuracy=-0.1), "--min-accuracy -0.1 is no share between 0 and 1: write 0.85"),
         (Wishes(min_accuracy=1.5), "write 0.015 for 1.5 %"),
-        (Wishes(max_kb=1), "--max-kb 1 is less than any student's file: the smallest, resnet8_tiny, takes 52 KB"),
+        (Wishes(max_kb=1), "--max-kb 1 is less than any student's file: the smallest, resnet8_tiny, takes 20 KB"),
         (Wishes(max_kb=float("nan")), "--max-kb nan is less"),
     ],
 )

@@ -224,7 +224,7 @@ def test_a_copy_that_was_killed_is_no_hindrance(checkout, tmp_path):
     ("arguments", "sentence"),
     [
         (["--minutes", "0.1"], "--minutes 0.1 is too short for any run"),
-        (["--max-kb", "1"], "the smallest, resnet8_tiny, takes 51 KB with 2 classes; give --max-kb 51 or more"),
+        (["--max-kb", "1"], "the smallest, resnet8_tiny, takes 20 KB with 2 classes; give --max-kb 20 or more"),
         (["--min-accuracy", "85"], "write 0.85 for 85 %"),
         (["--min-accuracy", "0"], "is no share between 0 and 1"),
     ],

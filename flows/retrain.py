@@ -15,6 +15,7 @@ from components.core.params.file import PARAMS, load_params, override_params
 from components.core.params.sections import Params
 from components.core.runtime import lineage, packages, tracking
 from components.core.runtime.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
+from components.preflight.data import check_ingested
 from components.registry.ledger.ledger import AWAITING
 from flows.local.environment import embed_mlflow, keep_home
 from flows.outcome import StageOutcome
@@ -158,6 +159,7 @@ def run_stages(
         stage(pipeline, "ingest")
         journal.tags({"dvc.data_md5": lineage.data_md5() or lineage.NONE})
         stage(pipeline, "validate")
+        check_ingested(params)
         if pool is None:
             train(pipeline)
         else:

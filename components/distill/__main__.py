@@ -6,7 +6,13 @@ from components.core.errors import UserError
 from components.core.images.shards import Dataset
 from components.core.models.pixel_model import network, parameter_count
 from components.core.models.precision import computing
-from components.core.params.distill import BornAgain, DeepMutualLearning, Schedule, TeacherAssistant
+from components.core.params.distill import (
+    BornAgain,
+    DeepMutualLearning,
+    Schedule,
+    TeacherAssistant,
+    refuse_few_classes,
+)
 from components.core.runtime.device import resolve_device
 from components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage, run
 from components.distill.losses.register import LOSSES
@@ -25,6 +31,7 @@ def main(stage: Stage) -> None:
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
     stage.environment |= computing(device, params.student.precision, params.run.compile)
     trainer = Trainer(stage, device)
+    refuse_few_classes(method.method, len(trainer.dataset.classes))
     if isinstance(method.schedule, DeepMutualLearning):
         trainer.train_with_peers(method.schedule.peers)
         return

@@ -145,11 +145,8 @@ def terms(
         standardization: losses of logits compare z-scores, with its weight and temperature (Sun et al. 2024).
 
     Raises:
-        UserError: a layer does not exist, features can't be compared, a loss does not suit so few classes, or a memory
-            bank does not fit into memory.
+        UserError: a layer does not exist, features can't be compared, or a memory bank does not fit into memory.
     """
-    if standardization:
-        _check_classes("logit-standardization", 3, student)
     return [
         _term_of_layers(loss, student, teacher, images) if loss.layer_pairs else _term(loss, student, standardization)
         for loss in losses
@@ -158,7 +155,6 @@ def terms(
 
 def _term(loss: "Loss", student: PixelModel, standardization: "LogitStandardization | None") -> Term:
     registered, settings = LOSSES[loss.name], loss.settings
-    _check_classes(loss.name, registered.min_classes, student)
     if standardization and "temperature" in settings:
         settings["temperature"] = standardization.temperature or temperature_for(len(student.spec.classes))
     function = partial(registered.function, **settings)
@@ -170,7 +166,6 @@ def _term(loss: "Loss", student: PixelModel, standardization: "LogitStandardizat
 
 def _term_of_layers(loss: "Loss", student: PixelModel, teacher: PixelModel | None, images: int) -> Term:
     registered = LOSSES[loss.name]
-    _check_classes(loss.name, registered.min_classes, student)
     if teacher is None:
         raise ValueError(f"{loss.name} compares layers and needs the teacher.")
     own, other = (
@@ -194,15 +189,6 @@ def _of_z_scores(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return function(standardize(student), standardize(teacher), **wanted)
 
     return standardized
-
-
-def _check_classes(method: str, least: int, student: PixelModel) -> None:
-    classes = len(student.spec.classes)
-    if classes < least:
-        raise UserError(
-            f"distill.method {method} needs at least {least} classes, and there are {classes}: take it out, or set "
-            "distill.method to kd."
-        )
 
 
 def _check_features(method: str, features: Features, addresses: tuple[str, str], shapes: tuple[Shape, Shape]) -> None:

@@ -25,7 +25,7 @@ _HARDEST = 3
 _SLICES = 20
 _SECTIONS = ("pretrain", "finetune", "student", "label", "distill")
 _USES = {
-    "train": "training of teacher, student and control; the ranges of the int8 file",
+    "train": "training of {trained}; the ranges of the int8 file",
     "val": "choosing checkpoints; comparing the files with the student",
     "test": "the figures of this card; the gates and the comparison with the champion",
 }
@@ -74,7 +74,7 @@ def origin_facts(dataset: Mapping[str, Any], params: Params, student: ModelSpec,
         "title": params.registry.model_name,
         "dataset": dataset,
         "data_md5": lineage.data_md5(),
-        "uses": {split: uses[split] for split in SPLITS if split in dataset["counts"]},
+        "uses": {split: uses[split].format(**taught) for split in SPLITS if split in dataset["counts"]},
         "spec": student,
         "teacher_name": teacher.name,
         "resamples": params.evaluate.bootstrap,

@@ -40,7 +40,8 @@ def facts(params: Params) -> dict[str, Any]:
 
     Returns:
         ``loss`` as a formula of its ``parts``, which have each a name, an equation and settings; how the unlabeled
-        images were ``unlabeled_used``; ``taught`` by a teacher or not; and ``lessons`` as sentences.
+        images were ``unlabeled_used``; ``taught`` by a teacher or not; ``lessons`` as sentences; and the models that
+        were ``trained`` here.
     """
     distill = params.distill
     peers = distill.targets_from == "peers"
@@ -56,8 +57,13 @@ def facts(params: Params) -> dict[str, Any]:
     lessons = [made.format(views=views, peers=f"{count} peers" if count > 1 else "a peer")]
     if distill.teachers and not peers:
         lessons.append(f"{len(distill.teachers) + 1} teachers form an ensemble ({distill.ensemble}).")
-    if distill.when == "joint":
+    finished = params.finetune.strategy == "none"
+    if finished:
+        lessons.append("The teacher was finished before, and is used unchanged.")
+    elif distill.when == "joint":
         lessons.append("The teacher kept its pretrained features, under a new head.")
+    if params.student.balance == "logit-adjustment":
+        lessons.append("CE(labels) takes the logits plus the logarithms of the classes' shares, of the control, too.")
     return {
         "loss": f"{distill.label_weight:g} · CE(labels) + {distill.teacher_weight:g} · ({sum_of_losses or PEERS})",
         "parts": [
@@ -72,6 +78,7 @@ def facts(params: Params) -> dict[str, Any]:
         "unlabeled_used": f"training of the student, {used}{_AND_TEACHER if params.finetune.rounds > 1 else ''}",
         "taught": not peers,
         "lessons": lessons,
+        "trained": "student and control" if finished else "teacher, student and control",
     }
 
 

@@ -16,11 +16,11 @@ from components.core.runtime import lineage, progress
 from components.core.runtime.device import resolve_device
 from components.core.runtime.stage import Stage, run
 from components.core.teacher.ensemble import load_teacher
-from components.core.teacher.soft_labels import Indices, SoftLabels, format_for
+from components.core.teacher.soft_labels import Format, Indices, SoftLabels, format_for
 from components.core.views.augment import Uint64s, views_key
 from components.core.views.mixing import Views, mixing_of, own_ids, stored_augment
 from components.label.soft_labels import prove, teacher_logits
-from components.label.store import fill, publish, publish_empty, remove_others, share_of_disk
+from components.label.store import FilledStore, fill, publish, publish_empty, remove_others, share_of_disk
 
 _MUCH = 0.5  # of the free disk
 
@@ -74,35 +74,10 @@ def _label(
         "environment": stage.environment,
         "code": lineage.code_sha256("label"),
     }
-
-    def partners_of(ids: Uint64s) -> Callable[[Uint64s, int], Uint64s]:
-        mixing = mixing_of(images, ids, seed, augment)
-        return mixing.partner_ids if mixing else own_ids
-
-    if stage.world.first:
-        _warn_of_disk(len(images), views, format.dtype.itemsize)
-    began = time.monotonic()
-    with progress.bar("label", "soft labels", views * len(images)) as bar:
-        filled = fill(
-            decided_by,
-            images.ids,
-            views,
-            format,
-            label.batch_size,
-            logits_of,
-            bar.advance,
-            partners_of,
-            world=stage.world,
-        )
+    filled = _fill(stage, decided_by, images, views, format, augment, logits_of)
     if not stage.world.first:
         return
-    why = f", because of another {' and another '.join(filled.changed)}" if filled.changed else ""
-    _note(f"soft labels: {filled.computed:,} computed, {filled.reused:,} reused{why}")
-    stage.journal.metrics({"computed": filled.computed, "reused": filled.reused})
-    if filled.computed:
-        stage.journal.metrics({"images_per_s": filled.computed / (time.monotonic() - began)})
-    store = SoftLabels(filled.folder, len(images), views, format)
-    proof = prove(store, len(images), label.proof, seed, logits_of)
+    proof = prove(SoftLabels(filled.folder, len(images), views, format), len(images), label.proof, seed, logits_of)
     publish(filled, stage.out("store"))
     manifest = {
         "key": filled.key,
@@ -119,6 +94,46 @@ def _label(
     write_json(stage.out("manifest.json"), manifest)
     remove_others(filled)
     stage.journal.metrics({f"proof/{name}": value for name, value in proof.items()})
+
+
+def _fill(
+    stage: Stage,
+    decided_by: dict[str, Any],
+    images: Shard,
+    views: int,
+    format: Format,
+    augment: dict[str, Any],
+    logits_of: Callable[[Indices, Indices], Tensor],
+) -> FilledStore:
+    """Compute the soft labels that are not stored yet, and say how many they are."""
+    label, seed, first = stage.params.label, stage.params.seed, stage.world.first
+
+    def partners_of(ids: Uint64s) -> Callable[[Uint64s, int], Uint64s]:
+        mixing = mixing_of(images, ids, seed, augment)
+        return mixing.partner_ids if mixing else own_ids
+
+    if first:
+        _warn_of_disk(len(images), views, format.dtype.itemsize)
+    began = time.monotonic()
+    with progress.bar("label", "soft labels", views * len(images)) as bar:
+        filled = fill(
+            decided_by,
+            images.ids,
+            views,
+            format,
+            label.batch_size,
+            logits_of,
+            bar.advance,
+            partners_of,
+            world=stage.world,
+        )
+    if first:
+        why = f", because of another {' and another '.join(filled.changed)}" if filled.changed else ""
+        _note(f"soft labels: {filled.computed:,} computed, {filled.reused:,} reused{why}")
+        stage.journal.metrics({"computed": filled.computed, "reused": filled.reused})
+        if filled.computed:
+            stage.journal.metrics({"images_per_s": filled.computed / (time.monotonic() - began)})
+    return filled
 
 
 def _warn_of_disk(images: int, views: int, itemsize: int) -> None:

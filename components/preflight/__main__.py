@@ -1,6 +1,7 @@
 """``python -m components.preflight [section.key=value …]``: checks the params, with these assignments, before training.
 
-It ends with 0 and leaves its facts where :mod:`components.preflight.facts` says, or with 2 and one sentence.
+It ends with 0 and leaves its facts where :mod:`components.preflight.facts` says, or with 2 and one sentence. The stage
+``packages`` of ``dvc.yaml`` runs it, so that it comes before training in a ``dvc repro``, too.
 """
 
 import sys
@@ -10,31 +11,36 @@ from components.core.artifacts import read_json, write_json
 from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.params.file import check_overrides
 from components.core.params.sections import Params
-from components.preflight import checks
-from components.preflight.facts import student_file, whole_file
-from components.preflight.rehearsal import rehearse
+from components.preflight.facts import refuse_hopeless_gates, student_file, whole_file
 
 
 def main(assignments: list[str]) -> None:
-    """Check what can be known, the cheapest first, and write the facts.
+    """Check what can be known and write the facts, unless an earlier preflight has; then torch is not imported.
 
     Raises:
-        UserError: training would end in an error.
+        UserError: training would end in an error, or nothing could pass the gates.
     """
     params = check_overrides(assignments)
+    facts = whole_file(params)
+    if not facts.is_file():
+        write_json(facts, checked(params))
+    gates = params.registry.gates.model_dump(exclude_none=True)
+    refuse_hopeless_gates(read_json(facts), gates, params.student.model, params.compress.ships)
+
+
+def checked(params: Params) -> dict[str, Any]:
+    """The facts of the exported student, from an earlier preflight if there was one, after all other checks.
+
+    Raises:
+        UserError: a name, a layer, weights or the device are wrong, or the student can't be exported.
+    """
+    from components.preflight import checks
+    from components.preflight.rehearsal import rehearse
+
     checks.seeded()
     checks.check_device(params)
     checks.check_weights(params)
     checks.check_networks(params)
-    write_json(whole_file(params), exported(params))
-
-
-def exported(params: Params) -> dict[str, Any]:
-    """The facts of the exported student, from an earlier preflight if there was one.
-
-    Raises:
-        UserError: it can't be exported.
-    """
     known = student_file(params)
     if not known.is_file():
         # With the fewest classes: the least that the file can weigh.

@@ -17,8 +17,7 @@ from components.finetune.finished import check_origin
 from components.finetune.lora import layers_to_adapt
 from components.pretrain.weights import package_file
 
-# As many as any loss asks for: how many there are is known once the data is ingested.
-CLASSES = ("a", "b", "c")
+CLASSES = ("a", "b", "c")  # how many there are is known once the data is ingested
 _FEW_IMAGES = 2
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from rich.console import Console
 
 from components.core.artifacts import ARTIFACTS
-from components.core.errors import EXIT_USER_ERROR
+from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.params.file import PARAMS, check_overrides
 from flows.local.environment import RUN_LOG, embed_mlflow, only_run, reflux_command
 from flows.local.prefect_server import PrefectServer, prefect_server
@@ -101,6 +101,8 @@ def _run(screen: Console, assignments: list[str], server: PrefectServer | None) 
             result = cast("Result", retrain(assignments))  # None only where a deployment waits for approval
         except NotRegistered as away:
             result, problem = away.result, str(away)
+        except UserError as refused:
+            raise UserError("\n".join([str(refused), *_kept(assignments)])) from None
     show(screen, result)
     if problem is not None:
         print(f"Trained, but not registered: {problem}", file=sys.stderr)
@@ -153,13 +155,18 @@ def _next_steps(has_champion: bool, has_confusions: bool) -> list[tuple[str, str
 
 def _failed(failed: StageFailed, assignments: list[str]) -> int:
     print(f"Error: {failed}", file=sys.stderr)
-    if assignments:
-        print(f"{PARAMS} keeps {', '.join(assignments)}: the next run uses it as well.", file=sys.stderr)
+    for line in _kept(assignments):
+        print(line, file=sys.stderr)
     if failed.user_error:
         return EXIT_USER_ERROR
     print("Its last lines:", *(f"  {line}" for line in failed.tail[-_TAIL_LINES:]), sep="\n", file=sys.stderr)
     print(f"The full log is in {RUN_LOG}.", file=sys.stderr)
     return EXIT_FAILED
+
+
+def _kept(assignments: list[str]) -> list[str]:
+    """Say of a run that failed after its start that its params stay."""
+    return [f"{PARAMS} keeps {', '.join(assignments)}: the next run uses it as well."] if assignments else []
 
 
 def _log_to_file(logger: logging.Logger) -> None:

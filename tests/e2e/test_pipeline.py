@@ -143,6 +143,17 @@ INT8 = ("-S", "compress.ships=onnx-int8", "-S", "registry.gates.size_kb.max=60",
 
 
 @pytest.mark.long
+def test_a_gate_that_the_data_rules_out_is_refused_before_training(project, first):
+    gate = "registry.slices.gates={class: {accuracy: {min: 0.5}}}"  # of 30 test images, and a class has 20
+    done = reflux(project, "run", "-S", "finetune.lr=0.003", "-S", gate)
+    assert done.returncode == 2
+    assert "Error: registry.slices.gates.class.accuracy.min can't be passed. " in done.stderr
+    assert f"params.yaml keeps finetune.lr=0.003, {gate}: the next run uses it as well." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "started" not in done.stdout
+
+
+@pytest.mark.long
 def test_the_int8_file_is_judged_registered_and_asked(project, first):
     done = reflux(project, "run", *INT8)
     assert done.returncode == 0, done.stdout + done.stderr

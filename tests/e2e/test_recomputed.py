@@ -21,13 +21,18 @@ pytestmark = pytest.mark.long
 FROM_THE_TEACHER = {"finetune", "label", "distill", "compress", "evaluate"}
 
 
-def repro(folder: Path) -> tuple[set[str], str]:
-    """Bring the pipeline up to date by DVC alone; returns the stages that ran, and what was printed."""
+def dvc_repro(folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Bring the pipeline up to date by DVC alone."""
     variables = environment(folder)
     # DVC starts `python`: it must be the one that runs the tests.
     variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), variables["PATH"]])
     command = [sys.executable, "-m", "dvc", "repro"]
-    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+
+
+def repro(folder: Path) -> tuple[set[str], str]:
+    """The same, which ends well; returns the stages that ran, and what was printed."""
+    done = dvc_repro(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return set(re.findall(r"Running stage '(\w+)'", done.stdout)) - {"packages"}, done.stdout
 
@@ -130,3 +135,19 @@ def test_the_same_machine_gives_the_same_bits_again(finished: Path, tmp_path: Pa
     files = computed(finished)
     assert len(files) == 8
     assert computed(folder) == files
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("student.model=resnet8_slm", "Error: No model is named resnet8_slm; did you mean resnet8_slim"),
+        ("registry.gates.size_kb.max=1", "Error: registry.gates.size_kb.max = 1 can't be passed"),
+    ],
+)
+def test_what_can_be_known_before_training_is_refused_by_dvc_alone(copy: Path, assignment: str, sentence: str):
+    override_params([assignment, "finetune.lr=0.003"], copy / "params.yaml")
+    done = dvc_repro(copy)
+    assert done.returncode != 0
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "components.finetune" not in done.stdout

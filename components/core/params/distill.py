@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
 
+from components.core.errors import UserError
 from components.core.params.section import Fraction, Positive, Section
 
 Temperature = Annotated[float, Field(gt=0)]
@@ -26,6 +27,8 @@ METHODS: dict[str, type["Method"]] = {}
 
 class Method(Section):
     """An entry of ``distill.method``; a subclass that names itself is registered in ``METHODS``."""
+
+    min_classes: ClassVar[int] = 2  # the fewest that it suits
 
     name: str
 
@@ -96,6 +99,8 @@ class Kd(Loss):
 
 class Dkd(Loss):
     """Zhao et al. 2022; their code's values for CIFAR-100, where beta is 2, 6 or 8 by pair of networks."""
+
+    min_classes = 3  # with two classes there is only one other class, and no second part to weight
 
     name: Literal["dkd"] = "dkd"
     warmup: Fraction = _FIRST_EPOCHS
@@ -199,6 +204,8 @@ class LogitStandardization(Method):
     that of :func:`components.distill.losses.logits.temperature_for` for the number of classes: 2 for the paper's 100.
     """
 
+    min_classes = 3  # z-scores of two logits are 1 and -1 whatever the teacher says
+
     name: Literal["logit-standardization"] = "logit-standardization"
     weight: Weight = 9.0
     temperature: Temperature | None = None
@@ -240,6 +247,20 @@ else:
 def losses_of(method: Sequence[Method]) -> tuple[Loss, ...]:
     """List the losses of a method's entries; kd where only a modifier or a schedule is named."""
     return tuple(entry for entry in method if isinstance(entry, Loss)) or (Kd(),)
+
+
+def refuse_few_classes(method: Sequence[Method], classes: int) -> None:
+    """Check that an entry of ``distill.method`` is made for so few classes.
+
+    Raises:
+        UserError: it is not.
+    """
+    for entry in method:
+        if classes < entry.min_classes:
+            raise UserError(
+                f"distill.method {entry.name} needs at least {entry.min_classes} classes, and there are {classes}: "
+                "take it out, or set distill.method to kd."
+            )
 
 
 class Distill(Section):

@@ -110,6 +110,13 @@ class TrainState:
     kept: dict[str, Tensor] = field(default_factory=dict)
     best_accuracy: float = 0.0
 
+    def add(self, images: int, losses: Mapping[str, Tensor]) -> None:
+        """Count a step of so many images and keep its losses."""
+        self.step += 1
+        self.images += images
+        for name, value in losses.items():
+            self.losses.setdefault(name, []).append(value)
+
 
 Report = Callable[[dict[str, float]], None]
 Loss = Callable[..., dict[str, Tensor]]
@@ -200,22 +207,14 @@ def fit(
             schedule.step()
             if ema:
                 ema.update(model, step=state.step)
-            state.step += 1
-            state.images += batch.of
-            for name, value in losses.items():
-                state.losses.setdefault(name, []).append(value)
+            state.add(batch.of, losses)
             advance(batch.of)
             if state.step % recipe.eval_every == 0 or state.step == recipe.steps:
                 row = {"step": state.step, "images": state.images, "lr": optimizer.param_groups[-1]["lr"]}
-                row |= {f"train_{name}": mean for name, mean in _finite_means(state, checkpoints.path).items()}
-                seconds = time.perf_counter() - since
-                world.broadcast_parameters(eval_model.buffers())
-                row["val_loss"], row["val_accuracy"] = validate(eval_model, val, device, world)
-                if train_sample:
-                    row["train_accuracy"] = validate(eval_model, train_sample, device, world)[1]
-                row["images_per_s"] = (state.images - images_then) / seconds
-                gradients = [p.grad for p in model.parameters() if p.grad is not None]
-                row |= {"grad_norm": get_total_norm(gradients).item(), **usage(device)}
+                row |= _finite_means(state, checkpoints.path)
+                images_per_s = (state.images - images_then) / (time.perf_counter() - since)
+                row |= _validated(eval_model, val, train_sample, device, world)
+                row |= {"images_per_s": images_per_s, "grad_norm": _gradient_norm(model), **usage(device)}
                 _choose(state, row, eval_model, len(val))
                 state.losses = {}
                 _save(state, stateful, checkpoints)
@@ -276,6 +275,20 @@ def _step(
     return dict(zip(names, means.unbind(), strict=True))
 
 
+def _validated(
+    eval_model: nn.Module, val: Shard, train_sample: Shard | None, device: torch.device, world: World
+) -> dict[str, float]:
+    """The columns of a validation, on the sample of the training split too if there is one."""
+    world.broadcast_parameters(eval_model.buffers())
+    loss, accuracy = validate(eval_model, val, device, world)
+    row = {"val_loss": loss, "val_accuracy": accuracy}
+    return row | {"train_accuracy": validate(eval_model, train_sample, device, world)[1]} if train_sample else row
+
+
+def _gradient_norm(model: nn.Module) -> float:
+    return get_total_norm([p.grad for p in model.parameters() if p.grad is not None]).item()
+
+
 def _rise(step: int, steps: int, share: float) -> float:
     return min(1.0, (step + 1) / (share * steps))
 
@@ -306,14 +319,14 @@ def _resume(stateful: dict[str, Any], checkpoints: Checkpoints, device: torch.de
 
 
 def _finite_means(state: TrainState, checkpoint: Path) -> dict[str, float]:
-    """The means of the loss and its parts over the steps since the last validation.
+    """The means of the loss and its parts over the steps since the last validation, as columns of the history.
 
     Raises:
         UserError: the loss was not finite.
     """
     values = torch.stack(state.losses["loss"])
     if bool(values.isfinite().all()):
-        return {name: torch.stack(each).mean().item() for name, each in state.losses.items()}
+        return {f"train_{name}": torch.stack(each).mean().item() for name, each in state.losses.items()}
     first = state.step + 1 - len(values) + int((~values.isfinite()).nonzero()[0])
     where = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
     raise UserError(f"The loss is not finite at step {first}: lower the learning rate (lr); {where}.")

@@ -28,8 +28,7 @@ def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return _kl(F.log_softmax(student / temperature, 1), F.log_softmax(teacher / temperature, 1)) * temperature**2
 
 
-# With two classes there is only one other class, and no second part to weight.
-@loss("dkd", labels=True, min_classes=3)
+@loss("dkd", labels=True)
 @single_precision
 def dkd(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float, beta: float) -> Tensor:
     """``T² · (α · TCKD + β · NCKD)``: KD with separate weights for its two parts (Zhao et al. 2022, equation 7).

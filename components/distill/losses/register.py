@@ -22,7 +22,6 @@ class Registered:
     features: Features
     adapter: Adapter | None
     memory: bool
-    min_classes: int
 
 
 LOSSES: dict[str, Registered] = {}
@@ -35,7 +34,6 @@ def loss(
     features: Features = "any",
     adapter: Adapter | None = None,
     memory: bool = False,
-    min_classes: int = 2,
 ) -> Callable[[F], F]:
     """Register a loss under the name of its params class in ``components/core/params/distill.py``.
 
@@ -54,7 +52,6 @@ def loss(
             ``Module(student_dim, teacher_dim, images, **params)``; it is called as ``module(student, teacher,
             indices)``, and trained and checkpointed like an adapter. Before the first step its ``fill`` is called with
             the same arguments, for all images.
-        min_classes: the fewest classes that it suits.
 
     Raises:
         ValueError: the name is taken.
@@ -64,7 +61,7 @@ def loss(
         if name in LOSSES:
             first, second = (f"{each.__module__}.{each.__qualname__}" for each in (LOSSES[name].function, function))
             raise ValueError(f"Two losses are named {name}: {first} and {second}.")
-        LOSSES[name] = Registered(function, labels, features, adapter, memory, min_classes)
+        LOSSES[name] = Registered(function, labels, features, adapter, memory)
         return function
 
     return register

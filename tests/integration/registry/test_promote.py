@@ -323,6 +323,21 @@ def test_a_full_disk_is_one_sentence(registered, judge, aliases, monkeypatch):
     assert judge(version).champion == version
 
 
+def test_the_latency_gate_holds_in_the_smoke_tests_of_promotion_and_approval(
+    home, model_name, registered, judge, monkeypatch
+):
+    limits = []
+
+    def check(_files, _probe, latency_ms_p95_max):
+        limits.append(latency_ms_p95_max)
+        return Reason("smoke", "max", latency_ms_p95_max, 0.1, True, "It keeps to the gate.")
+
+    monkeypatch.setattr(promote_module, "smoke", SimpleNamespace(check=check))
+    judge(registered(right=180), gates=GATES | {"latency_ms_p95": {"max": 20}}, approval="human")
+    approve(home.experiment, model_name, 1, "seen")
+    assert limits == [20, 20]
+
+
 @pytest.mark.slow
 def test_what_fails_the_smoke_test_is_neither_promoted_nor_approved_nor_rolled_back_to(
     home, model_name, registered, judge, aliases, smoke_tested

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from components.core import student
+from components.core.errors import UserError
 from components.core.models.pixel_model import PixelModel, pixel_model, save
 from components.core.params.file import override_params
 from components.core.runtime.stage import Stage
@@ -54,6 +55,11 @@ def test_the_student_learns_from_labeled_and_unlabeled_images_by_its_params_and_
     assert images <= {*pictures("train"), *pictures("unlabeled")}
     assert {group["weight_decay"] for group in call["optimizer"].param_groups} == {0.0, 0.07}
     assert all(row["grad_norm"] <= 0.0101 for row in call["result"])
+
+
+def test_a_method_for_more_classes_is_refused(distilled):
+    with pytest.raises(UserError, match="dkd needs at least 3 classes, and there are 2"):
+        distilled("distill.method=dkd")
 
 
 def test_peers_weigh_their_labels_and_each_other_by_the_params(distilled):

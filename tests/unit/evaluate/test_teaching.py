@@ -63,6 +63,18 @@ def test_a_live_teacher_and_several_losses(taught):
     ]
 
 
+def test_a_finished_teacher_was_not_trained_here(taught):
+    joint = ("distill.when=joint", "student.weights=a.safetensors")
+    facts = taught("finetune.strategy=none", "pretrain.weights=a.safetensors", *joint)
+    assert facts["lessons"][1:] == ["The teacher was finished before, and is used unchanged."]
+    assert facts["trained"] == "student and control"
+
+
+def test_the_labels_part_of_the_loss_is_said_where_it_is_adjusted(taught):
+    (_, adjusted) = taught("student.balance=logit-adjustment")["lessons"]
+    assert adjusted.startswith("CE(labels) takes the logits plus the logarithms of the classes' shares")
+
+
 def test_several_teachers(taught):
     facts = taught("distill.teachers=[a.safetensors, b.safetensors]", "distill.ensemble=confidence")
     assert facts["lessons"][1] == "3 teachers form an ensemble (confidence)."

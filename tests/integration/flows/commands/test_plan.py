@@ -52,6 +52,8 @@ def untouched(tmp_path_factory) -> Path:
     for name in [name for name in STAGES if name != "ingest"]:
         stage = pipeline["stages"][name]
         stage["cmd"] = " ".join(["python stub.py", name, *stage["outs"], *stage.get("metrics", [])])
+    packages = pipeline["stages"]["packages"]
+    packages["cmd"] = packages["cmd"][0]
     yaml.dump(pipeline, folder / "dvc.yaml")
     (folder / "stub.py").write_text(STUB)
     params = override_params(["run.device=cpu"], folder / "params.yaml")

@@ -36,7 +36,7 @@ from components.finetune.self_training import (
     Round,
     best_round,
     labeled_by,
-    sentence,
+    told,
     with_pseudo_labels,
 )
 from components.finetune.strategy import PROBED, TRAINED, in_effect
@@ -138,7 +138,7 @@ def _note(stage: Stage, text: str) -> None:
 def _tell(stage: Stage, rounds: Sequence[Round], unlabeled: int, checkpoints: Checkpoints) -> None:
     """Print what the last round reached, and record it."""
     if stage.world.first:
-        sys.stdout.write(sentence(rounds, unlabeled))
+        _note(stage, told(rounds, unlabeled))
         figures = {f"round/{name}": value for name, value in asdict(rounds[-1]).items() if value is not None}
         history.to_journal(stage.journal, checkpoints, "rounds")({"step": len(rounds), **figures})
 
@@ -192,8 +192,8 @@ def _write(stage: Stage, teacher: PixelModel, phases: dict[str, History], rounds
         save(teacher, stage.out("model.safetensors"))
         history.write(stage.out("history.parquet"), phases)
         best = best_round(rounds) if rounds else None
-        told = [{**asdict(each), "kept": number == best} for number, each in enumerate(rounds, 1)]
-        write_json(stage.out("rounds.json"), told)
+        rows = [{**asdict(each), "kept": number == best} for number, each in enumerate(rounds, 1)]
+        write_json(stage.out("rounds.json"), rows)
 
 
 def _probe(

@@ -132,14 +132,14 @@ def best_round(rounds: Sequence[Round]) -> int:
     return 1 + max(range(len(rounds)), key=lambda index: rounds[index].val_accuracy)
 
 
-def sentence(rounds: Sequence[Round], unlabeled: int) -> str:
-    """What the last round learned from, and what it gained."""
+def told(rounds: Sequence[Round], unlabeled: int) -> str:
+    """What the last round learned from and what it gained, in words."""
     last = rounds[-1]
     accuracy = f"validation accuracy {100 * last.val_accuracy:.2f} %"
     if last.confidence is None:
-        return f"Round 1: the labeled images; {accuracy}.\n"
+        return f"round 1, on the labels: {accuracy}"
     gain = 100 * (last.val_accuracy - rounds[-2].val_accuracy)
     return (
-        f"Round {len(rounds)}: and {last.pseudo_labels:,} of {unlabeled:,} unlabeled images, labeled by the last round "
-        f"with a confidence of at least {last.confidence:.2f}; {accuracy} ({gain:+.2f} points).\n"
+        f"round {len(rounds)}, also on {last.pseudo_labels:,} of {unlabeled:,} unlabeled images, labeled by the last "
+        f"one with a confidence of at least {last.confidence:.2f}: {accuracy} ({gain:+.2f} points)"
     )

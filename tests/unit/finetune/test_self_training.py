@@ -17,7 +17,7 @@ from components.finetune.self_training import (
     choose,
     confidence_for,
     labeled_by,
-    sentence,
+    told,
     with_pseudo_labels,
 )
 
@@ -89,6 +89,8 @@ def test_the_best_round_is_the_first_of_the_most_accurate(accuracies: list[float
 
 def test_a_round_says_what_it_learned_from_and_what_it_gained():
     rounds = [Round(0.8), Round(0.82, 1200, 0.75)]
-    assert sentence(rounds[:1], 2000) == "Round 1: the labeled images; validation accuracy 80.00 %.\n"
-    assert "1,200 of 2,000 unlabeled images" in sentence(rounds, 2000)
-    assert "confidence of at least 0.75; validation accuracy 82.00 % (+2.00 points)" in sentence(rounds, 2000)
+    assert told(rounds[:1], 2000) == "round 1, on the labels: validation accuracy 80.00 %"
+    assert told(rounds, 2000) == (
+        "round 2, also on 1,200 of 2,000 unlabeled images, labeled by the last one with a confidence of at least 0.75: "
+        "validation accuracy 82.00 % (+2.00 points)"
+    )

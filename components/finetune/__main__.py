@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from components.core.artifacts import write_json
-from components.core.errors import UserError
 from components.core.images.shards import Dataset, Shard, open_shard, read_dataset
 from components.core.inference import validate
 from components.core.models.pixel_model import PixelModel, adapted, load, save, seed_everything
@@ -39,7 +38,7 @@ from components.finetune.self_training import (
     told,
     with_pseudo_labels,
 )
-from components.finetune.strategy import PROBED, TRAINED, in_effect
+from components.finetune.strategy import PROBED, TRAINED, in_effect, refuse_nothing_to_learn_from
 from components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
 from components.finetune.unfreezing import frozen, layer_groups
 
@@ -96,11 +95,7 @@ def _self_train(stage: Stage, dataset: Dataset, lesson: Lesson, val: Shard, devi
     """
     params, settings, train = stage.params, stage.params.finetune, lesson.images
     unlabeled = open_shard(stage.read("ingest/shards/unlabeled"), params.run.workers)
-    if not len(unlabeled):
-        raise UserError(
-            f"finetune.rounds = {settings.rounds} teaches the teacher by unlabeled images, and the dataset has none: "
-            "add some (a folder or file named unlabeled), or set finetune.rounds to 1."
-        )
+    refuse_nothing_to_learn_from(settings.rounds, len(unlabeled))
     shares = class_shares(settings.balance, train.labels, len(dataset.classes))
     pseudo: PseudoLabels | None = None
     rounds: list[Round] = []

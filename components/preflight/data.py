@@ -1,4 +1,4 @@
-"""What the data rules out, before anything is trained: methods for more classes, gates for more test images.
+"""What the data rules out, before anything is trained: rounds without images, methods for more classes, and so on.
 
 ``python -m components.preflight.data`` checks it where ``ingest`` has run, and ends with 0, or with 2 and one sentence.
 """
@@ -14,6 +14,7 @@ from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.params.distill import refuse_few_classes
 from components.core.params.file import load_params
 from components.core.params.sections import Params
+from components.finetune.strategy import refuse_nothing_to_learn_from
 from components.registry.policy import gates, slices
 from components.registry.policy.gates import Reason
 
@@ -28,6 +29,7 @@ def check_ingested(params: Params) -> None:
     """
     dataset = read_json(ARTIFACTS / "ingest" / "dataset.json")
     counts = slice_counts(ARTIFACTS / "ingest" / "manifest.parquet", params.registry.slices.gates)
+    refuse_nothing_to_learn_from(params.finetune.rounds, dataset["counts"]["unlabeled"])
     check_data(params, len(dataset["classes"]), dataset["counts"]["test"], counts)
 
 

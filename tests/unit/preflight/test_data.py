@@ -5,16 +5,31 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from components.core.artifacts import write_json
 from components.core.errors import UserError
 from components.core.params.file import check_overrides
 from components.core.significance import share_bound
-from components.preflight.data import check_data, slice_counts
+from components.preflight.data import check_data, check_ingested, slice_counts
 from tests.workspaces import ROOT
 
 
 def check(assignment: str, classes: int = 3, test_images: int = 100, **counts: dict[str, int]) -> None:
     params = check_overrides(["ingest.slices=[camera]", assignment], ROOT / "params.yaml")
     check_data(params, classes, test_images, counts)
+
+
+def test_rounds_without_unlabeled_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    params = check_overrides(["finetune.rounds=2"], ROOT / "params.yaml")
+    rows = pd.DataFrame([("test", "cat")], columns=["split", "class_name"])
+    Path("artifacts/ingest").mkdir(parents=True)
+    rows.to_parquet("artifacts/ingest/manifest.parquet")
+    dataset = {"classes": ["cat", "dog"], "counts": {"test": 100, "unlabeled": 1}}
+    write_json(Path("artifacts/ingest/dataset.json"), dataset)
+    check_ingested(params)
+    write_json(Path("artifacts/ingest/dataset.json"), dataset | {"counts": {"test": 100, "unlabeled": 0}})
+    with pytest.raises(UserError, match=r"finetune.rounds = 2 .* the dataset has none: add some .* or set"):
+        check_ingested(params)
 
 
 @pytest.mark.parametrize("method", ["dkd", "[logit-standardization, dist]"])

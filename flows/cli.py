@@ -172,6 +172,35 @@ def predict(
     registry.predict(images, model, top, as_csv)
 
 
+@app.command(
+    epilog="""
+    \b
+    Example: reflux bench
+             reflux bench champion artifacts/compress/student-int8.onnx --threads 1,2 --batch 1,8
+    """
+)
+def bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[VERSION|FILE]...",
+            help="Versions' numbers, aliases, .onnx and .pt2 files.  [default: the files of the last run]",
+        ),
+    ] = None,
+    threads: Annotated[str, typer.Option(metavar="N,…", help="Numbers of threads.")] = "1",
+    batch: Annotated[str, typer.Option(metavar="N,…", help="Numbers of images at once.")] = "1",
+) -> None:
+    """Compare files of students on this machine, each in its own runtime.
+
+    One table has their bytes, accuracy and agreement on the validation images, load time, memory, p50, p95, and
+    processor time in multiples of the first file's, with intervals: they are run in turn, so that a busy machine does
+    not falsify it. MLflow keeps it as a run.
+    """
+    from flows.commands.bench import bench as measure
+
+    measure(names or [], threads, batch)
+
+
 @app.command(epilog="Example: reflux promote 3 --expected-champion 2")
 def promote(
     version: Annotated[int, typer.Argument(min=1, help="The version's number, as in reflux history.")],

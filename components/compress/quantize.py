@@ -84,7 +84,8 @@ def _normalization(model: ModelProto) -> _Normalization | None:
             return None
         node, value = users[0], users[0].outputs[0]
         if op_type != "Cast":
-            constant = ir.convenience.get_const_tensor(node.inputs[1])
+            operand = node.inputs[1]
+            constant = ir.convenience.get_const_tensor(operand) if operand is not None else None
             if constant is None or np.ptp(constant.numpy()):
                 return None
             numbers.append(float(constant.numpy().flat[0]))

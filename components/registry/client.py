@@ -147,6 +147,20 @@ def version(mlflow: "MlflowClient", model_name: str, number: int) -> "ModelVersi
     return known
 
 
+def named(mlflow: "MlflowClient", model_name: str, which: str) -> "ModelVersion":
+    """The version that a number or an alias stands for.
+
+    Raises:
+        UserError: there is none.
+    """
+    number = int(which) if which.isdecimal() else aliases(mlflow, model_name).get(which)
+    if number is not None:
+        return version(mlflow, model_name, number)
+    if which == CHAMPION:
+        raise UserError(f"{model_name} has no champion yet, as no version passed its gates: `reflux history` says why.")
+    raise UserError(f"{model_name} has no alias {which}: `reflux history` lists the versions and their aliases.")
+
+
 def aliases(mlflow: "MlflowClient", model_name: str) -> dict[str, int]:
     """The version that each alias points at.
 

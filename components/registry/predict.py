@@ -129,11 +129,4 @@ def _version(mlflow: "MlflowClient", model_uri: str) -> "ModelVersion":
     if match is None:
         raise UserError(f"{model_uri} is not a model: write models:/NAME@champion or models:/NAME/VERSION.")
     name, alias, version = match.group("name", "alias", "version")
-    if alias is None:
-        return client.version(mlflow, name, int(version))
-    number = client.aliases(mlflow, name).get(alias)
-    if number is not None:
-        return client.version(mlflow, name, number)
-    if alias == client.CHAMPION:
-        raise UserError(f"{name} has no champion yet, as no version passed its gates: `reflux history` says why.")
-    raise UserError(f"{name} has no alias {alias}: `reflux history` lists the versions and their aliases.")
+    return client.named(mlflow, name, alias or version)

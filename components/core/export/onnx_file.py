@@ -24,16 +24,18 @@ class Network:
     Args:
         path: the file.
         threads: for one run; 0 leaves the number to onnxruntime.
+        spin: threads look for more work for a while before they sleep, which is quick and costs the processor's time.
 
     Raises:
         UserError: the file is missing, damaged, or takes something else than raw pixels.
     """
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
+    def __init__(self, path: Path, threads: int = 0, spin: bool = True) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
         options.log_severity_level = 3  # errors only: its warnings are about the options
         with readable(path):
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -56,6 +56,22 @@ def assert_that_the_champion_predicts(home, reflux, champion: str) -> None:
     assert reflux("predict", str(PARAMS.parent / shown))[0] == 0
 
 
+def test_a_version_is_measured_by_its_number_or_alias_against_a_file(home, champion, reflux):
+    shards = home.artifacts / "ingest/shards"
+    shutil.copytree(shards / "test", shards / "val")
+    try:
+        code, out, err = reflux("bench", "champion", "1", "artifacts/compress/student.onnx")
+    finally:
+        shutil.rmtree(shards / "val")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out[out.index("file ") :].splitlines()[1:4]] == [
+        "champion",
+        "version",
+        "student.onnx",
+    ]
+    assert reflux("bench", "7")[2].startswith("Error: clothes-")
+
+
 def test_several_images_become_a_table_or_csv_and_those_without_a_class_are_listed_at_the_end(
     home, champion, model_name, reflux
 ):

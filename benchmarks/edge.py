@@ -1,0 +1,149 @@
+"""What the files of a student cost and lose: fp32 and int8, each in its own runtime, for three networks.
+
+    .venv/bin/python -m benchmarks.edge                 # after `reflux run`: its student
+    .venv/bin/python -m benchmarks.edge --run CHECKOUT  # the student of another checkout's last run
+
+The default student is the one that the run trained, with its accuracy on the whole test split. ``resnet8x4`` and
+``mobilenetv3_small_100`` (64 pixels, three channels) have random weights and the BatchNorm statistics of images: their
+bytes and times mean something, their answers would not. ``int8, defaults`` is what onnxruntime's
+``quantize_static`` makes without a choice of ours: int8 activations, one scale a tensor, 8-bit weights, ranges from the
+same images. Times are those of ``reflux bench``: of the processor, in multiples of the ONNX fp32 file's, run in turn,
+the median of 15 rounds and its interval. It prints the table and writes ``benchmarks/results/edge.json``.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnxruntime.quantization import quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from benchmarks.results import ROOT, Figure, argument_parser, read, write
+from components.bench.measure import Row, measure
+from components.compress import quantize
+from components.core.errors import UserError
+from components.core.export import program
+from components.core.images.shards import Pixels, Shard, open_shard
+from components.core.models.pixel_model import PixelModel, load, pixel_model
+from components.preflight.rehearsal import as_if_trained
+
+STUDENT = "the default student"
+OTHERS = {"resnet8x4": (28, 1), "mobilenetv3_small_100": (64, 3)}  # image size and channels
+FILES = {"onnx": "ONNX, fp32", "int8": "ONNX, int8", "defaults": "ONNX, int8, defaults", "pt2": "torch.export, fp32"}
+BATCHES = (1, 8)
+CALIBRATION, STATISTICS, ASKED = 512, 64, 1000
+
+
+def untrained(name: str, image_size: int, channels: int, train: Shard, classes: int) -> PixelModel:
+    """A network with random weights, and BatchNorm statistics of training images."""
+    torch.manual_seed(0)
+    names = tuple(map(str, range(classes)))
+    model = pixel_model(name, names, image_size, channels, (0.28,) * channels, (0.35,) * channels)
+    as_if_trained(model, quantize.sample(train.images, STATISTICS, model.spec))
+    return model
+
+
+def write_files(model: PixelModel, calibration: Pixels, folder: Path) -> dict[str, Path]:
+    """Write a model as each of ``FILES``, by their names for people."""
+    exported = program.export(model.eval())
+    translated = program.to_onnx(exported)
+    ready, defaults = folder / "ready.onnx", folder / "defaults-whole.onnx"
+    onnx.save(translated, ready)
+    quant_pre_process(ready, ready, skip_optimization=True, skip_symbolic_shape=True)
+    quantize_static(ready, defaults, quantize.Batches(calibration))
+    models = {"onnx": translated, "int8": quantize.int8(translated, calibration), "defaults": onnx.load(defaults)}
+    paths = {kind: folder / f"{kind}.onnx" for kind in models} | {"pt2": folder / "student.pt2"}
+    for kind, each in models.items():
+        onnx.save(program.slim(each, model.spec.classes), paths[kind])
+    torch.export.save(exported, paths["pt2"])
+    return {FILES[kind]: path for kind, path in paths.items()}
+
+
+def measured(run: Path) -> Iterator[tuple[str, list[Row]]]:
+    """Measure the files of each network, on the test images of a run.
+
+    Raises:
+        UserError: there was no run.
+    """
+    shards = run / "artifacts/ingest/shards"
+    train, test = open_shard(shards / "train"), open_shard(shards / "test")
+    student = load(run / "artifacts/distill/model.safetensors")
+    some = np.linspace(0, len(test.labels) - 1, min(ASKED, len(test.labels))).round().astype(np.int64)
+    few = Shard(np.asarray(test.images[some]), test.labels[some], test.ids[some])
+    classes = len(student.spec.classes)
+    networks = {STUDENT: (student, test)}
+    networks |= {name: (untrained(name, *shape, train, classes), few) for name, shape in OTHERS.items()}
+    for name, (model, images) in networks.items():
+        with tempfile.TemporaryDirectory() as folder:
+            files = write_files(model, quantize.sample(train.images, CALIBRATION, model.spec), Path(folder))
+            print(f"{name} …", flush=True)
+            yield name, measure(files, images, classes, (1,), BATCHES)
+
+
+def figures_of(network: str, rows: list[Row]) -> list[Figure]:
+    """The figures of a network's files."""
+    figures = []
+    for row in rows:
+        facts = {"KB": (row.size_bytes / 1024, "KB")}
+        if network == STUDENT:
+            facts |= {"accuracy": (100 * row.accuracy, "%"), "agreement": (100 * row.agreement, "%")}
+        facts |= {"load": (row.load_ms, "ms"), "peak": (row.peak_mb, "MB")}
+        figures += [
+            Figure(f"{network}, {row.name}, {what}", round(v, 2), round(v, 2), round(v, 2), unit)
+            for what, (v, unit) in facts.items()
+        ]
+        for speed in row.speeds:
+            name = f"{network}, {row.name}, CPU time, batch {speed.batch}"
+            cpu, low, high = (round(each, 3) for each in (speed.cpu, speed.cpu_low, speed.cpu_high))
+            figures.append(Figure(name, cpu, low, high, "x"))
+    return figures
+
+
+def section(folder: Path) -> str:
+    """The README's table from the results in a folder, as Markdown."""
+    result = read("edge", folder)
+    heads = ["KB", "accuracy", "agreement", *(f"CPU time, batch {batch}" for batch in BATCHES), "load ms", "peak MB"]
+    lines = [f"| network | file | {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * len(heads)}"]
+    for network in (STUDENT, *OTHERS):
+        for file in FILES.values():
+            figures = {what: result[f"{network}, {file}, {what}"] for what in _whats(network)}
+            cells = [_cell(figures.get(what)) for what in ("KB", "accuracy", "agreement")]
+            cells += [_cell(figures[f"CPU time, batch {batch}"]) for batch in BATCHES]
+            cells += [f"{figures[what].value:,.0f}" for what in ("load", "peak")]
+            lines.append(f"| {network} | {file} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", str(result)])
+
+
+def _whats(network: str) -> list[str]:
+    answers = ["accuracy", "agreement"] if network == STUDENT else []
+    return ["KB", *answers, "load", "peak", *(f"CPU time, batch {batch}" for batch in BATCHES)]
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    if figure.unit == "x":
+        return f"{figure.value:.2f} ({figure.low:.2f} … {figure.high:.2f})" if figure.low < figure.high else "1"
+    return f"{figure.value:,.1f}" if figure.unit == "KB" else f"{figure.value:.2f}"
+
+
+def main() -> None:
+    """Measure the networks and write their figures."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--run", type=Path, default=ROOT, help="the checkout whose last `reflux run` made the student")
+    options = parser.parse_args()
+    figures: list[Figure] = []
+    try:
+        for network, rows in measured(options.run):
+            figures += figures_of(network, rows)
+    except UserError as error:
+        parser.error(str(error))
+    written = write("edge", figures, options.out)
+    print(f"\n{section(options.out)}\n\nWritten: {written}")
+
+
+if __name__ == "__main__":
+    main()

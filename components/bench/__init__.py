@@ -1,0 +1,1 @@
+"""Bench: files of students side by side, each in its own runtime."""

@@ -1,0 +1,88 @@
+"""``reflux bench`` on the files of a tiny run."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from components.core.artifacts import read_json, write_json
+from components.core.contract import SHIPPED
+from components.core.runtime import tracking
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def project(finished, tmp_path, monkeypatch, mlflow_template):
+    """A copy of the finished project as the working folder."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    shutil.copy(mlflow_template, folder / "mlflow.db")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return folder
+
+
+def test_the_files_of_the_last_run_are_one_table_and_a_run_in_mlflow(project, call_reflux, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, err = call_reflux("bench", "--batch", "1,4")
+    assert (code, err) == (0, "")
+    header, *lines = out[out.index("file ") :].splitlines()
+    assert header.split()[:3] == ["file", "KB", "accuracy"]
+    assert [line.split()[0] for line in lines[:6:2]] == ["student.onnx", "student-int8.onnx", "student.pt2"]
+    assert [line.split()[:2] for line in lines[1:6:2]] == [["1", "4"]] * 3, "a line for each number of images"
+    assert "on 40 validation images" in out
+
+    mlflow = tracking.client()
+    experiment = mlflow.get_experiment_by_name("fashion-mnist").experiment_id
+    (parent,) = mlflow.search_runs([experiment], "tags.run_kind = 'bench'")
+    assert [file.path for file in mlflow.list_artifacts(parent.info.run_id)] == ["bench.json"]
+    files = {run.info.run_name: run for run in mlflow.search_runs([experiment], "tags.run_kind = 'bench file'")}
+    parity = read_json(Path("artifacts/compress/parity.json"))
+    for kind, name in SHIPPED.items():
+        figures, params = files[name].data.metrics, files[name].data.params
+        assert (figures["size_bytes"], params["sha256"]) == (parity[kind]["size_bytes"], parity[kind]["sha256"])
+        assert files[name].data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert figures["threads_1/batch_4/cpu_low"] <= figures["threads_1/batch_4/cpu_high"]
+        assert figures["threads_1/batch_1/ms_p50"] <= figures["threads_1/batch_1/ms_p95"]
+        assert figures["load_ms"] > 0
+    assert files["student.pt2"].data.metrics["agreement"] == 1
+    assert files["student.onnx"].data.metrics["threads_1/batch_1/cpu"] == 1
+    torchs, onnxruntimes = (files[name].data.metrics["peak_mb"] for name in ("student.pt2", "student.onnx"))
+    assert 20 < onnxruntimes < torchs, "a process that runs an ONNX file loads no torch"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--threads", "0"], "--threads 0 is no list of numbers from 1 on: write --threads 1,2 for example."),
+        (["--batch", "1,eight"], "--batch 1,eight is no list of numbers"),
+        (["--threads", "1,4096"], "--threads 4096 is more than the "),
+        (["gone.onnx"], "gone.onnx is not a file: give an .onnx or .pt2 file, or the number of a version."),
+        (["params.yaml"], "params.yaml has no runtime here: give an .onnx file or a .pt2 program."),
+        (["torn.onnx"], "torn.onnx can't be read"),
+        (["torn.pt2"], "torn.pt2 can't be read"),
+        (["champion"], "No model is registered as fashion-mnist-student"),
+    ],
+)
+def test_what_can_not_be_measured_is_one_sentence(project, call_reflux, arguments, sentence):
+    for suffix in ("onnx", "pt2"):
+        Path(f"torn.{suffix}").write_bytes(b"torn")
+    code, _, err = call_reflux("bench", *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"Error: {sentence}")
+
+
+def test_files_of_another_dataset_are_one_sentence(project, call_reflux):
+    write_json(Path("artifacts/ingest/dataset.json"), {"classes": list("abcd")})
+    code, _, err = call_reflux("bench")
+    sentence = "student.onnx tells 3 classes apart, and the validation images here have 4: give files of this dataset."
+    assert (code, err) == (2, f"Error: {sentence}\n")
+
+
+def test_without_a_run_it_says_what_to_do(project, call_reflux):
+    Path("artifacts/compress/student.onnx").rename("mine.onnx")
+    assert "artifacts/compress has no files of a run: run `reflux run` first" in call_reflux("bench")[2]
+    shutil.rmtree("artifacts/ingest")
+    assert "has no validation images: run `reflux run` first" in call_reflux("bench", "mine.onnx")[2]

@@ -19,7 +19,7 @@ from components.core.artifacts import atomic, read_json, sha256_file, write_json
 from components.core.contract import REGISTRABLE, SHIPPED, STAGES
 from components.core.errors import UserError
 from components.core.export import onnx_file, program
-from components.core.export.latency import latency
+from components.core.export.latency import latency, side_by_side
 from components.core.export.onnx_file import Logits
 from components.core.images.preprocess import fit
 from components.core.images.shards import Pixels, Shard, open_shard
@@ -73,6 +73,8 @@ def main(stage: Stage) -> None:
         latencies = _latencies(stage, contenders, test, onnx_files)
     extra = {name: latencies.get(name, {}) | corrupted.get(name, {}) for name in logits}
     results = _measure(stage, dataset, contenders, test, columns, logits, extra)
+    if slower := _times_slower(contenders, test):
+        results["ships"]["slower"] = slower
     _write(stage, dataset, contenders, test, logits, results)
     _record(stage, dataset, results)
 
@@ -210,6 +212,16 @@ def _latencies(
     return {name: latency(path, stored if name == "teacher" else student, runs) for name, path in files.items()}
 
 
+def _times_slower(contenders: Contenders, test: Shard) -> float | None:
+    """How many times as long as the fp32 file the int8 file takes at least, where it ships and surely is slower."""
+    if contenders.shipped != "onnx_int8":
+        return None
+    spec = contenders.student.spec
+    pixels = fit(np.array(test.images[:_LATENCY_IMAGES]), spec.image_size, spec.in_chans)
+    times = side_by_side(contenders.files["onnx"], contenders.files["onnx_int8"], pixels, pixels).faster
+    return times if times > 1 else None
+
+
 def _correct(logits: Logits, test: Shard) -> npt.NDArray[np.bool_]:
     right: npt.NDArray[np.bool_] = logits.argmax(axis=1) == test.labels
     return right
@@ -251,7 +263,7 @@ def _write(
     facts |= describe.origin_facts(dataset, stage.params, spec, contenders.teacher.spec)
     facts |= {
         "files": SHIPPED,
-        "ships": contenders.ships,
+        "ships": results["ships"],
         "corruptions": describe.corruptions(results, spec.image_size),
         "parity": read_json(stage.read("compress/parity.json")),
         "mistakes": _mistakes(stage, dataset["classes"], test, student),

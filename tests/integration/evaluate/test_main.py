@@ -116,8 +116,9 @@ def test_figures_are_those_of_the_predictions(finished):
     assert ((columns["shipped_confidence"] > 1 / 3) & (columns["shipped_confidence"] <= 1)).all()
 
 
-def test_the_file_that_ships_is_the_student_everywhere(here):
+def test_the_file_that_ships_is_the_student_everywhere(here, monkeypatch):
     run_here("compress", compress, "compress.ships=onnx-int8")
+    timed = watched(monkeypatch, stage, "side_by_side")
     run_here("evaluate", evaluate)
     metrics, file = metrics_of(here), here / "artifacts/compress/student-int8.onnx"
     test = open_shard(here / "artifacts/ingest/shards/test")
@@ -129,6 +130,11 @@ def test_the_file_that_ships_is_the_student_everywhere(here):
     np.testing.assert_allclose(confidence, confidences(logits), rtol=1e-5)
     assert not np.allclose(confidence, confidences(fp32), rtol=1e-5)
     assert metrics["ships"]["file"] == "student-int8.onnx"
+    (comparison,) = timed
+    assert (comparison["first"].name, comparison["second"].name) == ("student.onnx", "student-int8.onnx")
+    times = comparison["result"].faster
+    assert metrics["ships"].get("slower") == (times if times > 1 else None)
+    assert ("times as long as" in (here / "artifacts/evaluate/model-card.md").read_text()) == (times > 1)
     assert metrics["gain"]["accuracy"] == pytest.approx((shipped == label).mean() - (control == label).mean())
     assert "corrupted_accuracy" in metrics["shipped"]["onnx_int8"]
     with np.load(here / "artifacts/evaluate/probe.npz") as probe:

@@ -137,6 +137,9 @@ def test_the_file_that_ships_is_named_and_its_figures_are_the_students(metrics, 
     page = " ".join(card.markdown(facts | {"ships": ships}).split())
     assert "`student-int8.onnx` is the file that is registered: it is the smallest." in page
     assert 'InferenceSession("student-int8.onnx")' in page
+    assert "times as long" not in page
+    page = " ".join(card.markdown(facts | {"ships": ships | {"slower": 1.053}}).split())
+    assert "On the machine that measured it, it takes at least 1.05 times as long as `student.onnx`. ##" in page
     tiles = describe.tiles(metrics | {"ships": ships}, Interval(-0.15, -0.3, 0.0))
     assert [tile["value"] for tile in tiles if tile["label"] == "Test accuracy"] == ["70.00%"]
     assert [tile["note"] for tile in tiles if tile["label"] == "File"] == ["ONNX, int8"]

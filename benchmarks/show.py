@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks import scale, seeds
+from benchmarks import edge, scale, seeds
 from benchmarks.datasets import report as datasets
 from benchmarks.hinton_mnist import paper
 from benchmarks.methods import report as methods
@@ -56,6 +56,7 @@ SECTIONS = (
     Section(README, "datasets", datasets.section),
     Section(README, "how fast", throughput.section),
     Section(README, "scale", scale.section),
+    Section(README, "edge", edge.section),
     Section(README, "methods", methods.section),
     Section(README, "few labels", partial(methods.section, name="few_labels")),
     Section(README, "hinton", paper.section),

@@ -33,7 +33,7 @@ from components.finetune.self_training import (
     Floats,
     PseudoLabels,
     Round,
-    best_round,
+    kept_round,
     labeled_by,
     told,
     with_pseudo_labels,
@@ -89,7 +89,7 @@ def main(stage: Stage) -> None:
 
 
 def _self_train(stage: Stage, dataset: Dataset, lesson: Lesson, val: Shard, device: torch.device) -> None:
-    """Train a teacher on the labels, and in each further round one on what the last one labels; write the best.
+    """Train a teacher on the labels, and in each further round one on what the last one labels; write one of them.
 
     Each round has its own checkpoints, which stay until all have ended: a round's last checkpoint is its result.
     """
@@ -106,8 +106,9 @@ def _self_train(stage: Stage, dataset: Dataset, lesson: Lesson, val: Shard, devi
         phases |= _teach(stage, teacher, lesson, train, val, checkpoints, device)
         checkpoints.wait()
         rounds.append(Round.of(pseudo, validate(teacher, val, device, stage.world)[1]))
-        if best_round(rounds) == number:
-            best = teacher
+        kept = kept_round(rounds, len(val))
+        if kept == number:
+            chosen = teacher
         _tell(stage, rounds, len(unlabeled), checkpoints)
         if number == settings.rounds:
             break
@@ -120,7 +121,7 @@ def _self_train(stage: Stage, dataset: Dataset, lesson: Lesson, val: Shard, devi
             break
         images, begun = with_pseudo_labels(train, unlabeled, pseudo), lesson.begun + _steps(stage, lesson)
         lesson = Lesson(images, settings.round_epochs, settings.round_augment, shares, f"round-{number + 1}-", begun)
-    _write(stage, best, phases, rounds)
+    _write(stage, chosen, phases, rounds, kept)
     if stage.world.first:
         shutil.rmtree(CHECKPOINTS / f"{stage.name}{BEFORE}", ignore_errors=True)
 
@@ -182,12 +183,17 @@ def _low_rank(stage: Stage, teacher: PixelModel) -> "LoraModel":
     return change
 
 
-def _write(stage: Stage, teacher: PixelModel, phases: dict[str, History], rounds: Sequence[Round] = ()) -> None:
+def _write(
+    stage: Stage,
+    teacher: PixelModel,
+    phases: dict[str, History],
+    rounds: Sequence[Round] = (),
+    kept: int | None = None,
+) -> None:
     if stage.world.first:
         save(teacher, stage.out("model.safetensors"))
         history.write(stage.out("history.parquet"), phases)
-        best = best_round(rounds) if rounds else None
-        rows = [{**asdict(each), "kept": number == best} for number, each in enumerate(rounds, 1)]
+        rows = [{**asdict(each), "kept": number == kept} for number, each in enumerate(rounds, 1)]
         write_json(stage.out("rounds.json"), rows)
 
 

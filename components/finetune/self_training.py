@@ -3,6 +3,7 @@
 Noisy student (Xie et al. 2020): the pseudo-labels are those of images as they are, and the student sees strong views.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -127,9 +128,18 @@ def with_pseudo_labels(train: Shard, unlabeled: Shard, taught: PseudoLabels) -> 
     return join(train, replace(some(unlabeled, taught.rows), labels=taught.labels))
 
 
-def best_round(rounds: Sequence[Round]) -> int:
-    """The number of the round, from 1, with the highest validation accuracy; the first of equals."""
-    return 1 + max(range(len(rounds)), key=lambda index: rounds[index].val_accuracy)
+def kept_round(rounds: Sequence[Round], images: int) -> int:
+    """The number, from 1, of the latest round whose accuracy is within one standard error of the best.
+
+    A single training run keeps its weights by the same rule: :func:`components.core.training.loop.fit`.
+
+    Args:
+        rounds: those that have ended.
+        images: in the validation split.
+    """
+    best = max(each.val_accuracy for each in rounds)
+    least = best - math.sqrt(best * (1 - best) / images)
+    return max(number for number, each in enumerate(rounds, 1) if each.val_accuracy >= least)
 
 
 def told(rounds: Sequence[Round], unlabeled: int) -> str:

@@ -286,7 +286,7 @@ def test_the_first_round_is_that_of_a_single_one(finetuned, monkeypatch):
 
 
 @pytest.mark.parametrize("accuracies", [(0.6, 0.9), (0.9, 0.6)])
-def test_the_teacher_of_the_best_round_on_validation_images_is_kept_and_each_is_told(
+def test_validation_images_choose_the_round_whose_teacher_is_kept_and_each_is_told(
     finetuned, monkeypatch, capsys: pytest.CaptureFixture[str], accuracies: tuple[float, float]
 ):
     given = iter(accuracies)

@@ -183,7 +183,7 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[VERSION|FILE]...",
+            metavar="VERSION|FILE",
             help="Versions' numbers, aliases, .onnx and .pt2 files.  [default: the files of the last run]",
         ),
     ] = None,

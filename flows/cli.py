@@ -101,6 +101,40 @@ def teachers(
     rank(names or [], sizes or [], minutes, download, take)
 
 
+@app.command(
+    epilog="""
+    \b
+    Example: reflux tune --minutes 20
+             reflux tune --take smallest
+    """
+)
+def tune(
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="How long it may take.  [default: 20, or with --take none: what is there is taken]"),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(metavar="FIGURES", help="What to improve, divided by commas; quality first.")
+    ] = "accuracy,size_kb,latency_ms_p95",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train at the same time.")] = 1,
+    take: Annotated[
+        str | None,
+        typer.Option(metavar="smallest|best|knee|N", help="Write this one, or trial N, to params.yaml."),
+    ] = None,
+) -> None:
+    """Search the smallest student that passes its gates.
+
+    Candidates learn from the soft labels that are stored, so that the teacher is not asked, and are judged on
+    validation images; the test split is not opened. What is searched: tune.space in params.yaml. The same command goes
+    on where the last one ended.
+
+    Exit codes: 0 done, 2 user error, 130 stopped.
+    """
+    from flows.commands.tune import tune as search
+
+    raise typer.Exit(search(minutes, objective, workers, take))
+
+
 @data.command("add", epilog="Example: reflux data add ~/flowers --minutes 20 --max-kb 100")
 def data_add(
     path: Annotated[Path, typer.Argument(help="A folder of class folders, or one with a CSV or Parquet manifest.")],

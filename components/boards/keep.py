@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from components.boards.declared import ALL, PICTURES, PIPELINES
+from components.boards.declared import ALL, PICTURES, PIPELINES, STUDENTS
 from components.boards.view import TAG, Board, TooLarge
 from components.core.errors import UserError
 from components.core.runtime import tracking
@@ -72,7 +72,8 @@ def _keep(mlflow: "MlflowClient", experiment: Any, board: Board, versions: dict[
     """Write one board if it has changed; returns a sentence for each thing that could not be done."""
     retrains = _runs(mlflow, experiment, PIPELINES)
     runs = retrains if board.runs == PIPELINES else _runs(mlflow, experiment, board.runs)
-    present = _metrics(runs)
+    # Many trials of a search must not hide what the retrains next to them have.
+    present = _metrics([*runs, *retrains] if board.runs == STUDENTS else runs)
     hidden = present | _metrics(retrains)  # MLflow shows child runs with their parents
     version, digest = versions.get(board.slug, (0, ""))
     version += digest != board.digest()

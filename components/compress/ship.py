@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,8 @@ def ship(
     """
     expected = program.forward(student, pixels)
     entries = {}
-    for kind, write in _writers(student, calibration):
-        with _exporting(student.spec.name):
-            write(paths[kind])
+    for kind, write in writers(student, calibration).items():
+        write(paths[kind])
         comparison = parity.compare(program.reload(paths[kind]), pixels, expected)
         if kind != "onnx_int8":
             parity.require(comparison, SHIPPED[kind], bound)
@@ -55,25 +55,34 @@ def ship(
     return entries
 
 
-def _writers(student: PixelModel, calibration: Pixels) -> Iterator[tuple[str, Callable[[Path], None]]]:
-    with _exporting(student.spec.name):
+def writers(student: PixelModel, calibration: Pixels) -> dict[str, Callable[[Path], None]]:
+    """List what writes each of ``SHIPPED``; it does not look at what it wrote, as :func:`ship` does.
+
+    Raises:
+        UserError: the network can't be exported; what is returned raises it too.
+    """
+    exporting = partial(_exporting, student.spec.name)
+    with exporting():
         exported = program.export(student)
         translated = program.to_onnx(exported)
     classes = student.spec.classes
 
+    @exporting()
     def pt2(path: Path) -> None:
         # Through memory: torch writes the file's own name into it, and ours is temporary.
         buffer = io.BytesIO()
         torch.export.save(exported, buffer)
         path.write_bytes(buffer.getbuffer())
 
+    @exporting()
     def fp32(path: Path) -> None:
         onnx.save(program.slim(translated, classes), path)
 
+    @exporting()
     def int8(path: Path) -> None:
         onnx.save(program.slim(quantize.int8(translated, calibration), classes), path)
 
-    yield from {"pt2": pt2, "onnx": fp32, "onnx_int8": int8}.items()
+    return {"pt2": pt2, "onnx": fp32, "onnx_int8": int8}
 
 
 @contextmanager

@@ -64,11 +64,17 @@ class Trainer:
         others, weighting = self._method.teachers, self._method.ensemble
         return load_teacher(self._teacher_path, others, weighting, self.dataset.classes, self._device)
 
-    def train_student(self, teacher: PixelModel | None) -> None:
-        """Distill the student from a live teacher, or with None from the stored soft labels, and write it."""
-        student = self._new_student()
+    def train_student(self, teacher: PixelModel | None, seed: int | None = None) -> PixelModel:
+        """Distill the student from a live teacher, or with None from the stored soft labels, and write it.
+
+        Args:
+            teacher: None for the stored soft labels.
+            seed: of its initial weights and of the order of the images, in place of the run's; the views are the same.
+        """
+        student = self._new_student(seed)
         checkpoints = self._stage.checkpoints("student", "distill")
-        self._save(student, self._distill(student, teacher, checkpoints), checkpoints)
+        self._save(student, self._distill(student, teacher, checkpoints, order=seed), checkpoints)
+        return student
 
     def train_before(self, name: str, network: str, seed: int, teacher: PixelModel | None) -> PixelModel:
         """Distill a network that will teach the next one, unless it was done before an interruption.
@@ -174,8 +180,8 @@ class Trainer:
             self._balanced,
         )
 
-    def _new_student(self) -> PixelModel:
-        settings, seed = self._stage.params.student, self._stage.params.seed
+    def _new_student(self, seed: int | None = None) -> PixelModel:
+        settings, seed = self._stage.params.student, self._stage.params.seed if seed is None else seed
         weights = None if settings.weights == "random" else self._stage.read("pretrain/student/model.safetensors")
         return new_student(settings.model, weights, settings.image_size, self.dataset, seed, self._device)
 

@@ -13,7 +13,7 @@ import timm
 
 from components.core.errors import UserError
 from components.core.models.pixel_model import check_timm_name, read
-from components.core.models.small_nets import SMALL_NETS
+from components.core.models.small_nets import small_net
 from components.pretrain.weights import (
     PACKAGES,
     OfAnotherNetwork,
@@ -100,7 +100,7 @@ def _named(name: str, download: bool) -> Candidate:
         return _checkpoint(name, model, path, weights_file(model, path, name))
     if name.startswith("models:/") or name.endswith(_FILES):
         return _checkpoint(name, None, name, weights_file("", name, name))
-    if name in SMALL_NETS:
+    if small_net(name):
         raise UserError(f"{name} comes without weights: give the file with them as {name}=PATH.")
     check_timm_name(name)
     file = hub_file(name)

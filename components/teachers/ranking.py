@@ -16,7 +16,7 @@ import torch
 from components.core.errors import UserError
 from components.core.images.shards import UNLABELED, Pixels, Shard
 from components.core.models.pixel_model import network, parameter_count
-from components.core.models.small_nets import SMALL_NETS
+from components.core.models.small_nets import small_net
 from components.core.params.sections import Params
 from components.core.significance import mcnemar, share_bound
 from components.plan.probe import FEWEST, Correct, Labels, leave_one_out
@@ -125,7 +125,7 @@ def affordable(costs: Mapping[Key, float], images: int, seconds: float) -> tuple
 
 def sizes_of(candidate: Candidate, sizes: Sequence[int]) -> list[int]:
     """The image sizes to ask a candidate at: its own alone if it takes no other."""
-    config = None if candidate.model in SMALL_NETS else timm.models.get_pretrained_cfg(candidate.model)
+    config = None if small_net(candidate.model) else timm.models.get_pretrained_cfg(candidate.model)
     return [config.input_size[-1]] if config and config.fixed_input_size else list(sizes)
 
 

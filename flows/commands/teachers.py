@@ -1,8 +1,6 @@
 """``reflux teachers``: candidate teachers ranked on this dataset, before any of them is trained."""
 
 import json
-import logging
-import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -10,16 +8,15 @@ from components.core.artifacts import ARTIFACTS
 from components.core.errors import EXIT_USER_ERROR, UserError
 from components.core.params.file import PARAMS, load_params, override_params
 from components.core.runtime import tracking
-from components.core.runtime.progress import EVENTS_VARIABLE, RECORD
 from components.plan.choice import Choice, as_assignments
 from components.teachers.result import PICTURE, Ranking, cheapest_as_good, read
 from flows.local.environment import embed_mlflow, only_run, reflux_command
-from flows.local.supervised import stop, supervised
 from flows.repo.checkout import dvc, prepare_dvc
 from flows.repo.dataset import fetch
 from flows.repo.stages import own_sentence
 from flows.report import teachers as report
-from flows.report.display import Display, LiveDisplay, console
+from flows.report.display import console
+from flows.report.followed import follow
 
 _NAME = "teachers"
 
@@ -72,36 +69,11 @@ def _compute(request: dict[str, object]) -> None:
     Raises:
         UserError: it said so, or ended otherwise than it should.
     """
-    command = [sys.executable, "-m", "components.teachers", json.dumps(request)]
-    process = supervised(command, {EVENTS_VARIABLE: "1"}, stdout=subprocess.PIPE)
-    screen, logger, lines = console(), logging.getLogger(__name__), []
-    try:
-        if screen.is_terminal:
-            with LiveDisplay(screen, logger, (_NAME,)) as display:
-                lines = _followed(process, display)
-        else:
-            lines = _followed(process, Display(lambda text: print(text, flush=True), logger, (_NAME,)))
-    finally:
-        stop(process)
-    if process.returncode == EXIT_USER_ERROR:
+    code, lines = follow(_NAME, [sys.executable, "-m", "components.teachers", json.dumps(request)])
+    if code == EXIT_USER_ERROR:
         raise UserError(own_sentence(lines))
-    if process.returncode != 0:
+    if code != 0:
         raise UserError(f"The teachers could not be ranked ({own_sentence(lines)}).")
-
-
-def _followed(process: "subprocess.Popen[str]", display: Display) -> list[str]:
-    """Show the progress of a process until its output ends; returns the other lines that it printed."""
-    assert process.stdout is not None  # noqa: S101 - opened as a pipe above
-    lines = []
-    display.begin(_NAME)
-    display.executing(_NAME)
-    for line in process.stdout:
-        if line.startswith(RECORD):
-            display.event(_NAME, json.loads(line.removeprefix(RECORD)))
-        elif line.strip():
-            lines.append(line.rstrip())
-    process.wait()
-    return lines
 
 
 def _show(ranking: Ranking) -> None:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from components.core.artifacts import atomic
 from components.core.errors import UserError
-from components.core.models.small_nets import SMALL_NETS
+from components.core.models.small_nets import SMALL_NETS, small_net
 
 _METADATA_KEY = "reflux"
 
@@ -27,7 +27,7 @@ _METADATA_KEY = "reflux"
 class ModelSpec:
     """The facts with which a model is built again and fed; mean and std are of its input, on a 0..1 scale."""
 
-    name: str  # timm's, or one of SMALL_NETS
+    name: str  # timm's, or a small_net's
     classes: tuple[str, ...]  # in logit order
     image_size: int
     in_chans: int
@@ -71,13 +71,13 @@ class PixelModel(nn.Module):
 
 
 def network(name: str, num_classes: int, in_chans: int) -> nn.Module:
-    """Build an untrained network by timm's name or one of ``SMALL_NETS``.
+    """Build an untrained network by timm's name or a :func:`components.core.models.small_nets.small_net`'s.
 
     Raises:
         UserError: the name is unknown; the nearest known names are suggested.
     """
-    if name in SMALL_NETS:
-        return SMALL_NETS[name](in_chans=in_chans, num_classes=num_classes)
+    if build := small_net(name):
+        return build(in_chans=in_chans, num_classes=num_classes)
     import timm  # more than a second, which a small student does without
 
     check_timm_name(name)

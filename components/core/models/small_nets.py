@@ -2,10 +2,12 @@
 
 ResNet-6n+2 (He et al. 2016, section 4.2), Wide ResNet (Zagoruyko and Komodakis 2016), the VGGs of CRD (Tian et al.
 2020) and the MLPs of Hinton et al. 2015, section 3. All take images of any size, and share timm's
-``forward_features`` / ``forward_head`` names.
+``forward_features`` / ``forward_head`` names. A name with a width multiplier, such as ``resnet8_slim_x0.75``, is the
+same network with so many times the channels (Howard et al. 2017).
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -88,42 +90,55 @@ class WideBlock(nn.Module):
         return residual + (x if isinstance(self.shortcut, nn.Identity) else self.shortcut(active))
 
 
+def scaled(channels: Sequence[int], width: float) -> list[int]:
+    """Channels times a width multiplier, in fours: what vector instructions take at once."""
+    return [max(4, 4 * round(each * width / 4)) if width != 1 else each for each in channels]
+
+
 def resnet(
-    blocks: int, widths: tuple[int, ...], in_chans: int, num_classes: int, stem_kernel: int = 3, stem_stride: int = 1
+    blocks: int,
+    widths: tuple[int, ...],
+    in_chans: int,
+    num_classes: int,
+    stem_kernel: int = 3,
+    stem_stride: int = 1,
+    width: float = 1.0,
 ) -> SmallNet:
     """A residual network of ``len(widths) - 1`` stages of ``blocks`` blocks; ``widths[0]`` is the stem's."""
+    widths = tuple(scaled(widths, width))
     layers: list[nn.Module] = [conv_bn(in_chans, widths[0], stem_kernel, stem_stride), nn.ReLU()]
     previous, ends = widths[0], [1]
-    for stage, width in enumerate(widths[1:]):
+    for stage, channels in enumerate(widths[1:]):
         for block in range(blocks):
-            layers.append(BasicBlock(previous, width, 2 if stage > 0 and block == 0 else 1))
-            previous = width
+            layers.append(BasicBlock(previous, channels, 2 if stage > 0 and block == 0 else 1))
+            previous = channels
         ends.append(len(layers) - 1)
     return SmallNet(_initialized(nn.Sequential(*layers)), previous, num_classes, ends)
 
 
-def wide_resnet(blocks: int, widen: int, in_chans: int, num_classes: int) -> SmallNet:
+def wide_resnet(blocks: int, widen: int, in_chans: int, num_classes: int, width: float = 1.0) -> SmallNet:
     """WRN-(6·blocks+4)-widen."""
-    layers: list[nn.Module] = [nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)]
-    previous, ends = 16, [0]
-    for stage, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
+    stem, *stages = scaled((16, 16 * widen, 32 * widen, 64 * widen), width)
+    layers: list[nn.Module] = [nn.Conv2d(in_chans, stem, 3, 1, 1, bias=False)]
+    previous, ends = stem, [0]
+    for stage, channels in enumerate(stages):
         for block in range(blocks):
-            layers.append(WideBlock(previous, width, 2 if stage > 0 and block == 0 else 1))
-            previous = width
+            layers.append(WideBlock(previous, channels, 2 if stage > 0 and block == 0 else 1))
+            previous = channels
         ends.append(len(layers) - 1)
     layers += [nn.BatchNorm2d(previous), nn.ReLU()]
     ends[-1] = len(layers) - 1  # the last stage's activation comes after its blocks
     return SmallNet(_initialized(nn.Sequential(*layers)), previous, num_classes, ends)
 
 
-def vgg(convolutions: int, in_chans: int, num_classes: int) -> SmallNet:
+def vgg(convolutions: int, in_chans: int, num_classes: int, width: float = 1.0) -> SmallNet:
     """CIFAR VGG of five stages of 3x3 convolutions, the first three followed by pooling."""
     layers: list[nn.Module] = []
     previous, ends = in_chans, []
-    for stage, width in enumerate((64, 128, 256, 512, 512)):
+    for stage, channels in enumerate(scaled((64, 128, 256, 512, 512), width)):
         for _ in range(convolutions):
-            layers += [conv_bn(previous, width), nn.ReLU()]
-            previous = width
+            layers += [conv_bn(previous, channels), nn.ReLU()]
+            previous = channels
         ends.append(len(layers) - 1)
         if stage < 3:
             layers.append(nn.MaxPool2d(2))
@@ -162,21 +177,21 @@ class Dropout(nn.Module):
         return x * kept.to(x.dtype).mul_(256 / (256 - self.dropped))
 
 
-def mlp(width: int, dropout: bool, in_chans: int, num_classes: int) -> SmallNet:
+def mlp(units: int, dropout: bool, in_chans: int, num_classes: int, width: float = 1.0) -> SmallNet:
     """Two hidden layers of rectified linear units for 28x28 pixels.
 
-    Its features are [B, width, 1, 1]. Dropout is that of Hinton et al. 2012: a fifth of the pixels, half of the units.
+    Its features are [B, units, 1, 1]. Dropout is that of Hinton et al. 2012: a fifth of the pixels, half of the units.
     """
-    side = 28
+    side, [units] = 28, scaled([units], width)
     layers: list[nn.Module] = [Pixels(side)]
     ends = []
-    for place, previous in enumerate((in_chans * side**2, width)):
+    for place, previous in enumerate((in_chans * side**2, units)):
         layers += [Dropout(0.5 if place else 0.2)] if dropout else []
-        layers += [nn.Linear(previous, width), nn.ReLU()]
+        layers += [nn.Linear(previous, units), nn.ReLU()]
         ends.append(len(layers) - 1)
     layers += [Dropout(0.5)] if dropout else []
-    layers.append(nn.Unflatten(1, (width, 1, 1)))
-    return SmallNet(nn.Sequential(*layers), width, num_classes, ends)
+    layers.append(nn.Unflatten(1, (units, 1, 1)))
+    return SmallNet(nn.Sequential(*layers), units, num_classes, ends)
 
 
 def _initialized(trunk: nn.Sequential) -> nn.Sequential:
@@ -207,6 +222,28 @@ SMALL_NETS: dict[str, Callable[..., SmallNet]] = {
     "mlp_1200_dropout": partial(mlp, 1200, True),
     # For phones: a file under 200 KB, and a stem of stride 2 that makes it four times as fast.
     "resnet8_slim": partial(resnet, 1, (16, 16, 24, 48), stem_kernel=5, stem_stride=2),
+    "resnet14_slim": partial(resnet, 2, (16, 16, 24, 48), stem_kernel=5, stem_stride=2),
     "resnet8_thin": partial(resnet, 1, (12, 12, 16, 32), stem_kernel=5, stem_stride=2),
     "resnet8_tiny": partial(resnet, 1, (8, 8, 12, 24), stem_kernel=5, stem_stride=2),
 }
+
+_WITH_WIDTH = re.compile(r"(.+)_x(\d+(?:\.\d+)?)")
+
+
+def base_and_width(name: str) -> tuple[str, float]:
+    """The network and the width multiplier that a name says: ``resnet8_slim_x0.75`` is resnet8_slim at 0.75."""
+    match = _WITH_WIDTH.fullmatch(name)
+    return (match[1], float(match[2])) if match and match[1] in SMALL_NETS and float(match[2]) else (name, 1.0)
+
+
+def with_width(base: str, width: float) -> str:
+    """The name of one of ``SMALL_NETS`` with a width multiplier; see :func:`base_and_width`."""
+    return base if width == 1 else f"{base}_x{width:g}"
+
+
+def small_net(name: str) -> Callable[..., SmallNet] | None:
+    """Find the builder of a small network by its name, with a width multiplier or without; None of others."""
+    base, width = base_and_width(name)
+    if base not in SMALL_NETS:
+        return None
+    return SMALL_NETS[base] if width == 1 else partial(SMALL_NETS[base], width=width)

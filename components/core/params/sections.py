@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from components.core.params.distill import Distill
 from components.core.params.section import AboveZero, Fraction, NonNegative, Positive, Section
+from components.core.params.tune import Tune
 
 
 class Project(Section):
@@ -361,6 +362,7 @@ class Params(Section):
     evaluate: Evaluate = Evaluate()
     registry: Registry
     monitor: Monitor = Monitor()
+    tune: Tune = Tune()
 
     @model_validator(mode="after")
     def has_a_student_to_transfer(self) -> "Params":

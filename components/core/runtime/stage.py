@@ -53,6 +53,7 @@ class Stage:
         self._inputs: dict[str, Path] = {}
         self._hashes: dict[str, str] = {}
         self._checkpoints: Checkpoints | None = None
+        self.kept = CHECKPOINTS  # where a training run that was interrupted finds its state
         # What moves the last digits of the result and is neither code, data nor params: packages, and what the stage
         # adds on how it computes.
         self.environment: dict[str, Any] = dict(packages.builds(name))
@@ -102,7 +103,7 @@ class Stage:
         code = lineage.code_sha256(self.name)
         decides = [self.name, before, self.params.seed, recipe, self.inputs(), self.environment, code]
         key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
-        folder = CHECKPOINTS / f"{self.name}{BEFORE}" / before if before else CHECKPOINTS / self.name
+        folder = self.kept / f"{self.name}{BEFORE}" / before if before else self.kept / self.name
         self._checkpoints = checkpoints = Checkpoints(folder, key, self.params.run.checkpoint_every_s, self.world)
         if "journal" in vars(self):  # begun by a training run before this one
             checkpoints.begin(self.journal.run_key)

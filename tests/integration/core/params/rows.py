@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from components.core.params.distill import METHODS, Loss
 from components.core.params.sections import Gates, SureBound
+from components.core.params.tune import Space
 
 MODEL, HISTORY = "model.safetensors", "history.parquet"
 
@@ -254,6 +255,13 @@ ROWS: dict[str, tuple[Row | Proven, ...]] = {
             "tests/integration/flows/test_monitor.py::test_a_check_remembers_what_the_last_ones_said_of_the_same_champion"
         ),
     ),
+    **{
+        f"tune.space.{knob}": (
+            Proven("tests/unit/tune/test_space.py::test_each_knob_is_narrowed_by_the_params"),
+            Proven("tests/unit/tune/test_space.py::test_each_knob_decides_its_params"),
+        )
+        for knob in Space.model_fields
+    },
     **_student(),
     **_finetune(),
     **_every_gate(),

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from components.core.errors import UserError
 from components.core.models.pixel_model import adapted, check_classes, load, network, parameter_count, pixel_model, save
-from components.core.models.small_nets import SMALL_NETS, Dropout
+from components.core.models.small_nets import SMALL_NETS, Dropout, base_and_width, small_net, with_width
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -164,3 +164,28 @@ def test_tensors_that_share_memory_are_saved_under_each_of_their_names(tmp_path:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     assert tensors.keys() == model.net.state_dict().keys()
     assert all(torch.equal(tensors[name], tensor) for name, tensor in model.net.state_dict().items())
+
+
+def test_a_width_multiplier_in_the_name_scales_the_channels():
+    def shapes(name: str) -> list[tuple[int, ...]]:
+        return [tuple(each.shape) for each in network(name, 10, 1).parameters()]
+
+    assert shapes("resnet8_slim_x0.5") == shapes("resnet8_tiny")
+    assert shapes("resnet8_slim_x1") == shapes("resnet8_slim")
+    for name in ("wrn_16_1_x0.5", "vgg8_x0.25", "mlp_300_x0.1", "resnet14_slim_x1.25"):
+        base, _ = base_and_width(name)
+        assert shapes(name) != shapes(base)
+        model = pixel_model(name, ("a", "b"), 28, 1, (0.5,), (0.2,)).eval()
+        assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["resnet8_slim_x0.75", "resnet8_slim", "mlp_300_x2", "resnet32x4", "resnet8x4_x0.5"])
+def test_names_with_a_width_are_read_as_they_are_written(name):
+    assert with_width(*base_and_width(name)) == name
+    assert small_net(name)
+
+
+@pytest.mark.parametrize("name", ["resnet8_slim_x", "resnet8_slim_x0", "nothing_x0.5", "mobilenetv3_small_050"])
+def test_other_names_have_no_width(name):
+    assert base_and_width(name) == (name, 1.0)
+    assert small_net(name) is None

@@ -1,0 +1,505 @@
+"""The study: Optuna draws candidates, those that can't pass are not trained, and what is clearly worse is stopped.
+
+It lives in a database, so that a call goes on where the last one ended, and several processes may work on it.
+"""
+
+import hashlib
+import json
+import math
+import signal
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn
+
+import numpy as np
+import optuna
+import torch
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from components.core import contract
+from components.core.errors import UserError
+from components.core.images.shards import Dataset, Shard
+from components.core.params.sections import Params
+from components.core.runtime.journal import Status
+from components.core.runtime.tracking import without_password
+from components.registry.policy.gates import Bounds, format_value
+from components.tune.candidates import Files, files_of
+from components.tune.front import goes_on
+from components.tune.result import OBJECTIVES, OF_FILES, REPEATED, Result, Row, failed, losses_of, to_repeat
+from components.tune.space import applied, changes, held, present_values, suggest
+from components.tune.trial import Trial, figures_of, train
+
+RUNGS = (0.25, 0.5)  # shares of the steps after which a trial may be stopped
+_HEARTBEAT_S, _DEAD_AFTER_S = 10, 30
+_LOCKED_S = 60  # that a worker waits for another one's write to SQLite
+_RANDOM = 12  # trials before the sampler models what it has seen: about one for each knob
+_REFUSED = 60  # candidates in a row that can't pass: nothing here can
+_INHERITED = 5  # of the front of an earlier study
+_SEED_STEP = 1000
+_LONGEST_S = 10.0**7  # a timer takes no infinity
+_REPEATING = 0.4  # of the time at most
+
+# What is kept with a trial in the storage.
+CHANGES, FIGURES, SECONDS, WHY, RUNG, FILES = "changes", "figures", "seconds", "why", "rungs", "files"
+PRESENT, REPEATS, SEED, UNFINISHED, CONTINUES = "present", "repeats", "seed", "unfinished", "continues"
+
+
+class OutOfTime(KeyboardInterrupt):
+    """A trial that would end after the time that the study has; the next call goes on with it.
+
+    It is no ``Exception``, as it may come anywhere, and libraries turn those into errors of their own.
+    """
+
+
+@dataclass
+class Search:
+    """What the trials of a call share.
+
+    Attributes:
+        study, storage: Optuna's.
+        params: of the project.
+        dataset: its classes and image format.
+        val: the validation split.
+        gates: of the registry's policy.
+        objectives: names among ``OBJECTIVES``.
+        drawn: the distribution of each knob.
+        device: that trains.
+        parent: the journal of the study's run.
+        store: the key of the soft labels.
+        say: prints a line for people.
+        end: when the present trial must have ended, by :func:`time.monotonic`.
+        foreseen: the seconds of a trial that there was no time for.
+    """
+
+    study: optuna.Study
+    storage: optuna.storages.BaseStorage
+    params: Params
+    dataset: Dataset
+    val: Shard
+    gates: Bounds
+    objectives: Sequence[str]
+    drawn: Mapping[str, BaseDistribution]
+    device: torch.device
+    parent: str
+    store: str
+    say: Callable[[str], None]
+    end: float = math.inf
+    foreseen: float | None = None
+
+    def run(self) -> None:
+        """Run a trial: one that waits, or else a new one."""
+        self.study.sampler = sampler(self.params.seed, len(self.study.get_trials(deepcopy=False)))
+        with suppress(OutOfTime):
+            self.study.optimize(self._objective, n_trials=1)
+
+    def until(self, deadline: float, repeats: bool = True) -> None:
+        """Search, and train what would be chosen again with other seeds, until nothing more fits into the time.
+
+        Args:
+            deadline: by :func:`time.monotonic`.
+            repeats: False leaves the repeats to another worker.
+
+        Raises:
+            UserError: no candidate of the space can pass the gates.
+        """
+        share = _REPEATING * (deadline - time.monotonic())
+        while True:
+            result, now = result_of(self), time.monotonic()
+            again = to_repeat(result)
+            reserved = min(share, sum(row.seconds * (REPEATED - len(row.repeats)) for row in again))
+            if now + (self._shortest() or 0) < deadline - reserved:
+                self.end = deadline - reserved
+                self.run()
+                self._refuse_a_hopeless_space()
+            elif repeats and again and now + again[0].seconds < deadline:
+                self.end = deadline
+                repeat(self, again[0])
+            else:
+                return
+
+    def _refuse_a_hopeless_space(self) -> None:
+        last = self.study.get_trials(deepcopy=False)[-_REFUSED:]
+        if len(last) == _REFUSED and all(is_refused(trial) for trial in last):
+            raise UserError(nearest(last, self.gates))
+
+    def _shortest(self) -> float | None:
+        seconds = [each.user_attrs[SECONDS] for each in completed(self.study)]
+        return min(seconds, default=self.foreseen)
+
+    def _objective(self, trial: optuna.Trial) -> tuple[float, ...]:
+        changed = changes(suggest(trial, self.drawn), self.params)
+        trial.set_user_attr(CHANGES, changed)
+        seed = trial.user_attrs.get(SEED)
+        params = applied(self.params, changed)
+        kind = params.compress.ships.replace("-", "_")
+        name = f"{trial.number}: {params.student.model} at {params.student.image_size} px, {params.compress.ships}"
+        watch = _Watch(self, trial, params.student.steps)
+        run = Trial(f"trial {name}", params, changed, seed, self.parent, watch)
+        status: Status = "FAILED"
+        try:
+            self._check_files(trial, params, kind)
+            began = watch.began = time.monotonic()
+            with _time_limit(self.end):
+                student = train(run, seed, self.device)
+                figures = trial.user_attrs[FILES] | figures_of(run, student, kind)
+            trial.set_user_attr(FIGURES, figures)
+            trial.set_user_attr(SECONDS, time.monotonic() - began)
+            _constrain(trial, figures, kind, self.gates, len(self.val))
+            run.journal.metrics({f"tune/{figure}": value for figure, value in figures.items()})
+            status = "FINISHED"
+            self.say(f"trial {name}: {in_words(figures)}")
+            return tuple(figures[objective] for objective in self.objectives)
+        except optuna.TrialPruned as stop:
+            status = "FINISHED"
+            self.say(f"trial {name}: stopped, {stop}")
+            if trial.user_attrs.get(RUNG):
+                run.journal.tags({"stopped": str(stop)})
+            raise
+        except UserError as error:
+            if trial.user_attrs.get(PRESENT) or trial.number == 0:  # it is no fault of the candidate
+                trial.set_user_attr(UNFINISHED, True)
+                raise
+            raise _stopped(trial, str(error)) from None
+        except KeyboardInterrupt:
+            if watch.step:
+                self.foreseen = (time.monotonic() - watch.began) * params.student.steps / watch.step
+            trial.set_user_attr(UNFINISHED, True)
+            status = "KILLED"
+            raise
+        finally:
+            run.end(status)
+
+    def _check_files(self, trial: optuna.Trial, params: Params, kind: str) -> None:
+        """Measure the files that the candidate would have.
+
+        Raises:
+            TrialPruned: they are too large or too slow, whatever the candidate learns.
+            UserError: it can't be exported.
+        """
+        student, runs = params.student, params.evaluate.latency_runs
+        files: Files = files_of(student.model, student.image_size, self.dataset, self.val.images, runs)
+        figures = files.figures(kind)
+        trial.set_user_attr(FILES, figures)
+        known = {name: bounds for name, bounds in self.gates.items() if name in OF_FILES}
+        reasons = failed(figures, kind, known, len(self.val))
+        if reasons and not trial.user_attrs.get(REPEATS):
+            _constrain(trial, figures, kind, known, len(self.val))
+            raise _stopped(trial, "; ".join(f"{each.gate} {format_value(each.value or 0)}" for each in reasons))
+
+
+class _Watch:
+    """Follows the validations of a trial, and ends it if it is clearly worse or there is no time for it."""
+
+    def __init__(self, search: Search, trial: optuna.Trial, steps: int) -> None:
+        self._search, self._trial, self._steps = search, trial, steps
+        self.began, self.step = time.monotonic(), 0
+        self._first: tuple[int, float] | None = None
+
+    def __call__(self, step: int, accuracy: float) -> None:
+        now, search, trial, self.step = time.monotonic(), self._search, self._trial, step
+        if self._first is None:
+            self._first = step, now
+        first, then = self._first
+        pace = (now - then) / (step - first) if step > first else 0.0  # the first steps also import and compile
+        if step < self._steps and now + (self._steps - step) * pace > search.end:
+            raise OutOfTime
+        rungs = trial.user_attrs.get(RUNG, {})
+        for rung in RUNGS:
+            if str(rung) not in rungs and step >= rung * self._steps:
+                rungs = rungs | {str(rung): accuracy}
+                trial.set_user_attr(RUNG, rungs)
+                self._judge(str(rung), step, accuracy)
+
+    def _judge(self, rung: str, step: int, accuracy: float) -> None:
+        search, trial = self._search, self._trial
+        if trial.user_attrs.get(PRESENT) or trial.user_attrs.get(REPEATS) is not None or step == self._steps:
+            return
+        others = [
+            self._losses(each, rung)
+            for each in search.study.get_trials(deepcopy=False)
+            if each.number != trial.number and rung in each.user_attrs.get(RUNG, {}) and not is_repeat(each)
+        ]
+        margin = math.sqrt(max(accuracy * (1 - accuracy), 1e-9) / len(search.val))
+        if not goes_on(self._losses(trial, rung), others, margin):
+            why = f"clearly worse after {100 * float(rung):g} % of its steps"
+            raise _stopped(trial, why)
+
+    def _losses(self, trial: optuna.Trial | FrozenTrial, rung: str) -> tuple[float, ...]:
+        costs = [name for name in self._search.objectives if name in OF_FILES]
+        return (-trial.user_attrs[RUNG][rung], *losses_of(trial.user_attrs[FILES], costs))
+
+
+@contextmanager
+def _time_limit(end: float) -> Iterator[None]:
+    """Break off what runs in the block when the time is over, however long it is to its next validation.
+
+    Raises:
+        OutOfTime: it is over.
+    """
+
+    def over(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise OutOfTime
+
+    before = signal.signal(signal.SIGALRM, over)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, min(max(0.001, end - time.monotonic()), _LONGEST_S))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, left)
+
+
+def open_study(url: str, name: str, objectives: Sequence[str]) -> tuple[optuna.Study, optuna.storages.BaseStorage]:
+    """Open or begin a study; its storage comes with it.
+
+    Args:
+        url: of the storage.
+        name: of the study.
+        objectives: names among ``OBJECTIVES``.
+
+    Raises:
+        UserError: the storage is away, or of another version of Optuna.
+    """
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    # Retries of trials that are no longer alive are what Optuna calls experimental.
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with storage_errors(url):
+        storage = optuna.storages.RDBStorage(
+            url,
+            engine_kwargs={"connect_args": {"timeout": _LOCKED_S}} if url.startswith("sqlite") else None,
+            heartbeat_interval=_HEARTBEAT_S,
+            grace_period=_DEAD_AFTER_S,
+            heartbeat_stale_trial_callback=take_up,
+        )
+        best = {True: optuna.study.StudyDirection.MAXIMIZE, False: optuna.study.StudyDirection.MINIMIZE}
+        directions = [best[OBJECTIVES[objective]] for objective in objectives]
+        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        return study, storage
+
+
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Turn what Optuna and its database raise about the storage into one sentence.
+
+    Raises:
+        UserError: it is away, or of another version.
+    """
+    shown = without_password(url)
+    try:
+        yield
+    except (SQLAlchemyError, ModuleNotFoundError, optuna.exceptions.StorageInternalError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"The storage of studies, {shown}, can't be used ({first}): set REFLUX_TUNE_STORAGE to another."
+        ) from None
+    except RuntimeError as error:
+        raise UserError(
+            f"The storage of studies, {shown}, was made by another version of Optuna ({str(error).splitlines()[0]}): "
+            f"upgrade it with `optuna storage upgrade --storage {shown}`, or set REFLUX_TUNE_STORAGE to another."
+        ) from None
+
+
+def study_name(project: str, decides: Any) -> str:
+    """The name of the study of these facts: with others its trials could not be compared."""
+    return f"{project}-{hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:12]}"
+
+
+def sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler of a trial, so that a study which goes on draws what it would have drawn without a break."""
+    own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    return optuna.samplers.TPESampler(seed=own, n_startup_trials=_RANDOM, multivariate=True)
+
+
+def begin(search: Search, project: str) -> None:
+    """Queue what is tried first: trials that were broken off, the present student, and what earlier studies found."""
+    study = search.study
+    taken_up = {trial.user_attrs.get(CONTINUES) for trial in study.get_trials(deepcopy=False)}
+    for trial in study.get_trials(deepcopy=False):
+        if trial.user_attrs.get(UNFINISHED) and trial.number not in taken_up:
+            take_up(study, trial)
+    if study.get_trials(deepcopy=False):
+        return
+    present = present_values(search.params)
+    values = held(present, search.drawn)
+    whole = {name for name in present if name in search.drawn} == set(values)
+    study.enqueue_trial(values, user_attrs={PRESENT: True} if whole else {})
+    for values in _inherited(search, project):
+        study.enqueue_trial(values, skip_if_exists=True)
+
+
+def take_up(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial again that was broken off; it goes on from its last checkpoint."""
+    kept = {name: trial.user_attrs[name] for name in (PRESENT, REPEATS, SEED) if name in trial.user_attrs}
+    study.enqueue_trial(trial.params, user_attrs=kept | {CONTINUES: trial.number})
+
+
+def _inherited(search: Search, project: str) -> list[dict[str, Any]]:
+    """What was best in the last other study of this project, as far as the space holds it."""
+    summaries = optuna.get_all_study_summaries(search.storage, include_best_trial=False)
+    own = search.study.study_name
+    others = [each for each in summaries if each.study_name.startswith(f"{project}-") and each.study_name != own]
+    begun = [(each.datetime_start, each.study_name) for each in others if each.datetime_start]
+    if not begun:
+        return []
+    best = optuna.load_study(study_name=max(begun)[1], storage=search.storage).best_trials
+    found = [held(trial.params, search.drawn) for trial in best if not is_repeat(trial)]
+    return [values for values in found if values][:_INHERITED]
+
+
+def repeat(search: Search, row: Row) -> None:
+    """Train a row's student once more with another seed."""
+    original = search.study.get_trials(deepcopy=False)[row.number]
+    number = 1 + len(row.repeats)
+    seed = (search.params.seed + _SEED_STEP * number) % 2**32
+    search.study.enqueue_trial(original.params, user_attrs={REPEATS: row.number, SEED: seed})
+    search.run()
+
+
+def _constrain(trial: optuna.Trial, figures: Mapping[str, float], kind: str, gates: Bounds, images: int) -> None:
+    """Tell the sampler by how much a candidate misses each gate, in parts of the limit."""
+    for reason in failed(figures, kind, gates, images):
+        if reason.limit is not None and reason.value is not None:
+            miss = abs(reason.value - reason.limit) / max(abs(reason.limit), 1e-9)
+            trial.set_constraint(f"{reason.gate}.{reason.side}", miss)
+
+
+def _stopped(trial: optuna.Trial, why: str) -> optuna.TrialPruned:
+    trial.set_user_attr(WHY, why)
+    return optuna.TrialPruned(why)
+
+
+def in_words(figures: Mapping[str, float]) -> str:
+    """The figures of a student, in a line."""
+    quality = f"{100 * figures['accuracy']:.1f} % of the validation images"
+    return f"{quality}, {figures['size_kb']:.1f} KB, {figures['latency_ms_p95']:.2f} ms"
+
+
+def completed(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that were trained to their end."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def is_repeat(trial: FrozenTrial) -> bool:
+    """True for a trial that trains another one's student again."""
+    return trial.user_attrs.get(REPEATS) is not None
+
+
+def is_refused(trial: FrozenTrial) -> bool:
+    """True for a trial that ended before its training."""
+    return trial.state is TrialState.PRUNED and RUNG not in trial.user_attrs
+
+
+def rows_of(study: optuna.Study) -> list[Row]:
+    """The students that were trained to their end, with their repeats."""
+    ended = completed(study)
+    repeats: dict[int, list[Mapping[str, float]]] = {}
+    for trial in ended:
+        if is_repeat(trial):
+            repeats.setdefault(trial.user_attrs[REPEATS], []).append(trial.user_attrs[FIGURES])
+    return [
+        Row(
+            trial.number,
+            trial.user_attrs[CHANGES],
+            trial.user_attrs[FIGURES],
+            trial.user_attrs[SECONDS],
+            tuple(repeats.get(trial.number, ())),
+        )
+        for trial in ended
+        if not is_repeat(trial)
+    ]
+
+
+def result_of(search: Search) -> Result:
+    """What the study has found so far."""
+    study = search.study
+    trials = study.get_trials(deepcopy=False)
+    stopped = [trial for trial in trials if trial.state is TrialState.PRUNED]
+    counts = {
+        "trained": sum(not is_repeat(trial) for trial in completed(study)),
+        "stopped": sum(not is_refused(trial) for trial in stopped),
+        "refused": sum(is_refused(trial) for trial in stopped),
+        "repeated": sum(is_repeat(trial) for trial in completed(study)),
+    }
+    present = [trial.number for trial in completed(study) if trial.user_attrs.get(PRESENT)]
+    lasted = [trial.duration.total_seconds() for trial in trials if trial.duration]
+    return Result(
+        rows=tuple(rows_of(study)),
+        objectives=tuple(search.objectives),
+        images=len(search.val),
+        gates=search.gates,
+        margin=search.params.registry.champion.margin,
+        present=present[0] if present else None,
+        counts=counts,
+        whys=dict(Counter(trial.user_attrs.get(WHY, "it failed") for trial in stopped).most_common()),
+        importance=importance(study),
+        store=search.store,
+        study=study.study_name,
+        seconds=sum(lasted),
+    )
+
+
+def importance(study: optuna.Study) -> dict[str, float]:
+    """The share of each knob in what decides the first objective, by PED-ANOVA (Watanabe et al. 2023); of few, none."""
+    ended = [trial for trial in completed(study) if not is_repeat(trial)]
+    if len(ended) < _RANDOM:
+        return {}
+    shares = optuna.importance.get_param_importances(study, target=lambda trial: trial.values[0])
+    return {name: round(share, 4) for name, share in shares.items() if math.isfinite(share)}
+
+
+def nearest(trials: Sequence[FrozenTrial], gates: Bounds) -> str:
+    """Say which gate none of the refused candidates meets, and how near the nearest comes."""
+    refused: list[tuple[float, str]] = []
+    for trial in trials:
+        figures, changed = trial.user_attrs.get(FILES), trial.user_attrs.get(CHANGES, {})
+        if figures is None:
+            refused.append((math.inf, str(trial.user_attrs.get(WHY))))
+            continue
+        who = f"{changed['student.model']} as {changed['compress.ships']}"
+        known = {name: bounds for name, bounds in gates.items() if name in OF_FILES}
+        for reason in failed(figures, "onnx", known, 1):
+            limit, value, unit = reason.limit or 0.0, reason.value or 0.0, contract.FIGURES[reason.gate].unit
+            gate = f"registry.gates.{reason.gate}.{reason.side} = {format_value(limit)}"
+            sentence = f"{gate}: the nearest is {who} with {format_value(value)} {unit}".rstrip()
+            refused.append((abs(value - limit) / max(abs(limit), 1e-9), sentence))
+    _, sentence = min(refused)
+    return f"No candidate of tune.space meets {sentence}; change the gate, or widen tune.space."
+
+
+def table(study: optuna.Study) -> list[dict[str, Any]]:
+    """A row for each trial: what it was, what it changed, and what became of it."""
+    return [
+        {
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "why": trial.user_attrs.get(WHY, ""),
+            "repeats": trial.user_attrs.get(REPEATS, ""),
+            "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else "",
+            **{name: str(value) for name, value in trial.user_attrs.get(CHANGES, {}).items()},
+            **trial.user_attrs.get(FIGURES, trial.user_attrs.get(FILES, {})),
+        }
+        for trial in study.get_trials(deepcopy=False)
+    ]
+
+
+def hopeless(search: Search) -> str:
+    """Say why no student was trained to its end."""
+    if search.foreseen is not None:
+        needed = search.foreseen / (1 - _REPEATING)
+        return (
+            f"--minutes is too short for one trial on this machine, which takes about {search.foreseen:,.0f} s: give "
+            f"{math.ceil(needed / 6) / 10:g} or more."
+        )
+    trials = search.study.get_trials(deepcopy=False)
+    refused = [trial for trial in trials if is_refused(trial)]
+    if refused:
+        return nearest(refused, search.gates)
+    return "--minutes is too short: no trial has ended; give several minutes."

@@ -1,0 +1,56 @@
+import io
+
+from rich.console import Console
+
+from flows.report.tune import nearest, reason, sentences, table
+from tests.unit.tune.test_result import GATES, result, row
+
+COUNTS = {"trained": 3, "stopped": 4, "refused": 5, "repeated": 2}
+FOUND = result(
+    row(0, 0.84, 190, 0.84, 0.84),
+    row(1, 0.85, 60, 0.836, 0.838, ships="onnx-int8"),
+    row(2, 0.6, 9),
+    row(3, 0.5, 400),
+    counts=COUNTS,
+    seconds=125.0,
+    importance={"width": 0.6, "lr": 0.3, "steps": 0.06, "mixup": 0.04},
+)
+
+
+def lines(found) -> list[str]:
+    screen = Console(file=io.StringIO(), width=160)
+    screen.print(table(found))
+    return [" ".join(line.split()) for line in screen.file.getvalue().splitlines()]
+
+
+def test_the_table_has_the_front_with_what_can_be_chosen_and_why_the_rest_can_not():
+    assert lines(FOUND)[1:] == [
+        "2 net2 28 fp32 9.0 0.09 60.0 % 100 fails accuracy",
+        "1 net1 28 int8 60.0 0.60 85.0 % 83.7 % (2) 100 smallest, knee",
+        "0 net0 28 fp32 190.0 1.90 84.0 % 84.0 % (2) 100 best, present",
+    ]
+
+
+def test_the_sentences_say_how_lucky_the_search_was_and_what_was_not_opened():
+    said = " ".join(sentences(FOUND))
+    assert "3 students trained, 4 stopped early, 5 not trained" in said
+    assert "2 trained again with another seed, in 2 min 05 s." in said
+    assert "the test split was not opened" in said
+    assert "what was chosen lost +0.9 points when it was trained again" in said
+    assert "What passes also reaches 83.5 %" in said
+    assert "What decided accuracy most: width 60 %, lr 30 %, steps 6 %." in said
+
+
+def test_where_none_passes_the_nearest_and_its_gate_are_named():
+    found = result(row(1, 0.79, 60), row(2, 0.5, 9), present=None, counts=COUNTS)
+    assert nearest(found) == "the nearest is trial 1. Accuracy 0.79 is below the minimum of 0.8."
+    assert f"No student passes: {nearest(found)}" in sentences(found)
+    assert found.gates == GATES
+
+
+def test_the_reason_has_the_figures_and_what_they_rest_on():
+    why = "reflux tune, trial 1, smallest and knee that passes: 60.0 KB, 83.7% of 500 validation images (2 other seeds)"
+    assert reason(FOUND, FOUND.rows[1]) == why
+    assert "on request: 9.0 KB, 60.0% of 500 validation images (one seed, the search's own)" in reason(
+        FOUND, FOUND.rows[2]
+    )

@@ -76,6 +76,7 @@ class Search:
         say: prints a line for people.
         end: when the present trial must have ended, by :func:`time.monotonic`.
         foreseen: the seconds of a trial that there was no time for.
+        said: what became of the last trial.
     """
 
     study: optuna.Study
@@ -92,12 +93,16 @@ class Search:
     say: Callable[[str], None]
     end: float = math.inf
     foreseen: float | None = None
+    said: str = ""
 
     def run(self) -> None:
         """Run a trial: one that waits, or else a new one."""
         self.study.sampler = sampler(self.params.seed, len(self.study.get_trials(deepcopy=False)))
+        self.said = ""
         with suppress(OutOfTime):
             self.study.optimize(self._objective, n_trials=1)
+        if self.said:  # what is said is in the storage by now
+            self.say(self.said)
 
     def until(self, deadline: float, repeats: bool = True) -> None:
         """Search, and train what would be chosen again with other seeds, until nothing more fits into the time.
@@ -154,11 +159,11 @@ class Search:
             _constrain(trial, figures, kind, self.gates, len(self.val))
             run.journal.metrics({f"tune/{figure}": value for figure, value in figures.items()})
             status = "FINISHED"
-            self.say(f"trial {name}: {in_words(figures)}")
+            self.said = f"trial {name}: {in_words(figures)}"
             return tuple(figures[objective] for objective in self.objectives)
         except optuna.TrialPruned as stop:
             status = "FINISHED"
-            self.say(f"trial {name}: stopped, {stop}")
+            self.said = f"trial {name}: stopped, {stop}"
             if trial.user_attrs.get(RUNG):
                 run.journal.tags({"stopped": str(stop)})
             raise
@@ -451,7 +456,11 @@ def importance(study: optuna.Study) -> dict[str, float]:
     ended = [trial for trial in completed(study) if not is_repeat(trial)]
     if len(ended) < _RANDOM:
         return {}
-    shares = optuna.importance.get_param_importances(study, target=lambda trial: trial.values[0])
+    # It asks what leads to low values, and warns of that and of values that are all alike.
+    sign = -1 if study.directions[0] is optuna.study.StudyDirection.MAXIMIZE else 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shares = optuna.importance.get_param_importances(study, target=lambda trial: sign * trial.values[0])
     return {name: round(share, 4) for name, share in shares.items() if math.isfinite(share)}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from optuna.trial import TrialState
 
 from components.core.artifacts import read_json
 from components.core.errors import UserError
@@ -24,7 +25,18 @@ from components.core.runtime.stage import Stage
 from components.tune import study as studies
 from components.tune.__main__ import keep, main, prepared
 from components.tune.result import FIGURE, RESULT, TRIALS, read
-from components.tune.study import CHANGES, FIGURES, begin, completed, is_refused, repeat, result_of, rows_of, table
+from components.tune.study import (
+    CHANGES,
+    CONTINUES,
+    FIGURES,
+    begin,
+    completed,
+    is_refused,
+    repeat,
+    result_of,
+    rows_of,
+    table,
+)
 from components.tune.trial import Trial
 from tests.workspaces import training_workspace
 
@@ -257,7 +269,10 @@ def test_a_kill_loses_one_trial_at_most_and_a_signal_keeps_what_is_finished(work
     assert stopped.wait(60) == 130
     own = search(0)
     states = [row["state"] for row in table(own.study)]
-    assert states.count("complete") >= 4
+    assert states.count("complete") >= 4, "what was said to be done is kept"
     assert states.count("running") == 0
+    lost = [trial.number for trial in own.study.get_trials() if trial.state is TrialState.FAIL]
+    assert len(lost) <= 2, "at most one with each"
+    assert {trial.user_attrs.get(CONTINUES) for trial in own.study.get_trials()} - {None} == set(lost)
     assert sum(is_refused(trial) for trial in own.study.get_trials()) == 0
     assert read().counts["trained"] >= 2

@@ -63,6 +63,7 @@ def test_metrics_keep_their_contract(finished):
             "gain",
             "slices",
             "confusions",
+            "rounds",
             "classes",
             "dataset",
             "artifact_sha256",

@@ -119,26 +119,11 @@ def render(
     Returns:
         Pixels uint8 [N, C, H, W].
     """
-    # A CPU renders large images a few at a time: 128 of 144 pixels, with color, in 34 ms instead of 94.
-    rows = max(1, _CACHED // images[0].size) if device.type == "cpu" else len(images)
-    parts = [
-        _render(images[i : i + rows], uniform[i : i + rows], shift, flip, crop_scale, erase, device, rotate_deg, color)
-        for i in range(0, len(images), rows)
-    ]
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-
-def _render(
-    images: npt.NDArray[np.uint8],
-    uniform: npt.NDArray[np.float64],
-    shift: float,
-    flip: bool,
-    crop_scale: float,
-    erase: float,
-    device: torch.device,
-    rotate_deg: float,
-    color: float,
-) -> Tensor:
+    rows = max(1, _CACHED // images[0].size)
+    if device.type == "cpu" and len(images) > rows:  # 128 images of 144 pixels, with color: 34 ms instead of 94
+        settings = (shift, flip, crop_scale, erase, device, rotate_deg, color)
+        parts = (slice(first, first + rows) for first in range(0, len(images), rows))
+        return torch.cat([render(images[part], uniform[part], *settings) for part in parts])
     pixels = to_pixels(images, device)
     side = pixels.shape[-1]
     if crop_scale < 1 or rotate_deg:

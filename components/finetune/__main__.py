@@ -35,7 +35,7 @@ from components.finetune.self_training import (
     Round,
     kept_round,
     labeled_by,
-    told,
+    sentence,
     with_pseudo_labels,
 )
 from components.finetune.strategy import PROBED, TRAINED, in_effect, refuse_nothing_to_learn_from
@@ -134,7 +134,7 @@ def _note(stage: Stage, text: str) -> None:
 def _tell(stage: Stage, rounds: Sequence[Round], unlabeled: int, checkpoints: Checkpoints) -> None:
     """Print what the last round reached, and record it."""
     if stage.world.first:
-        _note(stage, told(rounds, unlabeled))
+        _note(stage, sentence(rounds, unlabeled))
         figures = {f"round/{name}": value for name, value in asdict(rounds[-1]).items() if value is not None}
         history.to_journal(stage.journal, checkpoints, "rounds")({"step": len(rounds), **figures})
 

@@ -142,7 +142,7 @@ def kept_round(rounds: Sequence[Round], images: int) -> int:
     return max(number for number, each in enumerate(rounds, 1) if each.val_accuracy >= least)
 
 
-def told(rounds: Sequence[Round], unlabeled: int) -> str:
+def sentence(rounds: Sequence[Round], unlabeled: int) -> str:
     """What the last round learned from and what it gained, in words."""
     last = rounds[-1]
     accuracy = f"validation accuracy {100 * last.val_accuracy:.2f} %"

@@ -29,18 +29,11 @@ from components.core.runtime.machine import usable_cores
 from components.core.runtime.stage import EXIT_INTERRUPTED, Stage
 from components.registry.policy.decision import Policy
 from components.tune.figure import draw
+from components.tune.findings import result_of, table
 from components.tune.result import FIGURE, HOME, RESULT, TRIALS, Result, write
 from components.tune.space import decides, distributions
-from components.tune.study import (
-    Search,
-    begin,
-    hopeless,
-    open_study,
-    result_of,
-    storage_errors,
-    study_name,
-    table,
-)
+from components.tune.storage import open_study, storage_errors, study_name
+from components.tune.study import Search, begin, hopeless
 
 _DATABASE = "study.db"
 _JOURNAL = "journal"

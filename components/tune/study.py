@@ -1,15 +1,8 @@
-"""The study: Optuna draws candidates, those that can't pass are not trained, and what is clearly worse is stopped.
+"""The search: Optuna draws candidates, those that can't pass are not trained, and what is clearly worse is stopped."""
 
-It lives in a database, so that a call goes on where the last one ended, and several processes may work on it.
-"""
-
-import hashlib
-import json
 import math
 import signal
 import time
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,35 +13,48 @@ import numpy as np
 import optuna
 import torch
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.trial import FrozenTrial
 
-from components.core import contract
 from components.core.errors import UserError
 from components.core.images.shards import Dataset, Shard
 from components.core.params.sections import Params
 from components.core.runtime.journal import Status
-from components.core.runtime.tracking import without_password
 from components.registry.policy.gates import Bounds, format_value
 from components.tune.candidates import Files, files_of
+from components.tune.findings import (
+    FEW,
+    completed,
+    in_words,
+    is_refused,
+    is_repeat,
+    nearest,
+    result_of,
+    seconds_of,
+)
 from components.tune.front import goes_on
-from components.tune.result import OBJECTIVES, OF_FILES, REPEATED, Result, Row, failed, losses_of, to_repeat
+from components.tune.result import OF_FILES, REPEATED, Row, failed, losses_of, to_repeat
 from components.tune.space import applied, changes, held, present_values, suggest
+from components.tune.storage import (
+    CHANGES,
+    CONTINUES,
+    FIGURES,
+    FILES,
+    PRESENT,
+    REPEATS,
+    RUNG,
+    SEED,
+    UNFINISHED,
+    WHY,
+    take_up,
+)
 from components.tune.trial import Trial, figures_of, train
 
 RUNGS = (0.25, 0.5)  # shares of the steps after which a trial may be stopped
-_HEARTBEAT_S, _DEAD_AFTER_S = 10, 30
-_LOCKED_S = 60  # that a worker waits for another one's write to SQLite
-_RANDOM = 12  # trials before the sampler models what it has seen: about one for each knob
 _REFUSED = 60  # candidates in a row that can't pass: nothing here can
 _INHERITED = 5  # of the front of an earlier study
 _SEED_STEP = 1000
 _LONGEST_S = 10.0**7  # a timer takes no infinity
 _REPEATING = 0.4  # of the time at most
-
-# What is kept with a trial in the storage.
-CHANGES, FIGURES, SECONDS, WHY, RUNG, FILES = "changes", "figures", "seconds", "why", "rungs", "files"
-PRESENT, REPEATS, SEED, UNFINISHED, CONTINUES = "present", "repeats", "seed", "unfinished", "continues"
 
 
 class OutOfTime(KeyboardInterrupt):
@@ -135,8 +141,7 @@ class Search:
             raise UserError(nearest(last, self.gates))
 
     def _shortest(self) -> float | None:
-        seconds = [each.user_attrs[SECONDS] for each in completed(self.study)]
-        return min(seconds, default=self.foreseen)
+        return min(map(seconds_of, completed(self.study)), default=self.foreseen)
 
     def _objective(self, trial: optuna.Trial) -> tuple[float, ...]:
         changed = changes(suggest(trial, self.drawn), self.params)
@@ -150,12 +155,11 @@ class Search:
         status: Status = "FAILED"
         try:
             self._check_files(trial, params, kind)
-            began = watch.began = time.monotonic()
+            watch.began = time.monotonic()
             with _time_limit(self.end):
                 student = train(run, seed, self.device)
                 figures = trial.user_attrs[FILES] | figures_of(run, student, kind)
             trial.set_user_attr(FIGURES, figures)
-            trial.set_user_attr(SECONDS, time.monotonic() - began)
             _constrain(trial, figures, kind, self.gates, len(self.val))
             run.journal.metrics({f"tune/{figure}": value for figure, value in figures.items()})
             status = "FINISHED"
@@ -262,65 +266,10 @@ def _time_limit(end: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, left)
 
 
-def open_study(url: str, name: str, objectives: Sequence[str]) -> tuple[optuna.Study, optuna.storages.BaseStorage]:
-    """Open or begin a study; its storage comes with it.
-
-    Args:
-        url: of the storage.
-        name: of the study.
-        objectives: names among ``OBJECTIVES``.
-
-    Raises:
-        UserError: the storage is away, or of another version of Optuna.
-    """
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    # Retries of trials that are no longer alive are what Optuna calls experimental.
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    with storage_errors(url):
-        storage = optuna.storages.RDBStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": _LOCKED_S}} if url.startswith("sqlite") else None,
-            heartbeat_interval=_HEARTBEAT_S,
-            grace_period=_DEAD_AFTER_S,
-            heartbeat_stale_trial_callback=take_up,
-        )
-        best = {True: optuna.study.StudyDirection.MAXIMIZE, False: optuna.study.StudyDirection.MINIMIZE}
-        directions = [best[OBJECTIVES[objective]] for objective in objectives]
-        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
-        return study, storage
-
-
-@contextmanager
-def storage_errors(url: str) -> Iterator[None]:
-    """Turn what Optuna and its database raise about the storage into one sentence.
-
-    Raises:
-        UserError: it is away, or of another version.
-    """
-    shown = without_password(url)
-    try:
-        yield
-    except (SQLAlchemyError, ModuleNotFoundError, optuna.exceptions.StorageInternalError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"The storage of studies, {shown}, can't be used ({first}): set REFLUX_TUNE_STORAGE to another."
-        ) from None
-    except RuntimeError as error:
-        raise UserError(
-            f"The storage of studies, {shown}, was made by another version of Optuna ({str(error).splitlines()[0]}): "
-            f"upgrade it with `optuna storage upgrade --storage {shown}`, or set REFLUX_TUNE_STORAGE to another."
-        ) from None
-
-
-def study_name(project: str, decides: Any) -> str:
-    """The name of the study of these facts: with others its trials could not be compared."""
-    return f"{project}-{hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:12]}"
-
-
 def sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
     """The sampler of a trial, so that a study which goes on draws what it would have drawn without a break."""
     own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    return optuna.samplers.TPESampler(seed=own, n_startup_trials=_RANDOM, multivariate=True)
+    return optuna.samplers.TPESampler(seed=own, n_startup_trials=FEW, multivariate=True)
 
 
 def begin(search: Search, project: str) -> None:
@@ -338,12 +287,6 @@ def begin(search: Search, project: str) -> None:
     study.enqueue_trial(values, user_attrs={PRESENT: True} if whole else {})
     for values in _inherited(search, project):
         study.enqueue_trial(values, skip_if_exists=True)
-
-
-def take_up(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a trial again that was broken off; it goes on from its last checkpoint."""
-    kept = {name: trial.user_attrs[name] for name in (PRESENT, REPEATS, SEED) if name in trial.user_attrs}
-    study.enqueue_trial(trial.params, user_attrs=kept | {CONTINUES: trial.number})
 
 
 def _inherited(search: Search, project: str) -> list[dict[str, Any]]:
@@ -379,124 +322,6 @@ def _constrain(trial: optuna.Trial, figures: Mapping[str, float], kind: str, gat
 def _stopped(trial: optuna.Trial, why: str) -> optuna.TrialPruned:
     trial.set_user_attr(WHY, why)
     return optuna.TrialPruned(why)
-
-
-def in_words(figures: Mapping[str, float]) -> str:
-    """The figures of a student, in a line."""
-    quality = f"{100 * figures['accuracy']:.1f} % of the validation images"
-    return f"{quality}, {figures['size_kb']:.1f} KB, {figures['latency_ms_p95']:.2f} ms"
-
-
-def completed(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that were trained to their end."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-
-
-def is_repeat(trial: FrozenTrial) -> bool:
-    """True for a trial that trains another one's student again."""
-    return trial.user_attrs.get(REPEATS) is not None
-
-
-def is_refused(trial: FrozenTrial) -> bool:
-    """True for a trial that ended before its training."""
-    return trial.state is TrialState.PRUNED and RUNG not in trial.user_attrs
-
-
-def rows_of(study: optuna.Study) -> list[Row]:
-    """The students that were trained to their end, with their repeats."""
-    ended = completed(study)
-    repeats: dict[int, list[Mapping[str, float]]] = {}
-    for trial in ended:
-        if is_repeat(trial):
-            repeats.setdefault(trial.user_attrs[REPEATS], []).append(trial.user_attrs[FIGURES])
-    return [
-        Row(
-            trial.number,
-            trial.user_attrs[CHANGES],
-            trial.user_attrs[FIGURES],
-            trial.user_attrs[SECONDS],
-            tuple(repeats.get(trial.number, ())),
-        )
-        for trial in ended
-        if not is_repeat(trial)
-    ]
-
-
-def result_of(search: Search) -> Result:
-    """What the study has found so far."""
-    study = search.study
-    trials = study.get_trials(deepcopy=False)
-    stopped = [trial for trial in trials if trial.state is TrialState.PRUNED]
-    counts = {
-        "trained": sum(not is_repeat(trial) for trial in completed(study)),
-        "stopped": sum(not is_refused(trial) for trial in stopped),
-        "refused": sum(is_refused(trial) for trial in stopped),
-        "repeated": sum(is_repeat(trial) for trial in completed(study)),
-    }
-    present = [trial.number for trial in completed(study) if trial.user_attrs.get(PRESENT)]
-    lasted = [trial.duration.total_seconds() for trial in trials if trial.duration]
-    return Result(
-        rows=tuple(rows_of(study)),
-        objectives=tuple(search.objectives),
-        images=len(search.val),
-        gates=search.gates,
-        margin=search.params.registry.champion.margin,
-        present=present[0] if present else None,
-        counts=counts,
-        whys=dict(Counter(trial.user_attrs.get(WHY, "it failed") for trial in stopped).most_common()),
-        importance=importance(study),
-        store=search.store,
-        study=study.study_name,
-        seconds=sum(lasted),
-    )
-
-
-def importance(study: optuna.Study) -> dict[str, float]:
-    """The share of each knob in what decides the first objective, by PED-ANOVA (Watanabe et al. 2023); of few, none."""
-    ended = [trial for trial in completed(study) if not is_repeat(trial)]
-    if len(ended) < _RANDOM:
-        return {}
-    # It asks what leads to low values, and warns of that and of values that are all alike.
-    sign = -1 if study.directions[0] is optuna.study.StudyDirection.MAXIMIZE else 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        shares = optuna.importance.get_param_importances(study, target=lambda trial: sign * trial.values[0])
-    return {name: round(share, 4) for name, share in shares.items() if math.isfinite(share)}
-
-
-def nearest(trials: Sequence[FrozenTrial], gates: Bounds) -> str:
-    """Say which gate none of the refused candidates meets, and how near the nearest comes."""
-    refused: list[tuple[float, str]] = []
-    for trial in trials:
-        figures, changed = trial.user_attrs.get(FILES), trial.user_attrs.get(CHANGES, {})
-        if figures is None:
-            refused.append((math.inf, str(trial.user_attrs.get(WHY))))
-            continue
-        who = f"{changed['student.model']} as {changed['compress.ships']}"
-        known = {name: bounds for name, bounds in gates.items() if name in OF_FILES}
-        for reason in failed(figures, "onnx", known, 1):
-            limit, value, unit = reason.limit or 0.0, reason.value or 0.0, contract.FIGURES[reason.gate].unit
-            gate = f"registry.gates.{reason.gate}.{reason.side} = {format_value(limit)}"
-            sentence = f"{gate}: the nearest is {who} with {format_value(value)} {unit}".rstrip()
-            refused.append((abs(value - limit) / max(abs(limit), 1e-9), sentence))
-    _, sentence = min(refused)
-    return f"No candidate of tune.space meets {sentence}; change the gate, or widen tune.space."
-
-
-def table(study: optuna.Study) -> list[dict[str, Any]]:
-    """A row for each trial: what it was, what it changed, and what became of it."""
-    return [
-        {
-            "trial": trial.number,
-            "state": trial.state.name.lower(),
-            "why": trial.user_attrs.get(WHY, ""),
-            "repeats": trial.user_attrs.get(REPEATS, ""),
-            "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else "",
-            **{name: str(value) for name, value in trial.user_attrs.get(CHANGES, {}).items()},
-            **trial.user_attrs.get(FIGURES, trial.user_attrs.get(FILES, {})),
-        }
-        for trial in study.get_trials(deepcopy=False)
-    ]
 
 
 def hopeless(search: Search) -> str:

@@ -49,7 +49,7 @@ class BalancedOrder:
 
 
 def class_shares(balance: str, labels: Indices, classes: int) -> npt.NDArray[np.float64]:
-    """The share [K] that each class has of what is trained on: as it is labeled, or with ``sampling`` an equal one."""
+    """The share [K] of each class in an epoch: its share of the labels, or with ``sampling`` an equal one."""
     count = _images_of_each(labels, classes)
     shown = count > 0 if balance == "sampling" else count
     return shown / shown.sum()

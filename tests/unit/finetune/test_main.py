@@ -295,9 +295,9 @@ def test_validation_images_choose_the_round_whose_teacher_is_kept_and_each_is_to
     best = calls[accuracies.index(0.9)]["teacher"].net.state_dict()
     kept = load(Path("artifacts/finetune/model.safetensors")).net.state_dict()
     assert all(torch.equal(kept[name], tensor) for name, tensor in best.items())
-    told = read_json(Path("artifacts/finetune/rounds.json"))
-    assert [row["val_accuracy"] for row in told] == list(accuracies)
-    assert [row["kept"] for row in told] == [accuracy == 0.9 for accuracy in accuracies]
+    written = read_json(Path("artifacts/finetune/rounds.json"))
+    assert [row["val_accuracy"] for row in written] == list(accuracies)
+    assert [row["kept"] for row in written] == [accuracy == 0.9 for accuracy in accuracies]
     assert f"({100 * (accuracies[1] - accuracies[0]):+.2f} points)" in capsys.readouterr().out
     phases = pq.read_table("artifacts/finetune/history.parquet")["phase"].to_pylist()
     assert list(dict.fromkeys(phases)) == ["full", "round-2-full"]

@@ -17,7 +17,7 @@ from components.finetune.self_training import (
     confidence_for,
     kept_round,
     labeled_by,
-    told,
+    sentence,
     with_pseudo_labels,
 )
 
@@ -93,8 +93,8 @@ def test_the_latest_round_within_one_standard_error_of_the_best_is_kept(accuraci
 
 def test_a_round_says_what_it_learned_from_and_what_it_gained():
     rounds = [Round(0.8), Round(0.82, 1200, 0.75)]
-    assert told(rounds[:1], 2000) == "round 1, on the labels: validation accuracy 80.00 %"
-    assert told(rounds, 2000) == (
+    assert sentence(rounds[:1], 2000) == "round 1, on the labels: validation accuracy 80.00 %"
+    assert sentence(rounds, 2000) == (
         "round 2, also on 1,200 of 2,000 unlabeled images, labeled by the last one with a confidence of at least 0.75: "
         "validation accuracy 82.00 % (+2.00 points)"
     )

@@ -1,0 +1,84 @@
+"""The database of a study, in which a call goes on where the last one ended, and several processes may work."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+from sqlalchemy.exc import SQLAlchemyError
+
+from components.core.errors import UserError
+from components.core.runtime.tracking import without_password
+from components.tune.result import OBJECTIVES
+
+_HEARTBEAT_S, DEAD_AFTER_S = 10, 30
+_LOCKED_S = 60  # that a worker waits for another one's write to SQLite
+
+# What is kept with a trial.
+CHANGES, FIGURES, WHY, RUNG, FILES = "changes", "figures", "why", "rungs", "files"
+PRESENT, REPEATS, SEED, UNFINISHED, CONTINUES = "present", "repeats", "seed", "unfinished", "continues"
+
+
+def open_study(url: str, name: str, objectives: Sequence[str]) -> tuple[optuna.Study, optuna.storages.BaseStorage]:
+    """Open or begin a study; its storage comes with it.
+
+    Args:
+        url: of the storage.
+        name: of the study.
+        objectives: names among ``OBJECTIVES``.
+
+    Raises:
+        UserError: the storage is away, or of another version of Optuna.
+    """
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    # Retries of trials that are no longer alive are what Optuna calls experimental.
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with storage_errors(url):
+        storage = optuna.storages.RDBStorage(
+            url,
+            engine_kwargs={"connect_args": {"timeout": _LOCKED_S}} if url.startswith("sqlite") else None,
+            heartbeat_interval=_HEARTBEAT_S,
+            grace_period=DEAD_AFTER_S,
+            heartbeat_stale_trial_callback=take_up,
+        )
+        best = {True: optuna.study.StudyDirection.MAXIMIZE, False: optuna.study.StudyDirection.MINIMIZE}
+        directions = [best[OBJECTIVES[objective]] for objective in objectives]
+        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        return study, storage
+
+
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Turn what Optuna and its database raise about the storage into one sentence.
+
+    Raises:
+        UserError: it is away, or of another version.
+    """
+    shown = without_password(url)
+    try:
+        yield
+    except (SQLAlchemyError, ModuleNotFoundError, optuna.exceptions.StorageInternalError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"The storage of studies, {shown}, can't be used ({first}): set REFLUX_TUNE_STORAGE to another."
+        ) from None
+    except RuntimeError as error:
+        raise UserError(
+            f"The storage of studies, {shown}, was made by another version of Optuna ({str(error).splitlines()[0]}): "
+            f"upgrade it with `optuna storage upgrade --storage {shown}`, or set REFLUX_TUNE_STORAGE to another."
+        ) from None
+
+
+def study_name(project: str, decides: Any) -> str:
+    """The name of the study of these facts: with others its trials could not be compared."""
+    return f"{project}-{hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:12]}"
+
+
+def take_up(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial again that was broken off; it goes on from its last checkpoint."""
+    kept = {name: trial.user_attrs[name] for name in (PRESENT, REPEATS, SEED) if name in trial.user_attrs}
+    study.enqueue_trial(trial.params, user_attrs=kept | {CONTINUES: trial.number})

@@ -29,7 +29,7 @@ from components.core.runtime.machine import usable_cores
 from components.core.runtime.stage import EXIT_INTERRUPTED, Stage
 from components.registry.policy.decision import Policy
 from components.tune.figure import draw
-from components.tune.findings import result_of, table
+from components.tune.findings import table
 from components.tune.result import FIGURE, HOME, RESULT, TRIALS, Result, write
 from components.tune.space import decides, distributions
 from components.tune.storage import open_study, storage_errors, study_name
@@ -87,7 +87,7 @@ def main(request: Mapping[str, Any]) -> None:
                 if status != "FINISHED":
                     helper.terminate()
                 helper.wait()
-            result = result_of(search)
+            result = search.result()
             if result.rows:
                 keep(result, table(search.study), journal)
             journal.end(status)

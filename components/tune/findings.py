@@ -2,20 +2,16 @@
 
 import math
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from components.core import contract
 from components.registry.policy.gates import Bounds, format_value
-from components.tune.result import OF_FILES, Result, Row, failed
-from components.tune.storage import CHANGES, FIGURES, FILES, PRESENT, REPEATS, RUNG, WHY
-
-if TYPE_CHECKING:
-    from components.tune.study import Search
+from components.tune.result import OF_FILES, Row, failed
+from components.tune.storage import CHANGES, FIGURES, FILES, REPEATS, RUNG, WHY
 
 FEW = 12  # trials say little of the knobs: about one for each
 
@@ -64,34 +60,6 @@ def rows_of(study: optuna.Study) -> list[Row]:
         for trial in ended
         if not is_repeat(trial)
     ]
-
-
-def result_of(search: "Search") -> Result:
-    """What the study has found so far."""
-    study = search.study
-    trials = study.get_trials(deepcopy=False)
-    stopped = [trial for trial in trials if trial.state is TrialState.PRUNED]
-    counts = {
-        "trained": sum(not is_repeat(trial) for trial in completed(study)),
-        "stopped": sum(not is_refused(trial) for trial in stopped),
-        "refused": sum(is_refused(trial) for trial in stopped),
-        "repeated": sum(is_repeat(trial) for trial in completed(study)),
-    }
-    present = [trial.number for trial in completed(study) if trial.user_attrs.get(PRESENT)]
-    return Result(
-        rows=tuple(rows_of(study)),
-        objectives=tuple(search.objectives),
-        images=len(search.val),
-        gates=search.gates,
-        margin=search.params.registry.champion.margin,
-        present=present[0] if present else None,
-        counts=counts,
-        whys=dict(Counter(trial.user_attrs.get(WHY, "it failed") for trial in stopped).most_common()),
-        importance=importance(study),
-        store=search.store,
-        study=study.study_name,
-        seconds=sum(map(seconds_of, trials)),
-    )
 
 
 def importance(study: optuna.Study) -> dict[str, float]:

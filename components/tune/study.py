@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 import optuna
 import torch
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from components.core.errors import UserError
 from components.core.images.shards import Dataset, Shard
@@ -24,15 +25,16 @@ from components.tune.candidates import Files, files_of
 from components.tune.findings import (
     FEW,
     completed,
+    importance,
     in_words,
     is_refused,
     is_repeat,
     nearest,
-    result_of,
+    rows_of,
     seconds_of,
 )
 from components.tune.front import goes_on
-from components.tune.result import OF_FILES, REPEATED, Row, failed, losses_of, to_repeat
+from components.tune.result import OF_FILES, REPEATED, Result, Row, failed, losses_of, to_repeat
 from components.tune.space import applied, changes, held, present_values, suggest
 from components.tune.storage import (
     CHANGES,
@@ -55,6 +57,7 @@ _INHERITED = 5  # of the front of an earlier study
 _SEED_STEP = 1000
 _LONGEST_S = 10.0**7  # a timer takes no infinity
 _REPEATING = 0.4  # of the time at most
+_BETWEEN_S = 1.0  # two trials, at most: the sampler, the database and the findings
 
 
 class OutOfTime(KeyboardInterrupt):
@@ -122,9 +125,8 @@ class Search:
         """
         share = _REPEATING * (deadline - time.monotonic())
         while True:
-            result, now = result_of(self), time.monotonic()
-            again = to_repeat(result)
-            reserved = min(share, sum(row.seconds * (REPEATED - len(row.repeats)) for row in again))
+            now, again = time.monotonic(), to_repeat(self.result())
+            reserved = min(share, sum((row.seconds + _BETWEEN_S) * (REPEATED - len(row.repeats)) for row in again))
             if now + (self._shortest() or 0) < deadline - reserved:
                 self.end = deadline - reserved
                 self.run()
@@ -134,6 +136,31 @@ class Search:
                 repeat(self, again[0])
             else:
                 return
+
+    def result(self) -> Result:
+        """What the study has found so far."""
+        trials, ended = self.study.get_trials(deepcopy=False), completed(self.study)
+        stopped = [trial for trial in trials if trial.state is TrialState.PRUNED]
+        counts = {
+            "trained": sum(not is_repeat(trial) for trial in ended),
+            "stopped": sum(not is_refused(trial) for trial in stopped),
+            "refused": sum(is_refused(trial) for trial in stopped),
+            "repeated": sum(is_repeat(trial) for trial in ended),
+        }
+        return Result(
+            rows=tuple(rows_of(self.study)),
+            objectives=tuple(self.objectives),
+            images=len(self.val),
+            gates=self.gates,
+            margin=self.params.registry.champion.margin,
+            present=next((trial.number for trial in ended if trial.user_attrs.get(PRESENT)), None),
+            counts=counts,
+            whys=dict(Counter(trial.user_attrs.get(WHY, "it failed") for trial in stopped).most_common()),
+            importance=importance(self.study),
+            store=self.store,
+            study=self.study.study_name,
+            seconds=sum(map(seconds_of, trials)),
+        )
 
     def _refuse_a_hopeless_space(self) -> None:
         last = self.study.get_trials(deepcopy=False)[-_REFUSED:]

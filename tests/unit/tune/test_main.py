@@ -24,7 +24,7 @@ from components.core.runtime.journal import Journal
 from components.core.runtime.stage import Stage
 from components.tune import study as studies
 from components.tune.__main__ import keep, main, prepared
-from components.tune.findings import completed, is_refused, result_of, rows_of, table
+from components.tune.findings import completed, is_refused, rows_of, table
 from components.tune.result import FIGURE, RESULT, TRIALS, read
 from components.tune.storage import CHANGES, CONTINUES, DEAD_AFTER_S, FIGURES
 from components.tune.study import begin, repeat
@@ -124,7 +124,7 @@ def test_what_was_found_is_kept_with_a_picture_and_runs_in_mlflow(workspace):
     journal = Journal("tiny", "tune", {"run_kind": "tune"})
     own.parent = journal.id
     repeat(own, rows_of(own.study)[0])
-    result = result_of(own)
+    result = own.result()
     keep(result, table(own.study), journal)
     journal.end("FINISHED")
     assert read() == result

@@ -55,6 +55,10 @@ def test_the_rounds_of_a_teacher_have_their_gain_and_one_round_is_not_told():
         "The teacher's rounds of self-training reached 80.00 %, 83.00 %, 82.00 % of the validation images: round 2 was "
         "kept, which gained +3.00 points over the labels alone."
     )
+    assert text.rounds({"rounds": [{"val_accuracy": 0.8, "kept": True}, {"val_accuracy": 0.79, "kept": False}]}) == (
+        "The teacher's rounds of self-training reached 80.00 %, 79.00 % of the validation images: round 1 was kept, "
+        "the labels alone."
+    )
     assert text.rounds(METRICS) == ""
 
 

@@ -166,6 +166,13 @@ def test_tensors_that_share_memory_are_saved_under_each_of_their_names(tmp_path:
     assert all(torch.equal(tensors[name], tensor) for name, tensor in model.net.state_dict().items())
 
 
+def test_a_network_of_timms_with_shared_blocks_comes_back_as_it_was(tmp_path: Path):
+    model = pixel_model("coat_tiny", CLASSES, 224, 3, [0.5] * 3, [0.25] * 3).eval()
+    save(model, tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors")
+    assert torch.allclose(again(pixels(1, 3, 32)), model(pixels(1, 3, 32)), atol=1e-5)
+
+
 def test_a_width_multiplier_in_the_name_scales_the_channels():
     def shapes(name: str) -> list[tuple[int, ...]]:
         return [tuple(each.shape) for each in network(name, 10, 1).parameters()]

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from components.core import contract
 from components.registry.policy.gates import Bounds, format_value
 from components.tune.result import OF_FILES, Row, failed
-from components.tune.storage import CHANGES, FIGURES, FILES, REPEATS, RUNG, WHY
+from components.tune.storage import CHANGES, FIGURES, FILES, PRESENT, REPEATS, RUNG, WHY
 
 FEW = 12  # trials say little of the knobs: about one for each
 
@@ -55,7 +55,7 @@ def rows_of(study: optuna.Study) -> list[Row]:
             trial.user_attrs[CHANGES],
             trial.user_attrs[FIGURES],
             seconds_of(trial),
-            tuple(repeats.get(trial.number, ())),
+            (*([trial.user_attrs[FIGURES]] if trial.user_attrs.get(PRESENT) else []), *repeats.get(trial.number, ())),
         )
         for trial in ended
         if not is_repeat(trial)

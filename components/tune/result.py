@@ -23,7 +23,6 @@ OBJECTIVES = {
 OF_FILES = ("size_kb", "latency_ms_p95", "params")  # those that are known before training
 CHOICES = ("smallest", "best", "knee")
 REPEATED = 2  # trainings with other seeds, of what would be chosen
-_MARGIN_SPENT = 0.5  # of the margin that the champion's rule leaves; the test split has the rest to show it with
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class Row:
         params: what it changes in ``params.yaml``, by dotted name.
         figures: of its file on the validation images, by the names of gates.
         seconds: that its trial took.
-        repeats: the figures with other seeds; chosen by none of them, they are no better than they should be.
+        repeats: the figures with other seeds; chosen by none of them, they are no better than they should be. Of the
+            present student, which no search chose, the first ones count as well.
     """
 
     number: int
@@ -46,7 +46,7 @@ class Row:
 
     @property
     def expected(self) -> dict[str, float]:
-        """The figures that another training run is expected to have: the mean over other seeds, if there are any."""
+        """The figures that another training run is expected to have: the mean over the repeats, if there are any."""
         of_files = {name: self.figures[name] for name in OF_FILES}
         return {name: mean(each[name] for each in self.repeats or (self.figures,)) for name in self.figures} | of_files
 
@@ -93,7 +93,6 @@ class Result:
         objectives: that it had.
         images: validation images.
         gates: of the registry's policy.
-        margin: of the rule for champions.
         present: the number of the row with the present params; None if the space leaves them out.
         counts: of the trials that were trained, stopped early, refused untrained, and repeated.
         whys: why trials were stopped or refused, the most frequent first.
@@ -107,7 +106,6 @@ class Result:
     objectives: tuple[str, ...]
     images: int
     gates: Mapping[str, Mapping[str, float]]
-    margin: float
     present: int | None
     counts: Mapping[str, int]
     whys: Mapping[str, int]
@@ -126,11 +124,14 @@ class Result:
 
     @property
     def bar(self) -> float | None:
-        """The accuracy below which a row is worse than the present student; None if that passes no gates itself."""
+        """The accuracy of the present student, which a row must reach; None if that passes no gates itself.
+
+        Nothing of the champion's margin is spent here: the test split needs it to show that a student is no worse.
+        """
         present = self.row(self.present) if self.present is not None else None
         if present is None or self.failed(present):
             return None
-        return present.expected["accuracy"] - _MARGIN_SPENT * self.margin
+        return present.expected["accuracy"]
 
     def passes(self, row: Row) -> bool:
         """Tell if a row is expected to pass the gates, and to be no worse than the present student."""
@@ -139,7 +140,8 @@ class Result:
     @property
     def luck(self) -> float | None:
         """The winner's curse: how much accuracy the chosen ones lost, on average, when they were trained again."""
-        lost = [row.luck for number in self.choices.values() if (row := self.row(number)) and row.luck is not None]
+        chosen = [row for number in self.choices.values() if number != self.present and (row := self.row(number))]
+        lost = [row.luck for row in chosen if row.luck is not None]
         return mean(lost) if lost else None
 
     @property
@@ -203,4 +205,7 @@ def read() -> Result:
         raise UserError("There is no study yet: run `reflux tune --minutes 20`.")
     facts = read_json(RESULT)
     rows = tuple(Row(**each | {"repeats": tuple(each["repeats"])}) for each in facts["rows"])
-    return Result(**facts | {"rows": rows, "objectives": tuple(facts["objectives"])})
+    try:
+        return Result(**facts | {"rows": rows, "objectives": tuple(facts["objectives"])})
+    except TypeError:
+        raise UserError(f"{RESULT} is of another version of Reflux: run `reflux tune` again.") from None

@@ -152,7 +152,6 @@ class Search:
             objectives=tuple(self.objectives),
             images=len(self.val),
             gates=self.gates,
-            margin=self.params.registry.champion.margin,
             present=next((trial.number for trial in ended if trial.user_attrs.get(PRESENT)), None),
             counts=counts,
             whys=dict(Counter(trial.user_attrs.get(WHY, "it failed") for trial in stopped).most_common()),

@@ -11,7 +11,7 @@ from flows.report.display import duration
 
 _COLUMNS: dict[str, Literal["left", "right"]] = {
     **{"trial": "right", "student": "left", "px": "right", "ships": "left", "KB": "right", "ms p95": "right"},
-    **{"searched": "right", "other seeds": "right", "steps": "right", "": "left"},
+    **{"searched": "right", "expected": "right", "steps": "right", "": "left"},
 }
 _LISTED = 3
 
@@ -68,14 +68,14 @@ def sentences(result: Result) -> list[str]:
     if result.luck is not None:
         said.append(
             f"The winner's curse: what was chosen lost {100 * result.luck:+.1f} points when it was trained again with "
-            f"other seeds (up to {REPEATED} each), and only those count."
+            f"other seeds (up to {REPEATED} each), and only those are expected."
         )
     elif result.choices:
         said.append("There was no time to train what was chosen again: the search's own accuracies are too good.")
     if result.bar is not None:
         said.append(
-            f"What passes also reaches {100 * result.bar:.1f} %: the present student less half of the margin that "
-            "registry.champion leaves."
+            f"What passes also reaches the {100 * result.bar:.1f} % of the present student, which was trained with "
+            "several seeds as well."
         )
     if result.importance:
         parts = [f"{knob} {100 * share:.0f} %" for knob, share in list(result.importance.items())[:_LISTED]]
@@ -103,7 +103,7 @@ def _miss(reason: Reason) -> float:
 def reason(result: Result, row: Row) -> str:
     """Why a student was taken, for ``params.yaml``."""
     words = [choice for choice, number in result.choices.items() if number == row.number]
-    seeds = f"{len(row.repeats)} other seeds" if row.repeats else "one seed, the search's own"
+    seeds = f"mean of {len(row.repeats)} seeds" if row.repeats else "one seed, the search's own"
     accuracy = f"{100 * row.expected['accuracy']:.1f}% of {result.images:,} validation images ({seeds})"
     role = f"{' and '.join(words)} that passes" if words else "on request"
     return f"reflux tune, trial {row.number}, {role}: {row.expected['size_kb']:.1f} KB, {accuracy}"

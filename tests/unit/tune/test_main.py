@@ -130,7 +130,8 @@ def test_what_was_found_is_kept_with_a_picture_and_runs_in_mlflow(workspace):
     assert read() == result
     assert result.counts == {"trained": 1, "stopped": 0, "refused": 0, "repeated": 1}
     assert result.present == 0
-    assert result.rows[0].repeats[0]["ece"] != result.rows[0].figures["ece"], "another seed, another student"
+    assert result.rows[0].repeats[0] == result.rows[0].figures, "no search chose the present student"
+    assert result.rows[0].repeats[1]["ece"] != result.rows[0].figures["ece"], "another seed, another student"
     assert result.store == read_json(Path("artifacts/label/manifest.json"))["key"]
     assert FIGURE.is_file()
     assert [line.split(",")[1] for line in TRIALS.read_text().splitlines()] == ["state", "complete", "complete"]
@@ -138,7 +139,7 @@ def test_what_was_found_is_kept_with_a_picture_and_runs_in_mlflow(workspace):
     starts = [json.loads(file.read_text().splitlines()[0]) for file in Path(".reflux/outbox").glob("*/journal.jsonl")]
     children = [start for start in starts if start["parent"] == journal.id]
     assert [start["tags"]["run_kind"] for start in children] == ["tune trial"]
-    assert "tune/luck" in (journal.folder / "journal.jsonl").read_text()
+    assert "tune/best/accuracy" in (journal.folder / "journal.jsonl").read_text()
 
 
 @pytest.mark.long

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,7 +194,8 @@ def held_down(stack: LocalStack, part: str) -> Iterator[None]:
     supervisor.suspend()
     try:
         for process in below.children(recursive=True):
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # Postgres' processes end with their first
+                process.kill()
         until(lambda: below.status() == psutil.STATUS_ZOMBIE, 60)
         yield
     finally:

@@ -8,7 +8,9 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,12 +40,15 @@ def receiver():
 
 
 @pytest.fixture
-def outbox(tmp_path, monkeypatch, receiver) -> Path:
+def outbox(tmp_path, monkeypatch, receiver) -> Iterator[Path]:
     for name in (webhooks.WEBHOOK_URL, webhooks.WEBHOOK_SECRET, webhooks.SLACK_URL):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(webhooks.WEBHOOK_URL, f"http://127.0.0.1:{receiver.port}/hook?token=hidden")
     monkeypatch.setenv(webhooks.WEBHOOK_SECRET, SECRET)
-    return tmp_path / "hooks"
+    yield tmp_path / "hooks"
+    for thread in threading.enumerate():
+        if thread.name == webhooks._THREAD:
+            thread.join(30)  # one that is left would send to the next test's receiver
 
 
 def waiting(outbox: Path) -> list[str]:

@@ -157,8 +157,8 @@ def test_two_processes_label_and_evaluate_as_one(tmp_path: Path):
     predictions = [
         pq.read_table(folder / "artifacts/evaluate/predictions.parquet").to_pandas() for folder in (one, two)
     ]
-    assert predictions[0].drop(columns="onnx_confidence").equals(predictions[1].drop(columns="onnx_confidence"))
-    assert np.allclose(predictions[0]["onnx_confidence"], predictions[1]["onnx_confidence"], atol=1e-5)
+    assert predictions[0].drop(columns="shipped_confidence").equals(predictions[1].drop(columns="shipped_confidence"))
+    assert np.allclose(predictions[0]["shipped_confidence"], predictions[1]["shipped_confidence"], atol=1e-5)
 
 
 @pytest.mark.long

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from components.core.params.distill import Distill
+from components.core.params.registry import Registry
 from components.core.params.section import AboveZero, Fraction, NonNegative, Positive, Section
 from components.core.params.tune import Tune
 
@@ -237,102 +238,6 @@ class Compress(Section):
 class Evaluate(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     latency_runs: Annotated[int, Field(ge=20)] = 300
-
-
-_SHARES = ("accuracy", "f1", "recall", "ece", "gain")  # how the names of figures from 0 to 1 end
-
-
-class Bound(Section):
-    min: float | None = Field(None, allow_inf_nan=False)
-    max: float | None = Field(None, allow_inf_nan=False)
-
-    @model_validator(mode="after")
-    def can_be_passed(self) -> "Bound":
-        if self.min is None and self.max is None:
-            raise ValueError("a gate needs a min or a max")
-        if self.max is not None and self.max < 0:
-            raise ValueError(f"max = {self.max:g} can't be passed, because no figure is below 0")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min = {self.min:g} is above max = {self.max:g}, so nothing can pass")
-        return self
-
-
-class SureBound(Bound):
-    """Limits that a figure must keep to with a confidence; None compares the figure as it was measured."""
-
-    confidence: float | None = Field(None, ge=0.5, lt=1)
-
-    @model_validator(mode="after")
-    def can_be_passed_surely(self) -> "SureBound":
-        if self.confidence is not None and (self.min == 1 or self.max == 0):
-            raise ValueError("no number of images shows a share of exactly 0 or 1 with a confidence; leave some room")
-        return self
-
-
-def _share(bound: Bound) -> Bound:
-    """Refuse a percentage as the limit of a share."""
-    for side, limit in (("min", bound.min), ("max", bound.max)):
-        if limit is not None and limit > 1:
-            raise ValueError(f"{side} = {limit:g} is above 1, and it limits a share: write 0.9 for 90 %")
-    return bound
-
-
-class Gates(Section):
-    accuracy: SureBound | None = None
-    macro_f1: Bound | None = None
-    worst_class_recall: Bound | None = None
-    ece: Bound | None = None
-    size_kb: Bound | None = None
-    latency_ms_p95: Bound | None = None
-    params: Bound | None = None
-    corrupted_accuracy: Bound | None = None
-    noise_accuracy: SureBound | None = None
-    blur_accuracy: SureBound | None = None
-    brightness_accuracy: SureBound | None = None
-    jpeg_accuracy: SureBound | None = None
-    gain: SureBound | None = None
-
-    @field_validator("*")
-    @classmethod
-    def shares_are_no_percentages(cls, value: Bound | None, info: ValidationInfo) -> Bound | None:
-        return _share(value) if value and str(info.field_name).endswith(_SHARES) else value
-
-
-class SliceGates(Section):
-    accuracy: SureBound
-
-    @field_validator("accuracy")
-    @classmethod
-    def is_no_percentage(cls, value: SureBound) -> Bound:
-        return _share(value)
-
-
-class Slices(Section):
-    min_count: Positive = 30
-    gates: dict[str, SliceGates] = Field({})
-
-
-class ChampionRule(Section):
-    margin: Fraction = 0.01
-    alpha: Fraction = 0.05
-    smaller: float = Field(1.1, gt=1, allow_inf_nan=False)
-    faster: float = Field(1.25, gt=1, allow_inf_nan=False)
-
-
-class Registry(Section):
-    model_name: str = Field(min_length=1)
-    gates: Gates = Gates()
-    slices: Slices = Slices()
-    champion: ChampionRule = ChampionRule()
-    worse_than_control: Literal["refuse", "allow"] = "refuse"
-    approval: Literal["auto", "human"] = "auto"
-
-    @field_validator("model_name")
-    @classmethod
-    def is_a_name_for_mlflow(cls, value: str) -> str:
-        if re.search(r"[/:.%\"']", value):
-            raise ValueError("it must not contain any of / : . % and quotes")
-        return value
 
 
 class Monitor(Section):

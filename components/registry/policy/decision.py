@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from components.core.contract import ships
-from components.core.params.sections import Registry
+from components.core.params.registry import Registry
 from components.core.significance import images_needed, margin_shown, optimism
 from components.registry.policy import comparison as champions
 from components.registry.policy import gates, slices

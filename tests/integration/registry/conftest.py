@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from components.core.artifacts import sha256_file, write_json
 from components.core.models import pixel_model
-from components.core.params.sections import Registry
+from components.core.params.registry import Registry
 from components.core.runtime import tracking
 from components.registry import client, promote, rollback
 from components.registry.ledger.record import Grounds

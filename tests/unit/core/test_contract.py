@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from components.core.contract import FIGURES, STAGES, TRAINING, code_of
-from components.core.params.sections import Gates, Params
+from components.core.params.registry import Gates
+from components.core.params.sections import Params
 from components.core.runtime import packages
 from components.core.runtime.lineage import code_sha256
 

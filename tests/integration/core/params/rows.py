@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from components.core.params.distill import METHODS, Loss
-from components.core.params.sections import Gates, SureBound
+from components.core.params.registry import Gates, SureBound
 from components.core.params.tune import Space
 
 MODEL, HISTORY = "model.safetensors", "history.parquet"

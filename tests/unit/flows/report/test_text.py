@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from components.core.params.sections import Registry
+from components.core.params.registry import Registry
 from components.registry.policy.decision import Policy, decide
 from flows.report import text
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from components.core.params.file import load_params
-from components.core.params.sections import Registry
+from components.core.params.registry import Registry
 from components.registry.ledger import ledger, record
 from components.registry.ledger.record import Grounds, describe_effect, unchanged_record
 from components.registry.policy.decision import Policy

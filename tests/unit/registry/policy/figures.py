@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from components.core.params.sections import Registry
+from components.core.params.registry import Registry
 from components.registry.policy.comparison import ChampionEvaluation
 from components.registry.policy.decision import Policy
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from components.core.params.sections import Registry
+from components.core.params.registry import Registry
 from components.registry.policy.comparison import Best
 from components.registry.policy.decision import Policy, decide
 from components.registry.policy.gates import Reason

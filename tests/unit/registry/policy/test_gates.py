@@ -3,7 +3,7 @@ import math
 import pytest
 
 from components.core.contract import FIGURES
-from components.core.params.sections import Gates
+from components.core.params.registry import Gates
 from components.core.significance import score_bound
 from components.registry.policy.gates import gated_figures, thresholds
 

@@ -1,4 +1,4 @@
-from components.core.params.sections import Registry
+from components.core.params.registry import Registry
 from components.registry.policy.decision import Policy, decide
 from components.registry.text import markdown
 

@@ -2,17 +2,14 @@
 
 from functools import partial
 
-import torch
-from torch import Tensor
-
 from components.core.images.shards import open_shard, read_dataset
 from components.core.models.precision import computing
 from components.core.runtime.device import resolve_device
 from components.core.runtime.stage import Stage, run
-from components.core.student import new_student, save_trained, train
+from components.core.student import labels_of, new_student, save_trained, train
 from components.core.training.balance import log_priors_for, order_for
 from components.core.training.loop import Recipe, cross_entropy
-from components.core.views.mixing import Indices, Views, mixed_labels
+from components.core.views.mixing import Views
 
 
 def main(stage: Stage) -> None:
@@ -20,16 +17,11 @@ def main(stage: Stage) -> None:
     params, settings = stage.params, stage.params.student
     dataset = read_dataset(stage.read("ingest/images.json"))
     images, val = (open_shard(stage.read(f"ingest/shards/{split}"), params.run.workers) for split in ("train", "val"))
-    labels = torch.from_numpy(images.labels)
     views = Views(images, params.seed, settings.augment.model_dump())
-
-    def hard_labels(indices: Indices, numbers: Indices) -> tuple[Tensor, ...]:
-        return mixed_labels(labels, indices, views.mix(indices, numbers), len(dataset.classes))[:1]
-
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
     stage.environment |= computing(device, settings.precision, params.run.compile)
     log_priors = log_priors_for(settings.balance, images.labels, len(dataset.classes), device)
-    weights = None if settings.weights == "random" else stage.read("pretrain/student/model.safetensors")
+    weights = stage.read("pretrain/student/model.safetensors") if settings.pretrained else None
     student = new_student(settings.model, weights, settings.image_size, dataset, params.seed, device)
     checkpoints = stage.checkpoints("student")
     recipe = Recipe.of(settings.model_dump(), compile=params.run.compile)
@@ -38,7 +30,7 @@ def main(stage: Stage) -> None:
         recipe,
         views,
         None,
-        hard_labels,
+        labels_of(views, len(dataset.classes)),
         partial(cross_entropy, log_priors=log_priors),
         val,
         device,

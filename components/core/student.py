@@ -26,7 +26,7 @@ from components.core.training.balance import BalancedOrder
 from components.core.training.batches import TargetsOf, batches_of_views
 from components.core.training.loop import Loss, Recipe, fit
 from components.core.training.parallel import shard_of_batch
-from components.core.views.mixing import Views
+from components.core.views.mixing import Indices, Views, mixed_labels
 
 
 def untrained(name: str, image_size: int, dataset: Dataset, device: torch.device) -> PixelModel:
@@ -50,6 +50,16 @@ def new_student(
     if weights is None:
         return untrained(name, image_size, dataset, device)
     return adapted(load(weights), dataset.classes, image_size, dataset.channels).to(device)
+
+
+def labels_of(views: Views, classes: int) -> TargetsOf:
+    """The targets of training on labels alone, of views that may be mixed."""
+    labels = torch.from_numpy(views.images.labels)
+
+    def targets_of(indices: Indices, numbers: Indices) -> tuple[Tensor, ...]:
+        return mixed_labels(labels, indices, views.mix(indices, numbers), classes)[:1]
+
+    return targets_of
 
 
 def train(

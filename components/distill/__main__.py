@@ -1,4 +1,4 @@
-"""``python -m components.distill``: distills the student by ``distill.method``."""
+"""``python -m components.distill``: distills the student by ``distill.method``, in its phases."""
 
 import shutil
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import orthogonal
 
 from components.core.models.pixel_model import PixelModel
 from components.core.models.small_nets import conv_bn
@@ -74,6 +75,50 @@ class Regressors(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(regressor(feature) for regressor, feature in zip(self.each, features, strict=True))
+
+
+class OrthogonalProjectors(nn.Module):
+    """Bring features of shapes (C, H, W) or (D,) to the teacher's channels, or dimensions, by an isometry and a shift.
+
+    The columns of a projector's weight are orthonormal (its rows, where the teacher has fewer), and stay so while it is
+    trained: it turns the student's features into the teacher's space and can't stretch them, so that what it can't
+    explain the student must learn (Miles, Elezi and Deng 2024, section 3). The shift is for features that end with a
+    ReLU, which have no mean of 0.
+    """
+
+    def __init__(self, student: Sequence[Shape], teacher: Sequence[Shape], _rectified: Sequence[bool] = ()) -> None:
+        super().__init__()
+        pairs = zip(student, teacher, strict=True)
+        self.each = nn.ModuleList(orthogonal(nn.Linear(own[0], other[0])) for own, other in pairs)
+
+    def no_weight_decay(self) -> set[str]:
+        """All of them: decay would not shrink an orthogonal matrix, but break torch's form of it, whose signs are 1."""
+        return {name for name, _ in self.named_parameters()}
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(
+            projector(feature.movedim(1, -1)).movedim(-1, 1)
+            for projector, feature in zip(self.each, features, strict=True)
+        )
+
+
+class ProbedStudent(nn.Module):
+    """A student whose backbone learns features, and whose head learns the labels from them without changing them.
+
+    In training it returns logits [B, K], through which no gradient reaches the backbone, and the pooled features as the
+    projector brings them to the teacher's space; in eval mode the logits alone: they say how good the features are.
+    """
+
+    def __init__(self, student: PixelModel, projector: nn.Module | None) -> None:
+        super().__init__()
+        self.student, self.projector = student, projector or nn.Identity()
+
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if not self.training:
+            return self.student(pixels)
+        features = self.student.features(pixels)
+        head = self.student.net.get_classifier()  # type: ignore[operator]
+        return head(features.detach()).float(), *self.projector([features])
 
 
 class Fusion(nn.Module):

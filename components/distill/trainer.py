@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,20 +14,21 @@ from torch import Tensor, nn
 from components.core.artifacts import read_json
 from components.core.images.shards import Dataset, join, open_shard, read_dataset
 from components.core.models.pixel_model import PixelModel, load, save, seed_everything
+from components.core.params.distill import Vkd
 from components.core.runtime.checkpoint import Checkpoints
 from components.core.runtime.stage import Stage
-from components.core.student import new_student, save_trained, train, untrained
+from components.core.student import labels_of, new_student, save_trained, train, untrained
 from components.core.teacher.ensemble import load_teacher
 from components.core.teacher.hooks import teacher_outputs
 from components.core.teacher.soft_labels import Indices, SoftLabels, open_store
 from components.core.training.balance import log_priors_for, order_for
 from components.core.training.batches import TargetsOf
-from components.core.training.loop import Loss, Recipe
+from components.core.training.loop import Loss, Recipe, cross_entropy
 from components.core.views.augment import permutation, views_key
 from components.core.views.mixing import Views, mixed_labels, stored_augment
 from components.distill.criterion import Criterion, mutual_loss, terms
 from components.distill.losses.labels import mixture, share_of_labels
-from components.distill.modules import Peers
+from components.distill.modules import Peers, ProbedStudent
 
 _AT_ONCE = 256  # images of the pass that fills memory banks
 
@@ -39,8 +41,8 @@ class Trainer:
         self._stage, self._device, self._method = stage, device, params.distill
         self.dataset: Dataset = read_dataset(stage.read("ingest/images.json"))
         splits = (stage.read(f"ingest/shards/{split}") for split in ("train", "unlabeled", "val"))
-        train_split, unlabeled, self._val = (open_shard(split, params.run.workers) for split in splits)
-        self._images = join(train_split, unlabeled)
+        self._labeled, unlabeled, self._val = (open_shard(split, params.run.workers) for split in splits)
+        self._images = join(self._labeled, unlabeled)
         self._labels = torch.from_numpy(self._images.labels)
         balance, labels = params.student.balance, self._images.labels
         self._balanced = order_for(balance, labels)
@@ -65,15 +67,27 @@ class Trainer:
         return load_teacher(self._teacher_path, others, weighting, self.dataset.classes, self._device)
 
     def train_student(self, teacher: PixelModel | None, seed: int | None = None) -> PixelModel:
-        """Distill the student from a live teacher, or with None from the stored soft labels, and write it.
+        """Train the student in its phases, with a live teacher or with None from the stored soft labels, and write it.
 
         Args:
             teacher: None for the stored soft labels.
             seed: of its initial weights and of the order of the images, in place of the run's; the views are the same.
         """
-        student = self._new_student(seed)
-        checkpoints = self._stage.checkpoints("student", "distill")
-        self._save(student, self._distill(student, teacher, checkpoints, order=seed), checkpoints)
+        student, phases, histories = self._new_student(seed), self._stage.params.phases, {}
+        learn = {
+            "features": partial(self._learn_features, student, teacher),
+            "distill": partial(self._distill, student, teacher),
+            "labels": partial(self._learn_labels, student),
+        }
+        *_, last = phases
+        for phase, steps in phases.items():
+            # A phase's last checkpoint is its result: they stay until all phases have ended.
+            before = None if phase == last else phase
+            checkpoints = self._stage.checkpoints("student", "distill", before=before)
+            histories[phase] = learn[phase](checkpoints, name=before, order=seed, steps=steps)
+            checkpoints.wait()
+            self._steps_before += steps
+        save_trained(student, histories, self._stage.out("."), checkpoints, self._stage.world)
         return student
 
     def train_before(self, name: str, network: str, seed: int, teacher: PixelModel | None) -> PixelModel:
@@ -117,7 +131,45 @@ class Trainer:
             teacher_weight=method.teacher_weight,
             log_priors=self._log_priors,
         )
-        self._save(student, self._train(Peers(student, others), checkpoints, self._hard_targets, loss), checkpoints)
+        rows = self._train(Peers(student, others), checkpoints, self._hard_targets, loss)
+        save_trained(student, {self._stage.name: rows}, self._stage.out("."), checkpoints, self._stage.world)
+
+    def _learn_features(
+        self, student: PixelModel, teacher: PixelModel | None, checkpoints: Checkpoints, **more: Any
+    ) -> list[dict[str, float]]:
+        """Teach the backbone the teacher's features of every image, and the head the labels from the backbone's."""
+        teacher = teacher or self.teacher
+        (term,) = terms((Vkd(),), student, teacher)
+        criterion = Criterion([term], 1.0, 1.0, self._log_priors)
+        module = ProbedStudent(student, term.adapter).to(self._device)
+        outputs = partial(teacher_outputs, teacher, criterion.teacher_layers, device=self._device)
+        return self._train(module, checkpoints, self._hard_targets, criterion, outputs, **more)
+
+    def _learn_labels(
+        self, student: PixelModel, checkpoints: Checkpoints, name: str | None, order: int | None, steps: int
+    ) -> list[dict[str, float]]:
+        """Fine-tune the student on the labels alone, in views that never repeat."""
+        stage, params = self._stage, self._stage.params
+        labeled = self._labeled
+        views = Views(labeled, params.seed, self._augment)
+        return train(
+            student,
+            Recipe.of(params.student.model_dump(), steps=steps, lr=self._method.finish_lr, compile=params.run.compile),
+            views,
+            None,
+            labels_of(views, len(self.dataset.classes)),
+            partial(cross_entropy, log_priors=self._log_priors),
+            self._val,
+            self._device,
+            stage.world,
+            checkpoints,
+            stage.journal,
+            stage.name,
+            name=name,
+            begun=self._steps_before,
+            order=order,
+            balanced=order_for(params.student.balance, labeled.labels),
+        )
 
     def _distill(
         self,
@@ -126,12 +178,13 @@ class Trainer:
         checkpoints: Checkpoints,
         name: str | None = None,
         order: int | None = None,
+        steps: int | None = None,
     ) -> list[dict[str, float]]:
         method = self._method
         losses = terms(method.losses, student, teacher, len(self._images), method.standardization)
         criterion = Criterion(losses, method.label_weight, method.teacher_weight, self._log_priors)
         module = criterion.module(student)
-        run = partial(self._train, module, checkpoints, loss=criterion, name=name, order=order)
+        run = partial(self._train, module, checkpoints, loss=criterion, name=name, order=order, steps=steps)
         if teacher is None:
             return run(self._soft_and_hard_targets)
         outputs = partial(teacher_outputs, teacher, criterion.teacher_layers, device=self._device)
@@ -157,11 +210,13 @@ class Trainer:
         teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
         name: str | None = None,
         order: int | None = None,
+        steps: int | None = None,
     ) -> list[dict[str, float]]:
         stage, params = self._stage, self._stage.params
+        steps = steps or params.student.steps
         return train(
             model,
-            Recipe.of(params.student.model_dump(), compile=params.run.compile),
+            Recipe.of(params.student.model_dump(), steps=steps, compile=params.run.compile),
             self._views,
             self._manifest["views"],
             targets_of,
@@ -182,11 +237,8 @@ class Trainer:
 
     def _new_student(self, seed: int | None = None) -> PixelModel:
         settings, seed = self._stage.params.student, self._stage.params.seed if seed is None else seed
-        weights = None if settings.weights == "random" else self._stage.read("pretrain/student/model.safetensors")
+        weights = self._stage.read("pretrain/student/model.safetensors") if settings.pretrained else None
         return new_student(settings.model, weights, settings.image_size, self.dataset, seed, self._device)
-
-    def _save(self, student: PixelModel, rows: list[dict[str, float]], checkpoints: Checkpoints) -> None:
-        save_trained(student, {self._stage.name: rows}, self._stage.out("."), checkpoints, self._stage.world)
 
     def _hard_targets(self, indices: Indices, views: Indices) -> tuple[Tensor, ...]:
         mix = self._views.mix(indices, views)

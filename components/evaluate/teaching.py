@@ -17,6 +17,7 @@ EQUATIONS = {  # as on the pages in components/distill, which explain the symbol
     "attention-transfer": "mean (a_s - a_t)²",
     "similarity-preserving": "‖G_t - G_s‖² / B²",
     "reviewkd": "Σ w_l mean (pool_l f_s - pool_l f_t)² / Σ w_l",
+    "vkd": "mean (P f_s + b - (f_t - mean) / deviation)²",
     "rkd": "distance · huber(d_s - d_t) + angle · huber(cos_s - cos_t)",
     "crd": "-log h(own) - Σ log (1 - h(others))",
     "logit-standardization": "(z - mean) / deviation",
@@ -62,6 +63,11 @@ def facts(params: Params) -> dict[str, Any]:
         lessons.append("The teacher was finished before, and is used unchanged.")
     elif distill.when == "joint":
         lessons.append("The teacher kept its pretrained features, under a new head.")
+    if "features" in params.phases:
+        steps = params.phases["features"]
+        lessons.append(f"In its first {steps:,} steps its backbone learned the teacher's features of every image.")
+    if "labels" in params.phases:
+        lessons.append(f"Its last {params.phases['labels']:,} steps were on the labels alone.")
     if params.student.balance == "logit-adjustment":
         lessons.append("CE(labels) takes the logits plus the logarithms of the classes' shares, of the control, too.")
     return {

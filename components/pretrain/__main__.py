@@ -11,7 +11,7 @@ from components.pretrain.weights import pretrained, weights_file
 def main(stage: Stage) -> None:
     """Write the networks that the params name with their starting weights and the origin of these.
 
-    A student with random weights is left to the stages that train it, which seed it themselves.
+    A student that starts from random weights is left to the stages that train it, which seed it themselves.
     """
     pretrain, student = stage.params.pretrain, stage.params.student
     seed_everything(stage.params.seed)
@@ -22,8 +22,8 @@ def main(stage: Stage) -> None:
     folder = stage.out("student")
     for left_over in folder.glob("*"):
         left_over.unlink()
-    student_origin: dict[str, str | int | None] = {"model": student.model, "weights": "random"}
-    if student.weights != "random":
+    student_origin: dict[str, str | int | None] = {"model": student.model, "weights": student.weights}
+    if student.pretrained:
         model, student_origin = start(student.model, student.weights, "student.weights")
         save(model, folder / "model.safetensors")
     write_json(folder / "model.json", student_origin)

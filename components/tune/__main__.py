@@ -109,6 +109,11 @@ def check(params: Params) -> None:
             f"reflux tune trains students on stored soft labels, and distill.method can't be searched so ({why}): set "
             "it to losses of logits, such as kd, and distill.teacher to auto, then `reflux run`."
         )
+    if "features" in params.phases:
+        raise UserError(
+            "reflux tune trains students on stored soft labels, and student.weights = distilled-features asks the "
+            "teacher for its features: set it to random, then `reflux run`."
+        )
     if not manifest.is_file() or not read_json(manifest).get("shards"):
         raise UserError(
             "reflux tune trains students on the teacher's stored soft labels, and there are none yet: run `reflux run`."
@@ -123,7 +128,7 @@ def prepared(request: Mapping[str, Any], params: Params, url: str) -> Search:
     """
     reader = Stage("distill", params)
     paths = {name: reader.read(name) for name in _READS}
-    if params.student.weights != "random":
+    if params.student.pretrained:
         reader.read("pretrain/student")
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
     drawn, objectives = distributions(params), tuple(request["objectives"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
 
 from components.core.errors import UserError
-from components.core.params.section import Fraction, Positive, Section
+from components.core.params.section import AboveZero, Fraction, Positive, Section
 
 Temperature = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(gt=0)]
@@ -174,6 +174,14 @@ class ReviewKd(LayerLoss):
     teacher: Layers = ("preact:-3", "preact:-2", "preact:-1", "pooled")
 
 
+class Vkd(LayerLoss):
+    """Miles, Elezi and Deng 2024: an orthogonal projector, and the teacher's features standardized."""
+
+    name: Literal["vkd"] = "vkd"
+    student: str = "pooled"
+    teacher: str = "pooled"
+
+
 class Rkd(LayerLoss):
     """Park et al. 2019, distances and angles between embeddings."""
 
@@ -274,6 +282,10 @@ class Distill(Section):
     mixed_targets: Literal["teacher", "mixture"] = "teacher"
     label_weight: float = Field(None, ge=0, validate_default=True)
     teacher_weight: float = Field(gt=0)
+    feature_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    finish: Literal["none", "labels"] = "none"
+    finish_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    finish_lr: AboveZero = 0.001
 
     @field_validator("method", mode="before")
     @classmethod

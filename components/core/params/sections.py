@@ -204,6 +204,9 @@ class Finetune(Training):
         return self
 
 
+DISTILLED_FEATURES = "distilled-features"
+
+
 class Student(Training):
     """The student and its budget, which the control shares to the letter."""
 
@@ -213,6 +216,11 @@ class Student(Training):
     steps: Positive
     eval_every: Positive = 100
     augment: StudentAugment = StudentAugment()
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether ``pretrain`` leaves weights to start from; otherwise they are random, for the control, too."""
+        return self.weights not in ("random", DISTILLED_FEATURES)
 
 
 class Label(Section):
@@ -288,12 +296,39 @@ class Params(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def divides_the_students_steps(self) -> "Params":
+        phases, distill = self.phases, self.distill
+        named = "student.weights = distilled-features" if "features" in phases else "distill.finish = labels"
+        if len(phases) > 1 and distill.targets_from == "peers":
+            raise ValueError(f"{named} is a step of learning from a teacher, and deep-mutual-learning has none")
+        if "features" in phases and distill.teachers:
+            raise ValueError(f"{named} compares the features of one teacher; set distill.teachers to []")
+        if phases["distill"] < 1:
+            raise ValueError(
+                f"student.steps = {self.student.steps} leaves no step to learn from soft labels: raise it, or lower "
+                "distill.feature_share or distill.finish_share"
+            )
+        return self
+
+    @property
+    def phases(self) -> dict[str, int]:
+        """The student's steps by phase, in their order: ``features``, ``distill`` and ``labels``, those that there are.
+
+        Together they are ``student.steps``, the control's.
+        """
+        steps, distill = self.student.steps, self.distill
+        features = max(1, round(distill.feature_share * steps)) if self.student.weights == DISTILLED_FEATURES else 0
+        labels = max(1, round(distill.finish_share * steps)) if distill.finish == "labels" else 0
+        phases = {"features": features, "distill": steps - features - labels, "labels": labels}
+        return {name: count for name, count in phases.items() if count or name == "distill"}
+
     def views_of_each(self, images: int) -> int:
-        """The number of views of each of ``images`` to learn from.
+        """The number of views of each of ``images`` whose soft labels are learned.
 
         With ``label.views = auto`` it is as often as the student visits each, so that no view repeats.
         """
         views = self.label.views
         if isinstance(views, str):
-            return math.ceil(self.student.steps * self.student.batch_size / max(1, images))
+            return math.ceil(self.phases["distill"] * self.student.batch_size / max(1, images))
         return views

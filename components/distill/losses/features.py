@@ -4,14 +4,16 @@ They take features [B, …] of student and teacher, maps as [B, C, H, W], and re
 nothing else is said.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from components.core.models.precision import single_precision
 from components.distill.losses.register import loss
-from components.distill.modules import Regressors, ReviewFusion
+from components.distill.modules import OrthogonalProjectors, Regressors, ReviewFusion
 
 _PYRAMID = (4, 2, 1)
+_VARIANCE = 1e-5  # as BatchNorm adds, for features that hardly vary
 
 
 @loss("fitnet", features="alike", adapter=Regressors)
@@ -66,6 +68,20 @@ def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
 def _similarity(features: Tensor) -> Tensor:
     flat = features.flatten(1)
     return F.normalize(flat @ flat.T)
+
+
+@loss("vkd", features="alike", adapter=OrthogonalProjectors)
+@single_precision
+def vkd(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference from the teacher's standardized features (Miles, Elezi and Deng 2024).
+
+    An orthogonal projector has brought the student's features to the teacher's channels. Each of the teacher's is taken
+    to mean 0 and variance 1 over the images, and the pixels of maps, that are computed at once; one that is the same in
+    all of them is 0.
+    """
+    student, teacher = _at_one_size(student, teacher)
+    var, mean = torch.var_mean(teacher, [0, *range(2, teacher.ndim)], correction=0, keepdim=True)
+    return (student - (teacher - mean) * (var + _VARIANCE).rsqrt()).square().flatten(1).mean(1)
 
 
 @loss("reviewkd", adapter=ReviewFusion)

@@ -119,11 +119,19 @@ def load_named(name: str):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["[kd, {name: crd, negatives: 16}, reviewkd]", "{name: born-again, generations: 2}"])
-def test_kill_9_costs_no_bit_of_what_is_trained_along_with_the_student(labeled: Path, tmp_path: Path, method: str):
+@pytest.mark.parametrize(
+    "taught",
+    [
+        ["distill.method=[kd, {name: crd, negatives: 16}, reviewkd]"],
+        ["distill.method={name: born-again, generations: 2}"],
+        ["student.weights=distilled-features", "distill.finish=labels", "distill.finish_share=0.4"],
+    ],
+    ids=["layers", "generations", "phases"],
+)
+def test_kill_9_costs_no_bit_of_what_is_trained_along_with_the_student(labeled: Path, tmp_path: Path, taught):
     folders = [tmp_path / name for name in ("whole", "killed")]
     settings = [
-        f"distill.method={method}",
+        *taught,
         "student.steps=120",
         "run.checkpoint_every_s=0.05",
         "run.deterministic=true",

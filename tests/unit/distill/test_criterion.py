@@ -54,7 +54,7 @@ def test_every_loss_teaches_the_student_and_its_adapters(name: str, precision: t
         assert all(p.grad is not None and p.grad.isfinite().all() for p in of_student)
     others = [p for key, p in module.named_parameters() if layered and not key.startswith("student.")]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in others if p.ndim > 1)
-    assert bool(others) == (name in ("fitnet", "reviewkd", "crd"))
+    assert bool(others) == (name in ("fitnet", "vkd", "reviewkd", "crd"))
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -18,8 +19,11 @@ from components.distill import __main__ as distill
 from components.distill import trainer
 from components.distill.losses.crd import Contrast
 from components.distill.losses.logits import kd
+from components.distill.modules import ProbedStudent
 from components.label import __main__ as label
 from tests.workspaces import ids, pictures, training_workspace, watched
+
+PARTS = {"train_ce", "train_kd", "train_vkd"}
 
 
 @pytest.fixture
@@ -131,6 +135,36 @@ def test_the_memory_banks_are_filled_before_the_first_step(distilled, monkeypatc
 def test_a_loss_rises_over_its_warmup(distilled):
     (call,) = distilled("distill.method=[{name: dist, warmup: 0.75}, kd]")
     assert call["warmups"] == {"dist": 0.75}
+
+
+PHASES = ("student.weights=distilled-features", "distill.finish=labels", "student.steps=20", "distill.finish_lr=0.003")
+
+
+def test_the_steps_are_divided_among_features_soft_labels_and_labels(distilled):
+    calls = distilled(*PHASES, "student.augment={shift: 0}")
+    assert [call["recipe"].steps for call in calls] == [6, 12, 2], "the control's 20 together"
+    assert [call["recipe"].lr for call in calls] == [0.01, 0.01, 0.003]
+    everything, labeled = {*ids("train"), *ids("unlabeled")}, {*ids("train")}
+    assert [{*call["train"].ids} for call in calls] == [everything, everything, labeled]
+    features, soft, labels = calls
+    assert isinstance(features["model"], ProbedStudent)
+    assert features["model"].student is soft["model"] is labels["model"]
+    assert [sorted(row.keys() & PARTS) for row in (call["result"][-1] for call in calls)] == [
+        ["train_ce", "train_vkd"],
+        ["train_ce", "train_kd"],
+        ["train_ce"],
+    ]
+    batch = next(labels["batches"](0))
+    own = pictures("train")
+    assert [own[image.numpy().tobytes()] for image in batch.pixels] == batch.targets[0].tolist()
+    phases = pq.read_table("artifacts/distill/history.parquet").to_pandas()["phase"]
+    assert phases.drop_duplicates().tolist() == ["features", "distill", "labels"]
+
+
+def test_an_assistant_teaches_its_features_too(distilled):
+    calls = distilled(*PHASES, "distill.method={name: teacher-assistant, assistants: [resnet8]}")
+    assert [call["recipe"].steps for call in calls] == [20, 6, 12, 2]
+    assert calls[1]["model"].projector.each[0].out_features == 64, "resnet8's features"
 
 
 def test_every_generation_has_weights_and_an_order_of_its_own(distilled, monkeypatch: pytest.MonkeyPatch):

@@ -63,6 +63,14 @@ def test_a_live_teacher_and_several_losses(taught):
     ]
 
 
+def test_the_phases_before_and_after_the_soft_labels_are_said(taught):
+    facts = taught("student.weights=distilled-features", "distill.finish=labels", "student.steps=1000")
+    assert facts["lessons"][1:] == [
+        "In its first 300 steps its backbone learned the teacher's features of every image.",
+        "Its last 100 steps were on the labels alone.",
+    ]
+
+
 def test_a_finished_teacher_was_not_trained_here(taught):
     joint = ("distill.when=joint", "student.weights=a.safetensors")
     facts = taught("finetune.strategy=none", "pretrain.weights=a.safetensors", *joint)

@@ -40,6 +40,8 @@ class Proven:
 
 RUN_DEVICE = Row("control", "cuda", "refused", ("run.device=cpu",))
 JOINT = ("student.weights=artifacts/control/model.safetensors",)
+FEATURES = ("student.weights=distilled-features",)
+FINISHED = ("distill.finish=labels",)
 TWO_TEACHERS = ("distill.teachers=[artifacts/control/other.safetensors]",)
 TINY_TIMM = ("pretrain.model=test_efficientnet",)
 MIXED = ("student.augment.mixup=1.0",)
@@ -88,7 +90,8 @@ def _student() -> dict[str, tuple[Row, ...]]:
     rows |= _both("sync_batch_norm", False, "synchronized") | _both("model", "resnet8")
     rows |= _both("image_size", 16) | _both("steps", 3) | _both("eval_every", 1, HISTORY)
     weights = Row("pretrain control", "artifacts/control/model.safetensors")
-    return rows | {"student.weights": (weights, Row("pretrain label distill", weights.value))}
+    others = (Row("pretrain label distill", weights.value), Row("distill", "distilled-features"))
+    return rows | {"student.weights": (weights, *others)}
 
 
 LORA = Proven("tests/unit/finetune/test_main.py::test_lora_trains_the_layers_it_is_given_and_the_head")
@@ -145,6 +148,7 @@ _METHODS: dict[str, dict[str, Any]] = {  # another value of each param of each m
     "attention-transfer": {"weight": 1.0, "student": ["stage:-1"], "teacher": ["stage:-1"]},
     "similarity-preserving": {"weight": 1.0, "student": "stage:-2", "teacher": "stage:-2"},
     "reviewkd": {"weight": 2.0, "student": ["stage:-2"], "teacher": ["stage:-2"]},
+    "vkd": {"weight": 2.0, "student": "stage:-1", "teacher": "stage:-1"},
     "rkd": {"weight": 2.0, "distance": 1.0, "angle": 1.0, "student": "stage:-1", "teacher": "stage:-1"},
     "crd": {
         **{"weight": 2.0, "dimensions": 16, "negatives": 8, "temperature": 0.5, "momentum": 0.1},
@@ -159,6 +163,7 @@ _METHODS: dict[str, dict[str, Any]] = {  # another value of each param of each m
 METHOD_GIVEN: dict[str, dict[str, Any]] = {
     "attention-transfer": {"student": ["stage:-2"], "teacher": ["stage:-2"]},
     "reviewkd": {"student": ["stage:-3"], "teacher": ["stage:-3"]},
+    "vkd": {"student": "stage:-2", "teacher": "stage:-2"},
     "crd": {"negatives": 16},
     "teacher-assistant": {"assistants": ["resnet8"]},
 }
@@ -220,6 +225,10 @@ ROWS: dict[str, tuple[Row | Proven, ...]] = {
     "distill.mixed_targets": (Row("label distill", "mixture", given=MIXED),),
     "distill.label_weight": (Row("distill", 1.0),),
     "distill.teacher_weight": (Row("distill", 3.0),),
+    "distill.feature_share": (Row("distill", 0.5, given=FEATURES),),
+    "distill.finish": (Row("distill", "labels"),),
+    "distill.finish_share": (Row("distill", 0.5, given=FINISHED),),
+    "distill.finish_lr": (Row("distill", 0.1, given=FINISHED),),
     "compress.max_logit_difference": (
         Proven("tests/integration/compress/test_main.py::test_no_file_appears_when_one_is_not_the_student"),
     ),

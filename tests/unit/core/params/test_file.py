@@ -46,6 +46,11 @@ def test_the_shipped_params_are_valid_and_frozen():
         ),
         ("distill.method={name: born-again, generations: 1}", "distill.method.0.born-again.generations = 1 is refused"),
         ("distill.when=joint", "distill.when = joint transfers a pretrained student.* set student.weights"),
+        (
+            "student={model: a, weights: distilled-features, image_size: 9, steps: 1, lr: 1, batch_size: 9}",
+            "leaves no step",
+        ),
+        ("distill={finish: labels, teacher_weight: 1, method: deep-mutual-learning}", "finish = labels .* has none"),
         ("finetune.strategy=none", "pretrain.weights = pypi is none of this dataset"),
         (
             "finetune={strategy: gradual-unfreezing, image_size: 9, probe_steps: 1, probe_lr: 1, epochs: 1, lr: 1, "

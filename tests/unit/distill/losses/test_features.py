@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.distill.losses.features import attention_transfer, fitnet, hcl, similarity_preserving
+from components.distill.losses.features import attention_transfer, fitnet, hcl, similarity_preserving, vkd
 
 EACH = {"fitnet": fitnet, "attention": attention_transfer, "similarity": similarity_preserving, "hcl": hcl}
 each = pytest.mark.parametrize("loss", EACH.values(), ids=EACH)
@@ -18,6 +18,25 @@ def maps(seed: int, *shape: int) -> Tensor:
 def test_fitnet_by_hand():
     student, teacher = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[3.0, 1.0], [0.0, 0.0]])
     assert fitnet(student, teacher).tolist() == [2.5, 0.0]
+
+
+def test_vkd_by_hand():
+    """The teacher's features (1, 3) and (5, 5) are (-1, 1) and (0, 0) once standardized."""
+    student, teacher = torch.tensor([[0.0, 2.0], [1.0, 0.0]]), torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+    assert vkd(student, teacher).tolist() == pytest.approx([(1 + 4) / 2, 0.0], abs=1e-4)
+
+
+def test_vkd_standardizes_a_channel_of_maps_over_images_and_pixels():
+    student, teacher = maps(0), maps(1)
+    moved = 3 * teacher + torch.arange(4.0)[:, None, None]
+    assert torch.allclose(vkd(student, moved), vkd(student, teacher), atol=1e-3)
+    channel = teacher[:, 1]
+    standard = (channel - channel.mean()) / channel.std(correction=0)
+    assert torch.allclose(
+        vkd(student, teacher),
+        vkd(student, teacher.clone().index_copy_(1, torch.tensor([1]), standard[:, None])),
+        atol=1e-3,
+    )
 
 
 def test_attention_transfer_by_hand():

@@ -22,12 +22,12 @@ _OLDEST_WITH_VIEWS = (3, 15)
 _RUNS_LOOKED_AT = 50
 
 
-def keep(experiment_name: str, champion: str) -> list[str]:
+def keep(experiment_name: str, champion: str | None) -> list[str]:
     """Write the boards that are new or have changed, and the experiment's note; views that people made stay.
 
     Args:
         experiment_name: as MLflow knows it.
-        champion: what is in production, a sentence of Markdown for the note.
+        champion: what is in production, a sentence of Markdown for the note; None leaves the note as it is.
 
     Returns:
         A sentence for each thing that could not be done; none is worth failing a run.
@@ -41,12 +41,14 @@ def keep(experiment_name: str, champion: str) -> list[str]:
             if experiment is None:
                 return []
             if too_old := _too_old():
-                _set(mlflow, experiment, _NOTE, note(experiment, champion, ()))
+                if champion is not None:
+                    _set(mlflow, experiment, _NOTE, note(experiment, champion, ()))
                 return [f"{too_old}: there are no boards"]
             versions = _read(experiment.tags.get(VERSIONS_TAG, "{}"))
             problems = [problem for board in ALL for problem in _keep(mlflow, experiment, board, versions)]
             _set(mlflow, experiment, VERSIONS_TAG, json.dumps(versions))
-            _set(mlflow, experiment, _NOTE, note(experiment, champion, ALL))
+            if champion is not None:
+                _set(mlflow, experiment, _NOTE, note(experiment, champion, ALL))
             return problems
     except (MlflowException, UserError) as error:
         return [f"MLflow took no boards ({str(error).splitlines()[0]})"]

@@ -1,8 +1,9 @@
 """``python -m components.tune REQUEST``: searches students on the stored soft labels, by validation images alone.
 
-REQUEST is JSON: ``ends`` (when, in seconds since 1970), ``objectives``, ``storage`` (a URL, or null for a file of this
-checkout), ``workers`` and, of a further worker, ``parent`` (the journal of the study's run). It ends with 0 and leaves
-the result with its picture in ``.reflux/tune``, with 2 and one sentence, or with 130 when it was stopped.
+REQUEST is JSON: ``ends`` (when, in seconds since 1970), ``objectives``, ``workers`` and, of a further worker,
+``parent`` (the journal of the study's run). The study is in a file of this checkout, or in the database whose URL is in
+REFLUX_TUNE_STORAGE: not in REQUEST, as it may hold a password. It ends with 0 and leaves the result with its picture in
+``.reflux/tune``, with 2 and one sentence, or with 130 when it was stopped.
 """
 
 import csv
@@ -32,7 +33,7 @@ from components.tune.figure import draw
 from components.tune.findings import table
 from components.tune.result import FIGURE, HOME, RESULT, TRIALS, Result, write
 from components.tune.space import decides, distributions
-from components.tune.storage import open_study, storage_errors, study_name
+from components.tune.storage import STORAGE_VARIABLE, open_study, storage_errors, study_name
 from components.tune.study import Search, begin, hopeless
 
 _DATABASE = "study.db"
@@ -57,12 +58,12 @@ def main(request: Mapping[str, Any]) -> None:
     if request["workers"] > 1:
         os.environ[THREADS_VARIABLE] = str(share)
     HOME.mkdir(parents=True, exist_ok=True)
-    url = request["storage"] or f"sqlite:///{HOME / _DATABASE}"
+    url = os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{HOME / _DATABASE}"
     with storage_errors(url):
         search = prepared(request, params, url)
         if request.get("parent"):
             search.parent = request["parent"]
-            search.until(deadline, repeats=False)
+            search.until(deadline)
             return
         begin(search, params.project.name)
         journal = Journal(

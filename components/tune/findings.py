@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from components.core import contract
 from components.registry.policy.gates import Bounds, format_value
 from components.tune.result import OF_FILES, Row, failed
-from components.tune.storage import CHANGES, FIGURES, FILES, PRESENT, REPEATS, RUNG, WHY
+from components.tune.storage import CHANGES, FIGURES, FILES, PRESENT, REPEATS, RUNG, SEED, WHY
 
 FEW = 12  # trials say little of the knobs: about one for each
 
@@ -45,21 +45,30 @@ def seconds_of(trial: FrozenTrial) -> float:
 def rows_of(study: optuna.Study) -> list[Row]:
     """The students that were trained to their end, with their repeats."""
     ended = completed(study)
-    repeats: dict[int, list[Mapping[str, float]]] = {}
+    repeats: dict[int, dict[int, Mapping[str, float]]] = {}
     for trial in ended:
-        if is_repeat(trial):
-            repeats.setdefault(trial.user_attrs[REPEATS], []).append(trial.user_attrs[FIGURES])
+        if is_repeat(trial):  # two workers may have begun the same one in the same moment
+            repeats.setdefault(trial.user_attrs[REPEATS], {})[trial.user_attrs[SEED]] = trial.user_attrs[FIGURES]
     return [
         Row(
             trial.number,
             trial.user_attrs[CHANGES],
             trial.user_attrs[FIGURES],
             seconds_of(trial),
-            (*([trial.user_attrs[FIGURES]] if trial.user_attrs.get(PRESENT) else []), *repeats.get(trial.number, ())),
+            (
+                *([trial.user_attrs[FIGURES]] if trial.user_attrs.get(PRESENT) else []),
+                *repeats.get(trial.number, {}).values(),
+            ),
         )
         for trial in ended
         if not is_repeat(trial)
     ]
+
+
+def repeats_begun(study: optuna.Study) -> list[int]:
+    """The number of the row that each repeat is of which a worker is at, or which waits for one."""
+    begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+    return [trial.user_attrs[REPEATS] for trial in begun if is_repeat(trial)]
 
 
 def importance(study: optuna.Study) -> dict[str, float]:

@@ -20,6 +20,7 @@ OBJECTIVES = {
     **{"accuracy": True, "macro_f1": True, "worst_class_recall": True, "ece": False},
     **{"size_kb": False, "latency_ms_p95": False, "params": False},
 }
+DEFAULT_OBJECTIVES = ("accuracy", "size_kb", "latency_ms_p95")
 OF_FILES = ("size_kb", "latency_ms_p95", "params")  # those that are known before training
 CHOICES = ("smallest", "best", "knee")
 REPEATED = 2  # trainings with other seeds, of what would be chosen
@@ -180,14 +181,19 @@ class Result:
         return {choice: row.number for choice, row in chosen.items() if row is not None}
 
 
-def to_repeat(result: Result) -> list[Row]:
+def to_repeat(result: Result, begun: Sequence[int] = ()) -> list[Row]:
     """The rows that are to be trained with other seeds before anything is said of them, the least known first.
 
     What is chosen may change with each repeat: another row is then the next to be repeated.
+
+    Args:
+        result: what was found so far.
+        begun: the row's number, of each repeat that has begun and not ended.
     """
     numbers = [result.present, *result.choices.values()]
     rows = [row for number in dict.fromkeys(numbers) if number is not None and (row := result.row(number))]
-    return sorted((row for row in rows if len(row.repeats) < REPEATED), key=lambda row: len(row.repeats))
+    known = {row.number: len(row.repeats) + begun.count(row.number) for row in rows}
+    return sorted((row for row in rows if known[row.number] < REPEATED), key=lambda row: known[row.number])
 
 
 def write(result: Result) -> None:

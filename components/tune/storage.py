@@ -15,6 +15,7 @@ from components.core.errors import UserError
 from components.core.runtime.tracking import without_password
 from components.tune.result import OBJECTIVES
 
+STORAGE_VARIABLE = "REFLUX_TUNE_STORAGE"
 _HEARTBEAT_S, DEAD_AFTER_S = 10, 30
 _LOCKED_S = 60  # that a worker waits for another one's write to SQLite
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -30,6 +31,7 @@ from components.tune.findings import (
     is_refused,
     is_repeat,
     nearest,
+    repeats_begun,
     rows_of,
     seconds_of,
 )
@@ -113,25 +115,24 @@ class Search:
         if self.said:  # what is said is in the storage by now
             self.say(self.said)
 
-    def until(self, deadline: float, repeats: bool = True) -> None:
+    def until(self, deadline: float) -> None:
         """Search, and train what would be chosen again with other seeds, until nothing more fits into the time.
 
         Args:
             deadline: by :func:`time.monotonic`.
-            repeats: False leaves the repeats to another worker.
 
         Raises:
             UserError: no candidate of the space can pass the gates.
         """
         share = _REPEATING * (deadline - time.monotonic())
         while True:
-            now, again = time.monotonic(), to_repeat(self.result())
+            now, again = time.monotonic(), to_repeat(self.result(), repeats_begun(self.study))
             reserved = min(share, sum((row.seconds + _BETWEEN_S) * (REPEATED - len(row.repeats)) for row in again))
             if now + (self._shortest() or 0) < deadline - reserved:
                 self.end = deadline - reserved
                 self.run()
                 self._refuse_a_hopeless_space()
-            elif repeats and again and now + again[0].seconds < deadline:
+            elif again and now + again[0].seconds < deadline:
                 self.end = deadline
                 repeat(self, again[0])
             else:
@@ -329,11 +330,13 @@ def _inherited(search: Search, project: str) -> list[dict[str, Any]]:
 
 
 def repeat(search: Search, row: Row) -> None:
-    """Train a row's student once more with another seed."""
-    original = search.study.get_trials(deepcopy=False)[row.number]
-    number = 1 + len(row.repeats)
-    seed = (search.params.seed + _SEED_STEP * number) % 2**32
-    search.study.enqueue_trial(original.params, user_attrs={REPEATS: row.number, SEED: seed})
+    """Train a row's student once more, with the first seed that no worker has tried for it."""
+    trials = search.study.get_trials(deepcopy=False)
+    own = (each for each in trials if each.user_attrs.get(REPEATS) == row.number)
+    tried = {each.user_attrs[SEED] for each in own if each.state is not TrialState.FAIL}
+    seeds = ((search.params.seed + _SEED_STEP * number) % 2**32 for number in count(1))
+    seed = next(seed for seed in seeds if seed not in tried)
+    search.study.enqueue_trial(trials[row.number].params, user_attrs={REPEATS: row.number, SEED: seed})
     search.run()
 
 

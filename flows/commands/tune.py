@@ -1,30 +1,22 @@
 """``reflux tune``: the smallest student that passes, searched on the stored soft labels."""
 
-import json
-import os
 import sys
 import time
-from collections.abc import Sequence
-from importlib.util import find_spec
 
 from components.core.artifacts import ARTIFACTS, read_json
-from components.core.errors import EXIT_USER_ERROR, UserError, listed
+from components.core.errors import UserError, listed
 from components.core.params.file import PARAMS, load_params, override_params
-from components.core.runtime import tracking
 from components.core.runtime.stage import EXIT_INTERRUPTED
 from components.plan.choice import Choice, as_assignments
 from components.tune.result import CHOICES, FIGURE, OBJECTIVES, RESULT, Result, Row, read
 from flows.commands.run import Stop
 from flows.local.environment import embed_mlflow, only_run, reflux_command
-from flows.repo.stages import own_sentence
+from flows.pipeline.search import search
 from flows.report import tune as report
 from flows.report.display import console
-from flows.report.followed import follow
 
-_NAME = "tune"
 _MINUTES = 20.0
-_STORAGE = "REFLUX_TUNE_STORAGE"
-_LAST_S, _LAST_SHARE = 15.0, 0.05  # of the time: to write, draw and deliver what was found
+_LAST_S, _LAST_SHARE = 15.0, 0.05  # of the time: to write, draw and deliver what was found, and keep the boards
 
 
 def tune(minutes: float | None, objective: str, workers: int, take: str | None) -> int:
@@ -45,7 +37,7 @@ def tune(minutes: float | None, objective: str, workers: int, take: str | None) 
     """
     began = time.time()
     objectives = _objectives(objective)
-    load_params()  # what is wrong in it is said before anything starts
+    params = load_params()  # what is wrong in it is said before anything starts
     if take is not None and take not in CHOICES and not take.isdecimal():
         raise UserError(f"--take {take} is none of {', '.join(CHOICES)} and no number of a trial.")
     embed_mlflow()
@@ -54,7 +46,8 @@ def tune(minutes: float | None, objective: str, workers: int, take: str | None) 
             seconds = 60 * (_MINUTES if minutes is None else minutes)
             stop = Stop()
             try:
-                stopped = not _searched(began + seconds - max(_LAST_S, _LAST_SHARE * seconds), objectives, workers)
+                ends = began + seconds - max(_LAST_S, _LAST_SHARE * seconds)
+                stopped = not search(params.project.name, ends, objectives, workers)
             except BaseException:  # libraries wrap a KeyboardInterrupt that hits them into errors of their own
                 if not stop.requested:
                     raise
@@ -85,24 +78,6 @@ def _objectives(text: str) -> tuple[str, ...]:
     if names[0] not in quality:
         raise UserError(f"--objective {text} must begin with what is to be good: {', '.join(quality)}.")
     return names
-
-
-def _searched(ends: float, objectives: Sequence[str], workers: int) -> bool:
-    """Search in a process of its own, while what it finds is delivered to MLflow; False if it was stopped.
-
-    Raises:
-        UserError: it said so, or ended otherwise than it should.
-    """
-    if find_spec("optuna") is None:
-        raise UserError("reflux tune needs Optuna: pip install -c constraints.txt -e '.[tune]'.")
-    request = {"ends": ends, "objectives": objectives, "workers": workers, "storage": os.environ.get(_STORAGE) or None}
-    with tracking.courier():
-        code, lines = follow(_NAME, [sys.executable, "-m", "components.tune", json.dumps(request)])
-    if code == EXIT_USER_ERROR:
-        raise UserError(own_sentence(lines))
-    if code not in (0, EXIT_INTERRUPTED):
-        raise UserError(f"The search has failed ({own_sentence(lines)}).")
-    return code == 0
 
 
 def _show(result: Result, take: str | None) -> None:

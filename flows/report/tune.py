@@ -21,11 +21,22 @@ def table(result: Result) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column, justify in _COLUMNS.items():
         table.add_column(column, justify=justify, overflow="fold")
-    numbers = {row.number for row in result.front} | set(result.choices.values())
-    shown = [row for row in result.rows if row.number in numbers | {result.present}]
-    for row in sorted(shown, key=lambda row: row.figures["size_kb"]):
+    for row in _shown(result):
         table.add_row(*_cells(result, row), style=None if result.passes(row) else "bright_black")
     return table
+
+
+def markdown(result: Result) -> str:
+    """The table and the sentences, as Markdown."""
+    lines = [f"| {' | '.join(_COLUMNS)} |", f"|{' --- |' * len(_COLUMNS)}"]
+    lines += [f"| {' | '.join(map(str, _cells(result, row)))} |" for row in _shown(result)]
+    return "\n\n".join(["\n".join(lines), *sentences(result)])
+
+
+def _shown(result: Result) -> list[Row]:
+    numbers = {row.number for row in result.front} | set(result.choices.values()) | {result.present}
+    shown = [row for row in result.rows if row.number in numbers]
+    return sorted(shown, key=lambda row: row.figures["size_kb"])
 
 
 def _cells(result: Result, row: Row) -> tuple[str | Text, ...]:

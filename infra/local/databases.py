@@ -8,14 +8,20 @@ from pathlib import Path
 from components.core.errors import UserError
 from infra.local.settings import Stack, write_private
 
-HOST = "127.0.0.1"  # only the stack's own servers need it
+HOST = "127.0.0.1"  # but for the studies of `reflux tune`, only the stack's own servers need it
 NOBODY = 65534
+_OURS = "  # infra/local\n"
 _DEBIAN = "/usr/lib/postgresql"
 
 
 def folder(stack: Stack) -> Path:
     """The folder that Postgres may write."""
     return stack.state / "postgres"
+
+
+def hosts(stack: Stack) -> list[str]:
+    """The addresses that Postgres listens on: workers on other machines reach the studies of `reflux tune` there."""
+    return [HOST, stack.host] if stack.studies and stack.host != HOST else [HOST]
 
 
 def program(name: str) -> Path:
@@ -55,8 +61,12 @@ def initialize(stack: Stack) -> None:
                 f"Postgres refuses root, so it runs as nobody, who can't enter {home}: choose a folder that others may "
                 "pass through: infra/local/up --state /var/lib/reflux."
             )
-    if (home / "data" / "PG_VERSION").is_file():
-        return
+    if not (home / "data" / "PG_VERSION").is_file():
+        _make(stack, home)
+    _let_in(stack, home / "data" / "pg_hba.conf")
+
+
+def _make(stack: Stack, home: Path) -> None:
     shutil.rmtree(home / "data", ignore_errors=True)  # an initdb that was interrupted
     password = home / "password"
     write_private(password, stack.secrets["POSTGRES_PASSWORD"])
@@ -70,6 +80,15 @@ def initialize(stack: Stack) -> None:
         password.unlink()
     if done.returncode != 0:
         raise UserError(f"initdb failed in {home}: {done.stderr.strip().splitlines()[-1]}")
+
+
+def _let_in(stack: Stack, rules: Path) -> None:
+    """Let other machines reach the studies, and no other database."""
+    text = rules.read_text(encoding="utf-8")
+    new = "".join(line for line in text.splitlines(keepends=True) if not line.endswith(_OURS))
+    new += f"host {stack.studies} tune all scram-sha-256{_OURS}" if len(hosts(stack)) > 1 else ""
+    if new != text:
+        rules.write_text(new, encoding="utf-8")
 
 
 def is_up(stack: Stack) -> bool:
@@ -88,22 +107,25 @@ def make_databases(stack: Stack) -> None:
     import psycopg2
     from psycopg2 import sql
 
-    names = {key: stack.settings[f"REFLUX_{key}_DATABASE"] for key in ("MLFLOW", "MLFLOW_AUTH", "PREFECT")}
+    owners = {"MLFLOW": "mlflow", "MLFLOW_AUTH": "mlflow", "PREFECT": "prefect"}
+    names = {stack.settings[f"REFLUX_{key}_DATABASE"]: owner for key, owner in owners.items()}
+    if stack.studies:
+        names[stack.studies] = "tune"
     connection = psycopg2.connect(dbname="postgres", **_superuser(stack))
     connection.autocommit = True  # a database can't be made in a transaction
     try:
         with connection.cursor() as run:
-            for role in ("mlflow", "prefect"):
+            for role in dict.fromkeys(names.values()):
                 run.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role])
                 verb = "ALTER" if run.fetchone() else "CREATE"
                 statement = sql.SQL(verb + " ROLE {} LOGIN PASSWORD {}")
                 secret = sql.Literal(login(stack, role)["PGPASSWORD"])
                 run.execute(statement.format(sql.Identifier(role), secret))
-            for key, name in names.items():
+            for name, role in names.items():
                 run.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
                 if not run.fetchone():
-                    owner = sql.Identifier("prefect" if key == "PREFECT" else "mlflow")
-                    run.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), owner))
+                    statement = sql.SQL("CREATE DATABASE {} OWNER {}")
+                    run.execute(statement.format(sql.Identifier(name), sql.Identifier(role)))
                     run.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
     finally:
         connection.close()

@@ -55,7 +55,7 @@ def busy(stack: Stack) -> str | None:
     """An error message about the first port that is taken, or None."""
     inner = s3.inner_ports(stack.port("S3"))
     wanted = [(part, stack.host, stack.port(part)) for part in ("S3", "MLFLOW", "PREFECT")]
-    wanted += [("POSTGRES", databases.HOST, stack.port("POSTGRES"))]
+    wanted += [("POSTGRES", host, stack.port("POSTGRES")) for host in databases.hosts(stack)]
     wanted += [("S3", databases.HOST, port) for port in (*inner.http, *inner.grpc)]
     for part, host, port in wanted:
         with socket.socket() as probe:
@@ -72,8 +72,8 @@ def busy(stack: Stack) -> str | None:
 
 def _postgres(stack: Stack) -> Part:
     folder = databases.folder(stack)
-    options = ["-D", str(folder / "data"), "-h", databases.HOST, "-p", str(stack.port("POSTGRES")), "-k", str(folder)]
-    options += ["-N", stack.settings["REFLUX_POSTGRES_CONNECTIONS"]]
+    options = ["-D", str(folder / "data"), "-k", str(folder), "-N", stack.settings["REFLUX_POSTGRES_CONNECTIONS"]]
+    options += ["-h", ",".join(databases.hosts(stack)), "-p", str(stack.port("POSTGRES"))]
     return Part(
         "postgres",
         [*databases.as_unprivileged(), str(databases.program("postgres")), *options],

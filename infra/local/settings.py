@@ -15,6 +15,7 @@ _SECRETS = (
     "POSTGRES_PASSWORD",
     "MLFLOW_DB_PASSWORD",
     "PREFECT_DB_PASSWORD",
+    "TUNE_DB_PASSWORD",
     "MLFLOW_PASSWORD",
     "MLFLOW_FLASK_SERVER_SECRET_KEY",
     "PREFECT_PASSWORD",
@@ -51,6 +52,12 @@ class Stack:
         return f"http://{self.host}:{self.port(part)}"
 
     @property
+    def studies(self) -> str:
+        """The name of the database for the studies of ``reflux tune``; empty for none."""
+        name = self.settings["REFLUX_TUNE_DATABASE"]
+        return "" if name == "none" else name
+
+    @property
     def plain(self) -> dict[str, str]:
         """The settings that the tools themselves read."""
         return {key: value for key, value in self.settings.items() if not key.startswith(OWN_PREFIX)}
@@ -58,8 +65,13 @@ class Stack:
     @property
     def client(self) -> dict[str, str]:
         """The environment of the stack's clients: a person's shell, a worker."""
+        studies = {}
+        if self.studies:
+            server = f"{self.secrets['TUNE_DB_PASSWORD']}@{self.host}:{self.port('POSTGRES')}"
+            studies = {"REFLUX_TUNE_STORAGE": f"postgresql://tune:{server}/{self.studies}"}
         return {
             **self.settings,
+            **studies,
             "MLFLOW_TRACKING_URI": self.url("MLFLOW"),
             "MLFLOW_TRACKING_USERNAME": USER,
             "MLFLOW_TRACKING_PASSWORD": self.secrets["MLFLOW_PASSWORD"],

@@ -61,10 +61,10 @@ class LocalStack:
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
-    def start(self, deployment: str, overrides: tuple[str, ...] = ()) -> str:
+    def start(self, deployment: str, overrides: tuple[str, ...] = (), **parameters: Any) -> str:
         """Ask for a run of a deployment; returns its id."""
         deployment_id = self.prefect("GET", f"/deployments/name/{deployment}")["id"]
-        body = {"parameters": {"overrides": list(overrides)}, "state": {"type": "SCHEDULED"}}
+        body = {"parameters": parameters or {"overrides": list(overrides)}, "state": {"type": "SCHEDULED"}}
         return self.prefect("POST", f"/deployments/{deployment_id}/create_flow_run", body)["id"]
 
     def flow_run(self, run: str) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def local_stack() -> Iterator[LocalStack]:
     """A stack of its own."""
     with folder() as home:
         state = home / "state"
-        done = local("up", "--state", str(state), **ports())
+        done = local("up", "--state", str(state), REFLUX_TUNE_DATABASE="tune", **ports())
         try:
             assert done.returncode == 0, done.stdout + done.stderr + logs_of(state)
             kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_", "AWS_"))}

@@ -14,7 +14,7 @@ import pytest
 
 from infra.local import s3
 from infra.local.settings import USER
-from tests.e2e.stack import LOCAL, LocalStack, logs_of
+from tests.e2e.stack import LOCAL, LocalStack, deploy_to, logs_of
 from tests.servers import has_postgres
 from tests.trees import command_line
 
@@ -133,6 +133,21 @@ def test_a_second_machine_joins_with_the_file_alone_and_takes_the_run(stack, dep
         worker.wait(120)
 
 
+def test_runs_of_tune_on_two_workers_are_one_study_in_postgres(stack, deployment, first):
+    runs = [stack.start(name, minutes=2) for name in ("tune/tune", deploy_to(stack, "tune/tune", "cpu"))]
+    for run in runs:
+        ended = stack.ended(run)
+        assert (ended["state_type"], ended["name"].endswith(" students")) == ("COMPLETED", True), stack.logs(run)
+    ((studies,),) = query(stack, "SELECT count(*) FROM studies", "tune")
+    assert studies == 1
+    client = stack.mlflow()
+    found = client.search_runs([client.get_experiment_by_name("shapes").experiment_id], "tags.run_kind LIKE 'tune%'")
+    trials = [run for run in found if run.data.tags["run_kind"] == "tune trial"]
+    ((ended,),) = query(stack, "SELECT count(*) FROM trials WHERE state = 'COMPLETE'", "tune")
+    assert len(trials) >= ended >= 2
+    assert len({run.data.tags["mlflow.parentRunId"] for run in trials}) <= 2
+
+
 def test_down_leaves_no_process_and_up_finds_all_again(stack):
     kept = stack.mlflow().create_experiment("kept")
     stack.mlflow().log_text(stack.mlflow().create_run(kept).info.run_id, "a file on S3", "a.txt")
@@ -158,12 +173,13 @@ def contents(stack: LocalStack, bucket: str) -> dict[str, bytes]:
     return {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
 
 
-def query(stack: LocalStack, statement: str) -> list[tuple]:
+def query(stack: LocalStack, statement: str, database: str = "mlflow") -> list[tuple]:
     import psycopg2
 
     known = stack.known
-    login = {"host": "127.0.0.1", "port": known.port("POSTGRES"), "user": "mlflow"}
-    connection = psycopg2.connect(dbname="mlflow", password=known.secrets["MLFLOW_DB_PASSWORD"], **login)
+    login = {"host": "127.0.0.1", "port": known.port("POSTGRES"), "user": database}
+    login["password"] = known.secrets[f"{database.upper()}_DB_PASSWORD"]
+    connection = psycopg2.connect(dbname=database, **login)
     try:
         with connection.cursor() as cursor:
             cursor.execute(statement)

@@ -37,6 +37,7 @@ def test_the_boards_and_the_note_are_written_once(mlflow_home):
     assert links.startswith("Boards: [Retraining health](#/experiments/1/runs?viewStateShareKey=")
     assert champion == CHAMPION
     assert keep.keep("demo", CHAMPION) == []
+    assert keep.keep("demo", None) == []
     assert tags() == first
 
 

@@ -60,6 +60,25 @@ def test_names_come_from_the_environment_before_the_shared_file(tmp_path, monkey
     assert stack.settings["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
+def test_the_studies_have_a_database_that_other_machines_reach_once_the_settings_name_it(tmp_path, monkeypatch):
+    rules = tmp_path / "pg_hba.conf"
+    rules.write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+    alone = new_stack(tmp_path)
+    assert "REFLUX_TUNE_STORAGE" not in alone.client
+    monkeypatch.setenv("REFLUX_HOST", "10.0.0.1")
+    assert databases.hosts(new_stack(tmp_path)) == ["127.0.0.1"], "the servers' own databases stay on loopback"
+    monkeypatch.setenv("REFLUX_TUNE_DATABASE", "studies")
+    shared = new_stack(tmp_path)
+    assert databases.hosts(shared) == ["127.0.0.1", "10.0.0.1"]
+    secret = shared.secrets["TUNE_DB_PASSWORD"]
+    assert shared.client["REFLUX_TUNE_STORAGE"] == f"postgresql://tune:{secret}@10.0.0.1:5432/studies"
+    for _ in range(2):
+        databases._let_in(shared, rules)
+        assert rules.read_text().splitlines()[1:] == ["host studies tune all scram-sha-256  # infra/local"]
+    databases._let_in(alone, rules)
+    assert rules.read_text() == "host all all 127.0.0.1/32 scram-sha-256\n"
+
+
 def test_the_policy_names_the_two_buckets_and_nothing_else():
     shared = read_env(INFRA / "settings.env")
     policy = json.loads(s3.POLICY.read_text())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from components.core.artifacts import read_json
 from components.core.errors import UserError
@@ -24,15 +24,15 @@ from components.core.runtime.journal import Journal
 from components.core.runtime.stage import Stage
 from components.tune import study as studies
 from components.tune.__main__ import keep, main, prepared
-from components.tune.findings import completed, is_refused, rows_of, table
-from components.tune.result import FIGURE, RESULT, TRIALS, read
-from components.tune.storage import CHANGES, CONTINUES, DEAD_AFTER_S, FIGURES
+from components.tune.findings import completed, is_refused, repeats_begun, rows_of, table
+from components.tune.result import FIGURE, RESULT, TRIALS, read, to_repeat
+from components.tune.storage import CHANGES, CONTINUES, DEAD_AFTER_S, FIGURES, REPEATS, SEED
 from components.tune.study import begin, repeat
 from components.tune.trial import Trial
 from tests.workspaces import training_workspace
 
 OBJECTIVES = ["accuracy", "size_kb"]
-REQUEST = {"ends": time.time() + 10_000, "objectives": OBJECTIVES, "storage": None, "workers": 1}
+REQUEST = {"ends": time.time() + 10_000, "objectives": OBJECTIVES, "workers": 1}
 SPACE = """
     student.model=resnet8_tiny tune.space.network=resnet8_tiny tune.space.width=1 tune.space.image_size=12
     compress.ships=onnx tune.space.ships=onnx
@@ -142,6 +142,20 @@ def test_what_was_found_is_kept_with_a_picture_and_runs_in_mlflow(workspace):
     assert "tune/best/accuracy" in (journal.folder / "journal.jsonl").read_text()
 
 
+def test_a_repeat_that_another_worker_is_at_is_left_to_it(workspace):
+    own = search(1)
+    (row,) = rows_of(own.study)
+    repeat(own, row)
+    (once,) = rows_of(own.study)
+    own.study.add_trial(create_trial(state=TrialState.RUNNING, user_attrs={REPEATS: 0, SEED: 2000}))
+    assert repeats_begun(own.study) == [0]
+    assert to_repeat(own.result(), repeats_begun(own.study)) == []
+    repeat(own, once)
+    seeds = [(trial.user_attrs.get(SEED), trial.state.name) for trial in own.study.trials[1:]]
+    assert seeds == [(1000, "COMPLETE"), (2000, "RUNNING"), (3000, "COMPLETE")]
+    assert len(rows_of(own.study)[0].repeats) == 3, "of the present student, the first one counts as well"
+
+
 @pytest.mark.long
 def test_a_search_ends_in_its_time(workspace, capfd):
     began = time.time()
@@ -213,9 +227,11 @@ def test_soft_labels_of_another_teacher_end_the_search(workspace):
         main(REQUEST)
 
 
-def test_a_storage_that_is_away_or_old_is_one_sentence(workspace):
+def test_a_storage_that_is_away_or_old_is_one_sentence(workspace, monkeypatch):
+    monkeypatch.setenv("REFLUX_TUNE_STORAGE", "postgresql://u:secret@127.0.0.1:1/none")
     with pytest.raises(UserError, match=r"The storage of studies, postgresql://127\.0\.0\.1:1/none, can't be used"):
-        main(REQUEST | {"storage": "postgresql://u:secret@127.0.0.1:1/none"})
+        main(REQUEST)
+    monkeypatch.delenv("REFLUX_TUNE_STORAGE")
     search(0)
     with sqlite3.connect(".reflux/tune/study.db") as database:
         database.execute("update alembic_version set version_num = 'v0.9.0.a'")
@@ -235,6 +251,12 @@ def test_several_workers_share_a_study(workspace, monkeypatch):
     numbers = [row["trial"] for row in table(search(0).study)]
     assert numbers == list(range(len(numbers)))
     assert read().counts["trained"] >= 4
+    repeats = [
+        (trial.user_attrs[REPEATS], trial.user_attrs[SEED])
+        for trial in search(0).study.trials
+        if SEED in trial.user_attrs
+    ]
+    assert len(set(repeats)) == len(repeats) >= 2
 
 
 @pytest.mark.long

@@ -51,6 +51,8 @@ def test_other_seeds_replace_what_the_search_saw():
 def test_what_would_be_chosen_is_repeated_the_least_known_first():
     rows = [row(0, 0.84, 190, 0.84), row(1, 0.84, 60, 0.84, 0.84), row(3, 0.86, 199)]
     assert [each.number for each in to_repeat(result(*rows))] == [3, 0]
+    assert [each.number for each in to_repeat(result(*rows), begun=[0])] == [3]
+    assert [each.number for each in to_repeat(result(*rows), begun=[3])] == [0, 3]
     rows[2] = row(3, 0.86, 199, 0.86, 0.86)
     assert [each.number for each in to_repeat(result(rows[1], rows[2], present=None))] == []
 

@@ -25,7 +25,7 @@ from tests.workspaces import make_tiny_project, until
 pytestmark = pytest.mark.slow
 
 ROWS = {
-    "cpu", "gpu", "retrain/retrain", "train/train", "monitor/monitor", "promote/promote", "reflux: lost",
+    "cpu", "gpu", "retrain/retrain", "train/train", "tune/tune", "monitor/monitor", "promote/promote", "reflux: lost",
     "reflux: stuck", "reflux: failed", "reflux: late", "REFLUX_SLACK_URL", "REFLUX_ALERT_URL",
 }  # fmt: skip
 
@@ -79,6 +79,7 @@ def test_everything_is_made_once_and_a_second_call_changes_nothing(deploy, deplo
     assert [s["schedule"]["cron"] for s in retrain["schedules"]] == ["0 2 * * *"]
     assert [s["schedule"]["cron"] for s in monitor["schedules"]] == ["17 * * * *"]
     assert promote["schedules"] == []
+    assert [(s["slug"], s["active"]) for s in deployments["tune"]["schedules"]] == [("weekly", False)]
 
 
 @pytest.mark.long

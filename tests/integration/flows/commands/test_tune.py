@@ -100,6 +100,6 @@ def test_what_is_wrong_is_one_sentence_before_anything_starts(project, tmp_path,
 def test_without_optuna_it_says_what_to_install(project, tmp_path, monkeypatch):
     shutil.copy("params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("flows.commands.tune.find_spec", lambda name: None)
+    monkeypatch.setattr("flows.pipeline.search.find_spec", lambda name: None)
     code, _, err = project("tune")
     assert (code, err) == (2, "Error: reflux tune needs Optuna: pip install -c constraints.txt -e '.[tune]'.\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from components.tune.storage import open_study
 from infra.local import databases, s3
 from infra.local.settings import USER, Stack, new_stack
 from infra.local.supervisor import records
@@ -46,7 +47,7 @@ def stack(home, module_environment) -> Stack:
 @pytest.fixture(scope="module")
 def module_environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in ports().items():
+        for name, value in (ports() | {"REFLUX_TUNE_DATABASE": "tune"}).items():
             patch.setenv(name, value)
         yield
 
@@ -109,9 +110,18 @@ def test_a_servers_role_opens_its_own_databases_and_no_other(supervisor, stack):
     assert opens("mlflow", "mlflow")
     assert opens("mlflow", "mlflow_auth")
     assert opens("prefect", "prefect")
+    assert opens("tune", "tune")
     assert not opens("mlflow", "prefect")
+    assert not opens("tune", "mlflow")
     assert not opens("prefect", "mlflow")
     assert not opens("mlflow", "mlflow", password="wrong")  # also from loopback: no trust
+
+
+def test_a_study_is_kept_where_the_clients_settings_say(supervisor, stack):
+    for _ in range(2):
+        study, _ = open_study(stack.client["REFLUX_TUNE_STORAGE"], "shapes-1", ["accuracy"])
+        study.tell(study.ask(), 0.5)
+    assert [trial.value for trial in study.trials] == [0.5, 0.5]
 
 
 @pytest.mark.long

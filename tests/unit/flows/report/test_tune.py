@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from flows.report.tune import nearest, reason, sentences, table
+from flows.report.tune import markdown, nearest, reason, sentences, table
 from tests.unit.tune.test_result import GATES, result, row
 
 COUNTS = {"trained": 3, "stopped": 4, "refused": 5, "repeated": 2}
@@ -29,6 +29,13 @@ def test_the_table_has_the_front_with_what_can_be_chosen_and_why_the_rest_can_no
         "1 net1 28 int8 60.0 0.60 85.0 % 84.5 % (2) 100 smallest, best, knee",
         "0 net0 28 fp32 190.0 1.90 84.0 % 84.0 % (2) 100 present",
     ]
+
+
+def test_a_flow_runs_page_has_the_table_and_the_sentences():
+    table, *said = markdown(FOUND).split("\n\n")
+    row = "| 1 | net1 | 28 | int8 | 60.0 | 0.60 | 85.0 % | 83.7 % (2) | 100 | smallest, knee |"
+    assert table.splitlines()[3] == row
+    assert said == sentences(FOUND)
 
 
 def test_the_sentences_say_how_lucky_the_search_was_and_what_was_not_opened():

@@ -1,0 +1,61 @@
+"""The tune flow: take part in the search of students, on a GPU's worker."""
+
+import time
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from components.core.params.file import load_params
+from components.core.runtime import packages, tracking
+from components.core.runtime.journal import COURIER_VARIABLE, NullJournal
+from components.tune.result import DEFAULT_OBJECTIVES, read
+from flows.local.environment import embed_mlflow, keep_home
+from flows.pipeline import tasks
+from flows.pipeline.clone import flow_run_id, require_tracking
+from flows.pipeline.search import search
+from flows.repo import remote
+from flows.repo.changes import outdated
+from flows.repo.checkout import prepare_dvc
+from flows.repo.dataset import fetch
+from flows.repo.stages import Runner
+from flows.report import flow_page
+from flows.report import tune as report
+from flows.report.display import Display
+
+_BEFORE = ("ingest", "validate", "pretrain", "finetune", "label")
+
+
+@flow(name="tune", log_prints=True)
+def tune(minutes: float = 60.0) -> State[None]:
+    """Search students in the study that all workers share, each for as long as it is asked to.
+
+    The soft labels are restored from where a retrain has stored them, or else computed first.
+
+    Args:
+        minutes: of the search alone.
+
+    Raises:
+        UserError: the params or the storage are wrong, no candidate can pass, or the time is too short.
+        StageFailed: the soft labels could not be made.
+    """
+    params, display = load_params(), Display(lambda _: None, get_run_logger(), _BEFORE)
+    keep_home(params.project.name, flow_run_id())
+    require_tracking()
+    prepare_dvc()
+    fetch(params.ingest.source)
+    if upgraded := packages.record(params.run.retrain_on_upgrade, list(_BEFORE)):
+        display.note(f"Note: {upgraded}")
+    store = remote.name()
+    environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
+    runner = Runner(display, environment, outdated(params), pull=store is not None)
+    with tracking.courier(), flow_page.progress(display), runner:
+        pipeline = tasks.Pipeline(display, NullJournal(), runner, set(), store)
+        for name in _BEFORE:
+            tasks.stage(pipeline, name)
+    search(params.project.name, time.time() + 60 * minutes, DEFAULT_OBJECTIVES, workers=1)
+    result = read()
+    create_markdown_artifact(report.markdown(result), key="tune-front", description="The front of the study")
+    flow_page.rename(params.project.name, f"{result.counts['trained']} students")
+    return Completed(message=report.sentences(result)[0])

@@ -24,10 +24,11 @@ def draw(result: Result, path: Path) -> None:
                 axes.plot(sizes, accuracies, "o", color=color, alpha=0.55, markersize=5, label=_NAMES[kind])
         points = [(row.expected["size_kb"], row.expected["accuracy"]) for row in result.front]
         axes.plot(*zip(*points, strict=True), color=_FRONT, linewidth=1.2, marker=".", label="front")
-        for choice, number in result.choices.items():
+        for number in dict.fromkeys(result.choices.values()):
             row = next(row for row in result.rows if row.number == number)
             place = row.expected["size_kb"], row.expected["accuracy"]
-            axes.annotate(choice, place, (6, -12), textcoords="offset points", fontweight="bold", fontsize=9)
+            words = ", ".join(choice for choice, chosen in result.choices.items() if chosen == number)
+            axes.annotate(words, place, (6, -12), textcoords="offset points", fontweight="bold", fontsize=9)
         if limit := result.gates.get("accuracy", {}).get("min"):
             axes.axhline(limit, color=_GATE, linestyle="--", linewidth=1.2, label="gate")
         if result.bar is not None:

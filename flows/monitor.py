@@ -12,13 +12,14 @@ from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 
+from components.core import shift
 from components.core.artifacts import ARTIFACTS
 from components.core.errors import UserError
 from components.core.params.file import load_params
 from components.core.params.sections import Monitor, Params
 from components.core.runtime import tracking
-from components.monitor import reference, report, shift
-from components.monitor.reference import Ids, Sample
+from components.core.shift import Ids, Sample
+from components.monitor import reference, report
 from components.monitor.report import Check
 from components.registry import client
 from components.registry.client import CHAMPION
@@ -158,11 +159,11 @@ def _reference(champion: "ModelVersion") -> tuple[Sample, Ids] | None:
 def _sample(champion: "ModelVersion", known: Ids, seed: int) -> tuple[Sample, int]:
     """A sample of the images that are new since the champion, and how many there are."""
     classes, shards = reference.open_dataset(ARTIFACTS)
-    images, counts, new = reference.sample(shards, classes, known, seed)
+    images, counts, new = shift.sample(shards, classes, known, seed)
     with client.translate_errors(), fetch_files(champion) as version:
         network = version.network()
-        predictions = reference.predictions(network.logits(images)) if len(images) else reference.NO_PREDICTIONS
-    return Sample(classes, images.shape[1:], counts, reference.statistics(images), *predictions), new
+        predictions = shift.predictions(network.logits(images)) if len(images) else shift.NO_PREDICTIONS
+    return Sample(classes, images.shape[1:], counts, shift.statistics(images), *predictions), new
 
 
 def _experiment(params: Params) -> str:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from components.core.params.sections import Monitor
-from components.monitor.reference import Counts, Sample
-from components.monitor.shift import CLASS_BALANCE, CONFIDENCE, PREDICTED, ShiftTest, labeled_counts
+from components.core.shift import CLASS_BALANCE, CONFIDENCE, PREDICTED, Counts, Sample, ShiftTest, labeled_counts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,13 +20,12 @@ from PIL import Image
 from components.core.contract import LABELED_SPLITS
 from components.core.images.pixels import FORMATS, Decoded, UnreadableImage, decode
 from components.core.images.shards import UNLABELED, Pixels, ids_of
+from components.core.shift import NO_PREDICTIONS, Sample, class_counts, compare, statistics
 from components.ingest.checks import drop_two_labels, refuse_damaged, refuse_unlearnable
 from components.ingest.groups import COLUMN, groups_of, ids_for_splits
 from components.ingest.items import Item, Source
 from components.ingest.slices import MISSING
 from components.ingest.splits import assign, drawn
-from components.monitor.reference import NO_PREDICTIONS, Sample, class_counts, statistics
-from components.monitor.shift import compare
 
 # Images of each split that are looked into; of a source without splits, those of train, val and test together.
 _QUOTA = {"train": 1500, "val": 800, "test": 400, "unlabeled": 400, None: 2700}

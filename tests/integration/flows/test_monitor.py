@@ -10,8 +10,7 @@ import pytest
 
 from components.core.errors import UserError
 from components.core.params.file import override_params
-from components.monitor.reference import NO_PREDICTIONS, STATISTICS, Sample
-from components.monitor.shift import compare
+from components.core.shift import NO_PREDICTIONS, STATISTICS, Sample, compare
 from components.registry import client
 from flows import monitor
 from flows.monitor import Check

@@ -32,7 +32,7 @@ PARTS = sorted(
     for path in CORE.iterdir()
     if (path.is_dir() and path.name != "__pycache__") or (path.suffix == ".py" and path.stem != "__init__")
 )
-OTHERS = ["boards/declared.py", "registry/text/markdown.py", "monitor/shift.py"]
+OTHERS = ["boards/declared.py", "registry/text/markdown.py", "monitor/report.py"]
 
 
 def imports(file: Path) -> set[str]:

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 from components.core.params.sections import Monitor
+from components.core.shift import STATISTICS, Sample, ShiftTest, compare
 from components.monitor import report
-from components.monitor.reference import STATISTICS, Sample
 from components.monitor.report import Check
-from components.monitor.shift import ShiftTest, compare
 
 SAME = ShiftTest("contrast", 2000, 60, 0.02, 0.8, 1.0, False)
 OTHER = ShiftTest("class balance", 500, 60, 0.4, 0.0004, 0.0008, True)

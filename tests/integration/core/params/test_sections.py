@@ -24,10 +24,10 @@ from components.core.params.file import check_overrides, override_params
 from components.core.params.section import Section
 from components.core.params.sections import Params
 from components.core.runtime.stage import Stage
+from components.core.shift import NO_PREDICTIONS, STATISTICS, Sample
 from components.core.training import loop
 from components.distill import trainer
 from components.label import __main__ as label
-from components.monitor.reference import NO_PREDICTIONS, STATISTICS, Sample
 from components.registry.ledger.record import Grounds
 from components.registry.policy.comparison import ChampionEvaluation
 from components.registry.policy.decision import decide

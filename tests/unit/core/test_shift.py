@@ -1,4 +1,4 @@
-"""The monitor's tests: on equal data they keep their level, and real images that shifted are found."""
+"""Tests of shift: on equal data they keep their level, and real images that shifted are found."""
 
 import gc
 from pathlib import Path
@@ -8,8 +8,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.core.images.pixels import decode
-from components.monitor.reference import NO_PREDICTIONS, Sample, class_counts, predictions, statistics
-from components.monitor.shift import ShiftTest, compare, holm
+from components.core.images.shards import UNLABELED, Shard
+from components.core.shift import (
+    NO_PREDICTIONS,
+    Sample,
+    ShiftTest,
+    class_counts,
+    compare,
+    holm,
+    predictions,
+    sample,
+    statistics,
+)
 
 DATA = Path(__file__).parents[3] / "data" / "fashion-mnist"
 CLASSES = tuple("abcdefghij")
@@ -131,3 +141,24 @@ def test_holm_is_stricter_than_each_test_alone():
     assert [round(test.adjusted, 10) for test in corrected] == [0.06, 0.03, 0.06]
     assert [test.differs for test in corrected] == [False, True, False]
     assert holm([], 0.05) == []
+
+
+def test_only_images_that_are_not_known_are_drawn():
+    def shard(first: int, count: int, labels: list[int]) -> Shard:
+        ids = np.arange(first, first + count, dtype=np.uint64)
+        images = np.repeat(ids.astype(np.uint8), 4).reshape(count, 2, 2, 1)
+        return Shard(images, np.array(labels), ids)
+
+    shards = [shard(0, 4, [0, 1, 1, 0]), shard(10, 3, [UNLABELED] * 3)]
+    images, counts, total = sample(shards, ("a", "b"), np.array([0, 2, 11], np.uint64), seed=0)
+    assert sorted(images[:, 0, 0, 0]) == [1, 3, 10, 12]
+    assert counts.tolist() == [1, 1]
+    assert total == 4
+    nothing, counts, total = sample(shards, ("a", "b"), np.arange(20, dtype=np.uint64), seed=0)
+    assert (nothing.shape, counts.tolist(), total) == ((0, 2, 2, 1), [0, 0], 0)
+
+
+def test_predictions_are_counted_with_their_probability():
+    counts, confidence = predictions(np.array([[0, np.log(3)], [np.log(3), 0], [5000, 0]], np.float32))
+    assert counts.tolist() == [2, 1]
+    assert confidence.tolist() == [0.75, 0.75, 1.0]

@@ -1,16 +1,47 @@
-"""Tests whether new images are like the champion's: established two-sample tests, corrected together."""
+"""Tests whether images are like others: established two-sample tests, corrected together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
-from components.monitor.reference import STATISTICS, Counts, Floats, Sample
+from components.core.images.shards import UNLABELED, Images, Pixels, Shard, at_once
 
+STATISTICS = ("brightness", "contrast", "sharpness")
+SAMPLE = 2000
+_BATCH = 256
+DIGITS = 4  # noise of the last bits must not make equal images differ
 CLASS_BALANCE, PREDICTED, CONFIDENCE = "class balance", "predicted classes", "confidence"
 _FEWEST = 20  # images of each side below which nothing is tested
 _FEWEST_EXPECTED = 5  # below it the chi-square approximation is poor (Cochran 1954)
 _RESAMPLES = 9999
+
+Floats = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.uint64]
+Counts = npt.NDArray[np.int64]
+NO_PREDICTIONS: tuple[Counts, Floats] = np.zeros(0, np.int64), np.zeros(0)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The figures of some images that are compared.
+
+    Attributes:
+        classes: class names in label order.
+        shape: (H, W, C) of the images.
+        counts: int64 [classes], labeled images of each class.
+        statistics: by name, float64 [n], of a random sample of the images.
+        predicted: int64 [classes of a model], how often it predicts each on images that it was not trained on.
+        confidence: float64 [m], the probability of each of these predictions.
+    """
+
+    classes: tuple[str, ...]
+    shape: tuple[int, ...]
+    counts: Counts
+    statistics: Mapping[str, Floats]
+    predicted: Counts
+    confidence: Floats
 
 
 @dataclass(frozen=True)
@@ -101,3 +132,53 @@ def holm(tests: Sequence[ShiftTest], alpha: float) -> list[ShiftTest]:
         return []
     adjusted = multipletests([test.p_value for test in tests], method="holm")[1]
     return [replace(test, adjusted=float(q), differs=bool(q < alpha)) for test, q in zip(tests, adjusted, strict=True)]
+
+
+def sample(shards: Sequence[Shard], classes: Sequence[str], known: Ids, seed: int) -> tuple[Pixels, Counts, int]:
+    """Draw from the images that are new, which are those whose ids are not ``known``.
+
+    Returns:
+        Up to ``SAMPLE`` new images, uint8 [n, H, W, C]; how many labeled new images each class has, [classes]; and how
+        many images are new.
+    """
+    rows = [np.flatnonzero(~np.isin(shard.ids, known)) for shard in shards]
+    labels = np.concatenate([shard.labels[new] for shard, new in zip(shards, rows, strict=True)])
+    counts = class_counts(labels[labels != UNLABELED], len(classes))
+    total = sum(len(new) for new in rows)
+    drawn = np.sort(np.random.default_rng(seed).permutation(total)[:SAMPLE])
+    parts, begin = [], 0
+    for shard, new in zip(shards, rows, strict=True):
+        here = drawn[(drawn >= begin) & (drawn < begin + len(new))] - begin
+        if len(here):
+            parts.append(np.asarray(shard.images[new[here]]))
+        begin += len(new)
+    shape = shards[0].images.shape[1:]
+    return np.concatenate(parts) if parts else np.zeros((0, *shape), np.uint8), counts, total
+
+
+def statistics(images: Images | Pixels) -> dict[str, Floats]:
+    """Brightness, contrast and sharpness of images uint8 [N, H, W, C], each float64 [N] on a 0..1 scale.
+
+    They are the mean of the pixels, their standard deviation, and the mean step from a pixel to its neighbours.
+    """
+    size = at_once(images, _BATCH)
+    parts = []
+    for begin in range(0, len(images), size):
+        pixels = np.asarray(images[begin : begin + size]).astype(np.float64).mean(axis=3) / 255
+        steps = [np.abs(np.diff(pixels, axis=axis)).mean(axis=(1, 2)) for axis in (1, 2)]
+        parts.append(np.stack([pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2)), (steps[0] + steps[1]) / 2]))
+    values = np.concatenate(parts, axis=1) if parts else np.zeros((len(STATISTICS), 0))
+    return dict(zip(STATISTICS, values.round(DIGITS), strict=True))
+
+
+def predictions(logits: npt.NDArray[np.float32]) -> tuple[Counts, Floats]:
+    """From logits [N, classes]: how often each class is predicted, int64 [classes], and how surely, float64 [N]."""
+    from scipy.special import softmax
+
+    confidence = softmax(logits.astype(np.float64), axis=1).max(axis=1)
+    return class_counts(logits.argmax(axis=1), logits.shape[1]), confidence.round(DIGITS)
+
+
+def class_counts(labels: npt.NDArray[np.integer], classes: int) -> Counts:
+    """How often each of so many classes occurs."""
+    return np.bincount(labels, minlength=classes).astype(np.int64)

@@ -73,6 +73,7 @@ def _write_inputs(labels: int, seed: int) -> None:
         known = digits.target[ordered] if name != "unlabeled" else np.full(len(rows), UNLABELED)
         for part, values in (("images", images[ordered]), ("labels", known), ("ids", ordered.astype(np.uint64))):
             np.save(shard / f"{part}.npy", values)
+    Path("artifacts/ingest/source-domain").mkdir()
     facts = {"classes": CLASSES, "image_size": 8, "channels": 1, "mean": [0.3], "std": [0.37]}
     write_json(Path("artifacts/ingest/images.json"), facts)
     torch.manual_seed(seed)

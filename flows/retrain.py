@@ -112,7 +112,7 @@ def compute(
     display.logger = get_run_logger()
     prepare_dvc()
     embed_mlflow()
-    fetch(params.ingest.source)
+    fetch(params.ingest)
     with tracking.courier(), recorded(params, display, inputs) as (name, journal), flow_page.progress(display):
         outcomes = run_stages(params, display, journal, pool, overrides)
         if unattended and remote.name() is not None:

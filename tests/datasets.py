@@ -54,7 +54,7 @@ def class_folders(root: Path, count: int = 60) -> Path:
 
 def run_ingest(source: Path, out: Path, **changes: Any) -> Ingested:
     options: dict[str, Any] = {"image_size": 8, "channels": 3, "val": 0.2, "test": 0.2, "max_quarantined": 0.2}
-    out.mkdir(parents=True, exist_ok=True)
+    (out / "source-domain").mkdir(parents=True, exist_ok=True)
     options |= {"storage": "auto", "decoded_max_gb": 8, "min_size_px": 8, "max_megapixels": 50, "threads": 2}
     return ingest(source, out, **(options | changes))
 

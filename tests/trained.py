@@ -59,6 +59,10 @@ def make_trained(folder: Path) -> Path:
     artifacts = folder / "artifacts"
     for seed, (split, count) in enumerate({"train": 60, "val": 40, "test": 257}.items()):
         write_split(artifacts / "ingest/shards" / split, count, seed)
+    domain = artifacts / "ingest/source-domain"
+    for seed, (split, count) in enumerate({"train": 30, "test": 20}.items(), 10):
+        write_split(domain / "shards" / split, count, seed)
+    (domain / "dataset.json").write_text(json.dumps({"name": "charts", "counts": {"train": 30, "test": 20}}))
     facts = {"name": "grays", "source": "data/grays", "classes": CLASSES, "image_size": STORED, "channels": 1}
     facts |= {"mean": [0.4], "std": [0.2], "counts": {"train": 60, "unlabeled": 0, "val": 40, "test": 257}}
     facts["fingerprints"] = {split: split[0] * 64 for split in facts["counts"]}

@@ -72,6 +72,7 @@ def make_workspace(folder: Path, *overrides: str, splits: dict[str, int], count:
     """Write what ingest leaves of dark and bright images, and params: ``splits`` maps each split to its seed."""
     for split, seed in splits.items():
         write_shard(folder / "artifacts/ingest/shards" / split, count, seed, labeled=split != "unlabeled")
+    (folder / "artifacts/ingest/source-domain").mkdir()
     facts = {"classes": ["dark", "bright"], "image_size": 12, "channels": 1, "mean": [0.4], "std": [0.3]}
     (folder / "artifacts/ingest/images.json").write_text(json.dumps(facts))
     shutil.copy(ROOT / "params.yaml", folder)

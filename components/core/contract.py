@@ -34,7 +34,7 @@ _SHIPPING = (*_TORCH, "onnxruntime")
 # In the order data meets them; control needs no teacher and runs alongside distill.
 STAGES = {
     "ingest": StageSpec(("images",)),
-    "validate": StageSpec(),
+    "validate": StageSpec(("images", "shift.py")),
     "pretrain": StageSpec(("models",), trains=True, packages=_TORCH),
     "finetune": StageSpec(_TRAINING, role="teacher", trains=True, distributed=True, packages=_TORCH),
     "label": StageSpec((*_INFERENCE, "teacher"), trains=True, distributed=True, packages=_TORCH),

@@ -22,7 +22,7 @@ from components.core.export import onnx_file, program
 from components.core.export.latency import latency, side_by_side
 from components.core.export.onnx_file import Logits
 from components.core.images.preprocess import fit
-from components.core.images.shards import Pixels, Shard, open_shard
+from components.core.images.shards import Pixels, Shard, open_shard, open_source_domain
 from components.core.models import pixel_model
 from components.core.models.pixel_model import PixelModel
 from components.core.models.precision import computing
@@ -75,6 +75,8 @@ def main(stage: Stage) -> None:
     results = _measure(stage, dataset, contenders, test, columns, logits, extra)
     if slower := _times_slower(contenders, test):
         results["ships"]["slower"] = slower
+    if on_source := _on_source_domain(stage, contenders):
+        results["source_domain"] = on_source
     _write(stage, dataset, contenders, test, logits, results)
     _record(stage, dataset, results)
 
@@ -187,6 +189,17 @@ def _measure(
     }
 
 
+def _on_source_domain(stage: Stage, contenders: Contenders) -> dict[str, Any] | None:
+    """What teacher and student reach on the test split of the source domain; None without a source domain."""
+    folder = stage.read("ingest/source-domain")
+    test = open_source_domain(folder, "test", stage.params.run.workers)
+    if test is None:
+        return None
+    facts = read_json(folder / "dataset.json")
+    accuracies = scoring.accuracies(test, contenders.teacher, contenders.files[contenders.shipped], contenders.student)
+    return {"name": facts["name"], "train": facts["counts"]["train"], "n": len(test), "accuracy": accuracies}
+
+
 def _confusions(classes: list[str], counts: metrics.Ints) -> list[dict[str, Any]]:
     """The likeliest confusions by the names of their classes: ``n`` ``of`` the true class's images."""
     return [
@@ -242,7 +255,8 @@ def _write(
     pixels = onnx_file.fit_rows(test.images, rows, spec.image_size, spec.in_chans)
     probe.write(probe_file, pixels, student[rows])
     ids_file = stage.out("trained-on.npy")
-    trained_on.write(stage.read("ingest/manifest.parquet"), ids_file)
+    source = open_source_domain(stage.read("ingest/source-domain"), "train")
+    trained_on.write(stage.read("ingest/manifest.parquet"), ids_file, source)
     folder = stage.out("figures")
     trained_by = {each.role: name for name, each in STAGES.items() if each.role}
     histories = {role: pictures.history(stage.read(f"{name}/history.parquet")) for role, name in trained_by.items()}
@@ -309,6 +323,8 @@ def _record(stage: Stage, dataset: Mapping[str, Any], results: Mapping[str, Any]
     by_model = {name: results[name] for name in ("teacher", "student", "control")} | results["shipped"]
     values = {f"test/{model}_{name}": value for model, own in by_model.items() for name, value in own.items()}
     low, high = results["gain"]["ci95"]
+    on_source = results.get("source_domain", {}).get("accuracy", {})
+    values |= {f"source_domain/{model}_accuracy": value for model, value in on_source.items()}
     values |= {"gain/accuracy": results["gain"]["accuracy"], "gain/p_value": results["gain"]["p_value"]}
     stage.journal.metrics(values | {"gain/ci95_low": low, "gain/ci95_high": high})
     fingerprint = dataset["fingerprints"]["test"]

@@ -60,6 +60,7 @@ def results_facts(
         "per_class": rows,
         "confusions": metrics["confusions"],
         "rounds": metrics.get("rounds", []),
+        "source_domain": metrics.get("source_domain"),
         "slices": user_slices(metrics["slices"]),
         "hardest": sorted((row for row in rows if row["n"]), key=lambda row: float(row["student"]))[:_HARDEST],
         "processor": origin.processor(),

@@ -116,6 +116,33 @@ def corrupted_accuracies(
     }
 
 
+def accuracies(images: Shard, teacher: PixelModel, file: Path, student: PixelModel) -> dict[str, float]:
+    """The accuracies of a teacher and of the student's file that ships on further images; empty without any.
+
+    Args:
+        images: labeled.
+        teacher: on its device.
+        file: that ships.
+        student: what it was made from.
+    """
+    if not len(images):
+        return {}
+    device = next(teacher.parameters()).device
+    runs = {"teacher": on_device(teacher, device), "student": _stored(program.reload(file), student.spec)}
+    right, size = dict.fromkeys(runs, 0), at_once(images.images, _BATCH)
+    for begin in range(0, len(images), size):
+        rows = slice(begin, begin + size)
+        pixels = np.asarray(images.images[rows])
+        for name, run in runs.items():
+            right[name] += int((run(pixels).argmax(axis=1) == images.labels[rows]).sum())
+    return {name: count / len(images) for name, count in right.items()}
+
+
+def _stored(run: Callable[[Pixels], Logits], spec: ModelSpec) -> Callable[[Pixels], Logits]:
+    """Run a shipped file on images as they are stored."""
+    return lambda images: run(fit(images, spec.image_size, spec.in_chans))
+
+
 def on_device(model: PixelModel, device: torch.device) -> Callable[[Pixels], Logits]:
     """Run a model in torch, in the precision that it labels in: stored images [N, H, W, C] to logits."""
 

@@ -25,7 +25,6 @@ EQUATIONS = {  # as on the pages in components/distill, which explain the symbol
     "born-again": "teacher → student → student → …",
     PEERS: "mean_j KL(p_j ‖ p_i)",
 }
-_AND_TEACHER = "; self-training of the teacher"
 _SOFT_LABELS = {
     "store": ("through the teacher's soft labels", "The teacher labeled {views} of each image once."),
     "teacher": ("through the live teacher's soft labels", "The teacher ran at every step, on that step's views."),
@@ -81,7 +80,7 @@ def facts(params: Params) -> dict[str, Any]:
             }
             for part in (*losses, *others)
         ],
-        "unlabeled_used": f"training of the student, {used}{_AND_TEACHER if params.finetune.rounds > 1 else ''}",
+        "unlabeled_used": "; ".join([f"training of the student, {used}", *_of_the_teacher(params)]),
         "taught": not peers,
         "lessons": lessons,
         "trained": "student and control" if finished else "teacher, student and control",
@@ -91,3 +90,10 @@ def facts(params: Params) -> dict[str, Any]:
 def _settings(part: BaseModel, *left_out: str) -> str:
     values = part.model_dump(exclude={"name", *left_out}, exclude_none=True)
     return ", ".join(f"{key} {'/'.join(own) if isinstance(own, tuple) else own}" for key, own in values.items())
+
+
+def _of_the_teacher(params: Params) -> list[str]:
+    """What the unlabeled images did for the teacher."""
+    adaptation = params.finetune.adaptation
+    rounds, adapted = params.finetune.rounds > 1, adaptation != "none"
+    return ["self-training of the teacher"] * rounds + [f"adaptation of the teacher ({adaptation})"] * adapted

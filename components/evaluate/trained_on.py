@@ -6,14 +6,22 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from components.core.artifacts import atomic
-from components.core.images.shards import ids_of
+from components.core.images.shards import Shard, ids_of
 
 
-def write(manifest: Path, path: Path) -> None:
+def write(manifest: Path, path: Path, source_domain: Shard | None = None) -> None:
     """Write the ids of all images that are not in the test split, uint64 [N], in ascending order.
 
     Those are the images that teacher and student learned from, and those that chose their weights.
+
+    Args:
+        manifest: of the dataset.
+        path: of the file.
+        source_domain: the training images of the source domain, if there is one.
     """
     table = pq.read_table(manifest, columns=["sha256"], filters=[("split", "!=", "test")])
+    ids = ids_of(table["sha256"].to_pylist())
+    if source_domain:
+        ids = np.concatenate([ids, source_domain.ids])
     with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, np.sort(ids_of(table["sha256"].to_pylist())))
+        np.save(file, np.sort(ids))

@@ -3,15 +3,15 @@
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from components.core.artifacts import write_json
-from components.core.images.shards import Dataset, Shard, open_shard, read_dataset
+from components.core.images.shards import Dataset, Shard, join, open_shard, open_source_domain, read_dataset
 from components.core.inference import validate
 from components.core.models.pixel_model import PixelModel, adapted, load, save, seed_everything
 from components.core.models.precision import computing
@@ -25,7 +25,9 @@ from components.core.training.balance import class_shares, class_weights_for, lo
 from components.core.training.batches import batches_of_views
 from components.core.training.loop import Loss, Recipe, cross_entropy, fit
 from components.core.training.parallel import shard_of_batch
-from components.core.views.mixing import Views
+from components.core.views.mixing import Indices, Views
+from components.finetune.adaptation.batches import Batches, side_by_side
+from components.finetune.adaptation.domains import DomainNetwork, refuse_odd_batches, with_adaptation, with_reversal
 from components.finetune.finished import check_finished
 from components.finetune.l2_sp import backbone, with_l2_sp
 from components.finetune.lora import inject, layers_to_adapt, merge
@@ -38,7 +40,13 @@ from components.finetune.self_training import (
     sentence,
     with_pseudo_labels,
 )
-from components.finetune.strategy import PROBED, TRAINED, in_effect, refuse_nothing_to_learn_from
+from components.finetune.strategy import (
+    PROBED,
+    TRAINED,
+    in_effect,
+    learns_from_unlabeled,
+    refuse_nothing_to_learn_from,
+)
 from components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
 from components.finetune.unfreezing import frozen, layer_groups
 
@@ -54,11 +62,13 @@ class Lesson:
 
     Attributes:
         images: with the labels to learn.
-        epochs: over them.
+        epochs: over them and those of the source domain.
         augment: of their views.
         shares: that the classes have in an epoch [K]; None leaves that to ``finetune.balance``.
         prefix: of the names of its phases.
         begun: the steps of the rounds before it.
+        source: the labeled images of the source domain, which are learned, too.
+        unlabeled: the images whose features ``finetune.adaptation`` makes like the source's; None adapts none.
     """
 
     images: Shard
@@ -67,6 +77,13 @@ class Lesson:
     shares: Floats | None = None
     prefix: str = ""
     begun: int = 0
+    source: Shard | None = None
+    unlabeled: Shard | None = None
+
+    @property
+    def labeled(self) -> Shard:
+        """All images with a label."""
+        return join(self.images, self.source) if self.source else self.images
 
 
 def main(stage: Stage) -> None:
@@ -77,10 +94,17 @@ def main(stage: Stage) -> None:
     dataset = read_dataset(stage.read("ingest/images.json"))
     train = open_shard(stage.read("ingest/shards/train"), params.run.workers)
     val = open_shard(stage.read("ingest/shards/val"), params.run.workers)
-    lesson = Lesson(train, settings.epochs, settings.augment)
-    if settings.rounds > 1:
-        _self_train(stage, dataset, lesson, val, device)
-        return
+    source = open_source_domain(stage.read("ingest/source-domain"), "train", params.run.workers)
+    lesson = Lesson(train, settings.epochs, settings.augment, source=source)
+    if learns_from_unlabeled(settings.rounds, settings.adaptation):
+        unlabeled = open_shard(stage.read("ingest/shards/unlabeled"), params.run.workers)
+        refuse_nothing_to_learn_from(settings.rounds, settings.adaptation, len(unlabeled))
+        if settings.adaptation != "none":
+            refuse_odd_batches(settings.adaptation, settings.batch_size, settings.accumulate, stage.world.size)
+            lesson = replace(lesson, unlabeled=unlabeled)
+        if settings.rounds > 1:
+            _self_train(stage, dataset, lesson, unlabeled, val, device)
+            return
     teacher = _untaught(stage, dataset, device)
     checkpoints = stage.checkpoints("finetune")
     phases = _teach(stage, teacher, lesson, train, val, checkpoints, device)
@@ -88,14 +112,14 @@ def main(stage: Stage) -> None:
     checkpoints.clear()
 
 
-def _self_train(stage: Stage, dataset: Dataset, lesson: Lesson, val: Shard, device: torch.device) -> None:
+def _self_train(
+    stage: Stage, dataset: Dataset, lesson: Lesson, unlabeled: Shard, val: Shard, device: torch.device
+) -> None:
     """Train a teacher on the labels, and in each further round one on what the last one labels; write one of them.
 
     Each round has its own checkpoints, which stay until all have ended: a round's last checkpoint is its result.
     """
-    params, settings, train = stage.params, stage.params.finetune, lesson.images
-    unlabeled = open_shard(stage.read("ingest/shards/unlabeled"), params.run.workers)
-    refuse_nothing_to_learn_from(settings.rounds, len(unlabeled))
+    settings, train = stage.params.finetune, lesson.images
     shares = class_shares(settings.balance, train.labels, len(dataset.classes))
     pseudo: PseudoLabels | None = None
     rounds: list[Round] = []
@@ -119,8 +143,15 @@ def _self_train(stage: Stage, dataset: Dataset, lesson: Lesson, val: Shard, devi
                 f"round {number} is the last: half of its teacher's surest labels are wrong on validation images",
             )
             break
-        images, begun = with_pseudo_labels(train, unlabeled, pseudo), lesson.begun + _steps(stage, lesson)
-        lesson = Lesson(images, settings.round_epochs, settings.round_augment, shares, f"round-{number + 1}-", begun)
+        lesson = replace(
+            lesson,
+            images=with_pseudo_labels(train, unlabeled, pseudo),
+            epochs=settings.round_epochs,
+            augment=settings.round_augment,
+            shares=shares,
+            prefix=f"round-{number + 1}-",
+            begun=lesson.begun + _steps(stage, lesson),
+        )
     _write(stage, chosen, phases, rounds, kept)
     if stage.world.first:
         shutil.rmtree(CHECKPOINTS / f"{stage.name}{BEFORE}", ignore_errors=True)
@@ -200,7 +231,7 @@ def _write(
 def _probe(
     stage: Stage, teacher: PixelModel, lesson: Lesson, val: Shard, checkpoints: Checkpoints, device: torch.device
 ) -> History:
-    settings, params, images = stage.params.finetune, stage.params, lesson.images
+    settings, params, images = stage.params.finetune, stage.params, lesson.labeled
     classes = len(teacher.spec.classes)
     label = f"{lesson.prefix}linear probe"
     with progress.bar("finetune", label, settings.probe_views * len(images)) as bar:
@@ -235,29 +266,32 @@ def _train(
     phase: str,
 ) -> History:
     settings, params, images = stage.params.finetune, stage.params, lesson.images
-    labels = torch.from_numpy(images.labels)
-    batch_size, epoch = _batch_and_epoch(stage, images)
+    batch_size, epoch = _batch_and_epoch(stage, lesson)
     steps = lesson.epochs * epoch
     begun = lesson.begun + (settings.probe_steps if settings.strategy in PROBED else 0)
     recipe = Recipe.of(
         settings.model_dump(), batch_size=batch_size, steps=steps, eval_every=epoch, compile=params.run.compile
     )
-    shard = shard_of_batch(stage.world, batch_size, "finetune.batch_size")
-    views = Views(images, params.seed, lesson.augment.model_dump())
-    balanced = order_for(settings.balance, images.labels, lesson.shares)
-    batches = batches_of_views(
-        views, None, lambda indices, _: (labels[indices],), batch_size, device, shard=shard, balanced=balanced
-    )
-    log_priors = log_priors_for(settings.balance, images.labels, len(teacher.spec.classes), device)
+    batches = _batches(stage, lesson, batch_size, device)
+    others = [lesson.source.labels] if lesson.source else []
+    log_priors = log_priors_for(settings.balance, images.labels, len(teacher.spec.classes), device, *others)
     loss: Loss = partial(cross_entropy, log_priors=log_priors)
     pretrained: dict[str, nn.Parameter] = backbone(teacher.net) if settings.l2_sp else {}
     if pretrained:
         loss = with_l2_sp(loss, pretrained.values(), settings.l2_sp)
     groups = layer_decay_groups(teacher, settings.weight_decay, settings.layer_decay, exempt=pretrained)
+    trained: nn.Module = teacher
+    if lesson.unlabeled:
+        trained = network = DomainNetwork(teacher, settings.adaptation, images.images.shape[3]).to(device)
+        batches = with_reversal(batches, network, steps, settings.adaptation_weight)
+        loss = with_adaptation(loss, settings.adaptation, settings.adaptation_weight)
+        if network.discriminator:
+            groups = optim.weight_decay_groups(network.discriminator, settings.weight_decay) + groups
     optimizer = optim.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
-    with progress.bar("finetune", f"{phase} fine-tuning", steps * batch_size, done=checkpoints.images) as bar:
+    views = steps * batch_size * (1 + bool(lesson.source) + bool(lesson.unlabeled))
+    with progress.bar("finetune", f"{phase} fine-tuning", views, done=checkpoints.images) as bar:
         return fit(
-            teacher,
+            trained,
             optimizer,
             batches,
             loss,
@@ -273,10 +307,35 @@ def _train(
         )
 
 
-def _batch_and_epoch(stage: Stage, images: Shard) -> tuple[int, int]:
-    """The size of a batch, and the batches of an epoch."""
-    batch_size = min(stage.params.finetune.batch_size, len(images))
-    return batch_size, max(1, len(images) // batch_size)
+def _batches(stage: Stage, lesson: Lesson, batch_size: int, device: torch.device) -> Batches:
+    """Batches of the labeled images; with a source domain as many of each, and of the unlabeled ones if it adapts."""
+    settings, seed, augment = stage.params.finetune, stage.params.seed, lesson.augment.model_dump()
+    shard = shard_of_batch(stage.world, batch_size, "finetune.batch_size")
+
+    def part(images: Shard, shares: Floats | None = None, from_source: bool = False) -> Batches:
+        labels = torch.from_numpy(images.labels)
+        balanced = None if images is lesson.unlabeled else order_for(settings.balance, images.labels, shares)
+
+        def targets(indices: Indices, _: Indices) -> tuple[Tensor, ...]:
+            flags = (torch.full((len(indices),), from_source),) if lesson.unlabeled else ()
+            return (labels[indices], *flags)
+
+        views = Views(images, seed, augment)
+        return batches_of_views(views, None, targets, batch_size, device, shard=shard, balanced=balanced)
+
+    parts = [part(lesson.images, lesson.shares)]
+    parts += [part(lesson.source, from_source=True)] if lesson.source else []
+    parts += [part(lesson.unlabeled)] if lesson.unlabeled else []
+    return side_by_side(parts) if len(parts) > 1 else parts[0]
+
+
+def _batch_and_epoch(stage: Stage, lesson: Lesson) -> tuple[int, int]:
+    """The size of a batch of each domain, and the batches of an epoch."""
+    batch_size = stage.params.finetune.batch_size
+    if lesson.source:  # views of few images repeat next to many of the source domain
+        return batch_size, max(1, len(lesson.labeled) // (2 * batch_size))
+    batch_size = min(batch_size, len(lesson.images))
+    return batch_size, max(1, len(lesson.images) // batch_size)
 
 
 def _steps(stage: Stage, lesson: Lesson) -> int:
@@ -284,7 +343,7 @@ def _steps(stage: Stage, lesson: Lesson) -> int:
     settings = stage.params.finetune
     strategy = in_effect(settings.strategy, stage.params.distill.when)
     probing = settings.probe_steps if strategy in PROBED else 0
-    return probing + (lesson.epochs * _batch_and_epoch(stage, lesson.images)[1] if strategy in TRAINED else 0)
+    return probing + (lesson.epochs * _batch_and_epoch(stage, lesson)[1] if strategy in TRAINED else 0)
 
 
 def _frozen(stage: Stage, teacher: PixelModel, epochs: int, epoch: int) -> Callable[[int], list[nn.Parameter]]:

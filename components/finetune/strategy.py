@@ -19,14 +19,20 @@ def in_effect(strategy: str, when: str) -> str:
     return "feature-extraction" if when == "joint" and strategy != "none" else strategy
 
 
-def refuse_nothing_to_learn_from(rounds: int, unlabeled: int) -> None:
-    """Refuse ``finetune.rounds`` above 1 for a dataset without unlabeled images, from which later rounds learn.
+def learns_from_unlabeled(rounds: int, adaptation: str) -> bool:
+    """Whether unlabeled images teach the teacher, by ``finetune.rounds`` or ``finetune.adaptation``."""
+    return rounds > 1 or adaptation != "none"
+
+
+def refuse_nothing_to_learn_from(rounds: int, adaptation: str, unlabeled: int) -> None:
+    """Refuse ``finetune.rounds`` above 1 and ``finetune.adaptation`` for a dataset without unlabeled images.
 
     Raises:
         UserError: there are none.
     """
-    if rounds > 1 and not unlabeled:
+    if learns_from_unlabeled(rounds, adaptation) and not unlabeled:
+        name, value, none = ("rounds", rounds, "1") if rounds > 1 else ("adaptation", adaptation, "none")
         raise UserError(
-            f"finetune.rounds = {rounds} teaches the teacher by unlabeled images, and the dataset has none: add some "
-            "(a folder or file named unlabeled), or set finetune.rounds to 1."
+            f"finetune.{name} = {value} teaches the teacher by unlabeled images, and the dataset has none: add some "
+            f"(a folder or file named unlabeled), or set finetune.{name} to {none}."
         )

@@ -1,13 +1,17 @@
 """``python -m components.ingest``: the dataset as shards, manifest and facts."""
 
+import shutil
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+from components.core.artifacts import ARTIFACTS, write_json
 from components.core.contract import DAMAGED
 from components.core.errors import listed
 from components.core.runtime.stage import Stage, run
 from components.ingest.checks import WORDS
+from components.ingest.domains import refuse_shared_images
 from components.ingest.ingest import Ingested, ingest
 
 
@@ -16,9 +20,8 @@ def main(stage: Stage) -> None:
     params = stage.params.ingest
     source = Path(params.source)
     began = time.monotonic()
-    result = ingest(
-        source,
-        stage.out("."),
+    take = partial(
+        ingest,
         image_size=params.image_size,
         channels=params.channels,
         storage=params.storage,
@@ -29,11 +32,19 @@ def main(stage: Stage) -> None:
         min_size_px=params.min_size_px,
         max_megapixels=params.max_megapixels,
         threads=stage.params.run.threads,
-        slices=params.slices,
-        group=params.group,
     )
+    result = take(source, stage.out("."), slices=params.slices, group=params.group)
     stage.source(source)
     sys.stdout.write(summary(result))
+    folder = stage.out("source-domain")
+    if params.source_domain is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(folder / "dataset.json", None)
+    else:
+        domain = take(Path(params.source_domain), folder, classes=result.dataset["classes"])
+        refuse_shared_images(folder / "shards", stage.out("shards"), params.source_domain)
+        stage.source(Path(params.source_domain))
+        sys.stdout.write(f"Source domain {summary(domain, folder)}")
     record(stage, result, time.monotonic() - began)
 
 
@@ -51,14 +62,14 @@ def record(stage: Stage, result: Ingested, seconds: float) -> None:
         stage.journal.artifact(stage.out("quarantine.csv"))
 
 
-def summary(result: Ingested) -> str:
-    """A few lines about the dataset, for people."""
+def summary(result: Ingested, folder: Path = ARTIFACTS / "ingest") -> str:
+    """A few lines about a dataset whose artifacts are in a folder, for people."""
     facts = result.dataset
     counts = ", ".join(f"{n:,} {split}" for split, n in facts["counts"].items())
     lines = [f"{facts['name']}: {counts} images of {len(facts['classes'])} classes"]
     left_out = [f"{result.left_out[kind]:,} {words}" for kind, words in WORDS.items() if result.left_out[kind]]
     if left_out:
-        lines.append(f"Left out: {'; '.join(left_out)}; listed in artifacts/ingest/quarantine.csv")
+        lines.append(f"Left out: {'; '.join(left_out)}; listed in {folder}/quarantine.csv")
     if result.ignored:
         lines.append(f"{len(result.ignored):,} other files ignored: {listed(result.ignored, 3)}")
     if overlaps := result.left_out["overlap"]:

@@ -23,6 +23,7 @@ from components.core.images.shards import UNLABELED, open_shard
 from components.ingest import groups, sheet
 from components.ingest.checks import drop_overlaps, drop_repeats, drop_two_labels, refuse_damaged, refuse_unlearnable
 from components.ingest.decoding import Failure, decode_all, level_columns
+from components.ingest.domains import in_order_of
 from components.ingest.shards import channel_moments, fingerprint, write_shards
 from components.ingest.slices import columns_of
 from components.ingest.source import open_source
@@ -63,14 +64,14 @@ def ingest(
     threads: int,
     slices: Sequence[str] = (),
     group: str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Ingested:
     """Check a dataset and write its shards, manifest, facts and quarantine.
 
     Args:
         source: in any format that :mod:`components.ingest.source` lists.
         out: the folder that receives the artifacts.
-        image_size: side of the stored square, in pixels.
-        channels: 1 or 3.
+        image_size, channels: of the stored square: its side in pixels; 1 or 3.
         storage, decoded_max_gb: how the images are kept; see :func:`keeps_encoded`.
         val, test: shares of the training images that become a split which the source lacks.
         max_quarantined: share of images that may be set aside as damaged, 0..1.
@@ -79,11 +80,12 @@ def ingest(
         threads: how many images are decoded at the same time; 0 for one on each core.
         slices: columns of the source that the manifest keeps, as ``slice:<name>``.
         group: the column of the source whose equal values are on one side of every split.
+        classes: those that it must have, which then are in this order; None takes its own.
 
     Raises:
-        UserError: the dataset is missing, damaged, or can't train a classifier.
+        UserError: the dataset is missing, damaged, or can't train a classifier of these classes.
     """
-    dataset, kept = open_source(source, slices, group), columns_of(slices)
+    dataset, kept = in_order_of(classes, open_source(source, slices, group), source), columns_of(slices)
     # A group that is no slice is kept as well, after the slices.
     grouped = None if group is None else columns_of([group])[0] if group in slices else groups.COLUMN
     columns = [*kept, groups.COLUMN] if grouped == groups.COLUMN else kept

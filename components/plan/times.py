@@ -84,7 +84,7 @@ def stage_seconds(
 
     Args:
         params: all of them.
-        counts: images in train, val, test and unlabeled.
+        counts: images in train, val, test and unlabeled, and in ``source_domain`` if there is one, to train on.
         speeds: seconds an image, as :func:`measured` returns them.
         experience: how much longer stages took in an earlier run than was foreseen, from :func:`experience_of`.
     """
@@ -123,7 +123,7 @@ def _computing_seconds(params: Params, counts: Mapping[str, int], speeds: Speeds
     work = {
         "ingest": sum(counts.values()) * _INGEST_S,
         "validate": test * (train + val) * _COMPARE_S,
-        "finetune": _finetuning(params, train, val, unlabeled, speeds),
+        "finetune": _finetuning(params, train, val, unlabeled, counts.get("source_domain", 0), speeds),
         "label": labels * (speeds["student view"] + teacher_s),
         "distill": sum(visits * (speeds["student view"] + each) + validating for each in before)
         + own["distill"] * (speeds["student view"] + lesson)
@@ -150,24 +150,27 @@ def run_seconds(seconds: Mapping[str, float]) -> float:
     return _RUN_S + alone + sum(max(seconds.get(name, 0.0) for name in pair) for pair in together)
 
 
-def _finetuning(params: Params, train: int, val: int, unlabeled: int, speeds: Speeds) -> float:
+def _finetuning(params: Params, train: int, val: int, unlabeled: int, domain: int, speeds: Speeds) -> float:
     """Seconds of all rounds; from the second on the teacher learns from nearly all images."""
     settings, inference = params.finetune, speeds["teacher inference"]
-    seconds = _round(params, train, val, settings.epochs, speeds)
-    more = unlabeled * inference + _round(params, train + unlabeled, val, settings.round_epochs, speeds)
+    seconds = _round(params, train, val, domain, settings.epochs, speeds)
+    more = unlabeled * inference + _round(params, train + unlabeled, val, domain, settings.round_epochs, speeds)
     return seconds + (settings.rounds - 1) * more
 
 
-def _round(params: Params, images: int, val: int, epochs: int, speeds: Speeds) -> float:
+def _round(params: Params, images: int, val: int, domain: int, epochs: int, speeds: Speeds) -> float:
     settings = params.finetune
     strategy = in_effect(settings.strategy, params.distill.when)
     inference, seconds = speeds["teacher inference"], 0.0
     if strategy in PROBED:
-        rows = settings.probe_views * images
+        rows = settings.probe_views * (images + domain)
         seconds += rows * (speeds["teacher view"] + inference) + val * inference
         seconds += settings.probe_steps * rows * _PROBE_S
     if strategy in TRAINED:
         visits = images // (batch := max(1, min(settings.batch_size, images))) * batch
+        if domain:  # as many of each, and of the unlabeled images
+            batches = 2 + (settings.adaptation != "none")
+            visits = max(1, (images + domain) // (2 * settings.batch_size)) * settings.batch_size * batches
         step = speeds["teacher view"] + speeds["teacher training"]
         seconds += epochs * (visits * step + (val + min(_ACCURACY_ON, images)) * inference)
     return seconds

@@ -29,7 +29,8 @@ def check_ingested(params: Params) -> None:
     """
     dataset = read_json(ARTIFACTS / "ingest" / "dataset.json")
     counts = slice_counts(ARTIFACTS / "ingest" / "manifest.parquet", params.registry.slices.gates)
-    refuse_nothing_to_learn_from(params.finetune.rounds, dataset["counts"]["unlabeled"])
+    finetune = params.finetune
+    refuse_nothing_to_learn_from(finetune.rounds, finetune.adaptation, dataset["counts"]["unlabeled"])
     check_data(params, len(dataset["classes"]), dataset["counts"]["test"], counts)
 
 

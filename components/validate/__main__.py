@@ -2,9 +2,11 @@
 
 import sys
 
+from components.core.artifacts import read_json
 from components.core.errors import UserError
+from components.core.images.shards import open_shard, open_source_domain
 from components.core.runtime.stage import Stage, run
-from components.validate import findings, history
+from components.validate import domains, findings, history
 from components.validate.validate import Verdict, metrics, tags, validate
 
 
@@ -14,7 +16,7 @@ def main(stage: Stage) -> None:
     Raises:
         UserError: a critical expectation is not met.
     """
-    params = stage.params.validate_
+    params, finetune = stage.params.validate_, stage.params.finetune
     verdict = validate(
         stage.read("ingest/manifest.parquet"),
         stage.read("ingest/quarantine.csv"),
@@ -23,15 +25,28 @@ def main(stage: Stage) -> None:
         history.HISTORY,
         near_duplicate_bits=params.near_duplicate_bits,
         max_class_shift=params.max_class_shift,
-        teaching=stage.params.finetune.rounds > 1,
+        teaching=finetune.rounds > 1 or finetune.adaptation != "none",
     )
     stage.journal.metrics(metrics(verdict))
     stage.journal.tags(tags(verdict))
     stage.journal.artifact(stage.out("result.json"))
     stage.journal.artifact(stage.out("docs"))
     sys.stdout.write(summary(verdict))
+    _compare_domains(stage)
     if findings.failed(verdict.findings, "critical"):
         raise UserError(findings.refusal(verdict.findings, str(stage.out("docs/index.html"))))
+
+
+def _compare_domains(stage: Stage) -> None:
+    """Print and record how different the source domain looks, if there is one."""
+    source = open_source_domain(stage.read("ingest/source-domain"), "train")
+    if source is None:
+        return
+    target = [open_shard(stage.read(f"ingest/shards/{split}")) for split in ("train", "unlabeled")]
+    classes = read_json(stage.read("ingest/dataset.json"))["classes"]
+    tests = domains.compare_domains(source, target, classes)
+    stage.journal.metrics({f"validate/source_domain/{test.name.replace(' ', '_')}": test.distance for test in tests})
+    sys.stdout.write(f"Note: {domains.sentence(tests)}.\n")
 
 
 def summary(verdict: Verdict) -> str:

@@ -73,7 +73,7 @@ def add(
     limits = (ingest.max_megapixels, ingest.max_quarantined)
     profile, look = look_at(dataset, path, split.val, split.test, *limits, usable_cores(), group)
     chosen, seconds = _plan(profile, wishes, _asked(profile, look, params))
-    chosen = [*_names(target), *columns, *chosen]
+    chosen = [*_names(target), *_without_source_domain(params), *columns, *chosen]
     check_overrides(as_assignments(chosen))
     prepare_dvc()
     print(f"Adding {dataset.count:,} images to DVC in {target} …", flush=True)
@@ -99,6 +99,16 @@ def _names(target: Path) -> "list[Choice]":
     model = f"{_slug(target.name)}-student"
     names = {"ingest.source": str(target), "project.name": target.name, "registry.model_name": model}
     return [Choice(param, name, "") for param, name in names.items()]
+
+
+def _without_source_domain(params: Params) -> "list[Choice]":
+    """Leave out the source domain of the dataset before."""
+    from components.plan.choice import Choice
+
+    if params.ingest.source_domain is None:
+        return []
+    why = f"{params.ingest.source_domain} was the source domain of the dataset before"
+    return [Choice("ingest.source_domain", None, why), Choice("finetune.adaptation", "none", why)]
 
 
 def _refuse_path(path: Path) -> None:

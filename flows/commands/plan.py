@@ -20,6 +20,7 @@ from flows.pipeline.speeds import measure
 from flows.repo import remote
 from flows.repo.changes import Change, Foreseen, foresee
 from flows.repo.checkout import prepare_dvc
+from flows.repo.images import counts_of_domain
 from flows.report.display import console, duration
 
 _RESTORED_S, _REGISTERED_BEFORE_S = 2.0, 4.0
@@ -91,7 +92,8 @@ def _experience(params: Params) -> dict[str, float]:
     asked = measurements(before, len(ingested["classes"]))
     speeds = {name: each.kept() for name, each in asked.items()}
     known = {name: speed for name, speed in speeds.items() if speed is not None}
-    return experience_of(before, ingested["counts"], known, took) if len(known) == len(speeds) else {}
+    counts = ingested["counts"] | counts_of_domain(before.ingest)
+    return experience_of(before, counts, known, took) if len(known) == len(speeds) else {}
 
 
 def _params_before() -> Params | None:

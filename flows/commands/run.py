@@ -45,7 +45,7 @@ def run_pipeline(assignments: list[str]) -> int:
     embed_mlflow()
     with only_run():
         prepare_dvc()
-        fetch(params.ingest.source)
+        fetch(params.ingest)
         stop = Stop()
         try:
             with prefect_server() as server:  # it starts meanwhile
@@ -126,6 +126,8 @@ def show(screen: Console, result: "Result") -> None:
     screen.print(text.gain(result.metrics))
     if taught := text.rounds(result.metrics):
         screen.print(f"\n{taught}", markup=False)
+    if on_source := text.source_domain(result.metrics):
+        screen.print(f"\n{on_source}", markup=False)
     if confused := text.confusions(result.metrics):
         screen.print(f"\n{confused}", markup=False)
     promotion = result.release.promotion

@@ -53,7 +53,7 @@ def ingest(params: Params, logger: "logging.Logger | logging.LoggerAdapter[Any]"
         UserError: the dataset is not here and can't be pulled.
         StageFailed: it can't be ingested.
     """
-    fetch(params.ingest.source)
+    fetch(params.ingest)
     store = remote.name()
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
     with tracking.courier(), Runner(Display(lambda _: None, logger), environment, pull=store is not None) as runner:

@@ -66,6 +66,8 @@ def identity(params: Params) -> str | None:
     code = _code()
     named = (params.pretrain.weights, params.student.weights, *params.distill.teachers)
     weights = [_weights(name) for name in named]
+    if domain := params.ingest.source_domain:
+        weights.append(dataset.version_of_domain(domain))
     if code is None or None in weights:
         return None
     releases = packages.releases() if params.run.retrain_on_upgrade else None

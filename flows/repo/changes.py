@@ -8,14 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from components.core.artifacts import ARTIFACTS, read_json, sha256_file
+from components.core.artifacts import ARTIFACTS, fingerprint, read_json
 from components.core.contract import STAGES
 from components.core.errors import UserError, listed
 from components.core.params.file import PARAMS
-from components.core.params.sections import Ingest, Params
+from components.core.params.sections import Params
 from components.core.runtime import packages
+from components.finetune.strategy import learns_from_unlabeled
 from flows.repo import dataset
-from flows.repo.images import Images, look
+from flows.repo.images import Images, counts_of_domain, look
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -41,7 +42,7 @@ class Change:
 
 
 def outdated(params: Params) -> frozenset[str]:
-    """The stages that read a file of weights whose content may have changed under its name.
+    """The stages that read weights or a source domain whose content may have changed under its name.
 
     DVC only knows the name. In a fresh clone, where no artifact holds the hash of its content, they must run.
     """
@@ -51,19 +52,22 @@ def outdated(params: Params) -> frozenset[str]:
     distilled = ARTIFACTS / "distill" / "run.json"
     if any(_differs(teacher, distilled, "inputs", teacher) for teacher in params.distill.teachers):
         changed |= {"label", "distill"}
+    domain = params.ingest.source_domain
+    if domain and _differs(domain, ARTIFACTS / "ingest" / "run.json", "inputs", domain):
+        changed |= {"ingest"}
     return frozenset(changed)
 
 
 def _differs(weights: str, artifact: Path, *keys: str) -> bool:
-    """Whether a file is not the one whose sha256 an artifact holds under some keys."""
-    if not Path(weights).is_file():
+    """Whether a file or folder is not the one whose sha256 an artifact holds under some keys."""
+    if not Path(weights).exists():
         return False
     if not artifact.is_file():
         return True
     value = read_json(artifact)
     for key in keys:
         value = value.get(key, {})
-    return bool(value != sha256_file(Path(weights)))
+    return bool(value != fingerprint(Path(weights)))
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Foreseen:
 
     Attributes:
         changes: by stage.
-        counts: the images in each split, as far as can be known before they are decoded.
+        counts: the images in each split, as far as can be known before they are decoded, and of the source domain.
         classes: their number.
         added: by split, the images that the last ``ingest`` did not know.
     """
@@ -100,12 +104,13 @@ def foresee(text: str, params: Params, remote: str | None) -> Foreseen:
     texts = {str(PARAMS.absolute()): text, str(packages.FILE.absolute()): json.dumps(releases)}
     forced = outdated(params)
     with Repo(fs=_overlay(texts)) as repo:
-        foresight = _Foresight(repo, remote, params.ingest, params.finetune.rounds)
+        foresight = _Foresight(repo, remote, params)
         changes = {name: foresight.stage(name, name in forced) for name in STAGES}
+        domain = counts_of_domain(params.ingest)
         if images := foresight.images:
-            return Foreseen(changes, images.counts, images.classes, images.added)
+            return Foreseen(changes, {**images.counts, **domain}, images.classes, images.added)
         dataset = foresight.read(ARTIFACTS / "ingest" / "dataset.json")
-    return Foreseen(changes, dataset["counts"], len(dataset["classes"]), {})
+    return Foreseen(changes, dataset["counts"] | domain, len(dataset["classes"]), {})
 
 
 def differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
@@ -152,8 +157,9 @@ class _Foresight:
     A stage and its deps are DVC's own objects; the hash that ``dvc.lock`` has for a dep is replaced by the next run's.
     """
 
-    def __init__(self, repo: "Repo", remote: str | None, settings: Ingest, rounds: int) -> None:
-        self._repo, self._remote, self._settings, self._rounds = repo, remote, settings, rounds
+    def __init__(self, repo: "Repo", remote: str | None, params: Params) -> None:
+        self._repo, self._remote, self._settings = repo, remote, params.ingest
+        self._teaching = learns_from_unlabeled(params.finetune.rounds, params.finetune.adaptation)
         self._stages: dict[str, Any] = {each.name: each for each in repo.index.stages if hasattr(each, "name")}
         self._outs: dict[str, tuple[str, Any]] = {}  # by path: the stage's name, and the out if its hash is known
         self.images: Images | None = None  # of the dataset, if it is ingested anew
@@ -177,7 +183,7 @@ class _Foresight:
         above = f"{', '.join(others)} and {last} change" if others else f"{last} changes"
         why: tuple[str, ...] = (*_shortened(own), *[above] * bool(upstream)) if locked else (_NEW,)
         if forced:
-            change = Change("computed", ("a file of weights may have another content",))
+            change = Change("computed", ("a file of weights or the source domain may have another content",))
         elif not unknown:
             change = self._decide(stage, why)
         else:
@@ -188,7 +194,7 @@ class _Foresight:
             if change.why == (f"data in {self._settings.source}",):
                 spared |= self.images.spared
                 change = Change("computed", (*change.why, *filter(None, [self.images.difference()])))
-        if name == "validate" and (self._rounds == 1 or self._outs[_UNLABELED][1] is not None):
+        if name == "validate" and (not self._teaching or self._outs[_UNLABELED][1] is not None):
             spared.add(_TEACHING)
         for out in stage.outs:
             stays = out.def_path in spared and out.def_path in locked

@@ -5,27 +5,38 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from components.core.artifacts import fingerprint, sha256_file
 from components.core.errors import UserError
+from components.core.params.sections import Ingest
 from components.core.runtime.lineage import git
 from flows.repo.checkout import dvc
 from flows.repo.stages import own_sentence
 
 
-def fetch(source: str) -> None:
-    """Pull a dataset that only DVC's remote has, as in a fresh clone.
+def fetch(settings: Ingest) -> None:
+    """Pull datasets that only DVC's remote has, as in a fresh clone.
+
+    Args:
+        settings: which datasets a run reads.
 
     Raises:
-        UserError: the dataset is not here, is empty, or cannot be pulled.
+        UserError: a dataset is not here, is empty, or cannot be pulled.
     """
+    _fetch(settings.source, "ingest.source")
+    if settings.source_domain is not None:
+        _fetch(settings.source_domain, "ingest.source_domain")
+
+
+def _fetch(source: str, param: str) -> None:
     path = Path(source)
     if not path.exists() and _pointer(source).is_file():
         code, lines = dvc("pull", str(_pointer(source)))
         if code != 0:
-            raise UserError(f"ingest.source = {source} is not here and can't be pulled by DVC: {_reason(lines)}.")
+            raise UserError(f"{param} = {source} is not here and can't be pulled by DVC: {_reason(lines)}.")
     if not path.exists():
-        raise _missing(source)
+        raise _missing(source, param)
     if path.is_dir() and not any(file.is_file() for file in path.rglob("*")):
-        raise UserError(f"ingest.source = {source} is empty: put images there, or run `reflux data add PATH`.")
+        raise UserError(f"{param} = {source} is empty: put images there, or run `reflux data add PATH`.")
 
 
 def version(source: str) -> str:
@@ -48,6 +59,19 @@ def version(source: str) -> str:
         return str(next(dep for dep in dependencies if not dep.def_path.startswith("components/")).get_hash().value)
 
 
+def version_of_domain(source: str) -> str:
+    """What tells one content of a source domain from another: its hash, or its pointer's while only DVC has it.
+
+    Raises:
+        UserError: it is not here, and DVC does not know it.
+    """
+    if Path(source).exists():
+        return fingerprint(Path(source))
+    if not _pointer(source).is_file():
+        raise _missing(source, "ingest.source_domain")
+    return sha256_file(_pointer(source))
+
+
 def track(folder: Path) -> str:
     """Put a dataset under DVC, unless git versions it already; returns a sentence on which it is.
 
@@ -66,8 +90,8 @@ def _pointer(source: str) -> Path:
     return Path(f"{source.rstrip('/')}.dvc")
 
 
-def _missing(source: str) -> UserError:
-    return UserError(f"ingest.source = {source} does not exist: put a dataset there, or run `reflux data add PATH`.")
+def _missing(source: str, param: str = "ingest.source") -> UserError:
+    return UserError(f"{param} = {source} does not exist: put a dataset there, or run `reflux data add PATH`.")
 
 
 def _in_git_index(path: Path) -> bool:

@@ -64,6 +64,16 @@ def look(settings: Ingest) -> Images:
     return _compared(items, source.classes, counts)
 
 
+def counts_of_domain(settings: Ingest) -> dict[str, int]:
+    """The images of the source domain to train on, as ``source_domain``; empty without one, or while it is not here."""
+    from components.ingest.source import open_source
+
+    if settings.source_domain is None or not Path(settings.source_domain).exists():
+        return {}
+    given = Counter(item.split or _OWN_SPLIT for item in open_source(Path(settings.source_domain)).items)
+    return {"source_domain": counts_of(given, settings.split.val, settings.split.test)["train"]}
+
+
 def counts_of(given: Mapping[str, int], val: float, test: float) -> dict[str, int]:
     """Images in each split, with those that ``ingest`` will take from the training images for splits that are missing.
 
@@ -94,7 +104,9 @@ def _compared(items: "list[Item]", classes: list[str], counts: Mapping[str, int]
     if _OWN_SPLIT in touched or not touched:  # it depends on their content, or one has changed that looks the same
         touched |= {*LABELED_SPLITS, *([] if touched else SPLITS)}
     same_classes = set(classes) == set(known["class_name"].dropna())
-    spared = {f"shards/{split}" for split in SPLITS if split not in touched} if same_classes else set()
+    spared = (
+        {"source-domain", *(f"shards/{split}" for split in SPLITS if split not in touched)} if same_classes else set()
+    )
     if "shards/train" in spared:
         spared.add("images.json")
     paths = frozenset(str(_INGESTED / name) for name in spared)

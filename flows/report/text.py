@@ -75,6 +75,18 @@ def rounds(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def source_domain(metrics: Mapping[str, Any]) -> str:
+    """What teacher and student reach on the source domain; empty if it has no test images, or there is none."""
+    domain = metrics.get("source_domain", {})
+    if not domain.get("accuracy"):
+        return ""
+    teacher, student = (f"{100 * domain['accuracy'][model]:.2f} %" for model in ("teacher", "student"))
+    return (
+        f"On the {domain['n']:,} test images of the source domain {domain['name']} the teacher reaches {teacher} and "
+        f"the student {student}."
+    )
+
+
 def table(metrics: Mapping[str, Any]) -> Table:
     """The result table for a terminal."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)

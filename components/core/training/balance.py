@@ -60,15 +60,19 @@ def order_for(balance: str, labels: Indices, shares: npt.NDArray[np.float64] | N
     return BalancedOrder(labels, shares) if balance == "sampling" or shares is not None else None
 
 
-def log_priors_for(balance: str, labels: Indices, classes: int, device: torch.device) -> Tensor | None:
+def log_priors_for(
+    balance: str, labels: Indices, classes: int, device: torch.device, *others: Indices
+) -> Tensor | None:
     """The logarithms [K] of the classes' shares of the labeled images, for ``logit-adjustment``; None without it.
 
-    A class that no image shows counts as one image.
+    A class that no image shows counts as one image. ``others`` are the labels of further sets of images, each of which
+    is shown as often as the first.
     """
     if balance != "logit-adjustment":
         return None
-    count = _images_of_each(labels, classes).clip(min=1)
-    return torch.from_numpy(np.log(count / count.sum())).float().to(device)
+    counts = [_images_of_each(each, classes).clip(min=1) for each in (labels, *others)]
+    shares = np.mean([count / count.sum() for count in counts], axis=0)
+    return torch.from_numpy(np.log(shares)).float().to(device)
 
 
 def class_weights_for(

@@ -67,6 +67,7 @@ def test_metrics_keep_their_contract(finished):
             "classes",
             "dataset",
             "artifact_sha256",
+            "source_domain",
             "probe_sha256",
             "trained_on_sha256",
         ),
@@ -77,6 +78,9 @@ def test_metrics_keep_their_contract(finished):
     assert set(metrics["teacher"]) == set(metrics["shipped"]["onnx_int8"]) == FIGURES | LATENCIES
     assert set(metrics["student"]) == set(metrics["shipped"]["pt2"]) == FIGURES
     assert set(metrics["shipped"]["onnx"]) == set(metrics["control"]) == FIGURES | LATENCIES | CORRUPTED
+    domain = metrics["source_domain"]
+    assert (domain["name"], domain["train"], domain["n"]) == ("charts", 30, 20)
+    assert set(domain["accuracy"]) == {"teacher", "student"}
     assert set(metrics["gain"]) == {"accuracy", "ci95", "p_value", "wins", "losses"}
     assert ("remedy" in metrics) == (metrics["gain"]["ci95"][0] <= 0)
     files = finished / "artifacts/compress"
@@ -199,7 +203,8 @@ def test_the_probe_is_the_shipped_file_s_own_predictions(finished):
 def test_the_images_that_the_student_was_made_from_are_kept_by_their_ids(finished):
     ids = np.load(finished / "artifacts/evaluate/trained-on.npy", allow_pickle=False)
     splits = {split: open_shard(finished / "artifacts/ingest/shards" / split).ids for split in ("train", "val", "test")}
-    assert ids.tolist() == sorted([*splits["train"].tolist(), *splits["val"].tolist()])
+    domain = open_shard(finished / "artifacts/ingest/source-domain/shards/train").ids
+    assert ids.tolist() == sorted([*splits["train"].tolist(), *splits["val"].tolist(), *domain.tolist()])
     assert not np.isin(splits["test"], ids).any()
 
 

@@ -115,3 +115,5 @@ def test_a_modifier_leaves_losses_of_layers_as_they_are(taught):
 def test_the_unlabeled_images_also_teach_a_teacher_that_is_self_trained(taught):
     assert "self-training" not in taught()["unlabeled_used"]
     assert taught("finetune.rounds=2")["unlabeled_used"].endswith("; self-training of the teacher")
+    adapted = taught("ingest.source_domain=elsewhere", "finetune.adaptation=dann")["unlabeled_used"]
+    assert adapted.endswith("; adaptation of the teacher (dann)")

@@ -101,3 +101,11 @@ def test_an_earlier_run_beats_the_estimate():
 def test_a_run_that_was_resumed_or_disturbed_says_nothing(factor):
     foreseen = stage_seconds(params(), COUNTS, SPEEDS)
     assert experience_of(params(), COUNTS, SPEEDS, {"distill": factor * foreseen["distill"]}) == {}
+
+
+@pytest.mark.parametrize(("adaptation", "domains"), [("none", 2), ("dann", 3)])
+def test_a_source_domain_teaches_in_batches_of_its_own(adaptation: str, domains: int):
+    chosen = params("ingest.source_domain=elsewhere", f"finetune.adaptation={adaptation}")
+    seconds = stage_seconds(chosen, COUNTS | {"source_domain": 4500}, SPEEDS)
+    steps = 5000 // 100  # of an epoch
+    assert seconds["finetune"] == pytest.approx(10 * (steps * 50 * domains * 0.01 + 600 * 0.001))

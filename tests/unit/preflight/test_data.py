@@ -18,9 +18,21 @@ def check(assignment: str, classes: int = 3, test_images: int = 100, **counts: d
     check_data(params, classes, test_images, counts)
 
 
-def test_rounds_without_unlabeled_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("assignments", "sentence"),
+    [
+        (["finetune.rounds=2"], "finetune.rounds = 2 .* the dataset has none: add some .* or set finetune.rounds to 1"),
+        (
+            ["finetune.adaptation=dan", "ingest.source_domain=elsewhere"],
+            "finetune.adaptation = dan .* the dataset has none: add some .* or set finetune.adaptation to none",
+        ),
+    ],
+)
+def test_learning_from_no_unlabeled_images_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assignments: list[str], sentence: str
+):
     monkeypatch.chdir(tmp_path)
-    params = check_overrides(["finetune.rounds=2"], ROOT / "params.yaml")
+    params = check_overrides(assignments, ROOT / "params.yaml")
     rows = pd.DataFrame([("test", "cat")], columns=["split", "class_name"])
     Path("artifacts/ingest").mkdir(parents=True)
     rows.to_parquet("artifacts/ingest/manifest.parquet")
@@ -28,7 +40,7 @@ def test_rounds_without_unlabeled_images_are_refused(tmp_path: Path, monkeypatch
     write_json(Path("artifacts/ingest/dataset.json"), dataset)
     check_ingested(params)
     write_json(Path("artifacts/ingest/dataset.json"), dataset | {"counts": {"test": 100, "unlabeled": 0}})
-    with pytest.raises(UserError, match=r"finetune.rounds = 2 .* the dataset has none: add some .* or set"):
+    with pytest.raises(UserError, match=sentence):
         check_ingested(params)
 
 

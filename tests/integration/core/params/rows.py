@@ -94,6 +94,7 @@ def _student() -> dict[str, tuple[Row, ...]]:
     return rows | {"student.weights": (weights, *others)}
 
 
+ADAPTED = "tests/unit/finetune/test_adaptation.py::test_"
 LORA = Proven("tests/unit/finetune/test_main.py::test_lora_trains_the_layers_it_is_given_and_the_head")
 
 
@@ -117,6 +118,8 @@ def _finetune() -> dict[str, tuple[Row, ...]]:
         "finetune.sync_batch_norm": (Row("finetune", False, "synchronized"),),
         "finetune.lora_rank": (LORA,),
         "finetune.lora_targets": (LORA,),
+        "finetune.adaptation": (Proven(f"{ADAPTED}each_method_learns_from_all_three_and_leaves_a_plain_teacher"),),
+        "finetune.adaptation_weight": (Proven(f"{ADAPTED}the_weight_of_the_adaptation_counts"),),
         "finetune.rounds": (Row("finetune", 2, HISTORY),),
         "finetune.round_epochs": (Row("finetune", 2, HISTORY, ROUNDS),),
     }
@@ -209,6 +212,7 @@ ROWS: dict[str, tuple[Row | Proven, ...]] = {
     "ingest.min_size_px": (Row("ingest", 13, "refused"),),
     "ingest.max_megapixels": (Row("ingest", 0.005, "quarantine.csv"),),
     "ingest.slices": (Row("ingest", ["camera"], "manifest.parquet", ("ingest.source=data/listed.csv",)),),
+    "ingest.source_domain": (Row("ingest", "data/tiny", "source-domain/dataset.json"),),
     "ingest.group": (Row("ingest", "patient", "shards/train/ids.npy", ("ingest.source=data/listed.csv",)),),
     "validate.near_duplicate_bits": (Row("validate", 16, "no_test_image_looks_trained_on"),),
     "validate.max_class_shift": (Row("validate", 0.9, "class_balance_kept"),),

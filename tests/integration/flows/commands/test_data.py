@@ -164,11 +164,15 @@ def test_a_second_dataset_replaces_the_reasons_of_the_first(checkout, tmp_path):
 
 def test_columns_of_another_dataset_are_forgotten(checkout, tmp_path):
     override_params(
-        ["ingest.slices=[camera]", "ingest.group=dog", "registry.slices.gates={camera: {accuracy: {min: 0.5}}}"]
+        [
+            *("ingest.slices=[camera]", "ingest.group=dog", "registry.slices.gates={camera: {accuracy: {min: 0.5}}}"),
+            *("ingest.source_domain=data/others", "finetune.adaptation=dan"),
+        ]
     )
     add(pictures(tmp_path / "pets"))
     params = load_params()
     assert (params.ingest.slices, params.ingest.group, params.registry.slices.gates) == ([], None, {})
+    assert (params.ingest.source_domain, params.finetune.adaptation) == (None, "none")
 
 
 def test_columns_that_the_dataset_has_are_kept(checkout, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.core.errors import UserError
+from components.core.params.sections import Ingest
 from components.core.runtime import lineage
 from flows.repo.checkout import dvc, prepare_dvc
 from flows.repo.dataset import fetch, track, version
@@ -26,21 +27,24 @@ def test_a_missing_dataset_is_pulled_from_dvcs_remote(checkout, tmp_path):
     subprocess.run([*DVC, "push"], check=True)
     shutil.rmtree("data/pets")
     shutil.rmtree(".dvc/cache")
-    fetch("data/pets")
+    fetch(Ingest(source="data/pets"))
     assert len(list(Path("data/pets").rglob("*.png"))) == 2
     shutil.rmtree("data/pets")
     shutil.rmtree(".dvc/cache")
     shutil.rmtree(tmp_path / "remote")
     with pytest.raises(UserError, match="can't be pulled"):
-        fetch("data/pets")
+        fetch(Ingest(source="data/pets"))
 
 
 def test_a_missing_or_empty_dataset_is_one_sentence(checkout):
     with pytest.raises(UserError, match="data/nothing does not exist"):
-        fetch("data/nothing")
+        fetch(Ingest(source="data/nothing"))
     Path("data/empty/deep").mkdir(parents=True)
     with pytest.raises(UserError, match="data/empty is empty"):
-        fetch("data/empty")
+        fetch(Ingest(source="data/empty"))
+    Path("data/empty/deep/0.png").write_text("a picture")
+    with pytest.raises(UserError, match=r"ingest.source_domain = data/nothing does not exist"):
+        fetch(Ingest(source="data/empty", source_domain="data/nothing"))
 
 
 def test_the_version_is_what_dvc_writes_into_its_lock(tmp_path, monkeypatch):

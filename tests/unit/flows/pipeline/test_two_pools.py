@@ -18,6 +18,7 @@ def test_the_training_gets_the_checked_data_without_the_test_split():
         "artifacts/ingest/shards/train",
         "artifacts/ingest/shards/unlabeled",
         "artifacts/ingest/shards/val",
+        "artifacts/ingest/source-domain",
         "artifacts/validate/passed",
         "artifacts/validate/unlabeled.json",
     ]

@@ -45,6 +45,14 @@ def test_the_gain_has_its_interval():
     )
 
 
+def test_what_was_reached_on_the_source_domain_is_told_where_it_has_test_images():
+    domain = {"name": "mnist", "train": 850, "n": 1000, "accuracy": {"teacher": 0.9, "student": 0.125}}
+    assert text.source_domain({"source_domain": domain}) == (
+        "On the 1,000 test images of the source domain mnist the teacher reaches 90.00 % and the student 12.50 %."
+    )
+    assert text.source_domain({"source_domain": domain | {"n": 0, "accuracy": {}}}) == text.source_domain(METRICS) == ""
+
+
 def test_the_rounds_of_a_teacher_have_their_gain_and_one_round_is_not_told():
     every = [
         {"val_accuracy": 0.8, "kept": False},

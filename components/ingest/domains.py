@@ -1,0 +1,65 @@
+"""The source domain: a labeled dataset of the same classes from elsewhere, for ``finetune.adaptation``."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from components.core.contract import LABELED_SPLITS
+from components.core.errors import UserError, listed
+from components.core.images.shards import UNLABELED, open_shard
+from components.ingest.items import Source
+
+_SHOWN = 3
+
+
+def in_order_of(classes: Sequence[str] | None, source: Source, path: Path) -> Source:
+    """Give a source domain's classes the order that the dataset's have.
+
+    Args:
+        classes: of the dataset; None for the dataset itself, which stays as it is.
+        source: not yet read.
+        path: its own, for the message.
+
+    Raises:
+        UserError: it has other classes.
+    """
+    if classes is None:
+        return source
+    missing, unknown = ([name for name in one if name not in other] for one, other in _both(classes, source.classes))
+    if missing or unknown:
+        parts = [f"lacks {listed(missing, _SHOWN)}"] * bool(missing)
+        parts += [f"has {listed(unknown, _SHOWN)}, which the dataset has not"] * bool(unknown)
+        raise UserError(
+            f"ingest.source_domain = {path} {' and '.join(parts)}: a source domain has the dataset's classes, by name; "
+            "rename its classes, leave images out, or name another one."
+        )
+    labels = [classes.index(name) for name in source.classes] + [UNLABELED]  # the last belongs to label -1
+    items = (replace(item, label=labels[item.label]) for item in source.items)
+    return replace(source, classes=list(classes), items=items)
+
+
+def _both(one: Sequence[str], other: Sequence[str]) -> tuple[tuple[Sequence[str], Sequence[str]], ...]:
+    return (one, other), (other, one)
+
+
+def refuse_shared_images(domain: Path, dataset: Path, source: str) -> None:
+    """Refuse a source domain that trains on images which the dataset validates or tests on.
+
+    Args:
+        domain: the shards of the source domain.
+        dataset: those of the dataset.
+        source: ``ingest.source_domain``, for the message.
+
+    Raises:
+        UserError: it does.
+    """
+    trained = open_shard(domain / "train").ids
+    for split in LABELED_SPLITS[1:]:
+        shared = int(np.isin(trained, open_shard(dataset / split).ids).sum())
+        if shared:
+            raise UserError(
+                f"{shared:,} training images of ingest.source_domain = {source} are in the dataset's {split} split, "
+                "too: what is trained on can't judge; take them out of one of the two."
+            )

@@ -135,7 +135,7 @@ def compute(
 def run_stages(
     params: Params, display: Display, journal: Journal, pool: str | None, overrides: Sequence[str]
 ) -> dict[str, StageOutcome]:
-    """Run all stages in order, but for the starting weights, which come while the data does.
+    """Run all stages in order, but for the starting weights, which come while the data is checked.
 
     Args:
         params: all of them.
@@ -154,10 +154,10 @@ def run_stages(
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_VARIABLE: journal.id}
     with Runner(display, environment, forced, pull=store is not None) as runner:
         pipeline = Pipeline(display, journal, runner, unchanged(forced), store)
-        if pool is None:
-            begin(pipeline, "pretrain", alongside="ingest")
         stage(pipeline, "ingest")
         journal.tags({"dvc.data_md5": lineage.data_md5() or lineage.NONE})
+        if pool is None and not params.pretrain.networks:  # which learn from images that are checked
+            begin(pipeline, "pretrain", alongside="validate")
         stage(pipeline, "validate")
         check_ingested(params)
         if pool is None:

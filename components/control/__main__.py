@@ -21,7 +21,7 @@ def main(stage: Stage) -> None:
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
     stage.environment |= computing(device, settings.precision, params.run.compile)
     log_priors = log_priors_for(settings.balance, images.labels, len(dataset.classes), device)
-    weights = stage.read("pretrain/student/model.safetensors") if settings.pretrained else None
+    weights = stage.read("pretrain/student/model.safetensors") if params.student_is_pretrained else None
     student = new_student(settings.model, weights, settings.image_size, dataset, params.seed, device)
     checkpoints = stage.checkpoints("student")
     recipe = Recipe.of(settings.model_dump(), compile=params.run.compile)

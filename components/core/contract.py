@@ -35,7 +35,7 @@ _SHIPPING = (*_TORCH, "onnxruntime")
 STAGES = {
     "ingest": StageSpec(("images",)),
     "validate": StageSpec(("images", "shift.py")),
-    "pretrain": StageSpec(("models",), trains=True, packages=_TORCH),
+    "pretrain": StageSpec((*_TRAINING, "student.py"), trains=True, packages=_TORCH),
     "finetune": StageSpec(_TRAINING, role="teacher", trains=True, distributed=True, packages=_TORCH),
     "label": StageSpec((*_INFERENCE, "teacher"), trains=True, distributed=True, packages=_TORCH),
     "distill": StageSpec(

@@ -237,7 +237,9 @@ class Trainer:
 
     def _new_student(self, seed: int | None = None) -> PixelModel:
         settings, seed = self._stage.params.student, self._stage.params.seed if seed is None else seed
-        weights = self._stage.read("pretrain/student/model.safetensors") if settings.pretrained else None
+        weights = (
+            self._stage.read("pretrain/student/model.safetensors") if self._stage.params.student_is_pretrained else None
+        )
         return new_student(settings.model, weights, settings.image_size, self.dataset, seed, self._device)
 
     def _hard_targets(self, indices: Indices, views: Indices) -> tuple[Tensor, ...]:

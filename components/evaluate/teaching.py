@@ -25,6 +25,7 @@ EQUATIONS = {  # as on the pages in components/distill, which explain the symbol
     "born-again": "teacher → student → student → …",
     PEERS: "mean_j KL(p_j ‖ p_i)",
 }
+_STARTS = {"teacher": "the teacher", "student": "the student, whose weights the control starts from, too"}
 _SOFT_LABELS = {
     "store": ("through the teacher's soft labels", "The teacher labeled {views} of each image once."),
     "teacher": ("through the live teacher's soft labels", "The teacher ran at every step, on that step's views."),
@@ -93,7 +94,13 @@ def _settings(part: BaseModel, *left_out: str) -> str:
 
 
 def _of_the_teacher(params: Params) -> list[str]:
-    """What the unlabeled images did for the teacher."""
+    """What the unlabeled images did for the teacher, and before it."""
     adaptation = params.finetune.adaptation
     rounds, adapted = params.finetune.rounds > 1, adaptation != "none"
-    return ["self-training of the teacher"] * rounds + [f"adaptation of the teacher ({adaptation})"] * adapted
+    learned = " and of ".join(_STARTS[role] for role in params.pretrain.networks)
+    before = [f"pretraining of {learned}, without labels"] * bool(learned)
+    return [
+        *before,
+        *["self-training of the teacher"] * rounds,
+        *[f"adaptation of the teacher ({adaptation})"] * adapted,
+    ]

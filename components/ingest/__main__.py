@@ -33,7 +33,8 @@ def main(stage: Stage) -> None:
         max_megapixels=params.max_megapixels,
         threads=stage.params.run.threads,
     )
-    result = take(source, stage.out("."), slices=params.slices, group=params.group)
+    pretraining = bool(stage.params.pretrain.networks)
+    result = take(source, stage.out("."), slices=params.slices, group=params.group, pretraining=pretraining)
     stage.source(source)
     sys.stdout.write(summary(result))
     folder = stage.out("source-domain")

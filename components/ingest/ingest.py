@@ -65,6 +65,7 @@ def ingest(
     slices: Sequence[str] = (),
     group: str | None = None,
     classes: Sequence[str] | None = None,
+    pretraining: bool = False,
 ) -> Ingested:
     """Check a dataset and write its shards, manifest, facts and quarantine.
 
@@ -81,6 +82,8 @@ def ingest(
         slices: columns of the source that the manifest keeps, as ``slice:<name>``.
         group: the column of the source whose equal values are on one side of every split.
         classes: those that it must have, which then are in this order; None takes its own.
+        pretraining: learns from the images, and ``pretraining.json`` says which; otherwise it is empty, so that others
+            need not outdate the starting weights.
 
     Raises:
         UserError: the dataset is missing, damaged, or can't train a classifier of these classes.
@@ -107,6 +110,7 @@ def ingest(
         scratch.unlink()
         facts = _facts(source, dataset.classes, frame, image_size, channels)
         _describe(building, frame, facts, kept, left_out)
+        write_json(building / "pretraining.json", pretraining_facts(facts) if pretraining else {})
         _publish(building, out)
     return Ingested(facts, Counter(failure.kind for failure in left_out), dataset.ignored, dataset.doubts)
 
@@ -194,7 +198,15 @@ def _publish(building: Path, out: Path) -> None:
     """Move everything into place; dataset.json, which the later stages need, goes first and comes back last."""
     names = [
         *(f"shards/{split}" for split in SPLITS),
-        *("manifest.parquet", "quarantine.csv", "samples.png", "quarantine.png", "images.json", "dataset.json"),
+        *(
+            "manifest.parquet",
+            "quarantine.csv",
+            "samples.png",
+            "quarantine.png",
+            "images.json",
+            "pretraining.json",
+            "dataset.json",
+        ),
     ]
     for name in reversed(names):
         old = out / name
@@ -228,6 +240,12 @@ def _write_quarantine(path: Path, left_out: list[Failure]) -> None:
     # For people, too: a spreadsheet takes a CSV file without this mark for one of its own country's encoding.
     with atomic(path) as temporary:
         pd.DataFrame(left_out, columns=["path", "reason", "kind"]).to_csv(temporary, index=False, encoding="utf-8-sig")
+
+
+def pretraining_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """What self-supervised pretraining depends on, of the contents of ``dataset.json``."""
+    splits = {split: facts["fingerprints"][split] for split in SPLITS if split != "test"}
+    return {**{name: facts[name] for name in TRAINING_FACTS}, "fingerprints": splits}
 
 
 def _facts(source: Path, classes: list[str], frame: pd.DataFrame, image_size: int, channels: int) -> dict[str, Any]:

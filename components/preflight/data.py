@@ -15,6 +15,7 @@ from components.core.params.distill import refuse_few_classes
 from components.core.params.file import load_params
 from components.core.params.sections import Params
 from components.finetune.strategy import refuse_nothing_to_learn_from
+from components.pretrain.possible import refuse_no_images
 from components.registry.policy import gates, slices
 from components.registry.policy.gates import Reason
 
@@ -31,6 +32,7 @@ def check_ingested(params: Params) -> None:
     counts = slice_counts(ARTIFACTS / "ingest" / "manifest.parquet", params.registry.slices.gates)
     finetune = params.finetune
     refuse_nothing_to_learn_from(finetune.rounds, finetune.adaptation, dataset["counts"]["unlabeled"])
+    refuse_no_images(params.pretrain.mode, dataset["counts"]["unlabeled"])
     check_data(params, len(dataset["classes"]), dataset["counts"]["test"], counts)
 
 

@@ -5,7 +5,10 @@ from pathlib import Path
 from components.core.artifacts import sha256_file, write_json
 from components.core.models.pixel_model import PixelModel, parameter_count, save, seed_everything
 from components.core.runtime.stage import Stage, run
+from components.pretrain.self_supervised import Pretraining
 from components.pretrain.weights import pretrained, weights_file
+
+Origin = dict[str, str | int | None]
 
 
 def main(stage: Stage) -> None:
@@ -13,28 +16,38 @@ def main(stage: Stage) -> None:
 
     A student that starts from random weights is left to the stages that train it, which seed it themselves.
     """
-    pretrain, student = stage.params.pretrain, stage.params.student
-    seed_everything(stage.params.seed)
+    params = stage.params
+    pretrain, student = params.pretrain, params.student
+    lessons = Pretraining(stage) if pretrain.mode == "self-supervised" else None
+    seed_everything(params.seed)
     model, origin = start(pretrain.model, pretrain.weights, "pretrain.weights")
+    if lessons and "teacher" in pretrain.networks:
+        model, origin = lessons.teach("teacher", model), origin | lessons.origin
     save(model, stage.out("model.safetensors"))
     write_json(stage.out("model.json"), origin)
     stage.journal.tags({f"origin.{key}": str(value) for key, value in origin.items()})
     folder = stage.out("student")
     for left_over in folder.glob("*"):
         left_over.unlink()
-    student_origin: dict[str, str | int | None] = {"model": student.model, "weights": student.weights}
-    if student.pretrained:
-        model, student_origin = start(student.model, student.weights, "student.weights")
-        save(model, folder / "model.safetensors")
+    student_origin: Origin = {"model": student.model, "weights": student.weights}
+    own: PixelModel | None = None
+    if student.from_weights:
+        own, student_origin = start(student.model, student.weights, "student.weights")
+    if lessons and "student" in pretrain.networks:
+        own, student_origin = lessons.teach("student", own), student_origin | lessons.origin
+    if own:
+        save(own, folder / "model.safetensors")
     write_json(folder / "model.json", student_origin)
     stage.journal.tags({f"student_origin.{key}": str(value) for key, value in student_origin.items()})
+    if lessons:
+        lessons.end()
 
 
-def start(name: str, source: str, param: str) -> tuple[PixelModel, dict[str, str | int | None]]:
+def start(name: str, source: str, param: str) -> tuple[PixelModel, Origin]:
     """A network with its starting weights, and their origin; ``param`` holds the ``source``, for messages."""
     file: Path | None = weights_file(name, source, param)
     model = pretrained(name, source, file, param)
-    origin: dict[str, str | int | None] = {"model": name, "weights": source, "file": file.name if file else None}
+    origin: Origin = {"model": name, "weights": source, "file": file.name if file else None}
     return model, origin | {"sha256": sha256_file(file) if file else None, "parameters": parameter_count(model)}
 
 

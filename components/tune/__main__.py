@@ -129,7 +129,7 @@ def prepared(request: Mapping[str, Any], params: Params, url: str) -> Search:
     """
     reader = Stage("distill", params)
     paths = {name: reader.read(name) for name in _READS}
-    if params.student.pretrained:
+    if params.student_is_pretrained:
         reader.read("pretrain/student")
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
     drawn, objectives = distributions(params), tuple(request["objectives"])

@@ -41,7 +41,7 @@ def distributions(params: Params) -> dict[str, BaseDistribution]:
     methods = space.method or (present["method"],)
     for name in methods:
         _check_method(name, params)
-    networks = space.network if not student.pretrained else (present["network"],)
+    networks = space.network if not params.student_is_pretrained else (present["network"],)
     for name in networks:
         if small_net(name) is None:
             check_timm_name(name)
@@ -59,7 +59,7 @@ def distributions(params: Params) -> dict[str, BaseDistribution]:
     for name, (low, high) in ranges.items():
         held = present.get(name, low) if name not in given else low
         drawn[name] = _range(name, min(low, held), max(high, held))
-    if student.pretrained:  # they are of one width
+    if params.student_is_pretrained:  # they are of one width
         drawn["width"] = _range("width", present["width"], present["width"])
     elif not any(small_net(name) for name in drawn["network"].choices):  # type: ignore[attr-defined]
         del drawn["width"]

@@ -25,8 +25,10 @@ Fate = Literal["computed", "restored", "unchanged"]
 
 # It makes training wait for the data's checks, and is the same whenever they pass.
 _NEVER_CHANGES = str(ARTIFACTS / "validate" / "passed")
-# It names the unlabeled images if they teach the teacher.
-_TEACHING, _UNLABELED = str(ARTIFACTS / "validate" / "unlabeled.json"), str(ARTIFACTS / "ingest/shards/unlabeled")
+# They name the images that teach the teacher without a label, and those that pretraining learns from, if any do.
+_TEACHING, _PRETRAINING = str(ARTIFACTS / "validate" / "unlabeled.json"), str(ARTIFACTS / "ingest" / "pretraining.json")
+_UNLABELED = str(ARTIFACTS / "ingest/shards/unlabeled")
+_PRETRAINED_ON = frozenset(str(ARTIFACTS / "ingest" / "shards" / split) for split in ("train", "val", "unlabeled"))
 _DEFAULTS = "components/core/params/"
 _UNSET = object()
 _CODE, _SHOWN = "code in ", 3
@@ -160,6 +162,7 @@ class _Foresight:
     def __init__(self, repo: "Repo", remote: str | None, params: Params) -> None:
         self._repo, self._remote, self._settings = repo, remote, params.ingest
         self._teaching = learns_from_unlabeled(params.finetune.rounds, params.finetune.adaptation)
+        self._pretraining = bool(params.pretrain.networks)
         self._stages: dict[str, Any] = {each.name: each for each in repo.index.stages if hasattr(each, "name")}
         self._outs: dict[str, tuple[str, Any]] = {}  # by path: the stage's name, and the out if its hash is known
         self.images: Images | None = None  # of the dataset, if it is ingested anew
@@ -188,18 +191,24 @@ class _Foresight:
             change = self._decide(stage, why)
         else:
             change = Change("computed", why)
-        spared = {_NEVER_CHANGES}
+        spared: set[str] = set()
         if name == "ingest" and change.fate == "computed":
             self.images = look(self._settings)
             if change.why == (f"data in {self._settings.source}",):
                 spared |= self.images.spared
                 change = Change("computed", (*change.why, *filter(None, [self.images.difference()])))
-        if name == "validate" and (not self._teaching or self._outs[_UNLABELED][1] is not None):
-            spared.add(_TEACHING)
+        spared |= self._standing_in(name, spared)
         for out in stage.outs:
             stays = out.def_path in spared and out.def_path in locked
             self._outs[out.def_path] = (name, out if change.fate != "computed" or stays else None)
         return change
+
+    def _standing_in(self, name: str, spared: set[str]) -> set[str]:
+        """The stage's outs that stand for images and stay as they are, if the ``spared`` ones do."""
+        if name == "ingest":
+            return set() if self._pretraining and not spared >= _PRETRAINED_ON else {_PRETRAINING}
+        images_stay = name == "validate" and (not self._teaching or self._outs[_UNLABELED][1] is not None)
+        return {_NEVER_CHANGES, _TEACHING} if images_stay else {_NEVER_CHANGES}
 
     def read(self, path: Path) -> Any:
         """A JSON file among the outs, as the run will restore it or leave it."""

@@ -112,11 +112,6 @@ class Validate(Section):
     max_class_shift: Fraction = 0.1
 
 
-class Pretrain(Section):
-    model: str
-    weights: str = "random"
-
-
 class Augment(Section):
     """Random draws of a view; 0, false and 1.0 switch a draw off."""
 
@@ -141,6 +136,36 @@ class StudentAugment(Augment):
         if self.mixup + self.cutmix > 1:
             raise ValueError("mixup + cutmix must be 1 at most: they are shares of the views")
         return self
+
+
+_FEW_IMAGES = 16  # of a batch: SimSiam rests on BatchNorm's statistics, and its paper goes down to 64
+
+
+class Pretrain(Section):
+    model: str
+    weights: str = "random"
+    mode: Literal["none", "self-supervised"] = "none"
+    learns: Literal["teacher", "student", "both"] = "teacher"
+    steps: Positive = 1000
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    lr: AboveZero = 0.05
+    augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def compares_enough_images(self) -> "Pretrain":
+        if self.mode == "self-supervised" and self.batch_size < _FEW_IMAGES:
+            raise ValueError(
+                f"batch_size = {self.batch_size} is too small for mode = self-supervised, which rests on a batch's "
+                f"statistics: set it to {_FEW_IMAGES} or more, better 128"
+            )
+        return self
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Those that learn from unlabeled images, in their order."""
+        if self.mode == "none":
+            return ()
+        return ("teacher", "student") if self.learns == "both" else (self.learns,)
 
 
 class Training(Section):
@@ -221,8 +246,8 @@ class Student(Training):
     augment: StudentAugment = StudentAugment()
 
     @property
-    def pretrained(self) -> bool:
-        """Whether ``pretrain`` leaves weights to start from; otherwise they are random, for the control, too."""
+    def from_weights(self) -> bool:
+        """Whether it starts from weights that are named, and not from random ones."""
         return self.weights not in ("random", DISTILLED_FEATURES)
 
 
@@ -315,6 +340,11 @@ class Params(Section):
     @model_validator(mode="after")
     def has_a_finished_teacher(self) -> "Params":
         weights = self.pretrain.weights
+        if self.finetune.strategy == "none" and "teacher" in self.pretrain.networks:
+            raise ValueError(
+                "finetune.strategy = none uses a finished teacher unchanged, and pretrain.mode = self-supervised would "
+                "train it; set pretrain.learns to student, or take another strategy"
+            )
         if self.finetune.strategy == "none" and weights in ("random", "pypi", "timm"):
             raise ValueError(
                 f"finetune.strategy = none uses a finished teacher unchanged, and pretrain.weights = {weights} is none "
@@ -336,6 +366,11 @@ class Params(Section):
                 "distill.feature_share or distill.finish_share"
             )
         return self
+
+    @property
+    def student_is_pretrained(self) -> bool:
+        """Whether ``pretrain`` leaves weights for the student and its control to start from."""
+        return self.student.from_weights or "student" in self.pretrain.networks
 
     @property
     def phases(self) -> dict[str, int]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 COMPONENTS = Path(__file__).parents[3] / "components"
-PAGES = [*sorted((COMPONENTS / "distill").glob("*.md")), COMPONENTS / "finetune/README.md"]
+PAGES = [*sorted((COMPONENTS / "distill").glob("*.md"))]
+PAGES += [COMPONENTS / room / "README.md" for room in ("finetune", "pretrain")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")

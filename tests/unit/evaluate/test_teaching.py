@@ -117,3 +117,7 @@ def test_the_unlabeled_images_also_teach_a_teacher_that_is_self_trained(taught):
     assert taught("finetune.rounds=2")["unlabeled_used"].endswith("; self-training of the teacher")
     adapted = taught("ingest.source_domain=elsewhere", "finetune.adaptation=dann")["unlabeled_used"]
     assert adapted.endswith("; adaptation of the teacher (dann)")
+    both = taught("pretrain.mode=self-supervised", "pretrain.learns=both")["unlabeled_used"]
+    assert both.endswith(
+        "; pretraining of the teacher and of the student, whose weights the control starts from, too, without labels"
+    )

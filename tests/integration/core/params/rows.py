@@ -40,6 +40,7 @@ class Proven:
 
 RUN_DEVICE = Row("control", "cuda", "refused", ("run.device=cpu",))
 JOINT = ("student.weights=artifacts/control/model.safetensors",)
+LEARNING = ("pretrain.mode=self-supervised", "pretrain.steps=2", "pretrain.batch_size=16")
 FEATURES = ("student.weights=distilled-features",)
 FINISHED = ("distill.finish=labels",)
 TWO_TEACHERS = ("distill.teachers=[artifacts/control/other.safetensors]",)
@@ -92,6 +93,21 @@ def _student() -> dict[str, tuple[Row, ...]]:
     weights = Row("pretrain control", "artifacts/control/model.safetensors")
     others = (Row("pretrain label distill", weights.value), Row("distill", "distilled-features"))
     return rows | {"student.weights": (weights, *others)}
+
+
+def _pretraining() -> dict[str, tuple[Row, ...]]:
+    values = {"steps": 3, "batch_size": 24, "lr": 0.5}
+    values |= {f"augment.{name}": value for name, value in _VIEWS.items()}
+    rows: dict[str, tuple[Row, ...]] = {
+        f"pretrain.{name}": (Row("pretrain", value, given=LEARNING),) for name, value in values.items()
+    }
+    rows["pretrain.mode"] = (
+        Row("pretrain", "self-supervised", given=LEARNING[1:]),
+        Row("ingest", "self-supervised", "pretraining.json"),
+    )
+    students = Row("pretrain", "student", "student/model.json", LEARNING)
+    controls = Row("pretrain control", "student", given=LEARNING)
+    return rows | {"pretrain.learns": (students, controls, Row("pretrain label distill", "both", given=LEARNING))}
 
 
 ADAPTED = "tests/unit/finetune/test_adaptation.py::test_"
@@ -218,6 +234,7 @@ ROWS: dict[str, tuple[Row | Proven, ...]] = {
     "validate.max_class_shift": (Row("validate", 0.9, "class_balance_kept"),),
     "pretrain.model": (Row("pretrain", "resnet14"),),
     "pretrain.weights": (Row("pretrain", "artifacts/finetune/model.safetensors"),),
+    **_pretraining(),
     "label.views": (Row("label", 3, "manifest.json"), Row("label", "auto", "manifest.json")),
     "label.top_k": (Row("label", 1, "manifest.json"),),
     "label.batch_size": (Row("label", 16, "largest batch", ("seed=3",)),),

@@ -1,0 +1,48 @@
+"""A killed stage goes on."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from components.core.artifacts import sha256_file
+from components.core.params.file import override_params
+from tests.workspaces import run_stage, training_workspace
+
+SETTINGS = (
+    *("pretrain.mode=self-supervised", "pretrain.learns=both", "pretrain.steps=60", "pretrain.batch_size=16"),
+    *("run.checkpoint_every_s=0.05", "run.deterministic=true"),
+)
+
+
+@pytest.mark.long
+def test_kill_9_costs_no_bit_of_what_is_learned_without_labels(tmp_path: Path):
+    """In the teacher's training, and then in the student's."""
+    folders = [tmp_path / name for name in ("whole", "killed")]
+    training_workspace(folders[0])
+    override_params(list(SETTINGS), folders[0] / "params.yaml")
+    shutil.copytree(folders[0], folders[1])
+    assert run_stage("pretrain", folders[0]).returncode == 0
+    for role in ("teacher", "student"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "components.pretrain"],
+            cwd=folders[1],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"REFLUX_EVENTS": "1"},
+        )
+        events = (json.loads(line.strip(b"\x1e\n ")) for line in process.stdout if line.startswith(b"\x1e"))
+        while not list((folders[1] / f".reflux/checkpoints/pretrain-before/{role}").glob("[!.]*.pt")):
+            time.sleep(0.01)
+        done = next(events)["done"]
+        next(event for event in events if event["done"] >= done + 32)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert run_stage("pretrain", folders[1]).returncode == 0
+    for file in ("model.safetensors", "student/model.safetensors"):
+        assert len({sha256_file(folder / "artifacts/pretrain" / file) for folder in folders}) == 1

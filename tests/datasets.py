@@ -54,9 +54,10 @@ def class_folders(root: Path, count: int = 60) -> Path:
 
 def run_ingest(source: Path, out: Path, **changes: Any) -> Ingested:
     options: dict[str, Any] = {"image_size": 8, "channels": 3, "val": 0.2, "test": 0.2, "max_quarantined": 0.2}
-    (out / "source-domain").mkdir(parents=True, exist_ok=True)
     options |= {"storage": "auto", "decoded_max_gb": 8, "min_size_px": 8, "max_megapixels": 50, "threads": 2}
-    return ingest(source, out, **(options | changes))
+    result = ingest(source, out, **(options | changes))
+    (out / "source-domain").mkdir(exist_ok=True)  # what the stage leaves there is for those that name one
+    return result
 
 
 def bad_files(root: Path) -> set[str]:

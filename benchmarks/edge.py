@@ -23,9 +23,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from benchmarks.results import ROOT, Figure, argument_parser, read, write
 from components.bench.measure import Row, measure
-from components.compress import quantize
 from components.core.errors import UserError
-from components.core.export import program
+from components.core.export import program, quantize
+from components.core.export.network import sample
 from components.core.images.shards import Pixels, Shard, open_shard
 from components.core.models.pixel_model import PixelModel, load, pixel_model
 from components.preflight.rehearsal import as_if_trained
@@ -42,7 +42,7 @@ def untrained(name: str, image_size: int, channels: int, train: Shard, classes: 
     torch.manual_seed(0)
     names = tuple(map(str, range(classes)))
     model = pixel_model(name, names, image_size, channels, (0.28,) * channels, (0.35,) * channels)
-    as_if_trained(model, quantize.sample(train.images, STATISTICS, model.spec))
+    as_if_trained(model, sample(train.images, STATISTICS, model.spec))
     return model
 
 
@@ -78,7 +78,7 @@ def measured(run: Path) -> Iterator[tuple[str, list[Row]]]:
     networks |= {name: (untrained(name, *shape, train, classes), few) for name, shape in OTHERS.items()}
     for name, (model, images) in networks.items():
         with tempfile.TemporaryDirectory() as folder:
-            files = write_files(model, quantize.sample(train.images, CALIBRATION, model.spec), Path(folder))
+            files = write_files(model, sample(train.images, CALIBRATION, model.spec), Path(folder))
             print(f"{name} …", flush=True)
             yield name, measure(files, images, classes, (1,), BATCHES)
 

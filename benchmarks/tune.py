@@ -29,12 +29,11 @@ import optuna
 
 from benchmarks.checkout import copy_checkout
 from benchmarks.results import ROOT, Figure, Result, argument_parser, of_rounds, read, write
-from components.compress import quantize
-from components.compress.ship import writers
+from components.compress.ship import writer
 from components.core.artifacts import ARTIFACTS
-from components.core.contract import SHIPPED
+from components.core.contract import FILES
 from components.core.errors import UserError
-from components.core.export.onnx_file import Network
+from components.core.export.network import load, sample
 from components.core.images.shards import open_shard
 from components.core.models.precision import computing
 from components.core.params.file import load_params
@@ -85,7 +84,10 @@ def candidates(search: Search) -> Iterator[dict[str, Any]]:
         params = applied(search.params, changed)
         student, kind = params.student, params.compress.ships.replace("-", "_")
         runs = params.evaluate.latency_runs
-        figures = files_of(student.model, student.image_size, search.dataset, search.val.images, runs).figures(kind)
+        files = files_of(
+            student.model, student.image_size, params.compress.ships, search.dataset, search.val.images, runs
+        )
+        figures = files.figures(kind)
         known = {name: bounds for name, bounds in search.gates.items() if name in OF_FILES}
         if not failed(figures, kind, known, len(search.val)):
             yield changed
@@ -152,9 +154,9 @@ def accuracies(search: Search, row: Row) -> dict[str, float]:
     run.environment |= computing(search.device, params.student.precision, params.run.compile)
     student = Trainer(run, search.device).train_student(None).cpu().eval()
     train_split = open_shard(run.read("ingest/shards/train"), params.run.workers)
-    path = run.out(SHIPPED[row.kind])
-    writers(student, quantize.sample(train_split.images, CALIBRATION, student.spec))[row.kind](path)
-    network = Network(path)
+    path = run.out(FILES[row.kind].name)
+    writer(student, sample(train_split.images, CALIBRATION, student.spec))(row.kind, path)
+    network = load(path)
     splits = {name: open_shard(ARTIFACTS / "ingest/shards" / name, params.run.workers) for name in ("val", "test")}
     judged = {
         name: 100 * measure(network.logits(split.images), split.labels)["accuracy"] for name, split in splits.items()

@@ -218,7 +218,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="VERSION|FILE",
-            help="Versions' numbers, aliases, .onnx and .pt2 files.  [default: the files of the last run]",
+            help="Versions' numbers, aliases and files.  [default: the files of the last run]",
         ),
     ] = None,
     threads: Annotated[str, typer.Option(metavar="N,…", help="Numbers of threads.")] = "1",

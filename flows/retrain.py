@@ -148,7 +148,7 @@ def run_stages(
         What DVC did for each stage.
     """
     here = [name for name in STAGES if pool is None or name not in TRAINING]
-    if upgraded := packages.record(params.run.retrain_on_upgrade, here):
+    if upgraded := packages.record(params.run.retrain_on_upgrade, params.compress.ships, here):
         display.note(f"Note: {upgraded}")
     forced, store = outdated(params), remote.name()
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_VARIABLE: journal.id}

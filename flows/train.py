@@ -42,7 +42,7 @@ def train(overrides: Sequence[str], lock: str, parent: str) -> None:
     if (store := remote.name()) is None:
         raise UserError("this worker knows no default DVC remote: commit it to .dvc/config, or set it on the worker.")
     LOCK.write_text(lock, encoding="utf-8")
-    if upgraded := packages.record(params.run.retrain_on_upgrade, TRAINING):
+    if upgraded := packages.record(params.run.retrain_on_upgrade, params.compress.ships, TRAINING):
         display.note(f"Note: {upgraded}")
     tasks.pull(store, two_pools.read(TRAINING))
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_RUN_VARIABLE: parent}

@@ -45,7 +45,7 @@ def tune(minutes: float = 60.0) -> State[None]:
     require_tracking()
     prepare_dvc()
     fetch(params.ingest)
-    if upgraded := packages.record(params.run.retrain_on_upgrade, list(_BEFORE)):
+    if upgraded := packages.record(params.run.retrain_on_upgrade, params.compress.ships, list(_BEFORE)):
         display.note(f"Note: {upgraded}")
     store = remote.name()
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}

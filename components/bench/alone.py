@@ -3,11 +3,13 @@
 import json
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
-from components.bench.files import opened
+from components.core.contract import FORMATS
+from components.core.export.network import load
 
 
 def main(path: Path, pixels: Path) -> dict[str, float]:
@@ -18,12 +20,9 @@ def main(path: Path, pixels: Path) -> dict[str, float]:
         of the process, Python and the runtime included, in 1,048,576 bytes.
     """
     images = np.load(pixels)
-    if path.suffix == ".pt2":
-        import torch  # noqa: F401 - before the clock runs
-    else:
-        import onnxruntime  # noqa: F401
+    import_module(FORMATS[path.suffix].runtime)  # before the clock runs
     began = time.process_time()
-    opened(path, threads=1).run(images)
+    load(path, threads=1).run(images)
     load_ms = 1000 * (time.process_time() - began)
     return {"load_ms": load_ms, "peak_mb": peak_mb()}
 

@@ -12,16 +12,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.bench.files import RUNTIMES, Opened, opened
 from components.core.artifacts import sha256_file
+from components.core.contract import FORMATS
 from components.core.errors import UserError
 from components.core.export.latency import ROUNDS, RUNS, batch_of, in_turn
-from components.core.export.onnx_file import fit_rows
-from components.core.images.preprocess import fit
-from components.core.images.shards import Pixels, Shard, at_once
+from components.core.export.network import Network, fit_rows, load
+from components.core.images.shards import Pixels, Shard
 
 _CODE = Path(__file__).parents[2]  # where `python -m` finds this package, whatever the working folder is
-_BATCH = 256
 _TIMED_IMAGES = 32
 _SECONDS_A_SETTING = 15.0  # at most about so many for all files at one number of threads and images
 _FEWEST_RUNS = 3
@@ -97,7 +95,7 @@ def measure(
     speeds: dict[str, list[Speed]] = {name: [] for name in files}
     predicted: dict[str, Answers] = {}
     for count in threads:
-        networks = {name: opened(path, count) for name, path in files.items()}
+        networks = {name: load(path, count) for name, path in files.items()}
         for name, network in networks.items() if not predicted else ():
             say(f"{name}: accuracy")
             predicted[name] = _answers(name, network, val, classes)
@@ -110,20 +108,18 @@ def measure(
         say(f"{name}: load and memory")
         alone = _alone(path, _timed(networks[name], val, max(batches))[: max(batches)])
         accuracy, agreement = (float((predicted[name] == other).mean()) for other in (val.labels, first))
-        facts = (name, RUNTIMES[path.suffix], sha256_file(path), path.stat().st_size, accuracy, agreement)
+        facts = (name, FORMATS[path.suffix].runtime, sha256_file(path), path.stat().st_size, accuracy, agreement)
         rows.append(Row(*facts, alone["load_ms"], alone["peak_mb"], tuple(speeds[name])))
     return rows
 
 
-def _answers(name: str, network: Opened, val: Shard, classes: int) -> Answers:
+def _answers(name: str, network: Network, val: Shard, classes: int) -> Answers:
     """The predicted class of each image.
 
     Raises:
         UserError: the file has other classes than the dataset.
     """
-    size = at_once(val.images, _BATCH)
-    parts = (np.asarray(val.images[begin : begin + size]) for begin in range(0, len(val.images), size))
-    logits = np.concatenate([network.run(fit(part, network.image_size, network.channels)) for part in parts])
+    logits = network.logits(val.images)
     if logits.shape[1] != classes:
         raise UserError(
             f"{name} tells {logits.shape[1]} classes apart, and the validation images here have {classes}: give files "
@@ -132,13 +128,13 @@ def _answers(name: str, network: Opened, val: Shard, classes: int) -> Answers:
     return logits.argmax(axis=1)
 
 
-def _timed(network: Opened, val: Shard, batch: int) -> Pixels:
+def _timed(network: Network, val: Shard, batch: int) -> Pixels:
     """The images that are timed: at least one batch, repeated where the split is smaller."""
     rows = np.arange(max(_TIMED_IMAGES, batch)) % len(val.images)
     return fit_rows(val.images, rows, network.image_size, network.channels)
 
 
-def _raced(networks: Mapping[str, Opened], val: Shard, threads: int, batch: int) -> dict[str, Speed]:
+def _raced(networks: Mapping[str, Network], val: Shard, threads: int, batch: int) -> dict[str, Speed]:
     runs = [batch_of(network.run, _timed(network, val, batch), batch) for network in networks.values()]
     for run in runs:
         run(0)  # the first run allocates

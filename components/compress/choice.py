@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.core.contract import REGISTRABLE, SHIPPED
-from components.core.export.onnx_file import Network
+from components.compress.parity import require_int8
+from components.core.contract import FILES, kind_of
+from components.core.export.network import load
 from components.core.images.shards import Shard
 from components.core.params.sections import Compress
 from components.core.significance import margin_shown, paired_score_bound
@@ -19,7 +20,7 @@ class Choice:
     """The file that ships.
 
     Attributes:
-        kind: a key of ``SHIPPED``.
+        kind: a key of ``FILES``.
         file: its name.
         why: for people.
     """
@@ -37,12 +38,17 @@ def choose(settings: Compress, paths: Mapping[str, Path], val: Shard) -> Choice:
             ``max_loss`` against the fp32 one: by the lower bound of their paired difference (Tango 1998).
         paths: of the files.
         val: the labeled images to compare them on; never the test split.
+
+    Raises:
+        UserError: ``ships`` names an int8 file that surely loses more than ``max_loss``, or is not the student.
     """
     if settings.ships != "auto":
-        kind = settings.ships.replace("-", "_")
-        return Choice(kind, SHIPPED[kind], "compress.ships names it")
-    right = {kind: _right(paths[kind], val) for kind in REGISTRABLE}
-    return smallest(right["onnx_int8"], right["onnx"], settings.max_loss)
+        kind = kind_of(settings.ships)
+        if FILES[kind].precision == "int8":
+            int8, fp32 = (load(paths[each]).logits(val.images) for each in (kind, "onnx"))
+            require_int8(int8, fp32, val.labels, FILES[kind].name, settings.max_loss)
+        return Choice(kind, FILES[kind].name, "compress.ships names it")
+    return smallest(_right(paths["onnx_int8"], val), _right(paths["onnx"], val), settings.max_loss)
 
 
 def smallest(int8: npt.NDArray[np.bool_], fp32: npt.NDArray[np.bool_], max_loss: float) -> Choice:
@@ -54,9 +60,9 @@ def smallest(int8: npt.NDArray[np.bool_], fp32: npt.NDArray[np.bool_], max_loss:
     limit = f"and compress.max_loss is {100 * max_loss:g}"
     if kind == "onnx" and margin_shown(len(int8)) > max_loss:
         limit += f"; so few images can't show less than {100 * margin_shown(len(int8)):.2f}"
-    return Choice(kind, SHIPPED[kind], f"{images}, {limit}")
+    return Choice(kind, FILES[kind].name, f"{images}, {limit}")
 
 
 def _right(path: Path, val: Shard) -> npt.NDArray[np.bool_]:
-    right: npt.NDArray[np.bool_] = Network(path).logits(val.images).argmax(axis=1) == val.labels
+    right: npt.NDArray[np.bool_] = load(path).logits(val.images).argmax(axis=1) == val.labels
     return right

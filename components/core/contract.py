@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 
@@ -17,6 +18,7 @@ class StageSpec:
         distributed: it can run as several processes, with ``run.launcher: torchrun``.
         packages: those whose release is part of what its result is known by; see
             :mod:`components.core.runtime.packages`.
+        ships: it makes or measures the files that ship, so that their runtimes are such packages, too.
     """
 
     code: tuple[str, ...] = ()
@@ -24,6 +26,7 @@ class StageSpec:
     trains: bool = False
     distributed: bool = False
     packages: tuple[str, ...] = ()
+    ships: bool = False
 
 
 _INFERENCE = ("images", "models", "views")
@@ -46,9 +49,9 @@ STAGES = {
         packages=_TORCH,
     ),
     "control": StageSpec((*_TRAINING, "student.py"), role="control", trains=True, distributed=True, packages=_TORCH),
-    "compress": StageSpec(("images", "models", "export", "significance.py"), packages=_SHIPPING),
+    "compress": StageSpec(("images", "models", "export", "significance.py"), packages=_SHIPPING, ships=True),
     "evaluate": StageSpec(
-        (*_INFERENCE, "inference.py", "export", "significance.py"), distributed=True, packages=_SHIPPING
+        (*_INFERENCE, "inference.py", "export", "significance.py"), distributed=True, packages=_SHIPPING, ships=True
     ),
 }
 STEPS = (*STAGES, "register", "promote")  # the last two change the outside world, so that DVC knows nothing of them
@@ -67,8 +70,70 @@ SLICE = "slice:"  # what the manifest puts before the names of the columns in ``
 
 DAMAGED = ("unreadable", "small", "labels")  # the kinds in quarantine.csv that count against ingest.max_quarantined
 
-SHIPPED = {"pt2": "student.pt2", "onnx": "student.onnx", "onnx_int8": "student-int8.onnx"}
-REGISTRABLE = {"onnx": "fp32", "onnx_int8": "int8"}  # one of these is registered and judged, the other is measured too
+
+@dataclass(frozen=True)
+class FormatSpec:
+    """A format of files.
+
+    Attributes:
+        label: for people.
+        runtime: the package that runs them.
+        extra: of ``pyproject.toml``, if the base install has no such runtime.
+    """
+
+    label: str
+    runtime: str
+    extra: str | None = None
+
+
+FORMATS = {
+    ".pt2": FormatSpec("torch.export", "torch"),
+    ".onnx": FormatSpec("ONNX", "onnxruntime"),
+    ".pte": FormatSpec("ExecuTorch", "executorch", "executorch"),
+}
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """A file that ``compress`` can make of the student.
+
+    Attributes:
+        name: below ``artifacts/compress``.
+        precision: of its weights and activations.
+    """
+
+    name: str
+    precision: str = "fp32"
+
+    @property
+    def format(self) -> FormatSpec:
+        return FORMATS[PurePath(self.name).suffix]
+
+    @property
+    def label(self) -> str:
+        return f"{self.format.label}, {self.precision}"
+
+
+# Those in ``edge/`` are made where they ship.
+FILES = {
+    "onnx": FileSpec("student.onnx"),
+    "onnx_int8": FileSpec("student-int8.onnx", "int8"),
+    "executorch": FileSpec("edge/student.pte"),
+    "executorch_int8": FileSpec("edge/student-int8.pte", "int8"),
+    "pt2": FileSpec("student.pt2"),  # no file that ships: it needs torch
+}
+EDGE = "edge"
+
+
+def made(ships: str) -> dict[str, FileSpec]:
+    """The files that ``compress`` makes where ``compress.ships`` is this, by their kinds."""
+    always = {kind: file for kind, file in FILES.items() if file.format.extra is None}
+    return always if ships == "auto" else always | {(kind := kind_of(ships)): FILES[kind]}
+
+
+def kind_of(ships: str) -> str:
+    """The kind of the file that ``compress.ships`` names."""
+    return ships.replace("-", "_")
 
 
 def ships(metrics: Mapping[str, Any]) -> str:
@@ -81,6 +146,14 @@ def shipped(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of the file that ships, from ``metrics.json``; empty if it was not measured."""
     figures: dict[str, Any] = metrics.get("shipped", {}).get(ships(metrics), {})
     return figures
+
+
+def alternatives(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The kinds of the measured files that could have shipped, by their names for people, from ``metrics.json``."""
+    own = ships(metrics)
+    others = [(kind, FILES[kind]) for kind in metrics.get("shipped", {}) if kind not in (own, "pt2")]
+    same = FILES[own].format
+    return {f"student, {file.precision if file.format == same else file.label}": kind for kind, file in others}
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import torch
 
 from components.core.artifacts import atomic, read_json, sha256_file, write_json
-from components.core.contract import REGISTRABLE, SHIPPED, STAGES
+from components.core.contract import FILES, STAGES
 from components.core.errors import UserError
-from components.core.export import onnx_file, program
+from components.core.export import program
 from components.core.export.latency import latency, side_by_side
-from components.core.export.onnx_file import Logits
+from components.core.export.logits import Logits
+from components.core.export.network import fit_rows, load
 from components.core.images.preprocess import fit
 from components.core.images.shards import Pixels, Shard, open_shard, open_source_domain
 from components.core.models import pixel_model
@@ -68,8 +69,9 @@ def main(stage: Stage) -> None:
         corrupted = _corrupted(stage, contenders, test, onnx_files)
         if not stage.world.first:
             return  # the first process alone writes the results
-        for kind in ("pt2", "onnx"):
-            scoring.require_same_predictions(logits["student"], logits[kind], contenders.files[kind])
+        for kind, path in contenders.files.items():
+            if FILES[kind].precision == "fp32":
+                scoring.require_same_predictions(logits["student"], logits[kind], path)
         latencies = _latencies(stage, contenders, test, onnx_files)
     extra = {name: latencies.get(name, {}) | corrupted.get(name, {}) for name in logits}
     results = _measure(stage, dataset, contenders, test, columns, logits, extra)
@@ -90,7 +92,8 @@ def _load(stage: Stage, classes: list[str]) -> Contenders:
     loaded = {name: pixel_model.load(path) for name, path in weights.items()}
     for name, model in loaded.items():
         pixel_model.check_classes(model, classes, weights[name])
-    files = {kind: stage.read(f"compress/{name}") for kind, name in SHIPPED.items()}
+    made = read_json(stage.read("compress/parity.json"))
+    files = {kind: stage.read(f"compress/{FILES[kind].name}") for kind in made}
     ships = read_json(stage.read("compress/ships.json"))
     return Contenders(**loaded, weights=weights, files=files, ships=ships)
 
@@ -134,10 +137,10 @@ def _corrupted(
     stage: Stage, contenders: Contenders, test: Shard, onnx_files: Mapping[str, Path]
 ) -> dict[str, dict[str, float]]:
     ships = contenders.shipped
-    runs: dict[str, Callable[[Pixels], Logits]] = {ships: program.reload(contenders.files[ships])}
+    runs: dict[str, Callable[[Pixels], Logits]] = {ships: load(contenders.files[ships]).run}
     # Torch's threads are several times as slow where other processes use the cores.
     control = onnx_files.get("control")
-    runs["control"] = program.reload(control) if control else partial(program.forward, contenders.control)
+    runs["control"] = load(control).run if control else partial(program.forward, contenders.control)
     with progress.bar(stage.name, "corrupted images", len(test)) as bar:
         return scoring.corrupted_accuracies(test, runs, contenders.student.spec, bar.advance, stage.world)
 
@@ -170,7 +173,7 @@ def _measure(
     return {
         "test": {"fingerprint": dataset["fingerprints"]["test"], "n": len(test)},
         **{name: measured[name] for name in ("teacher", "student", "control")},
-        "shipped": {kind: measured[kind] for kind in SHIPPED},
+        "shipped": {kind: measured[kind] for kind in contenders.files},
         "ships": dict(contenders.ships),
         "gain": {
             "accuracy": gain.difference,
@@ -216,22 +219,22 @@ def _confusions(classes: list[str], counts: metrics.Ints) -> list[dict[str, Any]
 def _latencies(
     stage: Stage, contenders: Contenders, test: Shard, onnx_files: Mapping[str, Path]
 ) -> dict[str, dict[str, float]]:
-    """Time every ONNX file, one after the other, while this process does nothing else."""
+    """Time every file but torch's, one after the other, while this process does nothing else."""
     runs, images = stage.params.evaluate.latency_runs, np.array(test.images[:_LATENCY_IMAGES])
     spec = contenders.student.spec
     student = fit(images, spec.image_size, spec.in_chans)
     stored = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    files = {**{kind: contenders.files[kind] for kind in REGISTRABLE}, **onnx_files}
+    files = {kind: path for kind, path in contenders.files.items() if kind != "pt2"} | dict(onnx_files)
     return {name: latency(path, stored if name == "teacher" else student, runs) for name, path in files.items()}
 
 
 def _times_slower(contenders: Contenders, test: Shard) -> float | None:
-    """How many times as long as the fp32 file the int8 file takes at least, where it ships and surely is slower."""
-    if contenders.shipped != "onnx_int8":
+    """How many times as long as the fp32 ONNX file the file that ships takes at least, if it surely is slower."""
+    if contenders.shipped == "onnx":
         return None
     spec = contenders.student.spec
     pixels = fit(np.array(test.images[:_LATENCY_IMAGES]), spec.image_size, spec.in_chans)
-    times = side_by_side(contenders.files["onnx"], contenders.files["onnx_int8"], pixels, pixels).faster
+    times = side_by_side(contenders.files["onnx"], contenders.files[contenders.shipped], pixels, pixels).faster
     return times if times > 1 else None
 
 
@@ -252,7 +255,7 @@ def _write(
     _write_predictions(stage.out("predictions.parquet"), test, logits, student)
     rows = probe.choose(test.labels, student)
     spec, probe_file = contenders.student.spec, stage.out("probe.npz")
-    pixels = onnx_file.fit_rows(test.images, rows, spec.image_size, spec.in_chans)
+    pixels = fit_rows(test.images, rows, spec.image_size, spec.in_chans)
     probe.write(probe_file, pixels, student[rows])
     ids_file = stage.out("trained-on.npy")
     source = open_source_domain(stage.read("ingest/source-domain"), "train")
@@ -276,7 +279,7 @@ def _write(
     facts = describe.results_facts(results, logits, test.labels, right, gap)
     facts |= describe.origin_facts(dataset, stage.params, spec, contenders.teacher.spec)
     facts |= {
-        "files": SHIPPED,
+        "files": {kind: FILES[kind].name for kind in contenders.files},
         "ships": results["ships"],
         "corruptions": describe.corruptions(results, spec.image_size),
         "parity": read_json(stage.read("compress/parity.json")),
@@ -294,9 +297,8 @@ def _write(
 
 
 def _write_predictions(path: Path, test: Shard, logits: Mapping[str, Logits], student: Logits) -> None:
-    names = ("teacher", "student", "control", "onnx", "onnx_int8")
     columns: dict[str, Any] = {"id": test.ids, "label": test.labels}
-    columns |= {name: logits[name].argmax(axis=1) for name in names}
+    columns |= {name: own.argmax(axis=1) for name, own in logits.items() if name != "pt2"}
     columns |= {"shipped": student.argmax(axis=1), "shipped_confidence": metrics.confidences(student)}
     with atomic(path) as temporary:
         pq.write_table(pa.table(columns), temporary)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.core.contract import REGISTRABLE, SPLITS, STAGES, shipped, ships
-from components.core.export.onnx_file import Logits
+from components.core.contract import FILES, SPLITS, STAGES, shipped, ships
+from components.core.export.logits import Logits
 from components.core.images import preprocess
 from components.core.models.pixel_model import ModelSpec
 from components.core.params.sections import Params
@@ -54,6 +54,7 @@ def results_facts(
         "teacher": metrics["teacher"],
         "control": metrics["control"],
         "shipped": shipped(metrics),
+        "file": FILES[ships(metrics)],
         "interval": intervals[ships(metrics)],
         "teacher_gap": teacher_gap,
         "results": results(metrics, intervals),
@@ -91,15 +92,11 @@ def origin_facts(dataset: Mapping[str, Any], params: Params, student: ModelSpec,
 
 def results(metrics: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]]) -> list[dict[str, Any]]:
     """The table of results, one row per model."""
+    rows = [("teacher", "teacher", metrics["teacher"])]
     files = metrics["shipped"]
-    rows = {
-        "teacher": ("teacher", metrics["teacher"]),
-        "onnx": ("student: ONNX, fp32", files["onnx"]),
-        "onnx_int8": ("student: ONNX, int8", files["onnx_int8"]),
-        "pt2": ("student: torch.export", files["pt2"]),
-        "control": ("control", metrics["control"]),
-    }
-    return [{"label": label, "m": figures, "interval": intervals[name]} for name, (label, figures) in rows.items()]
+    rows += [(kind, f"student: {file.label}", files[kind]) for kind, file in FILES.items() if kind in files]
+    rows.append(("control", "control", metrics["control"]))
+    return [{"label": label, "m": figures, "interval": intervals[name]} for name, label, figures in rows]
 
 
 def accuracy_interval(correct: int, count: int) -> tuple[float, float]:
@@ -175,7 +172,7 @@ def tiles(metrics: Mapping[str, Any], teacher_gap: Interval) -> list[dict[str, s
         ),
         ("Over the control", points(gain["accuracy"]), f"points, 95% from {points(low)} to {points(high)}"),
         ("Against the teacher", points(teacher_gap.difference), f"points, with {smaller:,.0f} times fewer parameters"),
-        ("File", f"{kilobytes(own['size_bytes'])} KB", f"ONNX, {REGISTRABLE[ships(metrics)]}"),
+        ("File", f"{kilobytes(own['size_bytes'])} KB", FILES[ships(metrics)].label),
         ("Latency", milliseconds(own["latency_ms_p50"]), f"95% within {milliseconds(own['latency_ms_p95'])}"),
     ]
     return [{"label": label, "value": value, "note": note} for label, value, note in figures]

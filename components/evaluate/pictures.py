@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from components.core.contract import REGISTRABLE, shipped, ships
-from components.core.export.onnx_file import Logits
+from components.core.contract import alternatives, shipped, ships
+from components.core.export.logits import Logits
 from components.core.images.preprocess import resize
 from components.core.images.shards import Shard
 from components.evaluate import corruptions, figures, metrics, probe
@@ -55,8 +55,7 @@ def draw(
     confidence = metrics.confidences(student)
     shares = np.histogram(confidence, bins=metrics.BINS, range=(0, 1))[0] / len(labels)
     figures.reliability_diagram(bins, errors, shares, folder / "reliability.png")
-    others = {f"student, {REGISTRABLE[kind]}": kind for kind in REGISTRABLE if kind != models["student"]}
-    points = {name: by_model[kind] for name, kind in {**models, **others}.items()}
+    points = {name: by_model[kind] for name, kind in {**models, **alternatives(measured)}.items()}
     sizes = {name: (own["size_bytes"], own["accuracy"]) for name, own in points.items()}
     figures.size_accuracy(sizes, folder / "size-accuracy.png")
     worst = metrics.worst_mistakes(student, labels, _PICTURED_MISTAKES)

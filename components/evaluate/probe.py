@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.artifacts import atomic
-from components.core.export.onnx_file import Logits, tied
+from components.core.export.logits import Logits, tied
 from components.core.images.shards import Pixels
 from components.evaluate.metrics import Ints
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from components.core.errors import UserError
-from components.core.export import onnx_file, program
-from components.core.export.onnx_file import Logits
+from components.core.export import program
+from components.core.export.logits import Logits, disagreements
+from components.core.export.network import load
 from components.core.images.preprocess import fit, resize
 from components.core.images.shards import Images, Pixels, Shard, at_once
 from components.core.inference import predict
@@ -43,7 +44,7 @@ def predict_all(
         teacher: stored images to logits, :func:`on_device` or :func:`one_by_one`.
         student: what the files were made from.
         control: the same network, trained without a teacher.
-        files: the shipped files by kind: ``pt2``, or ONNX.
+        files: the shipped files by kind, each opened in its own runtime.
         advance: called with the number of images after each that one contender has predicted.
         world: the processes that share the images; each gets the logits of all.
 
@@ -56,7 +57,7 @@ def predict_all(
     runs: dict[str, Callable[[Pixels], Logits]] = {
         "student": partial(program.forward, student),
         "control": partial(program.forward, control),
-        **{kind: program.reload(path) for kind, path in files.items()},
+        **{kind: load(path).run for kind, path in files.items()},
     }
     parts: dict[str, list[Logits]] = {name: [] for name in ("teacher", *runs)}
     mine, size = world.shard(len(images)), at_once(images, _CHUNK)
@@ -128,7 +129,7 @@ def accuracies(images: Shard, teacher: PixelModel, file: Path, student: PixelMod
     if not len(images):
         return {}
     device = next(teacher.parameters()).device
-    runs = {"teacher": on_device(teacher, device), "student": _stored(program.reload(file), student.spec)}
+    runs = {"teacher": on_device(teacher, device), "student": _stored(load(file).run, student.spec)}
     right, size = dict.fromkeys(runs, 0), at_once(images.images, _BATCH)
     for begin in range(0, len(images), size):
         rows = slice(begin, begin + size)
@@ -160,7 +161,7 @@ def one_by_one(path: Path, threads: int) -> Callable[[Pixels], Logits]:
     The teacher's file exists already, for its latency, and images that run next to each other need not wait for each
     other at every layer, as torch's threads do.
     """
-    network = onnx_file.Network(path, threads=1)
+    network = load(path, threads=1)
 
     def run(images: Pixels) -> Logits:
         pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
@@ -177,7 +178,7 @@ def require_same_predictions(student: Logits, shipped: Logits, path: Path) -> No
     Raises:
         UserError: it does.
     """
-    rows = onnx_file.disagreements(student, shipped)
+    rows = disagreements(student, shipped)
     if len(rows):
         raise UserError(
             f"{path} is not the student: it predicts another class on {len(rows)} of {len(student)} test images; "

@@ -45,7 +45,7 @@ def checked(params: Params) -> dict[str, Any]:
     if not known.is_file():
         # With the fewest classes: the least that the file can weigh.
         student = checks.untrained(params.student.model, params.student.image_size, params.ingest.channels, ("a", "b"))
-        write_json(known, rehearse(student, params.compress.max_logit_difference))
+        write_json(known, rehearse(student, params.compress.ships, params.compress.max_logit_difference))
     facts: dict[str, Any] = read_json(known)
     return facts
 

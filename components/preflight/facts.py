@@ -7,8 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from components.core.contract import FIGURES
+from components.core.contract import FIGURES, kind_of, made
 from components.core.errors import UserError
+from components.core.params.extras import installed
 from components.core.params.sections import Params
 from components.core.runtime.lineage import files_sha256
 from components.registry.policy.gates import Bounds, format_value, gated_figures, sides, within
@@ -22,7 +23,11 @@ _PACKAGES = ("torch", "timm", "onnx", "onnxruntime", "onnxscript")
 
 
 def whole_file(params: Params) -> Path:
-    """Where the facts of a preflight with these params are kept."""
+    """Where the facts of a preflight with these params are kept.
+
+    Raises:
+        UserError: the runtime of the file that ships is not installed.
+    """
     sections = params.model_dump(mode="json", by_alias=True)
     run = {name: sections["run"][name] for name in ("device", "placement", "launcher", "nproc_per_node", "nnodes")}
     method = [entry.model_dump() for entry in params.distill.method]
@@ -39,7 +44,17 @@ def student_file(params: Params) -> Path:
 def student_facts(params: Params) -> list[Any]:
     """The params that decide how the student is exported, and whether it can be."""
     student, tolerance = params.student, params.compress.max_logit_difference
-    return [student.model, student.image_size, params.ingest.channels, tolerance]
+    return [student.model, student.image_size, params.ingest.channels, tolerance, runtimes(params.compress.ships)]
+
+
+def runtimes(ships: str) -> dict[str, str]:
+    """The files that are made but to be named, ``compress.ships``, with the releases of their runtimes.
+
+    Raises:
+        UserError: one is not installed.
+    """
+    named = {kind: file.format for kind, file in made(ships).items() if file.format.extra}
+    return {kind: installed(each, f"compress.ships = {ships}") for kind, each in named.items()}
 
 
 def _file(kind: str, *parts: Any) -> Path:
@@ -62,7 +77,7 @@ def refuse_hopeless_gates(facts: Mapping[str, Any], gates: Bounds, student: str,
         UserError: it is.
     """
     sizes = facts["size_bytes"]
-    size = min(sizes.values()) if ships == "auto" else sizes[ships.replace("-", "_")]
+    size = min(sizes.values()) if ships == "auto" else sizes[kind_of(ships)]
     least = {**facts, "size_bytes": size}
     figures = gated_figures({"shipped": {"onnx": least}})
     for name, side, limit in sides(gates):

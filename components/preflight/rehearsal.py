@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from components.compress.ship import ship
-from components.core.contract import REGISTRABLE, SHIPPED
+from components.core.contract import made
 from components.core.export import program
 from components.core.images.shards import Pixels
 from components.core.models.pixel_model import PixelModel, parameter_count
@@ -18,11 +18,12 @@ _IMAGES = 8
 _NOISE = 0.1
 
 
-def rehearse(student: PixelModel, max_logit_difference: float) -> dict[str, Any]:
+def rehearse(student: PixelModel, ships: str, max_logit_difference: float) -> dict[str, Any]:
     """Export a student as ``compress`` will, and prove its files.
 
     Args:
         student: untrained; it is changed.
+        ships: ``compress.ships``.
         max_logit_difference: as in the params, for logits of about 1.
 
     Returns:
@@ -37,9 +38,9 @@ def rehearse(student: PixelModel, max_logit_difference: float) -> dict[str, Any]
     as_if_trained(student, pixels)
     scale = max(1.0, float(np.abs(program.forward(student, pixels)).max()))
     with tempfile.TemporaryDirectory() as folder:
-        paths = {kind: Path(folder, name) for kind, name in SHIPPED.items()}
+        paths = {kind: Path(folder, Path(file.name).name) for kind, file in made(ships).items()}
         ship(student, pixels, pixels, paths, max_logit_difference * scale)
-        sizes = {kind: paths[kind].stat().st_size for kind in REGISTRABLE}
+        sizes = {kind: paths[kind].stat().st_size for kind in paths if kind != "pt2"}
         return {"size_bytes": sizes, "params": parameter_count(student)}
 
 

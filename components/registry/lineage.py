@@ -127,12 +127,14 @@ def _model(
     page = urls.address(urls.logged_model(tags["experiment_id"], source)) if "experiment_id" in tags else None
     file_problem: str | None = None
     evaluation: tuple[Node, ...] = ()
+    note = ""
     try:
         with fetch_files(version) as files:
+            note = files.file.name
             evaluation = _evaluation(mlflow, version, files, tags)
     except UserError as error:
         file_problem = str(error).rstrip(".")
-    children = (Node("file", tags.get("artifact_sha256"), "model.onnx", problem=file_problem), *evaluation)
+    children = (Node("file", tags.get("artifact_sha256"), note, problem=file_problem), *evaluation)
     return Node("model", source, student.params.get("network", "") if student else "", page, problem, children)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from components.compress.ship import writers
+from components.compress.ship import writer
 from components.core.artifacts import read_json, write_json
-from components.core.contract import REGISTRABLE, SHIPPED
+from components.core.contract import made
 from components.core.errors import UserError
 from components.core.export.latency import latency
-from components.core.export.onnx_file import fit_rows
+from components.core.export.network import fit_rows
 from components.core.images.shards import Dataset, Images
 from components.core.models.pixel_model import PixelModel, parameter_count, pixel_model, seed_everything
 from components.core.runtime import packages
@@ -48,12 +48,15 @@ class Files:
         return {**sizes, "params": float(self.params)}
 
 
-def files_of(name: str, image_size: int, dataset: Dataset, images: Images, runs: int, kept: Path = KEPT) -> Files:
+def files_of(
+    name: str, image_size: int, ships: str, dataset: Dataset, images: Images, runs: int, kept: Path = KEPT
+) -> Files:
     """Export a network as ``compress`` will, and measure its files, or look up what was measured here before.
 
     Args:
         name: of the network.
         image_size: of its input, in pixels.
+        ships: ``compress.ships``.
         dataset: whose images it takes.
         images: some of them [N, H, W, C].
         runs: to time, as in ``evaluate.latency_runs``.
@@ -62,7 +65,7 @@ def files_of(name: str, image_size: int, dataset: Dataset, images: Images, runs:
     Raises:
         UserError: the network is unknown, can't take such images or can't be exported.
     """
-    file = kept / f"{_key(name, image_size, dataset, runs)}.json"
+    file = kept / f"{_key(name, image_size, ships, dataset, runs)}.json"
     try:
         return Files(**read_json(file))
     except (UserError, TypeError):  # not measured yet, or damaged
@@ -71,23 +74,26 @@ def files_of(name: str, image_size: int, dataset: Dataset, images: Images, runs:
     student = pixel_model(name, dataset.classes, image_size, dataset.channels, dataset.mean, dataset.std)
     pixels = fit_rows(images, np.arange(min(_IMAGES, len(images))), image_size, dataset.channels)
     as_if_trained(student, pixels)
-    files = _measured(student, pixels, runs)
+    files = _measured(student, ships, pixels, runs)
     write_json(file, asdict(files))
     return files
 
 
-def _measured(student: PixelModel, pixels: Any, runs: int) -> Files:
+def _measured(student: PixelModel, ships: str, pixels: Any, runs: int) -> Files:
     size_kb, late = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        write = writers(student, pixels)
-        for kind in REGISTRABLE:
-            path = Path(folder, SHIPPED[kind])
-            write[kind](path)
+        write = writer(student, pixels)
+        for kind, file in made(ships).items():
+            if kind == "pt2":
+                continue
+            path = Path(folder, Path(file.name).name)
+            write(kind, path)
             size_kb[kind] = path.stat().st_size / 1024
             late[kind] = min(latency(path, pixels, runs)["latency_ms_p95"] for _ in range(_ROUNDS))
     return Files(parameter_count(student), size_kb, late)
 
 
-def _key(name: str, image_size: int, dataset: Dataset, runs: int) -> str:
-    facts = [name, image_size, asdict(dataset), runs, machine(), packages.builds("evaluate"), files_sha256(_CODE)]
+def _key(name: str, image_size: int, ships: str, dataset: Dataset, runs: int) -> str:
+    facts = [name, image_size, list(made(ships)), asdict(dataset), runs, machine()]
+    facts += [packages.builds("evaluate", ships), files_sha256(_CODE)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

@@ -5,23 +5,23 @@ from pathlib import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from components.core.artifacts import atomic
+from components.core.contract import FILES
 from components.evaluate.figures import figure_at
 from components.tune.result import Result
 
-_COLORS = {"onnx": "#0072B2", "onnx_int8": "#D55E00"}
-_NAMES = {"onnx": "fp32", "onnx_int8": "int8"}
+_COLORS = {"fp32": "#0072B2", "int8": "#D55E00"}
 _GATE, _FRONT = "#5F6B73", "#009E73"
 
 
 def draw(result: Result, path: Path) -> None:
     """Draw each student that was trained, the line of the front, a line for each gate, and the ones to choose from."""
     with atomic(path) as temporary, figure_at(temporary, 7.5, 4.6) as (figure, [axes]):
-        for kind, color in _COLORS.items():
-            rows = [row for row in result.rows if row.kind == kind]
+        for precision, color in _COLORS.items():
+            rows = [row for row in result.rows if FILES[row.kind].precision == precision]
             if rows:
                 sizes = [row.figures["size_kb"] for row in rows]
                 accuracies = [row.figures["accuracy"] for row in rows]
-                axes.plot(sizes, accuracies, "o", color=color, alpha=0.55, markersize=5, label=_NAMES[kind])
+                axes.plot(sizes, accuracies, "o", color=color, alpha=0.55, markersize=5, label=precision)
         points = [(row.expected["size_kb"], row.expected["accuracy"]) for row in result.front]
         axes.plot(*zip(*points, strict=True), color=_FRONT, linewidth=1.2, marker=".", label="front")
         for number in dict.fromkeys(result.choices.values()):

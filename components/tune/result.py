@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from components.core.artifacts import read_json, write_json
+from components.core.contract import kind_of
 from components.core.errors import UserError
 from components.registry.policy.gates import Bounds, Reason, thresholds
 from components.tune.front import front, knee
@@ -58,8 +59,8 @@ class Row:
 
     @property
     def kind(self) -> str:
-        """The key in ``SHIPPED`` of the file that ships."""
-        return str(self.params["compress.ships"]).replace("-", "_")
+        """The key in ``FILES`` of the file that ships."""
+        return kind_of(self.params["compress.ships"])
 
     def losses(self, objectives: Sequence[str]) -> tuple[float, ...]:
         """The objectives, of each less is better."""
@@ -76,7 +77,7 @@ def failed(figures: Mapping[str, float], kind: str, gates: Bounds, images: int) 
 
     Args:
         figures: of the file.
-        kind: a key of ``SHIPPED``.
+        kind: a key of ``FILES``.
         gates: of the registry's policy.
         images: that an accuracy was measured on.
     """

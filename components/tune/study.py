@@ -17,6 +17,7 @@ import torch
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from components.core.contract import kind_of
 from components.core.errors import UserError
 from components.core.images.shards import Dataset, Shard
 from components.core.params.sections import Params
@@ -175,7 +176,7 @@ class Search:
         trial.set_user_attr(CHANGES, changed)
         seed = trial.user_attrs.get(SEED)
         params = applied(self.params, changed)
-        kind = params.compress.ships.replace("-", "_")
+        kind = kind_of(params.compress.ships)
         name = f"{trial.number}: {params.student.model} at {params.student.image_size} px, {params.compress.ships}"
         watch = _Watch(self, trial, params.student.steps)
         run = Trial(f"trial {name}", params, changed, seed, self.parent, watch)
@@ -220,7 +221,8 @@ class Search:
             UserError: it can't be exported.
         """
         student, runs = params.student, params.evaluate.latency_runs
-        files: Files = files_of(student.model, student.image_size, self.dataset, self.val.images, runs)
+        ships, images = params.compress.ships, self.val.images
+        files: Files = files_of(student.model, student.image_size, ships, self.dataset, images, runs)
         figures = files.figures(kind)
         trial.set_user_attr(FILES, figures)
         known = {name: bounds for name, bounds in self.gates.items() if name in OF_FILES}

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.compress import quantize
-from components.compress.ship import writers
-from components.core.contract import SHIPPED
+from components.compress.ship import writer
+from components.core.contract import FILES
 from components.core.export import program
-from components.core.export.onnx_file import Network, fit_rows
+from components.core.export.network import fit_rows, load, sample
 from components.core.images.shards import Shard, at_once, open_shard
 from components.core.models.pixel_model import PixelModel
 from components.core.models.precision import computing
@@ -109,14 +108,14 @@ def figures_of(trial: Trial, student: PixelModel, kind: str) -> dict[str, float]
     An fp32 file answers as the student itself, as ``compress`` proves of every one that ships.
     """
     val = open_shard(trial.read("ingest/shards/val"), trial.params.run.workers)
-    if kind != "onnx_int8":
+    if FILES[kind].precision == "fp32":
         return measure(_logits(student, val), val.labels)
     train_split = open_shard(trial.read("ingest/shards/train"), trial.params.run.workers)
-    calibration = quantize.sample(train_split.images, _CALIBRATION_IMAGES, student.spec)
-    path = trial.out(SHIPPED[kind])
+    calibration = sample(train_split.images, _CALIBRATION_IMAGES, student.spec)
+    path = trial.out(FILES[kind].name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    writers(student, calibration)[kind](path)
-    return measure(Network(path).logits(val.images), val.labels) | {"size_kb": path.stat().st_size / 1024}
+    writer(student, calibration)(kind, path)
+    return measure(load(path).logits(val.images), val.labels) | {"size_kb": path.stat().st_size / 1024}
 
 
 def _logits(student: PixelModel, split: Shard) -> Floats:

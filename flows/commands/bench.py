@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.core.artifacts import ARTIFACTS, read_json
-from components.core.contract import REGISTRABLE, SHIPPED
+from components.core.contract import FILES, FORMATS
 from components.core.errors import UserError
 from components.core.params.file import load_params
 from components.core.runtime import tracking
@@ -40,12 +40,10 @@ def bench(names: Sequence[str], threads: str, batches: str) -> None:
         raise UserError(f"--threads {max(counts)} is more than the {usable_cores()} cores that there are.")
     params = load_params()
     embed_mlflow()
-    from components.bench.files import refuse
-
     with ExitStack() as fetched:
         files = _files(names or _last_run(), params.registry.model_name, fetched)
         for path in files.values():
-            refuse(path)
+            _refuse(path)
         val, classes = _validation()
         from components.bench.measure import measure
         from flows.report import bench as report
@@ -78,13 +76,23 @@ def _last_run() -> list[str]:
     Raises:
         UserError: there was none.
     """
-    order = sorted(SHIPPED, key=lambda kind: kind not in REGISTRABLE)
-    paths = [ARTIFACTS / "compress" / SHIPPED[kind] for kind in order]
-    if not all(path.is_file() for path in paths):
-        raise UserError(
-            f"{paths[0].parent} has no files of a run: run `reflux run` first, or name a file or a version."
-        )
-    return [str(path) for path in paths]
+    folder = ARTIFACTS / "compress"
+    paths = [folder / file.name for file in FILES.values()]
+    if not (folder / "parity.json").is_file():
+        raise UserError(f"{folder} has no files of a run: run `reflux run` first, or name a file or a version.")
+    return [str(path) for path in paths if path.is_file()]
+
+
+def _refuse(path: Path) -> None:
+    """Refuse what is no file of a runtime that is known here.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is not a file: give one that `reflux run` made, or the number of a version.")
+    if path.suffix not in FORMATS:
+        raise UserError(f"{path} has no runtime here: give a file that ends with {', '.join(FORMATS)}.")
 
 
 def _files(names: Sequence[str], model_name: str, fetched: ExitStack) -> dict[str, Path]:

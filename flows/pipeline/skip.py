@@ -70,7 +70,7 @@ def identity(params: Params) -> str | None:
         weights.append(dataset.version_of_domain(domain))
     if code is None or None in weights:
         return None
-    releases = packages.releases() if params.run.retrain_on_upgrade else None
+    releases = packages.releases(params.compress.ships) if params.run.retrain_on_upgrade else None
     parts = [code, *weights, lineage.params_sha256(), dataset.version(params.ingest.source), releases]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

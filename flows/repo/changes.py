@@ -102,7 +102,7 @@ def foresee(text: str, params: Params, remote: str | None) -> Foreseen:
     """
     from dvc.repo import Repo
 
-    releases = packages.deciding(params.run.retrain_on_upgrade)
+    releases = packages.deciding(params.run.retrain_on_upgrade, params.compress.ships)
     texts = {str(PARAMS.absolute()): text, str(packages.FILE.absolute()): json.dumps(releases)}
     forced = outdated(params)
     with Repo(fs=_overlay(texts)) as repo:

@@ -41,7 +41,7 @@ def sentences(rows: Sequence[Row], images: int) -> list[str]:
         f"accuracy, agrees (with {first}): on {images:,} validation images. CPU time: in multiples of {first}'s, run "
         "in turn, the median of 15 rounds with its interval (sign test). p50, p95: what one waits, too long on a busy "
         "machine. load: processor time up to the first answer; peak: memory of a process that runs the file alone, its "
-        "runtime included (onnxruntime for .onnx, torch for .pt2)."
+        f"runtime included ({', '.join(dict.fromkeys(row.runtime for row in rows))})."
     ]
     for row in rows[1:]:
         if slow := [f"{speed.threads}/{speed.batch}" for speed in row.speeds if speed.cpu_low > 1]:

@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from components.core.contract import REGISTRABLE, shipped, ships
+from components.core.contract import alternatives, shipped
 from components.registry.history import History
 from components.registry.ledger.ledger import AWAITING, Entry
 from components.registry.promote import PromotionResult
@@ -25,8 +25,7 @@ def rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     files = metrics.get("shipped", {})
     student = {**metrics.get("student", {}), **shipped(metrics)}
     models = {"teacher": metrics.get("teacher", {}), "student": student, "control": metrics.get("control", {})}
-    others = {kind: precision for kind, precision in REGISTRABLE.items() if kind in files and kind != ships(metrics)}
-    models |= {f"student, {precision}": files[kind] for kind, precision in others.items()}
+    models |= {name: files[kind] for name, kind in alternatives(metrics).items()}
     for name, figures in models.items():
         yield (
             name,

@@ -5,6 +5,7 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
+from components.core.contract import FILES
 from components.registry.policy.gates import Reason
 from components.tune.result import REPEATED, Result, Row
 from flows.report.display import duration
@@ -50,7 +51,7 @@ def _cells(result: Result, row: Row) -> tuple[str | Text, ...]:
         str(row.number),
         str(row.params["student.model"]),
         str(row.params["student.image_size"]),
-        {"onnx": "fp32", "onnx_int8": "int8"}[row.kind],
+        FILES[row.kind].precision if FILES[row.kind].format.extra is None else FILES[row.kind].label,
         f"{row.expected['size_kb']:.1f}",
         f"{row.expected['latency_ms_p95']:.2f}",
         f"{100 * row.figures['accuracy']:.1f} %",

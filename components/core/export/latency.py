@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.core.export.onnx_file import Network
+from components.core.export.network import load
 from components.core.images.shards import Pixels
 
 _WARM_UP_SHARE = 0.1
@@ -29,12 +29,12 @@ class SideBySide:
 
 
 def latency(path: Path, pixels: Pixels, runs: int) -> dict[str, float]:
-    """Time ``runs`` of an ONNX file on one thread, after a warm-up, each on one of the images [N, C, H, W] in turn.
+    """Time ``runs`` of a file on one thread, after a warm-up, each on one of the images [N, C, H, W] in turn.
 
     Returns:
         Median and 95th percentile in milliseconds: ``latency_ms_p50``, ``latency_ms_p95``.
     """
-    network = Network(path, threads=1)
+    network = load(path, threads=1)
     images = [pixels[row : row + 1] for row in range(len(pixels))]
     warm_up = max(_WARM_UP_MIN, round(_WARM_UP_SHARE * runs))
     seconds = np.empty(warm_up + runs)
@@ -99,7 +99,7 @@ def batch_of(run: Callable[[Pixels], object], pixels: Pixels, batch: int = 1) ->
 
 
 def side_by_side(first: Path, second: Path, first_pixels: Pixels, second_pixels: Pixels) -> SideBySide:
-    """Time two ONNX files against each other, image by image in turn, so that what slows the machine slows both.
+    """Time two files against each other, image by image in turn, so that what slows the machine slows both.
 
     It is the time of the processor, on one thread: wall time would count the waits for a core that others use, and a
     file timed against itself on a busy machine was 0.127 times as fast (issue 14).
@@ -110,7 +110,7 @@ def side_by_side(first: Path, second: Path, first_pixels: Pixels, second_pixels:
     file takes them.
     """
     pairs = ((first, first_pixels), (second, second_pixels))
-    turns = in_turn([batch_of(Network(path, threads=1).run, pixels) for path, pixels in pairs])
+    turns = in_turn([batch_of(load(path, threads=1).run, pixels) for path, pixels in pairs])
     late = np.percentile(turns.cpu, 95, axis=1) * 1000
     ratios = np.sort(late[:, 1] / late[:, 0])
     ours, theirs = np.median(late, axis=0)

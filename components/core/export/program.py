@@ -3,9 +3,7 @@
 import copy
 import json
 import warnings
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+from functools import cached_property
 
 import onnx_ir as ir
 import torch
@@ -13,7 +11,7 @@ from onnx import ModelProto
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from components.core.export.onnx_file import Logits, Network, readable
+from components.core.export.logits import Logits
 from components.core.images.shards import Pixels
 from components.core.models.pixel_model import PixelModel
 from components.core.models.small_nets import SmallNet
@@ -22,6 +20,25 @@ INPUT, OUTPUT = "pixels", "logits"
 # A batch of one would be baked into the program: torch.export takes a size of 1 for a constant.
 _EXAMPLE_BATCH = 2
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class Source:
+    """A trained student that files are made of; what several of them are made from is made once.
+
+    Args:
+        student: in eval mode.
+    """
+
+    def __init__(self, student: PixelModel) -> None:
+        self.student = student
+
+    @cached_property
+    def exported(self) -> ExportedProgram:
+        return export(self.student)
+
+    @cached_property
+    def translated(self) -> ModelProto:
+        return to_onnx(self.exported)
 
 
 def export(model: PixelModel, batch: int | None = None, shape: tuple[int, int, int] | None = None) -> ExportedProgram:
@@ -105,18 +122,6 @@ def forward(model: nn.Module, pixels: Pixels) -> Logits:
     """Logits [N, classes] of raw pixels [N, C, H, W], in full precision on the CPU."""
     logits: Logits = model(torch.from_numpy(pixels)).numpy()
     return logits
-
-
-def reload(path: Path) -> Callable[[Pixels], Logits]:
-    """Open a shipped file in its own runtime: torch for a ``.pt2`` program, else onnxruntime.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    if path.suffix != ".pt2":
-        return Network(path).run
-    with readable(path):
-        return partial(forward, torch.export.load(path).module())
 
 
 def _short(number: int) -> str:

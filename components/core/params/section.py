@@ -1,6 +1,6 @@
 """The base of every section of ``params.yaml``, and the types that sections share."""
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -8,6 +8,7 @@ AboveZero = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Ships = Literal["onnx", "onnx-int8", "executorch", "executorch-int8"]  # of contract.FILES, as params name them
 
 
 class Section(BaseModel):

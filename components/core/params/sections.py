@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from components.core.params.distill import Distill
 from components.core.params.registry import Registry
-from components.core.params.section import AboveZero, Fraction, NonNegative, Positive, Section
+from components.core.params.section import AboveZero, Fraction, NonNegative, Positive, Section, Ships
 from components.core.params.tune import Tune
 
 
@@ -267,7 +267,7 @@ class Label(Section):
 
 class Compress(Section):
     max_logit_difference: AboveZero = 1e-3
-    ships: Literal["onnx", "onnx-int8", "auto"] = "auto"
+    ships: Literal[Ships, "auto"] = "auto"
     max_loss: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
 

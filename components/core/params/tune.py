@@ -4,11 +4,11 @@ A knob is a range, [lowest, highest], or a list of choices; a single value fixes
 out also has the value that its param has there, so that the present student is one of those searched.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from components.core.params.section import AboveZero, Fraction, NonNegative, Positive, Section
+from components.core.params.section import AboveZero, Fraction, NonNegative, Positive, Section, Ships
 
 
 def _as_range(value: Any) -> Any:
@@ -37,7 +37,7 @@ StepsRange = Annotated[tuple[Positive, Positive], _ALONE, _ORDERED]
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], _LISTED, _NOT_EMPTY]
 Sizes = Annotated[tuple[Positive, ...], _LISTED, _NOT_EMPTY]
 Decays = Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], _LISTED, _NOT_EMPTY]
-Files = Annotated[tuple[Literal["onnx", "onnx-int8"], ...], _LISTED, _NOT_EMPTY]
+Files = Annotated[tuple[Ships, ...], _LISTED, _NOT_EMPTY]
 
 
 class Space(Section):
@@ -65,7 +65,7 @@ class Space(Section):
     ema_decay: Decays = (0.0, 0.99)
     # The share of views that are blended with another one, from none to half; soft labels are blended as they are.
     mixup: FractionRange = (0.0, 0.5)
-    # The file that ships: int8 takes about 1.2 bytes a parameter, fp32 four and its overhead.
+    # The file that ships, and the present one: int8 takes about 1.2 bytes a parameter, fp32 four and its overhead.
     ships: Files = ("onnx", "onnx-int8")
 
 

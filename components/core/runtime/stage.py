@@ -56,7 +56,7 @@ class Stage:
         self.kept = CHECKPOINTS  # where a training run that was interrupted finds its state
         # What moves the last digits of the result and is neither code, data nor params: packages, and what the stage
         # adds on how it computes.
-        self.environment: dict[str, Any] = dict(packages.builds(name))
+        self.environment: dict[str, Any] = dict(packages.builds(name, params.compress.ships))
 
     @cached_property
     def world(self) -> "World":

@@ -90,7 +90,7 @@ def decide(
     """Decide on one version.
 
     Args:
-        metrics: the content of ``metrics.json``; the gates look at the ONNX file's figures.
+        metrics: the content of ``metrics.json``; the gates look at the figures of the file that ships.
         policy: the rules.
         champion: the fresh comparison with the model in production; None if there is none yet.
         uses: decisions that this test split has served before; None if unknown.

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from components.core.contract import FILES, ships
 from components.registry.policy.decision import Decision
 from components.registry.policy.gates import gated_figures, in_percent, sides
 from components.registry.text import urls
@@ -20,7 +21,7 @@ LINEAGE = {
     "teacher.model_id": "Teacher",
     "soft_labels.key": "Soft labels",
     "test_fingerprint": "Test split",
-    "artifact_sha256": "ONNX file (sha256)",
+    "artifact_sha256": "File (sha256)",
 }
 
 
@@ -168,7 +169,8 @@ def _summary(metrics: Mapping[str, Any], names: Mapping[str, str], dataset: str)
     balance = [f"macro F1 {figures['macro_f1']:.4f}"] if "macro_f1" in figures else []
     if "worst_class_recall" in figures:
         balance.append(f"recall of the worst class {100 * figures['worst_class_recall']:.2f} %")
-    units = (("size_kb", 1, "KB as ONNX"), ("params", 0, "parameters"), ("latency_ms_p95", 3, "ms at p95"))
+    file = FILES[ships(metrics)].format.label
+    units = (("size_kb", 1, f"KB as {file}"), ("params", 0, "parameters"), ("latency_ms_p95", 3, "ms at p95"))
     sizes = [f"{figures[key]:,.{digits}f} {unit}" for key, digits, unit in units if key in figures]
     return "; ".join([text, *(", ".join(part) for part in (balance, sizes) if part)]) + "."
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.artifacts import read_json, sha256_file
-from components.core.contract import SHIPPED, ships
+from components.core.contract import FILES, ships
 from components.core.errors import UserError
 
 LIVE = "live"
@@ -39,7 +39,7 @@ class EvaluatedRun:
     """An evaluated student.
 
     Attributes:
-        sha256: of the shipped ONNX file.
+        sha256: of the file that ships.
         lineage_key: hash of the evaluation and the file; it identifies an evaluation.
     """
 
@@ -50,8 +50,8 @@ class EvaluatedRun:
     lineage_key: str
 
     @property
-    def onnx(self) -> Path:
-        return self.artifacts / "compress" / SHIPPED[ships(self.metrics)]
+    def file(self) -> Path:
+        return self.artifacts / "compress" / FILES[ships(self.metrics)].name
 
     @property
     def teacher(self) -> Path:
@@ -86,14 +86,14 @@ def read_evaluated_run(artifacts: Path) -> EvaluatedRun:
     metrics_path = artifacts / "evaluate" / "metrics.json"
     metrics, dataset = read_json(metrics_path), read_json(artifacts / "ingest" / "dataset.json")
     evaluated = EvaluatedRun(artifacts, metrics, dataset, "", "")
-    for path in (evaluated.onnx, evaluated.teacher, *evaluated.evaluation):
+    for path in (evaluated.file, evaluated.teacher, *evaluated.evaluation):
         if not path.is_file():
             raise UserError(f"{path} is missing: run the stage that makes it (`reflux run`).")
-    sha256 = sha256_file(evaluated.onnx)
+    sha256 = sha256_file(evaluated.file)
     evaluated_sha256 = metrics.get("artifact_sha256", {}).get(ships(metrics))
     if evaluated_sha256 != sha256:
         raise UserError(
-            f"{metrics_path} is the evaluation of another file than {evaluated.onnx} "
+            f"{metrics_path} is the evaluation of another file than {evaluated.file} "
             f"(sha256 {str(evaluated_sha256)[:12]}…, not {sha256[:12]}…): run `reflux run` to evaluate it."
         )
     if metrics["test"]["fingerprint"] != dataset["fingerprints"]["test"]:

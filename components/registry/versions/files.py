@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from components.core.artifacts import read_json, sha256_file
 from components.core.errors import UserError
-from components.core.export.onnx_file import Network
+from components.core.export.network import Network, load
 from components.registry.versions.evaluated_run import TRAINED_ON, lineage_key
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-ONNX_FILE = "model.onnx"
+_FILE = "model.onnx"  # of versions that do not say theirs
 EVALUATION = "evaluation"
 METADATA_KEY = "reflux"
 
@@ -38,10 +38,15 @@ class VersionFiles:
 
     @property
     def file(self) -> Path:
-        return self.folder / ONNX_FILE
+        return self.folder / self.metadata.get("file", _FILE)
 
     def network(self) -> Network:
-        return Network(self.file)
+        """The version in its own runtime.
+
+        Raises:
+            UserError: that is not installed.
+        """
+        return load(self.file)
 
 
 @contextmanager
@@ -67,16 +72,17 @@ def fetch_files(version: "ModelVersion") -> Iterator[VersionFiles]:
         except OSError as error:
             raise UserError(f"The files of {name} can't be read ({error}): restore them, or roll back.") from None
         folder = Path(temporary)
-        path = folder / ONNX_FILE
+        metadata = (Model.load(folder).metadata or {}).get(METADATA_KEY)
+        if metadata is None:
+            raise UserError(f"{name} does not say its classes: it was not registered by Reflux.")
+        files = VersionFiles(number, folder, expected, metadata)
+        path = files.file
         actual = sha256_file(path) if path.is_file() else None
         if actual != expected:
             changed = f"was changed (sha256 {str(actual)[:12]}…, registered as {expected[:12]}…)"
             state = "is gone" if actual is None else changed
             raise UserError(f"The file of {name} {state}: it is refused; restore it, or `reflux rollback`.")
-        metadata = (Model.load(folder).metadata or {}).get(METADATA_KEY)
-        if metadata is None:
-            raise UserError(f"{name} does not say its classes: it was not registered by Reflux.")
-        yield VersionFiles(number, folder, expected, metadata)
+        yield files
 
 
 def read_evaluation(version: "ModelVersion", files: VersionFiles) -> dict[str, Any]:

@@ -15,10 +15,10 @@ import numpy as np
 from components.core.artifacts import finite, read_json, sha256_file
 from components.core.contract import shipped
 from components.core.errors import UserError
-from components.core.export.onnx_file import Network
+from components.core.export.network import MODULES, Network, code_of, load
 from components.registry.client import if_exists
 from components.registry.versions.evaluated_run import EvaluatedRun
-from components.registry.versions.files import EVALUATION, METADATA_KEY, ONNX_FILE
+from components.registry.versions.files import EVALUATION, METADATA_KEY
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,16 +45,17 @@ def student(
     If an earlier attempt finished it, it is that one.
 
     Raises:
-        UserError: the file does not predict the same through MLflow as in onnxruntime.
+        UserError: the file does not predict the same through MLflow as in its runtime.
     """
     from mlflow.entities import LoggedModelInput
 
     finished = _finished(mlflow, experiment, STUDENT, "lineage.key", evaluated.lineage_key)
-    if finished and _holds(finished, evaluated.sha256):
+    if finished and _holds(finished, evaluated):
         return finished
-    network = Network(evaluated.onnx)
+    network = load(evaluated.file)
     names = architectures(evaluated)
     metadata = {
+        "file": f"model{evaluated.file.suffix}",
         "classes": evaluated.dataset["classes"],
         "channels": network.channels,
         "image_size": network.image_size,
@@ -125,7 +126,7 @@ def _finished(mlflow: "MlflowClient", experiment: str, name: str, key: str, valu
     return complete
 
 
-def _holds(model_id: str, sha256: str) -> bool:
+def _holds(model_id: str, evaluated: EvaluatedRun) -> bool:
     """Tell whether a LoggedModel still has the file that was evaluated."""
     import mlflow
 
@@ -134,8 +135,8 @@ def _holds(model_id: str, sha256: str) -> bool:
             mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=temporary)
         except OSError:
             return False
-        path = Path(temporary) / ONNX_FILE
-        return path.is_file() and sha256_file(path) == sha256
+        path = Path(temporary, f"model{evaluated.file.suffix}")
+        return path.is_file() and sha256_file(path) == evaluated.sha256
 
 
 def _log(
@@ -169,23 +170,30 @@ def _log(
 
 
 def _write_student(model: "Model", folder: Path, evaluated: EvaluatedRun, network: Network) -> None:
-    import mlflow.onnx
-    import onnx
-
     side, channels, classes = network.image_size, network.channels, len(evaluated.dataset["classes"])
-    mlflow.onnx.save_model(
-        onnx.load(evaluated.onnx),
-        folder,
-        mlflow_model=model,
-        signature=_signature(channels, side, classes, output="logits"),
-        input_example=np.zeros((2, channels, side, side), np.uint8),
-        pip_requirements=_pinned("numpy", "onnx", "onnxruntime"),
-        onnx_execution_providers=["CPUExecutionProvider"],
-        metadata=model.metadata,
-        save_as_external_data=False,
-    )
+    facts = {
+        "mlflow_model": model,
+        "signature": _signature(channels, side, classes, output="logits"),
+        "input_example": np.zeros((2, channels, side, side), np.uint8),
+        "pip_requirements": _pinned(*MODULES[evaluated.file.suffix].REQUIREMENTS),
+        "metadata": model.metadata,
+    }
+    file = folder / f"model{evaluated.file.suffix}"
+    if file.suffix == ".onnx":
+        import mlflow.onnx
+        import onnx
+
+        proto, providers = onnx.load(evaluated.file), ["CPUExecutionProvider"]
+        mlflow.onnx.save_model(proto, folder, onnx_execution_providers=providers, save_as_external_data=False, **facts)
+    else:
+        import mlflow.pyfunc
+
+        with tempfile.TemporaryDirectory(prefix="reflux-") as temporary:
+            own = code_of(file.suffix)
+            code = Path(shutil.copyfile(own, Path(temporary, f"reflux_{own.name}")))
+            mlflow.pyfunc.save_model(folder, loader_module=code.stem, code_paths=[str(code)], **facts)
     # The registered file is the evaluated one to the byte, not one that another protobuf has written anew.
-    shutil.copyfile(evaluated.onnx, folder / ONNX_FILE)
+    shutil.copyfile(evaluated.file, file)
     for path in evaluated.evaluation:
         (folder / EVALUATION).mkdir(exist_ok=True)
         shutil.copyfile(path, folder / EVALUATION / path.name)
@@ -203,7 +211,7 @@ def _prove(folder: Path, network: Network) -> None:
         pixels = np.ascontiguousarray(images[:count].transpose(0, 3, 1, 2))
         logits = served.predict(pixels)["logits"]
         if not np.allclose(logits, network.logits(images[:count]), atol=1e-4):
-            raise UserError("The ONNX file predicts differently through MLflow's pyfunc: it is not registered.")
+            raise UserError("The file predicts differently through MLflow's pyfunc: it is not registered.")
 
 
 def _write_teacher(logged: "Model", folder: Path, evaluated: EvaluatedRun, model: "PixelModel") -> None:

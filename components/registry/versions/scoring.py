@@ -106,6 +106,6 @@ def _check_reproduced(metrics: Mapping[str, Any], accuracy: float, n: int) -> No
     claimed = shipped(metrics).get("accuracy")
     if claimed is not None and abs(claimed - accuracy) > max(0.001, 1.5 / n):
         raise UserError(
-            f"The ONNX file scores {accuracy:.4f} on the test split where its evaluation says {claimed:.4f}: "
+            f"The file scores {accuracy:.4f} on the test split where its evaluation says {claimed:.4f}: "
             "evaluate it again (`reflux run`)."
         )

@@ -17,6 +17,8 @@ from typing import Any
 
 import psutil
 
+from components.core.contract import FORMATS
+from components.core.export.network import code_of
 from components.registry.policy.gates import Reason
 from components.registry.versions import smoke_process
 from components.registry.versions.files import VersionFiles
@@ -41,24 +43,28 @@ def check(
     """Load a version's files in a fresh process and compare its predictions with those that evaluation recorded.
 
     The process starts in an empty folder, with a minimal environment and without access to this project's packages. It
-    refuses pickles, loads ``model.onnx`` in onnxruntime and the folder through MLflow's pyfunc, and lets both predict
-    the images of ``evaluation/probe.npz``, all at once and one by one. It takes seconds, most of them to import MLflow.
+    refuses pickles, loads the file in its own runtime and the folder through MLflow's pyfunc, and lets both predict the
+    images of ``evaluation/probe.npz``, all at once and one by one. It takes seconds, most of them to import MLflow.
 
     Args:
         files: the version's files, fetched and verified.
         probe_sha256: hash of the recorded predictions, from the evaluation; with None nothing passes.
-        latency_ms_p95_max: limit on the p95 latency of one image in onnxruntime with one thread; None for none.
+        latency_ms_p95_max: limit on the p95 latency of one image in the runtime with one thread; None for none.
         limit_s: seconds after which the process is killed, with all its children.
 
     Returns:
         The reason ``smoke``: passed, or the step at which it failed and the cause. Its value is the latency.
     """
-    began = time.monotonic()
+    began, suffix = time.monotonic(), files.file.suffix
+    runtime = FORMATS[suffix].runtime
     with tempfile.TemporaryDirectory(prefix="reflux-smoke-") as temporary:
         empty, report, errors = (Path(temporary) / name for name in ("empty", "report", "errors"))
         empty.mkdir()
         request = {
             "folder": str(files.folder.resolve()),
+            "file": files.file.name,
+            "runtime": runtime,
+            "code": str(code_of(suffix)),
             "probe_sha256": probe_sha256,
             "report": str(report),
             "blocked": _PROJECT,
@@ -70,16 +76,16 @@ def check(
         last = lines[-1] if lines else {}
         if "p95_ms" in last:
             seconds = time.monotonic() - began
-            return _passed(last["images"], last["p95_ms"], latency_ms_p95_max, seconds)
+            return _passed(runtime, last["images"], last["p95_ms"], latency_ms_p95_max, seconds)
         step = next((line["at"] for line in reversed(lines) if "at" in line), "starting Python")
         why = last.get("failed") or _death(code, limit_s, errors)
     sentence = f"The smoke test in a fresh process failed at {step}: {why[:_MAX_CHARACTERS]}."
     return Reason("smoke", "max", latency_ms_p95_max, None, False, sentence)
 
 
-def _passed(images: int, p95_ms: float, maximum: float | None, seconds: float) -> Reason:
+def _passed(runtime: str, images: int, p95_ms: float, maximum: float | None, seconds: float) -> Reason:
     sentence = (
-        f"A fresh process without this project loaded the files through MLflow and onnxruntime and gave the recorded "
+        f"A fresh process without this project loaded the files through MLflow and {runtime} and gave the recorded "
         f"answers to all {images} images, in {p95_ms:.3g} ms each at p95 (smoke test, {seconds:.1f} s)."
     )
     return Reason("smoke", "max", maximum, p95_ms, True, sentence)

@@ -1,14 +1,17 @@
 """The process of the smoke test: a version's files without this project, as in production.
 
 :mod:`components.registry.versions.smoke` starts it as ``python -I smoke_process.py REQUEST``. It imports nothing of the
-project, and nothing that it loads can. REQUEST is JSON: ``folder`` (the version's files), ``probe_sha256`` (hash of the
-recorded predictions), ``report`` (the file that gets a line of JSON at each step, so that one can see where a process
-hung or died), ``blocked`` (packages that can't be imported), ``latency_ms_p95_max`` (or null) and ``limit_s``.
+project but a copy of one module, and nothing that it loads can. REQUEST is JSON: ``folder`` (the version's files),
+``file`` (the name of the one that answers), ``runtime`` (its name), ``code`` (a module that loads such a file),
+``probe_sha256`` (hash of the recorded predictions), ``report`` (the file that gets a line of JSON at each step, so that
+one can see where a process hung or died), ``blocked`` (packages that can't be imported), ``latency_ms_p95_max`` (or
+null) and ``limit_s``.
 """
 
 import hashlib
 import io
 import json
+import runpy
 import signal
 import sys
 import time
@@ -55,14 +58,23 @@ class Blocked(MetaPathFinder):
 
 
 def examine(
-    folder: Path, probe_sha256: str | None, latency_ms_p95_max: float | None, at: Callable[[str], None]
+    folder: Path,
+    file: str,
+    runtime: str,
+    code: str,
+    probe_sha256: str | None,
+    latency_ms_p95_max: float | None,
+    at: Callable[[str], None],
 ) -> tuple[int, float]:
-    """Load the files in both runtimes and compare their predictions with the recorded ones.
+    """Load the file in its runtime and the folder through MLflow, and compare their predictions with the recorded ones.
 
     Args:
-        folder: an MLflow model with ``model.onnx`` and ``evaluation/probe.npz``.
-        probe_sha256: hash of the latter, from the evaluation.
-        latency_ms_p95_max: limit on the p95 latency of one image in onnxruntime; None for none.
+        folder: an MLflow model with ``file`` and ``evaluation/probe.npz``.
+        file: its name.
+        runtime: likewise.
+        code: a module of ``components.core.export.formats``.
+        probe_sha256: hash of the recorded predictions, from the evaluation.
+        latency_ms_p95_max: limit on the p95 latency of one image in the runtime; None for none.
         at: called with the name of each step before it begins.
 
     Returns:
@@ -73,18 +85,12 @@ def examine(
     """
     at("reading evaluation/probe.npz")
     pixels, predicted = probe(folder, probe_sha256)
-    at("loading model.onnx in onnxruntime")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    at("answering in onnxruntime")
-    compare(lambda batch: session.run(None, {name: batch})[0], pixels, predicted)
-    at("timing onnxruntime")
-    p95 = latency(lambda batch: session.run(None, {name: batch}), pixels, latency_ms_p95_max)
+    at(f"loading {file} in {runtime}")
+    run, _, _ = runpy.run_path(code)["load"](folder / file, threads=1)
+    at(f"answering in {runtime}")
+    compare(run, pixels, predicted)
+    at(f"timing {runtime}")
+    p95 = latency(run, pixels, latency_ms_p95_max)
     at("loading the folder through MLflow's pyfunc")
     import mlflow.pyfunc
 
@@ -169,8 +175,9 @@ def main(request: dict[str, Any]) -> None:
 
     sys.meta_path.insert(0, Blocked(request["blocked"]))
     try:
-        probe_sha256, limit = request["probe_sha256"], request["latency_ms_p95_max"]
-        images, p95 = examine(Path(request["folder"]), probe_sha256, limit, lambda step: report(at=step))
+        names = ("file", "runtime", "code", "probe_sha256", "latency_ms_p95_max")
+        given = {name: request[name] for name in names}
+        images, p95 = examine(Path(request["folder"]), **given, at=lambda step: report(at=step))
     except Failed as failed:
         report(failed=str(failed))
     except BaseException as error:

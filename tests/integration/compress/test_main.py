@@ -1,16 +1,20 @@
 """From a trained student to the files that ship."""
 
+import copy
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from components.compress.__main__ import main as compress
 from components.core.artifacts import sha256_file
-from components.core.contract import SHIPPED
+from components.core.contract import FILES, made
 from components.core.errors import UserError
 from components.core.export import program
+from components.core.export.network import MODULES, load
 from components.core.images.preprocess import fit
 from components.core.images.shards import open_shard
 from components.core.models import pixel_model
@@ -25,15 +29,16 @@ def test_each_file_is_the_student(finished):
     pixels = fit(np.array(test.images), spec.image_size, spec.in_chans)
     expected = program.forward(student, pixels)
     parity = json.loads((finished / "artifacts/compress/parity.json").read_text())
-    for kind, name in SHIPPED.items():
-        path = finished / "artifacts/compress" / name
+    assert list(parity) == list(made("auto"))
+    for kind, file in made("auto").items():
+        path = finished / "artifacts/compress" / file.name
         assert parity[kind]["size_bytes"] == path.stat().st_size
         assert parity[kind]["sha256"] == sha256_file(path)
         assert parity[kind]["n"] == 40
-        run = program.reload(path)
+        run = load(path).run
         for batch in (1, 2, 5, 257):
             error = np.abs(run(pixels[:batch]) - expected[:batch]).max()
-            assert error < (1e-4 if kind != "onnx_int8" else 0.2 * np.ptp(expected))
+            assert error < (1e-4 if file.precision == "fp32" else 0.2 * np.ptp(expected))
     assert parity["onnx"]["max_abs_logit_difference"] < 1e-4
     assert parity["onnx"]["agreement"] == parity["pt2"]["agreement"] == 1.0
 
@@ -41,9 +46,9 @@ def test_each_file_is_the_student(finished):
 def test_compress_never_looks_at_the_test_split_and_gives_the_same_files_again(finished, here):
     shutil.rmtree(here / "artifacts/ingest/shards/test")
     run_here("compress", compress)
-    for name in SHIPPED.values():
-        first, again = finished / "artifacts/compress" / name, here / "artifacts/compress" / name
-        assert sha256_file(first) == sha256_file(again), name
+    for file in made("auto").values():
+        first, again = (folder / "artifacts/compress" / file.name for folder in (finished, here))
+        assert sha256_file(first) == sha256_file(again), file.name
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_the_file_that_ships_is_named_or_chosen_on_validation_images(here, assig
     auto = [] if "ships" in assignment else ["compress.ships=auto"]
     run_here("compress", compress, assignment, *auto)
     ships = json.loads((here / "artifacts/compress/ships.json").read_text())
-    assert (ships["kind"], ships["file"]) == (kind, SHIPPED[kind])
+    assert (ships["kind"], ships["file"]) == (kind, FILES[kind].name)
     assert ("on 40 validation images" in ships["why"]) == bool(auto)
 
 
@@ -66,3 +71,33 @@ def test_no_file_appears_when_one_is_not_the_student(here):
     with pytest.raises(UserError, match=r"student\.(pt2|onnx) is not the student: its logits differ by up to"):
         run_here("compress", compress, "compress.max_logit_difference=1e-12")
     assert list((here / "artifacts/compress").iterdir()) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", FILES)
+def test_every_file_of_another_network_is_refused(here, monkeypatch, kind):
+    path = Path(FILES[kind].name)
+    module, precision = MODULES[path.suffix], FILES[kind].precision
+
+    def spoil(source, calibration):
+        if ("fp32" if calibration is None else "int8") == precision:
+            source = program.Source(copy.deepcopy(source.student))
+            source.student.net.head.weight.data *= -1
+        return module.make(source, calibration)
+
+    monkeypatch.setitem(MODULES, path.suffix, SimpleNamespace(load=module.load, make=spoil))
+    ships = "auto" if kind == "pt2" else kind.replace("_", "-")
+    with pytest.raises(UserError, match=f"{path.name} is not the student"):
+        run_here("compress", compress, f"compress.ships={ships}")
+    assert not (here / "artifacts/compress" / FILES[kind].name).exists()
+
+
+@pytest.mark.long
+def test_the_file_of_another_runtime_ships_next_to_the_others(here):
+    run_here("compress", compress, "compress.ships=executorch")
+    assert json.loads((here / "artifacts/compress/ships.json").read_text())["file"] == "edge/student.pte"
+    assert list(json.loads((here / "artifacts/compress/parity.json").read_text())) == list(made("executorch"))
+    run_here("compress", compress, "compress.ships=onnx")
+    edge = here / "artifacts/compress/edge"
+    assert [path.name for path in edge.iterdir()] == ["classes.json"]
+    assert json.loads((edge / "classes.json").read_text()) == ["dark", "middling", "bright"]

@@ -19,7 +19,7 @@ from components.compress.__main__ import main as compress
 from components.core.artifacts import sha256_file
 from components.core.errors import UserError
 from components.core.export import program
-from components.core.export.onnx_file import Network
+from components.core.export.network import load
 from components.core.images.pixels import decode
 from components.core.images.preprocess import fit, resize
 from components.core.images.shards import open_shard
@@ -129,7 +129,7 @@ def test_the_file_that_ships_is_the_student_everywhere(here, monkeypatch):
     test = open_shard(here / "artifacts/ingest/shards/test")
     table = pq.read_table(here / "artifacts/evaluate/predictions.parquet")
     shipped, control, label = (table[name].to_numpy() for name in ("shipped", "control", "label"))
-    logits, fp32 = (Network(each).logits(test.images) for each in (file, file.with_name("student.onnx")))
+    logits, fp32 = (load(each).logits(test.images) for each in (file, file.with_name("student.onnx")))
     confidence = table["shipped_confidence"].to_numpy()
     assert (shipped == logits.argmax(axis=1)).all()
     np.testing.assert_allclose(confidence, confidences(logits), rtol=1e-5)
@@ -143,16 +143,16 @@ def test_the_file_that_ships_is_the_student_everywhere(here, monkeypatch):
     assert metrics["gain"]["accuracy"] == pytest.approx((shipped == label).mean() - (control == label).mean())
     assert "corrupted_accuracy" in metrics["shipped"]["onnx_int8"]
     with np.load(here / "artifacts/evaluate/probe.npz") as probe:
-        assert (Network(file).run(probe["pixels"]).argmax(axis=1) == probe["predicted"]).all()
+        assert (load(file).run(probe["pixels"]).argmax(axis=1) == probe["predicted"]).all()
     evaluated = read_evaluated_run(here / "artifacts")
-    assert (evaluated.onnx, evaluated.sha256) == (here / "artifacts/compress/student-int8.onnx", sha256_file(file))
+    assert (evaluated.file, evaluated.sha256) == (here / "artifacts/compress/student-int8.onnx", sha256_file(file))
     assert gated_figures(metrics)["size_kb"] == file.stat().st_size / 1024
 
 
 def test_corrupted_figures_are_those_of_the_shipped_file_on_corrupted_images(finished):
     test = open_shard(finished / "artifacts/ingest/shards/test")
     spec = pixel_model.load(finished / "artifacts/distill/model.safetensors").spec
-    run = program.reload(finished / "artifacts/compress/student.onnx")
+    run = load(finished / "artifacts/compress/student.onnx").run
     resized = resize(np.array(test.images), SEEN).transpose(0, 2, 3, 1)
     shipped, accuracies = metrics_of(finished)["shipped"]["onnx"], []
     for kind, images in corruptions.corrupted(resized, test.ids):
@@ -194,7 +194,7 @@ def test_the_probe_is_the_shipped_file_s_own_predictions(finished):
         pixels, predicted = probe["pixels"], probe["predicted"]
     assert (pixels.shape, pixels.dtype) == ((64, 1, SEEN, SEEN), np.uint8)
     assert predicted.dtype == np.int64
-    run = program.reload(finished / "artifacts/compress/student.onnx")
+    run = load(finished / "artifacts/compress/student.onnx").run
     for batch in (1, 3, 64):
         parts = [run(pixels[i : i + batch]).argmax(axis=1) for i in range(0, 64, batch)]
         assert (np.concatenate(parts) == predicted).all()
@@ -264,7 +264,7 @@ def test_the_card_s_code_sees_what_the_pipeline_sees(finished, tmp_path):
     use, _, module = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (tmp_path / "preprocess.py").write_text(module)
     lines = "import sys\nprint(json.dumps([logits.tolist(), sorted(sys.modules)]))\n"
-    network = Network(finished / "artifacts/compress/student.onnx")
+    network = load(finished / "artifacts/compress/student.onnx")
     for name in names:
         (tmp_path / "use.py").write_text(f"{use.replace('image.png', name)}\n{lines}")
         command = [sys.executable, "use.py"]

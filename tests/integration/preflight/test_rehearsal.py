@@ -2,11 +2,14 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from components.compress.ship import writer
 from components.core.errors import UserError
+from components.core.export import program
 from components.core.models import small_nets
 from components.plan.networks import LADDER
 from components.preflight import checks
@@ -18,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 def test_the_rehearsed_file_is_as_large_as_the_trained_one(finished):
     student = checks.untrained("resnet8", SEEN, 1, tuple(CLASSES))
-    facts = rehearse(student, 1e-3)
+    facts = rehearse(student, "auto", 1e-3)
     trained = (finished / "artifacts/compress/student.onnx").stat().st_size
     assert abs(facts["size_bytes"]["onnx"] - trained) < 100
     assert facts["params"] == sum(parameter.numel() for parameter in student.parameters())
@@ -27,7 +30,7 @@ def test_the_rehearsed_file_is_as_large_as_the_trained_one(finished):
 @pytest.mark.parametrize(("name", "classes"), [("resnet8_slim", 10), ("resnet8_tiny", 100)])
 def test_a_plan_knows_what_a_students_files_weigh(name, classes):
     student = checks.untrained(name, 28, 3, tuple(map(str, range(classes))))
-    sizes = rehearse(student, 1e-3)["size_bytes"]
+    sizes = rehearse(student, "auto", 1e-3)["size_bytes"]
     network = next(network for network in LADDER if network.name == name)
     assert network.kb_of(classes) == pytest.approx(sizes["onnx"] / 1024, abs=1)
     assert network.kb_of(classes, int8=True) == pytest.approx(sizes["onnx_int8"] / 1024, abs=1)
@@ -35,7 +38,7 @@ def test_a_plan_knows_what_a_students_files_weigh(name, classes):
 
 def test_parity_is_rehearsed_as_well():
     with pytest.raises(UserError, match=r"student\.(pt2|onnx) is not the student"):
-        rehearse(checks.untrained("resnet8", 12, 1), 1e-15)
+        rehearse(checks.untrained("resnet8", 12, 1), "auto", 1e-15)
 
 
 class Undecided(nn.Module):
@@ -54,4 +57,23 @@ def test_a_network_that_cannot_be_exported_is_one_sentence(monkeypatch):
     monkeypatch.setitem(small_nets.SMALL_NETS, "undecided", partial(build))
     torch.manual_seed(0)
     with pytest.raises(UserError, match=r"student\.model = undecided can't be exported \(.+\): choose another student"):
-        rehearse(checks.untrained("undecided", 12, 1), 1e-3)
+        rehearse(checks.untrained("undecided", 12, 1), "auto", 1e-3)
+
+
+class Bessel(nn.Module):
+    """What ExecuTorch has no operator for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.special.bessel_j0(x)
+
+
+@pytest.mark.long
+def test_an_operator_that_a_runtime_lacks_is_named(monkeypatch, tmp_path):
+    student = checks.untrained("resnet8_tiny", 12, 1)
+    student.net.trunk.append(Bessel())
+    monkeypatch.setattr(program, "to_onnx", lambda _: None)  # ONNX lacks it, too
+    write = writer(student, np.zeros((1, 1, 12, 12), np.uint8))
+    with pytest.raises(
+        UserError, match=r"resnet8_tiny can't be a file of ExecuTorch \(.*bessel_j0.* or compress\.ships"
+    ):
+        write("executorch", tmp_path / "student.pte")

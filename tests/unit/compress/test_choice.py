@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from components.compress.choice import Choice, choose, smallest
-from components.core.contract import SHIPPED
+from components.core.contract import FILES
 from components.core.params.sections import Compress
 
 
@@ -10,10 +10,10 @@ def answers(n: int, wrong: int) -> np.ndarray:
     return np.arange(n) >= wrong
 
 
-@pytest.mark.parametrize(("ships", "kind"), [("onnx", "onnx"), ("onnx-int8", "onnx_int8")])
-def test_a_file_that_is_named_ships_whatever_it_loses(ships, kind):
-    choice = choose(Compress(ships=ships), {}, None)
-    assert choice == Choice(kind, SHIPPED[kind], "compress.ships names it")
+@pytest.mark.parametrize("kind", ["onnx", "executorch"])
+def test_an_fp32_file_that_is_named_ships_as_it_is_the_student(kind):
+    choice = choose(Compress(ships=kind), {}, None)
+    assert choice == Choice(kind, FILES[kind].name, "compress.ships names it")
 
 
 @pytest.mark.parametrize(

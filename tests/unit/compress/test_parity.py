@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from components.compress.parity import Parity, compare, entry, require
+from components.compress.parity import Parity, compare, entry, require, require_int8
 from components.core.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -58,3 +58,32 @@ def test_the_entry_has_size_and_hash(tmp_path):
     path.write_bytes(b"12345")
     made = entry(Parity(0.5, 0.75, 1, 4), path, "abc")
     assert made == {"max_abs_logit_difference": 0.5, "agreement": 0.75, "n": 4, "size_bytes": 5, "sha256": "abc"}
+
+
+def answers(right: int, n: int = 500) -> np.ndarray:
+    """Logits of two classes whose first ``right`` answers are the class 0, and all others 1."""
+    return np.eye(2, dtype=np.float32)[(np.arange(n) >= right).astype(int)]
+
+
+LABELS = np.zeros(500, np.int64)
+
+
+@pytest.mark.parametrize("right", [450, 440, 430])
+def test_an_int8_file_that_may_lose_no_more_than_allowed_passes(right):
+    require_int8(answers(right), answers(450), LABELS, "student.pte", 0.05)
+
+
+def test_an_int8_file_that_surely_loses_more_is_refused():
+    with pytest.raises(UserError, match=r"right on 410 of 500 .*, the fp32 file on 450: it surely loses more than"):
+        require_int8(answers(410), answers(450), LABELS, "student.pte", 0.05)
+
+
+def test_an_int8_file_that_is_as_right_on_other_images_is_another_network():
+    other = np.roll(answers(400), 80, axis=0)
+    with pytest.raises(UserError, match=r"student\.pte is not the student: it predicts another class on 160 of 500"):
+        require_int8(other, answers(400), LABELS, "student.pte", 0.05)
+
+
+def test_an_int8_file_without_finite_logits_is_refused():
+    with pytest.raises(UserError, match="not finite"):
+        require_int8(answers(450) * np.float32(np.nan), answers(450), LABELS, "student.pte", 0.05)

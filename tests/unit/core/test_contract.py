@@ -3,7 +3,9 @@
 import ast
 import contextlib
 import shutil
+import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from dvc.repo import Repo
@@ -11,8 +13,20 @@ from dvc.utils.serialize import load_py
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from components.core.contract import FIGURES, STAGES, TRAINING, code_of
+from components.core.contract import (
+    FIGURES,
+    FILES,
+    FORMATS,
+    STAGES,
+    TRAINING,
+    alternatives,
+    code_of,
+    kind_of,
+    made,
+)
+from components.core.export.network import MODULES
 from components.core.params.registry import Gates
+from components.core.params.section import Ships
 from components.core.params.sections import Params
 from components.core.runtime import packages
 from components.core.runtime.lineage import code_sha256
@@ -170,3 +184,25 @@ def test_another_release_of_a_package_outdates_exactly_the_stages_of_the_table(c
 
 def test_every_gate_has_a_figure_with_its_name_for_people():
     assert set(Gates.model_fields) == set(FIGURES)
+
+
+def test_the_tables_of_formats_are_one():
+    assert set(MODULES) == set(FORMATS)
+    assert [kind_of(name) for name in get_args(Ships)] == [kind for kind in FILES if kind != "pt2"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for file_format in FORMATS.values():
+        if file_format.extra:
+            assert any(each.startswith(file_format.runtime) for each in extras[file_format.extra])
+
+
+def test_files_of_other_runtimes_are_made_where_they_are_named():
+    assert list(made("auto")) == list(made("onnx-int8")) == ["onnx", "onnx_int8", "pt2"]
+    assert list(made("executorch-int8")) == [*made("auto"), "executorch_int8"]
+    assert {file.format.runtime for file in made("auto").values()} == {"onnxruntime", "torch"}
+
+
+def test_what_could_have_shipped_is_named_by_how_it_differs_from_what_does():
+    metrics = {"shipped": {"onnx": {}, "onnx_int8": {}, "pt2": {}}, "ships": {"kind": "onnx_int8"}}
+    assert alternatives(metrics) == {"student, fp32": "onnx"}
+    metrics = {"shipped": {**metrics["shipped"], "executorch": {}}, "ships": {"kind": "executorch"}}
+    assert alternatives(metrics) == {"student, ONNX, fp32": "onnx", "student, ONNX, int8": "onnx_int8"}

@@ -175,7 +175,9 @@ def test_a_student_without_a_teacher_is_not_called_distilled(facts):
 
 
 def test_what_was_not_measured_is_a_dash_and_never_zero(facts):
-    row = next(line for line in card.markdown(facts).splitlines() if "torch.export |" in line and "KB" not in line)
+    row = next(
+        line for line in card.markdown(facts).splitlines() if "torch.export, fp32 |" in line and "KB" not in line
+    )
     assert "75.00%" in row
     cost = [line for line in card.markdown(facts).splitlines() if line.startswith("| student: torch.export")][1]
     assert cost.endswith("| 44,000 | 175.8 | - | - |")

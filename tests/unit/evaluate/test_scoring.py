@@ -5,6 +5,7 @@ import torch
 
 from components.core.errors import UserError
 from components.core.export import program
+from components.core.export.network import load
 from components.core.images.preprocess import fit
 from components.core.images.shards import Shard
 from components.core.models.pixel_model import pixel_model
@@ -54,7 +55,7 @@ def test_corrupted_accuracies_are_those_of_each_contender(model, files, images):
     test = Shard(images, np.arange(1030) % 3, np.arange(1030, dtype=np.uint64))
     runs = {
         "always b": lambda pixels: np.eye(3, dtype=np.float32)[[1] * len(pixels)],
-        "onnx": program.reload(files["onnx"]),
+        "onnx": load(files["onnx"]).run,
     }
     seen = []
     accuracies = scoring.corrupted_accuracies(test, runs, model.spec, seen.append)

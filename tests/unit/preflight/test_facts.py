@@ -1,8 +1,11 @@
 """What a preflight's facts are kept by, and what they say about the gates."""
 
+from importlib.metadata import PackageNotFoundError
+
 import pytest
 
 from components.core.errors import UserError
+from components.core.params import extras
 from components.core.params.file import check_overrides
 from components.preflight.facts import refuse_hopeless_gates, student_file, whole_file
 from tests.workspaces import ROOT
@@ -78,3 +81,22 @@ def test_the_file_that_ships_or_may_ship_is_held_against_the_gate(ships, least):
     refuse_hopeless_gates(FACTS, {"size_kb": {"max": least}}, "a", ships)
     with pytest.raises(UserError, match=f"is {least} KB or more"):
         refuse_hopeless_gates(FACTS, {"size_kb": {"max": least - 1}}, "a", ships)
+
+
+def test_a_runtime_that_is_not_installed_is_one_sentence(monkeypatch):
+    def gone(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(extras, "version", gone)
+    assert whole_file(params()) == whole_file(params("compress.ships=onnx-int8"))
+    with pytest.raises(UserError) as refused:
+        whole_file(params("compress.ships=executorch-int8"))
+    assert str(refused.value) == (
+        "compress.ships = executorch-int8 needs the package executorch: "
+        "`pip install -c constraints.txt -e '.[executorch]'`."
+    )
+
+
+def test_a_file_of_another_runtime_is_rehearsed_by_itself():
+    first, second = (student_file(params(f"compress.ships={ships}")) for ships in ("executorch", "executorch-int8"))
+    assert len({first, second, student_file(params())}) == 3

@@ -55,7 +55,7 @@ def seconds(monkeypatch):
 
         return SimpleNamespace(run=run)
 
-    monkeypatch.setattr(latency_module, "Network", network)
+    monkeypatch.setattr(latency_module, "load", network)
     monkeypatch.setattr(latency_module, "time", SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: now))
     return files
 
@@ -76,13 +76,13 @@ def test_side_by_side_is_in_milliseconds_and_says_how_many_times_faster_the_firs
 
 def test_processor_time_is_a_multiple_of_anothers_with_an_interval_that_few_disturbed_rounds_do_not_widen(seconds):
     seconds |= {"one.onnx": [0.002], "other.onnx": [0.006] * 600 + [0.06] * 3 * 40}
-    runs = [latency_module.Network(Path(name), 1).run for name in ("one.onnx", "other.onnx")]
+    runs = [latency_module.load(Path(name), 1).run for name in ("one.onnx", "other.onnx")]
     turns = in_turn(runs)
     assert turns.wall.shape == turns.cpu.shape == (15, 40, 2)
     assert turns.ratio(0, 0) == (1, 1, 1)
     assert turns.ratio(1, 0) == pytest.approx((3, 3, 3))
     seconds["other.onnx"] = [0.006] * 40 + [0.012] * 40
-    assert in_turn([latency_module.Network(Path(name), 1).run for name in ("one.onnx", "other.onnx")]).ratio(
+    assert in_turn([latency_module.load(Path(name), 1).run for name in ("one.onnx", "other.onnx")]).ratio(
         1, 0
     ) == pytest.approx((3, 3, 6))
 

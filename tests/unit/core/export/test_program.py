@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from components.core.errors import UserError
 from components.core.export import program
-from components.core.export.onnx_file import Network
+from components.core.export.network import load
 from components.core.models.pixel_model import parameter_count, pixel_model
 
 CLASSES = ("cat", "dog", "naïve")
@@ -59,7 +59,7 @@ def test_a_program_holds_no_path_of_the_machine_that_made_it(exported):
 
 def test_the_slim_file_answers_like_the_model_at_any_batch(model, translated, pixels, tmp_path):
     onnx.save(program.slim(translated, CLASSES), tmp_path / "model.onnx")
-    network = Network(tmp_path / "model.onnx", threads=1)
+    network = load(tmp_path / "model.onnx", threads=1)
     for batch in (1, 2, 5, 7):
         expected = program.forward(model, pixels[:batch])
         assert np.abs(network.run(pixels[:batch]) - expected).max() < 1e-5
@@ -97,7 +97,7 @@ def test_the_same_model_gives_the_same_file(model, translated):
 def test_a_damaged_program_is_one_sentence(tmp_path):
     (tmp_path / "broken.pt2").write_bytes(b"not a model")
     with pytest.raises(UserError, match=r"broken\.pt2 can't be read .*reflux run") as caught:
-        program.reload(tmp_path / "broken.pt2")
+        load(tmp_path / "broken.pt2")
     assert "\n" not in str(caught.value)
 
 

@@ -64,3 +64,10 @@ def test_a_lock_file_that_cannot_be_read_is_left_to_dvc(lock: Path, text: str):
     lock.write_text(text)
     assert packages.record(retrain=False, lock=lock) is None
     assert read_json(packages.FILE) == packages.releases()
+
+
+def test_the_runtime_of_the_file_that_ships_decides_the_stages_that_make_and_measure_it():
+    now = packages.releases("executorch-int8")
+    assert {stage for stage, each in now.items() if "executorch" in each} == {"compress", "evaluate"}
+    assert now["compress"]["executorch"] == version("executorch")
+    assert not any("executorch" in each for each in packages.releases("onnx-int8").values())

@@ -7,9 +7,9 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from components.compress import quantize
-from components.core.export import onnx_file, program
-from components.core.models.pixel_model import ModelSpec, pixel_model
+from components.core.export import program, quantize
+from components.core.export.network import load
+from components.core.models.pixel_model import pixel_model
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def quantized(translated, pixels):
 
 def test_it_answers_almost_like_the_student(model, quantized, pixels, tmp_path):
     onnx.save(quantized, tmp_path / "int8.onnx")
-    network = onnx_file.Network(tmp_path / "int8.onnx", threads=1)
+    network = load(tmp_path / "int8.onnx", threads=1)
     expected = program.forward(model, pixels)
     for batch in (1, 5, 80):
         error = np.abs(network.run(pixels[:batch]) - expected[:batch]).max()
@@ -86,7 +86,7 @@ def test_pixels_are_taken_as_they_are_where_channels_are_normalized_alike(mean, 
     assert sum(node.op_type in ("Cast", "Sub", "Div") for node in quantized.graph.node) == 3 * floats
     onnx.save(quantized, tmp_path / "int8.onnx")
     expected = program.forward(student, colored)
-    assert np.abs(onnx_file.Network(tmp_path / "int8.onnx").run(colored) - expected).max() < 0.1 * np.ptp(expected)
+    assert np.abs(load(tmp_path / "int8.onnx").run(colored) - expected).max() < 0.1 * np.ptp(expected)
 
 
 def test_logits_are_floats_that_no_calibrated_range_clips(quantized):
@@ -131,10 +131,3 @@ def test_logging_goes_on_afterwards(translated, pixels):
     before = logging.root.manager.disable
     quantize.int8(translated, pixels[:4])
     assert logging.root.manager.disable == before
-
-
-def test_the_sample_is_spread_over_the_split():
-    images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
-    spec = ModelSpec("resnet8", ("a", "b"), 1, 1, (0.3,), (0.2,))
-    assert quantize.sample(images, 5, spec).ravel().tolist() == [0, 25, 50, 74, 99]
-    assert len(quantize.sample(images, 500, spec)) == 100

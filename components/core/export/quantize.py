@@ -1,4 +1,4 @@
-"""Static quantization to integer weights and activations, their ranges measured on training images."""
+"""Static quantization of ONNX models to integer weights and activations, their ranges measured on training images."""
 
 import logging
 import tempfile
@@ -16,10 +16,8 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from components.core.export.onnx_file import fit_rows
 from components.core.export.program import INPUT
-from components.core.images.shards import Images, Pixels
-from components.core.models.pixel_model import ModelSpec
+from components.core.images.shards import Pixels
 
 _BATCH = 64
 
@@ -130,12 +128,6 @@ def _is_mean_over_pixels(node: ir.Node) -> bool:
         return False
     axes = ir.convenience.get_const_tensor(over)
     return axes is not None and sorted(axis % 4 for axis in axes.numpy().tolist()) == [2, 3]
-
-
-def sample(images: Images, count: int, spec: ModelSpec) -> Pixels:
-    """At most ``count`` images, spread evenly over the split, as a model's files take them: [n, C, H, W]."""
-    rows = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64)
-    return fit_rows(images, rows, spec.image_size, spec.in_chans)
 
 
 @contextmanager

@@ -4,9 +4,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from components.core.errors import UserError
-from components.core.export import onnx_file
-from components.core.export.onnx_file import Network
+from components.core.export.network import fit_rows, load, sample
 from components.core.images.preprocess import fit
+from components.core.models.pixel_model import ModelSpec
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def write_sum(tmp_path):
 
 
 def test_a_network_brings_stored_images_to_its_own_size_and_channels(write_sum):
-    color, gray = Network(write_sum(3, 4)), Network(write_sum(1, 4))
+    color, gray = load(write_sum(3, 4)), load(write_sum(1, 4))
     assert (color.channels, color.image_size) == (3, 4)
     white = np.full((5, 16, 16, 1), 255, np.uint8)
     assert color.logits(white).tolist() == [[255 * 3 * 16]] * 5
@@ -43,15 +43,15 @@ def test_a_network_brings_stored_images_to_its_own_size_and_channels(write_sum):
 
 
 def test_a_file_that_takes_no_raw_pixels_is_refused(write_sum):
-    with pytest.raises(UserError, match=r"takes tensor\(float\) .*, not raw pixels uint8 \[N, C, H, W\]"):
-        Network(write_sum(1, 4, TensorProto.FLOAT))
+    with pytest.raises(UserError, match=r"takes float .*, not raw pixels uint8 \[N, C, H, W\]"):
+        load(write_sum(1, 4, TensorProto.FLOAT))
 
 
 def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
     for name in ("broken.onnx", "none.onnx"):
         with pytest.raises(UserError, match=rf"{name} can't be read .*reflux run") as caught:
-            Network(tmp_path / name)
+            load(tmp_path / name)
         assert "\n" not in str(caught.value)
 
 
@@ -59,16 +59,12 @@ def test_rows_are_fitted_a_few_at_a_time_in_their_order(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (9, 12, 12, 1), dtype=np.uint8)
     rows = np.array([8, 0, 5, 5, 1])
     monkeypatch.setattr("components.core.images.shards._BYTES_AT_ONCE", 2 * 12 * 12)
-    assert np.array_equal(onnx_file.fit_rows(images, rows, 8, 3), fit(images[rows], 8, 3))
-    assert onnx_file.fit_rows(images, rows[:0], 8, 3).shape == (0, 3, 8, 8)
+    assert np.array_equal(fit_rows(images, rows, 8, 3), fit(images[rows], 8, 3))
+    assert fit_rows(images, rows[:0], 8, 3).shape == (0, 3, 8, 8)
 
 
-def test_logits_are_tied_where_a_runtime_could_turn_them_round():
-    logits = np.array([[0, 1, 1.00005], [0, 1, 1.001], [5, 5, 0], [-1, -2, -3]], np.float32)
-    assert onnx_file.tied(logits).tolist() == [True, False, True, False]
-
-
-def test_a_flip_is_a_disagreement_unless_the_logits_are_tied():
-    expected = np.array([[2.0, 1.0], [1.0, 1.00005], [0.0, 3.0]], np.float32)
-    logits = np.array([[1.0, 2.0], [1.00005, 1.0], [0.0, 3.0]], np.float32)
-    assert onnx_file.disagreements(expected, logits).tolist() == [0]
+def test_the_sample_is_spread_over_the_split():
+    images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
+    spec = ModelSpec("resnet8", ("a", "b"), 1, 1, (0.3,), (0.2,))
+    assert sample(images, 5, spec).ravel().tolist() == [0, 25, 50, 74, 99]
+    assert len(sample(images, 500, spec)) == 100

@@ -1,0 +1,35 @@
+"""``torch.export`` programs, run by torch."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from components.core.export.program import Source
+    from components.core.images.shards import Pixels
+
+REQUIREMENTS = ("numpy", "torch")
+
+
+def make(source: "Source", calibration: "Pixels | None") -> bytes:
+    """Make a program; there are none in int8."""
+    import torch
+
+    # Through memory: torch writes the file's own name into it, and ours is temporary.
+    buffer = io.BytesIO()
+    torch.export.save(source.exported, buffer)
+    return buffer.getvalue()
+
+
+def load(path: Path, threads: int) -> tuple[Callable[..., Any], str, list[int | str]]:
+    """Open a program."""
+    import torch
+
+    from components.core.export.program import forward
+
+    if threads:
+        torch.set_num_threads(threads)
+    program = torch.export.load(path)
+    module, (pixels,) = program.module(), program.example_inputs[0]
+    return lambda images: forward(module, images), str(pixels.dtype).removeprefix("torch."), list(pixels.shape)

@@ -1,0 +1,54 @@
+"""From a folder of images to a champion in another format than ONNX, which others can ask without this project."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.core.artifacts import read_json
+from tests.e2e.command import reflux
+from tests.workspaces import make_tiny_project
+
+pytestmark = pytest.mark.long
+
+ASK = """
+import sys, json, mlflow, numpy as np
+mlflow.set_tracking_uri(sys.argv[1])
+kept = np.load(sys.argv[2])
+logits = mlflow.pyfunc.load_model("models:/shapes-student@champion").predict(kept["pixels"])["logits"]
+print(json.dumps([int((logits.argmax(axis=1) == kept["predicted"]).sum()), len(kept["pixels"])]))
+"""
+
+
+@pytest.mark.parametrize(("ships", "file"), [("executorch-int8", "student-int8.pte")])
+def test_a_run_ends_with_a_champion_that_predict_mlflow_and_the_smoke_test_answer_from(
+    ships: str, file: str, tmp_path: Path, mlflow_template: Path
+) -> None:
+    project = make_tiny_project(tmp_path / "project")
+    (project / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    done = reflux(project, "run", "-S", f"compress.ships={ships}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "shapes-student version 1 is the new @champion." in done.stdout
+    smoke = "loaded the files through MLflow and executorch and gave the recorded answers"
+    assert smoke in " ".join(done.stdout.split())
+    path = project / "artifacts/compress/edge" / file
+    decision = read_json(project / "artifacts/promote/decision.json")
+    assert decision["figures"]["size_bytes"] == path.stat().st_size
+    card = (project / "artifacts/evaluate/model-card.md").read_text(encoding="utf-8")
+    assert f'load_program("edge/{file}")' in card
+
+    answered = reflux(project, "predict", "data/shapes/test/wave/wave-3.png")
+    assert answered.returncode == 0, answered.stderr
+    assert "shapes-student version 1" in answered.stdout
+
+    command = [sys.executable, "-I", "-c", ASK, f"sqlite:///{project}/mlflow.db"]
+    command.append(str(project / "artifacts/evaluate/probe.npz"))
+    asked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert asked.returncode == 0, asked.stderr
+    right, images = json.loads(asked.stdout.splitlines()[-1])
+    assert right == images > 0
+
+    again = reflux(project, "run")
+    assert "nothing was trained" in again.stdout, again.stdout + again.stderr

@@ -66,12 +66,14 @@ def simsiam(one: Tensor, other: Tensor, first: Tensor, second: Tensor) -> Tensor
 
 
 def loss(output: tuple[Tensor, ...], labels: Tensor) -> dict[str, Tensor]:
-    """SimSiam's loss, and the cross-entropy with the labels of the images that have one, each [B]."""
+    """SimSiam's loss, and the cross-entropy with the labels of the images that have one, each [B].
+
+    The mean of the latter over the batch is that over its labeled images, so that few among many teach the head, too.
+    """
     logits, *pairs = output
-    return {
-        "simsiam": simsiam(*pairs).expand(len(logits)),
-        "ce": F.cross_entropy(logits, labels, reduction="none", ignore_index=UNLABELED),
-    }
+    share = (labels != UNLABELED).float().mean().clamp(min=1 / len(labels))
+    hard = F.cross_entropy(logits, labels, reduction="none", ignore_index=UNLABELED) / share
+    return {"simsiam": simsiam(*pairs).expand(len(logits)), "ce": hard}
 
 
 def pairs_of_views(views: Views, batch_size: int, device: torch.device) -> Callable[[int], Iterator[Batch]]:

@@ -28,10 +28,11 @@ def test_the_loss_by_hand_and_no_gradient_flows_through_the_projections():
 
 
 def test_an_image_without_a_label_counts_for_the_views_alone():
-    output = torch.tensor([[2.0, 0.0]] * 2), *torch.randn(4, 2, 5).unbind()
-    parts = loss(output, torch.tensor([0, -1]))
-    assert parts["ce"].tolist() == pytest.approx([0.126928, 0.0], abs=1e-5)
-    assert parts["simsiam"].shape == (2,)
+    output = torch.tensor([[2.0, 0.0]] * 4), *torch.randn(4, 4, 5).unbind()
+    parts = loss(output, torch.tensor([0, -1, -1, -1]))
+    assert parts["ce"].tolist() == pytest.approx([4 * 0.126928, 0, 0, 0], abs=1e-5), "their mean is the labeled one's"
+    assert parts["simsiam"].shape == (4,)
+    assert loss(output, torch.tensor([-1] * 4))["ce"].tolist() == [0, 0, 0, 0]
 
 
 def test_labels_teach_the_head_alone_and_views_the_rest():

@@ -44,6 +44,7 @@ ARMS = {
     ALONE: ("ingest.source_domain=null",),
     SOURCE: ("finetune.adaptation=none",),
     **{method: (f"finetune.adaptation={method}",) for method in ("dan", "deep-coral", "dann")},
+    "dann, a tenth": ("finetune.adaptation=dann", "finetune.adaptation_weight=0.1"),
 }
 RECIPE = (
     *("ingest.source=data/digits", f"ingest.source_domain={MNIST}", "ingest.image_size=16", "ingest.channels=1"),
@@ -53,21 +54,15 @@ RECIPE = (
 )
 
 
-def run(folder: Path, labels: int, seed: int, threads: int, weight: float) -> dict[str, float]:
+def run(folder: Path, labels: int, seed: int, threads: int) -> dict[str, float]:
     """Train the teachers of one draw of labels in an empty folder; returns the accuracy of each arm in percent."""
     accuracies = {}
     with chdir(folder):
         write_digits(Path("data/digits"), labels, seed)
         for arm, settings in ARMS.items():
             shutil.copy(ROOT / "params.yaml", "params.yaml")
-            given = [
-                *RECIPE,
-                f"seed={seed}",
-                f"run.threads={threads}",
-                f"finetune.adaptation_weight={weight}",
-                *settings,
-            ]
-            params = override_params([*given, f"finetune.epochs={epochs(arm, labels)}"])
+            given = [f"seed={seed}", f"run.threads={threads}", f"finetune.epochs={epochs(arm, labels)}"]
+            params = override_params([*RECIPE, *given, *settings])
             for name, main in (("ingest", ingest), ("pretrain", pretrain), ("finetune", finetune)):
                 Path("artifacts", name).mkdir(parents=True, exist_ok=True)
                 main(Stage(name, params))
@@ -140,14 +135,13 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves it to torch")
-    parser.add_argument("--weight", type=float, default=1.0, help="finetune.adaptation_weight")
     options = parser.parse_args()
     out = options.out.absolute()
     results: dict[int, list[dict[str, float]]] = {labels: [] for labels in LABELS}
     for seed in options.seeds:
         for labels in LABELS:
             with tempfile.TemporaryDirectory() as scratch:
-                results[labels].append(run(Path(scratch), labels, seed, options.threads, options.weight))
+                results[labels].append(run(Path(scratch), labels, seed, options.threads))
     written = write("adaptation", figures_of(results), out)
     print(f"\n{section(out)}\n\nWritten: {written}")
 

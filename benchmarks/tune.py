@@ -31,7 +31,7 @@ from benchmarks.checkout import copy_checkout
 from benchmarks.results import ROOT, Figure, Result, argument_parser, of_rounds, read, write
 from components.compress.ship import writer
 from components.core.artifacts import ARTIFACTS
-from components.core.contract import FILES
+from components.core.contract import FILES, kind_of
 from components.core.errors import UserError
 from components.core.export.network import load, sample
 from components.core.images.shards import open_shard
@@ -82,7 +82,7 @@ def candidates(search: Search) -> Iterator[dict[str, Any]]:
         study.sampler = sampler(search.params.seed, number)
         changed = changes(study.ask(dict(search.drawn)).params, search.params)
         params = applied(search.params, changed)
-        student, kind = params.student, params.compress.ships.replace("-", "_")
+        student, kind = params.student, kind_of(params.compress.ships)
         runs = params.evaluate.latency_runs
         files = files_of(
             student.model, student.image_size, params.compress.ships, search.dataset, search.val.images, runs
@@ -107,7 +107,7 @@ def trained(search: Search, changed: Mapping[str, Any], teacher: str) -> tuple[f
     wall, cpu = time.monotonic(), time.process_time()
     trainer = Trainer(run, search.device)
     student = trainer.train_student(trainer.teacher if teacher == "live" else None).cpu().eval()
-    figures_of(run, student, params.compress.ships.replace("-", "_"))
+    figures_of(run, student, kind_of(params.compress.ships))
     spent = time.monotonic() - wall, time.process_time() - cpu
     run.end("FINISHED")
     return spent

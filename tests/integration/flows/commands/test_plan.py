@@ -187,7 +187,7 @@ def test_a_changed_training_image_trains_everything(project, plan):
 def test_another_release_of_a_package_is_named(project, plan, monkeypatch):
     installed = packages.releases()
     upgraded = installed | {"compress": installed["compress"] | {"onnxruntime": "99.0"}}
-    monkeypatch.setattr(packages, "releases", lambda: upgraded)
+    monkeypatch.setattr(packages, "releases", lambda ships: upgraded)
     lines, _ = plan()
     assert lines["compress"].startswith(f"computed onnxruntime: {installed['compress']['onnxruntime']} → 99.0 ")
     assert {name for name, fate in fates(lines).items() if fate == "computed"} == {"compress", "evaluate"}

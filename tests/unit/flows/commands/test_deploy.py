@@ -14,7 +14,7 @@ MANIFEST = Path(__file__).parents[4] / deploy.MANIFEST
 def test_with_two_pools_a_retrain_holds_no_worker_of_the_one_that_trains(placement, pool):
     document = deploy.placed(YAML(typ="safe").load(MANIFEST.read_text()), placement)
     pools = {each["name"]: each["work_pool"]["name"] for each in document["deployments"]}
-    assert pools == {"retrain": pool, "train": "gpu", "monitor": "cpu", "promote": "cpu"}
+    assert pools == {"retrain": pool, "train": "gpu", "monitor": "cpu", "promote": "cpu", "tune": "gpu"}
 
 
 def test_every_deployment_names_a_flow_that_exists():

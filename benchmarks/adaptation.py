@@ -13,18 +13,16 @@ domain and ``finetune.adaptation=none``; the rest name their method. It prints a
 
 import io
 import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from benchmarks.results import ROOT, Figure, argument_parser, of_seeds, read, write
+from benchmarks.few_digits import TEST, VAL, Results, digits, measure, table
+from benchmarks.results import ROOT, Figure, of_seeds, read
 from components.core.images.shards import Pixels, open_shard
 from components.core.inference import validate
 from components.core.models.pixel_model import load
@@ -35,7 +33,6 @@ from components.ingest.__main__ import main as ingest
 from components.pretrain.__main__ import main as pretrain
 
 LABELS = (1, 5)  # of each class
-VAL, TEST = 200, 600
 MNIST = ROOT / "tests/data/mnist"
 STEPS = 400
 BATCH = 32
@@ -81,24 +78,12 @@ def epochs(arm: str, labels: int) -> int:
 
 
 def write_digits(folder: Path, labels: int, seed: int, held_out: tuple[int, int] = (TEST, VAL)) -> None:
-    """Write scikit-learn's digits as Parquet, in an order of the seed.
-
-    Args:
-        folder: that is made.
-        labels: of each class to train on.
-        seed: of the order.
-        held_out: images to test and to validate on.
-    """
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = np.rint(digits.images * 255 / 16).astype(np.uint8)
-    test, val, rest = np.split(np.random.default_rng(seed).permutation(len(images)), [held_out[0], sum(held_out)])
-    train = np.concatenate([rest[digits.target[rest] == number][:labels] for number in range(10)])
+    """Write the digits as Parquet in a folder that is made; the rest as :func:`digits` has it."""
+    images, targets, splits = digits(labels, seed, held_out)
     folder.mkdir(parents=True)
-    for split, rows in {"train": train, "val": val, "test": test, "unlabeled": np.setdiff1d(rest, train)}.items():
-        table = [{"image": {"bytes": _png(images[row])}, "label": int(digits.target[row])} for row in rows]
-        pq.write_table(pa.Table.from_pylist(table), folder / f"{split}.parquet")
+    for split, rows in splits.items():
+        rows_of_split = [{"image": {"bytes": _png(images[row])}, "label": int(targets[row])} for row in rows]
+        pq.write_table(pa.Table.from_pylist(rows_of_split), folder / f"{split}.parquet")
 
 
 def _png(image: Pixels) -> bytes:
@@ -107,7 +92,7 @@ def _png(image: Pixels) -> bytes:
     return file.getvalue()
 
 
-def figures_of(results: Mapping[int, Sequence[Mapping[str, float]]]) -> list[Figure]:
+def figures_of(results: Results) -> list[Figure]:
     """The mean of each arm over the seeds, and its gain over the source's labels, by the number of labels a class."""
     figures = []
     for labels, seeds in results.items():
@@ -121,30 +106,9 @@ def figures_of(results: Mapping[int, Sequence[Mapping[str, float]]]) -> list[Fig
 
 def section(folder: Path) -> str:
     """The page's table from the results in a folder, as Markdown."""
-    result = read("adaptation", folder)
-    head = " | ".join(f"{labels} label{'s' if labels > 1 else ''} a class" for labels in LABELS)
-    lines = [f"| | {head} |", f"| --- |{' ---: |' * len(LABELS)}"]
-    for name in (*ARMS, *(f"{arm} - {SOURCE}" for arm in ARMS if arm not in (ALONE, SOURCE))):
-        found = [result[f"{labels} labels a class, {name}"] for labels in LABELS]
-        lines.append(f"| {name} | {' | '.join(f'{each.value:.1f} ± {each.high - each.value:.1f}' for each in found)} |")
-    return "\n".join([*lines, "", str(result)])
-
-
-def main() -> None:
-    """Print the table in Markdown and write the figures."""
-    parser = argument_parser(__doc__)
-    parser.add_argument("seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves it to torch")
-    options = parser.parse_args()
-    out = options.out.absolute()
-    results: dict[int, list[dict[str, float]]] = {labels: [] for labels in LABELS}
-    for seed in options.seeds:
-        for labels in LABELS:
-            with tempfile.TemporaryDirectory() as scratch:
-                results[labels].append(run(Path(scratch), labels, seed, options.threads))
-    written = write("adaptation", figures_of(results), out)
-    print(f"\n{section(out)}\n\nWritten: {written}")
+    gains = [f"{arm} - {SOURCE}" for arm in ARMS if arm not in (ALONE, SOURCE)]
+    return table(read("adaptation", folder), LABELS, [*ARMS, *gains])
 
 
 if __name__ == "__main__":
-    main()
+    measure("adaptation", __doc__, LABELS, run, figures_of, section)

@@ -12,15 +12,14 @@ Some minutes of two idle cores.
 """
 
 import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.results import ROOT, Figure, argument_parser, of_seeds, read, write
+from benchmarks.few_digits import Results, digits, measure, table
+from benchmarks.results import ROOT, Figure, of_seeds, read
 from components.core.artifacts import write_json
 from components.core.images.shards import UNLABELED, open_shard
 from components.core.inference import validate
@@ -30,7 +29,6 @@ from components.core.runtime.stage import Stage
 from components.finetune.__main__ import main as finetune
 
 LABELS = (5, 10)  # of each class
-VAL, TEST = 200, 600
 CLASSES = tuple("0123456789")
 NETWORK, SIZE = "resnet20", 16
 ARMS = {"one round": "finetune.rounds=1", "three rounds": "finetune.rounds=3"}
@@ -60,18 +58,16 @@ def run(folder: Path, labels: int, seed: int, threads: int) -> dict[str, float]:
 
 def _write_inputs(labels: int, seed: int) -> None:
     """Write what the stages before leave: digits in an order of the seed, and a network with random weights."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = np.rint(digits.images * 255 / 16).astype(np.uint8)[..., None]
-    test, val, rest = np.split(np.random.default_rng(seed).permutation(len(images)), [TEST, TEST + VAL])
-    train = np.concatenate([rest[digits.target[rest] == number][:labels] for number in range(10)])
-    splits = {"train": train, "val": val, "test": test, "unlabeled": np.setdiff1d(rest, train)}
+    images, targets, splits = digits(labels, seed)
     for name, rows in splits.items():
         shard, ordered = Path("artifacts/ingest/shards", name), np.sort(rows)
         shard.mkdir(parents=True)
-        known = digits.target[ordered] if name != "unlabeled" else np.full(len(rows), UNLABELED)
-        for part, values in (("images", images[ordered]), ("labels", known), ("ids", ordered.astype(np.uint64))):
+        known = targets[ordered] if name != "unlabeled" else np.full(len(rows), UNLABELED)
+        for part, values in (
+            ("images", images[ordered, ..., None]),
+            ("labels", known),
+            ("ids", ordered.astype(np.uint64)),
+        ):
             np.save(shard / f"{part}.npy", values)
     Path("artifacts/ingest/source-domain").mkdir()
     facts = {"classes": CLASSES, "image_size": 8, "channels": 1, "mean": [0.3], "std": [0.37]}
@@ -82,7 +78,7 @@ def _write_inputs(labels: int, seed: int) -> None:
     save(network, Path("artifacts/pretrain/model.safetensors"))
 
 
-def figures_of(results: Mapping[int, Sequence[Mapping[str, float]]]) -> list[Figure]:
+def figures_of(results: Results) -> list[Figure]:
     """The mean of each arm over the seeds, by the number of labels of each class."""
     return [
         of_seeds(f"{labels} labels a class, {name}", [seed[name] for seed in seeds], "points" if " - " in name else "%")
@@ -93,30 +89,8 @@ def figures_of(results: Mapping[int, Sequence[Mapping[str, float]]]) -> list[Fig
 
 def section(folder: Path) -> str:
     """The page's table from the results in a folder, as Markdown."""
-    result = read("transfer", folder)
-    head = " | ".join(f"{labels} labels a class" for labels in LABELS)
-    lines = [f"| | {head} |", f"| --- |{' ---: |' * len(LABELS)}"]
-    for name in (*ARMS, "three rounds - one round"):
-        found = [result[f"{labels} labels a class, {name}"] for labels in LABELS]
-        lines.append(f"| {name} | {' | '.join(f'{each.value:.2f} ± {each.high - each.value:.2f}' for each in found)} |")
-    return "\n".join([*lines, "", str(result)])
-
-
-def main() -> None:
-    """Print the table in Markdown and write the figures."""
-    parser = argument_parser(__doc__)
-    parser.add_argument("seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves it to torch")
-    options = parser.parse_args()
-    out = options.out.absolute()
-    results: dict[int, list[dict[str, float]]] = {labels: [] for labels in LABELS}
-    for seed in options.seeds:
-        for labels in LABELS:
-            with tempfile.TemporaryDirectory() as scratch:
-                results[labels].append(run(Path(scratch), labels, seed, options.threads))
-    written = write("transfer", figures_of(results), out)
-    print(f"\n{section(out)}\n\nWritten: {written}")
+    return table(read("transfer", folder), LABELS, [*ARMS, "three rounds - one round"])
 
 
 if __name__ == "__main__":
-    main()
+    measure("transfer", __doc__, LABELS, run, figures_of, section)

@@ -182,6 +182,11 @@ class Result:
         return {choice: row.number for choice, row in chosen.items() if row is not None}
 
 
+def only_the_present(result: Result) -> bool:
+    """Tell if something passes, and that is the present student alone."""
+    return set(result.choices.values()) == {result.present}
+
+
 def to_repeat(result: Result, begun: Sequence[int] = ()) -> list[Row]:
     """The rows that are to be trained with other seeds before anything is said of them, the least known first.
 

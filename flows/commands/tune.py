@@ -8,7 +8,7 @@ from components.core.errors import UserError, listed
 from components.core.params.file import PARAMS, load_params, override_params
 from components.core.runtime.stage import EXIT_INTERRUPTED
 from components.plan.choice import Choice, as_assignments
-from components.tune.result import CHOICES, FIGURE, OBJECTIVES, RESULT, Result, Row, read
+from components.tune.result import CHOICES, FIGURE, OBJECTIVES, RESULT, Result, Row, only_the_present, read
 from flows.commands.run import Stop
 from flows.local.environment import embed_mlflow, only_run, reflux_command
 from flows.pipeline.search import search
@@ -88,7 +88,7 @@ def _show(result: Result, take: str | None) -> None:
     for sentence in report.sentences(result):
         screen.print(sentence, markup=False)
     screen.print(f"All of them in a picture: {FIGURE}", soft_wrap=True)
-    if result.choices and not take:
+    if result.choices and not only_the_present(result) and not take:
         screen.print(f"Next: {reflux_command()} tune --take smallest", markup=False)
 
 
@@ -101,6 +101,8 @@ def _taken(result: Result, take: str) -> str:
     if read_json(ARTIFACTS / "label" / "manifest.json")["key"] != result.store:
         raise UserError(f"{RESULT} is of other soft labels than there are now: search again with --minutes.")
     row = _row(result, take)
+    if row.number == result.present:
+        return f"{PARAMS} stays: trial {row.number} is the present student."
     why = report.reason(result, row)
     chosen = [Choice(param, value, "") for param, value in row.params.items()]
     comments = {"student.model": why}

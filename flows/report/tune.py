@@ -7,7 +7,7 @@ from rich.text import Text
 
 from components.core.contract import FILES
 from components.registry.policy.gates import Reason
-from components.tune.result import REPEATED, Result, Row
+from components.tune.result import REPEATED, Result, Row, only_the_present
 from flows.report.display import duration
 
 _COLUMNS: dict[str, Literal["left", "right"]] = {
@@ -82,6 +82,8 @@ def sentences(result: Result) -> list[str]:
             f"The winner's curse: what was chosen lost {100 * result.luck:+.1f} points when it was trained again with "
             f"other seeds (up to {REPEATED} each), and only those are expected."
         )
+    elif only_the_present(result):
+        said.append("No other student is as good as the present one: search longer, as the same command goes on.")
     elif result.choices:
         said.append("There was no time to train what was chosen again: the search's own accuracies are too good.")
     if result.bar is not None:

@@ -55,6 +55,11 @@ def test_where_none_passes_the_nearest_and_its_gate_are_named():
     assert found.gates == GATES
 
 
+def test_where_only_the_present_student_passes_it_is_said():
+    said = sentences(result(row(0, 0.84, 190, 0.84), row(1, 0.83, 60), counts=COUNTS))
+    assert "No other student is as good as the present one: search longer, as the same command goes on." in said
+
+
 def test_the_reason_has_the_figures_and_what_they_rest_on():
     why = "reflux tune, trial 1, smallest and best and knee that passes: 60.0 KB, 84.5% of 500 validation images "
     why += "(mean of 2 seeds)"

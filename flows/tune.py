@@ -29,7 +29,7 @@ _BEFORE = ("ingest", "validate", "pretrain", "finetune", "label")
 
 @flow(name="tune", log_prints=True)
 def tune(minutes: float = 60.0) -> State[None]:
-    """Search students in the study that all workers share, each for as long as it is asked to.
+    """Search students for some minutes, in the study that all workers share.
 
     The soft labels are restored from where a retrain has stored them, or else computed first.
 

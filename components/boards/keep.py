@@ -27,7 +27,7 @@ def keep(experiment_name: str, champion: str | None) -> list[str]:
 
     Args:
         experiment_name: as MLflow knows it.
-        champion: what is in production, a sentence of Markdown for the note; None leaves the note as it is.
+        champion: what is in production, a sentence of Markdown for the note; None leaves the note unchanged.
 
     Returns:
         A sentence for each thing that could not be done; none is worth failing a run.

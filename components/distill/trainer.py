@@ -149,26 +149,19 @@ class Trainer:
         self, student: PixelModel, checkpoints: Checkpoints, name: str | None, order: int | None, steps: int
     ) -> list[dict[str, float]]:
         """Fine-tune the student on the labels alone, in views that never repeat."""
-        stage, params = self._stage, self._stage.params
-        labeled = self._labeled
-        views = Views(labeled, params.seed, self._augment)
-        return train(
+        params = self._stage.params
+        views = Views(self._labeled, params.seed, self._augment)
+        return self._run(
             student,
-            Recipe.of(params.student.model_dump(), steps=steps, lr=self._method.finish_lr, compile=params.run.compile),
+            self._recipe(steps=steps, lr=self._method.finish_lr),
+            checkpoints,
             views,
             None,
             labels_of(views, len(self.dataset.classes)),
             partial(cross_entropy, log_priors=self._log_priors),
-            self._val,
-            self._device,
-            stage.world,
-            checkpoints,
-            stage.journal,
-            stage.name,
             name=name,
-            begun=self._steps_before,
             order=order,
-            balanced=order_for(params.student.balance, labeled.labels),
+            balanced=order_for(params.student.balance, self._labeled.labels),
         )
 
     def _distill(
@@ -212,13 +205,44 @@ class Trainer:
         order: int | None = None,
         steps: int | None = None,
     ) -> list[dict[str, float]]:
-        stage, params = self._stage, self._stage.params
-        steps = steps or params.student.steps
-        return train(
+        return self._run(
             model,
-            Recipe.of(params.student.model_dump(), steps=steps, compile=params.run.compile),
+            self._recipe(steps=steps or self._stage.params.student.steps),
+            checkpoints,
             self._views,
             self._manifest["views"],
+            targets_of,
+            loss,
+            teacher=teacher,
+            name=name,
+            order=order,
+            warmups=loss.warmups if isinstance(loss, Criterion) else None,
+            balanced=self._balanced,
+        )
+
+    def _recipe(self, **changed: float) -> Recipe:
+        """The student's recipe, with the settings of a phase."""
+        params = self._stage.params
+        return Recipe.of(params.student.model_dump(), compile=params.run.compile, **changed)
+
+    def _run(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        checkpoints: Checkpoints,
+        views: Views,
+        views_per_image: int | None,
+        targets_of: TargetsOf,
+        loss: Loss,
+        **more: Any,
+    ) -> list[dict[str, float]]:
+        """Train on this stage's device, judged by its validation split, with its journal and its steps so far."""
+        stage = self._stage
+        return train(
+            model,
+            recipe,
+            views,
+            views_per_image,
             targets_of,
             loss,
             self._val,
@@ -227,12 +251,8 @@ class Trainer:
             checkpoints,
             stage.journal,
             stage.name,
-            teacher,
-            name,
-            self._steps_before,
-            order,
-            loss.warmups if isinstance(loss, Criterion) else None,
-            self._balanced,
+            begun=self._steps_before,
+            **more,
         )
 
     def _new_student(self, seed: int | None = None) -> PixelModel:

@@ -18,7 +18,7 @@ def in_order_of(classes: Sequence[str] | None, source: Source, path: Path) -> So
     """Give a source domain's classes the order that the dataset's have.
 
     Args:
-        classes: of the dataset; None for the dataset itself, which stays as it is.
+        classes: of the dataset; None for the dataset itself, which keeps its own order.
         source: not yet read.
         path: its own, for the message.
 

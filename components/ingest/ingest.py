@@ -89,8 +89,7 @@ def ingest(
         UserError: the dataset is missing, damaged, or can't train a classifier of these classes.
     """
     dataset, kept = in_order_of(classes, open_source(source, slices, group), source), columns_of(slices)
-    # A group that is no slice is kept as well, after the slices.
-    grouped = None if group is None else columns_of([group])[0] if group in slices else groups.COLUMN
+    grouped = _group_column(group, slices)
     columns = [*kept, groups.COLUMN] if grouped == groups.COLUMN else kept
     shape, cores = (image_size, image_size, channels), threads or _cores()
     encoded = keeps_encoded(storage, dataset.count, shape, decoded_max_gb)
@@ -113,6 +112,13 @@ def ingest(
         write_json(building / "pretraining.json", pretraining_facts(facts) if pretraining else {})
         _publish(building, out)
     return Ingested(facts, Counter(failure.kind for failure in left_out), dataset.ignored, dataset.doubts)
+
+
+def _group_column(group: str | None, slices: Sequence[str]) -> str | None:
+    """The manifest's column of the group: its slice's, or one of its own after the slices."""
+    if group is None:
+        return None
+    return columns_of([group])[0] if group in slices else groups.COLUMN
 
 
 def _refuse_damaged(left_out: list[Failure], count: int, limit: float, source: Path, quarantine: Path) -> None:

@@ -30,7 +30,7 @@ class Format(Protocol):
     """What a module of :mod:`components.core.export.formats` has.
 
     Attributes:
-        REQUIREMENTS: the packages that whoever runs such a file needs.
+        REQUIREMENTS: the packages that it takes to run such a file.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""What is trained to adapt the features: the network with what it needs beside it, and the loss."""
+"""What adapts the features: the network, with its discriminator where there is one, and the loss."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -13,6 +13,7 @@ from components.core.models.pixel_model import load, pixel_model, save
 from components.core.params.file import override_params
 from components.core.runtime.stage import Stage
 from components.finetune import __main__ as finetune
+from tests.unit.finetune.resumed import steps_of_resumed
 from tests.workspaces import ids, training_workspace, watched, write_shard
 
 DOMAIN = Path("artifacts/ingest/source-domain")
@@ -91,30 +92,9 @@ def test_the_weight_of_the_adaptation_counts(adapted, method: str):
     assert not torch.equal(one, other)
 
 
-class Killed(Exception):
-    """Stands for what ends a process at a bad moment."""
-
-
 @pytest.mark.parametrize("settings", [("adaptation=dan",), ("adaptation=dann", "strategy=lp-ft", "l2_sp=0.1"), ()])
 def test_an_interrupted_run_ends_with_the_same_teacher_to_the_bit(adapted, monkeypatch, settings: tuple[str, ...]):
-    whole = adapted(*settings)
-    steps, cross_entropy, until = 0, finetune.cross_entropy, 8
-
-    def cut_off(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        nonlocal steps
-        steps += 1
-        if steps == until:
-            raise Killed
-        return cross_entropy(*args, **kwargs)
-
-    monkeypatch.setattr(finetune, "cross_entropy", cut_off)
-    with pytest.raises(Killed):
-        adapted(*settings)
-    until = None
-    resumed = adapted(*settings)
-    one, other = (call["model"].state_dict() for call in (whole, resumed))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert steps < 8 + 12, "it begins anew"
+    assert steps_of_resumed(adapted, monkeypatch, 8, *settings) < 8 + 12, "it begins anew"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from components.finetune import __main__ as finetune
 from components.finetune import self_training
 from components.finetune.l2_sp import backbone
 from components.finetune.unfreezing import layer_groups
+from tests.unit.finetune.resumed import steps_of_resumed
 from tests.workspaces import ids, pictures, training_workspace, watched
 
 CPU = torch.device("cpu")
@@ -209,10 +210,6 @@ def test_lora_trains_the_layers_it_is_given_and_the_head(finetuned):
     assert torch.linalg.matrix_rank(weight - start, rtol=1e-4) == 2
 
 
-class Killed(Exception):
-    """Stands for what ends a process at a bad moment."""
-
-
 STRATEGIES = {
     "full": [],
     "gradual-unfreezing": ["strategy=gradual-unfreezing", "weight_decay=0.1"],
@@ -232,28 +229,6 @@ def test_an_interrupted_second_round_ends_with_the_same_teacher_to_the_bit(finet
     """Four steps of the first round, and six or more of the second; killed as that begins and as it ends an epoch."""
     rounds = ("rounds=2", "round_epochs=2")
     assert steps_of_resumed(finetuned, monkeypatch, 4 + moment, *rounds) < 4 + moment + 4 + 6
-
-
-def steps_of_resumed(finetuned, monkeypatch: pytest.MonkeyPatch, moment: int, *settings: str) -> int:
-    """Kill a run in one of its steps and resume it, which must end as if it were whole; returns the steps of both."""
-    whole = finetuned(*settings)
-    steps, cross_entropy, until = 0, finetune.cross_entropy, moment
-
-    def cut_off(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        nonlocal steps
-        steps += 1
-        if steps == until:
-            raise Killed
-        return cross_entropy(*args, **kwargs)
-
-    monkeypatch.setattr(finetune, "cross_entropy", cut_off)
-    with pytest.raises(Killed):
-        finetuned(*settings)
-    until = None
-    resumed = finetuned(*settings)
-    one, other = (call["model"].state_dict() for call in (whole, resumed))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    return steps
 
 
 def taught_in_rounds(finetuned, monkeypatch: pytest.MonkeyPatch, *settings: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Domains that look otherwise are told apart, in words."""
+"""How two domains differ, in a sentence."""
 
 import numpy as np
 

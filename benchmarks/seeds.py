@@ -22,20 +22,33 @@ from benchmarks.checkout import accuracies, copy_checkout, reflux_run
 from benchmarks.results import Figure, argument_parser, of_seeds, read, write
 
 HARD = "pseudo-labels"
+FIRST = "self-supervised first"
+# What is set in each, and whom it changes. The teacher and its soft labels are computed once for all.
+ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    HARD: ((f"distill.method={HARD}",), ("student",)),
+    FIRST: (("pretrain.mode=self-supervised", "pretrain.learns=student"), ("student", "control")),
+}
 
 
 def run(seed: int, checkout: Path) -> dict[str, float]:
     """Run the pipeline with a seed; returns accuracies in percent, and gains in points."""
     reflux_run(checkout, [f"seed={seed}"])
-    accuracy = accuracies(checkout)
+    found = accuracies(checkout)
     params = checkout / "params.yaml"
-    as_it_is = params.read_bytes()
-    # The control, the teacher and its soft labels are not computed again.
-    reflux_run(checkout, [f"distill.method={HARD}"])
-    accuracy[HARD] = accuracies(checkout)["student"]
-    params.write_bytes(as_it_is)
-    gains = {f"student - {other}": accuracy["student"] - accuracy[other] for other in ("control", HARD, "teacher")}
-    return accuracy | gains
+    default = params.read_bytes()
+    for arm, (settings, models) in ARMS.items():
+        reflux_run(checkout, settings)
+        params.write_bytes(default)
+        of_arm = accuracies(checkout)
+        found |= {f"{name}, {arm}": of_arm[name] for name in models}
+    pairs = (
+        ("student", "control"),
+        ("student", f"student, {HARD}"),
+        ("student", "teacher"),
+        (f"student, {FIRST}", f"control, {FIRST}"),
+        (f"student, {FIRST}", "student"),
+    )
+    return found | {f"{one} - {other}": found[one] - found[other] for one, other in pairs}
 
 
 def figures_of(results: Mapping[int, Mapping[str, float]]) -> list[Figure]:

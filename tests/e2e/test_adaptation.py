@@ -32,7 +32,7 @@ def test_each_method_ends_in_a_decision_and_the_source_domains_images_count(tmp_
         assert f"shapes-student version {number} is" in done.stdout
         assert "test images of the source domain mnist the teacher reaches" in done.stdout
         assert read_json(folder / "artifacts/evaluate/metrics.json")["source_domain"]["accuracy"]["teacher"] > 0.3
-    assert "Note: the source domain differs from the dataset in" in done.stdout
+    assert "validate: the source domain differs from the dataset in" in done.stdout
     assert "the source domain" in (folder / "artifacts/evaluate/model-card.md").read_text()
     again = reflux(folder, "run")
     assert "No stage's data, params or code has changed" in again.stdout

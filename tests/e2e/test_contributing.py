@@ -1,6 +1,7 @@
 """CONTRIBUTING.md, done as it says: all its walks in one copy of the project, through one run of the pipeline."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,6 @@ from components.core.artifacts import read_json
 from tests.e2e.command import environment, reflux
 from tests.workspaces import ROOT, make_tiny_project
 
-pytestmark = pytest.mark.long
-
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 WALKS = [walk for walk in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:] if "```" in walk]
 CHOICES = (
@@ -26,24 +25,25 @@ CHOICES = (
 )
 
 
-def take(walk: str, project: Path) -> set[str]:
-    """Do what a walk says; returns the files that it touches."""
-    touched = set()
-    for kind, block in re.findall(r"^```(python|diff)\n(.*?)^```", walk, re.MULTILINE | re.DOTALL):
-        first, rest = block.split("\n", 1)
-        name = first.removeprefix("# ")
-        touched.add(name)
+def blocks(walk: str) -> list[tuple[str, str, str]]:
+    """The kind of each block of code, the file that it is of, and its text."""
+    found = re.findall(r"^```(python|diff)\n(?:# )?(.*?)\n(.*?)^```", walk, re.MULTILINE | re.DOTALL)
+    return [(kind, name, text) for kind, name, text in found]
+
+
+def take(walk: str, project: Path) -> None:
+    """Do what a walk says."""
+    for kind, name, rest in blocks(walk):
         file = project / name
         if kind == "python":
             assert not file.exists(), f"{name} is there already"
-            file.parent.mkdir(exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(rest, encoding="utf-8")
             continue
         before, after = ("".join(f"{x[1:]}\n" for x in rest.splitlines() if x[:1] != mark) for mark in "+-")
         text = file.read_text(encoding="utf-8")
         assert text.count(before) == 1, f"{name} has {text.count(before)} places like\n{before}"
         file.write_text(text.replace(before, after), encoding="utf-8")
-    return touched
 
 
 def pack(folder: Path) -> None:
@@ -69,6 +69,18 @@ def done(project) -> "subprocess.CompletedProcess[str]":
     return reflux(project, "run", *(part for choice in CHOICES for part in ("-S", choice)))
 
 
+def test_the_walks_fit_the_code(tmp_path):
+    for kind, name, _ in (block for walk in WALKS for block in blocks(walk)):
+        if kind == "diff":
+            copy = tmp_path / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copy)
+    for walk in WALKS:
+        take(walk, tmp_path)
+    assert "logit-cosine" in (tmp_path / "components/core/params/distill.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.long
 def test_what_the_walks_add_works_in_one_run(project, done):
     assert done.returncode == 0, done.stdout + done.stderr
     history = pq.read_table(project / "artifacts/distill/history.parquet").to_pydict()
@@ -86,6 +98,7 @@ def test_what_the_walks_add_works_in_one_run(project, done):
     assert "Speed" in reflux(project, "boards").stdout
 
 
+@pytest.mark.long
 def test_what_the_walks_add_passes_lint(project):
     commands = (
         "ruff check --no-cache components flows",

@@ -8,17 +8,19 @@ import pytest
 from benchmarks import seeds
 from benchmarks.results import write
 
+HARD, FIRST = "distill.method=pseudo-labels", "pretrain.mode=self-supervised"
 
-def test_a_seed_has_a_second_control_on_hard_labels_and_leaves_the_params_as_they_were(tmp_path: Path, monkeypatch):
+
+def test_each_arm_of_a_seed_begins_with_the_default_params_which_stay(tmp_path: Path, monkeypatch):
     params, calls = tmp_path / "params.yaml", []
     params.write_text("seed: 0\n")
     (tmp_path / "artifacts/evaluate").mkdir(parents=True)
 
     def reflux_run(checkout: Path, assignments: list[str]) -> float:
-        calls.append((params.read_text(), assignments))
+        calls.append((params.read_text(), list(assignments)))
         params.write_text(params.read_text() + f"# {assignments[0]}\n")
-        student = 0.82 if "pseudo-labels" in assignments[0] else 0.84
-        metrics = {"teacher": {"accuracy": 0.83}, "control": {"accuracy": 0.78}}
+        student, control = {"seed=7": (0.84, 0.78), HARD: (0.82, 0.78), FIRST: (0.85, 0.80)}[assignments[0]]
+        metrics = {"teacher": {"accuracy": 0.83}, "control": {"accuracy": control}}
         metrics |= {"shipped": {"onnx": {"accuracy": student}}}
         (checkout / "artifacts/evaluate/metrics.json").write_text(json.dumps(metrics))
         return 100.0
@@ -26,16 +28,21 @@ def test_a_seed_has_a_second_control_on_hard_labels_and_leaves_the_params_as_the
     monkeypatch.setattr(seeds, "reflux_run", reflux_run)
     result = seeds.run(7, tmp_path)
 
-    assert calls == [("seed: 0\n", ["seed=7"]), ("seed: 0\n# seed=7\n", ["distill.method=pseudo-labels"])]
-    assert params.read_text() == "seed: 0\n# seed=7\n"
+    default = "seed: 0\n# seed=7\n"
+    assert calls == [("seed: 0\n", ["seed=7"]), (default, [HARD]), (default, [FIRST, "pretrain.learns=student"])]
+    assert params.read_text() == default
     assert result == {
         "teacher": pytest.approx(83.0),
         "student": pytest.approx(84.0),
         "control": pytest.approx(78.0),
-        "pseudo-labels": pytest.approx(82.0),
+        "student, pseudo-labels": pytest.approx(82.0),
+        "student, self-supervised first": pytest.approx(85.0),
+        "control, self-supervised first": pytest.approx(80.0),
         "student - control": pytest.approx(6.0),
-        "student - pseudo-labels": pytest.approx(2.0),
+        "student - student, pseudo-labels": pytest.approx(2.0),
         "student - teacher": pytest.approx(1.0),
+        "student, self-supervised first - control, self-supervised first": pytest.approx(5.0),
+        "student, self-supervised first - student": pytest.approx(1.0),
     }
 
 

@@ -23,14 +23,14 @@ from PIL import Image
 
 from benchmarks.few_digits import TEST, VAL, Results, digits, measure, table
 from benchmarks.results import ROOT, Figure, of_seeds, read
-from components.core.images.shards import Pixels, open_shard
-from components.core.inference import validate
-from components.core.models.pixel_model import load
-from components.core.params.file import override_params
-from components.core.runtime.stage import Stage
-from components.finetune.__main__ import main as finetune
-from components.ingest.__main__ import main as ingest
-from components.pretrain.__main__ import main as pretrain
+from reflux.components.core.images.shards import Pixels, open_shard
+from reflux.components.core.inference import validate
+from reflux.components.core.models.pixel_model import load
+from reflux.components.core.params.file import override_params
+from reflux.components.core.runtime.stage import Stage
+from reflux.components.finetune.__main__ import main as finetune
+from reflux.components.ingest.__main__ import main as ingest
+from reflux.components.pretrain.__main__ import main as pretrain
 
 LABELS = (1, 5)  # of each class
 MNIST = ROOT / "tests/data/mnist"

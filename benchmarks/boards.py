@@ -18,11 +18,11 @@ from pathlib import Path
 
 from benchmarks import browser
 from benchmarks.results import argument_parser, of_rounds, publish
-from components.boards import declared
-from components.boards.keep import keep
-from components.core.runtime import tracking
-from components.core.runtime.journal import Journal
-from flows.local.prefect_server import free_port, is_up
+from reflux.components.boards import declared
+from reflux.components.boards.keep import keep
+from reflux.components.core.runtime import tracking
+from reflux.components.core.runtime.journal import Journal
+from reflux.flows.local.prefect_server import free_port, is_up
 
 
 def fill(retrains: int) -> None:

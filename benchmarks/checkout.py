@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from benchmarks.results import ROOT
-from components.core.contract import shipped
+from reflux.components.core.contract import shipped
 
 _LEFT_OUT = (".venv", ".git", ".reflux", "artifacts", "mlartifacts", "mlflow.db*", "*_cache", "cache", "tmp")
 
 
 def copy_checkout(folder: Path) -> Path:
     """Copy this checkout without its artifacts and caches; returns the copy's folder, ``<folder>/reflux``."""
-    return Path(shutil.copytree(ROOT, folder / "reflux", ignore=shutil.ignore_patterns(*_LEFT_OUT)))
+    return Path(shutil.copytree(ROOT, folder / "reflux", symlinks=True, ignore=shutil.ignore_patterns(*_LEFT_OUT)))
 
 
 def reflux_run(
@@ -30,7 +30,7 @@ def reflux_run(
         SystemExit: it ended with another exit code.
     """
     began = time.monotonic()
-    command = [sys.executable, "-m", "flows.cli", "run", *(word for one in assignments for word in ("-S", one))]
+    command = [sys.executable, "-m", "reflux.flows.cli", "run", *(word for one in assignments for word in ("-S", one))]
     ceiling = {"GIT_CEILING_DIRECTORIES": str(checkout.parent)}
     done = subprocess.run(command, cwd=checkout, env={**environment, **ceiling}, check=False)
     if done.returncode != exit_code:

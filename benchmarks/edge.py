@@ -22,13 +22,13 @@ from onnxruntime.quantization import quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from benchmarks.results import ROOT, Figure, argument_parser, read, write
-from components.bench.measure import Row, measure
-from components.core.errors import UserError
-from components.core.export import program, quantize
-from components.core.export.network import sample
-from components.core.images.shards import Pixels, Shard, open_shard
-from components.core.models.pixel_model import PixelModel, load, pixel_model
-from components.preflight.rehearsal import as_if_trained
+from reflux.components.bench.measure import Row, measure
+from reflux.components.core.errors import UserError
+from reflux.components.core.export import program, quantize
+from reflux.components.core.export.network import sample
+from reflux.components.core.images.shards import Pixels, Shard, open_shard
+from reflux.components.core.models.pixel_model import PixelModel, load, pixel_model
+from reflux.components.preflight.rehearsal import as_if_trained
 
 STUDENT = "the default student"
 OTHERS = {"resnet8x4": (28, 1), "mobilenetv3_small_100": (64, 3)}  # image size and channels

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results import Figure, Result, argument_parser, write
-from components.core.images.shards import Pixels
+from reflux.components.core.images.shards import Pixels
 
 VAL, TEST = 200, 600
 Results = Mapping[int, Sequence[Mapping[str, float]]]

@@ -1,5 +1,6 @@
 """The store's speed on a GPU: a ResNet18 student, a ResNet50 teacher, 64 and 224 pixels, bfloat16.
 
+    export PYTHONPATH=infra/package                 # where reflux is not installed
     python -m benchmarks.gpu                        # on a machine with CUDA; writes benchmarks/results/gpu.json
     python -m benchmarks.gpu --device cpu --quick   # sees that everything runs; the figures mean nothing
 
@@ -23,15 +24,15 @@ from torch import Tensor
 
 from benchmarks.results import Figure, argument_parser, of_rounds, publish
 from benchmarks.training import kd_criterion, train
-from components.core.images.shards import Shard
-from components.core.models.pixel_model import PixelModel, pixel_model
-from components.core.models.precision import autocast
-from components.core.runtime.device import resolve_device
-from components.core.teacher.hooks import teacher_outputs
-from components.core.training import optim
-from components.core.training.batches import batches_of_views
-from components.core.training.loop import Batch, Recipe, total
-from components.core.views.mixing import Views
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.models.pixel_model import PixelModel, pixel_model
+from reflux.components.core.models.precision import autocast
+from reflux.components.core.runtime.device import resolve_device
+from reflux.components.core.teacher.hooks import teacher_outputs
+from reflux.components.core.training import optim
+from reflux.components.core.training.batches import batches_of_views
+from reflux.components.core.training.loop import Batch, Recipe, total
+from reflux.components.core.views.mixing import Views
 
 CLASSES = tuple(str(number) for number in range(100))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -13,8 +13,9 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("benchmarks", "components", "flows", "tests", "params.yaml", "pyproject.toml")
-MUTATED = ("components/registry/policy/*.py", "components/distill/losses/*.py", "components/core/significance.py")
+COPIED = ("benchmarks", "tests", "params.yaml", "pyproject.toml")
+PACKAGE = ROOT / "infra/package/reflux"
+MUTATED = ("registry/policy/*.py", "distill/losses/*.py", "core/significance.py")
 TESTS = ("tests/unit/registry/policy", "tests/unit/distill/losses", "tests/unit/core/test_significance.py")
 
 
@@ -27,8 +28,10 @@ def main() -> None:
                 shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(ROOT / name, copy / name)
+        # mutmut names a module by the path of its file.
+        shutil.copytree(PACKAGE, copy / "reflux", ignore=shutil.ignore_patterns("__pycache__"))
         for pattern in MUTATED:
-            for file in copy.glob(pattern):
+            for file in (copy / "reflux/components").glob(pattern):
                 file.write_text(undecorated(file.read_text(encoding="utf-8")), encoding="utf-8")
         mutmut = [sys.executable, "-m", "mutmut"]
         subprocess.run([*mutmut, "run", "--max-children", "2"], cwd=copy, check=True)

@@ -16,10 +16,10 @@ from playwright.sync_api import Page
 
 from benchmarks import browser
 from benchmarks.results import PICTURES, ROOT
-from components.boards import declared, keep
-from components.core.artifacts import ARTIFACTS
-from components.core.params.file import load_params
-from components.registry.text import urls
+from reflux.components.boards import declared, keep
+from reflux.components.core.artifacts import ARTIFACTS
+from reflux.components.core.params.file import load_params
+from reflux.components.registry.text import urls
 
 CARD = ARTIFACTS / "evaluate/model-card.html"
 _SETTLED_MS = 5000  # charts are drawn one after the other

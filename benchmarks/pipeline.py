@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.checkout import copy_checkout, reflux_run
 from benchmarks.results import argument_parser, of_rounds, publish
-from components.core.artifacts import read_json
+from reflux.components.core.artifacts import read_json
 
 
 def training_seconds(artifacts: Path) -> dict[str, float]:

@@ -18,10 +18,10 @@ import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
 from benchmarks.results import ROOT, Figure, argument_parser, publish
-from components.core.params.file import load_params
-from components.core.significance import paired_bootstrap
-from components.registry.policy.comparison import ChampionEvaluation, Measured, compare
-from components.registry.policy.decision import Policy, decide
+from reflux.components.core.params.file import load_params
+from reflux.components.core.significance import paired_bootstrap
+from reflux.components.registry.policy.comparison import ChampionEvaluation, Measured, compare
+from reflux.components.registry.policy.decision import Policy, decide
 
 TRIALS = 10_000
 RESAMPLES = 2000

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.processes import Usage, measured
 from benchmarks.results import Figure, argument_parser, of_rounds, publish
 from benchmarks.servers.stack import local_stack
-from flows.local.environment import QUIET
+from reflux.flows.local.environment import QUIET
 
 FILES = (10, 100_000)
 _FILES_A_FOLDER = 1000

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from components.core.artifacts import write_json
+from reflux.components.core.artifacts import write_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"

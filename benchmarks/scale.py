@@ -28,7 +28,7 @@ from PIL import Image
 
 from benchmarks.processes import Usage, measured
 from benchmarks.results import ROOT, Figure, argument_parser, of_rounds, publish, read
-from components.core.params.file import override_params
+from reflux.components.core.params.file import override_params
 
 LABELED = {"train": 5000, "val": 1000, "test": 1000}
 STAGES = ("ingest", "validate", "pretrain", "finetune", "label", "distill")
@@ -73,8 +73,8 @@ def _png(pixels: np.ndarray, copy: int) -> bytes:
 def run(stage: str, folder: Path) -> Usage:
     """Run a stage to its end, and watch its anonymous memory."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "REFLUX"))}
-    command = [sys.executable, "-m", f"components.{stage}"]
-    return measured(command, folder, "RssAnon", environment | {"PYTHONPATH": str(ROOT)})
+    command = [sys.executable, "-m", f"reflux.components.{stage}"]
+    return measured(command, folder, "RssAnon", environment | {"PYTHONPATH": str(ROOT / "infra/package")})
 
 
 def measure(source: Path, counts: Sequence[int], rounds: int) -> Iterator[Figure]:

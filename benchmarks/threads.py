@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.threads     # four minutes
 
 Each way to wait is a process of its own, because libgomp reads its environment once; they take turns, five rounds. The
-memory is kept as ``STAGE_ENVIRONMENT`` of ``flows.local.supervised`` has it.
+memory is kept as ``STAGE_ENVIRONMENT`` of ``reflux.flows.local.supervised`` has it.
 """
 
 import multiprocessing
@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.results import argument_parser, of_rounds, publish
 from benchmarks.throughput.setting import CLASSES, MEAN, STD, optimizer_of
-from components.core.models.pixel_model import pixel_model
-from flows.local.supervised import STAGE_ENVIRONMENT
+from reflux.components.core.models.pixel_model import pixel_model
+from reflux.flows.local.supervised import STAGE_ENVIRONMENT
 
 BATCH, STEPS, ROUNDS = 128, 100, 5
 SPINS = "GOMP_SPINCOUNT"

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from components.core.images.shards import Shard
-from components.core.runtime.checkpoint import Checkpoints
-from components.core.training.loop import Batch, Loss, Recipe, fit
-from components.distill.criterion import Criterion, Term
-from components.distill.losses.logits import kd
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.runtime.checkpoint import Checkpoints
+from reflux.components.core.training.loop import Batch, Loss, Recipe, fit
+from reflux.components.distill.criterion import Criterion, Term
+from reflux.components.distill.losses.logits import kd
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,7 @@ def train(
     device: torch.device = CPU,
     advance: Callable[..., None] = lambda *_, **__: None,
 ) -> None:
-    """Train in place by :func:`components.core.training.loop.fit`; history and checkpoints are not kept."""
+    """Train in place by :func:`reflux.components.core.training.loop.fit`; history and checkpoints are not kept."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder), "benchmark", every_s=60)
         fit(model, optimizer, batches, loss, val, recipe, device, checkpoints, _no_report, advance)

@@ -20,13 +20,13 @@ import torch
 
 from benchmarks.few_digits import Results, digits, measure, table
 from benchmarks.results import ROOT, Figure, of_seeds, read
-from components.core.artifacts import write_json
-from components.core.images.shards import UNLABELED, open_shard
-from components.core.inference import validate
-from components.core.models.pixel_model import load, pixel_model, save
-from components.core.params.file import override_params
-from components.core.runtime.stage import Stage
-from components.finetune.__main__ import main as finetune
+from reflux.components.core.artifacts import write_json
+from reflux.components.core.images.shards import UNLABELED, open_shard
+from reflux.components.core.inference import validate
+from reflux.components.core.models.pixel_model import load, pixel_model, save
+from reflux.components.core.params.file import override_params
+from reflux.components.core.runtime.stage import Stage
+from reflux.components.finetune.__main__ import main as finetune
 
 LABELS = (5, 10)  # of each class
 CLASSES = tuple("0123456789")

@@ -29,24 +29,24 @@ import optuna
 
 from benchmarks.checkout import copy_checkout
 from benchmarks.results import ROOT, Figure, Result, argument_parser, of_rounds, read, write
-from components.compress.ship import writer
-from components.core.artifacts import ARTIFACTS
-from components.core.contract import FILES, kind_of
-from components.core.errors import UserError
-from components.core.export.network import load, sample
-from components.core.images.shards import open_shard
-from components.core.models.precision import computing
-from components.core.params.file import load_params
-from components.distill.trainer import Trainer
-from components.evaluate.metrics import measure
-from components.tune.__main__ import check, prepared
-from components.tune.candidates import files_of
-from components.tune.result import HOME, OF_FILES, Row, failed
-from components.tune.result import Result as Found
-from components.tune.result import read as found
-from components.tune.space import applied, changes, held, present_values
-from components.tune.study import Search, sampler
-from components.tune.trial import Trial, figures_of
+from reflux.components.compress.ship import writer
+from reflux.components.core.artifacts import ARTIFACTS
+from reflux.components.core.contract import FILES, kind_of
+from reflux.components.core.errors import UserError
+from reflux.components.core.export.network import load, sample
+from reflux.components.core.images.shards import open_shard
+from reflux.components.core.models.precision import computing
+from reflux.components.core.params.file import load_params
+from reflux.components.distill.trainer import Trainer
+from reflux.components.evaluate.metrics import measure
+from reflux.components.tune.__main__ import check, prepared
+from reflux.components.tune.candidates import files_of
+from reflux.components.tune.result import HOME, OF_FILES, Row, failed
+from reflux.components.tune.result import Result as Found
+from reflux.components.tune.result import read as found
+from reflux.components.tune.space import applied, changes, held, present_values
+from reflux.components.tune.study import Search, sampler
+from reflux.components.tune.trial import Trial, figures_of
 
 TEACHERS = {"cached": "stored soft labels", "live": "the teacher, asked at every step"}
 RATIOS = ("wall time", "CPU time")
@@ -136,7 +136,7 @@ def searched(minutes: Sequence[float]) -> dict[float, Found]:
     """Search in the working folder until each of the minutes is spent; returns what was found by then."""
     results, spent = {}, 0.0
     for total in sorted(minutes):
-        command = [sys.executable, "-m", "flows.cli", "tune", "--minutes", f"{total - spent:g}"]
+        command = [sys.executable, "-m", "reflux.flows.cli", "tune", "--minutes", f"{total - spent:g}"]
         done = subprocess.run(command, check=False)
         if done.returncode:
             sys.exit(f"Error: `reflux tune` ended with exit code {done.returncode}.")

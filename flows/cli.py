@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from components.core.artifacts import translate_os_error
-from components.core.errors import UserError
-from flows.local.environment import QUIET
+from reflux.components.core.artifacts import translate_os_error
+from reflux.components.core.errors import UserError
+from reflux.flows.local.environment import QUIET
 
 UI_PORT = 5000
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -42,7 +42,7 @@ def run(
     Exit codes: 0 done (whatever the gates decided), 1 a stage failed, 2 user error, 3 trained but MLflow was away,
     130 stopped.
     """
-    from flows.commands.run import run_pipeline
+    from reflux.flows.commands.run import run_pipeline
 
     raise typer.Exit(run_pipeline(assignments or []))
 
@@ -58,7 +58,7 @@ def plan(
 
     Nothing is computed or changed. Times are those of this machine: of its earlier runs, or from a few timed steps.
     """
-    from flows.commands.plan import plan as show_plan
+    from reflux.flows.commands.plan import plan as show_plan
 
     show_plan(assignments or [])
 
@@ -96,7 +96,7 @@ def teachers(
     cached. A linear probe on their frozen features says which suits the dataset; the test split is not opened. What was
     computed once is kept.
     """
-    from flows.commands.teachers import rank
+    from reflux.flows.commands.teachers import rank
 
     rank(names or [], sizes or [], minutes, download, take)
 
@@ -130,7 +130,7 @@ def tune(
 
     Exit codes: 0 done, 2 user error, 130 stopped.
     """
-    from flows.commands.tune import tune as search
+    from reflux.flows.commands.tune import tune as search
 
     raise typer.Exit(search(minutes, objective, workers, take))
 
@@ -151,7 +151,7 @@ def data_add(
 
     What is planned follows from the images, the time allowed and the speed of this machine.
     """
-    from flows.commands.data import add
+    from reflux.flows.commands.data import add
 
     print(add(path, name, minutes, max_kb, min_accuracy))
 
@@ -159,7 +159,7 @@ def data_add(
 @data.command("list", epilog="Example: reflux data list")
 def data_list() -> None:
     """List the datasets that have params in this checkout; the active one has a star."""
-    from flows.commands.datasets import show
+    from reflux.flows.commands.datasets import show
 
     show()
 
@@ -171,7 +171,7 @@ def data_use(name: Annotated[str, typer.Argument(help="The dataset's name, as in
     Its params are moved from data/NAME.params.yaml to params.yaml, and those of the present one take their place in
     data/. What was computed before is restored by the next reflux run, not computed again.
     """
-    from flows.commands.datasets import use
+    from reflux.flows.commands.datasets import use
 
     print(use(name))
 
@@ -201,7 +201,7 @@ def predict(
 
     Exit codes: 0 at least one image was classified, 2 user error, or not one could be read.
     """
-    from flows.commands import registry
+    from reflux.flows.commands import registry
 
     registry.predict(images, model, top, as_csv)
 
@@ -230,7 +230,7 @@ def bench(
     processor time in multiples of the first file's, with intervals: they are run in turn, so that a busy machine does
     not falsify it. MLflow keeps it as a run.
     """
-    from flows.commands.bench import bench as measure
+    from reflux.flows.commands.bench import bench as measure
 
     measure(names or [], threads, batch)
 
@@ -249,7 +249,7 @@ def promote(
 
     Exit codes: 0 promoted, 2 user error, 3 refused by a gate or awaiting approval, 4 the champion has changed.
     """
-    from flows.commands import registry
+    from reflux.flows.commands import registry
 
     raise typer.Exit(registry.promote(version, expected_champion))
 
@@ -265,7 +265,7 @@ def approve(
 
     Exit codes: the same as for promote.
     """
-    from flows.commands import registry
+    from reflux.flows.commands import registry
 
     raise typer.Exit(registry.approve(version, reason))
 
@@ -276,7 +276,7 @@ def rollback(
     to: Annotated[int | None, typer.Option(min=1, help="An earlier champion instead of the previous one.")] = None,
 ) -> None:
     """Put the previous champion back into production."""
-    from flows.commands import registry
+    from reflux.flows.commands import registry
 
     registry.rollback(reason, to)
 
@@ -284,7 +284,7 @@ def rollback(
 @app.command(epilog="Example: reflux history --json")
 def history(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show what is in production, and who changed it, when and why."""
-    from flows.commands import registry
+    from reflux.flows.commands import registry
 
     registry.history(as_json)
 
@@ -295,7 +295,7 @@ def reconcile() -> None:
 
     promote, approve, rollback and history do this first.
     """
-    from flows.commands import registry
+    from reflux.flows.commands import registry
 
     registry.reconcile()
 
@@ -312,7 +312,7 @@ def lineage(
 
     Exit codes: 0 the chain is complete, 1 it is broken (the output says where), 2 user error.
     """
-    from flows.commands import lineage
+    from reflux.flows.commands import lineage
 
     raise typer.Exit(lineage.lineage(of, as_json))
 
@@ -325,7 +325,7 @@ def ui(
     prefect: Annotated[bool, typer.Option("--prefect", help="Serve Prefect's UI as well.")] = False,
 ) -> None:
     """Serve MLflow's web UI: boards, runs and models. Ctrl-C stops it."""
-    from flows.commands.ui import serve
+    from reflux.flows.commands.ui import serve
 
     raise typer.Exit(serve(port, prefect))
 
@@ -336,7 +336,7 @@ def boards() -> None:
 
     They are on the MLflow server in MLFLOW_TRACKING_URI or, without one, on the server that `reflux ui` starts.
     """
-    from flows.commands.ui import show_boards
+    from reflux.flows.commands.ui import show_boards
 
     show_boards(UI_PORT)
 
@@ -344,7 +344,7 @@ def boards() -> None:
 @app.command(epilog="Example: PREFECT_API_URL=http://prefect.example.org:4200/api reflux deploy")
 def deploy() -> None:
     """Apply infra/prefect.yaml to a Prefect server: pools, schedules, automations. Safe to repeat."""
-    from flows.commands import deploy
+    from reflux.flows.commands import deploy
 
     deploy.deploy()
 
@@ -352,7 +352,7 @@ def deploy() -> None:
 @app.command(epilog="Example: reflux doctor")
 def doctor() -> None:
     """Check everything the pipeline needs, and say how to fix it."""
-    from flows.commands.doctor import examine
+    from reflux.flows.commands.doctor import examine
 
     raise typer.Exit(examine())
 

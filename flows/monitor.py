@@ -12,22 +12,22 @@ from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 
-from components.core import shift
-from components.core.artifacts import ARTIFACTS
-from components.core.errors import UserError
-from components.core.params.file import load_params
-from components.core.params.sections import Monitor, Params
-from components.core.runtime import tracking
-from components.core.shift import Ids, Sample
-from components.monitor import reference, report
-from components.monitor.report import Check
-from components.registry import client
-from components.registry.client import CHAMPION
-from components.registry.versions.files import fetch_files
-from flows.pipeline.clone import ingest, require_tracking, skipped
-from flows.repo import dataset
-from flows.repo.checkout import prepare_dvc
-from flows.report import flow_page
+from reflux.components.core import shift
+from reflux.components.core.artifacts import ARTIFACTS
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import load_params
+from reflux.components.core.params.sections import Monitor, Params
+from reflux.components.core.runtime import tracking
+from reflux.components.core.shift import Ids, Sample
+from reflux.components.monitor import reference, report
+from reflux.components.monitor.report import Check
+from reflux.components.registry import client
+from reflux.components.registry.client import CHAMPION
+from reflux.components.registry.versions.files import fetch_files
+from reflux.flows.pipeline.clone import ingest, require_tracking, skipped
+from reflux.flows.repo import dataset
+from reflux.flows.repo.checkout import prepare_dvc
+from reflux.flows.report import flow_page
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -5,13 +5,13 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from components.core.artifacts import ARTIFACTS
-from components.core.params.file import load_params
-from components.registry.ledger.record import Grounds
-from components.registry.promote import challenge
-from flows.pipeline.clone import ingest, require_tracking
-from flows.repo.checkout import prepare_dvc
-from flows.report import flow_page, text
+from reflux.components.core.artifacts import ARTIFACTS
+from reflux.components.core.params.file import load_params
+from reflux.components.registry.ledger.record import Grounds
+from reflux.components.registry.promote import challenge
+from reflux.flows.pipeline.clone import ingest, require_tracking
+from reflux.flows.repo.checkout import prepare_dvc
+from reflux.flows.report import flow_page, text
 
 
 @flow(name="promote")

@@ -8,29 +8,29 @@ from datetime import UTC, datetime
 from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 
-from components.boards.keep import keep as keep_boards
-from components.core.artifacts import ARTIFACTS, read_json
-from components.core.contract import STAGES, TRAINING
-from components.core.params.file import PARAMS, load_params, override_params
-from components.core.params.sections import Params
-from components.core.runtime import lineage, packages, tracking
-from components.core.runtime.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
-from components.preflight.data import check_ingested
-from components.registry.ledger.ledger import AWAITING
-from flows.local.environment import embed_mlflow, keep_home
-from flows.outcome import StageOutcome
-from flows.pipeline import approval, release, skip, two_pools
-from flows.pipeline.clone import flow_run_id, require_tracking, skipped
-from flows.pipeline.preflight import preflight
-from flows.pipeline.tasks import Pipeline, begin, push, stage, train, unlike
-from flows.repo import lock_branch, remote
-from flows.repo.changes import outdated
-from flows.repo.checkout import prepare_dvc
-from flows.repo.dataset import fetch
-from flows.repo.stages import Runner, unchanged
-from flows.report import flow_page, mlflow_run
-from flows.report.display import Display, current_display
-from flows.report.result import NotRegistered, Result
+from reflux.components.boards.keep import keep as keep_boards
+from reflux.components.core.artifacts import ARTIFACTS, read_json
+from reflux.components.core.contract import STAGES, TRAINING
+from reflux.components.core.params.file import PARAMS, load_params, override_params
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime import lineage, packages, tracking
+from reflux.components.core.runtime.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
+from reflux.components.preflight.data import check_ingested
+from reflux.components.registry.ledger.ledger import AWAITING
+from reflux.flows.local.environment import embed_mlflow, keep_home
+from reflux.flows.outcome import StageOutcome
+from reflux.flows.pipeline import approval, release, skip, two_pools
+from reflux.flows.pipeline.clone import flow_run_id, require_tracking, skipped
+from reflux.flows.pipeline.preflight import preflight
+from reflux.flows.pipeline.tasks import Pipeline, begin, push, stage, train, unlike
+from reflux.flows.repo import lock_branch, remote
+from reflux.flows.repo.changes import outdated
+from reflux.flows.repo.checkout import prepare_dvc
+from reflux.flows.repo.dataset import fetch
+from reflux.flows.repo.stages import Runner, unchanged
+from reflux.flows.report import flow_page, mlflow_run
+from reflux.flows.report.display import Display, current_display
+from reflux.flows.report.result import NotRegistered, Result
 
 _PATIENCE_S = 900.0  # a run that nobody watches waits for MLflow
 

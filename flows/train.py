@@ -4,21 +4,21 @@ from collections.abc import Sequence
 
 from prefect import flow, get_run_logger
 
-from components.core.contract import TRAINING
-from components.core.errors import UserError
-from components.core.params.file import load_params, override_params
-from components.core.runtime import packages, tracking
-from components.core.runtime.journal import COURIER_VARIABLE, PARENT_RUN_VARIABLE, NullJournal
-from components.core.runtime.lineage import LOCK
-from flows.local.environment import embed_mlflow, keep_home
-from flows.pipeline import tasks, two_pools
-from flows.pipeline.clone import flow_run_id, require_tracking
-from flows.repo import remote
-from flows.repo.changes import outdated
-from flows.repo.checkout import prepare_dvc
-from flows.repo.stages import Runner
-from flows.report import flow_page
-from flows.report.display import Display
+from reflux.components.core.contract import TRAINING
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import load_params, override_params
+from reflux.components.core.runtime import packages, tracking
+from reflux.components.core.runtime.journal import COURIER_VARIABLE, PARENT_RUN_VARIABLE, NullJournal
+from reflux.components.core.runtime.lineage import LOCK
+from reflux.flows.local.environment import embed_mlflow, keep_home
+from reflux.flows.pipeline import tasks, two_pools
+from reflux.flows.pipeline.clone import flow_run_id, require_tracking
+from reflux.flows.repo import remote
+from reflux.flows.repo.changes import outdated
+from reflux.flows.repo.checkout import prepare_dvc
+from reflux.flows.repo.stages import Runner
+from reflux.flows.report import flow_page
+from reflux.flows.report.display import Display
 
 
 @flow(name="train")

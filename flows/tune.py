@@ -7,22 +7,22 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from components.core.params.file import load_params
-from components.core.runtime import packages, tracking
-from components.core.runtime.journal import COURIER_VARIABLE, NullJournal
-from components.tune.result import DEFAULT_OBJECTIVES, read
-from flows.local.environment import embed_mlflow, keep_home
-from flows.pipeline import tasks
-from flows.pipeline.clone import flow_run_id, require_tracking
-from flows.pipeline.search import search
-from flows.repo import remote
-from flows.repo.changes import outdated
-from flows.repo.checkout import prepare_dvc
-from flows.repo.dataset import fetch
-from flows.repo.stages import Runner
-from flows.report import flow_page
-from flows.report import tune as report
-from flows.report.display import Display
+from reflux.components.core.params.file import load_params
+from reflux.components.core.runtime import packages, tracking
+from reflux.components.core.runtime.journal import COURIER_VARIABLE, NullJournal
+from reflux.components.tune.result import DEFAULT_OBJECTIVES, read
+from reflux.flows.local.environment import embed_mlflow, keep_home
+from reflux.flows.pipeline import tasks
+from reflux.flows.pipeline.clone import flow_run_id, require_tracking
+from reflux.flows.pipeline.search import search
+from reflux.flows.repo import remote
+from reflux.flows.repo.changes import outdated
+from reflux.flows.repo.checkout import prepare_dvc
+from reflux.flows.repo.dataset import fetch
+from reflux.flows.repo.stages import Runner
+from reflux.flows.report import flow_page
+from reflux.flows.report import tune as report
+from reflux.flows.report.display import Display
 
 _BEFORE = ("ingest", "validate", "pretrain", "finetune", "label")
 

@@ -65,7 +65,7 @@ def prefect_api(tmp_path_factory):
     """The address of a real Prefect server, which this process speaks to as well."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows.local.prefect_server import PrefectServer
+    from reflux.flows.local.prefect_server import PrefectServer
 
     server = PrefectServer(tmp_path_factory.mktemp("prefect"))
     try:
@@ -101,7 +101,7 @@ def browser_page(tmp_path):
 @pytest.fixture
 def call_reflux(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
     """Calls the command as its entry point does; returns its exit code, stdout and stderr."""
-    from flows import cli
+    from reflux.flows import cli
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["reflux", *arguments])

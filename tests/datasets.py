@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from components.core.params.file import override_params
-from components.ingest.ingest import Ingested, ingest
+from reflux.components.core.params.file import override_params
+from reflux.components.ingest.ingest import Ingested, ingest
+from tests.workspaces import PACKAGE, ROOT
 
-ROOT = Path(__file__).parents[1]
 CLASSES = ("cat", "dog", "owl")
 NO_NETWORK = """
 import socket
@@ -105,11 +105,11 @@ def environment(folder: Path) -> dict[str, str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), clean["PATH"]])
     (folder / "temporary").mkdir(exist_ok=True)
     clean["TMPDIR"] = str(folder / "temporary")
-    return clean | {"PYTHONPATH": f"{folder / 'guard'}{os.pathsep}{ROOT}", "PATH": path}
+    return clean | {"PYTHONPATH": f"{folder / 'guard'}{os.pathsep}{ROOT / PACKAGE}", "PATH": path}
 
 
 def stage(name: str, folder: Path, prefix: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
-    command = [*prefix, sys.executable, "-m", f"components.{name}"]
+    command = [*prefix, sys.executable, "-m", f"reflux.components.{name}"]
     return subprocess.run(
         command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False, timeout=120
     )

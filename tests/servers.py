@@ -14,7 +14,7 @@ from pathlib import Path
 
 import requests
 
-from flows.local.prefect_server import free_port
+from reflux.flows.local.prefect_server import free_port
 
 NOBODY = 65534  # Postgres refuses to run as root
 

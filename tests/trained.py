@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import torch
 from torch.nn import functional as F
 
-from components.core.images.shards import open_shard
-from components.core.models import pixel_model
-from components.core.params.file import load_params, override_params
-from components.core.runtime import history
-from components.core.runtime.stage import Stage
+from reflux.components.core.images.shards import open_shard
+from reflux.components.core.models import pixel_model
+from reflux.components.core.params.file import load_params, override_params
+from reflux.components.core.runtime import history
+from reflux.components.core.runtime.stage import Stage
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["dark", "middling", "bright"]
@@ -90,7 +90,7 @@ def run_stages(folder: Path) -> None:
     """Run compress and evaluate as processes."""
     for stage in ("compress", "evaluate"):
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "REFLUX"))}
-        command = [sys.executable, "-m", f"components.{stage}"]
+        command = [sys.executable, "-m", f"reflux.components.{stage}"]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "Warning" not in done.stderr

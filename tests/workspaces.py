@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.core.params.file import override_params
+from reflux.components.core.params.file import override_params
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = "infra/package"  # holds the package reflux, in this project and in its copies
 CODE = ("components", "flows", "infra")
 SETTINGS = ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
 TINY = """
@@ -42,7 +43,7 @@ TRAINING = """
 def make_tiny_project(folder: Path) -> Path:
     """Write a copy of this project whose dataset and budget are tiny, so that the whole pipeline takes seconds."""
     for name in CODE:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".dvc").mkdir()
     for name in SETTINGS:
         shutil.copy(ROOT / name, folder / name)
@@ -113,7 +114,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> l
 def run_stage(stage: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     """Run a stage as a process that knows no server."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "REFLUX"))}
-    command = [sys.executable, "-m", f"components.{stage}"]
+    command = [sys.executable, "-m", f"reflux.components.{stage}"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 

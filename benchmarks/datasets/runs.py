@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.checkout import accuracies, copy_checkout
-from components.core.artifacts import read_json, write_json
-from components.core.contract import shipped
-from components.core.errors import EXIT_USER_ERROR
+from reflux.components.core.artifacts import read_json, write_json
+from reflux.components.core.contract import shipped
+from reflux.components.core.errors import EXIT_USER_ERROR
 
 DEFAULT_MINUTES = 10.0
 KEPT = "datasets_runs.json"
@@ -135,7 +135,7 @@ def _reflux(checkout: Path, words: Sequence[str]) -> "subprocess.CompletedProces
     """A command in a checkout; what it prints is shown, and its error kept."""
     # A wide screen, so that no line of the plan is broken.
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(checkout.parent), "COLUMNS": "250"}
-    command = [sys.executable, "-m", "flows.cli", *words]
+    command = [sys.executable, "-m", "reflux.flows.cli", *words]
     done = subprocess.run(command, cwd=checkout, env=environment, check=False, capture_output=True, text=True)
     print(done.stdout, done.stderr, sep="", flush=True)
     return done

@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.datasets.sources import cards, clipart, digits, emoji, gray, icons, letters, stamps
 from benchmarks.datasets.sources.packages import debian, npm
 from benchmarks.results import ROOT
-from components.core.images.shards import UNLABELED
-from components.ingest.source import open_source
+from reflux.components.core.images.shards import UNLABELED
+from reflux.components.ingest.source import open_source
 
 
 @dataclass(frozen=True)

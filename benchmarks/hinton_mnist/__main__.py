@@ -38,7 +38,7 @@ from benchmarks.hinton_mnist.experiment import (
 from benchmarks.hinton_mnist.paper import figures_of, plot, table
 from benchmarks.images import part, read_split
 from benchmarks.results import ROOT, argument_parser, write
-from components.core.artifacts import read_json, write_json
+from reflux.components.core.artifacts import read_json, write_json
 
 SAMPLE = ROOT / "tests/data/mnist"
 

@@ -11,10 +11,10 @@ from benchmarks.methods.outputs import TeacherOutputs
 from benchmarks.methods.students import Students, compared_layers
 from benchmarks.methods.task import Task
 from benchmarks.training import CPU
-from components.core.artifacts import read_json, write_json
-from components.core.images.shards import Shard
-from components.core.inference import predict
-from components.core.models.pixel_model import PixelModel
+from reflux.components.core.artifacts import read_json, write_json
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.inference import predict
+from reflux.components.core.models.pixel_model import PixelModel
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from benchmarks.methods.training import AUGMENT, Indices
 from benchmarks.training import CPU
-from components.core.images.shards import Shard
-from components.core.models.pixel_model import PixelModel
-from components.core.teacher.hooks import Layer, teacher_outputs
-from components.core.views.mixing import Views
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.teacher.hooks import Layer, teacher_outputs
+from reflux.components.core.views.mixing import Views
 
 
 class TeacherOutputs:

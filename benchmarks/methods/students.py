@@ -14,15 +14,15 @@ from benchmarks.methods.outputs import TeacherOutputs
 from benchmarks.methods.task import Task
 from benchmarks.methods.training import AUGMENT, Indices, hard, train, untrained
 from benchmarks.training import CPU
-from components.core.models.pixel_model import PixelModel
-from components.core.params.distill import METHODS, Distill
-from components.core.teacher.hooks import Layer
-from components.core.training import loop
-from components.core.views.augment import permutation
-from components.core.views.mixing import Views
-from components.distill.__main__ import networks_between, seed_before
-from components.distill.criterion import Criterion, mutual_loss, terms
-from components.distill.modules import Peers
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.params.distill import METHODS, Distill
+from reflux.components.core.teacher.hooks import Layer
+from reflux.components.core.training import loop
+from reflux.components.core.views.augment import permutation
+from reflux.components.core.views.mixing import Views
+from reflux.components.distill.__main__ import networks_between, seed_before
+from reflux.components.distill.criterion import Criterion, mutual_loss, terms
+from reflux.components.distill.modules import Peers
 
 STUDENTS = ("resnet8_slim", "resnet8")
 CONTROL, LONGER_CONTROL = "control", "control-2x"

@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.checkout import copy_checkout
 from benchmarks.images import part, read_split
 from benchmarks.methods.training import hard, train, untrained
-from components.core.images.shards import Shard, join, open_shard
-from components.core.models.pixel_model import PixelModel, load, save
+from reflux.components.core.images.shards import Shard, join, open_shard
+from reflux.components.core.models.pixel_model import PixelModel, load, save
 
 TEACHER = "resnet20"
 LABELED, VALIDATION = 10_000, 5000
@@ -60,7 +60,7 @@ def few_labels(kept: Path) -> Task:
         with tempfile.TemporaryDirectory() as folder:
             checkout = copy_checkout(Path(folder))
             for stage in ("ingest", "pretrain", "finetune"):
-                subprocess.run([sys.executable, "-m", f"components.{stage}"], cwd=checkout, check=True)
+                subprocess.run([sys.executable, "-m", f"reflux.components.{stage}"], cwd=checkout, check=True)
             shutil.copytree(checkout / "artifacts", kept)
     labeled, unlabeled, val, test = (
         open_shard(kept / "ingest/shards" / split, 0) for split in ("train", "unlabeled", "val", "test")

@@ -12,11 +12,11 @@ from benchmarks.methods.students import CONTROL, STUDENTS, params_of
 from benchmarks.methods.task import LABELED
 from benchmarks.methods.training import BATCH, CLASSES, recipe_of, untrained
 from benchmarks.training import CPU
-from components.core.models.pixel_model import PixelModel
-from components.core.params.distill import METHODS, Loss
-from components.core.teacher.hooks import teacher_outputs
-from components.core.training import loop, optim
-from components.distill.criterion import Criterion, terms
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.params.distill import METHODS, Loss
+from reflux.components.core.teacher.hooks import teacher_outputs
+from reflux.components.core.training import loop, optim
+from reflux.components.distill.criterion import Criterion, terms
 
 
 def one_step(

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from benchmarks.images import SIZE
 from benchmarks.training import CPU
-from components.core import student as pipeline
-from components.core.images.shards import Shard
-from components.core.models.pixel_model import PixelModel, pixel_model
-from components.core.runtime.checkpoint import Checkpoints
-from components.core.runtime.journal import NullJournal
-from components.core.runtime.world import ALONE
-from components.core.training import loop
-from components.core.views.mixing import Views
-from components.distill.losses.labels import share_of_labels
+from reflux.components.core import student as pipeline
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.models.pixel_model import PixelModel, pixel_model
+from reflux.components.core.runtime.checkpoint import Checkpoints
+from reflux.components.core.runtime.journal import NullJournal
+from reflux.components.core.runtime.world import ALONE
+from reflux.components.core.training import loop
+from reflux.components.core.views.mixing import Views
+from reflux.components.distill.losses.labels import share_of_labels
 
 CLASSES, MEAN, STD = tuple("0123456789"), (0.2861,), (0.3528,)
 AUGMENT: dict[str, Any] = {"shift": 0.075, "flip": True, "crop_scale": 1.0, "erase": 0.0}

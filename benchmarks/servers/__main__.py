@@ -23,8 +23,8 @@ from benchmarks.results import argument_parser, publish
 from benchmarks.servers.loads import CLIENTS, at_once, many_runs, many_versions
 from benchmarks.servers.recorded import record
 from benchmarks.servers.stack import local_stack
-from components.core.params.file import load_params
-from flows.local.environment import QUIET
+from reflux.components.core.params.file import load_params
+from reflux.flows.local.environment import QUIET
 
 
 def main() -> None:

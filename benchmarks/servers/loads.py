@@ -15,17 +15,17 @@ from benchmarks.results import Figure, of_rounds
 from benchmarks.servers import rows
 from benchmarks.servers.recorded import copy_journals, retrain
 from benchmarks.servers.stack import Watch, folder_bytes
-from components.core.artifacts import ARTIFACTS
-from components.core.params.sections import Params, Project
-from components.core.runtime import tracking
-from components.registry import client
-from components.registry.ledger import ledger
-from components.registry.ledger.record import Grounds
-from components.registry.promote import challenge
-from components.registry.register import register
-from components.registry.versions.evaluated_run import Lineage
-from flows.pipeline import skip
 from infra.local.settings import Stack
+from reflux.components.core.artifacts import ARTIFACTS
+from reflux.components.core.params.sections import Params, Project
+from reflux.components.core.runtime import tracking
+from reflux.components.registry import client
+from reflux.components.registry.ledger import ledger
+from reflux.components.registry.ledger.record import Grounds
+from reflux.components.registry.promote import challenge
+from reflux.components.registry.register import register
+from reflux.components.registry.versions.evaluated_run import Lineage
+from reflux.flows.pipeline import skip
 
 CLIENTS = (1, 10, 100)
 RUNS = (100, 1_000, 10_000)

@@ -9,9 +9,9 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from benchmarks.checkout import copy_checkout, reflux_run
-from components.core.contract import STEPS
-from components.core.runtime import tracking
-from flows.commands.run import EXIT_NOT_REGISTERED
+from reflux.components.core.contract import STEPS
+from reflux.components.core.runtime import tracking
+from reflux.flows.commands.run import EXIT_NOT_REGISTERED
 
 NO_MLFLOW = "http://127.0.0.1:9"  # nothing answers there, so that every journal stays in the outbox
 TINY = (

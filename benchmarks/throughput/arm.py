@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.results import ROOT
 from benchmarks.throughput.setting import Setting
-from flows.local.supervised import STAGE_ENVIRONMENT
+from reflux.flows.local.supervised import STAGE_ENVIRONMENT
 
 OURS = ("bare", "store", "live", "fill")
 

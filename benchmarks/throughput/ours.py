@@ -29,17 +29,17 @@ from benchmarks.throughput.setting import (
     teacher_of,
 )
 from benchmarks.training import kd_criterion
-from components.core.images.shards import Shard
-from components.core.runtime import progress
-from components.core.runtime.checkpoint import Checkpoints
-from components.core.teacher.hooks import teacher_outputs
-from components.core.teacher.soft_labels import SoftLabels, format_for
-from components.core.training import batches
-from components.core.training.batches import batches_of_views
-from components.core.training.loop import Batch, Recipe, fit, total
-from components.core.views.mixing import Views
-from components.distill.losses.labels import share_of_labels
-from components.label.soft_labels import teacher_logits
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.runtime import progress
+from reflux.components.core.runtime.checkpoint import Checkpoints
+from reflux.components.core.teacher.hooks import teacher_outputs
+from reflux.components.core.teacher.soft_labels import SoftLabels, format_for
+from reflux.components.core.training import batches
+from reflux.components.core.training.batches import batches_of_views
+from reflux.components.core.training.loop import Batch, Recipe, fit, total
+from reflux.components.core.views.mixing import Views
+from reflux.components.distill.losses.labels import share_of_labels
+from reflux.components.label.soft_labels import teacher_logits
 
 NEVER = 10**9
 

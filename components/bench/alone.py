@@ -1,4 +1,4 @@
-"""``python -m components.bench.alone FILE PIXELS.npy``: what a process that only runs a file takes, as JSON."""
+"""``python -m reflux.components.bench.alone FILE PIXELS.npy``: what a process that only runs a file takes, as JSON."""
 
 import json
 import sys
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from components.core.contract import FORMATS
-from components.core.export.network import load
+from reflux.components.core.contract import FORMATS
+from reflux.components.core.export.network import load
 
 
 def main(path: Path, pixels: Path) -> dict[str, float]:

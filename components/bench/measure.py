@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.core.artifacts import sha256_file
-from components.core.contract import FORMATS
-from components.core.errors import UserError
-from components.core.export.latency import ROUNDS, RUNS, batch_of, in_turn
-from components.core.export.network import Network, fit_rows, load
-from components.core.images.shards import Pixels, Shard
+from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.contract import FORMATS
+from reflux.components.core.errors import UserError
+from reflux.components.core.export.latency import ROUNDS, RUNS, batch_of, in_turn
+from reflux.components.core.export.network import Network, fit_rows, load
+from reflux.components.core.images.shards import Pixels, Shard
 
-_CODE = Path(__file__).parents[2]  # where `python -m` finds this package, whatever the working folder is
+_CODE = Path(__file__).parents[3]  # where `python -m` finds this package, whatever the working folder is
 _TIMED_IMAGES = 32
 _SECONDS_A_SETTING = 15.0  # at most about so many for all files at one number of threads and images
 _FEWEST_RUNS = 3
@@ -154,7 +154,7 @@ def _raced(networks: Mapping[str, Network], val: Shard, threads: int, batch: int
 def _alone(path: Path, pixels: Pixels) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         np.save(images := Path(folder, "pixels.npy"), pixels)
-        command = [sys.executable, "-m", "components.bench.alone", str(path.resolve()), str(images)]
+        command = [sys.executable, "-m", "reflux.components.bench.alone", str(path.resolve()), str(images)]
         done = subprocess.run(command, cwd=_CODE, check=True, capture_output=True, text=True)
     facts: dict[str, float] = json.loads(done.stdout)
     return facts

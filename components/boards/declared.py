@@ -4,7 +4,7 @@ Metrics of pipeline runs are logged at the number of their retrain, so that join
 every pipeline run has the same value in the tag ``run_kind``.
 """
 
-from components.boards.view import Bar, Board, Chart, Difference, Images, Line, Parallel, Scatter, Section
+from reflux.components.boards.view import Bar, Board, Chart, Difference, Images, Line, Parallel, Scatter, Section
 
 # Of pipeline, tune and tune trial: MLflow's filter has no OR.
 STUDENTS = "tags.run_kind LIKE '%ne%'"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.core.contract import DAMAGED, shipped
+from reflux.components.core.contract import DAMAGED, shipped
 
 _FIGURES = ("accuracy", "macro_f1", "worst_class_recall", "ece", "corrupted_accuracy")
 _RECALLS = 10  # classes, the weakest

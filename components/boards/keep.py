@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from components.boards.declared import ALL, PICTURES, PIPELINES, STUDENTS
-from components.boards.view import TAG, Board, TooLarge
-from components.core.errors import UserError
-from components.core.runtime import tracking
-from components.registry import client
+from reflux.components.boards.declared import ALL, PICTURES, PIPELINES, STUDENTS
+from reflux.components.boards.view import TAG, Board, TooLarge
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime import tracking
+from reflux.components.registry import client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,19 +1,19 @@
-"""``python -m components.compress``: the files that ship, in fp32 proven equal to the student, in int8 compared."""
+"""``python -m reflux.components.compress``: the files that ship: fp32 proven equal to the student, int8 compared."""
 
 import shutil
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 
-from components.compress.choice import choose
-from components.compress.ship import ship
-from components.core.artifacts import atomic, write_json
-from components.core.contract import EDGE, made
-from components.core.export.network import sample
-from components.core.images.shards import open_shard
-from components.core.models import pixel_model
-from components.core.runtime import progress
-from components.core.runtime.stage import Stage, run
+from reflux.components.compress.choice import choose
+from reflux.components.compress.ship import ship
+from reflux.components.core.artifacts import atomic, write_json
+from reflux.components.core.contract import EDGE, made
+from reflux.components.core.export.network import sample
+from reflux.components.core.images.shards import open_shard
+from reflux.components.core.models import pixel_model
+from reflux.components.core.runtime import progress
+from reflux.components.core.runtime.stage import Stage, run
 
 _CALIBRATION_IMAGES = _PARITY_IMAGES = 512
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.compress.parity import require_int8
-from components.core.contract import FILES, kind_of
-from components.core.export.network import load
-from components.core.images.shards import Shard
-from components.core.params.sections import Compress
-from components.core.significance import margin_shown, paired_score_bound
+from reflux.components.compress.parity import require_int8
+from reflux.components.core.contract import FILES, kind_of
+from reflux.components.core.export.network import load
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.params.sections import Compress
+from reflux.components.core.significance import margin_shown, paired_score_bound
 
 
 @dataclass(frozen=True)

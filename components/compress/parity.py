@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.core.errors import UserError
-from components.core.export.logits import Logits, disagreements
-from components.core.images.shards import Pixels
-from components.core.significance import paired_score_bound, share_bound
+from reflux.components.core.errors import UserError
+from reflux.components.core.export.logits import Logits, disagreements
+from reflux.components.core.images.shards import Pixels
+from reflux.components.core.significance import paired_score_bound, share_bound
 
 BATCHES = (1, 2, 5)  # a program exported for one batch size would refuse these, or get them wrong
 _LEAST_AGREEMENT = 0.9  # of an int8 file: of all that were measured, the least was .95 (mobilenetv3_small_100)

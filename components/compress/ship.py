@@ -6,14 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.compress import parity
-from components.core.artifacts import sha256_file
-from components.core.contract import FILES
-from components.core.errors import UserError
-from components.core.export import program
-from components.core.export.network import MODULES, load
-from components.core.images.shards import Pixels
-from components.core.models.pixel_model import PixelModel
+from reflux.components.compress import parity
+from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.contract import FILES
+from reflux.components.core.errors import UserError
+from reflux.components.core.export import program
+from reflux.components.core.export.network import MODULES, load
+from reflux.components.core.images.shards import Pixels
+from reflux.components.core.models.pixel_model import PixelModel
 
 
 def ship(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import UserError
+from reflux.components.core.errors import UserError
 
 ARTIFACTS = Path("artifacts")
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.core.images.shards import Dataset, Shard
-from components.core.models.pixel_model import (
+from reflux.components.core.images.shards import Dataset, Shard
+from reflux.components.core.models.pixel_model import (
     PixelModel,
     adapted,
     load,
@@ -17,16 +17,16 @@ from components.core.models.pixel_model import (
     save,
     seed_everything,
 )
-from components.core.runtime import history, progress
-from components.core.runtime.checkpoint import Checkpoints
-from components.core.runtime.journal import Journal
-from components.core.runtime.world import World
-from components.core.training import optim
-from components.core.training.balance import BalancedOrder
-from components.core.training.batches import TargetsOf, batches_of_views
-from components.core.training.loop import Loss, Recipe, fit
-from components.core.training.parallel import shard_of_batch
-from components.core.views.mixing import Indices, Views, mixed_labels
+from reflux.components.core.runtime import history, progress
+from reflux.components.core.runtime.checkpoint import Checkpoints
+from reflux.components.core.runtime.journal import Journal
+from reflux.components.core.runtime.world import World
+from reflux.components.core.training import optim
+from reflux.components.core.training.balance import BalancedOrder
+from reflux.components.core.training.batches import TargetsOf, batches_of_views
+from reflux.components.core.training.loop import Loss, Recipe, fit
+from reflux.components.core.training.parallel import shard_of_batch
+from reflux.components.core.views.mixing import Indices, Views, mixed_labels
 
 
 def untrained(name: str, image_size: int, dataset: Dataset, device: torch.device) -> PixelModel:
@@ -84,8 +84,8 @@ def train(
 ) -> list[dict[str, float]]:
     """Train a network in place; returns the history.
 
-    The batches are those of :func:`components.core.training.batches.batches_of_views`, the rest is for
-    :func:`components.core.training.loop.fit`.
+    The batches are those of :func:`reflux.components.core.training.batches.batches_of_views`, the rest is for
+    :func:`reflux.components.core.training.loop.fit`.
 
     Args:
         model: the student, or a module that holds it as ``student``; in eval mode it returns logits.

@@ -1,22 +1,22 @@
-"""``python -m components.distill``: distills the student by ``distill.method``, in its phases."""
+"""``python -m reflux.components.distill``: distills the student by ``distill.method``, in its phases."""
 
 import shutil
 
-from components.core.errors import UserError
-from components.core.images.shards import Dataset
-from components.core.models.pixel_model import network, parameter_count
-from components.core.models.precision import computing
-from components.core.params.distill import (
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import Dataset
+from reflux.components.core.models.pixel_model import network, parameter_count
+from reflux.components.core.models.precision import computing
+from reflux.components.core.params.distill import (
     BornAgain,
     DeepMutualLearning,
     Schedule,
     TeacherAssistant,
     refuse_few_classes,
 )
-from components.core.runtime.device import resolve_device
-from components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage, run
-from components.distill.losses.register import LOSSES
-from components.distill.trainer import Trainer
+from reflux.components.core.runtime.device import resolve_device
+from reflux.components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage, run
+from reflux.components.distill.losses.register import LOSSES
+from reflux.components.distill.trainer import Trainer
 
 
 def main(stage: Stage) -> None:

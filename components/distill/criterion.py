@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import PixelModel
-from components.core.teacher.hooks import Layer, feature_shapes, find_layer, rectified, teacher_outputs
-from components.distill.losses.crd import Contrast
-from components.distill.losses.labels import hard_loss, labels_or_prediction
-from components.distill.losses.logits import kd, standardize, temperature_for
-from components.distill.losses.register import LOSSES, Features
-from components.distill.modules import DistillModule, Shape
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.teacher.hooks import Layer, feature_shapes, find_layer, rectified, teacher_outputs
+from reflux.components.distill.losses.crd import Contrast
+from reflux.components.distill.losses.labels import hard_loss, labels_or_prediction
+from reflux.components.distill.losses.logits import kd, standardize, temperature_for
+from reflux.components.distill.losses.register import LOSSES, Features
+from reflux.components.distill.modules import DistillModule, Shape
 
 if TYPE_CHECKING:  # pydantic is not needed to train
-    from components.core.params.distill import LogitStandardization, Loss
+    from reflux.components.core.params.distill import LogitStandardization, Loss
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``python -m components.evaluate``: the figures, pictures and model card of the files that ship."""
+"""``python -m reflux.components.evaluate``: the figures, pictures and model card of the files that ship."""
 
 import shutil
 import tempfile
@@ -15,23 +15,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from components.core.artifacts import atomic, read_json, sha256_file, write_json
-from components.core.contract import FILES, STAGES
-from components.core.errors import UserError
-from components.core.export import program
-from components.core.export.latency import latency, side_by_side
-from components.core.export.logits import Logits
-from components.core.export.network import fit_rows, load
-from components.core.images.preprocess import fit
-from components.core.images.shards import Pixels, Shard, open_shard, open_source_domain
-from components.core.models import pixel_model
-from components.core.models.pixel_model import PixelModel
-from components.core.models.precision import computing
-from components.core.runtime import progress
-from components.core.runtime.device import resolve_device
-from components.core.runtime.stage import Stage, run
-from components.core.significance import mcnemar, paired_bootstrap
-from components.evaluate import advice, card, describe, metrics, pictures, probe, scoring, slices, trained_on
+from reflux.components.core.artifacts import atomic, read_json, sha256_file, write_json
+from reflux.components.core.contract import FILES, STAGES
+from reflux.components.core.errors import UserError
+from reflux.components.core.export import program
+from reflux.components.core.export.latency import latency, side_by_side
+from reflux.components.core.export.logits import Logits
+from reflux.components.core.export.network import fit_rows, load
+from reflux.components.core.images.preprocess import fit
+from reflux.components.core.images.shards import Pixels, Shard, open_shard, open_source_domain
+from reflux.components.core.models import pixel_model
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.models.precision import computing
+from reflux.components.core.runtime import progress
+from reflux.components.core.runtime.device import resolve_device
+from reflux.components.core.runtime.stage import Stage, run
+from reflux.components.core.significance import mcnemar, paired_bootstrap
+from reflux.components.evaluate import advice, card, describe, metrics, pictures, probe, scoring, slices, trained_on
 
 _LATENCY_IMAGES = 32
 _LISTED_MISTAKES = 10

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from components.core.params.sections import Params
+from reflux.components.core.params.sections import Params
 
 _HIGH = 4.0  # the temperature of Hinton et al. for targets that a teacher is sure of
 

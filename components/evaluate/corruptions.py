@@ -17,8 +17,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.special import ndtri
 
-from components.core.images.shards import Pixels
-from components.core.views.augment import Uint64s, draws
+from reflux.components.core.images.shards import Pixels
+from reflux.components.core.views.augment import Uint64s, draws
 
 KINDS = ("noise", "blur", "brightness", "jpeg")
 _SEED = 0

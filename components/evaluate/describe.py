@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.core.contract import FILES, SPLITS, STAGES, shipped, ships
-from components.core.export.logits import Logits
-from components.core.images import preprocess
-from components.core.models.pixel_model import ModelSpec
-from components.core.params.sections import Params
-from components.core.runtime import lineage
-from components.core.runtime.journal import flatten
-from components.core.significance import Interval
-from components.evaluate import origin, teaching
-from components.evaluate.card import kilobytes, milliseconds, percent, points
-from components.evaluate.corruptions import levels_for
-from components.evaluate.metrics import Ints, confusion, models, recalls
-from components.evaluate.slices import CLASS
+from reflux.components.core.contract import FILES, SPLITS, STAGES, shipped, ships
+from reflux.components.core.export.logits import Logits
+from reflux.components.core.images import preprocess
+from reflux.components.core.models.pixel_model import ModelSpec
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime import lineage
+from reflux.components.core.runtime.journal import flatten
+from reflux.components.core.significance import Interval
+from reflux.components.evaluate import origin, teaching
+from reflux.components.evaluate.card import kilobytes, milliseconds, percent, points
+from reflux.components.evaluate.corruptions import levels_for
+from reflux.components.evaluate.metrics import Ints, confusion, models, recalls
+from reflux.components.evaluate.slices import CLASS
 
 _HARDEST = 3
 _SLICES = 20

@@ -13,8 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from components.core.images.shards import Pixels
-from components.evaluate.metrics import BINS, Floats, Ints, Reliability
+from reflux.components.core.images.shards import Pixels
+from reflux.components.evaluate.metrics import BINS, Floats, Ints, Reliability
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from components.core.artifacts import ARTIFACTS, read_json
+from reflux.components.core.artifacts import ARTIFACTS, read_json
 
 _SOFTWARE = ("torch", "timm", "onnx", "onnxruntime")
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from components.core.contract import alternatives, shipped, ships
-from components.core.export.logits import Logits
-from components.core.images.preprocess import resize
-from components.core.images.shards import Shard
-from components.evaluate import corruptions, figures, metrics, probe
-from components.evaluate.figures import clipped
+from reflux.components.core.contract import alternatives, shipped, ships
+from reflux.components.core.export.logits import Logits
+from reflux.components.core.images.preprocess import resize
+from reflux.components.core.images.shards import Shard
+from reflux.components.evaluate import corruptions, figures, metrics, probe
+from reflux.components.evaluate.figures import clipped
 
 _PICTURED_MISTAKES = 15
 _PICTURED_CORRUPTIONS = 8

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.core.artifacts import atomic
-from components.core.export.logits import Logits, tied
-from components.core.images.shards import Pixels
-from components.evaluate.metrics import Ints
+from reflux.components.core.artifacts import atomic
+from reflux.components.core.export.logits import Logits, tied
+from reflux.components.core.images.shards import Pixels
+from reflux.components.evaluate.metrics import Ints
 
 IMAGES = 64
 

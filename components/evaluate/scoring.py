@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from components.core.errors import UserError
-from components.core.export import program
-from components.core.export.logits import Logits, disagreements
-from components.core.export.network import load
-from components.core.images.preprocess import fit, resize
-from components.core.images.shards import Images, Pixels, Shard, at_once
-from components.core.inference import predict
-from components.core.models.pixel_model import ModelSpec, PixelModel
-from components.core.runtime.world import ALONE, World
-from components.evaluate import corruptions
+from reflux.components.core.errors import UserError
+from reflux.components.core.export import program
+from reflux.components.core.export.logits import Logits, disagreements
+from reflux.components.core.export.network import load
+from reflux.components.core.images.preprocess import fit, resize
+from reflux.components.core.images.shards import Images, Pixels, Shard, at_once
+from reflux.components.core.inference import predict
+from reflux.components.core.models.pixel_model import ModelSpec, PixelModel
+from reflux.components.core.runtime.world import ALONE, World
+from reflux.components.evaluate import corruptions
 
 _CHUNK = 1024
 _BATCH = 256

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from components.core.contract import SLICE
-from components.core.errors import UserError
+from reflux.components.core.contract import SLICE
+from reflux.components.core.errors import UserError
 
 CLASS = "class"
 

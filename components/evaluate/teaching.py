@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from components.core.params.sections import Params
+from reflux.components.core.params.sections import Params
 
 PEERS = "deep-mutual-learning"
 EQUATIONS = {  # as on the pages in components/distill, which explain the symbols

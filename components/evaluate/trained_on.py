@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from components.core.artifacts import atomic
-from components.core.images.shards import Shard, ids_of
+from reflux.components.core.artifacts import atomic
+from reflux.components.core.images.shards import Shard, ids_of
 
 
 def write(manifest: Path, path: Path, source_domain: Shard | None = None) -> None:

@@ -1,4 +1,4 @@
-"""``python -m components.finetune``: train the teacher."""
+"""``python -m reflux.components.finetune``: train the teacher."""
 
 import shutil
 import sys
@@ -10,28 +10,33 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from components.core.artifacts import write_json
-from components.core.images.shards import Dataset, Shard, join, open_shard, open_source_domain, read_dataset
-from components.core.inference import validate
-from components.core.models.pixel_model import PixelModel, adapted, load, save, seed_everything
-from components.core.models.precision import computing
-from components.core.params.sections import Augment
-from components.core.runtime import history, progress
-from components.core.runtime.checkpoint import Checkpoints
-from components.core.runtime.device import resolve_device
-from components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage, run
-from components.core.training import optim
-from components.core.training.balance import class_shares, class_weights_for, log_priors_for, order_for
-from components.core.training.batches import batches_of_views
-from components.core.training.loop import Loss, Recipe, cross_entropy, fit
-from components.core.training.parallel import shard_of_batch
-from components.core.views.mixing import Indices, Views
-from components.finetune.adaptation.batches import Batches, side_by_side
-from components.finetune.adaptation.domains import DomainNetwork, refuse_odd_batches, with_adaptation, with_reversal
-from components.finetune.finished import check_finished
-from components.finetune.l2_sp import backbone, with_l2_sp
-from components.finetune.lora import inject, layers_to_adapt, merge
-from components.finetune.self_training import (
+from reflux.components.core.artifacts import write_json
+from reflux.components.core.images.shards import Dataset, Shard, join, open_shard, open_source_domain, read_dataset
+from reflux.components.core.inference import validate
+from reflux.components.core.models.pixel_model import PixelModel, adapted, load, save, seed_everything
+from reflux.components.core.models.precision import computing
+from reflux.components.core.params.sections import Augment
+from reflux.components.core.runtime import history, progress
+from reflux.components.core.runtime.checkpoint import Checkpoints
+from reflux.components.core.runtime.device import resolve_device
+from reflux.components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage, run
+from reflux.components.core.training import optim
+from reflux.components.core.training.balance import class_shares, class_weights_for, log_priors_for, order_for
+from reflux.components.core.training.batches import batches_of_views
+from reflux.components.core.training.loop import Loss, Recipe, cross_entropy, fit
+from reflux.components.core.training.parallel import shard_of_batch
+from reflux.components.core.views.mixing import Indices, Views
+from reflux.components.finetune.adaptation.batches import Batches, side_by_side
+from reflux.components.finetune.adaptation.domains import (
+    DomainNetwork,
+    refuse_odd_batches,
+    with_adaptation,
+    with_reversal,
+)
+from reflux.components.finetune.finished import check_finished
+from reflux.components.finetune.l2_sp import backbone, with_l2_sp
+from reflux.components.finetune.lora import inject, layers_to_adapt, merge
+from reflux.components.finetune.self_training import (
     Floats,
     PseudoLabels,
     Round,
@@ -40,15 +45,15 @@ from components.finetune.self_training import (
     sentence,
     with_pseudo_labels,
 )
-from components.finetune.strategy import (
+from reflux.components.finetune.strategy import (
     PROBED,
     TRAINED,
     in_effect,
     learns_from_unlabeled,
     refuse_nothing_to_learn_from,
 )
-from components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
-from components.finetune.unfreezing import frozen, layer_groups
+from reflux.components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
+from reflux.components.finetune.unfreezing import frozen, layer_groups
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraModel

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from components.core.training.loop import Loss
+from reflux.components.core.training.loop import Loss
 
 
 def backbone(net: nn.Module) -> dict[str, nn.Parameter]:

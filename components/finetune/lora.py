@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from components.core.errors import UserError, listed
-from components.core.models.pixel_model import PixelModel
-from components.finetune.l2_sp import backbone
+from reflux.components.core.errors import UserError, listed
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.finetune.l2_sp import backbone
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraModel

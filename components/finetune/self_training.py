@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from components.core.images.shards import Shard, join, some
-from components.core.inference import predict
-from components.core.models.pixel_model import PixelModel
-from components.core.runtime.world import World
+from reflux.components.core.images.shards import Shard, join, some
+from reflux.components.core.inference import predict
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.runtime.world import World
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -131,7 +131,7 @@ def with_pseudo_labels(train: Shard, unlabeled: Shard, taught: PseudoLabels) -> 
 def kept_round(rounds: Sequence[Round], images: int) -> int:
     """The number, from 1, of the latest round whose accuracy is within one standard error of the best.
 
-    A single training run keeps its weights by the same rule: :func:`components.core.training.loop.fit`.
+    A single training run keeps its weights by the same rule: :func:`reflux.components.core.training.loop.fit`.
 
     Args:
         rounds: those that have ended.

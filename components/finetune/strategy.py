@@ -1,6 +1,6 @@
 """Which parts each ``finetune.strategy`` has."""
 
-from components.core.errors import UserError
+from reflux.components.core.errors import UserError
 
 PROBED = ("feature-extraction", "lp-ft")  # the head alone is trained first, on features
 TRAINED = ("full", "lp-ft", "gradual-unfreezing", "lora")  # the network is trained

@@ -13,12 +13,12 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.core.images.shards import Images, Shard, at_once
-from components.core.models.pixel_model import PixelModel
-from components.core.models.precision import autocast
-from components.core.training.balance import adjusted
-from components.core.training.optim import exempt_from_decay
-from components.core.views.augment import render, to_pixels, view_draws
+from reflux.components.core.images.shards import Images, Shard, at_once
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.models.precision import autocast
+from reflux.components.core.training.balance import adjusted
+from reflux.components.core.training.optim import exempt_from_decay
+from reflux.components.core.views.augment import render, to_pixels, view_draws
 
 _PROBE_REPORTS = 10
 _PROBE_BATCH = 4096
@@ -89,7 +89,7 @@ def linear_probe(
 
     Every step computes the loss over all features, a chunk at a time. The features are in unnamed files in ``scratch``,
     which end with the process. ``class_weights`` and ``log_priors``, each [K], are those of
-    :mod:`components.core.training.balance`.
+    :mod:`reflux.components.core.training.balance`.
 
     Returns:
         The history; the head keeps the weights of the last step.

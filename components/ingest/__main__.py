@@ -1,4 +1,4 @@
-"""``python -m components.ingest``: the dataset as shards, manifest and facts."""
+"""``python -m reflux.components.ingest``: the dataset as shards, manifest and facts."""
 
 import shutil
 import sys
@@ -6,13 +6,13 @@ import time
 from functools import partial
 from pathlib import Path
 
-from components.core.artifacts import ARTIFACTS, write_json
-from components.core.contract import DAMAGED
-from components.core.errors import listed
-from components.core.runtime.stage import Stage, run
-from components.ingest.checks import WORDS
-from components.ingest.domains import refuse_shared_images
-from components.ingest.ingest import Ingested, ingest
+from reflux.components.core.artifacts import ARTIFACTS, write_json
+from reflux.components.core.contract import DAMAGED
+from reflux.components.core.errors import listed
+from reflux.components.core.runtime.stage import Stage, run
+from reflux.components.ingest.checks import WORDS
+from reflux.components.ingest.domains import refuse_shared_images
+from reflux.components.ingest.ingest import Ingested, ingest
 
 
 def main(stage: Stage) -> None:

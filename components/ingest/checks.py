@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from components.core.errors import UserError, listed
-from components.core.images.shards import UNLABELED
-from components.ingest import groups
-from components.ingest.decoding import Failure
+from reflux.components.core.errors import UserError, listed
+from reflux.components.core.images.shards import UNLABELED
+from reflux.components.ingest import groups
+from reflux.components.ingest.decoding import Failure
 
 # What each kind of image that is left out is, after their number; damage first, which counts against
 # ingest.max_quarantined.

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from components.core.images.pixels import UnreadableImage, decode
-from components.core.runtime import progress
-from components.ingest.items import Item
+from reflux.components.core.images.pixels import UnreadableImage, decode
+from reflux.components.core.runtime import progress
+from reflux.components.ingest.items import Item
 
 # Small images take a fraction of a millisecond: handed out one by one, the threads would wait for each other.
 _BATCH = 32

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from components.core.contract import LABELED_SPLITS
-from components.core.errors import UserError, listed
-from components.core.images.shards import UNLABELED, open_shard
-from components.ingest.items import Source
+from reflux.components.core.contract import LABELED_SPLITS
+from reflux.components.core.errors import UserError, listed
+from reflux.components.core.images.shards import UNLABELED, open_shard
+from reflux.components.ingest.items import Source
 
 _SHOWN = 3
 

@@ -17,17 +17,23 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.core.artifacts import atomic, translate_os_error, write_json
-from components.core.contract import SPLITS
-from components.core.images.shards import UNLABELED, open_shard
-from components.ingest import groups, sheet
-from components.ingest.checks import drop_overlaps, drop_repeats, drop_two_labels, refuse_damaged, refuse_unlearnable
-from components.ingest.decoding import Failure, decode_all, level_columns
-from components.ingest.domains import in_order_of
-from components.ingest.shards import channel_moments, fingerprint, write_shards
-from components.ingest.slices import columns_of
-from components.ingest.source import open_source
-from components.ingest.splits import assign, drawn
+from reflux.components.core.artifacts import atomic, translate_os_error, write_json
+from reflux.components.core.contract import SPLITS
+from reflux.components.core.images.shards import UNLABELED, open_shard
+from reflux.components.ingest import groups, sheet
+from reflux.components.ingest.checks import (
+    drop_overlaps,
+    drop_repeats,
+    drop_two_labels,
+    refuse_damaged,
+    refuse_unlearnable,
+)
+from reflux.components.ingest.decoding import Failure, decode_all, level_columns
+from reflux.components.ingest.domains import in_order_of
+from reflux.components.ingest.shards import channel_moments, fingerprint, write_shards
+from reflux.components.ingest.slices import columns_of
+from reflux.components.ingest.source import open_source
+from reflux.components.ingest.splits import assign, drawn
 
 MANIFEST_COLUMNS = (
     *("path", "split", "row", "label", "class_name", "width", "height", "mode", "format"),
@@ -44,7 +50,7 @@ class Ingested:
     """The outcome of ingesting a dataset."""
 
     dataset: dict[str, Any]  # the contents of dataset.json
-    left_out: Counter[str]  # how many images of each kind, see components.ingest.checks.WORDS
+    left_out: Counter[str]  # how many images of each kind, see reflux.components.ingest.checks.WORDS
     ignored: list[str]  # files that are not pictures
     doubts: tuple[str, ...]  # what the data's owner may not have meant
 
@@ -70,7 +76,7 @@ def ingest(
     """Check a dataset and write its shards, manifest, facts and quarantine.
 
     Args:
-        source: in any format that :mod:`components.ingest.source` lists.
+        source: in any format that :mod:`reflux.components.ingest.source` lists.
         out: the folder that receives the artifacts.
         image_size, channels: of the stored square: its side in pixels; 1 or 3.
         storage, decoded_max_gb: how the images are kept; see :func:`keeps_encoded`.

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from components.core.contract import SPLITS
-from components.core.images.encoded import write_encoding
-from components.core.images.shards import ids_of
+from reflux.components.core.contract import SPLITS
+from reflux.components.core.images.encoded import write_encoding
+from reflux.components.core.images.shards import ids_of
 
 _ROWS_AT_ONCE = 4096
 
@@ -31,7 +31,7 @@ def write_shards(
         shape: [H, W, C] of an image.
         encoded: whether they are files.
         folder: receives ``<split>/{labels,ids}.npy``, and ``images.npy`` or what
-            :class:`components.core.images.encoded.EncodedImages` reads.
+            :class:`reflux.components.core.images.encoded.EncodedImages` reads.
 
     Returns:
         The frame in the order of the shards, split by split, with ``row``, its row in its split's shard.
@@ -57,7 +57,7 @@ def write_shards(
 def channel_moments(levels: pd.DataFrame, pixels: int) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel, on a 0..1 scale, of images of ``pixels`` pixels.
 
-    ``levels`` are the :func:`components.ingest.decoding.level_columns` of each image.
+    ``levels`` are the :func:`reflux.components.ingest.decoding.level_columns` of each image.
     """
     count = len(levels) * pixels
     # In whole numbers of any size: nothing is rounded before the division.

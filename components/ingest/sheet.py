@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from components.core.images.shards import Pixels, Shard
+from reflux.components.core.images.shards import Pixels, Shard
 
 CLASSES, IMAGES, LINES = 20, 10, 25
 _SIDE, _GAP, _NAME, _LINE = 56, 6, 150, 20

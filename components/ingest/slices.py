@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from components.core.contract import SLICE
-from components.core.errors import UserError, listed
+from reflux.components.core.contract import SLICE
+from reflux.components.core.errors import UserError, listed
 
 # With more, a slice of the test split holds too few images.
 _MAX_VALUES = 100

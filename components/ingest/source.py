@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from components.core.errors import UserError
-from components.ingest.formats import class_folders, hugging_face, manifest
-from components.ingest.formats.labels import doubts
-from components.ingest.items import Source
-from components.ingest.slices import GROUP, SLICES
+from reflux.components.core.errors import UserError
+from reflux.components.ingest.formats import class_folders, hugging_face, manifest
+from reflux.components.ingest.formats.labels import doubts
+from reflux.components.ingest.items import Source
+from reflux.components.ingest.slices import GROUP, SLICES
 
 
 class Format(Protocol):

@@ -1,4 +1,4 @@
-"""``python -m components.label``: store the teacher's soft labels."""
+"""``python -m reflux.components.label``: store the teacher's soft labels."""
 
 import sys
 import time
@@ -8,19 +8,19 @@ from typing import Any
 
 from torch import Tensor
 
-from components.core.artifacts import write_json
-from components.core.errors import UserError
-from components.core.images.shards import Shard, join, open_shard, read_dataset
-from components.core.models.precision import computing
-from components.core.runtime import lineage, progress
-from components.core.runtime.device import resolve_device
-from components.core.runtime.stage import Stage, run
-from components.core.teacher.ensemble import load_teacher
-from components.core.teacher.soft_labels import Format, Indices, SoftLabels, format_for
-from components.core.views.augment import Uint64s, views_key
-from components.core.views.mixing import Views, mixing_of, own_ids, stored_augment
-from components.label.soft_labels import prove, teacher_logits
-from components.label.store import FilledStore, fill, publish, publish_empty, remove_others, share_of_disk
+from reflux.components.core.artifacts import write_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import Shard, join, open_shard, read_dataset
+from reflux.components.core.models.precision import computing
+from reflux.components.core.runtime import lineage, progress
+from reflux.components.core.runtime.device import resolve_device
+from reflux.components.core.runtime.stage import Stage, run
+from reflux.components.core.teacher.ensemble import load_teacher
+from reflux.components.core.teacher.soft_labels import Format, Indices, SoftLabels, format_for
+from reflux.components.core.views.augment import Uint64s, views_key
+from reflux.components.core.views.mixing import Views, mixing_of, own_ids, stored_augment
+from reflux.components.label.soft_labels import prove, teacher_logits
+from reflux.components.label.store import FilledStore, fill, publish, publish_empty, remove_others, share_of_disk
 
 _MUCH = 0.5  # of the free disk
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import PixelModel
-from components.core.teacher.hooks import teacher_outputs
-from components.core.teacher.soft_labels import Format, Indices, SoftLabels
-from components.core.views.mixing import Views
-from components.label.store import KEPT
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.teacher.hooks import teacher_outputs
+from reflux.components.core.teacher.soft_labels import Format, Indices, SoftLabels
+from reflux.components.core.views.mixing import Views
+from reflux.components.label.store import KEPT
 
 # bfloat16 keeps 8 bits: two runs of the teacher on other batches may differ by this share of the logits' range.
 _TOLERANCE = 0.02

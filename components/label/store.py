@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from components.core.artifacts import atomic, read_json, sha256_file, write_json
-from components.core.errors import UserError
-from components.core.runtime.world import ALONE, World
-from components.core.teacher.soft_labels import (
+from reflux.components.core.artifacts import atomic, read_json, sha256_file, write_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime.world import ALONE, World
+from reflux.components.core.teacher.soft_labels import (
     IDS,
     SHARD_IMAGES,
     Format,
@@ -30,8 +30,8 @@ from components.core.teacher.soft_labels import (
     shard_file,
     shard_rows,
 )
-from components.core.views.augment import Uint64s
-from components.core.views.mixing import own_ids
+from reflux.components.core.views.augment import Uint64s
+from reflux.components.core.views.mixing import own_ids
 
 KEPT = Path(".reflux/soft-labels")
 

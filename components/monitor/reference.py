@@ -6,10 +6,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from components.core.artifacts import atomic
-from components.core.errors import UserError
-from components.core.images.shards import Shard, open_shard, read_dataset
-from components.core.shift import DIGITS, STATISTICS, Ids, Sample, class_counts, sample, statistics
+from reflux.components.core.artifacts import atomic
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import Shard, open_shard, read_dataset
+from reflux.components.core.shift import DIGITS, STATISTICS, Ids, Sample, class_counts, sample, statistics
 
 FILE = "drift/reference.npz"  # where a retrain's run in MLflow keeps it
 _SPLITS = ("train", "val", "test", "unlabeled")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.core.params.sections import Monitor
-from components.core.shift import CLASS_BALANCE, CONFIDENCE, PREDICTED, Counts, Sample, ShiftTest, labeled_counts
+from reflux.components.core.params.sections import Monitor
+from reflux.components.core.shift import CLASS_BALANCE, CONFIDENCE, PREDICTED, Counts, Sample, ShiftTest, labeled_counts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

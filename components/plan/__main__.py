@@ -1,4 +1,4 @@
-"""``python -m components.plan CLASSES shared|alone [section.key=value …]``: measures what a plan needs, and keeps it.
+"""``python -m reflux.components.plan CLASSES shared|alone [section.key=value …]``: measures what a plan needs.
 
 Student and control share the cores, or one of them has them alone.
 
@@ -7,9 +7,9 @@ It ends with 0, or with 2 and one sentence.
 
 import sys
 
-from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.params.file import check_overrides
-from components.plan.times import measured
+from reflux.components.core.errors import EXIT_USER_ERROR, UserError
+from reflux.components.core.params.file import check_overrides
+from reflux.components.plan.times import measured
 
 
 def main(classes: int, shared: bool, assignments: list[str]) -> None:

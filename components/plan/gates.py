@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator
 
-from components.plan.choice import Choice, Wishes
-from components.plan.profile import Profile
+from reflux.components.plan.choice import Choice, Wishes
+from reflux.components.plan.profile import Profile
 
 CLEARLY = 0.25  # of the way from always guessing the largest class to being always right
 KNOWN = 100  # test images of a class, whose recall is then known to ±10 points

@@ -9,7 +9,7 @@ class Network:
     """A network that can be a student, and its two ONNX files for ten classes and three channels.
 
     Attributes:
-        name: among :data:`components.core.models.small_nets.SMALL_NETS`.
+        name: among :data:`reflux.components.core.models.small_nets.SMALL_NETS`.
         fp32_kb, int8_kb: of the files, in 1,024 bytes.
         features: that its head takes.
     """

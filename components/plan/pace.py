@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from components.core.params.sections import Params
-from components.plan.times import Speeds, run_seconds, stage_seconds
+from reflux.components.core.params.sections import Params
+from reflux.components.plan.times import Speeds, run_seconds, stage_seconds
 
 VALIDATIONS = 15  # of the student's training run
 

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from components.core.images.shards import UNLABELED, Pixels
-from components.core.models.pixel_model import PixelModel, adapted
-from components.core.runtime.device import resolve_device
-from components.core.significance import mcnemar
-from components.finetune.transfer import features_of_images
-from components.plan.choice import Answers
-from components.plan.profile import Look
-from components.pretrain.weights import pretrained, weights_file
+from reflux.components.core.images.shards import UNLABELED, Pixels
+from reflux.components.core.models.pixel_model import PixelModel, adapted
+from reflux.components.core.runtime.device import resolve_device
+from reflux.components.core.significance import mcnemar
+from reflux.components.finetune.transfer import features_of_images
+from reflux.components.plan.choice import Answers
+from reflux.components.plan.profile import Look
+from reflux.components.pretrain.weights import pretrained, weights_file
 
 MOST = 600  # images that are asked about
 FEWEST = 40  # with fewer nothing is asked

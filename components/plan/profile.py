@@ -17,15 +17,15 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from components.core.contract import LABELED_SPLITS
-from components.core.images.pixels import FORMATS, Decoded, UnreadableImage, decode
-from components.core.images.shards import UNLABELED, Pixels, ids_of
-from components.core.shift import NO_PREDICTIONS, Sample, class_counts, compare, statistics
-from components.ingest.checks import drop_two_labels, refuse_damaged, refuse_unlearnable
-from components.ingest.groups import COLUMN, groups_of, ids_for_splits
-from components.ingest.items import Item, Source
-from components.ingest.slices import MISSING
-from components.ingest.splits import assign, drawn
+from reflux.components.core.contract import LABELED_SPLITS
+from reflux.components.core.images.pixels import FORMATS, Decoded, UnreadableImage, decode
+from reflux.components.core.images.shards import UNLABELED, Pixels, ids_of
+from reflux.components.core.shift import NO_PREDICTIONS, Sample, class_counts, compare, statistics
+from reflux.components.ingest.checks import drop_two_labels, refuse_damaged, refuse_unlearnable
+from reflux.components.ingest.groups import COLUMN, groups_of, ids_for_splits
+from reflux.components.ingest.items import Item, Source
+from reflux.components.ingest.slices import MISSING
+from reflux.components.ingest.splits import assign, drawn
 
 # Images of each split that are looked into; of a source without splits, those of train, val and test together.
 _QUOTA = {"train": 1500, "val": 800, "test": 400, "unlabeled": 400, None: 2700}
@@ -90,7 +90,7 @@ class Look:
         pixels: uint8 [N, S, S, 3].
         labels: int64 [N].
         splits: [N], those that ``ingest`` will give them.
-        ids: uint64 [N], as in :class:`components.core.images.shards.Shard`.
+        ids: uint64 [N], as in :class:`reflux.components.core.images.shards.Shard`.
     """
 
     pixels: Pixels

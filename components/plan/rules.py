@@ -9,12 +9,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from components.core.errors import UserError
-from components.plan.choice import SLACK, Answers, Choice, Wishes
-from components.plan.gates import gates
-from components.plan.networks import LADDER, Network
-from components.plan.pace import VALIDATIONS, Pace
-from components.plan.profile import Profile
+from reflux.components.core.errors import UserError
+from reflux.components.plan.choice import SLACK, Answers, Choice, Wishes
+from reflux.components.plan.gates import gates
+from reflux.components.plan.networks import LADDER, Network
+from reflux.components.plan.pace import VALIDATIONS, Pace
+from reflux.components.plan.profile import Profile
 
 
 @dataclass(frozen=True)

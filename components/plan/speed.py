@@ -1,7 +1,7 @@
 """How fast this machine computes a network: a few timed steps with random weights, measured once and kept.
 
-Measure in a process that has the environment of stages (``STAGE_ENVIRONMENT`` of ``flows.local.supervised``), which
-decides how torch's threads wait for each other: the flows do so by ``python -m components.plan``.
+Measure in a process that has the environment of stages (``STAGE_ENVIRONMENT`` of ``reflux.flows.local.supervised``),
+which decides how torch's threads wait for each other: the flows do so by ``python -m reflux.components.plan``.
 """
 
 import hashlib
@@ -18,10 +18,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Generic, ParamSpec
 
-from components.core.artifacts import read_json, write_json
-from components.core.errors import UserError
-from components.core.runtime import packages
-from components.core.runtime.machine import machine, usable_cores
+from reflux.components.core.artifacts import read_json, write_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime import packages
+from reflux.components.core.runtime.machine import machine, usable_cores
 
 KEPT = Path(".reflux/speed")
 
@@ -31,7 +31,7 @@ P = ParamSpec("P")
 _SECONDS, _MOST_STEPS = 1.0, 60
 _RENDERED = 64
 _LATELY_S = 600
-_START = "import time, torch, timm, components.core.training.loop, onnxruntime; print(time.process_time())"
+_START = "import time, torch, timm, reflux.components.core.training.loop, onnxruntime; print(time.process_time())"
 
 
 class MeasuredOnce(Generic[P]):
@@ -121,7 +121,7 @@ def seconds_an_image(
     """
     import torch
 
-    from components.core.runtime.device import resolve_device
+    from reflux.components.core.runtime.device import resolve_device
 
     before = torch.get_num_threads()
     try:
@@ -141,7 +141,7 @@ def _network(model: str, image_size: int, channels: int, classes: int, frozen: b
     import torch
     from timm.layers import freeze_batch_norm_2d
 
-    from components.core.models.pixel_model import pixel_model
+    from reflux.components.core.models.pixel_model import pixel_model
 
     names = [str(number) for number in range(classes)]
     with torch.random.fork_rng(devices=[]):
@@ -155,8 +155,8 @@ def _training_step(network: Any, pixels: Any, classes: int, precision: str) -> C
     import torch
     from torch.nn import functional as F
 
-    from components.core.models.precision import autocast
-    from components.core.training import optim
+    from reflux.components.core.models.precision import autocast
+    from reflux.components.core.training import optim
 
     labels = (torch.arange(len(pixels)) % classes).to(pixels.device)
     optimizer = optim.optimizer([{"params": list(network.parameters())}], "adamw", 1e-3, 0.0)
@@ -175,7 +175,7 @@ def _training_step(network: Any, pixels: Any, classes: int, precision: str) -> C
 def _inference_step(network: Any, pixels: Any) -> Callable[[int], object]:
     import torch
 
-    from components.core.models.precision import autocast
+    from reflux.components.core.models.precision import autocast
 
     network.eval()
 
@@ -193,9 +193,9 @@ def seconds_a_view(image_size: int, channels: int, augment: dict[str, Any], devi
     import numpy as np
     import torch
 
-    from components.core.images.shards import Shard
-    from components.core.runtime.device import resolve_device
-    from components.core.views.mixing import Views
+    from reflux.components.core.images.shards import Shard
+    from reflux.components.core.runtime.device import resolve_device
+    from reflux.components.core.views.mixing import Views
 
     rng, indices = np.random.default_rng(0), np.arange(_RENDERED)
     images = rng.integers(0, 256, (_RENDERED, image_size, image_size, channels), np.uint8)

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from components.core.contract import STEPS
-from components.core.params.distill import BornAgain, DeepMutualLearning, TeacherAssistant
-from components.core.params.sections import Params
-from components.core.runtime.machine import usable_cores
-from components.finetune.strategy import PROBED, TRAINED, in_effect
-from components.plan.speed import Measurement, seconds_a_view, seconds_an_image, seconds_to_start
+from reflux.components.core.contract import STEPS
+from reflux.components.core.params.distill import BornAgain, DeepMutualLearning, TeacherAssistant
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime.machine import usable_cores
+from reflux.components.finetune.strategy import PROBED, TRAINED, in_effect
+from reflux.components.plan.speed import Measurement, seconds_a_view, seconds_an_image, seconds_to_start
 
 Speeds = Mapping[str, float]
 

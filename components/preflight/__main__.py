@@ -1,17 +1,17 @@
-"""``python -m components.preflight [section.key=value …]``: checks the params, with these assignments, before training.
+"""``python -m reflux.components.preflight [section.key=value …]``: checks params before training.
 
-It ends with 0 and leaves its facts where :mod:`components.preflight.facts` says, or with 2 and one sentence. The stage
-``packages`` of ``dvc.yaml`` runs it, so that it comes before training in a ``dvc repro``, too.
+It ends with 0 and leaves its facts where :mod:`reflux.components.preflight.facts` says, or with 2 and one sentence. The
+stage ``packages`` of ``dvc.yaml`` runs it, so that it comes before training in a ``dvc repro``, too.
 """
 
 import sys
 from typing import Any
 
-from components.core.artifacts import read_json, write_json
-from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.params.file import check_overrides
-from components.core.params.sections import Params
-from components.preflight.facts import refuse_hopeless_gates, student_file, whole_file
+from reflux.components.core.artifacts import read_json, write_json
+from reflux.components.core.errors import EXIT_USER_ERROR, UserError
+from reflux.components.core.params.file import check_overrides
+from reflux.components.core.params.sections import Params
+from reflux.components.preflight.facts import refuse_hopeless_gates, student_file, whole_file
 
 
 def main(assignments: list[str]) -> None:
@@ -34,8 +34,8 @@ def checked(params: Params) -> dict[str, Any]:
     Raises:
         UserError: a name, a layer, weights or the device are wrong, or the student can't be exported.
     """
-    from components.preflight import checks
-    from components.preflight.rehearsal import rehearse
+    from reflux.components.preflight import checks
+    from reflux.components.preflight.rehearsal import rehearse
 
     checks.seeded()
     checks.check_device(params)

@@ -4,19 +4,19 @@ from pathlib import Path
 
 import torch
 
-from components.core.errors import UserError
-from components.core.images.shards import Dataset
-from components.core.models.pixel_model import PixelModel, parameter_count, pixel_model, read
-from components.core.params.distill import TeacherAssistant, Vkd
-from components.core.params.sections import Params
-from components.core.runtime.device import resolve_device
-from components.distill.__main__ import networks_between, refuse_to_grow
-from components.distill.criterion import terms
-from components.distill.losses.register import LOSSES
-from components.finetune.finished import check_origin
-from components.finetune.lora import layers_to_adapt
-from components.pretrain.possible import check_installed
-from components.pretrain.weights import package_file
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import Dataset
+from reflux.components.core.models.pixel_model import PixelModel, parameter_count, pixel_model, read
+from reflux.components.core.params.distill import TeacherAssistant, Vkd
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime.device import resolve_device
+from reflux.components.distill.__main__ import networks_between, refuse_to_grow
+from reflux.components.distill.criterion import terms
+from reflux.components.distill.losses.register import LOSSES
+from reflux.components.finetune.finished import check_origin
+from reflux.components.finetune.lora import layers_to_adapt
+from reflux.components.pretrain.possible import check_installed
+from reflux.components.pretrain.weights import package_file
 
 CLASSES = ("a", "b", "c")  # how many there are is known once the data is ingested
 _FEW_IMAGES = 2

@@ -1,6 +1,7 @@
 """What the data rules out, before anything is trained: rounds without images, methods for more classes, and so on.
 
-``python -m components.preflight.data`` checks it where ``ingest`` has run, and ends with 0, or with 2 and one sentence.
+``python -m reflux.components.preflight.data`` checks it where ``ingest`` has run, and ends with 0, or with 2 and one
+sentence.
 """
 
 import sys
@@ -8,16 +9,16 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.core.artifacts import ARTIFACTS, read_json
-from components.core.contract import FIGURES, SLICE
-from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.params.distill import refuse_few_classes
-from components.core.params.file import load_params
-from components.core.params.sections import Params
-from components.finetune.strategy import refuse_nothing_to_learn_from
-from components.pretrain.possible import refuse_no_images
-from components.registry.policy import gates, slices
-from components.registry.policy.gates import Reason
+from reflux.components.core.artifacts import ARTIFACTS, read_json
+from reflux.components.core.contract import FIGURES, SLICE
+from reflux.components.core.errors import EXIT_USER_ERROR, UserError
+from reflux.components.core.params.distill import refuse_few_classes
+from reflux.components.core.params.file import load_params
+from reflux.components.core.params.sections import Params
+from reflux.components.finetune.strategy import refuse_nothing_to_learn_from
+from reflux.components.pretrain.possible import refuse_no_images
+from reflux.components.registry.policy import gates, slices
+from reflux.components.registry.policy.gates import Reason
 
 _BEST = {"min": 1.0, "max": 0.0}
 

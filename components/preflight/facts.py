@@ -7,12 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from components.core.contract import FIGURES, kind_of, made
-from components.core.errors import UserError
-from components.core.params.extras import installed
-from components.core.params.sections import Params
-from components.core.runtime.lineage import files_sha256
-from components.registry.policy.gates import Bounds, format_value, gated_figures, sides, within
+from reflux.components.core.contract import FIGURES, kind_of, made
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.extras import installed
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime.lineage import files_sha256
+from reflux.components.registry.policy.gates import Bounds, format_value, gated_figures, sides, within
 
 FACTS = Path(".reflux/preflight")
 _CODE = (

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from components.compress.ship import ship
-from components.core.contract import made
-from components.core.export import program
-from components.core.images.shards import Pixels
-from components.core.models.pixel_model import PixelModel, parameter_count
+from reflux.components.compress.ship import ship
+from reflux.components.core.contract import made
+from reflux.components.core.export import program
+from reflux.components.core.images.shards import Pixels
+from reflux.components.core.models.pixel_model import PixelModel, parameter_count
 
 _IMAGES = 8
 _NOISE = 0.1

@@ -1,12 +1,12 @@
-"""``python -m components.pretrain``: the starting weights of the teacher, and of the student."""
+"""``python -m reflux.components.pretrain``: the starting weights of the teacher, and of the student."""
 
 from pathlib import Path
 
-from components.core.artifacts import sha256_file, write_json
-from components.core.models.pixel_model import PixelModel, parameter_count, save, seed_everything
-from components.core.runtime.stage import Stage, run
-from components.pretrain.self_supervised import Pretraining
-from components.pretrain.weights import pretrained, weights_file
+from reflux.components.core.artifacts import sha256_file, write_json
+from reflux.components.core.models.pixel_model import PixelModel, parameter_count, save, seed_everything
+from reflux.components.core.runtime.stage import Stage, run
+from reflux.components.pretrain.self_supervised import Pretraining
+from reflux.components.pretrain.weights import pretrained, weights_file
 
 Origin = dict[str, str | int | None]
 

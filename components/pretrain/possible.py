@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from components.core.errors import UserError
+from reflux.components.core.errors import UserError
 
 
 def check_installed() -> None:

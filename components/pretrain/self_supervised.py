@@ -2,18 +2,18 @@
 
 import shutil
 
-from components.core.images.shards import join, open_shard, read_dataset
-from components.core.models.pixel_model import PixelModel, adapted, parameter_count, seed_everything
-from components.core.models.precision import computing
-from components.core.runtime import history, progress
-from components.core.runtime.device import resolve_device
-from components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage
-from components.core.student import untrained
-from components.core.training import optim
-from components.core.training.loop import Recipe, fit
-from components.core.views.mixing import Views
-from components.pretrain.possible import check_installed, refuse_no_images
-from components.pretrain.simsiam import SimSiam, loss, pairs_of_views
+from reflux.components.core.images.shards import join, open_shard, read_dataset
+from reflux.components.core.models.pixel_model import PixelModel, adapted, parameter_count, seed_everything
+from reflux.components.core.models.precision import computing
+from reflux.components.core.runtime import history, progress
+from reflux.components.core.runtime.device import resolve_device
+from reflux.components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage
+from reflux.components.core.student import untrained
+from reflux.components.core.training import optim
+from reflux.components.core.training.loop import Recipe, fit
+from reflux.components.core.views.mixing import Views
+from reflux.components.pretrain.possible import check_installed, refuse_no_images
+from reflux.components.pretrain.simsiam import SimSiam, loss, pairs_of_views
 
 # The paper's for ImageNet: SGD with momentum 0.9, weight decay 1e-4, a cosine without warmup (section 3).
 _OPTIMIZER, _SCHEDULE, _WARMUP, _WEIGHT_DECAY = "sgd", "cosine", 0.0, 1e-4

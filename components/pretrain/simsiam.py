@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.core.images.shards import UNLABELED, decoded
-from components.core.models.pixel_model import PixelModel
-from components.core.models.precision import single_precision
-from components.core.training.batches import ahead
-from components.core.training.loop import Batch
-from components.core.views.augment import batch_indices
-from components.core.views.mixing import Views
+from reflux.components.core.images.shards import UNLABELED, decoded
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.models.precision import single_precision
+from reflux.components.core.training.batches import ahead
+from reflux.components.core.training.loop import Batch
+from reflux.components.core.views.augment import batch_indices
+from reflux.components.core.views.mixing import Views
 
 _WIDEST, _FACTOR, _BOTTLENECK = 2048, 8, 4  # the paper's widths are 2048 and 512, for the 2048 features of a ResNet50
 
@@ -85,5 +85,5 @@ def pairs_of_views(views: Views, batch_size: int, device: torch.device) -> Calla
         pair = [views.pixels(indices, 2 * visits + number, device) for number in (0, 1)]
         return Batch(torch.stack(pair, 1), (labels[indices].to(device),), batch_size)
 
-    in_line = device.type == "cpu" and decoded(images.images)  # as in components.core.training.batches
+    in_line = device.type == "cpu" and decoded(images.images)  # as in reflux.components.core.training.batches
     return lambda begin: map(at, count(begin)) if in_line else ahead(at, begin)

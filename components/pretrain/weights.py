@@ -9,9 +9,9 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import ModelSpec, PixelModel, network, read
-from components.core.runtime import tracking
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import ModelSpec, PixelModel, network, read
+from reflux.components.core.runtime import tracking
 
 _IMAGENET_CLASSES = 1000
 _DEFAULT_SIZE = 32

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
-from components.core.artifacts import translate_os_error
-from components.core.errors import UserError
-from components.core.runtime import tracking
+from reflux.components.core.artifacts import translate_os_error
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime import tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from components.registry import client
-from components.registry.client import CHAMPION, PREVIOUS, describe_champion
-from components.registry.ledger import ledger
-from components.registry.ledger.commit import reconcile
-from components.registry.ledger.ledger import MOVED, Entry
+from reflux.components.registry import client
+from reflux.components.registry.client import CHAMPION, PREVIOUS, describe_champion
+from reflux.components.registry.ledger import ledger
+from reflux.components.registry.ledger.commit import reconcile
+from reflux.components.registry.ledger.ledger import MOVED, Entry
 
 
 @dataclass(frozen=True)

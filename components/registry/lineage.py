@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.core.artifacts import ARTIFACTS, read_json, sha256_file
-from components.core.contract import shipped
-from components.core.errors import UserError
-from components.core.runtime import lineage
-from components.registry import client
-from components.registry.text import markdown, urls
-from components.registry.versions import integrity
-from components.registry.versions.evaluated_run import LIVE, TRAINED_ON, lineage_key
-from components.registry.versions.files import EVALUATION, VersionFiles, fetch_files
+from reflux.components.core.artifacts import ARTIFACTS, read_json, sha256_file
+from reflux.components.core.contract import shipped
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime import lineage
+from reflux.components.registry import client
+from reflux.components.registry.text import markdown, urls
+from reflux.components.registry.versions import integrity
+from reflux.components.registry.versions.evaluated_run import LIVE, TRAINED_ON, lineage_key
+from reflux.components.registry.versions.files import EVALUATION, VersionFiles, fetch_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import softmax
 
-from components.core.errors import UserError
-from components.core.images.files import files_below, is_picture
-from components.core.images.pixels import UnreadableImage, open_image
-from components.core.images.preprocess import preprocess
-from components.registry import client
-from components.registry.versions.files import fetch_files
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.files import files_below, is_picture
+from reflux.components.core.images.pixels import UnreadableImage, open_image
+from reflux.components.core.images.preprocess import preprocess
+from reflux.components.registry import client
+from reflux.components.registry.versions.files import fetch_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
-from components.core.artifacts import read_json, write_json
-from components.core.errors import UserError
-from components.registry import client
-from components.registry.client import CHAMPION, PREVIOUS
-from components.registry.ledger import ledger
-from components.registry.ledger.commit import ChampionMoved, commit, overtaken, reconcile
-from components.registry.ledger.ledger import Intent
-from components.registry.ledger.record import (
+from reflux.components.core.artifacts import read_json, write_json
+from reflux.components.core.errors import UserError
+from reflux.components.registry import client
+from reflux.components.registry.client import CHAMPION, PREVIOUS
+from reflux.components.registry.ledger import ledger
+from reflux.components.registry.ledger.commit import ChampionMoved, commit, overtaken, reconcile
+from reflux.components.registry.ledger.ledger import Intent
+from reflux.components.registry.ledger.record import (
     APPROVAL,
     APPROVED,
     AWAITED,
@@ -30,10 +30,10 @@ from components.registry.ledger.record import (
     unchanged_record,
     utc_now,
 )
-from components.registry.policy.decision import Decision, decide
-from components.registry.policy.gates import Bounds
-from components.registry.versions import integrity, scoring, smoke
-from components.registry.versions.files import EVALUATION, fetch_files, read_evaluation
+from reflux.components.registry.policy.decision import Decision, decide
+from reflux.components.registry.policy.gates import Bounds
+from reflux.components.registry.versions import integrity, scoring, smoke
+from reflux.components.registry.versions.files import EVALUATION, fetch_files, read_evaluation
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.core.contract import shipped
-from components.core.runtime import tracking
-from components.registry import client
-from components.registry.ledger import lock
-from components.registry.text import markdown
-from components.registry.versions import logged_models
-from components.registry.versions.evaluated_run import EvaluatedRun, Lineage, read_evaluated_run
+from reflux.components.core.contract import shipped
+from reflux.components.core.runtime import tracking
+from reflux.components.registry import client
+from reflux.components.registry.ledger import lock
+from reflux.components.registry.text import markdown
+from reflux.components.registry.versions import logged_models
+from reflux.components.registry.versions.evaluated_run import EvaluatedRun, Lineage, read_evaluated_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

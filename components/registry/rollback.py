@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 
-from components.core.errors import UserError
-from components.registry import client
-from components.registry.client import CHAMPION, PREVIOUS
-from components.registry.ledger import ledger
-from components.registry.ledger.commit import commit, reconcile
-from components.registry.ledger.ledger import Intent
-from components.registry.ledger.record import PROMOTED_AT, ROLLBACK_NOTE, last_record, lineage_tags, utc_now
-from components.registry.text import markdown
-from components.registry.versions import smoke
-from components.registry.versions.files import fetch_files, read_evaluation
+from reflux.components.core.errors import UserError
+from reflux.components.registry import client
+from reflux.components.registry.client import CHAMPION, PREVIOUS
+from reflux.components.registry.ledger import ledger
+from reflux.components.registry.ledger.commit import commit, reconcile
+from reflux.components.registry.ledger.ledger import Intent
+from reflux.components.registry.ledger.record import PROMOTED_AT, ROLLBACK_NOTE, last_record, lineage_tags, utc_now
+from reflux.components.registry.text import markdown
+from reflux.components.registry.versions import smoke
+from reflux.components.registry.versions.files import fetch_files, read_evaluation
 
 
 def rollback(

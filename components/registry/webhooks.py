@@ -34,9 +34,9 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 from tenacity import RetryError, Retrying, retry_if_result, stop_before_delay, wait_exponential
 
-from components.core.artifacts import read_json, write_json
-from components.core.errors import UserError
-from components.core.runtime.journal import OUTBOX
+from reflux.components.core.artifacts import read_json, write_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime.journal import OUTBOX
 
 HOOKS = OUTBOX / "hooks"
 LINGER_S = 10.0

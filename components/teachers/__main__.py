@@ -1,4 +1,4 @@
-"""``python -m components.teachers REQUEST``: ranks candidate teachers for the dataset that was ingested.
+"""``python -m reflux.components.teachers REQUEST``: ranks candidate teachers for the dataset that was ingested.
 
 REQUEST is JSON: ``names``, ``sizes`` (empty for the usual ones), ``minutes``, ``download`` and ``take`` (a name that
 must be among the candidates, or null). It ends with 0 and leaves the ranking and its picture in ``.reflux/teachers``,
@@ -11,16 +11,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from components.core.artifacts import ARTIFACTS, read_json
-from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.images.shards import join, open_shard, read_dataset
-from components.core.params.file import load_params
-from components.core.runtime.device import resolve_device
-from components.core.runtime.progress import bar
-from components.teachers.candidates import candidates, find
-from components.teachers.figure import accuracy_against_cost
-from components.teachers.ranking import SIZES, costs, rank, sample, sizes_of
-from components.teachers.result import PICTURE, Ranking, write
+from reflux.components.core.artifacts import ARTIFACTS, read_json
+from reflux.components.core.errors import EXIT_USER_ERROR, UserError
+from reflux.components.core.images.shards import join, open_shard, read_dataset
+from reflux.components.core.params.file import load_params
+from reflux.components.core.runtime.device import resolve_device
+from reflux.components.core.runtime.progress import bar
+from reflux.components.teachers.candidates import candidates, find
+from reflux.components.teachers.figure import accuracy_against_cost
+from reflux.components.teachers.ranking import SIZES, costs, rank, sample, sizes_of
+from reflux.components.teachers.result import PICTURE, Ranking, write
 
 
 def main(request: dict[str, Any]) -> Ranking:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import timm
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import check_timm_name, read
-from components.core.models.small_nets import small_net
-from components.pretrain.weights import (
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import check_timm_name, read
+from reflux.components.core.models.small_nets import small_net
+from reflux.components.pretrain.weights import (
     PACKAGES,
     OfAnotherNetwork,
     from_hub,

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from components.core.artifacts import atomic, sha256_file
-from components.core.images.shards import Pixels
-from components.core.models.pixel_model import PixelModel, adapted
-from components.core.runtime import packages
-from components.core.runtime.lineage import files_sha256
-from components.plan.probe import Floats, features_of
-from components.pretrain.weights import pretrained
-from components.teachers.candidates import Candidate
+from reflux.components.core.artifacts import atomic, sha256_file
+from reflux.components.core.images.shards import Pixels
+from reflux.components.core.models.pixel_model import PixelModel, adapted
+from reflux.components.core.runtime import packages
+from reflux.components.core.runtime.lineage import files_sha256
+from reflux.components.plan.probe import Floats, features_of
+from reflux.components.pretrain.weights import pretrained
+from reflux.components.teachers.candidates import Candidate
 
 KEPT = Path(".reflux/teachers/features")
 _CODE = ("core/images", "core/models", "finetune/transfer.py", "plan/probe.py", "pretrain/weights.py")

@@ -6,9 +6,9 @@ from typing import Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from components.core.artifacts import atomic
-from components.evaluate.figures import clipped, figure_at
-from components.teachers.result import Row
+from reflux.components.core.artifacts import atomic
+from reflux.components.evaluate.figures import clipped, figure_at
+from reflux.components.teachers.result import Row
 
 # Okabe and Ito (2008), black last.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5F6B73", "#000000")

@@ -13,17 +13,17 @@ import numpy as np
 import timm
 import torch
 
-from components.core.errors import UserError
-from components.core.images.shards import UNLABELED, Pixels, Shard
-from components.core.models.pixel_model import network, parameter_count
-from components.core.models.small_nets import small_net
-from components.core.params.sections import Params
-from components.core.significance import mcnemar, share_bound
-from components.plan.probe import FEWEST, Correct, Labels, leave_one_out
-from components.plan.times import measured, run_seconds, stage_seconds
-from components.teachers.candidates import Candidate, forbids_commerce
-from components.teachers.features import features, missing
-from components.teachers.result import Ranking, Row
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import UNLABELED, Pixels, Shard
+from reflux.components.core.models.pixel_model import network, parameter_count
+from reflux.components.core.models.small_nets import small_net
+from reflux.components.core.params.sections import Params
+from reflux.components.core.significance import mcnemar, share_bound
+from reflux.components.plan.probe import FEWEST, Correct, Labels, leave_one_out
+from reflux.components.plan.times import measured, run_seconds, stage_seconds
+from reflux.components.teachers.candidates import Candidate, forbids_commerce
+from reflux.components.teachers.features import features, missing
+from reflux.components.teachers.result import Ranking, Row
 
 SIZES = (80, 128, 224)
 MOST = 1000  # images that are asked about: an accuracy is then known to ±3 points; the probe's time grows with its cube
@@ -176,7 +176,8 @@ def rank(
 ) -> Ranking:
     """Ask a linear probe on the frozen features of each candidate, as far as the time allows.
 
-    Each image is classified by a ridge regression that was fitted to all others (see :mod:`components.plan.probe`).
+    Each image is classified by a ridge regression that was fitted to all others, as in
+    :mod:`reflux.components.plan.probe`.
 
     Args:
         timed: the candidates with their image sizes, and what they cost.

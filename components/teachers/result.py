@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from components.core.artifacts import read_json, write_json
+from reflux.components.core.artifacts import read_json, write_json
 
 FOLDER = Path(".reflux/teachers")
 RANKING, PICTURE = FOLDER / "ranking.json", FOLDER / "teachers.png"

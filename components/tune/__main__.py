@@ -1,4 +1,4 @@
-"""``python -m components.tune REQUEST``: searches students on the stored soft labels, by validation images alone.
+"""``python -m reflux.components.tune REQUEST``: searches students on stored soft labels, by validation images alone.
 
 REQUEST is JSON: ``ends`` (when, in seconds since 1970), ``objectives``, ``workers`` and, of a further worker,
 ``parent`` (the journal of the study's run). The study is in a file of this checkout, or in the database whose URL is in
@@ -18,23 +18,23 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, NoReturn
 
-from components.core.artifacts import ARTIFACTS, atomic, read_json
-from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.images.shards import open_shard, read_dataset
-from components.core.params.file import load_params
-from components.core.params.sections import Params
-from components.core.runtime.device import THREADS_VARIABLE, resolve_device
-from components.core.runtime.journal import Journal, Status
-from components.core.runtime.lineage import code_sha256
-from components.core.runtime.machine import usable_cores
-from components.core.runtime.stage import EXIT_INTERRUPTED, Stage
-from components.registry.policy.decision import Policy
-from components.tune.figure import draw
-from components.tune.findings import table
-from components.tune.result import FIGURE, HOME, RESULT, TRIALS, Result, write
-from components.tune.space import decides, distributions
-from components.tune.storage import STORAGE_VARIABLE, open_study, storage_errors, study_name
-from components.tune.study import Search, begin, hopeless
+from reflux.components.core.artifacts import ARTIFACTS, atomic, read_json
+from reflux.components.core.errors import EXIT_USER_ERROR, UserError
+from reflux.components.core.images.shards import open_shard, read_dataset
+from reflux.components.core.params.file import load_params
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime.device import THREADS_VARIABLE, resolve_device
+from reflux.components.core.runtime.journal import Journal, Status
+from reflux.components.core.runtime.lineage import code_sha256
+from reflux.components.core.runtime.machine import usable_cores
+from reflux.components.core.runtime.stage import EXIT_INTERRUPTED, Stage
+from reflux.components.registry.policy.decision import Policy
+from reflux.components.tune.figure import draw
+from reflux.components.tune.findings import table
+from reflux.components.tune.result import FIGURE, HOME, RESULT, TRIALS, Result, write
+from reflux.components.tune.space import decides, distributions
+from reflux.components.tune.storage import STORAGE_VARIABLE, open_study, storage_errors, study_name
+from reflux.components.tune.study import Search, begin, hopeless
 
 _DATABASE = "study.db"
 _JOURNAL = "journal"
@@ -176,7 +176,8 @@ def keep(result: Result, trials: list[dict[str, Any]], journal: Journal) -> None
 
 def _helper(request: Mapping[str, Any], parent: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-m", "components.tune", json.dumps({**request, "parent": parent})], stdin=subprocess.DEVNULL
+        [sys.executable, "-m", "reflux.components.tune", json.dumps({**request, "parent": parent})],
+        stdin=subprocess.DEVNULL,
     )
 
 

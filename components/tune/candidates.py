@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from components.compress.ship import writer
-from components.core.artifacts import read_json, write_json
-from components.core.contract import made
-from components.core.errors import UserError
-from components.core.export.latency import latency
-from components.core.export.network import fit_rows
-from components.core.images.shards import Dataset, Images
-from components.core.models.pixel_model import PixelModel, parameter_count, pixel_model, seed_everything
-from components.core.runtime import packages
-from components.core.runtime.lineage import files_sha256
-from components.core.runtime.machine import machine
-from components.preflight.rehearsal import as_if_trained
+from reflux.components.compress.ship import writer
+from reflux.components.core.artifacts import read_json, write_json
+from reflux.components.core.contract import made
+from reflux.components.core.errors import UserError
+from reflux.components.core.export.latency import latency
+from reflux.components.core.export.network import fit_rows
+from reflux.components.core.images.shards import Dataset, Images
+from reflux.components.core.models.pixel_model import PixelModel, parameter_count, pixel_model, seed_everything
+from reflux.components.core.runtime import packages
+from reflux.components.core.runtime.lineage import files_sha256
+from reflux.components.core.runtime.machine import machine
+from reflux.components.preflight.rehearsal import as_if_trained
 
 KEPT = Path(".reflux/tune/files")
 _CODE = ("compress", "core/export", "core/images", "core/models", "tune/candidates.py")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from components.core.artifacts import atomic
-from components.core.contract import FILES
-from components.evaluate.figures import figure_at
-from components.tune.result import Result
+from reflux.components.core.artifacts import atomic
+from reflux.components.core.contract import FILES
+from reflux.components.evaluate.figures import figure_at
+from reflux.components.tune.result import Result
 
 _COLORS = {"fp32": "#0072B2", "int8": "#D55E00"}
 _GATE, _FRONT = "#5F6B73", "#009E73"

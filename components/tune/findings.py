@@ -8,10 +8,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from components.core import contract
-from components.registry.policy.gates import Bounds, format_value
-from components.tune.result import OF_FILES, Row, failed
-from components.tune.storage import CHANGES, FIGURES, FILES, PRESENT, REPEATS, RUNG, SEED, WHY
+from reflux.components.core import contract
+from reflux.components.registry.policy.gates import Bounds, format_value
+from reflux.components.tune.result import OF_FILES, Row, failed
+from reflux.components.tune.storage import CHANGES, FIGURES, FILES, PRESENT, REPEATS, RUNG, SEED, WHY
 
 FEW = 12  # trials say little of the knobs: about one for each
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from components.core.artifacts import read_json, write_json
-from components.core.contract import kind_of
-from components.core.errors import UserError
-from components.registry.policy.gates import Bounds, Reason, thresholds
-from components.tune.front import front, knee
+from reflux.components.core.artifacts import read_json, write_json
+from reflux.components.core.contract import kind_of
+from reflux.components.core.errors import UserError
+from reflux.components.registry.policy.gates import Bounds, Reason, thresholds
+from reflux.components.tune.front import front, knee
 
 HOME = Path(".reflux/tune")
 RESULT, FIGURE, TRIALS = HOME / "result.json", HOME / "front.png", HOME / "trials.csv"

@@ -11,11 +11,11 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import check_timm_name
-from components.core.models.small_nets import base_and_width, small_net, with_width
-from components.core.params.distill import METHODS, LayerLoss, Loss, Method
-from components.core.params.sections import Params
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import check_timm_name
+from reflux.components.core.models.small_nets import base_and_width, small_net, with_width
+from reflux.components.core.params.distill import METHODS, LayerLoss, Loss, Method
+from reflux.components.core.params.sections import Params
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

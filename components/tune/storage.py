@@ -11,9 +11,9 @@ import optuna
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
-from components.core.errors import UserError
-from components.core.runtime.tracking import without_password
-from components.tune.result import OBJECTIVES
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime.tracking import without_password
+from reflux.components.tune.result import OBJECTIVES
 
 STORAGE_VARIABLE = "REFLUX_TUNE_STORAGE"
 _HEARTBEAT_S, DEAD_AFTER_S = 10, 30

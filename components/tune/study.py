@@ -17,14 +17,14 @@ import torch
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from components.core.contract import kind_of
-from components.core.errors import UserError
-from components.core.images.shards import Dataset, Shard
-from components.core.params.sections import Params
-from components.core.runtime.journal import Status
-from components.registry.policy.gates import Bounds, format_value
-from components.tune.candidates import Files, files_of
-from components.tune.findings import (
+from reflux.components.core.contract import kind_of
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import Dataset, Shard
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime.journal import Status
+from reflux.components.registry.policy.gates import Bounds, format_value
+from reflux.components.tune.candidates import Files, files_of
+from reflux.components.tune.findings import (
     FEW,
     completed,
     importance,
@@ -36,10 +36,10 @@ from components.tune.findings import (
     rows_of,
     seconds_of,
 )
-from components.tune.front import goes_on
-from components.tune.result import OF_FILES, REPEATED, Result, Row, failed, losses_of, to_repeat
-from components.tune.space import applied, changes, held, present_values, suggest
-from components.tune.storage import (
+from reflux.components.tune.front import goes_on
+from reflux.components.tune.result import OF_FILES, REPEATED, Result, Row, failed, losses_of, to_repeat
+from reflux.components.tune.space import applied, changes, held, present_values, suggest
+from reflux.components.tune.storage import (
     CHANGES,
     CONTINUES,
     FIGURES,
@@ -52,7 +52,7 @@ from components.tune.storage import (
     WHY,
     take_up,
 )
-from components.tune.trial import Trial, figures_of, train
+from reflux.components.tune.trial import Trial, figures_of, train
 
 RUNGS = (0.25, 0.5)  # shares of the steps after which a trial may be stopped
 _REFUSED = 60  # candidates in a row that can't pass: nothing here can

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.compress.ship import writer
-from components.core.contract import FILES
-from components.core.export import program
-from components.core.export.network import fit_rows, load, sample
-from components.core.images.shards import Shard, at_once, open_shard
-from components.core.models.pixel_model import PixelModel
-from components.core.models.precision import computing
-from components.core.params.sections import Params
-from components.core.runtime.journal import Journal, Status
-from components.core.runtime.stage import Stage
-from components.distill.trainer import Trainer
-from components.evaluate.metrics import Floats, measure
-from components.tune.result import HOME
+from reflux.components.compress.ship import writer
+from reflux.components.core.contract import FILES
+from reflux.components.core.export import program
+from reflux.components.core.export.network import fit_rows, load, sample
+from reflux.components.core.images.shards import Shard, at_once, open_shard
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.models.precision import computing
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime.journal import Journal, Status
+from reflux.components.core.runtime.stage import Stage
+from reflux.components.distill.trainer import Trainer
+from reflux.components.evaluate.metrics import Floats, measure
+from reflux.components.tune.result import HOME
 
 Watch = Callable[[int, float], None]
 

@@ -1,13 +1,13 @@
-"""``python -m components.validate``: the data's checks; critical failures stop the run."""
+"""``python -m reflux.components.validate``: the data's checks; critical failures stop the run."""
 
 import sys
 
-from components.core.artifacts import read_json
-from components.core.errors import UserError
-from components.core.images.shards import open_shard, open_source_domain
-from components.core.runtime.stage import Stage, run
-from components.validate import domains, findings, history
-from components.validate.validate import Verdict, metrics, tags, validate
+from reflux.components.core.artifacts import read_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import open_shard, open_source_domain
+from reflux.components.core.runtime.stage import Stage, run
+from reflux.components.validate import domains, findings, history
+from reflux.components.validate.validate import Verdict, metrics, tags, validate
 
 
 def main(stage: Stage) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from components.core.images.shards import Shard
-from components.core.shift import NO_PREDICTIONS, Sample, ShiftTest, compare, sample, statistics
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.shift import NO_PREDICTIONS, Sample, ShiftTest, compare, sample, statistics
 
 _ALPHA = 0.01
 

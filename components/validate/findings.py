@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from components.core.errors import listed
+from reflux.components.core.errors import listed
 
 Severity = Literal["critical", "warning"]
 ROWS_SHOWN = 20

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from jinja2 import Environment
 
-from components.validate.findings import Finding, failed
+from reflux.components.validate.findings import Finding, failed
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">

@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from components.core.artifacts import translate_os_error
-from components.validate.findings import ROWS_SHOWN, Finding, Severity
-from components.validate.report import front_page
+from reflux.components.core.artifacts import translate_os_error
+from reflux.components.validate.findings import ROWS_SHOWN, Finding, Severity
+from reflux.components.validate.report import front_page
 
 if TYPE_CHECKING:
     from great_expectations.data_context.data_context.ephemeral_data_context import EphemeralDataContext

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from components.core.contract import DAMAGED, LABELED_SPLITS
-from components.validate.duplicates import nearest_in_other_group
+from reflux.components.core.contract import DAMAGED, LABELED_SPLITS
+from reflux.components.validate.duplicates import nearest_in_other_group
 
 
 def images(manifest: pd.DataFrame) -> pd.DataFrame:

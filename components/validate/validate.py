@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from components.core.artifacts import atomic, read_json, write_json
-from components.validate import findings, history, suite, tables
-from components.validate.findings import Finding
+from reflux.components.core.artifacts import atomic, read_json, write_json
+from reflux.components.validate import findings, history, suite, tables
+from reflux.components.validate.findings import Finding
 
 _JUDGED = ("path", "split", "label", "sha256", "phash", "pixel_std", "group")
 PASSED = "The data met every critical expectation.\n"

@@ -15,8 +15,8 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from pydantic import SecretStr
 
-from components.core.errors import UserError
-from components.registry.webhooks import SLACK_URL, is_safe
+from reflux.components.core.errors import UserError
+from reflux.components.registry.webhooks import SLACK_URL, is_safe
 
 ALERT_URL = "REFLUX_ALERT_URL"
 LOST_S = 590  # just under ten minutes; longer than an outage of the server that a run survives

@@ -6,19 +6,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.core.artifacts import ARTIFACTS, read_json
-from components.core.contract import FILES, FORMATS
-from components.core.errors import UserError
-from components.core.params.file import load_params
-from components.core.runtime import tracking
-from components.core.runtime.machine import usable_cores
-from flows.commands.registry import registry_params
-from flows.local.environment import embed_mlflow
-from flows.local.supervised import STAGE_ENVIRONMENT
-from flows.report.display import console
+from reflux.components.core.artifacts import ARTIFACTS, read_json
+from reflux.components.core.contract import FILES, FORMATS
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import load_params
+from reflux.components.core.runtime import tracking
+from reflux.components.core.runtime.machine import usable_cores
+from reflux.flows.commands.registry import registry_params
+from reflux.flows.local.environment import embed_mlflow
+from reflux.flows.local.supervised import STAGE_ENVIRONMENT
+from reflux.flows.report.display import console
 
 if TYPE_CHECKING:
-    from components.core.images.shards import Shard
+    from reflux.components.core.images.shards import Shard
 
 _SHARDS = ARTIFACTS / "ingest" / "shards"
 
@@ -45,8 +45,8 @@ def bench(names: Sequence[str], threads: str, batches: str) -> None:
         for path in files.values():
             _refuse(path)
         val, classes = _validation()
-        from components.bench.measure import measure
-        from flows.report import bench as report
+        from reflux.components.bench.measure import measure
+        from reflux.flows.report import bench as report
 
         rows = measure(files, val, classes, counts, sizes, lambda words: print(f"{words} …", flush=True))
         screen = console()
@@ -113,8 +113,8 @@ def _files(names: Sequence[str], model_name: str, fetched: ExitStack) -> dict[st
 
 
 def _version_file(model_name: str, which: str, fetched: ExitStack) -> Path:
-    from components.registry import client
-    from components.registry.versions.files import fetch_files
+    from reflux.components.registry import client
+    from reflux.components.registry.versions.files import fetch_files
 
     mlflow = client.connect()
     with client.translate_errors():
@@ -127,7 +127,7 @@ def _validation() -> "tuple[Shard, int]":
     Raises:
         UserError: there are none.
     """
-    from components.core.images.shards import open_shard
+    from reflux.components.core.images.shards import open_shard
 
     if not (_SHARDS / "val").is_dir():
         raise UserError(f"{_SHARDS} has no validation images: run `reflux run` first.")

@@ -9,23 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.core.errors import UserError
-from components.core.params.file import check_overrides, load_params, override_params
-from components.core.params.sections import Params
-from components.core.runtime.machine import usable_cores
-from flows.commands.datasets import keep_active, resting_place
-from flows.local.environment import reflux_command
-from flows.local.supervised import STAGE_ENVIRONMENT
-from flows.pipeline.speeds import measure
-from flows.repo.checkout import prepare_dvc
-from flows.repo.dataset import track
-from flows.report.display import console
-from flows.report.plan import plan_table
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import check_overrides, load_params, override_params
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime.machine import usable_cores
+from reflux.flows.commands.datasets import keep_active, resting_place
+from reflux.flows.local.environment import reflux_command
+from reflux.flows.local.supervised import STAGE_ENVIRONMENT
+from reflux.flows.pipeline.speeds import measure
+from reflux.flows.repo.checkout import prepare_dvc
+from reflux.flows.repo.dataset import track
+from reflux.flows.report.display import console
+from reflux.flows.report.plan import plan_table
 
 if TYPE_CHECKING:
-    from components.ingest.items import Source
-    from components.plan.choice import Answers, Choice, Wishes
-    from components.plan.profile import Look, Profile
+    from reflux.components.ingest.items import Source
+    from reflux.components.plan.choice import Answers, Choice, Wishes
+    from reflux.components.plan.profile import Look, Profile
 
 DATA = Path("data")
 _IMAGES_CHECKED, _SAMPLES = 200, 5
@@ -57,9 +57,9 @@ def add(
         UserError: it is no dataset, its images can't be read, it contains this project, the name is in use, DVC
             refuses it, or what was asked for is impossible. Nothing is left half-done.
     """
-    from components.plan.choice import Wishes, as_assignments
-    from components.plan.profile import look_at
-    from components.plan.rules import refuse_wishes
+    from reflux.components.plan.choice import Wishes, as_assignments
+    from reflux.components.plan.profile import look_at
+    from reflux.components.plan.rules import refuse_wishes
 
     params, wishes = load_params(), Wishes(minutes, max_kb, min_accuracy)
     refuse_wishes(wishes)
@@ -94,7 +94,7 @@ def add(
 
 def _names(target: Path) -> "list[Choice]":
     """What is named after a dataset."""
-    from components.plan.choice import Choice
+    from reflux.components.plan.choice import Choice
 
     model = f"{_slug(target.name)}-student"
     names = {"ingest.source": str(target), "project.name": target.name, "registry.model_name": model}
@@ -103,7 +103,7 @@ def _names(target: Path) -> "list[Choice]":
 
 def _without_source_domain(params: Params) -> "list[Choice]":
     """Leave out the source domain of the dataset before."""
-    from components.plan.choice import Choice
+    from reflux.components.plan.choice import Choice
 
     if params.ingest.source_domain is None:
         return []
@@ -147,8 +147,8 @@ def _opened(path: Path, params: Params) -> "tuple[Source, int | None, list[Choic
     Raises:
         UserError: it is no dataset.
     """
-    from components.ingest.source import open_source
-    from components.plan.choice import Choice
+    from reflux.components.ingest.source import open_source
+    from reflux.components.plan.choice import Choice
 
     slices, group = params.ingest.slices, params.ingest.group
     if not slices and group is None:
@@ -166,9 +166,9 @@ def _asked(profile: "Profile", look: "Look", params: Params) -> "Answers":
     """What a probe says of images of train and val; nothing, and why, where the pretrained weights can't be had."""
     # Read when torch is loaded: on a busy machine an image of the probe takes 8 ms of CPU so, and 14 to 23 without.
     os.environ.update({**STAGE_ENVIRONMENT, **os.environ})
-    from components.plan import probe
-    from components.plan.choice import Answers
-    from components.plan.rules import teacher_candidates
+    from reflux.components.plan import probe
+    from reflux.components.plan.choice import Answers
+    from reflux.components.plan.rules import teacher_candidates
 
     start, run = params.pretrain, params.run
     try:
@@ -185,10 +185,10 @@ def _plan(profile: "Profile", wishes: "Wishes", answers: "Answers") -> "tuple[li
     Raises:
         UserError: the time is too short, or no network small enough.
     """
-    from components.plan import rules
-    from components.plan.choice import as_assignments
-    from components.plan.pace import Pace
-    from components.plan.times import stage_seconds
+    from reflux.components.plan import rules
+    from reflux.components.plan.choice import as_assignments
+    from reflux.components.plan.pace import Pace
+    from reflux.components.plan.times import stage_seconds
 
     classes = len(profile.classes)
     for setup in rules.setups(profile, wishes, answers):
@@ -249,7 +249,7 @@ def _unreadable_kinds(path: Path, source: "Source", max_quarantined: float) -> l
     Raises:
         UserError: files of a kind can't be read, and ``ingest`` would refuse so many.
     """
-    from components.core.images.pixels import UnreadableImage, decode
+    from reflux.components.core.images.pixels import UnreadableImage, decode
 
     kinds: dict[str, _Kind] = {}
     for number, item in enumerate(source.items):

@@ -10,12 +10,12 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from components.core.artifacts import atomic
-from components.core.errors import UserError, listed
-from components.core.params.file import PARAMS, load_params
-from components.core.params.sections import Params
-from flows.local.environment import only_run, reflux_command
-from flows.report.display import console
+from reflux.components.core.artifacts import atomic
+from reflux.components.core.errors import UserError, listed
+from reflux.components.core.params.file import PARAMS, load_params
+from reflux.components.core.params.sections import Params
+from reflux.flows.local.environment import only_run, reflux_command
+from reflux.flows.report.display import console
 
 DATA = Path("data")
 _SUFFIX = ".params.yaml"

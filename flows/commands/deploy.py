@@ -18,19 +18,19 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from rich.table import Table
 from ruamel.yaml import YAML
 
-from components.core.errors import UserError
-from components.core.params.file import load_params
-from components.core.runtime.lineage import git
-from components.core.runtime.tracking import without_password
-from flows.commands import automations
-from flows.local.environment import QUIET
-from flows.local.prefect_server import reachable
-from flows.report.display import console
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import load_params
+from reflux.components.core.runtime.lineage import git
+from reflux.components.core.runtime.tracking import without_password
+from reflux.flows.commands import automations
+from reflux.flows.local.environment import QUIET
+from reflux.flows.local.prefect_server import reachable
+from reflux.flows.report.display import console
 
 MANIFEST = Path("infra/prefect.yaml")
 REPOSITORY = "REFLUX_REPOSITORY"
 
-_RETRAIN, _MONITOR = "flows/retrain.py:retrain", "flows/monitor.py:monitor"
+_RETRAIN, _MONITOR = "reflux.flows.retrain.retrain", "reflux.flows.monitor.monitor"
 
 _COMPARED = {
     *("description", "tags", "entrypoint", "path", "parameters", "paused", "work_pool_name", "job_variables"),
@@ -115,7 +115,7 @@ def _pools(client: SyncPrefectClient, document: Mapping[str, Any]) -> Iterator[R
 
 
 def _deployments(client: SyncPrefectClient, document: Mapping[str, Any], repository: str) -> list[Row]:
-    declared = {f"{each['entrypoint'].rpartition(':')[2]}/{each['name']}": each for each in document["deployments"]}
+    declared = {f"{each['entrypoint'].rpartition('.')[2]}/{each['name']}": each for each in document["deployments"]}
     before = {name: _state(client, name) for name in declared}
     # Prefect would resume what a person has paused.
     paused = [{**each, "paused": bool((before[name] or {}).get("paused"))} for name, each in declared.items()]

@@ -9,18 +9,18 @@ from pathlib import Path
 
 from rich.table import Table
 
-from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.params.file import load_params
-from components.core.runtime import lineage
-from components.core.runtime.journal import OUTBOX
-from components.core.runtime.machine import usable_cores
-from components.registry import webhooks
-from flows.commands import doctor_servers
-from flows.commands.doctor_servers import Finding
-from flows.local.environment import embed_mlflow
-from flows.repo.checkout import in_git
-from flows.repo.dataset import fetch
-from flows.report.display import console
+from reflux.components.core.errors import EXIT_USER_ERROR, UserError
+from reflux.components.core.params.file import load_params
+from reflux.components.core.runtime import lineage
+from reflux.components.core.runtime.journal import OUTBOX
+from reflux.components.core.runtime.machine import usable_cores
+from reflux.components.registry import webhooks
+from reflux.flows.commands import doctor_servers
+from reflux.flows.commands.doctor_servers import Finding
+from reflux.flows.local.environment import embed_mlflow
+from reflux.flows.repo.checkout import in_git
+from reflux.flows.repo.dataset import fetch
+from reflux.flows.report.display import console
 
 _PACKAGES = ("torch", "timm", "onnxruntime", "mlflow", "prefect", "dvc", "great-expectations")
 _MARKS = {True: "[green]ok[/]", False: "[yellow]look[/]"}
@@ -135,7 +135,7 @@ def _project_name() -> str:
 def _mlflow_problem(uri: str) -> str:
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         return ""
-    from components.registry import client
+    from reflux.components.registry import client
 
     try:
         with client.translate_errors():

@@ -16,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from components.core.errors import UserError
-from components.core.runtime import tracking
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime import tracking
 
 _PATIENCE_S = 10.0
 _LOW_DISK = 2 * 2**30

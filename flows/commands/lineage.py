@@ -7,10 +7,10 @@ from dataclasses import asdict
 
 from rich.text import Text
 
-from components.core.errors import UserError
-from components.registry.lineage import Node, made_from, trace
-from flows.commands.registry import registry_params
-from flows.report.display import console
+from reflux.components.core.errors import UserError
+from reflux.components.registry.lineage import Node, made_from, trace
+from reflux.flows.commands.registry import registry_params
+from reflux.flows.report.display import console
 
 EXIT_BROKEN = 1
 

@@ -7,21 +7,21 @@ from rich.text import Text
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from components.core.artifacts import ARTIFACTS, read_json
-from components.core.contract import STAGES
-from components.core.errors import UserError
-from components.core.params.file import PARAMS, check_params, overridden
-from components.core.params.sections import Params
-from components.core.runtime.lineage import LOCK
-from components.core.runtime.machine import machine
-from components.plan.times import experience_of, measurements, run_seconds, stage_seconds
-from flows.local.environment import HOME, reflux_command
-from flows.pipeline.speeds import measure
-from flows.repo import remote
-from flows.repo.changes import Change, Foreseen, foresee
-from flows.repo.checkout import prepare_dvc
-from flows.repo.images import counts_of_domain
-from flows.report.display import console, duration
+from reflux.components.core.artifacts import ARTIFACTS, read_json
+from reflux.components.core.contract import STAGES
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import PARAMS, check_params, overridden
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime.lineage import LOCK
+from reflux.components.core.runtime.machine import machine
+from reflux.components.plan.times import experience_of, measurements, run_seconds, stage_seconds
+from reflux.flows.local.environment import HOME, reflux_command
+from reflux.flows.pipeline.speeds import measure
+from reflux.flows.repo import remote
+from reflux.flows.repo.changes import Change, Foreseen, foresee
+from reflux.flows.repo.checkout import prepare_dvc
+from reflux.flows.repo.images import counts_of_domain
+from reflux.flows.report.display import console, duration
 
 _RESTORED_S, _REGISTERED_BEFORE_S = 2.0, 4.0
 # Soft labels of the same teacher are stored image by image and view by view.

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from components.core.errors import UserError
-from components.core.params.file import load_params
-from components.core.params.sections import Params
-from components.registry import webhooks
-from flows.local.environment import embed_mlflow
-from flows.report.display import console
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import load_params
+from reflux.components.core.params.sections import Params
+from reflux.components.registry import webhooks
+from reflux.flows.local.environment import embed_mlflow
+from reflux.flows.report.display import console
 
 if TYPE_CHECKING:
-    from components.registry.predict import Prediction
-    from components.registry.promote import PromotionResult
+    from reflux.components.registry.predict import Prediction
+    from reflux.components.registry.promote import PromotionResult
 
 EXIT_REFUSED = 3
 
@@ -42,8 +42,8 @@ def predict(paths: list[Path], model: str, top: int | None, as_csv: bool) -> Non
     Raises:
         UserError: no image, or the model, can be read.
     """
-    from components.registry.predict import Unreadable, find
-    from components.registry.predict import predict as classify
+    from reflux.components.registry.predict import Unreadable, find
+    from reflux.components.registry.predict import predict as classify
 
     params = registry_params()
     name = params.registry.model_name
@@ -123,9 +123,9 @@ def promote(version: int, expected_champion: int | None) -> int:
         ChampionMoved: the champion is not the expected one.
         UserError: there is no such version, or MLflow does not answer.
     """
-    from components.core.artifacts import ARTIFACTS
-    from components.registry.ledger.record import Grounds
-    from components.registry.promote import challenge
+    from reflux.components.core.artifacts import ARTIFACTS
+    from reflux.components.registry.ledger.record import Grounds
+    from reflux.components.registry.promote import challenge
 
     params = registry_params()
     promotion = challenge(
@@ -149,20 +149,20 @@ def approve(version: int, reason: str) -> int:
     Raises:
         UserError: it awaits no approval, or MLflow does not answer.
     """
-    from components.registry.promote import approve as give
+    from reflux.components.registry.promote import approve as give
 
     params = registry_params()
     name = params.registry.model_name
     promotion = give(params.project.name, name, version, reason)
     if os.environ.get("PREFECT_API_URL"):
-        from flows.pipeline.approval import resume
+        from reflux.flows.pipeline.approval import resume
 
         resume(name, version, reason)
     return _show(promotion, name)
 
 
 def _show(promotion: "PromotionResult", model_name: str) -> int:
-    from flows.report.text import reasons, standing
+    from reflux.flows.report.text import reasons, standing
 
     screen = console()
     screen.print(reasons(promotion))
@@ -177,7 +177,7 @@ def rollback(reason: str, to: int | None) -> None:
         ChampionMoved: someone else moved the champion at the same time.
         UserError: there is nothing to roll back to, or MLflow does not answer.
     """
-    from components.registry.rollback import rollback as go_back
+    from reflux.components.registry.rollback import rollback as go_back
 
     params = registry_params()
     name = params.registry.model_name
@@ -191,8 +191,8 @@ def reconcile() -> None:
     Raises:
         UserError: MLflow does not answer.
     """
-    from components.registry import client
-    from components.registry.ledger.commit import reconcile as settle
+    from reflux.components.registry import client
+    from reflux.components.registry.ledger.commit import reconcile as settle
 
     params = registry_params()
     settled = settle(client.connect(), params.project.name, params.registry.model_name)
@@ -211,8 +211,8 @@ def history(as_json: bool) -> None:
     Raises:
         UserError: no version is registered, or MLflow does not answer.
     """
-    from components.registry import history as registry_history
-    from flows.report import text
+    from reflux.components.registry import history as registry_history
+    from reflux.flows.report import text
 
     params = registry_params()
     past = registry_history.history(params.project.name, params.registry.model_name)

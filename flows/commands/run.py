@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 from rich.console import Console
 
-from components.core.artifacts import ARTIFACTS
-from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.params.file import PARAMS, check_overrides
-from flows.local.environment import RUN_LOG, embed_mlflow, only_run, reflux_command
-from flows.local.prefect_server import PrefectServer, prefect_server
-from flows.outcome import StageFailed
-from flows.pipeline.preflight import preflight
-from flows.repo.checkout import prepare_dvc
-from flows.repo.dataset import fetch
-from flows.report.display import Display, LiveDisplay, console, duration, show_on
+from reflux.components.core.artifacts import ARTIFACTS
+from reflux.components.core.errors import EXIT_USER_ERROR, UserError
+from reflux.components.core.params.file import PARAMS, check_overrides
+from reflux.flows.local.environment import RUN_LOG, embed_mlflow, only_run, reflux_command
+from reflux.flows.local.prefect_server import PrefectServer, prefect_server
+from reflux.flows.outcome import StageFailed
+from reflux.flows.pipeline.preflight import preflight
+from reflux.flows.repo.checkout import prepare_dvc
+from reflux.flows.repo.dataset import fetch
+from reflux.flows.report.display import Display, LiveDisplay, console, duration, show_on
 
 if TYPE_CHECKING:
-    from flows.report.result import Result
+    from reflux.flows.report.result import Result
 
 EXIT_FAILED = 1
 EXIT_NOT_REGISTERED = 3
@@ -87,8 +87,8 @@ def _run(screen: Console, assignments: list[str], server: PrefectServer | None) 
             display: Display = stack.enter_context(LiveDisplay(screen, logger))
         else:
             display = Display(lambda text: print(text, flush=True), logger)
-        from flows.report.result import NotRegistered
-        from flows.retrain import retrain  # imports Prefect while the server is still coming up
+        from reflux.flows.report.result import NotRegistered
+        from reflux.flows.retrain import retrain  # imports Prefect while the server is still coming up
 
         if server is not None:
             server.wait()
@@ -112,7 +112,7 @@ def _run(screen: Console, assignments: list[str], server: PrefectServer | None) 
 
 def show(screen: Console, result: "Result") -> None:
     """Print the end of a run: figures, gain, verdict, version, and where to look next."""
-    from flows.report import text
+    from reflux.flows.report import text
 
     screen.print()
     if result.executed:

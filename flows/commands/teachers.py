@@ -4,19 +4,19 @@ import json
 import sys
 from collections.abc import Sequence
 
-from components.core.artifacts import ARTIFACTS
-from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.params.file import PARAMS, load_params, override_params
-from components.core.runtime import tracking
-from components.plan.choice import Choice, as_assignments
-from components.teachers.result import PICTURE, Ranking, cheapest_as_good, read
-from flows.local.environment import embed_mlflow, only_run, reflux_command
-from flows.repo.checkout import dvc, prepare_dvc
-from flows.repo.dataset import fetch
-from flows.repo.stages import own_sentence
-from flows.report import teachers as report
-from flows.report.display import console
-from flows.report.followed import follow
+from reflux.components.core.artifacts import ARTIFACTS
+from reflux.components.core.errors import EXIT_USER_ERROR, UserError
+from reflux.components.core.params.file import PARAMS, load_params, override_params
+from reflux.components.core.runtime import tracking
+from reflux.components.plan.choice import Choice, as_assignments
+from reflux.components.teachers.result import PICTURE, Ranking, cheapest_as_good, read
+from reflux.flows.local.environment import embed_mlflow, only_run, reflux_command
+from reflux.flows.repo.checkout import dvc, prepare_dvc
+from reflux.flows.repo.dataset import fetch
+from reflux.flows.repo.stages import own_sentence
+from reflux.flows.report import teachers as report
+from reflux.flows.report.display import console
+from reflux.flows.report.followed import follow
 
 _NAME = "teachers"
 
@@ -69,7 +69,7 @@ def _compute(request: dict[str, object]) -> None:
     Raises:
         UserError: it said so, or ended otherwise than it should.
     """
-    code, lines = follow(_NAME, [sys.executable, "-m", "components.teachers", json.dumps(request)])
+    code, lines = follow(_NAME, [sys.executable, "-m", "reflux.components.teachers", json.dumps(request)])
     if code == EXIT_USER_ERROR:
         raise UserError(own_sentence(lines))
     if code != 0:

@@ -3,17 +3,17 @@
 import sys
 import time
 
-from components.core.artifacts import ARTIFACTS, read_json
-from components.core.errors import UserError, listed
-from components.core.params.file import PARAMS, load_params, override_params
-from components.core.runtime.stage import EXIT_INTERRUPTED
-from components.plan.choice import Choice, as_assignments
-from components.tune.result import CHOICES, FIGURE, OBJECTIVES, RESULT, Result, Row, only_the_present, read
-from flows.commands.run import Stop
-from flows.local.environment import embed_mlflow, only_run, reflux_command
-from flows.pipeline.search import search
-from flows.report import tune as report
-from flows.report.display import console
+from reflux.components.core.artifacts import ARTIFACTS, read_json
+from reflux.components.core.errors import UserError, listed
+from reflux.components.core.params.file import PARAMS, load_params, override_params
+from reflux.components.core.runtime.stage import EXIT_INTERRUPTED
+from reflux.components.plan.choice import Choice, as_assignments
+from reflux.components.tune.result import CHOICES, FIGURE, OBJECTIVES, RESULT, Result, Row, only_the_present, read
+from reflux.flows.commands.run import Stop
+from reflux.flows.local.environment import embed_mlflow, only_run, reflux_command
+from reflux.flows.pipeline.search import search
+from reflux.flows.report import tune as report
+from reflux.flows.report.display import console
 
 _MINUTES = 20.0
 _LAST_S, _LAST_SHARE = 15.0, 0.05  # of the time: to write, draw and deliver what was found, and keep the boards

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from components.core.errors import UserError
-from flows.local.environment import HOME, embed_mlflow
-from flows.local.prefect_server import is_free, is_up
-from flows.local.supervised import stop, supervised
+from reflux.components.core.errors import UserError
+from reflux.flows.local.environment import HOME, embed_mlflow
+from reflux.flows.local.prefect_server import is_free, is_up
+from reflux.flows.local.supervised import stop, supervised
 
 _SECONDS_TO_START = 120.0
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -28,8 +28,8 @@ def serve(port: int, prefect: bool) -> int:
     Raises:
         UserError: this is no project, a port is in use, or a server did not start.
     """
-    from components.core.params.file import load_params
-    from components.registry import client
+    from reflux.components.core.params.file import load_params
+    from reflux.components.registry import client
 
     load_params()  # in a wrong folder nothing is left behind
     uri = embed_mlflow()
@@ -66,7 +66,7 @@ def show_boards(port: int) -> None:
     Raises:
         UserError: MLflow does not answer.
     """
-    from components.registry import client
+    from reflux.components.registry import client
 
     if embed_mlflow().startswith(("http://", "https://")):
         print_boards(client.address())
@@ -87,9 +87,9 @@ def print_boards(address: str) -> bool:
     Raises:
         UserError: MLflow does not answer.
     """
-    from components.boards import keep
-    from components.core.params.file import load_params
-    from components.registry import client
+    from reflux.components.boards import keep
+    from reflux.components.core.params.file import load_params
+    from reflux.components.registry import client
 
     embed_mlflow()
     name = load_params().project.name

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from components.core.artifacts import translate_os_error
-from components.core.errors import UserError
-from components.core.runtime.tracking import without_password
+from reflux.components.core.artifacts import translate_os_error
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime.tracking import without_password
 
 HOME = Path(".reflux")
 RUN_LOG = HOME / "run.log"
@@ -101,7 +101,7 @@ def reflux_command() -> str:
     script = Path(sys.executable).with_name("reflux")
     by_name = shutil.which("reflux")
     if not script.is_file():
-        return f"{sys.executable} -m flows.cli"
+        return f"{sys.executable} -m reflux.flows.cli"
     if by_name and Path(by_name).samefile(script):
         return "reflux"
     return str(script.relative_to(Path.cwd())) if script.is_relative_to(Path.cwd()) else str(script)

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.core.errors import UserError
-from flows.local.environment import HOME
-from flows.local.supervised import stop, supervised
-from flows.outcome import StageFailed
+from reflux.components.core.errors import UserError
+from reflux.flows.local.environment import HOME
+from reflux.flows.local.supervised import stop, supervised
+from reflux.flows.outcome import StageFailed
 
 _SECONDS_TO_START = 120.0
 _SECONDS_BETWEEN_LOOKS = 0.1

@@ -12,10 +12,10 @@ from prefect import resume_flow_run, suspend_flow_run
 from prefect.exceptions import NotPausedError, ObjectNotFound
 from prefect.input import RunInput
 
-from components.core.params.sections import Params
-from components.registry import client
-from components.registry.ledger.record import APPROVAL, APPROVAL_FLOW, AWAITED
-from components.registry.promote import approve
+from reflux.components.core.params.sections import Params
+from reflux.components.registry import client
+from reflux.components.registry.ledger.record import APPROVAL, APPROVAL_FLOW, AWAITED
+from reflux.components.registry.promote import approve
 
 _KEY = "approval"
 

@@ -7,18 +7,18 @@ from prefect import runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from components.core.errors import UserError
-from components.core.params.sections import Params
-from components.core.runtime import tracking
-from components.core.runtime.journal import COURIER_VARIABLE
-from flows.local.environment import embed_mlflow
-from flows.outcome import StageOutcome
-from flows.pipeline.tasks import push
-from flows.repo import remote
-from flows.repo.dataset import fetch
-from flows.repo.stages import Runner
-from flows.report import flow_page
-from flows.report.display import Display
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime import tracking
+from reflux.components.core.runtime.journal import COURIER_VARIABLE
+from reflux.flows.local.environment import embed_mlflow
+from reflux.flows.outcome import StageOutcome
+from reflux.flows.pipeline.tasks import push
+from reflux.flows.repo import remote
+from reflux.flows.repo.dataset import fetch
+from reflux.flows.repo.stages import Runner
+from reflux.flows.report import flow_page
+from reflux.flows.report.display import Display
 
 
 def require_tracking() -> None:

@@ -4,12 +4,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from components.core.artifacts import read_json
-from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.params.file import check_overrides
-from components.preflight.facts import refuse_hopeless_gates, whole_file
-from flows.local.supervised import output_of, supervised
-from flows.repo.stages import own_sentence
+from reflux.components.core.artifacts import read_json
+from reflux.components.core.errors import EXIT_USER_ERROR, UserError
+from reflux.components.core.params.file import check_overrides
+from reflux.components.preflight.facts import refuse_hopeless_gates, whole_file
+from reflux.flows.local.supervised import output_of, supervised
+from reflux.flows.repo.stages import own_sentence
 
 
 def preflight(assignments: Sequence[str] = ()) -> None:
@@ -25,7 +25,7 @@ def preflight(assignments: Sequence[str] = ()) -> None:
     facts = whole_file(params)
     if not facts.is_file():
         print("Checking names, layers and the student's export before anything is trained …", flush=True)
-        command = [sys.executable, "-m", "components.preflight", *assignments]
+        command = [sys.executable, "-m", "reflux.components.preflight", *assignments]
         code, lines = output_of(supervised(command, {}, stdout=subprocess.PIPE))
         if code == EXIT_USER_ERROR:
             raise UserError(own_sentence(lines))

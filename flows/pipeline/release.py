@@ -7,22 +7,22 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from components.core.artifacts import ARTIFACTS
-from components.core.params.sections import Params
-from components.core.runtime import lineage
-from components.core.runtime.journal import Journal, delivery
-from components.registry import client, webhooks
-from components.registry import register as registration
-from components.registry.client import Unreachable
-from components.registry.ledger.record import Grounds
-from components.registry.promote import PromotionResult, challenge
-from components.registry.register import Registered
-from components.registry.versions.evaluated_run import Lineage
-from flows.outcome import StageOutcome
-from flows.pipeline.tasks import POLICY
-from flows.report import text
-from flows.report.display import Display
-from flows.report.result import Release
+from reflux.components.core.artifacts import ARTIFACTS
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime import lineage
+from reflux.components.core.runtime.journal import Journal, delivery
+from reflux.components.registry import client, webhooks
+from reflux.components.registry import register as registration
+from reflux.components.registry.client import Unreachable
+from reflux.components.registry.ledger.record import Grounds
+from reflux.components.registry.promote import PromotionResult, challenge
+from reflux.components.registry.register import Registered
+from reflux.components.registry.versions.evaluated_run import Lineage
+from reflux.flows.outcome import StageOutcome
+from reflux.flows.pipeline.tasks import POLICY
+from reflux.flows.report import text
+from reflux.flows.report.display import Display
+from reflux.flows.report.result import Release
 
 _SECONDS_FOR_RUN_ID = 30.0
 

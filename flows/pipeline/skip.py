@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.core.artifacts import sha256_file
-from components.core.contract import STAGES, code_of
-from components.core.params.sections import Params
-from components.core.runtime import lineage, packages
-from components.core.runtime.lineage import git
-from components.registry import client
-from components.registry.client import Unreachable
-from flows.repo import dataset
+from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.contract import STAGES, code_of
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime import lineage, packages
+from reflux.components.core.runtime.lineage import git
+from reflux.components.registry import client
+from reflux.components.registry.client import Unreachable
+from reflux.flows.repo import dataset
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -4,11 +4,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.params.file import check_overrides
-from components.plan.times import measurements
-from flows.local.supervised import output_of, supervised
-from flows.repo.stages import own_sentence
+from reflux.components.core.errors import EXIT_USER_ERROR, UserError
+from reflux.components.core.params.file import check_overrides
+from reflux.components.plan.times import measurements
+from reflux.flows.local.supervised import output_of, supervised
+from reflux.flows.repo.stages import own_sentence
 
 
 def measure(assignments: Sequence[str], classes: int, shared: bool = True) -> dict[str, float]:
@@ -25,7 +25,14 @@ def measure(assignments: Sequence[str], classes: int, shared: bool = True) -> di
     asked = measurements(check_overrides(list(assignments)), classes, shared)
     if any(each.kept() is None for each in asked.values()):
         print("Measuring how fast this machine is with these networks, once …", flush=True)
-        command = [sys.executable, "-m", "components.plan", str(classes), "shared" if shared else "alone", *assignments]
+        command = [
+            sys.executable,
+            "-m",
+            "reflux.components.plan",
+            str(classes),
+            "shared" if shared else "alone",
+            *assignments,
+        ]
         code, lines = output_of(supervised(command, {}, stdout=subprocess.PIPE))
         if code == EXIT_USER_ERROR:
             raise UserError(own_sentence(lines))

@@ -9,14 +9,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
-from components.core.artifacts import ARTIFACTS, read_json
-from components.core.contract import STAGES
-from components.core.runtime.journal import Journal
-from components.registry.client import Unreachable
-from flows.outcome import StageFailed, StageOutcome
-from flows.repo import remote
-from flows.repo.stages import Runner
-from flows.report.display import Display
+from reflux.components.core.artifacts import ARTIFACTS, read_json
+from reflux.components.core.contract import STAGES
+from reflux.components.core.runtime.journal import Journal
+from reflux.components.registry.client import Unreachable
+from reflux.flows.outcome import StageFailed, StageOutcome
+from reflux.flows.repo import remote
+from reflux.flows.repo.stages import Runner
+from reflux.flows.report.display import Display
 
 
 def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

@@ -22,15 +22,15 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from ruamel.yaml import YAML
 
-from components.core.artifacts import atomic
-from components.core.contract import TRAINING
-from components.core.errors import UserError
-from components.core.runtime import lineage
-from components.core.runtime.lineage import LOCK
-from flows.outcome import StageFailed, StageOutcome
-from flows.pipeline.tasks import POLICY, Pipeline, ended, pull
-from flows.repo import remote
-from flows.report.display import Display
+from reflux.components.core.artifacts import atomic
+from reflux.components.core.contract import TRAINING
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime import lineage
+from reflux.components.core.runtime.lineage import LOCK
+from reflux.flows.outcome import StageFailed, StageOutcome
+from reflux.flows.pipeline.tasks import POLICY, Pipeline, ended, pull
+from reflux.flows.repo import remote
+from reflux.flows.report.display import Display
 
 DEPLOYMENT = "train/train"
 COMMIT_VARIABLE = "REFLUX_COMMIT"  # what the deployment's clone checks out

@@ -8,15 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from components.core.artifacts import ARTIFACTS, fingerprint, read_json
-from components.core.contract import STAGES
-from components.core.errors import UserError, listed
-from components.core.params.file import PARAMS
-from components.core.params.sections import Params
-from components.core.runtime import packages
-from components.finetune.strategy import learns_from_unlabeled
-from flows.repo import dataset
-from flows.repo.images import Images, counts_of_domain, look
+from reflux.components.core.artifacts import ARTIFACTS, fingerprint, read_json
+from reflux.components.core.contract import STAGES
+from reflux.components.core.errors import UserError, listed
+from reflux.components.core.params.file import PARAMS
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime import packages
+from reflux.components.finetune.strategy import learns_from_unlabeled
+from reflux.flows.repo import dataset
+from reflux.flows.repo.images import Images, counts_of_domain, look
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

@@ -8,8 +8,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.core.artifacts import translate_os_error
-from flows.local.supervised import output_of, supervised
+from reflux.components.core.artifacts import translate_os_error
+from reflux.flows.local.supervised import output_of, supervised
 
 _SECONDS_TO_WRITE_A_LOCK = 0.5
 _CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from components.core.artifacts import fingerprint, sha256_file
-from components.core.errors import UserError
-from components.core.params.sections import Ingest
-from components.core.runtime.lineage import git
-from flows.repo.checkout import dvc
-from flows.repo.stages import own_sentence
+from reflux.components.core.artifacts import fingerprint, sha256_file
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.sections import Ingest
+from reflux.components.core.runtime.lineage import git
+from reflux.flows.repo.checkout import dvc
+from reflux.flows.repo.stages import own_sentence
 
 
 def fetch(settings: Ingest) -> None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.core.artifacts import ARTIFACTS
-from components.core.contract import LABELED_SPLITS, SPLITS
-from components.core.errors import UserError
-from components.core.params.sections import Ingest
+from reflux.components.core.artifacts import ARTIFACTS
+from reflux.components.core.contract import LABELED_SPLITS, SPLITS
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.sections import Ingest
 
 if TYPE_CHECKING:
-    from components.ingest.items import Item
+    from reflux.components.ingest.items import Item
 
 _INGESTED = ARTIFACTS / "ingest"
 _OWN_SPLIT = ""  # of an image that ingest gives one, by its content
@@ -49,7 +49,7 @@ def look(settings: Ingest) -> Images:
     Raises:
         UserError: the dataset is not here, or is none.
     """
-    from components.ingest.source import open_source
+    from reflux.components.ingest.source import open_source
 
     if not Path(settings.source).exists():  # DVC knows it
         raise UserError(
@@ -66,7 +66,7 @@ def look(settings: Ingest) -> Images:
 
 def counts_of_domain(settings: Ingest) -> dict[str, int]:
     """The images of the source domain to train on, as ``source_domain``; empty without one, or while it is not here."""
-    from components.ingest.source import open_source
+    from reflux.components.ingest.source import open_source
 
     if settings.source_domain is None or not Path(settings.source_domain).exists():
         return {}

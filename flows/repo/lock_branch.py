@@ -5,10 +5,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from components.core.params.file import PARAMS
-from components.core.runtime.journal import Journal
-from components.core.runtime.lineage import LOCK, git
-from components.core.runtime.tracking import without_password
+from reflux.components.core.params.file import PARAMS
+from reflux.components.core.runtime.journal import Journal
+from reflux.components.core.runtime.lineage import LOCK, git
+from reflux.components.core.runtime.tracking import without_password
 
 TAG = "dvc.lock"
 _REMOTE = "origin"

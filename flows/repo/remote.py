@@ -7,10 +7,10 @@ stage that was ever computed, so their time grows with the history of the projec
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.core.runtime.tracking import without_password
-from flows.outcome import StageFailed
-from flows.repo.checkout import dvc
-from flows.repo.stages import failure
+from reflux.components.core.runtime.tracking import without_password
+from reflux.flows.outcome import StageFailed
+from reflux.flows.repo.checkout import dvc
+from reflux.flows.repo.stages import failure
 
 
 def name() -> str | None:

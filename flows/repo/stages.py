@@ -12,12 +12,12 @@ from typing import Any, Protocol, Self
 
 import psutil
 
-from components.core.contract import STAGES
-from components.core.errors import EXIT_USER_ERROR
-from components.core.runtime.machine import usable_cores
-from components.core.runtime.progress import EVENTS_VARIABLE, RECORD
-from flows.outcome import StageFailed, StageOutcome
-from flows.repo.checkout import dvc, start_dvc
+from reflux.components.core.contract import STAGES
+from reflux.components.core.errors import EXIT_USER_ERROR
+from reflux.components.core.runtime.machine import usable_cores
+from reflux.components.core.runtime.progress import EVENTS_VARIABLE, RECORD
+from reflux.flows.outcome import StageFailed, StageOutcome
+from reflux.flows.repo.checkout import dvc, start_dvc
 
 THREADS_VARIABLE = "REFLUX_THREADS"
 _MARK_VARIABLE = "REFLUX_STAGE_MARK"

@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from components.bench.measure import Row
-from components.core.artifacts import write_json
-from components.core.runtime.journal import Journal
+from reflux.components.bench.measure import Row
+from reflux.components.core.artifacts import write_json
+from reflux.components.core.runtime.journal import Journal
 
 _FACTS = ("file", "KB", "accuracy", "agrees", "load ms", "peak MB")
 _SPEEDS = ("threads", "images", "p50 ms", "p95 ms", "CPU time")

@@ -17,8 +17,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from components.core.contract import STEPS
-from flows.outcome import StageOutcome
+from reflux.components.core.contract import STEPS
+from reflux.flows.outcome import StageOutcome
 
 State = Literal["waiting", "checking", "running", "ran", "cached", "failed", "skipped"]
 

@@ -17,13 +17,13 @@ from prefect.artifacts import (
 )
 from prefect.client.orchestration import get_client
 
-from components.boards import declared
-from components.registry import client
-from components.registry.client import Unreachable
-from components.registry.text import urls
-from flows.report import text
-from flows.report.display import Display
-from flows.report.result import Result
+from reflux.components.boards import declared
+from reflux.components.registry import client
+from reflux.components.registry.client import Unreachable
+from reflux.components.registry.text import urls
+from reflux.flows.report import text
+from reflux.flows.report.display import Display
+from reflux.flows.report.result import Result
 
 _SECONDS_BETWEEN_UPDATES = 5.0
 

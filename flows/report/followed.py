@@ -5,9 +5,9 @@ import logging
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from components.core.runtime.progress import EVENTS_VARIABLE, RECORD
-from flows.local.supervised import stop, supervised
-from flows.report.display import Display, LiveDisplay, console
+from reflux.components.core.runtime.progress import EVENTS_VARIABLE, RECORD
+from reflux.flows.local.supervised import stop, supervised
+from reflux.flows.report.display import Display, LiveDisplay, console
 
 
 def follow(name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[int, list[str]]:

@@ -5,16 +5,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from components.boards.declared import PICTURES
-from components.boards.figures import cost, summary
-from components.core.artifacts import ARTIFACTS, read_json
-from components.core.contract import TRAINING
-from components.core.params.sections import Params
-from components.core.runtime.journal import Journal
-from components.core.runtime.machine import usable_cores
-from components.monitor.reference import FILE, measure, save
-from flows.report import text
-from flows.report.result import Result
+from reflux.components.boards.declared import PICTURES
+from reflux.components.boards.figures import cost, summary
+from reflux.components.core.artifacts import ARTIFACTS, read_json
+from reflux.components.core.contract import TRAINING
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime.journal import Journal
+from reflux.components.core.runtime.machine import usable_cores
+from reflux.components.monitor.reference import FILE, measure, save
+from reflux.flows.report import text
+from reflux.flows.report.result import Result
 
 
 def log_evaluation(journal: Journal, params: Params, metrics: dict[str, Any]) -> None:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from components.core.contract import LABELED_SPLITS
-from flows.report.display import duration
+from reflux.components.core.contract import LABELED_SPLITS
+from reflux.flows.report.display import duration
 
 if TYPE_CHECKING:
-    from components.plan.choice import Choice
-    from components.plan.profile import Profile
+    from reflux.components.plan.choice import Choice
+    from reflux.components.plan.profile import Profile
 
 _HEADS = {
     "ingest.": "images",
@@ -33,7 +33,7 @@ def plan_table(profile: "Profile", chosen: "Sequence[Choice]", seconds: Mapping[
         seconds: of each stage.
         minutes: that were allowed.
     """
-    from components.plan.times import run_seconds
+    from reflux.components.plan.times import run_seconds
 
     groups: dict[str, list[tuple[str, str]]] = {"data": _data(profile)}
     for choice in chosen:

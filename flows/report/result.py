@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from components.registry.promote import PromotionResult
-from components.registry.register import Registered
-from flows.outcome import StageOutcome
+from reflux.components.registry.promote import PromotionResult
+from reflux.components.registry.register import Registered
+from reflux.flows.outcome import StageOutcome
 
 
 @dataclass(frozen=True)

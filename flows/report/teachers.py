@@ -6,9 +6,9 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from components.core.runtime.journal import Journal
-from components.teachers.result import PICTURE, RANKING, Ranking, Row, cheapest_as_good
-from flows.report.display import duration
+from reflux.components.core.runtime.journal import Journal
+from reflux.components.teachers.result import PICTURE, RANKING, Ranking, Row, cheapest_as_good
+from reflux.flows.report.display import duration
 
 _COLUMNS: dict[str, Literal["left", "right"]] = {
     **{

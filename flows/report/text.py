@@ -8,11 +8,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from components.core.contract import alternatives, shipped
-from components.registry.history import History
-from components.registry.ledger.ledger import AWAITING, Entry
-from components.registry.promote import PromotionResult
-from flows.report.result import Result
+from reflux.components.core.contract import alternatives, shipped
+from reflux.components.registry.history import History
+from reflux.components.registry.ledger.ledger import AWAITING, Entry
+from reflux.components.registry.promote import PromotionResult
+from reflux.flows.report.result import Result
 
 HEADER = ("", "accuracy", "macro F1", "worst class", "parameters", "KB", "ms p95")
 _MISSING = "-"

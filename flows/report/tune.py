@@ -5,10 +5,10 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from components.core.contract import FILES
-from components.registry.policy.gates import Reason
-from components.tune.result import REPEATED, Result, Row, only_the_present
-from flows.report.display import duration
+from reflux.components.core.contract import FILES
+from reflux.components.registry.policy.gates import Reason
+from reflux.components.tune.result import REPEATED, Result, Row, only_the_present
+from reflux.flows.report.display import duration
 
 _COLUMNS: dict[str, Literal["left", "right"]] = {
     **{"trial": "right", "student": "left", "px": "right", "ships": "left", "KB": "right", "ms p95": "right"},

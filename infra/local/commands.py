@@ -13,12 +13,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from components.core.errors import EXIT_USER_ERROR, UserError
-from flows.local.environment import QUIET
 from infra.local import supervisor
 from infra.local.parts import busy, check_programs, parts
 from infra.local.settings import DEFAULT_STATE, Stack, known_stack, new_stack
 from infra.local.worker import become_worker
+from reflux.components.core.errors import EXIT_USER_ERROR, UserError
+from reflux.flows.local.environment import QUIET
 
 _SECONDS_TO_START = 600.0
 _SECONDS_BETWEEN_LOOKS = 0.2

@@ -5,8 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from components.core.errors import UserError
 from infra.local.settings import Stack, write_private
+from reflux.components.core.errors import UserError
 
 HOST = "127.0.0.1"  # but for the studies of `reflux tune`, only the stack's own servers need it
 NOBODY = 65534

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import httpx
 
-from components.core.errors import UserError
-from flows.local.prefect_server import is_up
 from infra.local import databases, s3
 from infra.local.settings import INFRA, USER, Stack
+from reflux.components.core.errors import UserError
+from reflux.flows.local.prefect_server import is_up
 
 
 def _nothing(_stack: Stack) -> None:

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.core.errors import UserError
 from infra.local.settings import INFRA, USER, Stack, write_private
+from reflux.components.core.errors import UserError
 
 POLICY = INFRA / "s3-policy.json"
 _ADMIN = "admin"

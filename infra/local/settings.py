@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.core.errors import UserError
+from reflux.components.core.errors import UserError
 
 INFRA = Path(__file__).parents[1]
 DEFAULT_STATE = INFRA.parent / ".reflux" / "stack"

@@ -14,11 +14,11 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from components.core.artifacts import write_json
-from components.core.errors import UserError
-from flows.local.supervised import supervised
 from infra.local.parts import Part, busy, parts
 from infra.local.settings import Stack
+from reflux.components.core.artifacts import write_json
+from reflux.components.core.errors import UserError
+from reflux.flows.local.supervised import supervised
 
 _SECONDS_TO_ANSWER = 300.0
 _SECONDS_BETWEEN_LOOKS = 0.2

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import httpx
 
-from components.core.errors import UserError
+from reflux.components.core.errors import UserError
 
 _NEEDED = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "REFLUX_DVC_BUCKET")
 _ENDED_AS = {"RUNNING": "CRASHED", "PENDING": "CRASHED", "CANCELLING": "CANCELLED"}

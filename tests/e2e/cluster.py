@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-_COMMANDS = {"dvc": "-m dvc", "torchrun": "-m torch.distributed.run", "reflux": "-m flows.cli"}
+_COMMANDS = {"dvc": "-m dvc", "torchrun": "-m torch.distributed.run", "reflux": "-m reflux.flows.cli"}
 _STANDING_IN = ("srun", "scontrol", "kubectl")
 LOG = "cluster.log"
 

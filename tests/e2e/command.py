@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.workspaces import PACKAGE
+
 
 def environment(folder: Path) -> dict[str, str]:
-    """This process's, without what points at servers or at a repository above the project."""
+    """This process's, without what points at servers or at a repository above the project, and with its own code."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_"))}
-    return kept | {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
+    return kept | {"GIT_CEILING_DIRECTORIES": str(folder.parent), "PYTHONPATH": str(folder / PACKAGE)}
 
 
 def call(folder: Path, module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -18,4 +20,4 @@ def call(folder: Path, module: str, *arguments: str) -> "subprocess.CompletedPro
 
 
 def reflux(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return call(folder, "flows.cli", *arguments)
+    return call(folder, "reflux.flows.cli", *arguments)

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import psutil
 
-from flows.local.prefect_server import free_port, is_free
 from infra.local.s3 import inner_ports
 from infra.local.settings import Stack, known_stack, read_env
+from reflux.flows.local.prefect_server import free_port, is_free
 from tests.trees import command_line
 from tests.workspaces import git, make_tiny_project, until
 
@@ -182,7 +182,7 @@ def deploy_to(stack: LocalStack, deployment: str, pool: str) -> str:
 def deploy(stack: LocalStack, repository: Path) -> str:
     """Deploy as the documentation says; returns the retraining's deployment."""
     stack.environment["REFLUX_REPOSITORY"] = f"file://{repository}"
-    stack.run(sys.executable, "-m", "flows.cli", "deploy", cwd=repository)
+    stack.run(sys.executable, "-m", "reflux.flows.cli", "deploy", cwd=repository)
     return "retrain/retrain"
 
 

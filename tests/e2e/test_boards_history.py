@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from components.boards import declared as boards
-from flows.local.prefect_server import free_port
+from reflux.components.boards import declared as boards
+from reflux.flows.local.prefect_server import free_port
 from tests.e2e.command import reflux
 from tests.servers import mlflow_server
 from tests.workspaces import make_tiny_project

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.core.params.file import override_params
+from reflux.components.core.params.file import override_params
+from tests.workspaces import PACKAGE, ROOT
 
-ROOT = Path(__file__).parents[2]
 # Limit of a process without its mapped files, which the kernel drops when memory is short: Python, torch and the ONNX
 # exporter alone take two thirds of it.
 LIMIT = 720 * 2**20
@@ -49,7 +49,7 @@ def write_dataset(folder: Path) -> None:
 def run(command: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "REFLUX"))}
     # Arrow's own pools reserve a gigabyte of address space, which the limit counts, before the first byte is used.
-    environment |= {"PYTHONPATH": str(ROOT), "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    environment |= {"PYTHONPATH": str(ROOT / PACKAGE), "ARROW_DEFAULT_MEMORY_POOL": "system"}
     return subprocess.run(
         [sys.executable, *command],
         cwd=folder,
@@ -73,12 +73,14 @@ def test_a_dataset_four_times_larger_than_the_memory_trains(tmp_path: Path, stor
     shutil.copy(ROOT / "params.yaml", tmp_path)
     override_params([*RECIPE, f"ingest.storage={storage}"], tmp_path / "params.yaml")
     for stage in STAGES:
-        done = run(["-m", f"components.{stage}"], tmp_path)
+        done = run(["-m", f"reflux.components.{stage}"], tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
     # The limit is one: a process that wants a whole split in its memory does not get it.
     for split in ("train", "val", "test"):
         folder = tmp_path / "artifacts/ingest/shards" / split
         assert (folder / "images.npy").exists() == (storage == "decoded")
-        program = f"from components.core.images.shards import *; open_shard(Path({str(folder)!r})).images[:].copy()"
+        program = (
+            f"from reflux.components.core.images.shards import *; open_shard(Path({str(folder)!r})).images[:].copy()"
+        )
         assert "MemoryError" in run(["-c", program], tmp_path).stderr
     shutil.rmtree(tmp_path / "artifacts")

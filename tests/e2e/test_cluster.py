@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageChops
 from ruamel.yaml import YAML
 
-from components.core.params.file import override_params
+from reflux.components.core.params.file import override_params
 from tests.e2e import cluster
 from tests.e2e.command import environment
 from tests.workspaces import git, make_tiny_project, until
@@ -80,7 +80,7 @@ class Recipe:
         """The process of a stage that has this rank, once it is in the training's world."""
         for process in self.processes():
             try:
-                if process.environ().get("RANK") == str(rank) and f"components.{stage}" in process.cmdline():
+                if process.environ().get("RANK") == str(rank) and f"reflux.components.{stage}" in process.cmdline():
                     return process
             except psutil.Error:
                 continue

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not has_postgres(), reason="NO POSTGRES: install Debian's postgresql"),
 ]
 
-TRAINING = "components.distill"
+TRAINING = "reflux.components.distill"
 RUNS_IN_A_ROW = 100
 
 
@@ -61,7 +61,7 @@ def tasks(stack: LocalStack, run: str) -> dict[str, dict[str, Any]]:
 
 def assert_clean(stack: LocalStack) -> None:
     """Nothing of a run is left: no process, no clone, no run in MLflow that seems to go on."""
-    until(lambda: not stack.at_work("components.", "prefect.engine"), 60)
+    until(lambda: not stack.at_work("reflux.components.", "prefect.engine"), 60)
     clones = stack.state / "worker" / "gpu" / "clones"
     until(lambda: not any((path / "dvc.yaml").exists() for path in clones.iterdir()), 60)
 

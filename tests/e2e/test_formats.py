@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import read_json
+from reflux.components.core.artifacts import read_json
 from tests.e2e.command import reflux
 from tests.workspaces import make_tiny_project
 

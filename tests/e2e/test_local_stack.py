@@ -88,7 +88,7 @@ def test_a_second_run_registers_nothing(stack, deployment, first):
     assert (ended["state_type"], ended["state_name"]) == ("COMPLETED", "Skipped"), stack.logs(run)
     versions = stack.mlflow().search_model_versions("name = 'shapes-student'")
     assert [str(version.version) for version in versions] == ["1"]
-    assert not stack.at_work("components.", "supervise.py 0")
+    assert not stack.at_work("reflux.components.", "supervise.py 0")
 
 
 def test_no_secret_is_in_logs_artifacts_params_or_process_lists(stack, first):

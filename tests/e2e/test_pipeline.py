@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.boards import declared
-from components.core.artifacts import read_json
-from components.core.contract import STAGES
-from flows.local.prefect_server import free_port
+from reflux.components.boards import declared
+from reflux.components.core.artifacts import read_json
+from reflux.components.core.contract import STAGES
+from reflux.flows.local.prefect_server import free_port
 from tests.e2e.command import environment, reflux
 from tests.workspaces import make_tiny_project, until
 
@@ -184,7 +184,7 @@ def test_the_boards_show_every_retrain_in_a_browser(project, first, browser_page
 
     assert reflux(project, "run", "-S", "evaluate.latency_runs=24").returncode == 0
     port = free_port()
-    command = [sys.executable, "-u", "-m", "flows.cli", "ui", "--port", str(port)]
+    command = [sys.executable, "-u", "-m", "reflux.flows.cli", "ui", "--port", str(port)]
     ui = subprocess.Popen(command, cwd=project, env=environment(project), stdout=subprocess.PIPE, text=True)
     try:
         printed = list(itertools.takewhile(lambda line: "anyone who debugs" not in line, ui.stdout))
@@ -238,7 +238,7 @@ def history(project: Path, metric: str) -> list[tuple[int, float]]:
 @pytest.mark.long
 def test_without_mlflow_everything_is_trained_and_sent_later(project, first):
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "run", "-S", "evaluate.latency_runs=22"],
+        [sys.executable, "-m", "reflux.flows.cli", "run", "-S", "evaluate.latency_runs=22"],
         cwd=project,
         env=environment(project) | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"},
         capture_output=True,
@@ -272,7 +272,7 @@ def test_broken_data_stops_the_run_before_any_training(project, first):
 
 @pytest.mark.long
 def test_a_prefect_server_that_dies_in_mid_run_is_named_and_nothing_goes_on(project, first):
-    command = [sys.executable, "-m", "flows.cli", "run", "-S", "evaluate.latency_runs=23"]
+    command = [sys.executable, "-m", "reflux.flows.cli", "run", "-S", "evaluate.latency_runs=23"]
     with (project / "out.txt").open("w") as out:
         process = subprocess.Popen(
             command, cwd=project, env=environment(project), stdout=out, stderr=subprocess.STDOUT, text=True
@@ -298,7 +298,7 @@ def test_a_prefect_server_that_dies_in_mid_run_is_named_and_nothing_goes_on(proj
 def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, first, number):
     with (project / "out.txt").open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "run", "-S", f"seed={number}", "-S", "student.steps=100000"],
+            [sys.executable, "-m", "reflux.flows.cli", "run", "-S", f"seed={number}", "-S", "student.steps=100000"],
             cwd=project,
             env=environment(project),
             stdout=out,
@@ -315,7 +315,7 @@ def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, f
     until(lambda: not at_work(project))
     if number == signal.SIGKILL:
         subprocess.run(
-            [sys.executable, "-c", "from components.core.runtime import tracking; print(tracking.deliver())"],
+            [sys.executable, "-c", "from reflux.components.core.runtime import tracking; print(tracking.deliver())"],
             cwd=project,
             env=environment(project) | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"},
             check=True,
@@ -333,7 +333,13 @@ def test_a_run_that_was_killed_in_mid_training_goes_on_as_the_same_run(project, 
 
     kept, before = project / ".reflux/checkpoints/distill", len(distillations())
     settings = ["student.steps=3000", "student.eval_every=100", "run.checkpoint_every_s=0.2"]
-    command = [sys.executable, "-m", "flows.cli", "run", *(word for setting in settings for word in ("-S", setting))]
+    command = [
+        sys.executable,
+        "-m",
+        "reflux.flows.cli",
+        "run",
+        *(word for setting in settings for word in ("-S", setting)),
+    ]
     with (project / "out.txt").open("w") as out:
         process = subprocess.Popen(command, cwd=project, env=environment(project), stdout=out, stderr=subprocess.STDOUT)
     try:

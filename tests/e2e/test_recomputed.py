@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.core.artifacts import read_json, sha256_file
-from components.core.contract import STAGES, TRAINING
-from components.core.params.file import override_params
+from reflux.components.core.artifacts import read_json, sha256_file
+from reflux.components.core.contract import STAGES, TRAINING
+from reflux.components.core.params.file import override_params
 from tests.e2e.command import environment, reflux
 from tests.workspaces import make_tiny_project, picture
 
@@ -150,4 +150,4 @@ def test_what_can_be_known_before_training_is_refused_by_dvc_alone(copy: Path, a
     assert done.returncode != 0
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
-    assert "components.finetune" not in done.stdout
+    assert "reflux.components.finetune" not in done.stdout

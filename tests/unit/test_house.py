@@ -10,8 +10,8 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 from jsonschema import Draft7Validator
 from ruamel.yaml import YAML
 
-from components.core.contract import STAGES
-from components.core.params.sections import Params
+from reflux.components.core.contract import STAGES
+from reflux.components.core.params.sections import Params
 
 ROOT = Path(__file__).parents[2]
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -23,7 +23,7 @@ def test_dvc_knows_the_stages_of_the_design_in_their_order():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_is_the_same_word_everywhere(stage: str):
-    assert DVC[stage]["cmd"] == f"python -m components.{stage}"
+    assert DVC[stage]["cmd"] == f"python -m reflux.components.{stage}"
     assert (ROOT / "components" / stage / "__main__.py").is_file()
     outs = [o if isinstance(o, str) else next(iter(o)) for o in DVC[stage]["outs"] + DVC[stage].get("metrics", [])]
     assert all(out.startswith(f"artifacts/{stage}/") for out in outs)
@@ -87,7 +87,6 @@ def test_a_test_stands_where_the_code_does():
     assert strangers == {
         "distill/losses/test_goldens.py",  # all losses against torchdistill's values
         "distill/test_pages.py",  # the examples on the pages next to the code
-        "flows/test_names.py",  # what the names in flows/ may not shadow
         "registry/test_command.py",  # the command's verbs on a registry
         "test_house.py",
     }

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.core.export.network import load
-from components.core.images.shards import Pixels
+from reflux.components.core.export.network import load
+from reflux.components.core.images.shards import Pixels
 
 _WARM_UP_SHARE = 0.1
 _WARM_UP_MIN = 10

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from components.core.contract import FORMATS
-from components.core.errors import UserError
-from components.core.export.formats import executorch, onnx, pt2
-from components.core.export.logits import Logits
-from components.core.images.preprocess import fit
-from components.core.images.shards import Images, Pixels, at_once
-from components.core.params.extras import installed
+from reflux.components.core.contract import FORMATS
+from reflux.components.core.errors import UserError
+from reflux.components.core.export.formats import executorch, onnx, pt2
+from reflux.components.core.export.logits import Logits
+from reflux.components.core.images.preprocess import fit
+from reflux.components.core.images.shards import Images, Pixels, at_once
+from reflux.components.core.params.extras import installed
 
 if TYPE_CHECKING:
-    from components.core.export.program import Source
-    from components.core.models.pixel_model import ModelSpec
+    from reflux.components.core.export.program import Source
+    from reflux.components.core.models.pixel_model import ModelSpec
 
 _BATCH = 256
 Run = Callable[[Pixels], Logits]
 
 
 class Format(Protocol):
-    """What a module of :mod:`components.core.export.formats` has.
+    """What a module of :mod:`reflux.components.core.export.formats` has.
 
     Attributes:
         REQUIREMENTS: the packages that it takes to run such a file.

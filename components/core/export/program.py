@@ -11,10 +11,10 @@ from onnx import ModelProto
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from components.core.export.logits import Logits
-from components.core.images.shards import Pixels
-from components.core.models.pixel_model import PixelModel
-from components.core.models.small_nets import SmallNet
+from reflux.components.core.export.logits import Logits
+from reflux.components.core.images.shards import Pixels
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.models.small_nets import SmallNet
 
 INPUT, OUTPUT = "pixels", "logits"
 # A batch of one would be baked into the program: torch.export takes a size of 1 for a constant.

@@ -16,8 +16,8 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from components.core.export.program import INPUT
-from components.core.images.shards import Pixels
+from reflux.components.core.export.program import INPUT
+from reflux.components.core.images.shards import Pixels
 
 _BATCH = 64
 

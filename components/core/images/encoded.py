@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.artifacts import read_json, write_json
-from components.core.errors import UserError
-from components.core.images.pixels import UnreadableImage, fitted
+from reflux.components.core.artifacts import read_json, write_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.pixels import UnreadableImage, fitted
 
 Rows = NDArray[np.int64]
 Pixels = NDArray[np.uint8]

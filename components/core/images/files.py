@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from components.core.images.pixels import SUFFIXES
+from reflux.components.core.images.pixels import SUFFIXES
 
 # Pictures that we can't read are named one by one: a folder of them must not vanish without a word.
 _OTHER_PICTURES = (

@@ -1,4 +1,4 @@
-"""Read image files: what a picture becomes is decided in :mod:`components.core.images.preprocess`.
+"""Read image files: what a picture becomes is decided in :mod:`reflux.components.core.images.preprocess`.
 
 Of an animation or of pages the first counts. The format is read from the bytes, never from the file's name.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from components.core.images.preprocess import square, upright
+from reflux.components.core.images.preprocess import square, upright
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")

@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from components.core.artifacts import read_json
-from components.core.errors import UserError
-from components.core.images.encoded import EncodedImages, rows_of
+from reflux.components.core.artifacts import read_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.encoded import EncodedImages, rows_of
 
 UNLABELED = -1
 _BYTES_AT_ONCE = 2**24

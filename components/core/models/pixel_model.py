@@ -16,9 +16,9 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.core.artifacts import atomic
-from components.core.errors import UserError
-from components.core.models.small_nets import SMALL_NETS, small_net
+from reflux.components.core.artifacts import atomic
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.small_nets import SMALL_NETS, small_net
 
 _METADATA_KEY = "reflux"
 
@@ -71,7 +71,7 @@ class PixelModel(nn.Module):
 
 
 def network(name: str, num_classes: int, in_chans: int) -> nn.Module:
-    """Build an untrained network by timm's name or a :func:`components.core.models.small_nets.small_net`'s.
+    """Build an untrained network by timm's name or a :func:`reflux.components.core.models.small_nets.small_net`'s.
 
     Raises:
         UserError: the name is unknown; the nearest known names are suggested.

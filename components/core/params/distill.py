@@ -1,7 +1,7 @@
 """The section ``distill``: the methods by name, with their papers' defaults.
 
 An entry of ``distill.method`` is a loss, a modifier of the losses next to it, or a schedule: which network teaches
-which, in what order. Layers are addressed as in :func:`components.core.teacher.hooks.find_layer`.
+which, in what order. Layers are addressed as in :func:`reflux.components.core.teacher.hooks.find_layer`.
 """
 
 import difflib
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
 
-from components.core.errors import UserError
-from components.core.params.section import AboveZero, Fraction, Positive, Section
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.section import AboveZero, Fraction, Positive, Section
 
 Temperature = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(gt=0)]
@@ -209,7 +209,8 @@ class LogitStandardization(Method):
     """Sun et al. 2024: the losses of logits next to it, or kd alone, compare z-scores of the logits.
 
     Their weights are multiplied by ``weight``, the authors' for CIFAR-100, and they take its temperature: null is
-    that of :func:`components.distill.losses.logits.temperature_for` for the number of classes: 2 for the paper's 100.
+    that of :func:`reflux.components.distill.losses.logits.temperature_for` for the number of classes: 2 for the paper's
+    100.
     """
 
     min_classes = 3  # z-scores of two logits are 1 and -1 whatever the teacher says

@@ -2,8 +2,8 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from components.core.contract import FormatSpec
-from components.core.errors import UserError
+from reflux.components.core.contract import FormatSpec
+from reflux.components.core.errors import UserError
 
 
 def installed(file_format: FormatSpec, who: str) -> str:

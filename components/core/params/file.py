@@ -12,12 +12,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from components.core.artifacts import atomic
-from components.core.errors import UserError, listed
-from components.core.params.comments import with_comments
-from components.core.params.distill import METHODS
-from components.core.params.section import Section
-from components.core.params.sections import Params
+from reflux.components.core.artifacts import atomic
+from reflux.components.core.errors import UserError, listed
+from reflux.components.core.params.comments import with_comments
+from reflux.components.core.params.distill import METHODS
+from reflux.components.core.params.section import Section
+from reflux.components.core.params.sections import Params
 
 PARAMS = Path("params.yaml")
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from components.core.params.section import Fraction, Positive, Section
+from reflux.components.core.params.section import Fraction, Positive, Section
 
 _SHARES = ("accuracy", "f1", "recall", "ece", "gain")  # how the names of figures from 0 to 1 end
 

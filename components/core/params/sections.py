@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from components.core.params.distill import Distill
-from components.core.params.registry import Registry
-from components.core.params.section import AboveZero, Fraction, NonNegative, Positive, Section, Ships
-from components.core.params.tune import Tune
+from reflux.components.core.params.distill import Distill
+from reflux.components.core.params.registry import Registry
+from reflux.components.core.params.section import AboveZero, Fraction, NonNegative, Positive, Section, Ships
+from reflux.components.core.params.tune import Tune
 
 
 class Project(Section):

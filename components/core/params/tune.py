@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from components.core.params.section import AboveZero, Fraction, NonNegative, Positive, Section, Ships
+from reflux.components.core.params.section import AboveZero, Fraction, NonNegative, Positive, Section, Ships
 
 
 def _as_range(value: Any) -> Any:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.core.artifacts import atomic, read_json, write_json
-from components.core.errors import UserError
-from components.core.runtime.world import ALONE, World
+from reflux.components.core.artifacts import atomic, read_json, write_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime.world import ALONE, World
 
 
 class Checkpoints:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import torch
 
-from components.core.errors import UserError
+from reflux.components.core.errors import UserError
 
 THREADS_VARIABLE = "REFLUX_THREADS"
 

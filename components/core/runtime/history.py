@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.core.artifacts import atomic, finite
-from components.core.runtime.checkpoint import Checkpoints
-from components.core.runtime.journal import Journal
+from reflux.components.core.artifacts import atomic, finite
+from reflux.components.core.runtime.checkpoint import Checkpoints
+from reflux.components.core.runtime.journal import Journal
 
 _COUNTS = ("step", "images")
 

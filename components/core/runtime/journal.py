@@ -1,8 +1,8 @@
 """The journal of a run: params, metrics and artifacts as lines on disk, to be delivered to MLflow.
 
 A stage never waits for MLflow and never fails with it: it appends to its journal, and
-:mod:`components.core.runtime.tracking` delivers journals (at once while the server answers, later when it was away or
-the process was killed).
+:mod:`reflux.components.core.runtime.tracking` delivers journals (at once while the server answers, later when it was
+away or the process was killed).
 """
 
 import json

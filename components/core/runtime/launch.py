@@ -15,9 +15,9 @@ from typing import Any
 
 import psutil
 
-from components.core.artifacts import read_json, write_json
-from components.core.errors import UserError
-from components.core.params.sections import Run
+from reflux.components.core.artifacts import read_json, write_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.sections import Run
 
 _SENTENCE_VARIABLE = "REFLUX_SENTENCE"
 _LAUNCHER_VARIABLE = "REFLUX_LAUNCHER"
@@ -107,7 +107,7 @@ def launch(stage: str, run: Run) -> int:
             except RendezvousTimeoutError:
                 raise UserError(
                     f"{_nodes(run)[0]} machines did not meet at run.rdzv_endpoint = {run.rdzv_endpoint} in time: start "
-                    f"`python -m components.{stage}` on each of them, with the same params."
+                    f"`python -m reflux.components.{stage}` on each of them, with the same params."
                 ) from None
             except RendezvousError:
                 now = time.monotonic()
@@ -182,7 +182,7 @@ def _run_agent(stage: str, run: Run, processes: int, sentence: Path) -> int:
         role=stage,
         local_world_size=processes,
         entrypoint=sys.executable,
-        args=("-m", f"components.{stage}"),
+        args=("-m", f"reflux.components.{stage}"),
         rdzv_handler=handler,
         max_restarts=run.max_restarts,
         monitor_interval=0.1,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from components.core.artifacts import sha256_file
-from components.core.contract import code_of
-from components.core.params.file import PARAMS
+from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.contract import code_of
+from reflux.components.core.params.file import PARAMS
 
 COMPONENTS = Path(__file__).parents[2]
 NONE = "none"
@@ -48,7 +48,7 @@ def code() -> Code:
 
 
 def code_sha256(stage: str, components: Path = COMPONENTS) -> str:
-    """The hash of the code that decides a stage's result, as the table in :mod:`components.core.contract` lists it.
+    """The hash of the code that decides a stage's result, as :mod:`reflux.components.core.contract` lists it.
 
     Checkpoints and soft labels are kept under it; DVC hashes the same folders by itself.
     """

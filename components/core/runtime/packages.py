@@ -1,6 +1,7 @@
 """The versions of the packages that decide results: DVC keys each stage by them, as by its params.
 
-``python -m components.core.runtime.packages`` is the stage ``packages`` of ``dvc.yaml``; the flows call :func:`record`.
+``python -m reflux.components.core.runtime.packages`` is the stage ``packages`` of ``dvc.yaml``; the flows call
+:func:`record`.
 """
 
 import sys
@@ -12,12 +13,12 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from components.core.artifacts import ARTIFACTS, write_json
-from components.core.contract import STAGES, made
-from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.params.extras import installed
-from components.core.params.file import load_params
-from components.core.runtime.lineage import LOCK
+from reflux.components.core.artifacts import ARTIFACTS, write_json
+from reflux.components.core.contract import STAGES, made
+from reflux.components.core.errors import EXIT_USER_ERROR, UserError
+from reflux.components.core.params.extras import installed
+from reflux.components.core.params.file import load_params
+from reflux.components.core.runtime.lineage import LOCK
 
 FILE = ARTIFACTS / "packages.json"
 

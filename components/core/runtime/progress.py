@@ -12,7 +12,7 @@ from contextlib import closing
 
 from tqdm import tqdm
 
-from components.core.runtime import launch
+from reflux.components.core.runtime import launch
 
 RECORD = "\x1e"
 EVENTS_VARIABLE = "REFLUX_EVENTS"

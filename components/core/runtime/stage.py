@@ -1,6 +1,6 @@
 """The life of a stage process: params in, artifacts out, one journal, clean ends.
 
-``python -m components.<stage>`` calls :func:`run` with the stage's function.
+``python -m reflux.components.<stage>`` calls :func:`run` with the stage's function.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ruamel.yaml import YAML
 
-from components.core.artifacts import ARTIFACTS, fingerprint, translate_os_error, write_json
-from components.core.contract import STAGES
-from components.core.errors import EXIT_USER_ERROR, UserError
-from components.core.params.file import load_params
-from components.core.params.sections import Params, Run
-from components.core.runtime import launch, lineage, packages, tracking
-from components.core.runtime.journal import (
+from reflux.components.core.artifacts import ARTIFACTS, fingerprint, translate_os_error, write_json
+from reflux.components.core.contract import STAGES
+from reflux.components.core.errors import EXIT_USER_ERROR, UserError
+from reflux.components.core.params.file import load_params
+from reflux.components.core.params.sections import Params, Run
+from reflux.components.core.runtime import launch, lineage, packages, tracking
+from reflux.components.core.runtime.journal import (
     COURIER_VARIABLE,
     PARENT_RUN_VARIABLE,
     PARENT_VARIABLE,
@@ -33,14 +33,14 @@ from components.core.runtime.journal import (
     NullJournal,
     Status,
 )
-from components.core.runtime.machine import machine
+from reflux.components.core.runtime.machine import machine
 
 if TYPE_CHECKING:  # torch takes two seconds, which stages that only look at data do without
-    from components.core.runtime.checkpoint import Checkpoints
-    from components.core.runtime.world import World
+    from reflux.components.core.runtime.checkpoint import Checkpoints
+    from reflux.components.core.runtime.world import World
 
 CHECKPOINTS = Path(".reflux/checkpoints")
-_DVC = Path(__file__).parents[3] / "dvc.yaml"
+_DVC = Path(__file__).resolve().parents[3] / "dvc.yaml"
 BEFORE = "-before"  # ends the name of the folder for training runs before the stage's own
 EXIT_INTERRUPTED = 130
 
@@ -61,7 +61,7 @@ class Stage:
     @cached_property
     def world(self) -> "World":
         """The processes that work on this stage together."""
-        from components.core.runtime.world import ALONE
+        from reflux.components.core.runtime.world import ALONE
 
         return self._world or ALONE
 
@@ -97,7 +97,7 @@ class Stage:
         Raises:
             UserError: there is a checkpoint, and it is damaged.
         """
-        from components.core.runtime.checkpoint import Checkpoints
+        from reflux.components.core.runtime.checkpoint import Checkpoints
 
         recipe = {section: self._section(section) for section in sections}
         code = lineage.code_sha256(self.name)
@@ -224,13 +224,13 @@ def _run(name: str, body: Callable[[Stage], None]) -> int:
 
 
 def _joined(settings: Run) -> "AbstractContextManager[World]":
-    from components.core.runtime.world import join
+    from reflux.components.core.runtime.world import join
 
     return join(settings.device, settings.lost_after_s)
 
 
 def _lost(error: RuntimeError) -> bool:
-    from components.core.runtime.world import is_lost_process
+    from reflux.components.core.runtime.world import is_lost_process
 
     return is_lost_process(error)
 

@@ -1,4 +1,4 @@
-"""Delivers journals to MLflow; the only module of ``components.core`` that imports it.
+"""Delivers journals to MLflow; the only module of ``reflux.components.core`` that imports it.
 
 With no ``MLFLOW_TRACKING_URI`` nothing is delivered. When the server is away the journals wait in the outbox and the
 next delivery sends them, with their own times and in their own order.
@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.core.artifacts import write_json
-from components.core.errors import UserError, listed
-from components.core.runtime.journal import OUTBOX, delivery, writer_is_alive
+from reflux.components.core.artifacts import write_json
+from reflux.components.core.errors import UserError, listed
+from reflux.components.core.runtime.journal import OUTBOX, delivery, writer_is_alive
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import PixelModel
-from components.core.models.precision import autocast
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.models.precision import autocast
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from components.core.artifacts import sha256_file
-from components.core.errors import UserError
+from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.errors import UserError
 
 SHARD_IMAGES = 1024
 _COPIED = 2**26  # bytes up to which a store is read into memory: one look-up a batch instead of one a record
@@ -156,7 +156,7 @@ def open_store(
     """Open the store that ``label`` wrote, and check every file of it.
 
     It must hold the soft labels of the current teacher, for the views that the student will see; ``views_key`` is
-    :func:`components.core.views.augment.views_key`.
+    :func:`reflux.components.core.views.augment.views_key`.
 
     Raises:
         UserError: the store has another teacher, other images, views or classes, or a file is missing or damaged.

@@ -17,16 +17,16 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from components.core.errors import UserError
-from components.core.images.shards import Shard, some_labeled
-from components.core.inference import validate
-from components.core.models.precision import autocast
-from components.core.runtime.checkpoint import Checkpoints, random_states, set_random_states
-from components.core.runtime.device import usage
-from components.core.runtime.world import ALONE, World
-from components.core.training import optim
-from components.core.training.balance import adjusted
-from components.core.training.parallel import compile_network, data_parallel, gradient_sync
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import Shard, some_labeled
+from reflux.components.core.inference import validate
+from reflux.components.core.models.precision import autocast
+from reflux.components.core.runtime.checkpoint import Checkpoints, random_states, set_random_states
+from reflux.components.core.runtime.device import usage
+from reflux.components.core.runtime.world import ALONE, World
+from reflux.components.core.training import optim
+from reflux.components.core.training.balance import adjusted
+from reflux.components.core.training.parallel import compile_network, data_parallel, gradient_sync
 
 if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
@@ -62,13 +62,13 @@ class Recipe:
 
     Attributes:
         lr: the peak learning rate.
-        optimizer, schedule, warmup: see :mod:`components.core.training.optim`.
-        weight_decay: of matrices; see :func:`components.core.training.optim.weight_decay_groups`.
+        optimizer, schedule, warmup: see :mod:`reflux.components.core.training.optim`.
+        weight_decay: of matrices; see :func:`reflux.components.core.training.optim.weight_decay_groups`.
         clip_norm: the largest norm of the gradient; 0 leaves it as it is.
         accumulate: micro-batches a batch is computed in, one after the other, for less memory.
         ema_decay: decay of the averaged weights that are validated and kept; 0 keeps the trained ones.
-        precision: see :func:`components.core.models.precision.autocast`.
-        sync_batch_norm, compile: see :mod:`components.core.training.parallel`.
+        precision: see :func:`reflux.components.core.models.precision.autocast`.
+        sync_batch_norm, compile: see :mod:`reflux.components.core.training.parallel`.
     """
 
     steps: int
@@ -125,7 +125,7 @@ Loss = Callable[..., dict[str, Tensor]]
 def cross_entropy(logits: Tensor, labels: Tensor, log_priors: Tensor | None = None) -> dict[str, Tensor]:
     """The loss of training on labels alone, which are classes [N] or probabilities [N, K].
 
-    ``log_priors`` [K] are those of :func:`components.core.training.balance.log_priors_for`.
+    ``log_priors`` [K] are those of :func:`reflux.components.core.training.balance.log_priors_for`.
     """
     return {"ce": F.cross_entropy(adjusted(logits, log_priors), labels, reduction="none")}
 

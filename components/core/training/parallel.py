@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from components.core.errors import UserError
-from components.core.runtime.world import World
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime.world import World
 
 
 def shard_of_batch(world: World, batch_size: int, name: str) -> slice:

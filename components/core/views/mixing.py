@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.core.images.shards import Shard
-from components.core.views.augment import DRAWS, Uint64s, draws, render, view_draws
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.views.augment import DRAWS, Uint64s, draws, render, view_draws
 
 Indices = npt.NDArray[np.int64]
 
@@ -113,7 +113,7 @@ class Views:
     Args:
         images: the images.
         seed: of the views, and of the order in which epochs visit the images.
-        augment: settings of :func:`components.core.views.augment.render` and :class:`Mixing`.
+        augment: settings of :func:`reflux.components.core.views.augment.render` and :class:`Mixing`.
     """
 
     def __init__(self, images: Shard, seed: int, augment: dict[str, Any]) -> None:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.core.errors import UserError
-from components.core.models.precision import single_precision
-from components.distill.losses.register import loss
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.precision import single_precision
+from reflux.components.distill.losses.register import loss
 
 
 @single_precision

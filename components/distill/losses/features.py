@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.core.models.precision import single_precision
-from components.distill.losses.register import loss
-from components.distill.modules import OrthogonalProjectors, Regressors, ReviewFusion
+from reflux.components.core.models.precision import single_precision
+from reflux.components.distill.losses.register import loss
+from reflux.components.distill.modules import OrthogonalProjectors, Regressors, ReviewFusion
 
 _PYRAMID = (4, 2, 1)
 _VARIANCE = 1e-5  # as BatchNorm adds, for features that hardly vary

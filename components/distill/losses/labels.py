@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.core.training.balance import adjusted
+from reflux.components.core.training.balance import adjusted
 
 
 def hard_loss(
@@ -16,7 +16,7 @@ def hard_loss(
 ) -> Tensor:
     """The weighted cross-entropy of logits [B, K] with the hard labels, of the images that have one: [B].
 
-    ``log_priors`` [K] are those of :func:`components.core.training.balance.log_priors_for`.
+    ``log_priors`` [K] are those of :func:`reflux.components.core.training.balance.log_priors_for`.
     """
     return weight * known * F.cross_entropy(adjusted(student, log_priors), labels, reduction="none")
 

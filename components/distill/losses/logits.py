@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.core.models.precision import single_precision
-from components.distill.losses.register import loss
+from reflux.components.core.models.precision import single_precision
+from reflux.components.distill.losses.register import loss
 
 # The authors' guards against a division by zero.
 _STD_EPS, _COSINE_EPS = 1e-7, 1e-8

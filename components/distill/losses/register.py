@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from torch import nn
 
-from components.distill.modules import Shape
+from reflux.components.distill.modules import Shape
 
 F = TypeVar("F", bound=Callable[..., Any])
 Adapter = Callable[[Sequence[Shape], Sequence[Shape], Sequence[bool]], nn.Module]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.core.models.precision import single_precision
-from components.distill.losses.register import loss
+from reflux.components.core.models.precision import single_precision
+from reflux.components.distill.losses.register import loss
 
 _EPS = 1e-12
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from components.core.training.loop import Batch
+from reflux.components.core.training.loop import Batch
 
 Batches = Callable[[int], Iterator[Batch]]
 

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.core.errors import UserError
-from components.core.images.shards import UNLABELED
-from components.core.models.pixel_model import PixelModel
-from components.core.training.loop import Batch, Loss
-from components.finetune.adaptation.adversarial import discriminator, domain_loss, reversed_gradient, strength
-from components.finetune.adaptation.batches import Batches
-from components.finetune.adaptation.discrepancies import coral, mk_mmd
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import UNLABELED
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.training.loop import Batch, Loss
+from reflux.components.finetune.adaptation.adversarial import discriminator, domain_loss, reversed_gradient, strength
+from reflux.components.finetune.adaptation.batches import Batches
+from reflux.components.finetune.adaptation.discrepancies import coral, mk_mmd
 
 Outputs = tuple[Tensor, Tensor, Tensor]
 

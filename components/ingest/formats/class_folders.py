@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from components.core.errors import UserError, listed
-from components.core.images.files import files_below, is_picture
-from components.core.images.shards import UNLABELED
-from components.ingest.items import Item, Source
-from components.ingest.slices import refuse_any
-from components.ingest.splits import split_of
+from reflux.components.core.errors import UserError, listed
+from reflux.components.core.images.files import files_below, is_picture
+from reflux.components.core.images.shards import UNLABELED
+from reflux.components.ingest.items import Item, Source
+from reflux.components.ingest.slices import refuse_any
+from reflux.components.ingest.splits import split_of
 
 FORM = "class folders (class/*.png or train/class/*.png)"
 

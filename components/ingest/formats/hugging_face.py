@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.ingest import slices as slicing
-from components.ingest.formats import tables
-from components.ingest.formats.manifest import parquet_table
-from components.ingest.items import Source, Table
+from reflux.components.ingest import slices as slicing
+from reflux.components.ingest.formats import tables
+from reflux.components.ingest.formats.manifest import parquet_table
+from reflux.components.ingest.items import Source, Table
 
 FORM = "Parquet in the Hugging Face layout"
 _BATCH = 256

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from components.core.errors import UserError, listed
-from components.core.images.shards import UNLABELED
-from components.ingest.items import Table
+from reflux.components.core.errors import UserError, listed
+from reflux.components.core.images.shards import UNLABELED
+from reflux.components.ingest.items import Table
 
 _SHOWN = 5
 _WHOLE = re.compile(r"-?\d+\.0+")

@@ -7,10 +7,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.core.errors import UserError, listed
-from components.ingest import slices as slicing
-from components.ingest.formats import tables
-from components.ingest.items import Source, Table
+from reflux.components.core.errors import UserError, listed
+from reflux.components.ingest import slices as slicing
+from reflux.components.ingest.formats import tables
+from reflux.components.ingest.items import Source, Table
 
 FORM = "a CSV or Parquet manifest with a path and a label column"
 

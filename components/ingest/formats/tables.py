@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from components.core.errors import UserError, listed
-from components.core.images.shards import UNLABELED
-from components.ingest import slices as slicing
-from components.ingest.formats.labels import resolve, whole
-from components.ingest.items import Item, Source, Table
-from components.ingest.splits import split_of, split_of_file
+from reflux.components.core.errors import UserError, listed
+from reflux.components.core.images.shards import UNLABELED
+from reflux.components.ingest import slices as slicing
+from reflux.components.ingest.formats.labels import resolve, whole
+from reflux.components.ingest.items import Item, Source, Table
+from reflux.components.ingest.splits import split_of, split_of_file
 
 PATH_COLUMNS = ("path", "image_path", "file_path", "filepath", "file_name", "filename", "file", "image")
 _LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "fine_label")

@@ -10,14 +10,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from components.core.errors import UserError
-from components.registry import client, webhooks
-from components.registry.client import CHAMPION, PREVIOUS, describe_champion
-from components.registry.ledger import ledger, lock
-from components.registry.ledger.ledger import Intent, Outcome
-from components.registry.ledger.lock import Check
-from components.registry.text import urls
-from components.registry.versions.files import fetch_files
+from reflux.components.core.errors import UserError
+from reflux.components.registry import client, webhooks
+from reflux.components.registry.client import CHAMPION, PREVIOUS, describe_champion
+from reflux.components.registry.ledger import ledger, lock
+from reflux.components.registry.ledger.ledger import Intent, Outcome
+from reflux.components.registry.ledger.lock import Check
+from reflux.components.registry.text import urls
+from reflux.components.registry.versions.files import fetch_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

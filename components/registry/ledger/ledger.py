@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from components.core.runtime import tracking
-from components.registry.policy.comparison import Best
-from components.registry.text.markdown import LINEAGE
+from reflux.components.core.runtime import tracking
+from reflux.components.registry.policy.comparison import Best
+from reflux.components.registry.text.markdown import LINEAGE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from components.core.errors import UserError
-from components.registry import client
+from reflux.components.core.errors import UserError
+from reflux.components.registry import client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

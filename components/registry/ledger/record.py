@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from components.core.contract import shipped
-from components.core.params.sections import Params
-from components.registry.client import CHAMPION, PREVIOUS
-from components.registry.ledger import ledger
-from components.registry.ledger.ledger import Intent, Outcome
-from components.registry.policy.comparison import ChampionEvaluation
-from components.registry.policy.decision import Decision, Policy
-from components.registry.policy.gates import Reason
-from components.registry.text import markdown
+from reflux.components.core.contract import shipped
+from reflux.components.core.params.sections import Params
+from reflux.components.registry.client import CHAMPION, PREVIOUS
+from reflux.components.registry.ledger import ledger
+from reflux.components.registry.ledger.ledger import Intent, Outcome
+from reflux.components.registry.policy.comparison import ChampionEvaluation
+from reflux.components.registry.policy.decision import Decision, Policy
+from reflux.components.registry.policy.gates import Reason
+from reflux.components.registry.text import markdown
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from components.core.significance import images_needed, mcnemar, paired_bootstrap, paired_score_bound
-from components.registry.policy.gates import Reason, as_number, format_value
+from reflux.components.core.significance import images_needed, mcnemar, paired_bootstrap, paired_score_bound
+from reflux.components.registry.policy.gates import Reason, as_number, format_value
 
 LEAST_MARGIN = 1e-6  # below it no number of images is enough
 
 if TYPE_CHECKING:
-    from components.core.export.latency import SideBySide
+    from reflux.components.core.export.latency import SideBySide
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ChampionEvaluation:
         p_value: McNemar's, two-sided.
         latency_ms_p95: None if the files are the same.
         faster: lower bound of the factor by which the challenger is faster, see
-            :func:`components.core.export.latency.side_by_side`.
+            :func:`reflux.components.core.export.latency.side_by_side`.
         disagreement: the share of the images that just one of the two gets right; None in older records.
         left_out: further test images, which were left out because the champion was trained on them; None if the images
             that it was trained on are not known.

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from components.core.contract import ships
-from components.core.params.registry import Registry
-from components.core.significance import images_needed, margin_shown, optimism
-from components.registry.policy import comparison as champions
-from components.registry.policy import gates, slices
-from components.registry.policy.comparison import Best, ChampionEvaluation
-from components.registry.policy.gates import Bounds, Reason
+from reflux.components.core.contract import ships
+from reflux.components.core.params.registry import Registry
+from reflux.components.core.significance import images_needed, margin_shown, optimism
+from reflux.components.registry.policy import comparison as champions
+from reflux.components.registry.policy import gates, slices
+from reflux.components.registry.policy.comparison import Best, ChampionEvaluation
+from reflux.components.registry.policy.gates import Bounds, Reason
 
 Status = Literal["UNKNOWN", "REJECTED", "VALIDATED"]
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from components.core.contract import FIGURES, shipped
-from components.core.significance import chance_to_reach, score_bound, share_bound
+from reflux.components.core.contract import FIGURES, shipped
+from reflux.components.core.significance import chance_to_reach, score_bound, share_bound
 
 Side = Literal["min", "max"]
 Bounds = Mapping[str, Mapping[str, float]]  # {figure: {"min": limit, "max": limit, "confidence": share}}

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from components.core.significance import share_bound, too_low
-from components.registry.policy.gates import (
+from reflux.components.core.significance import share_bound, too_low
+from reflux.components.registry.policy.gates import (
     Bounds,
     Reason,
     Side,

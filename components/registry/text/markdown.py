@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from components.core.contract import FILES, ships
-from components.registry.policy.decision import Decision
-from components.registry.policy.gates import gated_figures, in_percent, sides
-from components.registry.text import urls
+from reflux.components.core.contract import FILES, ships
+from reflux.components.registry.policy.decision import Decision
+from reflux.components.registry.policy.gates import gated_figures, in_percent, sides
+from reflux.components.registry.text import urls
 
 _MISSING = "unknown to this copy of the project"
 _MARKS = {True: "passed", False: "**missed**", None: "**unknown**"}

@@ -8,8 +8,8 @@ import os
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from components.core.runtime import tracking
-from components.registry import client
+from reflux.components.core.runtime import tracking
+from reflux.components.registry import client
 
 
 def run(experiment_id: str, run_id: str) -> str:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.core.artifacts import read_json, sha256_file
-from components.core.contract import FILES, ships
-from components.core.errors import UserError
+from reflux.components.core.artifacts import read_json, sha256_file
+from reflux.components.core.contract import FILES, ships
+from reflux.components.core.errors import UserError
 
 LIVE = "live"
 TRAINED_ON = "trained-on.npy"  # ids of the images that a model was made from

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from components.core.artifacts import read_json, sha256_file
-from components.core.errors import UserError
-from components.core.export.network import Network, load
-from components.registry.versions.evaluated_run import TRAINED_ON, lineage_key
+from reflux.components.core.artifacts import read_json, sha256_file
+from reflux.components.core.errors import UserError
+from reflux.components.core.export.network import Network, load
+from reflux.components.registry.versions.evaluated_run import TRAINED_ON, lineage_key
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

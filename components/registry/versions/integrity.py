@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from components.core.contract import shipped
-from components.core.errors import UserError, listed
-from components.registry.client import if_exists
-from components.registry.versions.logged_models import LOGGED
+from reflux.components.core.contract import shipped
+from reflux.components.core.errors import UserError, listed
+from reflux.components.registry.client import if_exists
+from reflux.components.registry.versions.logged_models import LOGGED
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

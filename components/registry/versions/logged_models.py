@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from components.core.artifacts import finite, read_json, sha256_file
-from components.core.contract import shipped
-from components.core.errors import UserError
-from components.core.export.network import MODULES, Network, code_of, load
-from components.registry.client import if_exists
-from components.registry.versions.evaluated_run import EvaluatedRun
-from components.registry.versions.files import EVALUATION, METADATA_KEY
+from reflux.components.core.artifacts import finite, read_json, sha256_file
+from reflux.components.core.contract import shipped
+from reflux.components.core.errors import UserError
+from reflux.components.core.export.network import MODULES, Network, code_of, load
+from reflux.components.registry.client import if_exists
+from reflux.components.registry.versions.evaluated_run import EvaluatedRun
+from reflux.components.registry.versions.files import EVALUATION, METADATA_KEY
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import Model, ModelSignature
 
-    from components.core.models.pixel_model import PixelModel
+    from reflux.components.core.models.pixel_model import PixelModel
 
 STUDENT, TEACHER = "student", "teacher"
 LOGGED = "models:/"  # MLflow on SQLite drops a version's model_id, but keeps its source
@@ -87,7 +87,7 @@ def teacher(mlflow: "MlflowClient", evaluated: EvaluatedRun, experiment: str, ru
     if finished := _finished(mlflow, experiment, TEACHER, "weights.sha256", sha256):
         return finished
     # Torch and timm take seconds to import, which a registered teacher does not need.
-    from components.core.models import pixel_model
+    from reflux.components.core.models import pixel_model
 
     model = pixel_model.load(evaluated.teacher)
     origin = run_of(mlflow, evaluated.artifacts / "finetune" / "run.json") or run_id
@@ -105,7 +105,7 @@ def teacher(mlflow: "MlflowClient", evaluated: EvaluatedRun, experiment: str, ru
 
 def architectures(evaluated: EvaluatedRun) -> dict[str, str]:
     """The names of the student's and the teacher's networks."""
-    from components.core.models import pixel_model
+    from reflux.components.core.models import pixel_model
 
     spec, _ = pixel_model.read(evaluated.teacher)
     student_spec, _ = pixel_model.read(evaluated.artifacts / "distill" / "model.safetensors")

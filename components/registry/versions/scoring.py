@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from components.core.contract import shipped
-from components.core.errors import UserError
-from components.core.images.shards import Shard, open_shard
-from components.registry import client
-from components.registry.policy.comparison import ChampionEvaluation, Measured, compare
-from components.registry.versions.files import VersionFiles, fetch_files, read_evaluation, read_trained_on
+from reflux.components.core.contract import shipped
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import Shard, open_shard
+from reflux.components.registry import client
+from reflux.components.registry.policy.comparison import ChampionEvaluation, Measured, compare
+from reflux.components.registry.versions.files import VersionFiles, fetch_files, read_evaluation, read_trained_on
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-    from components.core.export.latency import SideBySide
+    from reflux.components.core.export.latency import SideBySide
 
 _LATENCY_IMAGES = 32
 
@@ -94,7 +94,7 @@ def _predicted(files: VersionFiles, test: Shard, classes: list[str]) -> npt.NDAr
 
 
 def _timed(challenger: VersionFiles, champion: VersionFiles, test: Shard) -> "SideBySide":
-    from components.core.export.latency import side_by_side
+    from reflux.components.core.export.latency import side_by_side
 
     images = np.asarray(test.images[:_LATENCY_IMAGES])
     ours, theirs = (files.network().fit(images) for files in (challenger, champion))

@@ -17,15 +17,15 @@ from typing import Any
 
 import psutil
 
-from components.core.contract import FORMATS
-from components.core.export.network import code_of
-from components.registry.policy.gates import Reason
-from components.registry.versions import smoke_process
-from components.registry.versions.files import VersionFiles
+from reflux.components.core.contract import FORMATS
+from reflux.components.core.export.network import code_of
+from reflux.components.registry.policy.gates import Reason
+from reflux.components.registry.versions import smoke_process
+from reflux.components.registry.versions.files import VersionFiles
 
 LIMIT_S = 120.0
 
-_PROJECT = ("components", "flows")
+_PROJECT = ("reflux",)
 # Nothing else of this process's environment is passed on: no address, no password, no PYTHONPATH.
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 _SET = {

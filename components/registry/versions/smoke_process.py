@@ -1,8 +1,8 @@
 """The process of the smoke test: a version's files without this project, as in production.
 
-:mod:`components.registry.versions.smoke` starts it as ``python -I smoke_process.py REQUEST``. It imports nothing of the
-project but a copy of one module, and nothing that it loads can. REQUEST is JSON: ``folder`` (the version's files),
-``file`` (the name of the one that answers), ``runtime`` (its name), ``code`` (a module that loads such a file),
+:mod:`reflux.components.registry.versions.smoke` starts it as ``python -I smoke_process.py REQUEST``. It imports nothing
+of the project but a copy of one module, and nothing that it loads can. REQUEST is JSON: ``folder`` (of the version's
+files), ``file`` (the name of the one that answers), ``runtime`` (its name), ``code`` (a module that loads such a file),
 ``probe_sha256`` (hash of the recorded predictions), ``report`` (the file that gets a line of JSON at each step, so that
 one can see where a process hung or died), ``blocked`` (packages that can't be imported), ``latency_ms_p95_max`` (or
 null) and ``limit_s``.
@@ -72,7 +72,7 @@ def examine(
         folder: an MLflow model with ``file`` and ``evaluation/probe.npz``.
         file: its name.
         runtime: likewise.
-        code: a module of ``components.core.export.formats``.
+        code: a module of ``reflux.components.core.export.formats``.
         probe_sha256: hash of the recorded predictions, from the evaluation.
         latency_ms_p95_max: limit on the p95 latency of one image in the runtime; None for none.
         at: called with the name of each step before it begins.

@@ -1,8 +1,8 @@
 """A pipeline run in MLflow, as the boards show it."""
 
-from components.boards import declared
-from components.core.runtime import tracking
-from components.core.runtime.journal import Journal
+from reflux.components.boards import declared
+from reflux.components.core.runtime import tracking
+from reflux.components.core.runtime.journal import Journal
 
 
 def retrain(**metrics: float) -> None:

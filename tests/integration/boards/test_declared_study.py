@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from components.boards import declared, keep
-from components.core.runtime import tracking
-from components.core.runtime.journal import Journal
-from components.tune.__main__ import keep as keep_study
-from components.tune.figure import _FRONT, _GATE
+from reflux.components.boards import declared, keep
+from reflux.components.core.runtime import tracking
+from reflux.components.core.runtime.journal import Journal
+from reflux.components.tune.__main__ import keep as keep_study
+from reflux.components.tune.figure import _FRONT, _GATE
 from tests.integration.boards.runs import retrain
 from tests.servers import mlflow_server
 from tests.unit.tune.test_result import result, row

@@ -9,10 +9,10 @@ import mlflow
 import pytest
 import requests
 
-from components.boards import declared, keep
-from components.boards.view import TAG, Line, Section
-from components.core.runtime import tracking
-from components.core.runtime.journal import Journal
+from reflux.components.boards import declared, keep
+from reflux.components.boards.view import TAG, Line, Section
+from reflux.components.core.runtime import tracking
+from reflux.components.core.runtime.journal import Journal
 from tests.integration.boards.runs import retrain
 from tests.servers import mlflow_server
 

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from components.compress.__main__ import main as compress
-from components.core.artifacts import sha256_file
-from components.core.contract import FILES, made
-from components.core.errors import UserError
-from components.core.export import program
-from components.core.export.network import MODULES, load
-from components.core.images.preprocess import fit
-from components.core.images.shards import open_shard
-from components.core.models import pixel_model
+from reflux.components.compress.__main__ import main as compress
+from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.contract import FILES, made
+from reflux.components.core.errors import UserError
+from reflux.components.core.export import program
+from reflux.components.core.export.network import MODULES, load
+from reflux.components.core.images.preprocess import fit
+from reflux.components.core.images.shards import open_shard
+from reflux.components.core.models import pixel_model
 from tests.trained import run_here
 
 pytestmark = pytest.mark.slow

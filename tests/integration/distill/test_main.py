@@ -14,16 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from components.core.artifacts import sha256_file
-from components.core.errors import UserError
-from components.core.models.pixel_model import load, parameter_count, pixel_model, save
-from components.core.params.distill import METHODS, LayerLoss
-from components.core.params.file import override_params
-from components.core.runtime.stage import Stage
-from components.distill import __main__ as distill
-from components.finetune import __main__ as finetune
-from components.label import __main__ as label
-from components.pretrain import __main__ as pretrain
+from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import load, parameter_count, pixel_model, save
+from reflux.components.core.params.distill import METHODS, LayerLoss
+from reflux.components.core.params.file import override_params
+from reflux.components.core.runtime.stage import Stage
+from reflux.components.distill import __main__ as distill
+from reflux.components.finetune import __main__ as finetune
+from reflux.components.label import __main__ as label
+from reflux.components.pretrain import __main__ as pretrain
 from tests.workspaces import run_stage, training_workspace
 
 NAMES = ("dark", "gray", "bright")
@@ -97,7 +97,7 @@ def test_the_last_of_a_chain_learns_from_the_one_before_it(labeled: Path, tmp_pa
         kept[path.name] = model
         save(model, path)
 
-    monkeypatch.setattr("components.distill.trainer.save", keep)
+    monkeypatch.setattr("reflux.components.distill.trainer.save", keep)
     chain = "distill.method=[{name: teacher-assistant, assistants: [resnet8]}, {name: kd, temperature: 2}]"
     folder = distilled(labeled, tmp_path / "chain", monkeypatch, chain)
     (assistant,) = kept.values()
@@ -144,7 +144,7 @@ def test_kill_9_costs_no_bit_of_what_is_trained_along_with_the_student(labeled: 
     resumed = []
     for _ in range(2):
         process = subprocess.Popen(
-            [sys.executable, "-m", "components.distill"],
+            [sys.executable, "-m", "reflux.components.distill"],
             cwd=folders[1],
             stdout=subprocess.PIPE,
             env=os.environ | {"REFLUX_EVENTS": "1"},

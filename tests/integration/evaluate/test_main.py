@@ -15,22 +15,22 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.compress.__main__ import main as compress
-from components.core.artifacts import sha256_file
-from components.core.errors import UserError
-from components.core.export import program
-from components.core.export.network import load
-from components.core.images.pixels import decode
-from components.core.images.preprocess import fit, resize
-from components.core.images.shards import open_shard
-from components.core.models import pixel_model
-from components.core.runtime import history
-from components.evaluate import __main__ as stage
-from components.evaluate import corruptions, figures
-from components.evaluate.__main__ import main as evaluate
-from components.evaluate.metrics import confidences
-from components.registry.policy.gates import gated_figures
-from components.registry.versions.evaluated_run import read_evaluated_run
+from reflux.components.compress.__main__ import main as compress
+from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.errors import UserError
+from reflux.components.core.export import program
+from reflux.components.core.export.network import load
+from reflux.components.core.images.pixels import decode
+from reflux.components.core.images.preprocess import fit, resize
+from reflux.components.core.images.shards import open_shard
+from reflux.components.core.models import pixel_model
+from reflux.components.core.runtime import history
+from reflux.components.evaluate import __main__ as stage
+from reflux.components.evaluate import corruptions, figures
+from reflux.components.evaluate.__main__ import main as evaluate
+from reflux.components.evaluate.metrics import confidences
+from reflux.components.registry.policy.gates import gated_figures
+from reflux.components.registry.versions.evaluated_run import read_evaluated_run
 from tests.trained import CLASSES, SEEN, STORED, run_here
 from tests.workspaces import watched
 
@@ -272,7 +272,7 @@ def test_the_card_s_code_sees_what_the_pipeline_sees(finished, tmp_path):
         assert done.returncode == 0, done.stderr
         said, printed = done.stdout.splitlines()
         logits, modules = json.loads(printed)
-        assert not {"components", "torch"} & set(modules)
+        assert not {"reflux", "torch"} & set(modules)
         expected = network.logits(decode((tmp_path / name).read_bytes(), 1, STORED, 50).pixels[None])
         assert np.allclose(logits, expected, atol=1e-6), name
         assert said == CLASSES[expected.argmax()]

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.adaptation import MNIST, write_digits
-from components.core.errors import UserError
-from components.core.images.shards import open_shard
-from components.core.params.file import check_overrides
-from components.core.runtime.stage import Stage
-from components.finetune.__main__ import main as finetune
-from components.ingest.__main__ import main as ingest
-from components.pretrain.__main__ import main as pretrain
-from components.validate.__main__ import main as validate
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import open_shard
+from reflux.components.core.params.file import check_overrides
+from reflux.components.core.runtime.stage import Stage
+from reflux.components.finetune.__main__ import main as finetune
+from reflux.components.ingest.__main__ import main as ingest
+from reflux.components.pretrain.__main__ import main as pretrain
+from reflux.components.validate.__main__ import main as validate
 from tests.workspaces import ROOT
 
 SETTINGS = (

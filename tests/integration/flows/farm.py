@@ -14,10 +14,10 @@ import httpx
 import psutil
 from ruamel.yaml import YAML
 
-from components.core.params.file import override_params
-from flows.local.environment import QUIET
-from flows.local.prefect_server import PrefectServer, stop
-from flows.local.supervised import supervised
+from reflux.components.core.params.file import override_params
+from reflux.flows.local.environment import QUIET
+from reflux.flows.local.prefect_server import PrefectServer, stop
+from reflux.flows.local.supervised import supervised
 from tests.trees import command_line
 from tests.workspaces import git, make_tiny_project, until
 
@@ -46,7 +46,7 @@ class Farm:
         return self.run(*PREFECT, *arguments)
 
     def reflux(self, *arguments: str) -> str:
-        return self.run(sys.executable, "-m", "flows.cli", *arguments)
+        return self.run(sys.executable, "-m", "reflux.flows.cli", *arguments)
 
     def flow_runs(self) -> list[dict]:
         answer = httpx.post(f"{self.api}/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC"}, timeout=120)

@@ -8,12 +8,12 @@ import httpx
 import numpy as np
 import pytest
 
-from components.core.errors import UserError
-from components.core.params.file import override_params
-from components.core.shift import NO_PREDICTIONS, STATISTICS, Sample, compare
-from components.registry import client
-from flows import monitor
-from flows.monitor import Check
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import override_params
+from reflux.components.core.shift import NO_PREDICTIONS, STATISTICS, Sample, compare
+from reflux.components.registry import client
+from reflux.flows import monitor
+from reflux.flows.monitor import Check
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from components.core.params.file import override_params
+from reflux.components.core.params.file import override_params
 from tests.integration.flows.farm import ENDED, Farm, ask_for, at_work, run_and_wait, running_farm
 from tests.workspaces import git, until
 
@@ -179,7 +179,7 @@ def test_a_run_that_needs_approval_is_suspended_and_goes_on_without_training(far
         shutil.copy(farm.repository / "params.yaml", farm.repository / "kept.yaml")
         settings = farm.environment | {"MLFLOW_TRACKING_URI": farm.tracking_uri, "USER": "ada"}
         override_params(json.loads(overrides), farm.repository / "params.yaml")
-        command = [sys.executable, "-m", "flows.cli", "approve", "1", "--reason", "seen on the new cameras"]
+        command = [sys.executable, "-m", "reflux.flows.cli", "approve", "1", "--reason", "seen on the new cameras"]
         done = subprocess.run(
             command, cwd=farm.repository, env=settings, capture_output=True, text=True, check=False, timeout=600
         )
@@ -202,14 +202,14 @@ def test_a_cancelled_run_leaves_no_process_and_is_killed_in_mlflow(farm):
     before = {run["id"] for run in farm.flow_runs()}
     farm.prefect("deployment", "run", "retrain/retrain", "--param", f"overrides={overrides}")
     run = until(lambda: [r["id"] for r in farm.flow_runs() if r["id"] not in before and not r["auto_scheduled"]])[0]
-    killed = until(lambda: at_work(farm, "components.distill"), 600)
+    killed = until(lambda: at_work(farm, "reflux.components.distill"), 600)
     for process in killed:
         process.kill()
     # A stage that was killed is tried again; then someone cancels the run.
-    until(lambda: (again := at_work(farm, "components.distill")) and not set(again) & set(killed), 600)
+    until(lambda: (again := at_work(farm, "reflux.components.distill")) and not set(again) & set(killed), 600)
     farm.prefect("flow-run", "cancel", run)
     until(lambda: farm.flow_run(run)["state_type"] == "CANCELLED")
-    until(lambda: not at_work(farm, "components.", "supervise.py"))
+    until(lambda: not at_work(farm, "reflux.components.", "supervise.py"))
     assert farm.parent(run).info.status == "KILLED"
 
 
@@ -260,10 +260,10 @@ def test_with_two_pools_a_cancelled_run_cancels_its_training(in_two_pools):
     farm.prefect("deployment", "run", "retrain/retrain", "--param", f"overrides={overrides}")
     new = until(lambda: [r for r in farm.flow_runs() if r["id"] not in before and r["parent_task_run_id"]])
     training = new[0]["id"]
-    until(lambda: at_work(farm, "components.finetune"))
+    until(lambda: at_work(farm, "reflux.components.finetune"))
     run = next(r["id"] for r in farm.flow_runs() if r["id"] not in before and not r["parent_task_run_id"])
     farm.prefect("flow-run", "cancel", run)
     for each in (run, training):
         until(lambda each=each: farm.flow_run(each)["state_type"] == "CANCELLED")
-    until(lambda: not at_work(farm, "components.", "supervise.py"))
+    until(lambda: not at_work(farm, "reflux.components.", "supervise.py"))
     assert farm.parent(run).info.status == "KILLED"

@@ -4,10 +4,10 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 
-from components.core.artifacts import read_json
-from components.core.params.file import override_params
-from components.tune.result import read
-from flows.tune import tune
+from reflux.components.core.artifacts import read_json
+from reflux.components.core.params.file import override_params
+from reflux.components.tune.result import read
+from reflux.flows.tune import tune
 from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.long

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import requests
 
-from flows.local.prefect_server import free_port
+from reflux.flows.local.prefect_server import free_port
 from tests.servers import cluster, has_postgres
 
 pytestmark = pytest.mark.long

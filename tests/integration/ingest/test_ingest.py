@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.core.contract import SPLITS
-from components.core.errors import UserError
-from components.core.images.shards import open_shard
+from reflux.components.core.contract import SPLITS
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import open_shard
 from tests.datasets import (
     CLASSES,
     bad_files,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core.params.file import override_params
+from reflux.components.core.params.file import override_params
 from tests.datasets import bad_files, environment, journal, noise, project, save, stage
 
 pytestmark = pytest.mark.slow
@@ -76,7 +76,7 @@ def test_full_disk_is_one_sentence_and_nothing_half_written(tmp_path: Path) -> N
     override_params(["ingest.image_size=64"], folder / "params.yaml")
     limit = 200_000  # bytes a file may have: the journal fits, 64 images of 12 kB don't
     done = subprocess.run(
-        [sys.executable, "-m", "components.ingest"],
+        [sys.executable, "-m", "reflux.components.ingest"],
         cwd=folder,
         env=environment(folder),
         capture_output=True,
@@ -120,7 +120,10 @@ def test_a_stopped_ingest_leaves_nothing(tmp_path: Path) -> None:
     for seed in range(30):
         save(noise(seed, 800), folder / "data" / "tiny" / "owl" / f"big-{seed}.png", compress_level=1)
     process = subprocess.Popen(
-        [sys.executable, "-m", "components.ingest"], cwd=folder, env=environment(folder), stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "reflux.components.ingest"],
+        cwd=folder,
+        env=environment(folder),
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
     while not (folder / "artifacts/ingest/.building").exists() and time.monotonic() < deadline:

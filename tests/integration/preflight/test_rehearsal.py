@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from components.compress.ship import writer
-from components.core.errors import UserError
-from components.core.export import program
-from components.core.models import small_nets
-from components.plan.networks import LADDER
-from components.preflight import checks
-from components.preflight.rehearsal import rehearse
+from reflux.components.compress.ship import writer
+from reflux.components.core.errors import UserError
+from reflux.components.core.export import program
+from reflux.components.core.models import small_nets
+from reflux.components.plan.networks import LADDER
+from reflux.components.preflight import checks
+from reflux.components.preflight.rehearsal import rehearse
 from tests.trained import CLASSES, SEEN
 
 pytestmark = pytest.mark.slow

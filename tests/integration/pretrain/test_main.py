@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import sha256_file
-from components.core.params.file import override_params
+from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.params.file import override_params
 from tests.workspaces import run_stage, training_workspace
 
 SETTINGS = (
@@ -31,7 +31,7 @@ def test_kill_9_costs_no_bit_of_what_is_learned_without_labels(tmp_path: Path):
     assert run_stage("pretrain", folders[0]).returncode == 0
     for role in ("teacher", "student"):
         process = subprocess.Popen(
-            [sys.executable, "-m", "components.pretrain"],
+            [sys.executable, "-m", "reflux.components.pretrain"],
             cwd=folders[1],
             stdout=subprocess.PIPE,
             env=os.environ | {"REFLUX_EVENTS": "1"},

@@ -19,17 +19,17 @@ import torch
 from mlflow import MlflowClient
 from onnx import TensorProto, helper, numpy_helper
 
-from components.core.artifacts import sha256_file, write_json
-from components.core.models import pixel_model
-from components.core.params.registry import Registry
-from components.core.runtime import tracking
-from components.registry import client, promote, rollback
-from components.registry.ledger.record import Grounds
-from components.registry.policy.decision import Policy
-from components.registry.policy.gates import Reason
-from components.registry.promote import PromotionResult, challenge
-from components.registry.register import register
-from components.registry.versions.evaluated_run import Lineage
+from reflux.components.core.artifacts import sha256_file, write_json
+from reflux.components.core.models import pixel_model
+from reflux.components.core.params.registry import Registry
+from reflux.components.core.runtime import tracking
+from reflux.components.registry import client, promote, rollback
+from reflux.components.registry.ledger.record import Grounds
+from reflux.components.registry.policy.decision import Policy
+from reflux.components.registry.policy.gates import Reason
+from reflux.components.registry.promote import PromotionResult, challenge
+from reflux.components.registry.register import register
+from reflux.components.registry.versions.evaluated_run import Lineage
 
 CLASSES = ("boot", "dress", "shirt")
 SIDE = 16

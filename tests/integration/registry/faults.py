@@ -13,10 +13,10 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking._model_registry.utils import _get_store as registry_store
 from mlflow.tracking._tracking_service.utils import _get_store as tracking_store
 
-from components.registry.ledger import ledger
-from components.registry.ledger.ledger import Intent
-from components.registry.ledger.record import PROMOTED_AT, PROMOTED_BY, utc_now
-from components.registry.promote import PromotionResult
+from reflux.components.registry.ledger import ledger
+from reflux.components.registry.ledger.ledger import Intent
+from reflux.components.registry.ledger.record import PROMOTED_AT, PROMOTED_BY, utc_now
+from reflux.components.registry.promote import PromotionResult
 
 WRITES = ("create_", "set_", "delete_", "log_", "update_", "rename_", "finalize_", "transition_")
 

@@ -5,13 +5,13 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from components.core.runtime.tracking import experiment_id
-from components.registry.client import Unreachable
-from components.registry.history import history
-from components.registry.predict import predict
-from components.registry.promote import challenge
-from components.registry.register import register
-from components.registry.rollback import rollback
+from reflux.components.core.runtime.tracking import experiment_id
+from reflux.components.registry.client import Unreachable
+from reflux.components.registry.history import history
+from reflux.components.registry.predict import predict
+from reflux.components.registry.promote import challenge
+from reflux.components.registry.register import register
+from reflux.components.registry.rollback import rollback
 from tests.servers import mlflow_server
 
 

@@ -14,10 +14,10 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from components.core.params.file import override_params
-from components.core.runtime.tracking import experiment_id
-from components.registry.ledger import ledger
-from components.registry.register import register
+from reflux.components.core.params.file import override_params
+from reflux.components.core.runtime.tracking import experiment_id
+from reflux.components.registry.ledger import ledger
+from reflux.components.registry.register import register
 from tests.integration.registry.faults import ready
 from tests.servers import mlflow_server
 

@@ -1,9 +1,9 @@
 import pytest
 from mlflow import MlflowClient
 
-from components.core.artifacts import sha256_file
-from components.core.errors import UserError
-from components.registry.history import history
+from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.errors import UserError
+from reflux.components.registry.history import history
 from tests.integration.registry.faults import registered_file
 
 

@@ -12,14 +12,14 @@ from unittest import mock
 import pytest
 from mlflow import MlflowClient
 
-from components.core.artifacts import sha256_file, write_json
-from components.core.errors import UserError
-from components.core.runtime import lineage
-from components.registry.lineage import made_from, trace
-from components.registry.register import register
-from components.registry.text import urls
-from components.registry.versions.evaluated_run import Lineage
-from flows.commands import lineage as command
+from reflux.components.core.artifacts import sha256_file, write_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime import lineage
+from reflux.components.registry.lineage import made_from, trace
+from reflux.components.registry.register import register
+from reflux.components.registry.text import urls
+from reflux.components.registry.versions.evaluated_run import Lineage
+from reflux.flows.commands import lineage as command
 from tests.integration.registry.faults import registered_file
 from tests.workspaces import git
 

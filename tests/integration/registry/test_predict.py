@@ -11,10 +11,10 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from components.core.errors import UserError
-from components.registry import client
-from components.registry.predict import Prediction, Unreadable, find, predict
-from components.registry.register import register
+from reflux.components.core.errors import UserError
+from reflux.components.registry import client
+from reflux.components.registry.predict import Prediction, Unreadable, find, predict
+from reflux.components.registry.register import register
 
 CLASSES = ["boot", "dress", "shirt"]
 
@@ -160,8 +160,8 @@ def test_the_champion_answers_in_a_fresh_process_without_this_project(champion, 
 
         os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
         sys.meta_path = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
-        sys.path = [path for path in sys.path if not os.path.isdir(os.path.join(path, "components", "registry"))]
-        assert importlib.util.find_spec("components") is None
+        sys.path = [path for path in sys.path if not os.path.isdir(os.path.join(path, "reflux", "components"))]
+        assert importlib.util.find_spec("reflux") is None
 
         import mlflow
         import numpy as np

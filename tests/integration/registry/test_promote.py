@@ -6,17 +6,17 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from components.core.artifacts import read_json, sha256_file, write_json
-from components.core.errors import UserError
-from components.registry import client
-from components.registry import promote as promote_module
-from components.registry.history import history
-from components.registry.ledger.commit import ChampionMoved
-from components.registry.policy.gates import Reason
-from components.registry.promote import approve, challenge
-from components.registry.register import register
-from components.registry.rollback import rollback
-from components.registry.versions import scoring
+from reflux.components.core.artifacts import read_json, sha256_file, write_json
+from reflux.components.core.errors import UserError
+from reflux.components.registry import client
+from reflux.components.registry import promote as promote_module
+from reflux.components.registry.history import history
+from reflux.components.registry.ledger.commit import ChampionMoved
+from reflux.components.registry.policy.gates import Reason
+from reflux.components.registry.promote import approve, challenge
+from reflux.components.registry.register import register
+from reflux.components.registry.rollback import rollback
+from reflux.components.registry.versions import scoring
 from tests.integration.registry.conftest import GATES
 from tests.integration.registry.faults import registered_file, sentence, tags
 

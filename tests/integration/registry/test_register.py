@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from components.core.artifacts import read_json, sha256_file, write_json
-from components.core.errors import UserError
-from components.registry.register import _first_of_twins, register
+from reflux.components.core.artifacts import read_json, sha256_file, write_json
+from reflux.components.core.errors import UserError
+from reflux.components.registry.register import _first_of_twins, register
 
 
 def _interrupted(*_args, **_kwargs):
@@ -114,8 +114,8 @@ def test_the_registered_file_is_the_evaluated_one_and_answers_raw_pixels(home, m
 
 
 def test_the_teacher_answers_from_the_registry_as_it_does_here(home, model_name):
-    from components.core.models import pixel_model
-    from components.core.views.augment import to_pixels
+    from reflux.components.core.models import pixel_model
+    from reflux.components.core.views.augment import to_pixels
 
     artifacts = home.evaluation(right=184)
     made = register(artifacts, model_name, home.experiment, home.lineage())
@@ -186,8 +186,8 @@ def test_a_killed_attempt_leaves_no_version_and_the_next_one_makes_one(home, mod
         import os, signal
         from pathlib import Path
         from mlflow import MlflowClient
-        from components.registry.versions.evaluated_run import Lineage
-        from components.registry.register import register
+        from reflux.components.registry.versions.evaluated_run import Lineage
+        from reflux.components.registry.register import register
 
         MlflowClient.finalize_logged_model = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         lineage = Lineage({home.run_id!r}, None, None, None, None)

@@ -3,12 +3,12 @@ from types import SimpleNamespace
 import pytest
 from mlflow import MlflowClient
 
-from components.core.errors import UserError
-from components.registry import client
-from components.registry import rollback as rollback_module
-from components.registry.history import history
-from components.registry.ledger.commit import ChampionMoved, commit
-from components.registry.rollback import rollback
+from reflux.components.core.errors import UserError
+from reflux.components.registry import client
+from reflux.components.registry import rollback as rollback_module
+from reflux.components.registry.history import history
+from reflux.components.registry.ledger.commit import ChampionMoved, commit
+from reflux.components.registry.rollback import rollback
 from tests.integration.registry.faults import copies, flip_byte, ready, tags
 
 

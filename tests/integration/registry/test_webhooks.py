@@ -8,11 +8,11 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from components.registry import webhooks
-from components.registry.client import connect
-from components.registry.ledger.commit import commit, reconcile
-from components.registry.promote import approve
-from components.registry.rollback import rollback
+from reflux.components.registry import webhooks
+from reflux.components.registry.client import connect
+from reflux.components.registry.ledger.commit import commit, reconcile
+from reflux.components.registry.promote import approve
+from reflux.components.registry.rollback import rollback
 from tests.integration.registry.faults import copies, forked, ready
 from tests.receiver import Receiver
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from components.core.params.file import override_params
+from reflux.components.core.params.file import override_params
 from tests.datasets import (
-    ROOT,
     bad_files,
     copy_into_splits,
     environment,
@@ -19,6 +18,7 @@ from tests.datasets import (
     run_ingest,
     stage,
 )
+from tests.workspaces import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.validate.findings import Finding
-from components.validate.validate import Verdict, validate
+from reflux.components.validate.findings import Finding
+from reflux.components.validate.validate import Verdict, validate
 from tests.datasets import (
     CLASSES,
     bad_files,

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import adaptation
 from benchmarks.results import write
-from components.ingest.source import open_source
+from reflux.components.ingest.source import open_source
 
 
 def test_as_many_digits_of_each_class_as_asked_for_have_labels(tmp_path: Path):

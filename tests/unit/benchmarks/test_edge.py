@@ -5,8 +5,8 @@ import onnx
 
 from benchmarks import edge
 from benchmarks.results import write
-from components.bench.measure import Row, Speed
-from components.core.models.pixel_model import pixel_model
+from reflux.components.bench.measure import Row, Speed
+from reflux.components.core.models.pixel_model import pixel_model
 
 
 def test_beside_what_ships_stands_what_onnxruntime_makes_by_default(tmp_path):

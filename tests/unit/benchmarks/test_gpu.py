@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.results import ROOT
+from tests.workspaces import PACKAGE
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +26,7 @@ runpy.run_module("benchmarks.gpu", run_name="__main__")
 def gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", BARE, *arguments]
     # No CUDA device is seen, whatever the machine has.
-    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT / PACKAGE)}
     return subprocess.run(command, cwd=ROOT, env=hidden, capture_output=True, text=True, check=False)
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.images import part, read_images, read_split
-from components.core.images.shards import UNLABELED
+from reflux.components.core.images.shards import UNLABELED
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-from benchmarks.mutants import MUTATED, ROOT, TESTS, undecorated
+from benchmarks.mutants import MUTATED, PACKAGE, ROOT, TESTS, undecorated
 
 SOURCE = """
 def twice(function):
@@ -25,5 +25,5 @@ def test_a_decorator_is_applied_below_its_function():
 
 
 def test_what_is_changed_and_what_should_find_it_are_there():
-    assert all(list(ROOT.glob(pattern)) for pattern in MUTATED)
+    assert all(list((PACKAGE / "components").glob(pattern)) for pattern in MUTATED)
     assert all((ROOT / test).exists() for test in TESTS)

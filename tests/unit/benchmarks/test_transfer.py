@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import transfer
 from benchmarks.results import write
-from components.core.contract import SPLITS
-from components.core.images.shards import UNLABELED, open_shard
+from reflux.components.core.contract import SPLITS
+from reflux.components.core.images.shards import UNLABELED, open_shard
 
 
 def test_each_digit_is_in_one_split_and_as_many_of_each_class_as_asked_for_have_labels(

@@ -1,6 +1,6 @@
-from components.boards.declared import ALL, EXPECTATIONS, PICTURES
-from components.boards.view import LIMIT
-from components.validate import suite
+from reflux.components.boards.declared import ALL, EXPECTATIONS, PICTURES
+from reflux.components.boards.view import LIMIT
+from reflux.components.validate import suite
 
 
 def test_the_boards_fit_next_to_a_hundred_other_metrics():

@@ -1,6 +1,6 @@
 import math
 
-from components.boards.figures import cost, summary
+from reflux.components.boards.figures import cost, summary
 
 MODEL = {"accuracy": 0.8, "worst_class_recall": 0.5, "params": 40000, "latency_ms_p95": 0.75, "size_bytes": 184320}
 METRICS = {

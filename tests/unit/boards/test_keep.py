@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.boards import keep
-from components.boards.declared import HEALTH, MISTAKES
+from reflux.components.boards import keep
+from reflux.components.boards.declared import HEALTH, MISTAKES
 
 CHAMPION = "In production: nothing yet."
 

@@ -3,7 +3,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from components.boards.view import Board, Images, Line, Parallel, Scatter, Section, TooLarge
+from reflux.components.boards.view import Board, Images, Line, Parallel, Scatter, Section, TooLarge
 
 
 def board(*charts, **changes) -> Board:

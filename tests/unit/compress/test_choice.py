@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from components.compress.choice import Choice, choose, smallest
-from components.core.contract import FILES
-from components.core.params.sections import Compress
+from reflux.components.compress.choice import Choice, choose, smallest
+from reflux.components.core.contract import FILES
+from reflux.components.core.params.sections import Compress
 
 
 def answers(n: int, wrong: int) -> np.ndarray:

@@ -3,8 +3,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from components.compress.parity import Parity, compare, entry, require, require_int8
-from components.core.errors import UserError
+from reflux.components.compress.parity import Parity, compare, entry, require, require_int8
+from reflux.components.core.errors import UserError
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (9, 1, 4, 4), dtype=np.uint8)

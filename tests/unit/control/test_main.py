@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from components.control import __main__ as control
-from components.core import student
-from components.core.params.file import override_params
-from components.core.runtime.stage import Stage
+from reflux.components.control import __main__ as control
+from reflux.components.core import student
+from reflux.components.core.params.file import override_params
+from reflux.components.core.runtime.stage import Stage
 from tests.workspaces import ids, pictures, training_workspace, watched
 
 

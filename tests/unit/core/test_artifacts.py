@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.core.artifacts import atomic, fingerprint, finite, read_json, translate_os_error, write_json
-from components.core.errors import UserError
+from reflux.components.core.artifacts import atomic, fingerprint, finite, read_json, translate_os_error, write_json
+from reflux.components.core.errors import UserError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
@@ -61,8 +61,8 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path, write: str
     script = f"""
 import resource, signal, sys
 from pathlib import Path
-from components.core.artifacts import atomic, translate_os_error
-from components.core.errors import UserError
+from reflux.components.core.artifacts import atomic, translate_os_error
+from reflux.components.core.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:

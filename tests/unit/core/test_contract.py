@@ -13,7 +13,7 @@ from dvc.utils.serialize import load_py
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from components.core.contract import (
+from reflux.components.core.contract import (
     FIGURES,
     FILES,
     FORMATS,
@@ -24,15 +24,15 @@ from components.core.contract import (
     kind_of,
     made,
 )
-from components.core.export.network import MODULES
-from components.core.params.registry import Gates
-from components.core.params.section import Ships
-from components.core.params.sections import Params
-from components.core.runtime import packages
-from components.core.runtime.lineage import code_sha256
+from reflux.components.core.export.network import MODULES
+from reflux.components.core.params.registry import Gates
+from reflux.components.core.params.section import Ships
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime import packages
+from reflux.components.core.runtime.lineage import code_sha256
 
 ROOT = Path(__file__).parents[3]
-CORE = ROOT / "components/core"
+CORE, PREFIX = ROOT / "components/core", "reflux.components.core."
 SECTIONS = "components/core/params/sections.py"
 PACKAGES = "artifacts/packages.json"
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -57,8 +57,8 @@ def imports(file: Path) -> set[str]:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    files = {Path(name.replace(".", "/") + ".py") for name in names if name.startswith("components.core.")}
-    return {file.relative_to("components/core").as_posix() for file in files if (ROOT / file).is_file()}
+    paths = {name.removeprefix(PREFIX).replace(".", "/") + ".py" for name in names if name.startswith(PREFIX)}
+    return {path for path in paths if (CORE / path).is_file()}
 
 
 def part_of(file: str) -> str:

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components.core.images.pixels import decode
-from components.core.images.shards import UNLABELED, Shard
-from components.core.shift import (
+from reflux.components.core.images.pixels import decode
+from reflux.components.core.images.shards import UNLABELED, Shard
+from reflux.components.core.shift import (
     NO_PREDICTIONS,
     Sample,
     ShiftTest,

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from statsmodels.stats.proportion import proportion_confint
 
-from components.core.significance import (
+from reflux.components.core.significance import (
     chance_to_reach,
     images_needed,
     margin_shown,

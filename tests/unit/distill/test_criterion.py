@@ -3,14 +3,14 @@ from functools import partial
 import pytest
 import torch
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import PixelModel, pixel_model
-from components.core.params import distill
-from components.core.params.distill import METHODS, LayerLoss, Loss
-from components.core.teacher.hooks import find_layer, teacher_outputs
-from components.core.training.loop import total
-from components.distill.criterion import Criterion, Term, mutual_loss, terms
-from components.distill.losses.logits import kd, standardize, temperature_for
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import PixelModel, pixel_model
+from reflux.components.core.params import distill
+from reflux.components.core.params.distill import METHODS, LayerLoss, Loss
+from reflux.components.core.teacher.hooks import find_layer, teacher_outputs
+from reflux.components.core.training.loop import total
+from reflux.components.distill.criterion import Criterion, Term, mutual_loss, terms
+from reflux.components.distill.losses.logits import kd, standardize, temperature_for
 
 CPU = torch.device("cpu")
 LOSSES = sorted(name for name, kind in METHODS.items() if issubclass(kind, Loss))

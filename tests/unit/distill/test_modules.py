@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from components.core.models.pixel_model import PixelModel, pixel_model
-from components.core.teacher.hooks import find_layer
-from components.core.training import optim
-from components.distill.losses.features import vkd
-from components.distill.modules import (
+from reflux.components.core.models.pixel_model import PixelModel, pixel_model
+from reflux.components.core.teacher.hooks import find_layer
+from reflux.components.core.training import optim
+from reflux.components.distill.losses.features import vkd
+from reflux.components.distill.modules import (
     DistillModule,
     OrthogonalProjectors,
     Peers,

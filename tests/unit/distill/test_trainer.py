@@ -9,18 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from components.core import student
-from components.core.errors import UserError
-from components.core.models.pixel_model import PixelModel, pixel_model, save
-from components.core.params.file import override_params
-from components.core.runtime.stage import Stage
-from components.core.training.loop import cross_entropy
-from components.distill import __main__ as distill
-from components.distill import trainer
-from components.distill.losses.crd import Contrast
-from components.distill.losses.logits import kd
-from components.distill.modules import ProbedStudent
-from components.label import __main__ as label
+from reflux.components.core import student
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import PixelModel, pixel_model, save
+from reflux.components.core.params.file import override_params
+from reflux.components.core.runtime.stage import Stage
+from reflux.components.core.training.loop import cross_entropy
+from reflux.components.distill import __main__ as distill
+from reflux.components.distill import trainer
+from reflux.components.distill.losses.crd import Contrast
+from reflux.components.distill.losses.logits import kd
+from reflux.components.distill.modules import ProbedStudent
+from reflux.components.label import __main__ as label
 from tests.workspaces import ids, pictures, training_workspace, watched
 
 PARTS = {"train_ce", "train_kd", "train_vkd"}

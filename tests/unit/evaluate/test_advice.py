@@ -2,8 +2,8 @@ import shutil
 
 import pytest
 
-from components.core.params.file import override_params
-from components.evaluate import advice
+from reflux.components.core.params.file import override_params
+from reflux.components.evaluate import advice
 from tests.workspaces import ROOT
 
 LED = {"teacher": 0.729, "student": 0.667, "control": 0.697}

@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from components.core.models.pixel_model import ModelSpec
-from components.core.params.file import override_params
-from components.core.significance import Interval
-from components.evaluate import card, describe
+from reflux.components.core.models.pixel_model import ModelSpec
+from reflux.components.core.params.file import override_params
+from reflux.components.core.significance import Interval
+from reflux.components.evaluate import card, describe
 from tests.workspaces import ROOT
 
 NASTY = ("a|b", "<script>alert(1)</script>", "*bold* _it_ `code` [link](http://x)", "line\nbreak")

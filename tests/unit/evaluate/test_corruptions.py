@@ -6,7 +6,7 @@ from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from components.evaluate import corruptions
+from reflux.components.evaluate import corruptions
 
 IDS = np.array([3, 2**63, 7, 8], np.uint64)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.evaluate import figures, metrics
+from reflux.components.evaluate import figures, metrics
 
 NASTY = ["$x^2_{$", "a|b", "<b>", "a very long class name that goes on and on", "naïve ✓"]
 MODELS = ("teacher", "student", "control")

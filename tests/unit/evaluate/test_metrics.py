@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, recall_score
 
-from components.evaluate import metrics
+from reflux.components.evaluate import metrics
 
 
 def random_answers(seed: int, n: int = 200, classes: int = 5):

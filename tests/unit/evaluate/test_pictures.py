@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.evaluate import pictures
+from reflux.components.evaluate import pictures
 
 
 def test_the_images_of_a_history_run_on_over_its_phases(tmp_path):

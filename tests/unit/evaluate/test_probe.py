@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from components.evaluate import probe
+from reflux.components.evaluate import probe
 
 
 @pytest.mark.parametrize(

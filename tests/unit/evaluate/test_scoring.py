@@ -3,13 +3,13 @@ import onnx
 import pytest
 import torch
 
-from components.core.errors import UserError
-from components.core.export import program
-from components.core.export.network import load
-from components.core.images.preprocess import fit
-from components.core.images.shards import Shard
-from components.core.models.pixel_model import pixel_model
-from components.evaluate import corruptions, scoring
+from reflux.components.core.errors import UserError
+from reflux.components.core.export import program
+from reflux.components.core.export.network import load
+from reflux.components.core.images.preprocess import fit
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.models.pixel_model import pixel_model
+from reflux.components.evaluate import corruptions, scoring
 
 CLASSES = ("a", "b", "c")
 CPU = torch.device("cpu")

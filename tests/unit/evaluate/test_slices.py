@@ -3,8 +3,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.core.errors import UserError
-from components.evaluate import slices
+from reflux.components.core.errors import UserError
+from reflux.components.evaluate import slices
 
 CLASSES = ("cat", "dog", "owl")
 

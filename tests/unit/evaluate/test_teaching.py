@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from components.core.params.distill import METHODS
-from components.core.params.file import override_params
-from components.evaluate import teaching
+from reflux.components.core.params.distill import METHODS
+from reflux.components.core.params.file import override_params
+from reflux.components.evaluate import teaching
 from tests.workspaces import ROOT
 
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "components/distill").glob("*.md")}

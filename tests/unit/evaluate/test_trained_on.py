@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.evaluate import trained_on
+from reflux.components.evaluate import trained_on
 
 
 def test_all_images_but_those_of_the_test_split_are_kept_by_their_ids(tmp_path: Path):

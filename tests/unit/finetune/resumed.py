@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from components.finetune import __main__ as finetune
+from reflux.components.finetune import __main__ as finetune
 
 
 class Killed(Exception):

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from components.core.errors import UserError
-from components.core.images.shards import UNLABELED
-from components.core.models.pixel_model import load, pixel_model, save
-from components.core.params.file import override_params
-from components.core.runtime.stage import Stage
-from components.finetune import __main__ as finetune
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import UNLABELED
+from reflux.components.core.models.pixel_model import load, pixel_model, save
+from reflux.components.core.params.file import override_params
+from reflux.components.core.runtime.stage import Stage
+from reflux.components.finetune import __main__ as finetune
 from tests.unit.finetune.resumed import steps_of_resumed
 from tests.workspaces import ids, training_workspace, watched, write_shard
 

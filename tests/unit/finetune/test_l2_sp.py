@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from components.core.models.pixel_model import network
-from components.core.training.loop import cross_entropy
-from components.finetune.l2_sp import backbone, l2_sp, with_l2_sp
+from reflux.components.core.models.pixel_model import network
+from reflux.components.core.training.loop import cross_entropy
+from reflux.components.finetune.l2_sp import backbone, l2_sp, with_l2_sp
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import ModelSpec, PixelModel, pixel_model
-from components.finetune import lora
-from components.finetune.lora import adaptable, inject, layers_to_adapt, merge
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import ModelSpec, PixelModel, pixel_model
+from reflux.components.finetune import lora
+from reflux.components.finetune.lora import adaptable, inject, layers_to_adapt, merge
 
 LAYERS = {"attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"}
 

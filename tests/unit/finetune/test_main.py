@@ -9,18 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from components.core.artifacts import read_json
-from components.core.errors import UserError
-from components.core.images.shards import open_shard
-from components.core.inference import predict
-from components.core.models.pixel_model import load, pixel_model, save
-from components.core.params.file import override_params
-from components.core.params.sections import Augment
-from components.core.runtime.stage import Stage
-from components.finetune import __main__ as finetune
-from components.finetune import self_training
-from components.finetune.l2_sp import backbone
-from components.finetune.unfreezing import layer_groups
+from reflux.components.core.artifacts import read_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import open_shard
+from reflux.components.core.inference import predict
+from reflux.components.core.models.pixel_model import load, pixel_model, save
+from reflux.components.core.params.file import override_params
+from reflux.components.core.params.sections import Augment
+from reflux.components.core.runtime.stage import Stage
+from reflux.components.finetune import __main__ as finetune
+from reflux.components.finetune import self_training
+from reflux.components.finetune.l2_sp import backbone
+from reflux.components.finetune.unfreezing import layer_groups
 from tests.unit.finetune.resumed import steps_of_resumed
 from tests.workspaces import ids, pictures, training_workspace, watched
 

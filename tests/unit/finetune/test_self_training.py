@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from components.core.images.shards import UNLABELED, Shard
-from components.core.models.pixel_model import ModelSpec, PixelModel
-from components.core.runtime.world import ALONE
-from components.finetune.self_training import (
+from reflux.components.core.images.shards import UNLABELED, Shard
+from reflux.components.core.models.pixel_model import ModelSpec, PixelModel
+from reflux.components.core.runtime.world import ALONE
+from reflux.components.finetune.self_training import (
     PseudoLabels,
     Round,
     choose,

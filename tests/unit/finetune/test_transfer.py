@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from components.core.images.shards import Dataset, Shard
-from components.core.models.pixel_model import adapted, pixel_model
-from components.finetune import transfer
-from components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
+from reflux.components.core.images.shards import Dataset, Shard
+from reflux.components.core.models.pixel_model import adapted, pixel_model
+from reflux.components.finetune import transfer
+from reflux.components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
 
 CPU = torch.device("cpu")
 DATASET = Dataset(("dark", "bright"), 16, 1, (0.4,), (0.3,))

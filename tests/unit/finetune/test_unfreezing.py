@@ -1,8 +1,8 @@
 import pytest
 from torch import nn
 
-from components.core.models.pixel_model import network
-from components.finetune.unfreezing import frozen, layer_groups
+from reflux.components.core.models.pixel_model import network
+from reflux.components.finetune.unfreezing import frozen, layer_groups
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from components.core.runtime import tracking
-from flows import cli
-from flows.commands.run import run_pipeline
-from flows.local.environment import only_run
+from reflux.components.core.runtime import tracking
+from reflux.flows import cli
+from reflux.flows.commands.run import run_pipeline
+from reflux.flows.local.environment import only_run
 
 ROOT = Path(__file__).parents[3]
 

@@ -8,7 +8,7 @@ import pytest
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 from ruamel.yaml import YAML
 
-from components.core.contract import STAGES
+from reflux.components.core.contract import STAGES
 
 INFRA = Path(__file__).parents[3] / "infra"
 SBATCH = INFRA / "slurm/retrain.sbatch"

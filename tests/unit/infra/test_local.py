@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import UserError
 from infra.local import databases, s3
 from infra.local.parts import busy, parts
 from infra.local.settings import INFRA, known_stack, new_stack, read_env
+from reflux.components.core.errors import UserError
 
 LOCAL = INFRA / "local"
 

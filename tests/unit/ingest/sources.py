@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.ingest.items import Source
+from reflux.components.ingest.items import Source
 
 NAMES = ["cat", "dog", "owl"]
 

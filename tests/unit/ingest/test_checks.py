@@ -3,9 +3,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from components.core.errors import UserError
-from components.ingest.checks import drop_overlaps, drop_repeats, drop_two_labels, refuse_damaged, refuse_unlearnable
-from components.ingest.decoding import Failure
+from reflux.components.core.errors import UserError
+from reflux.components.ingest.checks import (
+    drop_overlaps,
+    drop_repeats,
+    drop_two_labels,
+    refuse_damaged,
+    refuse_unlearnable,
+)
+from reflux.components.ingest.decoding import Failure
 
 
 def frame_of(*rows: tuple[str, str, int, str]) -> pd.DataFrame:

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from components.ingest.decoding import decode_all
-from components.ingest.items import Item
+from reflux.components.ingest.decoding import decode_all
+from reflux.components.ingest.items import Item
 
 
 def picture(value: int, size: int = 4) -> bytes:

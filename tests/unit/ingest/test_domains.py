@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.core.errors import UserError
-from components.core.images.shards import UNLABELED
-from components.ingest.domains import in_order_of, refuse_shared_images
-from components.ingest.items import Item, Source
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import UNLABELED
+from reflux.components.ingest.domains import in_order_of, refuse_shared_images
+from reflux.components.ingest.items import Item, Source
 from tests.workspaces import write_shard
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.core.errors import UserError
-from components.ingest import groups
-from components.ingest.splits import assign
+from reflux.components.core.errors import UserError
+from reflux.components.ingest import groups
+from reflux.components.ingest.splits import assign
 
 
 def frame_of(**columns: list[str | None]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 import pytest
 
-from components.ingest.ingest import Storage, keeps_encoded
+from reflux.components.ingest.ingest import Storage, keeps_encoded
 
 
 @pytest.mark.parametrize(

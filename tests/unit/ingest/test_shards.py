@@ -6,9 +6,9 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.core.images.shards import open_shard
-from components.ingest.decoding import level_columns
-from components.ingest.shards import channel_moments, fingerprint, write_shards
+from reflux.components.core.images.shards import open_shard
+from reflux.components.ingest.decoding import level_columns
+from reflux.components.ingest.shards import channel_moments, fingerprint, write_shards
 
 
 @settings(max_examples=20)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.core.images.shards import Shard
-from components.ingest import sheet
+from reflux.components.core.images.shards import Shard
+from reflux.components.ingest import sheet
 
 
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (100, 3)])

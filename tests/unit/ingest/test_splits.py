@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ingest.splits import LEAST, assign, split_of, split_of_file
+from reflux.components.ingest.splits import LEAST, assign, split_of, split_of_file
 
 hashes = st.lists(st.integers(0, 2**64 - 1), max_size=60)
 shares = st.floats(0, 0.45)

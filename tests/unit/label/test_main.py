@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from components.core.models.pixel_model import pixel_model, save
-from components.core.params.file import override_params
-from components.core.runtime.stage import Stage
-from components.label import __main__ as label
-from components.label.store import share_of_disk
+from reflux.components.core.models.pixel_model import pixel_model, save
+from reflux.components.core.params.file import override_params
+from reflux.components.core.runtime.stage import Stage
+from reflux.components.label import __main__ as label
+from reflux.components.label.store import share_of_disk
 from tests.workspaces import training_workspace, watched
 
 

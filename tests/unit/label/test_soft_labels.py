@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from components.core.errors import UserError
-from components.core.images.shards import Shard
-from components.core.models.pixel_model import pixel_model
-from components.core.teacher.soft_labels import Format, SoftLabels, format_for
-from components.core.views.augment import draws, render
-from components.core.views.mixing import Views
-from components.label.soft_labels import prove, storing_error, teacher_logits
-from components.label.store import fill
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.models.pixel_model import pixel_model
+from reflux.components.core.teacher.soft_labels import Format, SoftLabels, format_for
+from reflux.components.core.views.augment import draws, render
+from reflux.components.core.views.mixing import Views
+from reflux.components.label.soft_labels import prove, storing_error, teacher_logits
+from reflux.components.label.store import fill
 
 CPU = torch.device("cpu")
 DENSE = Format(10, 0)

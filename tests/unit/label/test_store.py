@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from components.core.artifacts import fingerprint
-from components.core.images.encoded import EncodedImages, write_encoding
-from components.core.images.shards import Shard
-from components.core.models.pixel_model import PixelModel, pixel_model
-from components.core.teacher.soft_labels import Format, SoftLabels
-from components.core.views.mixing import Views, mixing_of, own_ids
-from components.label.soft_labels import teacher_logits
-from components.label.store import FilledStore, fill, publish, remove_others
+from reflux.components.core.artifacts import fingerprint
+from reflux.components.core.images.encoded import EncodedImages, write_encoding
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.models.pixel_model import PixelModel, pixel_model
+from reflux.components.core.teacher.soft_labels import Format, SoftLabels
+from reflux.components.core.views.mixing import Views, mixing_of, own_ids
+from reflux.components.label.soft_labels import teacher_logits
+from reflux.components.label.store import FilledStore, fill, publish, remove_others
 
 CPU = torch.device("cpu")
 DENSE = Format(3, 0)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from components.core.errors import UserError
-from components.core.shift import Sample, compare, statistics
-from components.monitor import reference
+from reflux.components.core.errors import UserError
+from reflux.components.core.shift import Sample, compare, statistics
+from reflux.components.monitor import reference
 
 
 def test_equal_pixels_are_equal_after_a_round_through_the_reference(tmp_path):

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from components.core.params.sections import Monitor
-from components.core.shift import STATISTICS, Sample, ShiftTest, compare
-from components.monitor import report
-from components.monitor.report import Check
+from reflux.components.core.params.sections import Monitor
+from reflux.components.core.shift import STATISTICS, Sample, ShiftTest, compare
+from reflux.components.monitor import report
+from reflux.components.monitor.report import Check
 
 SAME = ShiftTest("contrast", 2000, 60, 0.02, 0.8, 1.0, False)
 OTHER = ShiftTest("class balance", 500, 60, 0.4, 0.0004, 0.0008, True)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from components.plan.choice import Answers
-from components.plan.probe import FEWEST, ask, leave_one_out, may_mirror, smallest_as_good
-from components.plan.profile import Look
+from reflux.components.plan.choice import Answers
+from reflux.components.plan.probe import FEWEST, ask, leave_one_out, may_mirror, smallest_as_good
+from reflux.components.plan.profile import Look
 
 MODEL = ("tf_efficientnet_lite0", "pypi", "cpu", 1)
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.core.errors import UserError
-from components.core.images.shards import open_shard
-from components.ingest.source import open_source
-from components.plan import profile as profiling
-from components.plan.profile import Look, Profile, look_at
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import open_shard
+from reflux.components.ingest.source import open_source
+from reflux.components.plan import profile as profiling
+from reflux.components.plan.profile import Look, Profile, look_at
 from tests.datasets import CLASSES, class_folders, copy_into_splits, noise, run_ingest, save
 
 SHARES = {"val": 0.2, "test": 0.2}

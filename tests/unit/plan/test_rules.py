@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from components.core.errors import UserError
-from components.core.params.file import check_overrides
-from components.plan import rules
-from components.plan.choice import Answers, Choice, Wishes, as_assignments
-from components.plan.pace import Pace
-from components.plan.profile import Profile
-from components.plan.times import run_seconds, stage_seconds
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import check_overrides
+from reflux.components.plan import rules
+from reflux.components.plan.choice import Answers, Choice, Wishes, as_assignments
+from reflux.components.plan.pace import Pace
+from reflux.components.plan.profile import Profile
+from reflux.components.plan.times import run_seconds, stage_seconds
 from tests.workspaces import ROOT
 
 FAST = Pace(fixed=60, fine_tuning=0.004, labeling=0.0005, learning=0.00015)

@@ -3,11 +3,11 @@ import os
 import pytest
 import torch
 
-from components.core.artifacts import read_json
-from components.core.errors import UserError
-from components.core.params.sections import StudentAugment
-from components.plan import speed
-from components.plan.speed import seconds_a_view, seconds_an_image
+from reflux.components.core.artifacts import read_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.sections import StudentAugment
+from reflux.components.plan import speed
+from reflux.components.plan.speed import seconds_a_view, seconds_an_image
 
 NETWORK = ("resnet8", 8, 8, 1, 2, 4)
 

@@ -1,8 +1,8 @@
 import pytest
 
-from components.core.contract import STEPS
-from components.core.params.file import check_overrides
-from components.plan.times import experience_of, measurements, run_seconds, stage_seconds
+from reflux.components.core.contract import STEPS
+from reflux.components.core.params.file import check_overrides
+from reflux.components.plan.times import experience_of, measurements, run_seconds, stage_seconds
 from tests.workspaces import ROOT
 
 COUNTS = {"train": 500, "val": 100, "test": 1000, "unlabeled": 4500}

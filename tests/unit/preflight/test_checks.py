@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import pixel_model, save
-from components.core.params.file import check_overrides
-from components.preflight import checks
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import pixel_model, save
+from reflux.components.core.params.file import check_overrides
+from reflux.components.preflight import checks
 from tests.workspaces import ROOT
 
 

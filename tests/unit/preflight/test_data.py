@@ -5,11 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from components.core.artifacts import write_json
-from components.core.errors import UserError
-from components.core.params.file import check_overrides
-from components.core.significance import share_bound
-from components.preflight.data import check_data, check_ingested, slice_counts
+from reflux.components.core.artifacts import write_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import check_overrides
+from reflux.components.core.significance import share_bound
+from reflux.components.preflight.data import check_data, check_ingested, slice_counts
 from tests.workspaces import ROOT
 
 

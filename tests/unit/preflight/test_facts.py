@@ -4,10 +4,10 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from components.core.errors import UserError
-from components.core.params import extras
-from components.core.params.file import check_overrides
-from components.preflight.facts import refuse_hopeless_gates, student_file, whole_file
+from reflux.components.core.errors import UserError
+from reflux.components.core.params import extras
+from reflux.components.core.params.file import check_overrides
+from reflux.components.preflight.facts import refuse_hopeless_gates, student_file, whole_file
 from tests.workspaces import ROOT
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from components.control import __main__ as control
-from components.core import student
-from components.core.errors import UserError
-from components.core.models.pixel_model import load
-from components.core.params.file import override_params
-from components.core.runtime.stage import Stage
-from components.pretrain import __main__ as pretrain
-from components.pretrain import possible, self_supervised
+from reflux.components.control import __main__ as control
+from reflux.components.core import student
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import load
+from reflux.components.core.params.file import override_params
+from reflux.components.core.runtime.stage import Stage
+from reflux.components.pretrain import __main__ as pretrain
+from reflux.components.pretrain import possible, self_supervised
 from tests.workspaces import ids, training_workspace, watched
 
 LEARNING = ("pretrain.mode=self-supervised", "pretrain.steps=3", "pretrain.batch_size=16", "student.steps=1")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from components.core.images.shards import Shard
-from components.core.models.pixel_model import PixelModel, pixel_model
-from components.core.views.mixing import Views
-from components.pretrain.simsiam import SimSiam, loss, pairs_of_views, simsiam
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.models.pixel_model import PixelModel, pixel_model
+from reflux.components.core.views.mixing import Views
+from reflux.components.pretrain.simsiam import SimSiam, loss, pairs_of_views, simsiam
 
 CPU = torch.device("cpu")
 PIXELS = torch.randint(0, 256, (4, 2, 1, 12, 12), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 from torch import nn
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import network, pixel_model, save
-from components.pretrain.weights import PACKAGES, load_in_order, pretrained, weights_file
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import network, pixel_model, save
+from reflux.components.pretrain.weights import PACKAGES, load_in_order, pretrained, weights_file
 
 # Rows of ImageNet-1k's class list.
 DAISY, PALACE = 985, 698

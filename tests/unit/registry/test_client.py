@@ -4,8 +4,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 from requests.exceptions import ConnectionError as NoConnection
 
-from components.core.errors import UserError
-from components.registry import client
+from reflux.components.core.errors import UserError
+from reflux.components.registry import client
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from components.registry.history import by_hand
-from components.registry.ledger.ledger import PROMOTED, Entry
+from reflux.components.registry.history import by_hand
+from reflux.components.registry.ledger.ledger import PROMOTED, Entry
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from components.registry import webhooks
+from reflux.components.registry import webhooks
 from tests.receiver import Receiver
+from tests.workspaces import PACKAGE, ROOT
 
 SECRET = "a secret of the team"
 EVENT: webhooks.Event = {
@@ -132,12 +133,12 @@ def test_a_process_ends_within_the_stated_time_and_leaves_the_event_on_disk(outb
     receiver.delay_s = 90
     code = (
         "from functools import partial\n"
-        "from components.registry import webhooks\n"
+        "from reflux.components.registry import webhooks\n"
         "webhooks.send = partial(webhooks.send, linger_s=1)\n"
         f"webhooks.notify({EVENT!r}, 'msg_1', webhooks.Path({str(outbox)!r}))\n"
     )
     began = time.monotonic()
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / PACKAGE)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

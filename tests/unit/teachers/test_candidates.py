@@ -5,10 +5,10 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import network, pixel_model, save
-from components.pretrain.weights import PACKAGES, from_hub
-from components.teachers.candidates import candidates, find, forbids_commerce
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import network, pixel_model, save
+from reflux.components.pretrain.weights import PACKAGES, from_hub
+from reflux.components.teachers.candidates import candidates, find, forbids_commerce
 
 RANDOM = ("resnet20", "random")
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import adapted, network, pixel_model, save
-from components.plan.probe import features_of
-from components.pretrain.weights import pretrained
-from components.teachers import features as module
-from components.teachers.candidates import Candidate
-from components.teachers.features import features, missing
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import adapted, network, pixel_model, save
+from reflux.components.plan.probe import features_of
+from reflux.components.pretrain.weights import pretrained
+from reflux.components.teachers import features as module
+from reflux.components.teachers.candidates import Candidate
+from reflux.components.teachers.features import features, missing
 from tests.workspaces import watched
 
 CPU = torch.device("cpu")

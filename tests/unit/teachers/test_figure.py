@@ -2,7 +2,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from components.teachers.figure import accuracy_against_cost
+from reflux.components.teachers.figure import accuracy_against_cost
 from tests.unit.flows.report.test_teachers import BEST, SMALL
 
 

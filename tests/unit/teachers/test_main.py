@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from components.core.artifacts import write_json
-from components.core.errors import UserError
-from components.core.models.pixel_model import network
-from components.core.params.file import load_params
-from components.plan.times import measurements
-from components.teachers.__main__ import main
-from components.teachers.result import RANKING, read
+from reflux.components.core.artifacts import write_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import network
+from reflux.components.core.params.file import load_params
+from reflux.components.plan.times import measurements
+from reflux.components.teachers.__main__ import main
+from reflux.components.teachers.result import RANKING, read
 from tests.workspaces import training_workspace
 
 REQUEST = {"names": ["resnet8=net.safetensors"], "sizes": [16], "minutes": 1, "download": False, "take": None}
@@ -21,7 +21,7 @@ def workspace(tmp_path, monkeypatch) -> Path:
     """Ingested images of two classes, one candidate, and a machine whose speed is known."""
     training_workspace(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("components.teachers.candidates.PACKAGES", {})
+    monkeypatch.setattr("reflux.components.teachers.candidates.PACKAGES", {})
     monkeypatch.setattr("huggingface_hub.utils._cache_manager.HF_HUB_CACHE", str(tmp_path / "hub"))
     save_file(network("resnet8", 5, 3).state_dict(), "net.safetensors")
     write_json(Path("artifacts/ingest/dataset.json"), {"counts": {"train": 40, "val": 40, "test": 40, "unlabeled": 40}})

@@ -5,12 +5,12 @@ import pytest
 import torch
 from sklearn.metrics import recall_score
 
-from components.core.errors import UserError
-from components.core.images.shards import UNLABELED, Shard
-from components.core.models.pixel_model import parameter_count, pixel_model, save
-from components.teachers.candidates import Candidate
-from components.teachers.ranking import Cost, affordable, parameters_of, rank, recalls, row, sample, sizes_of
-from components.teachers.result import cheapest_as_good, read, write
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import UNLABELED, Shard
+from reflux.components.core.models.pixel_model import parameter_count, pixel_model, save
+from reflux.components.teachers.candidates import Candidate
+from reflux.components.teachers.ranking import Cost, affordable, parameters_of, rank, recalls, row, sample, sizes_of
+from reflux.components.teachers.result import cheapest_as_good, read, write
 
 CLASSES = ("dark", "bright")
 CANDIDATE = Candidate("one", "resnet8", "one.safetensors", Path("one.safetensors"))

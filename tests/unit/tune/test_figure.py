@@ -1,6 +1,6 @@
 from PIL import Image
 
-from components.tune.figure import draw
+from reflux.components.tune.figure import draw
 from tests.unit.tune.test_result import result, row
 
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.tune.front import dominates, front, goes_on, knee
+from reflux.components.tune.front import dominates, front, goes_on, knee
 
 POINTS = st.lists(st.tuples(*[st.integers(0, 5)] * 3), min_size=1, max_size=12)
 

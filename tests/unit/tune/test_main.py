@@ -16,20 +16,20 @@ import pytest
 import torch
 from optuna.trial import TrialState, create_trial
 
-from components.core.artifacts import read_json
-from components.core.errors import UserError
-from components.core.models.pixel_model import load, save
-from components.core.params.file import load_params, override_params
-from components.core.runtime.journal import Journal
-from components.core.runtime.stage import Stage
-from components.tune import study as studies
-from components.tune.__main__ import keep, main, prepared
-from components.tune.findings import completed, is_refused, repeats_begun, rows_of, table
-from components.tune.result import FIGURE, RESULT, TRIALS, read, to_repeat
-from components.tune.storage import CHANGES, CONTINUES, DEAD_AFTER_S, FIGURES, REPEATS, SEED
-from components.tune.study import begin, repeat
-from components.tune.trial import Trial
-from tests.workspaces import training_workspace
+from reflux.components.core.artifacts import read_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import load, save
+from reflux.components.core.params.file import load_params, override_params
+from reflux.components.core.runtime.journal import Journal
+from reflux.components.core.runtime.stage import Stage
+from reflux.components.tune import study as studies
+from reflux.components.tune.__main__ import keep, main, prepared
+from reflux.components.tune.findings import completed, is_refused, repeats_begun, rows_of, table
+from reflux.components.tune.result import FIGURE, RESULT, TRIALS, read, to_repeat
+from reflux.components.tune.storage import CHANGES, CONTINUES, DEAD_AFTER_S, FIGURES, REPEATS, SEED
+from reflux.components.tune.study import begin, repeat
+from reflux.components.tune.trial import Trial
+from tests.workspaces import PACKAGE, ROOT, training_workspace
 
 OBJECTIVES = ["accuracy", "size_kb"]
 REQUEST = {"ends": time.time() + 10_000, "objectives": OBJECTIVES, "workers": 1}
@@ -49,7 +49,7 @@ def labeled(tmp_path_factory) -> Path:
         patch.chdir(folder)
         for name in ("pretrain", "finetune", "label"):
             Path("artifacts", name).mkdir()
-            importlib.import_module(f"components.{name}.__main__").main(Stage(name, params))
+            importlib.import_module(f"reflux.components.{name}.__main__").main(Stage(name, params))
         search(1)
         shutil.rmtree(".reflux/outbox")
         Path(".reflux/tune/study.db").unlink()
@@ -242,7 +242,7 @@ def test_a_storage_that_is_away_or_old_is_one_sentence(workspace, monkeypatch):
 
 @pytest.mark.long
 def test_several_workers_share_a_study(workspace, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(studies.__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / PACKAGE))
     main(REQUEST | {"ends": time.time() + 60, "workers": 2})
     starts = [json.loads(file.read_text().splitlines()[0]) for file in Path(".reflux/outbox").glob("*/journal.jsonl")]
     trials = [start for start in starts if start["tags"]["run_kind"] == "tune trial"]
@@ -263,8 +263,8 @@ def test_several_workers_share_a_study(workspace, monkeypatch):
 @pytest.mark.long
 def test_a_kill_loses_one_trial_at_most_and_a_signal_keeps_what_is_finished(workspace):
     override_params(["student.steps=300", "tune.space.steps=300"])
-    command = [sys.executable, "-m", "components.tune", json.dumps(REQUEST)]
-    environment = os.environ | {"REFLUX_EVENTS": "1", "PYTHONPATH": str(Path(studies.__file__).parents[2])}
+    command = [sys.executable, "-m", "reflux.components.tune", json.dumps(REQUEST)]
+    environment = os.environ | {"REFLUX_EVENTS": "1", "PYTHONPATH": str(ROOT / PACKAGE)}
 
     def until_trials(count: int) -> subprocess.Popen:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from components.core.errors import UserError
-from components.tune.result import HOME, Result, Row, losses_of, read, to_repeat, write
+from reflux.components.core.errors import UserError
+from reflux.components.tune.result import HOME, Result, Row, losses_of, read, to_repeat, write
 
 GATES = {"accuracy": {"min": 0.8}, "size_kb": {"max": 200}, "gain": {"min": 0.0}}
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution
 
-from components.core.errors import UserError
-from components.core.params.file import check_overrides
-from components.core.params.tune import Space
-from components.tune.space import applied, changes, decides, distributions, held, present_values
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import check_overrides
+from reflux.components.core.params.tune import Space
+from reflux.components.tune.space import applied, changes, decides, distributions, held, present_values
 from tests.workspaces import ROOT
 
 DEFAULT = check_overrides([], ROOT / "params.yaml")

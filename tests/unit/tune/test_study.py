@@ -4,9 +4,9 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 
-from components.tune.findings import importance
-from components.tune.storage import study_name
-from components.tune.study import sampler
+from reflux.components.tune.findings import importance
+from reflux.components.tune.storage import study_name
+from reflux.components.tune.study import sampler
 
 
 @pytest.mark.parametrize(("direction", "sign"), [("maximize", 1), ("minimize", -1)])

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from components.core.images.shards import UNLABELED, Shard
-from components.validate.domains import compare_domains, sentence
+from reflux.components.core.images.shards import UNLABELED, Shard
+from reflux.components.validate.domains import compare_domains, sentence
 
 
 def shard(seed: int, labels: list[int], brighter: int = 0) -> Shard:

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.validate.duplicates import nearest_in_other_group
+from reflux.components.validate.duplicates import nearest_in_other_group
 
 HASH_BYTES = 32
 

@@ -1,4 +1,4 @@
-from components.validate.findings import Finding, failed, refusal, result
+from reflux.components.validate.findings import Finding, failed, refusal, result
 
 
 def finding(name: str, severity: str, success: bool | None, unexpected: int = 0, rows: tuple[str, ...] = ()) -> Finding:

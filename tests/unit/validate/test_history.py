@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from components.validate import history
+from reflux.components.validate import history
 
 
 def test_the_previous_version_is_the_last_different_one(tmp_path: Path) -> None:

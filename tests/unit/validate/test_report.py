@@ -1,7 +1,7 @@
 import pytest
 
-from components.validate.findings import Finding
-from components.validate.report import front_page
+from reflux.components.validate.findings import Finding
+from reflux.components.validate.report import front_page
 
 
 def finding(success: bool | None, severity: str = "critical", **more: object) -> Finding:

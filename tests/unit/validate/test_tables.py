@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from components.validate.tables import (
+from reflux.components.validate.tables import (
     class_counts,
     class_shifts,
     groups,

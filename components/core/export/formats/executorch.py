@@ -15,8 +15,8 @@ import numpy as np
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from components.core.export.program import Source
-    from components.core.images.shards import Pixels
+    from reflux.components.core.export.program import Source
+    from reflux.components.core.images.shards import Pixels
 
 REQUIREMENTS = ("numpy", "torch", "executorch")
 _FILE = "model.pte"
@@ -49,7 +49,7 @@ def make(source: "Source", calibration: "Pixels | None") -> bytes:
     from executorch.exir import to_edge_transform_and_lower
     from executorch.runtime import Runtime
 
-    from components.core.export.program import export
+    from reflux.components.core.export.program import export
 
     exported = export(source.student, batch=1)
     if calibration is not None:

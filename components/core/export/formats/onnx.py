@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from components.core.export.program import Source
-    from components.core.images.shards import Pixels
+    from reflux.components.core.export.program import Source
+    from reflux.components.core.images.shards import Pixels
 
 REQUIREMENTS = ("numpy", "onnx", "onnxruntime")
 
 
 def make(source: "Source", calibration: "Pixels | None") -> bytes:
     """Make a file without what no runtime reads, with the class names in it."""
-    from components.core.export import program, quantize
+    from reflux.components.core.export import program, quantize
 
     model = source.translated if calibration is None else quantize.int8(source.translated, calibration)
     return program.slim(model, source.student.spec.classes).SerializeToString()

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from components.core.export.program import Source
-    from components.core.images.shards import Pixels
+    from reflux.components.core.export.program import Source
+    from reflux.components.core.images.shards import Pixels
 
 REQUIREMENTS = ("numpy", "torch")
 
@@ -26,7 +26,7 @@ def load(path: Path, threads: int) -> tuple[Callable[..., Any], str, list[int | 
     """Open a program."""
     import torch
 
-    from components.core.export.program import forward
+    from reflux.components.core.export.program import forward
 
     if threads:
         torch.set_num_threads(threads)

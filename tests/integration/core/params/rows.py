@@ -7,9 +7,9 @@ the name of a test elsewhere, which was seen to fail when the param is ignored.
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from components.core.params.distill import METHODS, Loss
-from components.core.params.registry import Gates, SureBound
-from components.core.params.tune import Space
+from reflux.components.core.params.distill import METHODS, Loss
+from reflux.components.core.params.registry import Gates, SureBound
+from reflux.components.core.params.tune import Space
 
 MODEL, HISTORY = "model.safetensors", "history.parquet"
 

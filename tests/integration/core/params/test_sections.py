@@ -16,23 +16,23 @@ import pytest
 import torch
 from PIL import Image
 
-from components.core.errors import UserError
-from components.core.images import shards
-from components.core.models.pixel_model import pixel_model, save
-from components.core.params.distill import METHODS
-from components.core.params.file import check_overrides, override_params
-from components.core.params.section import Section
-from components.core.params.sections import Params
-from components.core.runtime.stage import Stage
-from components.core.shift import NO_PREDICTIONS, STATISTICS, Sample
-from components.core.training import loop
-from components.distill import trainer
-from components.label import __main__ as label
-from components.registry.ledger.record import Grounds
-from components.registry.policy.comparison import ChampionEvaluation
-from components.registry.policy.decision import decide
-from components.validate.history import HISTORY, remember
-from flows.monitor import judge
+from reflux.components.core.errors import UserError
+from reflux.components.core.images import shards
+from reflux.components.core.models.pixel_model import pixel_model, save
+from reflux.components.core.params.distill import METHODS
+from reflux.components.core.params.file import check_overrides, override_params
+from reflux.components.core.params.section import Section
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime.stage import Stage
+from reflux.components.core.shift import NO_PREDICTIONS, STATISTICS, Sample
+from reflux.components.core.training import loop
+from reflux.components.distill import trainer
+from reflux.components.label import __main__ as label
+from reflux.components.registry.ledger.record import Grounds
+from reflux.components.registry.policy.comparison import ChampionEvaluation
+from reflux.components.registry.policy.decision import decide
+from reflux.components.validate.history import HISTORY, remember
+from reflux.flows.monitor import judge
 from tests.datasets import SMALL, class_folders, noise
 from tests.datasets import save as save_image
 from tests.integration.core.params.rows import METHOD_GIVEN, ROWS, Proven, Row
@@ -167,7 +167,7 @@ def load(settings: tuple[str, ...]) -> Params:
 
 def run(stage: str, params: Params) -> None:
     """Run a stage in this process, in the working folder."""
-    main = importlib.import_module(f"components.{stage}.__main__").main
+    main = importlib.import_module(f"reflux.components.{stage}.__main__").main
     Path("artifacts", stage).mkdir(parents=True, exist_ok=True)
     try:
         main(Stage(stage, params))

@@ -12,9 +12,9 @@ BEGIN = """
 import resource, signal
 from pathlib import Path
 import torch
-from components.core.runtime.checkpoint import Checkpoints
-from components.core.errors import UserError
-from components.core.models.pixel_model import load, pixel_model, save
+from reflux.components.core.runtime.checkpoint import Checkpoints
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import load, pixel_model, save
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 

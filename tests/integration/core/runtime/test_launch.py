@@ -14,10 +14,10 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from components.core.artifacts import sha256_file
-from components.core.contract import STAGES
-from components.core.models.pixel_model import load
-from components.core.params.file import override_params
+from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.contract import STAGES
+from reflux.components.core.models.pixel_model import load
+from reflux.components.core.params.file import override_params
 from tests.workspaces import make_tiny_project, make_workspace
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,7 @@ def environment() -> dict[str, str]:
 
 
 def run(stage: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", f"components.{stage}"]
+    command = [sys.executable, "-m", f"reflux.components.{stage}"]
     return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
 
 
@@ -62,7 +62,7 @@ def start():
     started: list[subprocess.Popen[str]] = []
 
     def start(stage: str, folder: Path, *before: str) -> "subprocess.Popen[str]":
-        command = [*before, sys.executable, "-m", f"components.{stage}"]
+        command = [*before, sys.executable, "-m", f"reflux.components.{stage}"]
         with (folder / "output.txt").open("w") as output:
             process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=output, stderr=output)
         started.append(process)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components.core.runtime import tracking
-from components.core.runtime.journal import OUTBOX
+from reflux.components.core.runtime import tracking
+from reflux.components.core.runtime.journal import OUTBOX
 
 WRITER = """
 import sys
-from components.core.runtime.journal import Journal
+from reflux.components.core.runtime.journal import Journal
 journal = Journal("project", "stage", {})
 journal.metrics({"loss": 1.0})
 print("ready", flush=True)

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from components.core.errors import UserError
-from components.core.runtime import tracking
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime import tracking
 
 ANSWERS = {
     "/api/2.0/mlflow/model-versions/get-download-uri": {"artifact_uri": "mlflow-artifacts:/0/models/m-1/artifacts"},

@@ -10,12 +10,12 @@ import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from components.core.models.pixel_model import pixel_model
-from components.core.runtime.world import ALONE, World
-from components.core.teacher.soft_labels import SHARD_IMAGES, Format
-from components.core.training.parallel import data_parallel, shard_of_batch
-from components.evaluate.scoring import on_device, predict_all
-from components.label.store import FilledStore, fill
+from reflux.components.core.models.pixel_model import pixel_model
+from reflux.components.core.runtime.world import ALONE, World
+from reflux.components.core.teacher.soft_labels import SHARD_IMAGES, Format
+from reflux.components.core.training.parallel import data_parallel, shard_of_batch
+from reflux.components.evaluate.scoring import on_device, predict_all
+from reflux.components.label.store import FilledStore, fill
 
 ROWS = 7
 

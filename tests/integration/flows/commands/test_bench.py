@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import read_json, write_json
-from components.core.contract import made
-from components.core.runtime import tracking
+from reflux.components.core.artifacts import read_json, write_json
+from reflux.components.core.contract import made
+from reflux.components.core.runtime import tracking
 
 pytestmark = pytest.mark.slow
 

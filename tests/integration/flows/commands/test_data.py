@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from components.core.errors import UserError
-from components.core.params.file import load_params, override_params
-from flows.commands import data
-from flows.commands.data import add
-from flows.repo.checkout import prepare_dvc
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import load_params, override_params
+from reflux.flows.commands import data
+from reflux.flows.commands.data import add
+from reflux.flows.repo.checkout import prepare_dvc
 from tests.datasets import noise, save
-from tests.workspaces import ROOT
+from tests.workspaces import PACKAGE, ROOT
 
 SPEEDS = {
     **{f"{role} {kind}": 0.0001 for role in ("teacher", "student") for kind in ("training", "inference", "view")},
@@ -209,8 +209,8 @@ def test_what_is_interrupted_leaves_params_and_data_as_they_were(checkout, tmp_p
 @pytest.mark.slow
 def test_a_kill_in_the_middle_leaves_params_and_data_as_they_were(checkout, tmp_path):
     before = files()
-    command = [sys.executable, "-m", "flows.cli", "data", "add", str(pictures(tmp_path / "pets"))]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "reflux.flows.cli", "data", "add", str(pictures(tmp_path / "pets"))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / PACKAGE)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as adding:
         assert any(line.startswith("Adding") for line in adding.stdout)
         adding.terminate()

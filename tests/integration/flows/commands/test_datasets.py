@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from components.core.artifacts import read_json
-from components.core.errors import UserError
-from components.core.params.file import load_params, override_params
-from flows.commands.datasets import keep_active, use
-from flows.local.environment import only_run
+from reflux.components.core.artifacts import read_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import load_params, override_params
+from reflux.flows.commands.datasets import keep_active, use
+from reflux.flows.local.environment import only_run
 from tests.e2e.command import reflux
 from tests.workspaces import make_tiny_project, picture
 

@@ -14,13 +14,13 @@ import pytest
 from prefect.automations import Automation
 from ruamel.yaml import YAML
 
-from components.core.errors import UserError
-from components.core.params.file import override_params
-from flows.commands import automations
-from flows.local.environment import QUIET
-from flows.pipeline import two_pools
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import override_params
+from reflux.flows.commands import automations
+from reflux.flows.local.environment import QUIET
+from reflux.flows.pipeline import two_pools
 from tests.receiver import Receiver
-from tests.workspaces import make_tiny_project, until
+from tests.workspaces import PACKAGE, make_tiny_project, until
 
 pytestmark = pytest.mark.slow
 
@@ -49,9 +49,10 @@ def deploy(project, receivers, prefect_api):
 
     def run() -> dict[str, str]:
         addresses = {name: f"http://127.0.0.1:{receiver.port}/secret" for name, receiver in receivers.items()}
-        settings = {**os.environ, **QUIET, **addresses, "PREFECT_API_URL": prefect_api, "PYTHONPATH": str(project)}
+        settings = {**os.environ, **QUIET, **addresses, "PYTHONPATH": str(project / PACKAGE)}
+        settings["PREFECT_API_URL"] = prefect_api
         settings["REFLUX_REPOSITORY"] = "https://git.example.org/team/reflux.git"
-        command = [sys.executable, "-m", "flows.cli", "deploy"]
+        command = [sys.executable, "-m", "reflux.flows.cli", "deploy"]
         done = subprocess.run(command, cwd=project, env=settings, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "secret" not in done.stdout + done.stderr
@@ -181,7 +182,7 @@ def test_what_can_not_be_deployed_is_one_sentence(project, prefect_api, settings
     if settings.keys() & {"REFLUX_REPOSITORY"}:
         settings = {"PREFECT_API_URL": prefect_api, **settings}
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "REFLUX_"))}
-    command = [sys.executable, "-m", "flows.cli", "deploy"]
+    command = [sys.executable, "-m", "reflux.flows.cli", "deploy"]
     done = subprocess.run(
         command, cwd=project, env=kept | QUIET | settings, capture_output=True, text=True, check=False
     )

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 def doctor(folder: Path, **changes: str) -> "subprocess.CompletedProcess[str]":
     settings = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_"))} | changes
-    command = [sys.executable, "-m", "flows.cli", "doctor"]
+    command = [sys.executable, "-m", "reflux.flows.cli", "doctor"]
     return subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, check=False)
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands import doctor_servers
-from flows.local.prefect_server import PrefectServer
+from reflux.flows.commands import doctor_servers
+from reflux.flows.local.prefect_server import PrefectServer
 from tests.servers import mlflow_server
 from tests.workspaces import git, make_tiny_project
 
@@ -73,7 +73,7 @@ def project(tmp_path) -> Path:
 
 def doctor(project: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_"))}
-    command = [sys.executable, "-m", "flows.cli", "doctor"]
+    command = [sys.executable, "-m", "reflux.flows.cli", "doctor"]
     environment = kept | variables
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
 

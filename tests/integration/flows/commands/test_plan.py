@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from components.core.artifacts import write_json
-from components.core.contract import STAGES
-from components.core.params.file import overridden, override_params
-from components.core.runtime import packages
-from components.core.runtime.machine import machine
-from components.plan.times import measurements, stage_seconds
-from flows.local.environment import QUIET
+from reflux.components.core.artifacts import write_json
+from reflux.components.core.contract import STAGES
+from reflux.components.core.params.file import overridden, override_params
+from reflux.components.core.runtime import packages
+from reflux.components.core.runtime.machine import machine
+from reflux.components.plan.times import measurements, stage_seconds
+from reflux.flows.local.environment import QUIET
 from tests.workspaces import git, make_tiny_project, picture
 
 pytestmark = pytest.mark.slow

@@ -7,9 +7,9 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
-from components.core.params.file import load_params
-from components.core.runtime import tracking
-from components.teachers.result import FOLDER, PICTURE, read
+from reflux.components.core.params.file import load_params
+from reflux.components.core.runtime import tracking
+from reflux.components.teachers.result import FOLDER, PICTURE, read
 from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.slow

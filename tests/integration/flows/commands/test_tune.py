@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from components.core.params.file import load_params, override_params
-from components.core.runtime import tracking
-from components.core.runtime.stage import Stage
-from components.tune.result import read
+from reflux.components.core.params.file import load_params, override_params
+from reflux.components.core.runtime import tracking
+from reflux.components.core.runtime.stage import Stage
+from reflux.components.tune.result import read
 from tests.workspaces import ROOT, training_workspace
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ def labeled(tmp_path_factory) -> Path:
         patch.chdir(folder)
         for name in ("pretrain", "finetune", "label"):
             Path("artifacts", name).mkdir()
-            importlib.import_module(f"components.{name}.__main__").main(Stage(name, params))
+            importlib.import_module(f"reflux.components.{name}.__main__").main(Stage(name, params))
     return folder
 
 
@@ -100,6 +100,6 @@ def test_what_is_wrong_is_one_sentence_before_anything_starts(project, tmp_path,
 def test_without_optuna_it_says_what_to_install(project, tmp_path, monkeypatch):
     shutil.copy("params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("flows.pipeline.search.find_spec", lambda name: None)
+    monkeypatch.setattr("reflux.flows.pipeline.search.find_spec", lambda name: None)
     code, _, err = project("tune")
     assert (code, err) == (2, "Error: reflux tune needs Optuna: pip install -c constraints.txt -e '.[tune]'.\n")

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.local.prefect_server import free_port
+from reflux.flows.local.prefect_server import free_port
 from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.slow
 
-REFLUX = [sys.executable, "-m", "flows.cli"]
+REFLUX = [sys.executable, "-m", "reflux.flows.cli"]
 
 
 @pytest.fixture(autouse=True)

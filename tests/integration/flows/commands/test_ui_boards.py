@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from components.boards import declared
-from components.core.params.file import override_params
-from flows.commands.ui import show_boards
+from reflux.components.boards import declared
+from reflux.components.core.params.file import override_params
+from reflux.flows.commands.ui import show_boards
 from tests.integration.boards.runs import retrain
 
 

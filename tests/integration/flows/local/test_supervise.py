@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.local.supervised import supervised
+from reflux.flows.local.supervised import supervised
 from tests.trees import LEAVES, TREE, grown, living, until
 
 pytestmark = pytest.mark.slow
@@ -18,7 +18,7 @@ FLOW = """
 import signal, sys
 for number in (signal.SIGINT, signal.SIGHUP):  # a test run in the background ignores them, and hands that down
     signal.signal(number, signal.SIG_DFL)
-from flows.local.supervised import supervised
+from reflux.flows.local.supervised import supervised
 process = supervised([sys.executable, sys.argv[1], sys.argv[2], sys.argv[3], "2"], {}, grace_s=1.0)
 sys.exit(process.wait())
 """

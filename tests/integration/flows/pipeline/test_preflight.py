@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import UserError
-from flows.pipeline import preflight as module
-from flows.pipeline.preflight import preflight
+from reflux.components.core.errors import UserError
+from reflux.flows.pipeline import preflight as module
+from reflux.flows.pipeline.preflight import preflight
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows.repo.checkout import prepare_dvc
+from reflux.flows.repo.checkout import prepare_dvc
 
 
 def test_dvc_works_with_git_without_it_and_again_with_it(checkout):

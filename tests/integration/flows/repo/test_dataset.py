@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import UserError
-from components.core.params.sections import Ingest
-from components.core.runtime import lineage
-from flows.repo.checkout import dvc, prepare_dvc
-from flows.repo.dataset import fetch, track, version
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.sections import Ingest
+from reflux.components.core.runtime import lineage
+from reflux.flows.repo.checkout import dvc, prepare_dvc
+from reflux.flows.repo.dataset import fetch, track, version
 from tests.workspaces import make_tiny_project
 
 DVC = [sys.executable, "-m", "dvc"]

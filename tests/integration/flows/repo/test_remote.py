@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows.local.environment import QUIET
-from flows.outcome import StageFailed, StageOutcome
-from flows.pipeline import tasks
-from flows.repo import remote
-from flows.repo.stages import Runner
+from reflux.flows.local.environment import QUIET
+from reflux.flows.outcome import StageFailed, StageOutcome
+from reflux.flows.pipeline import tasks
+from reflux.flows.repo import remote
+from reflux.flows.repo.stages import Runner
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.outcome import StageFailed, StageOutcome
-from flows.repo.checkout import prepare_dvc
-from flows.repo.stages import Runner, unchanged
+from reflux.flows.outcome import StageFailed, StageOutcome
+from reflux.flows.repo.checkout import prepare_dvc
+from reflux.flows.repo.stages import Runner, unchanged
 from tests.trees import TREE, grown, living, until
 
 pytestmark = pytest.mark.slow
@@ -157,7 +157,7 @@ def test_a_killed_supervisor_takes_its_stage_with_it_and_may_be_tried_again(proj
 
 def test_killing_the_flow_with_dvc_between_leaves_no_orphan(project, marker):
     flow = (
-        "from flows.repo.stages import Runner\n"
+        "from reflux.flows.repo.stages import Runner\n"
         "class Deaf:\n"
         "    event = line = executing = lambda *a: None\n"
         "with Runner(Deaf(), {}) as runner: runner.run('long')\n"
@@ -173,7 +173,7 @@ def test_killing_the_flow_with_dvc_between_leaves_no_orphan(project, marker):
 
 
 def test_stages_side_by_side_share_the_cores(project, monkeypatch):
-    monkeypatch.setattr("flows.repo.stages.usable_cores", lambda: 8)
+    monkeypatch.setattr("reflux.flows.repo.stages.usable_cores", lambda: 8)
     monkeypatch.delenv("REFLUX_THREADS", raising=False)
     ears = Ears()
     with Runner(ears, {"MLFLOW_TRACKING_URI": "none"}) as runner:

@@ -3,9 +3,9 @@ import shutil
 import mlflow
 import pytest
 
-from components.boards import declared
-from components.core.runtime import tracking
-from flows.report import flow_page
+from reflux.components.boards import declared
+from reflux.components.core.runtime import tracking
+from reflux.flows.report import flow_page
 from tests.integration.boards.runs import retrain
 from tests.servers import mlflow_server
 

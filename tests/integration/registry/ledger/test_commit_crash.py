@@ -6,12 +6,12 @@ import signal
 import pytest
 from mlflow import MlflowClient
 
-from components.registry import client
-from components.registry.ledger import ledger
-from components.registry.ledger.commit import ChampionMoved, commit, reconcile
-from components.registry.promote import challenge
-from components.registry.register import register
-from components.registry.rollback import rollback
+from reflux.components.registry import client
+from reflux.components.registry.ledger import ledger
+from reflux.components.registry.ledger.commit import ChampionMoved, commit, reconcile
+from reflux.components.registry.promote import challenge
+from reflux.components.registry.register import register
+from reflux.components.registry.rollback import rollback
 from tests.integration.registry.faults import copies, die_at, flip_byte, forked, ready
 
 pytestmark = pytest.mark.slow

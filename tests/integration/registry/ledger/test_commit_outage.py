@@ -8,12 +8,12 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from components.core.errors import UserError
-from components.registry import client
-from components.registry.history import by_hand
-from components.registry.ledger import ledger, lock
-from components.registry.ledger.commit import commit, reconcile
-from flows.local.prefect_server import free_port
+from reflux.components.core.errors import UserError
+from reflux.components.registry import client
+from reflux.components.registry.history import by_hand
+from reflux.components.registry.ledger import ledger, lock
+from reflux.components.registry.ledger.commit import commit, reconcile
+from reflux.flows.local.prefect_server import free_port
 from tests.integration.registry.faults import copies, ready
 from tests.servers import mlflow_server
 
@@ -46,7 +46,7 @@ def away(tmp_path, mlflow_template, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setattr(lock, "LEASE_S", 8)
     # The files of these versions are nowhere, so that nobody can look at them.
-    monkeypatch.setattr("components.registry.ledger.commit._broken", lambda *_: None)
+    monkeypatch.setattr("reflux.components.registry.ledger.commit._broken", lambda *_: None)
     server = Server(tmp_path, f"sqlite:///{database}")
     try:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.running.uri)

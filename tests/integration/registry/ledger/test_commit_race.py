@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 from mlflow import MlflowClient
 
-from components.registry import client
-from components.registry.history import by_hand
-from components.registry.ledger import ledger
-from components.registry.ledger.commit import ChampionMoved, commit
+from reflux.components.registry import client
+from reflux.components.registry.history import by_hand
+from reflux.components.registry.ledger import ledger
+from reflux.components.registry.ledger.commit import ChampionMoved, commit
 from tests.integration.registry.faults import copies, forked, ready
 from tests.servers import has_postgres, mlflow_server, postgres
 

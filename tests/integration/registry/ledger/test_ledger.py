@@ -5,13 +5,13 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from components.registry import client
-from components.registry.history import history
-from components.registry.ledger import ledger
-from components.registry.ledger.commit import ChampionMoved, commit
-from components.registry.policy.comparison import Best
-from components.registry.register import register
-from components.registry.rollback import rollback
+from reflux.components.registry import client
+from reflux.components.registry.history import history
+from reflux.components.registry.ledger import ledger
+from reflux.components.registry.ledger.commit import ChampionMoved, commit
+from reflux.components.registry.policy.comparison import Best
+from reflux.components.registry.register import register
+from reflux.components.registry.rollback import rollback
 from tests.integration.registry.faults import copies, ready
 
 HOUR_S = 3600

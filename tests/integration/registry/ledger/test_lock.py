@@ -9,12 +9,12 @@ from contextlib import suppress
 import pytest
 from mlflow import MlflowClient
 
-from components.core.errors import UserError
-from components.registry import client
-from components.registry.history import history
-from components.registry.ledger import ledger, lock
-from components.registry.ledger.commit import commit, reconcile
-from components.registry.ledger.lock import LockLost
+from reflux.components.core.errors import UserError
+from reflux.components.registry import client
+from reflux.components.registry.history import history
+from reflux.components.registry.ledger import ledger, lock
+from reflux.components.registry.ledger.commit import commit, reconcile
+from reflux.components.registry.ledger.lock import LockLost
 from tests.integration.registry.faults import forked, ready
 from tests.servers import mlflow_server
 
@@ -118,7 +118,7 @@ def stopped(tmp_path, monkeypatch, request):
         request.addfinalizer(lambda: end(pid))
         os.waitpid(pid, os.WUNTRACED)
         # The second host does not read the files that it settles on: these versions have none.
-        monkeypatch.setattr("components.registry.ledger.commit._broken", lambda *_: None)
+        monkeypatch.setattr("reflux.components.registry.ledger.commit._broken", lambda *_: None)
         return pid, messages
 
     return start

@@ -1,7 +1,7 @@
 import pytest
 from mlflow import MlflowClient
 
-from components.core.errors import UserError
+from reflux.components.core.errors import UserError
 from tests.integration.registry.faults import flip_byte, registered_file
 
 

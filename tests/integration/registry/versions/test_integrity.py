@@ -8,12 +8,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from PIL import Image
 
-from components.core.errors import UserError
-from components.registry import client
-from components.registry.lineage import trace
-from components.registry.predict import predict
-from components.registry.promote import approve
-from components.registry.rollback import rollback
+from reflux.components.core.errors import UserError
+from reflux.components.registry import client
+from reflux.components.registry.lineage import trace
+from reflux.components.registry.predict import predict
+from reflux.components.registry.promote import approve
+from reflux.components.registry.rollback import rollback
 from tests.integration.registry.faults import flip_byte
 
 

@@ -19,11 +19,11 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 from scipy.special import softmax
 
-from components.core.runtime import tracking
-from components.registry.predict import predict
-from components.registry.register import register
-from components.registry.versions.files import fetch_files
-from flows.local.prefect_server import free_port
+from reflux.components.core.runtime import tracking
+from reflux.components.registry.predict import predict
+from reflux.components.registry.register import register
+from reflux.components.registry.versions.files import fetch_files
+from reflux.flows.local.prefect_server import free_port
 
 README = (Path(__file__).parents[4] / "README.md").read_text(encoding="utf-8")
 

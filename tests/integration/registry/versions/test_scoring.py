@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from components.core.artifacts import read_json, write_json
-from components.core.errors import UserError
-from components.core.images.shards import open_shard
-from components.registry.lineage import trace
-from components.registry.register import register
-from components.registry.versions import scoring
-from components.registry.versions.files import fetch_files
+from reflux.components.core.artifacts import read_json, write_json
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import open_shard
+from reflux.components.registry.lineage import trace
+from reflux.components.registry.register import register
+from reflux.components.registry.versions import scoring
+from reflux.components.registry.versions.files import fetch_files
 from tests.integration.registry.faults import flip_byte, sentence
 
 

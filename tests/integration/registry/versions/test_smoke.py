@@ -13,9 +13,9 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from components.core.artifacts import sha256_file
-from components.registry.versions import smoke, smoke_process
-from components.registry.versions.files import VersionFiles
+from reflux.components.core.artifacts import sha256_file
+from reflux.components.registry.versions import smoke, smoke_process
+from reflux.components.registry.versions.files import VersionFiles
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def serve_with(version, module: str, **conf) -> None:
 
 def test_a_sound_version_passes_and_says_how_fast_it_answers(version, monkeypatch):
     # This very environment has the project on the path of every process, isolated or not.
-    find = "import importlib.util, sys; sys.exit(importlib.util.find_spec('components') is None)"
+    find = "import importlib.util, sys; sys.exit(importlib.util.find_spec('reflux') is None)"
     assert subprocess.run([sys.executable, "-I", "-c", find], cwd=version.folder, check=False).returncode == 0
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@127.0.0.1:9")
 
@@ -69,12 +69,12 @@ def test_a_sound_version_passes_and_says_how_fast_it_answers(version, monkeypatc
 
 
 def test_code_of_this_project_is_out_of_reach(version):
-    serve_with(version, "components.registry.predict")
+    serve_with(version, "reflux.components.registry.predict")
     reason = check(version)
     assert reason.passed is False
     assert reason.sentence == (
         "The smoke test in a fresh process failed at loading the folder through MLflow's pyfunc: it imports "
-        "components, code of this project, which production does not have."
+        "reflux, code of this project, which production does not have."
     )
 
 

@@ -4,8 +4,8 @@ import torch
 from benchmarks.methods.accuracies import measured
 from benchmarks.methods.training import untrained
 from benchmarks.training import CPU
-from components.core.images.shards import Shard
-from components.core.inference import predict
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.inference import predict
 
 
 def test_several_generations_of_one_kind_are_an_ensemble_too():

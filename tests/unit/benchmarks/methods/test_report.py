@@ -1,6 +1,6 @@
 from benchmarks.methods.report import table
 from benchmarks.results import Figure
-from components.core.params.distill import METHODS
+from reflux.components.core.params.distill import METHODS
 
 
 def test_the_table_is_sorted_by_the_first_student():

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from components.core.export import latency as latency_module
-from components.core.export.latency import batch_of, in_turn, latency, side_by_side
+from reflux.components.core.export import latency as latency_module
+from reflux.components.core.export.latency import batch_of, in_turn, latency, side_by_side
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import numpy as np
 
-from components.core.export import logits as logits_module
+from reflux.components.core.export import logits as logits_module
 
 
 def test_logits_are_tied_where_a_runtime_could_turn_them_round():

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.core.errors import UserError
-from components.core.export import program
-from components.core.export.network import load
-from components.core.models.pixel_model import parameter_count, pixel_model
+from reflux.components.core.errors import UserError
+from reflux.components.core.export import program
+from reflux.components.core.export.network import load
+from reflux.components.core.models.pixel_model import parameter_count, pixel_model
 
 CLASSES = ("cat", "dog", "naïve")
 

@@ -7,9 +7,9 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from components.core.export import program, quantize
-from components.core.export.network import load
-from components.core.models.pixel_model import pixel_model
+from reflux.components.core.export import program, quantize
+from reflux.components.core.export.network import load
+from reflux.components.core.models.pixel_model import pixel_model
 
 
 @pytest.fixture(scope="module")

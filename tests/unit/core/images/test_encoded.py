@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.core.errors import UserError
-from components.core.images.encoded import EncodedImages, write_encoding
-from components.core.images.pixels import decode
-from components.core.images.shards import UNLABELED, Shard, decoded, join, open_shard, some_labeled
-
-ROOT = Path(__file__).parents[4]
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.encoded import EncodedImages, write_encoding
+from reflux.components.core.images.pixels import decode
+from reflux.components.core.images.shards import UNLABELED, Shard, decoded, join, open_shard, some_labeled
+from tests.workspaces import PACKAGE, ROOT
 
 
 def make_split(folder: Path, count: int = 12, size: int = 8, seed: int = 0) -> list[bytes]:
@@ -97,7 +96,7 @@ def test_a_damaged_split_is_a_sentence(tmp_path: Path) -> None:
 READER = """
 import sys
 from pathlib import Path
-from components.core.images.shards import open_shard
+from reflux.components.core.images.shards import open_shard
 
 if __name__ == "__main__":
     images = open_shard(Path(sys.argv[1]), 2).images
@@ -137,7 +136,7 @@ def reader(tmp_path: Path):
     (tmp_path / "reader.py").write_text(READER)
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "reader.py"), str(tmp_path / "split")],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT / PACKAGE)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from components.core.images.pixels import Decoded, UnreadableImage, decode
+from reflux.components.core.images.pixels import Decoded, UnreadableImage, decode
 
 SIDE = 6
 grey = hnp.arrays(np.uint8, (SIDE, SIDE))

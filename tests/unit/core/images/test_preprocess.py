@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from components.core.images.pixels import decode
-from components.core.images.preprocess import fit, preprocess, resize
+from reflux.components.core.images.pixels import decode
+from reflux.components.core.images.preprocess import fit, preprocess, resize
 
 
 def images(size: int, channels: int) -> np.ndarray:

@@ -6,9 +6,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import adapted, check_classes, load, network, parameter_count, pixel_model, save
-from components.core.models.small_nets import SMALL_NETS, Dropout, base_and_width, small_net, with_width
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import (
+    adapted,
+    check_classes,
+    load,
+    network,
+    parameter_count,
+    pixel_model,
+    save,
+)
+from reflux.components.core.models.small_nets import SMALL_NETS, Dropout, base_and_width, small_net, with_width
 
 CLASSES = ("cat", "dog", "owl")
 

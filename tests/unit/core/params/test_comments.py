@@ -1,5 +1,5 @@
-from components.core.params.comments import with_comments
-from components.core.params.file import load_params, override_params
+from reflux.components.core.params.comments import with_comments
+from reflux.components.core.params.file import load_params, override_params
 from tests.workspaces import ROOT
 
 TEXT = """\

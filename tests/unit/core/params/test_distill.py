@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from components.core.params.distill import METHODS, AttentionTransfer, Distill, Kd, LogitStandardization, Loss
+from reflux.components.core.params.distill import METHODS, AttentionTransfer, Distill, Kd, LogitStandardization, Loss
 
 
 def settings(method: object, **others: object) -> Distill:

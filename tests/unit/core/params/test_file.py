@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from components.core.errors import UserError
-from components.core.params.file import check_overrides, check_params, load_params, override_params
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import check_overrides, check_params, load_params, override_params
 
 SHIPPED = Path(__file__).parents[4] / "params.yaml"
 

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from components.core.runtime.device import THREADS_VARIABLE, resolve_device
+from reflux.components.core.runtime.device import THREADS_VARIABLE, resolve_device
 
 
 @pytest.fixture(autouse=True)

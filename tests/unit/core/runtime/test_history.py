@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from components.core.runtime import history
-from components.core.runtime.checkpoint import Checkpoints
+from reflux.components.core.runtime import history
+from reflux.components.core.runtime.checkpoint import Checkpoints
 
 ROW = {"step": 10, "images": 160, "lr": 0.1, "train_loss": 1.0, "train_mse-logits": 0.4, "val_accuracy": 0.5}
 

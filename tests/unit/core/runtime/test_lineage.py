@@ -2,7 +2,7 @@ import subprocess
 
 import pytest
 
-from components.core.runtime import lineage
+from reflux.components.core.runtime import lineage
 from tests.workspaces import git
 
 

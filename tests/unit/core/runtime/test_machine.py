@@ -1,6 +1,6 @@
 import os
 
-from components.core.runtime.machine import machine, usable_cores
+from reflux.components.core.runtime.machine import machine, usable_cores
 
 
 def test_cores_are_counted_where_processes_have_no_affinity(monkeypatch):

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import read_json
-from components.core.contract import TRAINING
-from components.core.runtime import packages
+from reflux.components.core.artifacts import read_json
+from reflux.components.core.contract import TRAINING
+from reflux.components.core.runtime import packages
 
 LOCK = """
 schema: '2.0'

@@ -7,8 +7,8 @@ from tests.workspaces import make_tiny_project
 
 STAGE = """
 import time
-from components.core.runtime import progress
-from components.core.runtime.stage import run
+from reflux.components.core.runtime import progress
+from reflux.components.core.runtime.stage import run
 
 def body(stage):
     with progress.bar("finetune", "teacher", 10) as bar:

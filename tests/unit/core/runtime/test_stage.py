@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from components.core.contract import STAGES
-from components.core.errors import UserError
-from components.core.params.file import load_params
-from components.core.runtime import lineage
-from components.core.runtime.stage import Stage
-from tests.workspaces import ROOT
+from reflux.components.core.contract import STAGES
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import load_params
+from reflux.components.core.runtime import lineage
+from reflux.components.core.runtime.stage import Stage
+from tests.workspaces import PACKAGE, ROOT
 
 
 def test_a_checkpoint_is_kept_under_the_code_the_environment_the_seed_and_the_sections_that_decide_it(
@@ -70,8 +70,8 @@ def test_no_stage_but_evaluate_can_open_the_test_split(name: str, way: str):
 
 STOPPED = """
 import os, signal
-from components.core.errors import UserError
-from components.core.runtime import stage
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime import stage
 
 def body(_):
     raise UserError("its batch can't be shared.")
@@ -86,7 +86,7 @@ stage.run("control", body)
 
 def test_a_stop_while_an_error_is_reported_is_no_traceback(tmp_path: Path):
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / PACKAGE)}
     command = [sys.executable, "-c", STOPPED]
     done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "")

@@ -12,8 +12,8 @@ import mlflow
 import pytest
 from PIL import Image
 
-from components.core.runtime import tracking
-from components.core.runtime.journal import OUTBOX, Journal, flatten
+from reflux.components.core.runtime import tracking
+from reflux.components.core.runtime.journal import OUTBOX, Journal, flatten
 
 
 def runs():
@@ -54,7 +54,7 @@ def test_a_run_arrives_whole(mlflow_home: Path):
 @pytest.mark.parametrize("delivered_between", [True, False])
 def test_a_training_that_goes_on_after_a_kill_is_one_run_with_one_curve(mlflow_home: Path, delivered_between: bool):
     killed = """
-from components.core.runtime.journal import Journal
+from reflux.components.core.runtime.journal import Journal
 first = Journal("demo", "first", {"run_kind": "pipeline"})
 journal = Journal("demo", "distill", {"stage": "distill"}, parent=first.id)
 journal.params({"lr": 0.1})
@@ -142,7 +142,7 @@ def test_a_database_that_is_away_costs_little_and_loses_nothing(mlflow_home: Pat
 def test_a_killed_process_leaves_a_run_marked_killed(mlflow_home: Path):
     script = """
 import os, signal
-from components.core.runtime.journal import Journal
+from reflux.components.core.runtime.journal import Journal
 journal = Journal("demo", "distill", {})
 journal.metrics({"val/accuracy": 0.5}, step=1)
 os.kill(os.getpid(), signal.SIGKILL)

@@ -1,6 +1,6 @@
 import torch
 
-from components.core.runtime.world import ALONE, World
+from reflux.components.core.runtime.world import ALONE, World
 
 
 def test_the_shards_of_a_split_are_all_of_it_in_order():

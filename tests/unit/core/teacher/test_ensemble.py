@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from components.core.teacher.ensemble import average, confidence_weighted
-from components.distill.losses.logits import kd
+from reflux.components.core.teacher.ensemble import average, confidence_weighted
+from reflux.components.distill.losses.logits import kd
 
 
 def teachers(seed: int, count: int = 3) -> torch.Tensor:

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import PixelModel, pixel_model
-from components.core.teacher.hooks import (
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import PixelModel, pixel_model
+from reflux.components.core.teacher.hooks import (
     Layer,
     feature_shapes,
     find_layer,

@@ -9,9 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from components.core.artifacts import sha256_file
-from components.core.errors import UserError
-from components.core.teacher.soft_labels import Format, SoftLabels, format_for, open_store, shard_file, shard_rows
+from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.errors import UserError
+from reflux.components.core.teacher.soft_labels import (
+    Format,
+    SoftLabels,
+    format_for,
+    open_store,
+    shard_file,
+    shard_rows,
+)
 
 CLASSES = ("a", "b", "c")
 

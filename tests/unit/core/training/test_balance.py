@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.core.training.balance import (
+from reflux.components.core.training.balance import (
     BalancedOrder,
     adjusted,
     class_shares,
@@ -16,7 +16,7 @@ from components.core.training.balance import (
     log_priors_for,
     order_for,
 )
-from components.core.training.loop import cross_entropy
+from reflux.components.core.training.loop import cross_entropy
 
 CPU = torch.device("cpu")
 LABELS = np.array([0, 2, 0, -1, 0, 2, 0, 0, -1, 0, -1])  # six, none and two images of three classes, three without one

@@ -8,15 +8,15 @@ import pytest
 import torch
 from timm.layers import freeze_batch_norm_2d
 
-from components.core.errors import UserError
-from components.core.images.shards import Shard
-from components.core.inference import validate
-from components.core.models.pixel_model import pixel_model
-from components.core.params.sections import Training
-from components.core.runtime.checkpoint import Checkpoints
-from components.core.training import loop, optim
-from components.core.training.loop import Batch, Recipe, cross_entropy, fit
-from components.core.views.augment import batch_indices, to_pixels
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.inference import validate
+from reflux.components.core.models.pixel_model import pixel_model
+from reflux.components.core.params.sections import Training
+from reflux.components.core.runtime.checkpoint import Checkpoints
+from reflux.components.core.training import loop, optim
+from reflux.components.core.training.loop import Batch, Recipe, cross_entropy, fit
+from reflux.components.core.views.augment import batch_indices, to_pixels
 
 CPU = torch.device("cpu")
 
@@ -125,7 +125,7 @@ def test_the_latest_weights_within_one_standard_error_of_the_best_are_kept(
         weights.append(eval_model.net.head.weight.detach().clone())
         return next(measured)
 
-    monkeypatch.setattr("components.core.training.loop.validate", scripted)
+    monkeypatch.setattr("reflux.components.core.training.loop.validate", scripted)
     model = train(tmp_path, steps=40)[0]
     assert torch.equal(model.net.head.weight, weights[2])
 

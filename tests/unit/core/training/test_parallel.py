@@ -3,9 +3,9 @@ import copy
 import pytest
 from torch import nn
 
-from components.core.errors import UserError
-from components.core.runtime.world import ALONE, World
-from components.core.training.parallel import data_parallel
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime.world import ALONE, World
+from reflux.components.core.training.parallel import data_parallel
 
 
 def test_a_single_process_trains_the_network_itself():

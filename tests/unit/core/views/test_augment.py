@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms import functional
 
-from components.core.views.augment import DRAWS, batch_indices, draws, render, view_draws, views_key
+from reflux.components.core.views.augment import DRAWS, batch_indices, draws, render, view_draws, views_key
 
 CPU = torch.device("cpu")
 AUGMENTATIONS = [
@@ -30,7 +30,7 @@ def some_images(count: int = 12, side: int = 16, channels: int = 3):
 
 def test_draws_are_the_published_splitmix64():
     """The first outputs of SplitMix64 from state 0, as printed by Vigna's reference code."""
-    from components.core.views.augment import _GOLDEN, _splitmix64
+    from reflux.components.core.views.augment import _GOLDEN, _splitmix64
 
     states = np.arange(3, dtype=np.uint64) * _GOLDEN
     assert [hex(value) for value in _splitmix64(states)] == [
@@ -66,7 +66,7 @@ def test_images_of_more_than_the_cache_holds_are_rendered_in_parts_with_the_same
 _ANOTHER_PROCESS = """
 import json, sys
 import numpy as np, torch
-from components.core.views.augment import render, view_draws
+from reflux.components.core.views.augment import render, view_draws
 torch.set_num_threads(2)
 folder, augment = sys.argv[1], json.loads(sys.argv[2])
 images, ids, views = (np.load(f"{folder}/{name}.npy") for name in ("images", "ids", "views"))

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.core.images.shards import Shard
-from components.core.views.augment import draws, render
-from components.core.views.mixing import Mix, Mixing, Views, mixed_labels, own_ids, stored_augment
+from reflux.components.core.images.shards import Shard
+from reflux.components.core.views.augment import draws, render
+from reflux.components.core.views.mixing import Mix, Mixing, Views, mixed_labels, own_ids, stored_augment
 
 CPU = torch.device("cpu")
 PLAIN = {"shift": 0.1, "flip": True, "crop_scale": 0.8, "erase": 0.2}
@@ -57,8 +57,8 @@ def test_more_draws_move_none_of_those_before():
 _ANOTHER_PROCESS = """
 import json, sys
 import numpy as np, torch
-from components.core.views.mixing import Views
-from components.core.images.shards import Shard
+from reflux.components.core.views.mixing import Views
+from reflux.components.core.images.shards import Shard
 torch.set_num_threads(2)
 folder = sys.argv[1]
 images, ids = (np.load(f"{folder}/{name}.npy") for name in ("images", "ids"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.distill.losses.crd import Contrast, bank_bytes, nce
+from reflux.components.distill.losses.crd import Contrast, bank_bytes, nce
 
 
 def features(seed: int, rows: int = 6, dim: int = 5) -> Tensor:

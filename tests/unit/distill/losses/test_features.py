@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.distill.losses.features import attention_transfer, fitnet, hcl, similarity_preserving, vkd
+from reflux.components.distill.losses.features import attention_transfer, fitnet, hcl, similarity_preserving, vkd
 
 EACH = {"fitnet": fitnet, "attention": attention_transfer, "similarity": similarity_preserving, "hcl": hcl}
 each = pytest.mark.parametrize("loss", EACH.values(), ids=EACH)

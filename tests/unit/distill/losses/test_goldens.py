@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from components.distill.losses.crd import Contrast
-from components.distill.losses.features import attention_transfer, hcl, similarity_preserving
-from components.distill.losses.logits import dist, kd, standardize
-from components.distill.losses.relations import rkd_angle, rkd_distance
-from components.distill.modules import Fusion
+from reflux.components.distill.losses.crd import Contrast
+from reflux.components.distill.losses.features import attention_transfer, hcl, similarity_preserving
+from reflux.components.distill.losses.logits import dist, kd, standardize
+from reflux.components.distill.losses.relations import rkd_angle, rkd_distance
+from reflux.components.distill.modules import Fusion
 from tests.unit.distill.losses.make_goldens import (
     DIM,
     GOLDENS,

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from components.distill.losses.labels import hard_loss, labels_or_prediction, mixture, share_of_labels
-from components.distill.losses.logits import kd
+from reflux.components.distill.losses.labels import hard_loss, labels_or_prediction, mixture, share_of_labels
+from reflux.components.distill.losses.logits import kd
 
 
 def logits(seed: int, rows: int = 6, classes: int = 5) -> torch.Tensor:

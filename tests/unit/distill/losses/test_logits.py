@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from components.distill.losses.logits import (
+from reflux.components.distill.losses.logits import (
     dist,
     dkd,
     kd,

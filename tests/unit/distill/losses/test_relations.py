@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.distill.losses.relations import rkd, rkd_angle, rkd_distance
+from reflux.components.distill.losses.relations import rkd, rkd_angle, rkd_distance
 
 EACH = {"distance": rkd_distance, "angle": rkd_angle}
 each = pytest.mark.parametrize("loss", EACH.values(), ids=EACH)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from components.finetune.adaptation.adversarial import discriminator, domain_loss, reversed_gradient, strength
+from reflux.components.finetune.adaptation.adversarial import discriminator, domain_loss, reversed_gradient, strength
 
 
 def test_the_strength_rises_from_0_to_nearly_1_as_in_the_paper():

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from components.core.training.loop import Batch
-from components.finetune.adaptation.batches import Batches, side_by_side
+from reflux.components.core.training.loop import Batch
+from reflux.components.finetune.adaptation.batches import Batches, side_by_side
 
 
 def part(size: int, value: int) -> Batches:

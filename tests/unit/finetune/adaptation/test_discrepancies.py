@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.finetune.adaptation.discrepancies import coral, mk_mmd
+from reflux.components.finetune.adaptation.discrepancies import coral, mk_mmd
 
 
 def features(seed: int, count: int = 6, width: int = 3, shift: float = 0.0) -> torch.Tensor:

@@ -7,12 +7,12 @@ from functools import partial
 import pytest
 import torch
 
-from components.core.errors import UserError
-from components.core.models.pixel_model import PixelModel, pixel_model
-from components.core.training.loop import Batch, cross_entropy
-from components.finetune.adaptation.adversarial import domain_loss, strength
-from components.finetune.adaptation.discrepancies import coral, mk_mmd
-from components.finetune.adaptation.domains import (
+from reflux.components.core.errors import UserError
+from reflux.components.core.models.pixel_model import PixelModel, pixel_model
+from reflux.components.core.training.loop import Batch, cross_entropy
+from reflux.components.finetune.adaptation.adversarial import domain_loss, strength
+from reflux.components.finetune.adaptation.discrepancies import coral, mk_mmd
+from reflux.components.finetune.adaptation.domains import (
     DomainNetwork,
     refuse_odd_batches,
     with_adaptation,

@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from flows.commands import automations
+from reflux.flows.commands import automations
 
 FLOWS = Path(__file__).parents[4] / "flows"
 

@@ -1,11 +1,13 @@
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from prefect import Flow
 from ruamel.yaml import YAML
 
-from components.core.errors import UserError
-from flows.commands import deploy
+from reflux.components.core.errors import UserError
+from reflux.flows.commands import deploy
 
 MANIFEST = Path(__file__).parents[4] / deploy.MANIFEST
 
@@ -20,8 +22,8 @@ def test_with_two_pools_a_retrain_holds_no_worker_of_the_one_that_trains(placeme
 def test_every_deployment_names_a_flow_that_exists():
     document = YAML(typ="safe").load(MANIFEST.read_text())
     for each in document["deployments"]:
-        path, _, flow = each["entrypoint"].partition(":")
-        assert f"def {flow}(" in (MANIFEST.parents[1] / path).read_text()
+        module, _, flow = each["entrypoint"].rpartition(".")
+        assert isinstance(getattr(import_module(module), flow), Flow)
 
 
 def test_workers_clone_what_the_variable_says_or_else_origin(tmp_path, monkeypatch):

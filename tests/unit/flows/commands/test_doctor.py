@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from flows.commands import doctor
+from reflux.flows.commands import doctor
 
 
 def test_a_mac_is_told_to_use_linux_without_a_traceback(mlflow_home, monkeypatch):

@@ -3,9 +3,9 @@
 import pytest
 from rich.console import Console
 
-from flows.commands import run
-from flows.outcome import StageFailed, StageOutcome
-from flows.report.result import Release, Result
+from reflux.flows.commands import run
+from reflux.flows.outcome import StageFailed, StageOutcome
+from reflux.flows.report.result import Release, Result
 
 METRICS = {
     "test": {"n": 5000},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.local.environment import keep_home, reflux_command
+from reflux.flows.local.environment import keep_home, reflux_command
 
 
 def test_a_clone_keeps_its_home_where_the_next_one_finds_it(tmp_path, monkeypatch):
@@ -72,6 +72,6 @@ def test_make_calls_the_command_by_its_name_and_says_how_to_do_so_once(tmp_path,
 def test_outside_its_project_the_command_has_its_whole_path(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
-    assert reflux_command() == f"{tmp_path}/bin/python -m flows.cli"
+    assert reflux_command() == f"{tmp_path}/bin/python -m reflux.flows.cli"
     (tmp_path / "bin/reflux").touch(mode=0o755)
     assert reflux_command() == f"{tmp_path}/bin/reflux"

@@ -1,6 +1,6 @@
 """How long a run waits for a registry that is away."""
 
-from flows.pipeline.release import between_attempts
+from reflux.flows.pipeline.release import between_attempts
 
 
 def test_a_run_that_nobody_watches_waits_longer_and_never_more_than_a_minute_at_a_time():

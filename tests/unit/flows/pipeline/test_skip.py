@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from components.core.params.file import load_params, override_params
-from components.core.runtime import packages
-from flows.pipeline import skip
+from reflux.components.core.params.file import load_params, override_params
+from reflux.components.core.runtime import packages
+from reflux.flows.pipeline import skip
 from tests.workspaces import ROOT, git, make_tiny_project
 
 

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 from prefect.states import Failed
 
-from components.core.artifacts import write_json
-from components.registry.client import Unreachable
-from flows.outcome import StageFailed
-from flows.pipeline.tasks import is_transient, unlike
+from reflux.components.core.artifacts import write_json
+from reflux.components.registry.client import Unreachable
+from reflux.flows.outcome import StageFailed
+from reflux.flows.pipeline.tasks import is_transient, unlike
 
 
 @pytest.mark.parametrize(

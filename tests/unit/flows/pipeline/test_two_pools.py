@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks.results import ROOT
-from components.core.contract import TRAINING
-from flows.pipeline import two_pools
+from reflux.components.core.contract import TRAINING
+from reflux.flows.pipeline import two_pools
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from components.core.artifacts import sha256_file, write_json
-from components.core.params.file import check_params, load_params
-from components.core.params.sections import Params
-from flows.repo.changes import differences, outdated
+from reflux.components.core.artifacts import sha256_file, write_json
+from reflux.components.core.params.file import check_params, load_params
+from reflux.components.core.params.sections import Params
+from reflux.flows.repo.changes import differences, outdated
 
 SHIPPED = load_params(Path(__file__).parents[4] / "params.yaml")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from components.core.runtime.lineage import git
-from flows.repo import checkout
+from reflux.components.core.runtime.lineage import git
+from reflux.flows.repo import checkout
 
 
 @pytest.fixture

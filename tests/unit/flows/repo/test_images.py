@@ -1,6 +1,6 @@
 import pytest
 
-from flows.repo.images import Images, counts_of
+from reflux.flows.repo.images import Images, counts_of
 
 
 @pytest.mark.parametrize(

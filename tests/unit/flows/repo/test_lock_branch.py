@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from components.core.runtime.journal import Journal
-from flows.repo import lock_branch
+from reflux.components.core.runtime.journal import Journal
+from reflux.flows.repo import lock_branch
 from tests.workspaces import git
 
 NAME = "retrain-20260102-030405-abc1234"

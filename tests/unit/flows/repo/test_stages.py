@@ -1,9 +1,9 @@
 import pytest
 
-from flows.repo.stages import failure, own_sentence
+from reflux.flows.repo.stages import failure, own_sentence
 
 # What DVC 3.67 prints, word for word.
-EXITED = "ERROR: failed to reproduce 'bad': failed to run: python -m components.bad, exited with {}"
+EXITED = "ERROR: failed to reproduce 'bad': failed to run: python -m reflux.components.bad, exited with {}"
 BUSY = (
     "ERROR: failed to reproduce 'x': '/a/out' is busy, it is being blocked by:\n\n  (PID 1): /usr/bin/dvc repro x\n"
     "If there are no processes with such PIDs, you can manually remove '.dvc/tmp/rwlock' and try again."
@@ -11,7 +11,7 @@ BUSY = (
 
 
 def test_a_users_error_is_told_in_the_stages_words_and_not_retried():
-    lines = ["> python -m components.bad", "Error: class 'bag' has one image: add more.", EXITED.format(2)]
+    lines = ["> python -m reflux.components.bad", "Error: class 'bag' has one image: add more.", EXITED.format(2)]
     failed = failure("bad", 255, lines)
     assert str(failed) == "bad: class 'bag' has one image: add more."
     assert failed.user_error

@@ -3,9 +3,9 @@ import logging
 import pytest
 from rich.console import Console
 
-from components.core.contract import STEPS
-from flows.outcome import StageOutcome
-from flows.report.display import (
+from reflux.components.core.contract import STEPS
+from reflux.flows.outcome import StageOutcome
+from reflux.flows.report.display import (
     Display,
     LiveDisplay,
     Row,
@@ -63,7 +63,7 @@ def test_accuracy_is_drawn_as_it_grows():
 
 def test_without_a_terminal_there_is_a_line_a_start_an_end_and_now_and_then_progress(display, printed, monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr("flows.report.display.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("reflux.flows.report.display.time.monotonic", lambda: clock[0])
     display.begin("finetune")
     display.executing("finetune")
     for _ in range(12):

@@ -5,10 +5,10 @@ import mlflow
 import pytest
 from rich.console import Console
 
-from components.core.artifacts import write_json
-from components.core.runtime import tracking
-from components.teachers.result import PICTURE, Ranking, Row, write
-from flows.report.teachers import log, reason, sentences, table
+from reflux.components.core.artifacts import write_json
+from reflux.components.core.runtime import tracking
+from reflux.components.teachers.result import PICTURE, Ranking, Row, write
+from reflux.flows.report.teachers import log, reason, sentences, table
 
 BEST = Row(
     **{"name": "large", "model": "resnet50", "weights": "timm", "license": "cc-by-nc-4.0", "image_size": 224},

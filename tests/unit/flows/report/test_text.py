@@ -3,9 +3,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from components.core.params.registry import Registry
-from components.registry.policy.decision import Policy, decide
-from flows.report import text
+from reflux.components.core.params.registry import Registry
+from reflux.components.registry.policy.decision import Policy, decide
+from reflux.flows.report import text
 
 MODEL = {"accuracy": 0.8, "macro_f1": 0.79, "worst_class_recall": 0.5, "params": 40000, "latency_ms_p95": 0.75}
 METRICS = {

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from flows.report.tune import markdown, nearest, reason, sentences, table
+from reflux.flows.report.tune import markdown, nearest, reason, sentences, table
 from tests.unit.tune.test_result import GATES, result, row
 
 COUNTS = {"trained": 3, "stopped": 4, "refused": 5, "repeated": 2}

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import UserError
-from components.ingest.source import open_source
+from reflux.components.core.errors import UserError
+from reflux.components.ingest.source import open_source
 from tests.unit.ingest.sources import rows_of, tree
 
 

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.core.errors import UserError
-from components.ingest.source import open_source
+from reflux.components.core.errors import UserError
+from reflux.components.ingest.source import open_source
 from tests.unit.ingest.sources import NAMES, hugging_face, rows_of, slices_of
 
 

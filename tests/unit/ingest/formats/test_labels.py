@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from components.core.errors import UserError
-from components.ingest.source import open_source
+from reflux.components.core.errors import UserError
+from reflux.components.ingest.source import open_source
 from tests.unit.ingest.sources import NAMES, csv, hugging_face, rows_of
 
 

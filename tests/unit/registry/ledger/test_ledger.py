@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
 
-from components.registry.ledger.ledger import Entry, summarize_split
-from components.registry.policy.comparison import Best
+from reflux.components.registry.ledger.ledger import Entry, summarize_split
+from reflux.components.registry.policy.comparison import Best
 
 
 def attempt(version: int, outcome: str, champion: int | None = None, model="clothes", action="promote", **figures):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import UserError
-from components.registry.ledger import lock
+from reflux.components.core.errors import UserError
+from reflux.components.registry.ledger import lock
 
 
 @pytest.fixture

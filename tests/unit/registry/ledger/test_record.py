@@ -2,11 +2,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.core.params.file import load_params
-from components.core.params.registry import Registry
-from components.registry.ledger import ledger, record
-from components.registry.ledger.record import Grounds, describe_effect, unchanged_record
-from components.registry.policy.decision import Policy
+from reflux.components.core.params.file import load_params
+from reflux.components.core.params.registry import Registry
+from reflux.components.registry.ledger import ledger, record
+from reflux.components.registry.ledger.record import Grounds, describe_effect, unchanged_record
+from reflux.components.registry.policy.decision import Policy
 
 POLICY = Policy.of(Registry(model_name="clothes"))
 GROUNDS = Grounds(POLICY, resamples=200, seed=0)

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from components.core.params.registry import Registry
-from components.registry.policy.comparison import ChampionEvaluation
-from components.registry.policy.decision import Policy
+from reflux.components.core.params.registry import Registry
+from reflux.components.registry.policy.comparison import ChampionEvaluation
+from reflux.components.registry.policy.decision import Policy
 
 SHA, OTHER = "a" * 64, "b" * 64
 GATES = {"accuracy": {"min": 0.8}, "size_kb": {"max": 200.0}}

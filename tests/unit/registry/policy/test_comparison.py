@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.core.export.latency import SideBySide
-from components.core.significance import mcnemar
-from components.registry.policy.comparison import ChampionEvaluation, Measured, advantage, compare, not_worse
+from reflux.components.core.export.latency import SideBySide
+from reflux.components.core.significance import mcnemar
+from reflux.components.registry.policy.comparison import ChampionEvaluation, Measured, advantage, compare, not_worse
 
 EQUAL = ChampionEvaluation(
     version=3,

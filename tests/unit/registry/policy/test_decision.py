@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from components.core.params.registry import Registry
-from components.registry.policy.comparison import Best
-from components.registry.policy.decision import Policy, decide
-from components.registry.policy.gates import Reason
+from reflux.components.core.params.registry import Registry
+from reflux.components.registry.policy.comparison import Best
+from reflux.components.registry.policy.decision import Policy, decide
+from reflux.components.registry.policy.gates import Reason
 from tests.unit.registry.policy.figures import BASE, RULE, SHA, champion, metrics
 
 

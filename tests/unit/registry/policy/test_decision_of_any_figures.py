@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.registry.policy.comparison import Best
-from components.registry.policy.decision import Decision, Policy, decide
-from components.registry.policy.gates import gated_figures, within
+from reflux.components.registry.policy.comparison import Best
+from reflux.components.registry.policy.decision import Decision, Policy, decide
+from reflux.components.registry.policy.gates import gated_figures, within
 from tests.unit.registry.policy.figures import BASE, OTHER, SHA, champion, metrics
 
 HIGHER = ("accuracy", "macro_f1", "worst_class_recall", "corrupted_accuracy", "jpeg_accuracy")

@@ -2,10 +2,10 @@ import math
 
 import pytest
 
-from components.core.contract import FIGURES
-from components.core.params.registry import Gates
-from components.core.significance import score_bound
-from components.registry.policy.gates import gated_figures, thresholds
+from reflux.components.core.contract import FIGURES
+from reflux.components.core.params.registry import Gates
+from reflux.components.core.significance import score_bound
+from reflux.components.registry.policy.gates import gated_figures, thresholds
 
 
 def metrics(**measured) -> dict:

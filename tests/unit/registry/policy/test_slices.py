@@ -3,7 +3,7 @@ import math
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from components.registry.policy.slices import reasons
+from reflux.components.registry.policy.slices import reasons
 
 CLASSES = {
     "shirt": {"n": 500, "accuracy": 0.51},

@@ -1,6 +1,6 @@
-from components.core.params.registry import Registry
-from components.registry.policy.decision import Policy, decide
-from components.registry.text import markdown
+from reflux.components.core.params.registry import Registry
+from reflux.components.registry.policy.decision import Policy, decide
+from reflux.components.registry.text import markdown
 
 METRICS = {
     "test": {"fingerprint": "f" * 64, "n": 5000},

@@ -1,6 +1,6 @@
 import pytest
 
-from components.registry.text import urls
+from reflux.components.registry.text import urls
 
 
 @pytest.mark.parametrize(

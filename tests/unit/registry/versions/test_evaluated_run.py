@@ -1,5 +1,5 @@
-from components.core.artifacts import write_json
-from components.registry.versions.evaluated_run import EvaluatedRun, Lineage, lineage_key
+from reflux.components.core.artifacts import write_json
+from reflux.components.registry.versions.evaluated_run import EvaluatedRun, Lineage, lineage_key
 
 
 def test_an_unknown_origin_leaves_no_tag():

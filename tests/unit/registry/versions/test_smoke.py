@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from components.registry.versions import smoke
-from components.registry.versions.files import VersionFiles
+from reflux.components.registry.versions import smoke
+from reflux.components.registry.versions.files import VersionFiles
 
 
 @pytest.mark.parametrize("limit", [0.25, None])

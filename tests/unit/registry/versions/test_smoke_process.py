@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from components.registry.versions import smoke_process
-from components.registry.versions.smoke_process import Failed, compare, latency
+from reflux.components.registry.versions import smoke_process
+from reflux.components.registry.versions.smoke_process import Failed, compare, latency
 
 PIXELS = np.zeros((3, 1, 2, 2), np.uint8)
 PREDICTED = np.array([0, 1, 1])

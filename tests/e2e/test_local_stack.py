@@ -59,6 +59,9 @@ def test_the_servers_ask_who_is_there(stack):
     rebound = {"Host": "evil.example.com"}
     assert httpx.post(search, json={"max_results": 1}, auth=login, headers=rebound).status_code == 403
     assert httpx.post(f"{prefect}/flows/filter", json={}).status_code == 401
+    login = (USER, stack.environment["PREFECT_API_AUTH_STRING"].partition(":")[2])
+    assert httpx.get(f"{prefect}/metrics").status_code == 401
+    assert "process_resident_memory_bytes" in httpx.get(f"{prefect}/metrics", auth=login).raise_for_status().text
     assert stack.prefect("POST", "/flows/filter", {}) is not None
     listens = {
         connection.laddr.ip

@@ -179,6 +179,22 @@ def test_compose_publishes_on_the_host_of_the_settings_alone_which_is_loopback()
         assert [filled_in(mapping) for mapping in ports] == [f"127.0.0.1:{port}:{port}"]
 
 
+def test_prefects_metrics_are_on_where_no_other_process_of_the_host_wants_their_port():
+    """Prefect's client listens on every address, asks for no login, and ends where its port is taken."""
+    assert SETTINGS["PREFECT_SERVER_METRICS_ENABLED"] == "true"
+    assert "PREFECT_CLIENT_METRICS_ENABLED" not in SETTINGS, "infra/local and systemd run several workers on a host"
+    for name in WORKERS:
+        service = COMPOSE["services"][name]
+        assert service["environment"]["PREFECT_CLIENT_METRICS_ENABLED"] == "true"
+        assert "ports" not in service
+        container = pods()[name]["containers"][0]
+        assert {"name": "PREFECT_CLIENT_METRICS_ENABLED", "value": "true"} in container["env"]
+        assert container["ports"] == [{"name": "metrics", "containerPort": 4201}]
+    for deployment in read_yaml(INFRA / "prefect.yaml")[0]["deployments"]:
+        variables = deployment["work_pool"]["job_variables"]["env"]
+        assert variables["PREFECT_CLIENT_METRICS_ENABLED"] == "false", "a run has its worker's host"
+
+
 @pytest.mark.parametrize("name", SERVERS)
 def test_each_server_is_told_its_own_secrets_and_no_other(name):
     needed = needed_by(name)

@@ -341,6 +341,29 @@ def boards() -> None:
     show_boards(UI_PORT)
 
 
+@app.command(
+    epilog="""
+    \b
+    Example: reflux metrics
+             reflux metrics --port 9464
+    """
+)
+def metrics(
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Serve them at /metrics on this port, until stopped.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to serve them on.")] = "127.0.0.1",
+) -> None:
+    """Print metrics for Prometheus: the champion, the last decision, the last retrain, the data's drift.
+
+    Without MLflow there is one metric, reflux_up, which is 0. What each means, alerts and a dashboard:
+    infra/observability.
+    """
+    from reflux.flows.commands.metrics import metrics as show_or_serve
+
+    show_or_serve(port, host)
+
+
 @app.command(epilog="Example: PREFECT_API_URL=http://prefect.example.org:4200/api reflux deploy")
 def deploy() -> None:
     """Apply infra/prefect.yaml to a Prefect server: pools, schedules, automations. Safe to repeat."""

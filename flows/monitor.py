@@ -166,13 +166,9 @@ def _sample(champion: "ModelVersion", known: Ids, seed: int) -> tuple[Sample, in
     return Sample(classes, images.shape[1:], counts, shift.statistics(images), *predictions), new
 
 
-def _experiment(params: Params) -> str:
-    return f"{params.project.name}/monitor"
-
-
 def _votes(mlflow: "MlflowClient", params: Params, champion: int) -> list[bool]:
     """Whether the previous checks of the same champion found a difference, the newest first."""
-    experiment = tracking.experiment_id(mlflow, _experiment(params))
+    experiment = tracking.experiment_id(mlflow, report.experiment(params.project.name))
     if (limit := params.monitor.m - 1) == 0:
         return []
     runs = mlflow.search_runs(
@@ -190,7 +186,7 @@ def _record(mlflow: "MlflowClient", params: Params, check: Check, old: Sample, n
     tags = {"run_kind": "monitor", "model": params.registry.model_name, "champion": str(check.champion)}
     tags |= {"dvc.data_md5": check.data_md5, "differs": str(check.votes[0]).lower(), "mlflow.note.content": text}
     with client.translate_errors():
-        experiment = tracking.experiment_id(mlflow, _experiment(params))
+        experiment = tracking.experiment_id(mlflow, report.experiment(params.project.name))
         name = f"monitor-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         run_id = mlflow.create_run(experiment, tags=tags, run_name=name).info.run_id
         for metric, value in report.metrics(check).items():

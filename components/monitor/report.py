@@ -34,6 +34,11 @@ class Check:
     action: str
 
 
+def experiment(project: str) -> str:
+    """The name of a project's checks in MLflow."""
+    return f"{project}/monitor"
+
+
 def headline(check: Check, m: int) -> str:
     """The check in one or two sentences."""
     differing = [test.name for test in check.tests if test.differs]

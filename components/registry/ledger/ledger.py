@@ -224,6 +224,12 @@ def entries(mlflow: "MlflowClient", project: str, model: str) -> list[Entry]:
     return [_entry(run) for run in _runs(mlflow, project, _of(model))]
 
 
+def newest(mlflow: "MlflowClient", project: str, model: str) -> Entry | None:
+    """The last attempt on a model that has ended; None if there is none."""
+    run = next(_runs(mlflow, project, f"{_of(model)} AND attributes.status != 'RUNNING'", at_once=1), None)
+    return _entry(run) if run else None
+
+
 def entry(mlflow: "MlflowClient", run_id: str) -> Entry:
     """One attempt."""
     return _entry(mlflow.get_run(run_id))

@@ -131,7 +131,8 @@ def test_all_ways_run_the_same_images_and_scripts():
     for name in (*SERVERS, *WORKERS, "postgres"):
         service = COMPOSE["services"][name]
         assert filled_in(service["image"]) == ours[name]["image"], name
-    assert {SETTINGS[key] for key in SETTINGS if key.endswith("_IMAGE")} == {c["image"] for c in ours.values()}
+    images = {filled_in(service["image"]) for service in COMPOSE["services"].values()}
+    assert {SETTINGS[key] for key in SETTINGS if key.endswith("_IMAGE")} == images
     units = {unit.name: unit.read_text(encoding="utf-8") for unit in UNITS}
     for name in SERVERS:
         commands = COMPOSE["services"][name].get("command") or COMPOSE["services"][name]["entrypoint"]
@@ -173,7 +174,7 @@ def test_pools_ports_buckets_and_databases_are_those_of_the_settings():
 def test_compose_publishes_on_the_host_of_the_settings_alone_which_is_loopback():
     assert SETTINGS["REFLUX_HOST"] == "127.0.0.1"
     published = {name: service["ports"] for name, service in COMPOSE["services"].items() if "ports" in service}
-    assert set(published) == {"postgres", *SERVERS}
+    assert set(published) == {"postgres", "grafana", *SERVERS}
     for name, ports in published.items():
         port = SETTINGS[f"REFLUX_{name.upper()}_PORT"]
         assert [filled_in(mapping) for mapping in ports] == [f"127.0.0.1:{port}:{port}"]

@@ -12,7 +12,7 @@ from reflux.components.core.errors import UserError
 from reflux.components.core.runtime import lineage
 from reflux.components.registry import client
 from reflux.components.registry.text import markdown, urls
-from reflux.components.registry.versions import integrity
+from reflux.components.registry.versions import integrity, signatures
 from reflux.components.registry.versions.evaluated_run import LIVE, TRAINED_ON, lineage_key
 from reflux.components.registry.versions.files import EVALUATION, VersionFiles, fetch_files
 
@@ -131,7 +131,7 @@ def _model(
     try:
         with fetch_files(version) as files:
             note = files.file.name
-            evaluation = _evaluation(mlflow, version, files, tags)
+            evaluation = (*_evaluation(mlflow, version, files, tags), _signature(files))
     except UserError as error:
         file_problem = str(error).rstrip(".")
     children = (Node("file", tags.get("artifact_sha256"), note, problem=file_problem), *evaluation)
@@ -158,6 +158,11 @@ def _evaluation(
         Node("evaluation", tags.get("test_fingerprint"), note, problem=problem),
         Node("card", "model-card.html", page=urls.address(urls.card(tags)), problem=missing),
     )
+
+
+def _signature(files: VersionFiles) -> Node:
+    problem = signatures.find_problem(files.folder)
+    return Node("signature", signatures.describe(files.folder), problem=problem)
 
 
 def _edited(mlflow: "MlflowClient", version: "ModelVersion", metrics: Mapping[str, Any]) -> str | None:

@@ -32,7 +32,7 @@ from reflux.components.registry.ledger.record import (
 )
 from reflux.components.registry.policy.decision import Decision, decide
 from reflux.components.registry.policy.gates import Bounds
-from reflux.components.registry.versions import integrity, scoring, smoke
+from reflux.components.registry.versions import integrity, scoring, signatures, smoke
 from reflux.components.registry.versions.files import EVALUATION, fetch_files, read_evaluation
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def challenge(
         expected: the champion that the caller knows, 0 for none; if it is another one, nothing is decided.
 
     Raises:
-        UserError: a file is missing, was changed, or does not score what its evaluation says.
+        UserError: a file is missing, was changed, does not match its signature, or does not score what its evaluation
+            says.
         ChampionMoved: the champion is not the expected one, or moved repeatedly during the decision.
         Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
     """
@@ -113,8 +114,8 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
     champion, the file and its figures are still those that it judged. The data is not needed.
 
     Raises:
-        UserError: the version awaits no approval, no reason is given, the file or its figures were changed, or the
-            version fails the smoke test.
+        UserError: the version awaits no approval, no reason is given, the files, their signature or the figures were
+            changed, or the version fails the smoke test.
         ChampionMoved: the champion is another one by now; ``challenge`` decides again.
         Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
     """
@@ -136,6 +137,7 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
             )
         record |= {"outcome": ledger.PROMOTED}
         with fetch_files(candidate) as files:
+            signatures.check(f"{model_name} version {version}", files.folder)
             metrics = read_evaluation(candidate, files)
             integrity.check(mlflow, candidate, metrics)
             smoke_test = smoke.check(files, metrics.get("probe_sha256"), _max_latency(record["policy"]["gates"]))
@@ -179,6 +181,7 @@ def _challenge_once(
         return _result(known, moved=False, existing=True, aliases=aliases)
 
     with fetch_files(version) as challenger:
+        signatures.check(f"{model_name} version {number}", challenger.folder)
         metrics = scoring.own_evaluation(challenger, version, dataset)
         integrity.check(mlflow, version, metrics)
         comparison = scoring.compare_with_champion(

@@ -10,7 +10,7 @@ from reflux.components.registry.ledger.commit import commit, reconcile
 from reflux.components.registry.ledger.ledger import Intent
 from reflux.components.registry.ledger.record import PROMOTED_AT, ROLLBACK_NOTE, last_record, lineage_tags, utc_now
 from reflux.components.registry.text import markdown
-from reflux.components.registry.versions import smoke
+from reflux.components.registry.versions import signatures, smoke
 from reflux.components.registry.versions.files import fetch_files, read_evaluation
 
 
@@ -32,8 +32,8 @@ def rollback(
         The versions that are now champion and previous.
 
     Raises:
-        UserError: no reason is given, there is nothing to go back to, or that version's file or evaluation was changed
-            or fails the smoke test.
+        UserError: no reason is given, there is nothing to go back to, or that version's file, evaluation or signature
+            was changed, or it fails the smoke test.
         ChampionMoved: another process moved the champion at this moment.
         Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
     """
@@ -49,6 +49,7 @@ def rollback(
         if PROMOTED_AT not in back.tags:
             raise UserError(f"{model_name} version {target} never was champion: `reflux promote {target}` judges it.")
         with fetch_files(back) as files:
+            signatures.check(f"{model_name} version {target}", files.folder)
             # Without the latency gate: a slow model beats the one that made someone roll back.
             smoke_test = smoke.check(files, read_evaluation(back, files).get("probe_sha256"))
         if not smoke_test.passed:

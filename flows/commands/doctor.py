@@ -15,6 +15,7 @@ from reflux.components.core.runtime import lineage
 from reflux.components.core.runtime.journal import OUTBOX
 from reflux.components.core.runtime.machine import usable_cores
 from reflux.components.registry import webhooks
+from reflux.components.registry.versions import signatures
 from reflux.flows.commands import doctor_servers
 from reflux.flows.commands.doctor_servers import Finding
 from reflux.flows.local.environment import embed_mlflow
@@ -119,6 +120,10 @@ def _servers() -> Iterator[Finding]:
     fix = "the next reflux run sends them, once MLflow answers" if waiting else ""
     yield Finding("undelivered runs", str(waiting), fix)
     yield Finding("hooks", ", ".join(r.name for r in webhooks.receivers()) or "none", " ".join(webhooks.problems()))
+    try:
+        yield Finding("new versions", signatures.check_keys())
+    except UserError as error:
+        yield Finding("new versions", "refused", str(error))
     unsent = len(webhooks.waiting())
     fix = "the next reflux command sends them, once the receiver takes them" if unsent else ""
     yield Finding("unsent events", str(unsent), fix)

@@ -8,6 +8,7 @@ from reflux.components.core.artifacts import read_json
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.params.file import check_overrides
 from reflux.components.preflight.facts import refuse_hopeless_gates, whole_file
+from reflux.components.registry.versions import signatures
 from reflux.flows.local.supervised import output_of, supervised
 from reflux.flows.repo.stages import own_sentence
 
@@ -19,8 +20,9 @@ def preflight(assignments: Sequence[str] = ()) -> None:
         assignments: of the params, which ``params.yaml`` does not have yet.
 
     Raises:
-        UserError: training would end in an error, or nothing could pass the gates.
+        UserError: training would end in an error, nothing could pass the gates, or a key of signatures can't be used.
     """
+    signatures.check_keys()
     params = check_overrides(list(assignments))
     facts = whole_file(params)
     if not facts.is_file():

@@ -17,6 +17,7 @@ from reflux.components.core.contract import shipped
 from reflux.components.core.errors import UserError
 from reflux.components.core.export.network import MODULES, Network, code_of, load
 from reflux.components.registry.client import if_exists
+from reflux.components.registry.versions import signatures
 from reflux.components.registry.versions.evaluated_run import EvaluatedRun
 from reflux.components.registry.versions.files import EVALUATION, METADATA_KEY
 
@@ -71,6 +72,8 @@ def student(
     def write(model: "Model", folder: Path) -> None:
         model.metadata = {METADATA_KEY: metadata}
         _write_student(model, folder, evaluated, network)
+        _prove(folder, network)
+        signatures.sign(folder)  # last: it is of all the files
 
     mlflow.log_inputs(run_id, models=[LoggedModelInput(teacher_id)])
     figures = partial(_figures, mlflow, run_id, evaluated, shipped(evaluated.metrics))
@@ -197,7 +200,6 @@ def _write_student(model: "Model", folder: Path, evaluated: EvaluatedRun, networ
     for path in evaluated.evaluation:
         (folder / EVALUATION).mkdir(exist_ok=True)
         shutil.copyfile(path, folder / EVALUATION / path.name)
-    _prove(folder, network)
 
 
 def _prove(folder: Path, network: Network) -> None:

@@ -96,6 +96,7 @@ def test_every_link_of_a_whole_chain_is_found(registered):
         "file": registered.tag("artifact_sha256"),
         "evaluation": "f" * 64,
         "card": "model-card.html",
+        "signature": "unsigned",
         "run": registered.run_id,
         "params": sha256_file(Path("params.yaml")),
         "flow run": "flow-1",

@@ -1,0 +1,130 @@
+"""Versions are signed when they are registered, and only those of our key, with their own files, are promoted."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from reflux.components.core.errors import UserError
+from reflux.components.registry.lineage import Node, trace
+from reflux.components.registry.promote import approve
+from reflux.components.registry.rollback import rollback
+from reflux.components.registry.versions import signatures
+from reflux.components.registry.versions.signatures import SIGNATURE, SIGNING_KEY, VERIFY_KEY
+from tests.integration.registry.faults import flip_byte, registered_file
+
+pytest.importorskip("model_signing")
+
+
+def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def public_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+@pytest.fixture(scope="module")
+def key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.fixture
+def signing(key, tmp_path, monkeypatch) -> Path:
+    """Both keys, the private one as a file and the public one as PEM; returns the public one as a file."""
+    private, public = tmp_path / "signing.pem", tmp_path / "verify.pem"
+    private.write_text(pem(key))
+    public.write_text(public_pem(key))
+    monkeypatch.setenv(SIGNING_KEY, str(private))
+    monkeypatch.setenv(VERIFY_KEY, public_pem(key))
+    return public
+
+
+def signature(model_name: str, version: int) -> Node:
+    nodes = trace(model_name, version).children[0].children
+    return next(node for node in nodes if node.name == "signature")
+
+
+def test_a_signed_version_is_promoted_and_model_signings_own_command_verifies_it(
+    signing, model_name, registered, judge, tmp_path
+):
+    assert judge(registered(right=180)).promoted
+    assert (signature(model_name, 1).value, signature(model_name, 1).problem) == ("signed", None)
+
+    folder = mlflow.artifacts.download_artifacts(f"models:/{model_name}/1", dst_path=str(tmp_path / "files"))
+    command = [sys.executable, "-m", "model_signing", "verify", "key", folder]
+    options = ["--signature", f"{folder}/{SIGNATURE}", "--public_key", str(signing)]
+    verified = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    assert (verified.returncode, verified.stdout.strip()) == (0, "Verification succeeded"), verified.stderr
+
+
+def test_a_version_with_a_changed_file_is_neither_promoted_nor_approved_nor_rolled_back_to(
+    signing, home, model_name, registered, judge, aliases
+):
+    for right in (165, 180):
+        judge(registered(right))
+    registered(right=199)
+    judge(3, approval="human")
+    for version in (1, 3):
+        flip_byte(model_name, version, "requirements.txt")  # no other check looks at it
+    sentence = r"version {} is refused: its files are not those that were signed \(changed: requirements\.txt\)\.$"
+    with pytest.raises(UserError, match=sentence.format(3)):
+        judge(3, again=True)
+    with pytest.raises(UserError, match=sentence.format(3)):
+        approve(home.experiment, model_name, 3, "looks good")
+    with pytest.raises(UserError, match=sentence.format(1)):
+        rollback(home.experiment, model_name, "worse")
+    assert aliases() == {"challenger": 3, "champion": 2, "previous": 1}
+    assert signature(model_name, 3).problem == "its files are not those that were signed (changed: requirements.txt)"
+
+
+def test_added_and_removed_files_a_changed_signature_and_another_key_are_named(
+    signing, model_name, registered, monkeypatch
+):
+    folder = registered_file(model_name, registered(right=180), ".").resolve()
+    (folder / "evil.py").write_text("print()")
+    (folder / "python_env.yaml").rename(folder / ".." / "kept.yaml")
+    with pytest.raises(UserError, match=r"\(removed: python_env\.yaml; added: evil\.py\)\.$"):
+        signatures.check("it", folder)
+    (folder / "evil.py").unlink()
+    (folder / ".." / "kept.yaml").rename(folder / "python_env.yaml")
+    signatures.check("it", folder)
+
+    monkeypatch.delenv(SIGNING_KEY)
+    monkeypatch.setenv(VERIFY_KEY, public_pem(ec.generate_private_key(ec.SECP384R1())))
+    assert signatures.find_problem(folder) == "it was signed with another key than REFLUX_VERIFY_KEY"
+    monkeypatch.setenv(VERIFY_KEY, str(signing))
+    genuine = (folder / SIGNATURE).read_text()
+    (folder / SIGNATURE).write_text(genuine.replace('"payload":"ewog', '"payload":"ewoJ'))
+    assert signatures.find_problem(folder) == "model.sig was changed after its key had signed it"
+    (folder / SIGNATURE).write_text("{}")
+    assert signatures.find_problem(folder) == "model.sig can't be read as a signature"
+
+
+def test_without_a_key_versions_are_unsigned_and_say_so_and_with_one_they_are_refused(
+    key, model_name, registered, judge, monkeypatch
+):
+    version = registered(right=180)
+    assert not registered_file(model_name, version, SIGNATURE).exists()
+    assert (signature(model_name, version).value, signature(model_name, version).problem) == ("unsigned", None)
+    monkeypatch.setenv(VERIFY_KEY, public_pem(key))
+    with pytest.raises(UserError, match="version 1 is refused: it is unsigned, and REFLUX_VERIFY_KEY is set; register"):
+        judge(version)
+    monkeypatch.delenv(VERIFY_KEY)
+    assert judge(version).promoted
+
+
+def test_where_only_the_private_key_is_set_its_public_half_checks_and_without_keys_nothing_does(
+    signing, model_name, registered, monkeypatch
+):
+    monkeypatch.delenv(VERIFY_KEY)
+    version = registered(right=180)
+    flip_byte(model_name, version, "requirements.txt")
+    assert signature(model_name, version).problem is not None
+    monkeypatch.delenv(SIGNING_KEY)
+    unchecked = signature(model_name, version)
+    assert (unchecked.value, unchecked.problem) == ("signed, not checked, as REFLUX_VERIFY_KEY is not set", None)

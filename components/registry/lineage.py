@@ -12,7 +12,7 @@ from reflux.components.core.errors import UserError
 from reflux.components.core.runtime import lineage
 from reflux.components.registry import client
 from reflux.components.registry.text import markdown, urls
-from reflux.components.registry.versions import integrity, signatures
+from reflux.components.registry.versions import integrity, sbom, signatures
 from reflux.components.registry.versions.evaluated_run import LIVE, TRAINED_ON, lineage_key
 from reflux.components.registry.versions.files import EVALUATION, VersionFiles, fetch_files
 
@@ -131,7 +131,7 @@ def _model(
     try:
         with fetch_files(version) as files:
             note = files.file.name
-            evaluation = (*_evaluation(mlflow, version, files, tags), _signature(files))
+            evaluation = (*_evaluation(mlflow, version, files, tags), _bill(files), _signature(files))
     except UserError as error:
         file_problem = str(error).rstrip(".")
     children = (Node("file", tags.get("artifact_sha256"), note, problem=file_problem), *evaluation)
@@ -158,6 +158,15 @@ def _evaluation(
         Node("evaluation", tags.get("test_fingerprint"), note, problem=problem),
         Node("card", "model-card.html", page=urls.address(urls.card(tags)), problem=missing),
     )
+
+
+def _bill(files: VersionFiles) -> Node:
+    """The bill of materials, which is optional: a version without one is whole."""
+    path = files.folder / sbom.SBOM
+    if not path.is_file():
+        return Node("sbom", "none", "where it was registered, cyclonedx-python-lib was not installed")
+    components = read_json(path)["components"]
+    return Node("sbom", sbom.SBOM, f"{sum(each['type'] == 'library' for each in components):,} packages")
 
 
 def _signature(files: VersionFiles) -> Node:

@@ -17,7 +17,7 @@ from reflux.components.core.contract import shipped
 from reflux.components.core.errors import UserError
 from reflux.components.core.export.network import MODULES, Network, code_of, load
 from reflux.components.registry.client import if_exists
-from reflux.components.registry.versions import signatures
+from reflux.components.registry.versions import sbom, signatures
 from reflux.components.registry.versions.evaluated_run import EvaluatedRun
 from reflux.components.registry.versions.files import EVALUATION, METADATA_KEY
 
@@ -73,6 +73,8 @@ def student(
         model.metadata = {METADATA_KEY: metadata}
         _write_student(model, folder, evaluated, network)
         _prove(folder, network)
+        served_by = (folder / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        sbom.write(folder / sbom.SBOM, names["student"], evaluated.sha256, served_by, evaluated.artifacts, tags)
         signatures.sign(folder)  # last: it is of all the files
 
     mlflow.log_inputs(run_id, models=[LoggedModelInput(teacher_id)])

@@ -29,6 +29,7 @@ from reflux.components.registry.policy.decision import Policy
 from reflux.components.registry.policy.gates import Reason
 from reflux.components.registry.promote import PromotionResult, challenge
 from reflux.components.registry.register import register
+from reflux.components.registry.versions import sbom
 from reflux.components.registry.versions.evaluated_run import Lineage
 
 CLASSES = ("boot", "dress", "shirt")
@@ -229,6 +230,18 @@ def _without_smoke_test(request, monkeypatch):
         passed = Reason("smoke", "max", None, 0.1, True, "The smoke test was left out.")
         for module in (promote, rollback):
             monkeypatch.setattr(module, "smoke", SimpleNamespace(check=lambda *_: passed))
+
+
+@pytest.fixture
+def with_bill() -> None:
+    """Asked for by a test whose versions are to have a bill of materials."""
+
+
+@pytest.fixture(autouse=True)
+def _without_bill(request, monkeypatch):
+    """Leave out the bill of materials: it takes a fifth of a second each, and versions/test_sbom.py tests it."""
+    if "with_bill" not in request.fixturenames:
+        monkeypatch.setattr(sbom, "find_spec", lambda _: None)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -96,6 +97,7 @@ def test_every_link_of_a_whole_chain_is_found(registered):
         "file": registered.tag("artifact_sha256"),
         "evaluation": "f" * 64,
         "card": "model-card.html",
+        "sbom": "sbom.cdx.json" if find_spec("cyclonedx") else "none",
         "signature": "unsigned",
         "run": registered.run_id,
         "params": sha256_file(Path("params.yaml")),

@@ -32,6 +32,7 @@ from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import Stage, run
 from reflux.components.core.significance import mcnemar, paired_bootstrap
 from reflux.components.evaluate import advice, card, describe, metrics, pictures, probe, scoring, slices, trained_on
+from reflux.components.evaluate.front_matter import front_matter
 
 _LATENCY_IMAGES = 32
 _LISTED_MISTAKES = 10
@@ -287,8 +288,10 @@ def _write(
         "hashes": {f"{name}'s weights, sha256": sha256_file(path) for name, path in contenders.weights.items()},
     }
     text = card.markdown(facts)
-    html = card.page(text, stage.params.registry.model_name, describe.tiles(results, gap), folder.parent)
-    for name, content in (("model-card.md", text), ("model-card.html", html)):
+    model_name = stage.params.registry.model_name
+    html = card.page(text, model_name, describe.tiles(results, gap), folder.parent)
+    head = front_matter(model_name, stage.params.evaluate.license, facts["data_md5"], results)
+    for name, content in (("model-card.md", head + text), ("model-card.html", html)):
         with atomic(stage.out(name)) as temporary:
             temporary.write_text(content, encoding="utf-8")
     # Last: it marks the evaluation as complete.

@@ -274,6 +274,14 @@ class Compress(Section):
 class Evaluate(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     latency_runs: Annotated[int, Field(ge=20)] = 300
+    license: str | None = None
+
+    @field_validator("license")
+    @classmethod
+    def is_an_id_of_the_hub(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", value):
+            raise ValueError("it is a license's id as on the Hugging Face hub, such as mit, apache-2.0 or other")
+        return value
 
 
 class Monitor(Section):

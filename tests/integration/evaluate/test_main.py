@@ -13,10 +13,12 @@ import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 
 from reflux.components.compress.__main__ import main as compress
 from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.contract import shipped
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import program
 from reflux.components.core.export.network import load
@@ -281,9 +283,15 @@ def test_the_card_s_code_sees_what_the_pipeline_sees(finished, tmp_path):
 def test_the_params_reach_what_measures(finished, here, monkeypatch):
     shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
     timed, resampled = (watched(monkeypatch, stage, name) for name in ("latency", "paired_bootstrap"))
-    run_here("evaluate", stage.main, "evaluate.latency_runs=21", "evaluate.bootstrap=123", "seed=7")
+    run_here(
+        "evaluate", stage.main, "evaluate.latency_runs=21", "evaluate.bootstrap=123", "evaluate.license=mit", "seed=7"
+    )
     assert [call["runs"] for call in timed] == [21] * 4
     assert {(call["resamples"], call["seed"]) for call in resampled} == {(123, 7)}
+    data = ModelCard.load(here / "artifacts/evaluate/model-card.md").data
+    assert data.license == "mit"
+    reported = {each.metric_type: each.metric_value for each in data.eval_results}
+    assert reported["accuracy"] == shipped(metrics_of(here))["accuracy"]
 
 
 def test_a_teacher_that_was_used_as_it_came_has_no_learning_curve(finished, here, monkeypatch):

@@ -256,6 +256,7 @@ ROWS: dict[str, tuple[Row | Proven, ...]] = {
     "compress.ships": (Proven(SHIPS),),
     "compress.max_loss": (Proven(SHIPS),),
     "evaluate.bootstrap": (Proven("tests/integration/evaluate/test_main.py::test_the_params_reach_what_measures"),),
+    "evaluate.license": (Proven("tests/integration/evaluate/test_main.py::test_the_params_reach_what_measures"),),
     "evaluate.latency_runs": (Proven("tests/integration/evaluate/test_main.py::test_the_params_reach_what_measures"),),
     "registry.model_name": (
         Proven("tests/integration/registry/test_command.py::test_each_command_says_what_it_did_with_its_exit_code"),

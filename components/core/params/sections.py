@@ -268,6 +268,7 @@ class Label(Section):
 class Compress(Section):
     max_logit_difference: AboveZero = 1e-3
     ships: Literal[Ships, "auto"] = "auto"
+    prefer: Literal["smallest", "fastest"] = "smallest"
     max_loss: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,6 +66,14 @@ def test_the_file_that_ships_is_named_or_chosen_on_validation_images(here, assig
     ships = json.loads((here / "artifacts/compress/ships.json").read_text())
     assert (ships["kind"], ships["file"]) == (kind, FILES[kind].name)
     assert ("on 40 validation images" in ships["why"]) == bool(auto)
+
+
+def test_auto_measures_the_time_where_speed_is_preferred(here):
+    run_here("compress", compress, "compress.ships=auto", "compress.max_loss=0.5", "compress.prefer=fastest")
+    ships = json.loads((here / "artifacts/compress/ships.json").read_text())
+    middle, low, high = map(float, re.search(r"takes (\S+) \((\S+) to (\S+)\) of the fp32", ships["why"]).groups())
+    assert 0 < low <= middle <= high
+    assert ships["kind"] == ("onnx_int8" if high < 1 else "onnx") or high == 1
 
 
 def test_no_file_appears_when_one_is_not_the_student(here):

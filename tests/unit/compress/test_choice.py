@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from reflux.components.compress.choice import Choice, choose, smallest
+from reflux.components.compress.choice import Choice, choose, fastest, smallest
 from reflux.components.core.contract import FILES
 from reflux.components.core.params.sections import Compress
 
@@ -35,3 +35,10 @@ def test_the_int8_file_ships_where_it_surely_loses_no_more_than_allowed(n, lost,
 def test_too_few_images_to_tell_are_said():
     assert "so few images can't show less than 2.35" in smallest(answers(200, 9), answers(200, 9), 0.02).why
     assert "so few" not in smallest(answers(500, 19), answers(500, 9), 0.02).why
+
+
+@pytest.mark.parametrize(("times", "kind"), [((0.7, 0.6, 0.99), "onnx_int8"), ((0.9, 0.8, 1.0), "onnx")])
+def test_where_speed_is_preferred_the_int8_file_ships_if_it_surely_is_faster(times, kind):
+    choice = fastest(smallest(answers(500, 9), answers(500, 9), 0.02), times)
+    assert (choice.kind, choice.file) == (kind, FILES[kind].name)
+    assert choice.why.endswith("; it takes {:.2f} ({:.2f} to {:.2f}) of the fp32 file's CPU time".format(*times))

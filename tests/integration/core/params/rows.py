@@ -254,6 +254,9 @@ ROWS: dict[str, tuple[Row | Proven, ...]] = {
         Proven("tests/integration/compress/test_main.py::test_no_file_appears_when_one_is_not_the_student"),
     ),
     "compress.ships": (Proven(SHIPS),),
+    "compress.prefer": (
+        Proven("tests/integration/compress/test_main.py::test_auto_measures_the_time_where_speed_is_preferred"),
+    ),
     "compress.max_loss": (Proven(SHIPS),),
     "evaluate.bootstrap": (Proven("tests/integration/evaluate/test_main.py::test_the_params_reach_what_measures"),),
     "evaluate.license": (Proven("tests/integration/evaluate/test_main.py::test_the_params_reach_what_measures"),),

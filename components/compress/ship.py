@@ -1,5 +1,6 @@
 """Writes the files that ship: each is compared with the student in its own runtime, and those in fp32 must be equal."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +15,8 @@ from reflux.components.core.export import program
 from reflux.components.core.export.network import MODULES, load
 from reflux.components.core.images.shards import Pixels
 from reflux.components.core.models.pixel_model import PixelModel
+
+_COLORS = re.compile(r"\x1b\[\d+m")
 
 
 def ship(
@@ -58,7 +61,8 @@ def writer(student: PixelModel, calibration: Pixels) -> Callable[[str, Path], No
     Raises:
         UserError: the network can't be exported; what is returned raises it too.
     """
-    source, exporting = program.Source(student), partial(_exporting, student.spec.name)
+    source = program.Source(student)
+    exporting = partial(_exporting, source)
     with exporting("exported", ""):
         source.translated  # noqa: B018 - before anything is written
 
@@ -74,8 +78,10 @@ def writer(student: PixelModel, calibration: Pixels) -> Callable[[str, Path], No
 
 
 @contextmanager
-def _exporting(name: str, what: str, other: str) -> Iterator[None]:
+def _exporting(source: program.Source, what: str, other: str) -> Iterator[None]:
     """Turn what the exporters raise about a network into one sentence: what it can't be, and what else may be chosen.
+
+    It names the operator that an exporter or a runtime lacks, and its layer.
 
     Raises:
         UserError: the network can't be exported.
@@ -85,7 +91,11 @@ def _exporting(name: str, what: str, other: str) -> Iterator[None]:
     except (OSError, MemoryError, UserError):
         raise
     except Exception as error:  # torch, onnx and onnxruntime raise whatever an unknown operator leads them to
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        first = _COLORS.sub("", (str(error).strip().splitlines() or [type(error).__name__])[0])[:200]
+        exported = vars(source).get("exported")  # if that is not what failed
+        if exported and (operator := program.operator_in(f"{error} {error.__cause__}", exported)):
+            first = f"{operator}: {first.split('. ')[0]}"
+        name = source.student.spec.name
         raise UserError(
             f"student.model = {name} can't be {what} ({first}): choose another student.model{other} in params.yaml."
         ) from error

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import warnings
 from functools import cached_property
 
@@ -9,6 +10,7 @@ import onnx_ir as ir
 import torch
 from onnx import ModelProto
 from torch import nn
+from torch._ops import OpOverload
 from torch.export import Dim, ExportedProgram
 
 from reflux.components.core.export.logits import Logits
@@ -82,6 +84,27 @@ def to_onnx(exported: ExportedProgram) -> ModelProto:
             exported, input_names=[INPUT], output_names=[OUTPUT], dynamo=True, optimize=True, verbose=False
         )
     return translated.model_proto  # type: ignore[union-attr]  # None only where a file was asked for
+
+
+def operator_in(message: str, exported: ExportedProgram) -> str | None:
+    """The operator that an exporter's message names, with its layer; None if it names none of the program's.
+
+    Args:
+        message: with the operator as ``aten.name`` or ``aten::name``; ``prims`` are what some of these consist of.
+        exported: the program that could not be translated.
+    """
+    for operator in re.findall(r"\b(?:aten|prims)(?:\.|::)(\w+)", message):
+        for program in (lambda: exported, exported.run_decompositions):  # as exporters do
+            with _quiet():
+                targets = {node: node.target for node in program().graph.nodes}
+            names = {node: each._opname for node, each in targets.items() if isinstance(each, OpOverload)}
+            # aten.special_bessel_j0 consists of prims.bessel_j0.
+            alike = [node for node, name in names.items() if name == operator or name.endswith(f"_{operator}")]
+            if alike:
+                node = min(alike, key=lambda each: len(names[each]))
+                path, _ = [*node.meta.get("nn_module_stack", {"": ("", "")}).values()][-1]
+                return f"aten.{names[node]} in the layer {path or 'PixelModel'}"
+    return None
 
 
 def slim(model: ModelProto, classes: tuple[str, ...]) -> ModelProto:

@@ -61,19 +61,28 @@ def test_a_network_that_cannot_be_exported_is_one_sentence(monkeypatch):
 
 
 class Bessel(nn.Module):
-    """What ExecuTorch has no operator for."""
+    """What ONNX and ExecuTorch have no operator for."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.special.bessel_j0(x)
 
 
 @pytest.mark.long
-def test_an_operator_that_a_runtime_lacks_is_named(monkeypatch, tmp_path):
+def test_an_operator_that_onnx_lacks_is_named_with_its_layer():
+    student = checks.untrained("resnet8_tiny", 12, 1)
+    student.net.trunk.insert(1, Bessel())
+    sentence = r"can't be exported \(aten\.special_bessel_j0 in the layer net\.trunk\.1: [^.]+\): choose another"
+    with pytest.raises(UserError, match=sentence):
+        rehearse(student, "auto", 1e-3)
+
+
+@pytest.mark.long
+def test_an_operator_that_a_runtime_lacks_is_named_with_its_layer(monkeypatch, tmp_path):
     student = checks.untrained("resnet8_tiny", 12, 1)
     student.net.trunk.append(Bessel())
     monkeypatch.setattr(program, "to_onnx", lambda _: None)  # ONNX lacks it, too
     write = writer(student, np.zeros((1, 1, 12, 12), np.uint8))
     with pytest.raises(
-        UserError, match=r"resnet8_tiny can't be a file of ExecuTorch \(.*bessel_j0.* or compress\.ships"
+        UserError, match=r"a file of ExecuTorch \(aten.*bessel_j0 in the layer net\.trunk\..* or compress\.ships"
     ):
         write("executorch", tmp_path / "student.pte")

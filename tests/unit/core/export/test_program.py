@@ -52,6 +52,22 @@ def test_exporting_leaves_the_model_as_it_was(model):
     model.eval()
 
 
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        (
+            "No <OpOverload(op='aten.conv2d', overload='default')>",
+            "aten.conv2d in the layer net.trunk.0.0",
+        ),
+        ("its runtime lacks aten::convolution.out", "aten.convolution in the layer net.trunk.0.0"),  # decomposed
+        ("its runtime lacks aten::roll", None),
+        ("out of luck", None),
+    ],
+)
+def test_the_operator_of_a_message_is_found_with_its_layer(exported, message, named):
+    assert program.operator_in(message, exported) == named
+
+
 def test_a_program_holds_no_path_of_the_machine_that_made_it(exported):
     traces = [node.meta.get("stack_trace") for node in exported.graph.nodes]
     assert not any(traces)

@@ -2,7 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -40,6 +40,45 @@ def with_comments(text: str, comments: Mapping[str, str]) -> str:
                 number += 1
         number += 1
     return "\n".join(result) + "\n"
+
+
+def comments_of(text: str) -> dict[str, str]:
+    """The comment of each param and section, by its dotted name; where several share a line, the first has it.
+
+    A comment stands on the lines above, or behind and goes on below, in a column of its own.
+
+    Args:
+        text: YAML that holds the params.
+    """
+    lines, ends = text.splitlines(), _ends(text)
+    comments: dict[str, str] = {}
+    seen: set[int] = set()
+    for name, number in _places(YAML(typ="rt").load(text), ""):
+        if number in seen:
+            continue
+        seen.add(number)
+        line = lines[number]
+        indent = len(line) - len(line.lstrip())
+        parts: list[str] = []
+        above = number - 1
+        while above >= 0 and lines[above].lstrip().startswith("#") and not _continues(lines[above], indent):
+            parts.insert(0, lines[above])
+            above -= 1
+        parts.append(line[ends[number] :])
+        below = number + 1
+        while below < len(lines) and parts[-1].strip() and _continues(lines[below], indent):
+            parts.append(lines[below])
+            below += 1
+        if comment := " ".join(part.strip().lstrip("# ") for part in parts if part.strip()):
+            comments[name] = comment
+    return comments
+
+
+def _places(node: Any, prefix: str) -> Iterator[tuple[str, int]]:
+    """Each param and section with the line, from 0, on which its key stands."""
+    for key in node if isinstance(node, dict) else ():
+        yield prefix + key, int(node.lc.key(key)[0])
+        yield from _places(node[key], f"{prefix}{key}.")
 
 
 def _line(document: Any, name: str) -> int:

@@ -1,4 +1,4 @@
-from reflux.components.core.params.comments import with_comments
+from reflux.components.core.params.comments import comments_of, with_comments
 from reflux.components.core.params.file import load_params, override_params
 from tests.workspaces import ROOT
 
@@ -63,3 +63,22 @@ def test_the_projects_params_take_values_with_comments_and_a_second_writing_repl
     ]
     assert all(line.endswith("# the second reason") for line in changed)
     assert override_params(["registry.gates.worst_class_recall.min=0.5"], path).registry.gates.worst_class_recall
+
+
+def test_the_comments_of_a_file_are_read_by_param():
+    assert comments_of(TEXT) == {
+        "student": "The head.",
+        "student.steps": "how many",
+        "student.when": "now | later, of which the second goes on here",
+        "student.text": "old",
+        "student.last": "What this is about.",
+        "gates": "The next one.",
+    }
+
+
+def test_a_comment_that_was_put_is_read_again():
+    names = {"student.augment": "shifts and flips", "student.last": "word " * 40, "gates.size": "a size"}
+    read = comments_of(with_comments(TEXT, names))
+    assert read["student.augment"] == "shifts and flips"
+    assert read["student.last"] == " ".join(["What this is about.", *["word"] * 40])
+    assert read["gates.size"] == "a size"

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -203,11 +204,11 @@ def test_an_override_changes_its_own_line_alone(file: Path):
     before = file.read_text(encoding="utf-8")
     override_params(["student.steps=7"], file)
     assert "rdzv_endpoint: null " in before
-    assert file.read_text(encoding="utf-8") == before.replace("  steps: 1500\n", "  steps: 7\n")
+    assert file.read_text(encoding="utf-8") == before.replace("  steps: 1500 ", "  steps: 7    ")
 
 
 def test_a_missing_key_is_named(file: Path):
-    file.write_text(file.read_text(encoding="utf-8").replace("  teacher_weight: 1.0\n", ""), encoding="utf-8")
+    file.write_text(re.sub(r"  teacher_weight: 1.0 .*\n", "", file.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(UserError, match=r"distill.teacher_weight is missing"):
         load_params(file)
 

@@ -11,7 +11,7 @@ OLDEST := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c '$(OLDEST)' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: setup run test test-all mutants lint imports format ui bench
+.PHONY: setup run test test-all mutants lint imports format ui bench docs
 .DELETE_ON_ERROR:
 
 # Recipes find reflux by its name, as a shell does after this; what they print is then to be typed as it is.
@@ -60,6 +60,10 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
 	$(BIN)/python -m benchmarks.show
 
+# The documentation as a site, in .reflux/site; a warning is an error
+docs: $(VENV)/.docs
+	$(BIN)/python -m mkdocs build --strict --config-file infra/docs/mkdocs.yml
+
 ui: $(VENV)/.run
 	$(BIN)/reflux ui
 
@@ -75,6 +79,10 @@ $(VENV)/.run: $(ENVIRONMENT) | $(BIN)/python
 
 $(VENV)/.dev: $(ENVIRONMENT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.docs: $(ENVIRONMENT) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.mutants: $(ENVIRONMENT) | $(BIN)/python

@@ -103,7 +103,7 @@ def figures_of(network: str, rows: list[Row]) -> list[Figure]:
 
 
 def section(folder: Path) -> str:
-    """The README's table from the results in a folder, as Markdown."""
+    """The page's table from the results in a folder, as Markdown."""
     result = read("edge", folder)
     heads = ["KB", "accuracy", "agreement", *(f"CPU time, batch {batch}" for batch in BATCHES), "load ms", "peak MB"]
     lines = [f"| network | file | {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * len(heads)}"]

@@ -17,6 +17,7 @@ from reflux.components.core.artifacts import write_json
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 PICTURES = ROOT / ".github/pictures"
+PAGES = ROOT / "infra/docs/pages/results"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Figure:
     """One measured number.
 
     Attributes:
-        name: as the README's table has it.
+        name: as the page's table has it.
         value: the number.
         low: the lower end of its spread; the benchmark says which spread.
         high: the upper end.
@@ -132,7 +133,7 @@ def commit() -> str:
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
         # The results themselves are about to change, and so is what is made of them.
-        results = [f":!{path}" for path in ("benchmarks/results", "README.md", "infra/SCALING.md")]
+        results = [f":!{path}" for path in ("benchmarks/results", PAGES.relative_to(ROOT), "infra/SCALING.md")]
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *results)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -107,7 +107,7 @@ def _trained(folder: Path) -> float:
 
 
 def section(folder: Path) -> str:
-    """The README's table of how time and memory grow, from the results in a folder, as Markdown."""
+    """The page's table of how time and memory grow, from the results in a folder, as Markdown."""
     result = read("scale", folder)
     counts = sorted({int(match[1]) for figure in result.figures if (match := re.search(r"_(\d+)k_", figure.name))})
     heads = [f"{1000 * count:,} images" for count in counts]

@@ -75,7 +75,7 @@ def table(figures: Sequence[Figure]) -> str:
 
 
 def section(folder: Path) -> str:
-    """The README's table from the results in a folder, as Markdown."""
+    """The page's table from the results in a folder, as Markdown."""
     result = read("seeds", folder)
     return f"{table(result.figures)}\n\n{result}"
 

@@ -1,4 +1,4 @@
-"""Rewrite what the README and ``infra/SCALING.md`` show of the benchmarks, from ``benchmarks/results``.
+"""Rewrite what the pages show of the benchmarks, from ``benchmarks/results``.
 
     .venv/bin/python -m benchmarks.show
 
@@ -16,11 +16,12 @@ from benchmarks import edge, scale, seeds
 from benchmarks.datasets import report as datasets
 from benchmarks.hinton_mnist import paper
 from benchmarks.methods import report as methods
-from benchmarks.results import RESULTS, ROOT, read
+from benchmarks.results import PAGES, RESULTS, ROOT, read
 from benchmarks.servers import report as servers
 from benchmarks.throughput import report as throughput
 
-README, SCALING = ROOT / "README.md", ROOT / "infra/SCALING.md"
+GAIN, METHODS, SPEED = PAGES / "distillation.md", PAGES / "methods.md", PAGES / "speed.md"
+SCALING = ROOT / "infra/SCALING.md"
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,14 @@ class Section:
 
 
 SECTIONS = (
-    Section(README, "seeds", seeds.section),
-    Section(README, "datasets", datasets.section),
-    Section(README, "how fast", throughput.section),
-    Section(README, "scale", scale.section),
-    Section(README, "edge", edge.section),
-    Section(README, "methods", methods.section),
-    Section(README, "few labels", partial(methods.section, name="few_labels")),
-    Section(README, "hinton", paper.section),
+    Section(GAIN, "seeds", seeds.section),
+    Section(GAIN, "datasets", datasets.section),
+    Section(SPEED, "how fast", throughput.section),
+    Section(SPEED, "scale", scale.section),
+    Section(PAGES / "files.md", "edge", edge.section),
+    Section(METHODS, "methods", methods.section),
+    Section(METHODS, "few labels", partial(methods.section, name="few_labels")),
+    Section(METHODS, "hinton", paper.section),
     Section(SCALING, "measured", servers.section),
 )
 

@@ -195,7 +195,7 @@ def spread(name: str, values: Sequence[float], unit: str) -> Figure:
 
 
 def section(folder: Path) -> str:
-    """The README's tables from the results in a folder, as Markdown."""
+    """The page's tables from the results in a folder, as Markdown."""
     result = read("tune", folder)
     lines = ["| each trial learns from | trials an hour |", "| --- | ---: |"]
     lines += [f"| {name} | {_range(result[f'trials an hour, {name}'], 0)} |" for name in TEACHERS.values()]

@@ -1,4 +1,4 @@
-"""The figures of all image sets, the bars that they are held against, and the README's table."""
+"""The figures of all image sets, the bars that they are held against, and the page's table."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -112,7 +112,7 @@ def _cells(result: Result, name: str) -> list[str]:
 
 
 def section(folder: Path) -> str:
-    """The README's table from the results in a folder, as Markdown."""
+    """The page's table from the results in a folder, as Markdown."""
     if not (folder / "datasets.json").is_file():
         return "Not measured yet."
     result = read("datasets", folder)

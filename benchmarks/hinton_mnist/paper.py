@@ -41,7 +41,7 @@ def table(figures: Sequence[Figure]) -> str:
 
 
 def section(folder: Path) -> str:
-    """The README's table from the results in a folder, as Markdown."""
+    """The page's table from the results in a folder, as Markdown."""
     result = read("hinton_mnist", folder)
     return f"{table(result.figures)}\n\n{result}"
 

@@ -1,4 +1,4 @@
-"""The figures of all methods, and the README's table of them."""
+"""The figures of all methods, and the page's table of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ def figures_of(results: Mapping[str, Mapping[str, float]], times: Mapping[str, S
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """The README's table: the methods from best to worst on the first student."""
+    """The page's table: the methods from best to worst on the first student."""
     by_name = {figure.name: figure for figure in figures}
     students = list(dict.fromkeys(name.split("/")[0] for name in by_name if name.endswith("/accuracy")))
     first = {name.removeprefix(f"{students[0]}/").removesuffix("/accuracy"): figure for name, figure in by_name.items()}
@@ -49,6 +49,6 @@ def table(figures: Sequence[Figure]) -> str:
 
 
 def section(folder: Path, name: str = "methods") -> str:
-    """The README's table from the results of a name in a folder, as Markdown."""
+    """The page's table from the results of a name in a folder, as Markdown."""
     result = read(name, folder)
     return f"{table(result.figures)}\n\n{result}"

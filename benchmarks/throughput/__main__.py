@@ -1,6 +1,6 @@
 """How fast a student is distilled, by this project and by its peers, taking turns on the same machine.
 
-    make bench                                                  # measures, then rewrites the README's table and plot
+    make bench                                                  # measures, then rewrites the page's table and plot
     .venv/bin/python -m benchmarks.throughput --data DIR        # another folder of Hugging Face Parquet files
     .venv/bin/python -m benchmarks.throughput --help
 

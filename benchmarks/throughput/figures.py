@@ -1,4 +1,4 @@
-"""The figures of the README's table, from the rounds of the arms."""
+"""The figures of the page's table, from the rounds of the arms."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

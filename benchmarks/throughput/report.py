@@ -1,5 +1,6 @@
-"""The README's table and plot of how fast a student is distilled, and what the pipeline around it takes."""
+"""The table and the plot of how fast a student is distilled, and what the pipeline around it takes."""
 
+import os
 from pathlib import Path
 
 import matplotlib
@@ -7,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from benchmarks.results import PICTURES, ROOT, Figure, Result, read
+from benchmarks.results import PAGES, PICTURES, Figure, Result, read
 
 PICTURE = PICTURES / "throughput.png"
 
@@ -61,14 +62,14 @@ BARS = {
 
 
 def section(folder: Path) -> str:
-    """The README's section from the results in a folder, as Markdown."""
+    """The page's section from the results in a folder, as Markdown."""
     throughput, pipeline = read("throughput", folder), read("pipeline", folder)
     lines = ["| figure | | median | rounds | meant to be |", "| --- | --- | ---: | ---: | ---: |"]
     for name, (meaning, target) in TABLE.items():
         for result in (throughput, pipeline):
             if name in result:
                 lines.append(f"| `{name}` | {meaning} | {cells(result[name], target)} |")
-    picture = f"![Images per second of each way to train]({PICTURE.relative_to(ROOT)})"
+    picture = f"![Images per second of each way to train]({os.path.relpath(PICTURE, PAGES)})"
     return "\n".join([*lines, "", str(throughput), str(pipeline), "", picture])
 
 

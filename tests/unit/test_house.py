@@ -1,9 +1,13 @@
 """The rules of the house that import-linter can't see: one word, one place."""
 
+import json
+import os
 import re
+import sys
+import tomllib
 from itertools import pairwise
 from pathlib import Path
-from subprocess import check_output
+from subprocess import check_output, run
 
 import pytest
 from check_jsonschema.builtin_schemas import get_builtin_schema
@@ -54,9 +58,10 @@ def ends(text: str) -> list[str]:
     return [re.sub(r"[\[(].*", "", node).strip() for node in text.split(" & ")]
 
 
-def test_the_readme_draws_what_the_stages_read():
+def test_the_diagram_draws_what_the_stages_read():
     """Each arrow between stages is a dependency, and each dependency an arrow or a way over several of them."""
-    diagram = re.search(r"```mermaid\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    page = (ROOT / "infra/docs/pages/explanation/how-it-works.md").read_text(encoding="utf-8")
+    diagram = re.search(r"```mermaid\n(.*?)```", page, re.DOTALL)
     assert diagram is not None
     drawn = {
         (one, other)
@@ -104,7 +109,50 @@ def test_the_shards_of_make_test_all_are_every_test_file_once():
     assert sorted(files) == sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests").rglob("test_*.py"))
 
 
-def test_the_workflow_is_one_that_github_takes():
-    schema = get_builtin_schema("vendor.github-workflows")
-    nightly = YAML(typ="safe").load((ROOT / ".github/workflows/nightly.yml").read_text(encoding="utf-8"))
-    assert list(Draft7Validator(schema).iter_errors(nightly)) == []
+SCHEMAS = {
+    ".github/workflows/*.yml": ("vendor.github-workflows", "custom.github-workflows-require-timeout"),
+    ".github/dependabot.yml": ("vendor.dependabot",),
+    ".github/ISSUE_TEMPLATE/[!c]*.yml": ("vendor.github-issue-forms",),
+    ".github/ISSUE_TEMPLATE/config.yml": ("vendor.github-issue-config",),
+    "CITATION.cff": ("vendor.citation-file-format",),
+}
+CHECKS = [(file, schema) for place, names in SCHEMAS.items() for file in sorted(ROOT.glob(place)) for schema in names]
+
+
+@pytest.mark.parametrize(("file", "schema"), CHECKS, ids=lambda each: getattr(each, "name", each))
+def test_a_file_for_github_is_one_that_github_takes(file: Path, schema: str):
+    content = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    assert list(Draft7Validator(get_builtin_schema(schema)).iter_errors(content)) == []
+
+
+def test_workflows_and_the_devcontainer_name_targets_and_versions_that_exist():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    workflows = {file.stem: file.read_text(encoding="utf-8") for file in (ROOT / ".github/workflows").glob("*.yml")}
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text(encoding="utf-8"))
+    named = re.findall(r"(?:run: |&& |^ +)make ([\w-]+)", "\n".join(workflows.values()), re.MULTILINE)
+    assert {*named, container["postCreateCommand"].removeprefix("make ")} <= targets
+    oldest = project["requires-python"].removeprefix(">=")
+    for name in ("tests", "release"):
+        assert f'python: ["{oldest}", ' in workflows[name]
+    assert container["image"].endswith(f":{oldest}")
+    cited = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
+
+
+def test_a_release_takes_its_notes_from_the_changelog(tmp_path: Path):
+    release = YAML(typ="safe").load((ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8"))
+    (script,) = [step["run"] for step in release["jobs"]["build"]["steps"] if "awk" in step.get("run", "")]
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    text = f"# Changelog\n\n## Unreleased\n\n- later\n\n## {version} - 2026-12-01\n\n- a change\n\n## 0.0.1\n\n- old\n"
+    (tmp_path / "CHANGELOG.md").write_text(text, encoding="utf-8")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for tag, code in ((f"v{version}", 0), ("v9.9.9", 1)):
+        environment = {"PATH": path, "GITHUB_REF_NAME": tag}
+        assert run(["bash", "-e", "-c", script], cwd=tmp_path, env=environment, check=False).returncode == code
+    assert (tmp_path / "dist-notes/notes.md").read_text(encoding="utf-8").strip() == "- a change"
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n", encoding="utf-8")
+    environment = {"PATH": path, "GITHUB_REF_NAME": f"v{version}"}
+    assert run(["bash", "-e", "-c", script], cwd=tmp_path, env=environment, check=False).returncode == 1

@@ -1,4 +1,4 @@
-"""The champion as others use it: served by MLflow, through pyfunc, in onnxruntime; and what the README's lines find."""
+"""The champion as others use it: served by MLflow, through pyfunc, in onnxruntime; and what the pages' lines find."""
 
 import os
 import re
@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -24,8 +23,16 @@ from reflux.components.registry.predict import predict
 from reflux.components.registry.register import register
 from reflux.components.registry.versions.files import fetch_files
 from reflux.flows.local.prefect_server import free_port
+from tests.workspaces import ROOT
 
-README = (Path(__file__).parents[4] / "README.md").read_text(encoding="utf-8")
+PAGES = ROOT / "infra/docs/pages"
+
+
+def example(page: str, named: str) -> str:
+    """The block of Python on a page of the documentation that has a name in it."""
+    text = (PAGES / page).read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if named in block]
+    return block
 
 
 @pytest.fixture
@@ -125,8 +132,7 @@ def test_onnx_users_get_the_evaluated_network_with_its_names(champion, pixels):
         assert np.array_equal(session.run(["logits"], {"pixels": pixels[:count]})[0], expected[:count])
 
 
-def test_the_readmes_lines_find_the_best_student_under_100_kb_and_all_versions_of_some_data(home, model_name):
-    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "search_logged" in block]
+def test_the_pages_lines_find_the_best_student_under_100_kb_and_all_versions_of_some_data(home, model_name):
     client = tracking.client()
     own = replace(home, experiment=model_name)
     own = replace(own, run_id=client.create_run(tracking.experiment_id(client, model_name)).info.run_id)
@@ -137,7 +143,7 @@ def test_the_readmes_lines_find_the_best_student_under_100_kb_and_all_versions_o
         register(own.evaluation(right, ballast=ballast), model_name, own.experiment, lineage)
 
     names = {"mlflow": mlflow, "experiment_id": client.get_experiment_by_name(model_name).experiment_id}
-    exec(lines.replace("<md5>", data["first"]), names)  # noqa: S102 - the README's own text
+    exec(example("boards.md", "search_logged").replace("<md5>", data["first"]), names)  # noqa: S102 - our own page
 
     best = client.get_logged_model(names["best"].iloc[0]["model_id"])
     figures = {metric.key: metric.value for metric in best.metrics}
@@ -147,10 +153,8 @@ def test_the_readmes_lines_find_the_best_student_under_100_kb_and_all_versions_o
     assert sorted(int(version.version) for version in matches) == [1, 2, 4]
 
 
-def test_the_readmes_lines_load_the_champion(home, champion, model_name):
-    (lines,) = [
-        block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "pyfunc.load_model" in block
-    ]
+def test_the_pages_lines_load_the_champion(home, champion, model_name):
+    lines = example("how-to/champion.md", "pyfunc.load_model")
     names: dict = {}
     exec(lines.replace("fashion-mnist-student", model_name).replace("28, 28", "16, 16"), names)  # noqa: S102
     assert names["logits"].shape == (1, 3)

@@ -31,6 +31,7 @@ from reflux.flows.repo.stages import Runner, unchanged
 from reflux.flows.report import flow_page, mlflow_run
 from reflux.flows.report.display import Display, current_display
 from reflux.flows.report.result import NotRegistered, Result
+from reflux.flows.report.tracing import traced
 
 _PATIENCE_S = 900.0  # a run that nobody watches waits for MLflow
 
@@ -113,7 +114,12 @@ def compute(
     prepare_dvc()
     embed_mlflow()
     fetch(params.ingest)
-    with tracking.courier(), recorded(params, display, inputs) as (name, journal), flow_page.progress(display):
+    with (
+        traced(display, "retrain", params.project.name, flow_run_id()),
+        tracking.courier(),
+        recorded(params, display, inputs) as (name, journal),
+        flow_page.progress(display),
+    ):
         outcomes = run_stages(params, display, journal, pool, overrides)
         if unattended and remote.name() is not None:
             display.note(lock_branch.bring_back(name, journal))

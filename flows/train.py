@@ -19,6 +19,7 @@ from reflux.flows.repo.checkout import prepare_dvc
 from reflux.flows.repo.stages import Runner
 from reflux.flows.report import flow_page
 from reflux.flows.report.display import Display
+from reflux.flows.report.tracing import traced
 
 
 @flow(name="train")
@@ -47,7 +48,8 @@ def train(overrides: Sequence[str], lock: str, parent: str) -> None:
     tasks.pull(store, two_pools.read(TRAINING))
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_RUN_VARIABLE: parent}
     runner = Runner(display, environment, outdated(params), pull=True)
-    with tracking.courier(), flow_page.progress(display), runner:
+    trace = traced(display, "train", params.project.name, flow_run_id())
+    with trace, tracking.courier(), flow_page.progress(display), runner:
         pipeline = tasks.Pipeline(display, NullJournal(), runner, set(), store)
         tasks.train(pipeline)
     two_pools.give_back(pipeline.outcomes)

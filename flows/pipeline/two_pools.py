@@ -121,7 +121,8 @@ def _stages() -> dict[str, Any]:
 @task(name="train", task_run_name="train on {pool}", retries=1, **POLICY)
 def _trained(pool: str, parameters: dict[str, Any], display: Display) -> UUID:
     """Run the deployment that trains; if its process or machine is lost, a second run continues where it stopped."""
-    variables = {"env": {COMMIT_VARIABLE: lineage.code().sha}}
+    trace = display.spans.environment if display.spans else {}
+    variables = {"env": {COMMIT_VARIABLE: lineage.code().sha, **trace}}
     with get_client(sync_client=True) as client:
         run = cast(FlowRun, run_deployment(DEPLOYMENT, parameters=parameters, job_variables=variables, timeout=0))
         display.note(f"Training is the run {run.name} on the pool {pool}.")

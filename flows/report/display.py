@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,6 +19,9 @@ from rich.text import Text
 
 from reflux.components.core.contract import STEPS
 from reflux.flows.outcome import StageOutcome
+
+if TYPE_CHECKING:
+    from reflux.flows.report.spans import Spans
 
 State = Literal["waiting", "checking", "running", "ran", "cached", "failed", "skipped"]
 
@@ -54,6 +57,7 @@ class Display:
 
     Attributes:
         elsewhere: what another worker does for this run at the moment.
+        spans: follow the stages for the run's trace, if it has one.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Display:
         self._say, self.logger = say, logger
         self.rows = {stage: Row() for stage in stages}
         self.elsewhere = ""
+        self.spans: Spans | None = None
         self._lock = threading.RLock()
 
     def begin(self, stage: str) -> None:
@@ -73,6 +78,8 @@ class Display:
             row = self.rows[stage]
             if row.state in ("waiting", "failed"):
                 row.state, row.began, row.event = "checking", time.monotonic(), {}
+                if self.spans is not None:
+                    self.spans.begin(stage)
 
     def executing(self, stage: str) -> None:
         with self._lock:
@@ -105,6 +112,8 @@ class Display:
             row = self.rows[stage]
             row.state = "ran" if outcome is StageOutcome.RAN else "cached"
             row.seconds = time.monotonic() - row.began if row.began else 0.0
+            if self.spans is not None:
+                self.spans.end(stage, row.state)
             done = f"done in {row.seconds:.1f} s" if row.began else "done elsewhere"
             self.print_progress(f"{stage}: {done if outcome is StageOutcome.RAN else 'unchanged'}")
 
@@ -112,6 +121,8 @@ class Display:
         """A stage did not run to its end."""
         with self._lock:
             self.rows[stage].state = state
+            if self.spans is not None:
+                self.spans.end(stage, state)
             self.print_progress(f"{stage}: {state}")
 
     def progress(self) -> tuple[float, str]:

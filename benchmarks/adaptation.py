@@ -57,7 +57,8 @@ def run(folder: Path, labels: int, seed: int, threads: int) -> dict[str, float]:
     with chdir(folder):
         write_digits(Path("data/digits"), labels, seed)
         for arm, settings in ARMS.items():
-            shutil.copy(ROOT / "params.yaml", "params.yaml")
+            for name in ("dvc.yaml", "params.yaml"):
+                shutil.copy(ROOT / name, name)
             given = [f"seed={seed}", f"run.threads={threads}", f"finetune.epochs={epochs(arm, labels)}"]
             params = override_params([*RECIPE, *given, *settings])
             for name, main in (("ingest", ingest), ("pretrain", pretrain), ("finetune", finetune)):

@@ -82,7 +82,8 @@ def measure(source: Path, counts: Sequence[int], rounds: int) -> Iterator[Figure
     for count in counts:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+            for name in ("dvc.yaml", "params.yaml"):
+                (folder / name).write_bytes((ROOT / name).read_bytes())
             override_params(RECIPE, folder / "params.yaml")
             write_dataset(folder / "data", source, count)
             yield from measure_stages(folder, count, rounds)

@@ -48,7 +48,8 @@ def run(folder: Path, labels: int, seed: int, threads: int) -> dict[str, float]:
         _write_inputs(labels, seed)
         test = open_shard(Path("artifacts/ingest/shards/test"))
         for arm, rounds in ARMS.items():
-            shutil.copy(ROOT / "params.yaml", "params.yaml")
+            for name in ("dvc.yaml", "params.yaml"):
+                shutil.copy(ROOT / name, name)
             params = override_params([*RECIPE, f"seed={seed}", f"run.threads={threads}", rounds])
             finetune(Stage("finetune", params))
             teacher = load(Path("artifacts/finetune/model.safetensors"))

@@ -13,7 +13,7 @@ from reflux.components.core.artifacts import ARTIFACTS, read_json
 from reflux.components.core.contract import STAGES, TRAINING
 from reflux.components.core.params.file import PARAMS, load_params, override_params
 from reflux.components.core.params.sections import Params
-from reflux.components.core.runtime import lineage, packages, tracking
+from reflux.components.core.runtime import installed, lineage, tracking
 from reflux.components.core.runtime.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
 from reflux.components.preflight.data import check_ingested
 from reflux.components.registry.ledger.ledger import AWAITING
@@ -154,7 +154,7 @@ def run_stages(
         What DVC did for each stage.
     """
     here = [name for name in STAGES if pool is None or name not in TRAINING]
-    if upgraded := packages.record(params.run.retrain_on_upgrade, params.compress.ships, here):
+    if upgraded := installed.record(params, here):
         display.note(f"Note: {upgraded}")
     forced, store = outdated(params), remote.name()
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_VARIABLE: journal.id}

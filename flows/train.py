@@ -7,7 +7,7 @@ from prefect import flow, get_run_logger
 from reflux.components.core.contract import TRAINING
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import load_params, override_params
-from reflux.components.core.runtime import packages, tracking
+from reflux.components.core.runtime import installed, tracking
 from reflux.components.core.runtime.journal import COURIER_VARIABLE, PARENT_RUN_VARIABLE, NullJournal
 from reflux.components.core.runtime.lineage import LOCK
 from reflux.flows.local.environment import embed_mlflow, keep_home
@@ -43,7 +43,7 @@ def train(overrides: Sequence[str], lock: str, parent: str) -> None:
     if (store := remote.name()) is None:
         raise UserError("this worker knows no default DVC remote: commit it to .dvc/config, or set it on the worker.")
     LOCK.write_text(lock, encoding="utf-8")
-    if upgraded := packages.record(params.run.retrain_on_upgrade, params.compress.ships, TRAINING):
+    if upgraded := installed.record(params, TRAINING):
         display.note(f"Note: {upgraded}")
     tasks.pull(store, two_pools.read(TRAINING))
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1", PARENT_RUN_VARIABLE: parent}

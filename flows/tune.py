@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from reflux.components.core.params.file import load_params
-from reflux.components.core.runtime import packages, tracking
+from reflux.components.core.runtime import installed, tracking
 from reflux.components.core.runtime.journal import COURIER_VARIABLE, NullJournal
 from reflux.components.tune.result import DEFAULT_OBJECTIVES, read
 from reflux.flows.local.environment import embed_mlflow, keep_home
@@ -45,7 +45,7 @@ def tune(minutes: float = 60.0) -> State[None]:
     require_tracking()
     prepare_dvc()
     fetch(params.ingest)
-    if upgraded := packages.record(params.run.retrain_on_upgrade, params.compress.ships, list(_BEFORE)):
+    if upgraded := installed.record(params, list(_BEFORE)):
         display.note(f"Note: {upgraded}")
     store = remote.name()
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}

@@ -91,7 +91,8 @@ def leak_test_image(folders: Path) -> None:
 
 
 def project(folder: Path) -> Path:
-    shutil.copy(ROOT / "params.yaml", folder)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, folder)
     override_params(SMALL, folder / "params.yaml")
     class_folders(folder / "data" / "tiny")
     return folder

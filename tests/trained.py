@@ -81,7 +81,8 @@ def make_trained(folder: Path) -> Path:
     (artifacts / "finetune/rounds.json").write_text(json.dumps(rounds))
     write_model(artifacts, "distill", "resnet8", SEEN, 1, steps=40)
     write_model(artifacts, "control", "resnet8", SEEN, 1, steps=16)
-    shutil.copy(ROOT / "params.yaml", folder)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, folder)
     override_params(["evaluate.latency_runs=20", "evaluate.bootstrap=200", "run.threads=1"], folder / "params.yaml")
     return folder
 

@@ -21,7 +21,7 @@ from reflux.components.core.params.file import override_params
 ROOT = Path(__file__).parents[1]
 PACKAGE = "infra/package"  # holds the package reflux, in this project and in its copies
 CODE = ("components", "flows", "infra")
-SETTINGS = ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
+SETTINGS = ("dvc.yaml", "params.yaml", ".gitignore", ".dvc/config", ".dvc/.gitignore")
 TINY = """
     ingest.source=data/shapes project.name=shapes registry.model_name=shapes-student ingest.image_size=16
     pretrain.model=resnet20 pretrain.weights=random finetune.strategy=full
@@ -76,7 +76,8 @@ def make_workspace(folder: Path, *overrides: str, splits: dict[str, int], count:
     (folder / "artifacts/ingest/source-domain").mkdir()
     facts = {"classes": ["dark", "bright"], "image_size": 12, "channels": 1, "mean": [0.4], "std": [0.3]}
     (folder / "artifacts/ingest/images.json").write_text(json.dumps(facts))
-    shutil.copy(ROOT / "params.yaml", folder)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, folder)
     override_params(list(overrides), folder / "params.yaml")
     return folder
 

@@ -17,7 +17,7 @@ class StageSpec:
         trains: it wants a GPU, so that ``run.placement: two-pools`` runs it on the pool ``gpu``.
         distributed: it can run as several processes, with ``run.launcher: torchrun``.
         packages: those whose release is part of what its result is known by; see
-            :mod:`reflux.components.core.runtime.packages`.
+            :mod:`reflux.components.core.runtime.installed`.
         ships: it makes or measures the files that ship, so that their runtimes are such packages, too.
     """
 

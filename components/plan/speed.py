@@ -20,7 +20,7 @@ from typing import Any, Generic, ParamSpec
 
 from reflux.components.core.artifacts import read_json, write_json
 from reflux.components.core.errors import UserError
-from reflux.components.core.runtime import packages
+from reflux.components.core.runtime import installed
 from reflux.components.core.runtime.machine import machine, usable_cores
 
 KEPT = Path(".reflux/speed")
@@ -69,7 +69,7 @@ class MeasuredOnce(Generic[P]):
     def _facts(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         bound = signature(self._measure).bind(*args, **kwargs)
         bound.apply_defaults()
-        here = {"machine": machine(), "packages": packages.builds("evaluate")}
+        here = {"machine": machine(), "packages": installed.builds("evaluate")}
         return {"what": self._measure.__name__, **here, **bound.arguments}
 
 

@@ -1,7 +1,7 @@
 """``python -m reflux.components.preflight [section.key=value …]``: checks params before training.
 
 It ends with 0 and leaves its facts where :mod:`reflux.components.preflight.facts` says, or with 2 and one sentence. The
-stage ``packages`` of ``dvc.yaml`` runs it, so that it comes before training in a ``dvc repro``, too.
+stage ``installed`` of ``dvc.yaml`` runs it, so that it comes before training in a ``dvc repro``, too.
 """
 
 import sys

@@ -14,7 +14,7 @@ import torch
 from reflux.components.core.artifacts import atomic, sha256_file
 from reflux.components.core.images.shards import Pixels
 from reflux.components.core.models.pixel_model import PixelModel, adapted
-from reflux.components.core.runtime import packages
+from reflux.components.core.runtime import installed
 from reflux.components.core.runtime.lineage import files_sha256
 from reflux.components.plan.probe import Floats, features_of
 from reflux.components.pretrain.weights import pretrained
@@ -96,7 +96,7 @@ def _network(candidate: Candidate, _sha256: str) -> PixelModel:
 
 def _file(candidate: Candidate, image_size: int, device: torch.device) -> Path:
     weights = [candidate.model, candidate.weights == "timm", sha256_file(candidate.file)]
-    computed_by = [files_sha256(_CODE), packages.builds("pretrain"), device.type]
+    computed_by = [files_sha256(_CODE), installed.builds("pretrain"), device.type]
     key = hashlib.sha256(json.dumps([weights, image_size, computed_by]).encode()).hexdigest()
     return KEPT / f"{key[:32]}.npz"
 

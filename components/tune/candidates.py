@@ -18,7 +18,7 @@ from reflux.components.core.export.latency import latency
 from reflux.components.core.export.network import fit_rows
 from reflux.components.core.images.shards import Dataset, Images
 from reflux.components.core.models.pixel_model import PixelModel, parameter_count, pixel_model, seed_everything
-from reflux.components.core.runtime import packages
+from reflux.components.core.runtime import installed
 from reflux.components.core.runtime.lineage import files_sha256
 from reflux.components.core.runtime.machine import machine
 from reflux.components.preflight.rehearsal import as_if_trained
@@ -95,5 +95,5 @@ def _measured(student: PixelModel, ships: str, pixels: Any, runs: int) -> Files:
 
 def _key(name: str, image_size: int, ships: str, dataset: Dataset, runs: int) -> str:
     facts = [name, image_size, list(made(ships)), asdict(dataset), runs, machine()]
-    facts += [packages.builds("evaluate", ships), files_sha256(_CODE)]
+    facts += [installed.builds("evaluate", ships), files_sha256(_CODE)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

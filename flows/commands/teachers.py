@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from reflux.components.core.artifacts import ARTIFACTS
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.params.file import PARAMS, load_params, override_params
-from reflux.components.core.runtime import tracking
+from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime import installed, tracking
 from reflux.components.plan.choice import Choice, as_assignments
 from reflux.components.teachers.result import PICTURE, Ranking, cheapest_as_good, read
 from reflux.flows.local.environment import embed_mlflow, only_run, reflux_command
@@ -39,7 +40,7 @@ def rank(names: Sequence[str], sizes: Sequence[int], minutes: float, download: b
     with only_run():
         prepare_dvc()
         fetch(params.ingest)
-        _ingest()
+        _ingest(params)
         _compute({"names": names, "sizes": sizes, "minutes": minutes, "download": download, "take": take})
         ranking = read()
         _show(ranking)
@@ -50,7 +51,7 @@ def rank(names: Sequence[str], sizes: Sequence[int], minutes: float, download: b
             tracking.deliver()
 
 
-def _ingest() -> None:
+def _ingest(params: Params) -> None:
     """Bring the images up to date, as DVC sees it.
 
     Raises:
@@ -58,6 +59,7 @@ def _ingest() -> None:
     """
     if not (ARTIFACTS / "ingest" / "run.json").is_file():
         print("Ingesting the images first …", flush=True)
+    installed.record(params, ["ingest"])
     code, lines = dvc("repro", "--single-item", "ingest")
     if code != 0:
         raise UserError(f"The images can't be ingested: {own_sentence(lines) or 'DVC gives no reason.'}")

@@ -9,7 +9,7 @@ from prefect.states import Completed
 
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.sections import Params
-from reflux.components.core.runtime import tracking
+from reflux.components.core.runtime import installed, tracking
 from reflux.components.core.runtime.journal import COURIER_VARIABLE
 from reflux.flows.local.environment import embed_mlflow
 from reflux.flows.outcome import StageOutcome
@@ -54,6 +54,7 @@ def ingest(params: Params, logger: "logging.Logger | logging.LoggerAdapter[Any]"
         StageFailed: it can't be ingested.
     """
     fetch(params.ingest)
+    installed.record(params, ["ingest"])
     store = remote.name()
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
     with tracking.courier(), Runner(Display(lambda _: None, logger), environment, pull=store is not None) as runner:

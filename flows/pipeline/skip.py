@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.contract import STAGES, code_of
 from reflux.components.core.params.sections import Params
-from reflux.components.core.runtime import lineage, packages
-from reflux.components.core.runtime.lineage import git
+from reflux.components.core.runtime import installed, lineage
+from reflux.components.core.runtime.dvc_yaml import PIPELINE
 from reflux.components.registry import client
 from reflux.components.registry.client import Unreachable
 from reflux.flows.repo import dataset
@@ -22,11 +21,9 @@ if TYPE_CHECKING:
 
 TAG = "inputs.sha256"
 _CODE = (
-    "dvc.yaml",
-    *sorted({f"components/{part}" for stage in STAGES for part in code_of(stage)}),
-    "components/core/params",  # its defaults stand in for what params.yaml leaves out
+    *sorted({part for stage in STAGES for part in code_of(stage)}),
     # What a version is made of, and what becomes of it.
-    *(f"components/registry/{part}" for part in ("policy", "promote.py", "register.py", "versions")),
+    *(f"registry/{part}" for part in ("policy", "promote.py", "register.py", "versions")),
 )
 
 
@@ -57,21 +54,22 @@ class Done:
 def identity(params: Params) -> str | None:
     """The sha256 of everything that decides a run's result; None where it can't be known.
 
-    The code counts as git has it, so it is unknown without git or with uncommitted changes. Files that no
-    stage depends on, such as the documentation or ``dvc.lock``, do not count.
+    The code is that of the installed package. Files that no stage depends on, such as a README or ``dvc.lock``, do not
+    count.
 
     Raises:
         UserError: the dataset is not here.
     """
-    code = _code()
     named = (params.pretrain.weights, params.student.weights, *params.distill.teachers)
     weights = [_weights(name) for name in named]
     if domain := params.ingest.source_domain:
         weights.append(dataset.version_of_domain(domain))
-    if code is None or None in weights:
+    if None in weights:
         return None
-    releases = packages.releases(params.compress.ships) if params.run.retrain_on_upgrade else None
-    parts = [code, *weights, lineage.params_sha256(), dataset.version(params.ingest.source), releases]
+    releases = installed.releases(params.compress.ships) if params.run.retrain_on_upgrade else None
+    settings = [lineage.params_sha256(), params.model_dump_json(by_alias=True)]  # the file, and the defaults
+    code = [sha256_file(PIPELINE), lineage.files_sha256(_CODE)]
+    parts = [*code, *weights, *settings, dataset.version(params.ingest.source), releases]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -97,16 +95,6 @@ def _done(mlflow: "MlflowClient", project: str, model_name: str, inputs: str) ->
             ended = datetime.fromtimestamp(run.info.end_time / 1000, UTC)
             return Done(run.info.run_name, ended, int(tags["version"]), tags["decision"])
     return None
-
-
-def _code() -> str | None:
-    """Git's hashes of the code that stages depend on."""
-    try:
-        if git("status", "--porcelain", "--", *_CODE):
-            return None
-        return git("ls-tree", "HEAD", "--", *_CODE)
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return None
 
 
 def _weights(weights: str) -> str | None:

@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -20,12 +19,11 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
-from ruamel.yaml import YAML
 
 from reflux.components.core.artifacts import atomic
 from reflux.components.core.contract import TRAINING
 from reflux.components.core.errors import UserError
-from reflux.components.core.runtime import lineage
+from reflux.components.core.runtime import dvc_yaml, lineage
 from reflux.components.core.runtime.lineage import LOCK
 from reflux.flows.outcome import StageFailed, StageOutcome
 from reflux.flows.pipeline.tasks import POLICY, Pipeline, ended, pull
@@ -104,18 +102,14 @@ def brought_back() -> list[str]:
 
 def made(names: Sequence[str]) -> list[str]:
     """The outputs of stages, by ``dvc.yaml``."""
-    return [out for name in names for out in _stages()[name]["outs"]]
+    return [out for name in names for out in dvc_yaml.stages()[name]["outs"]]
 
 
 def read(names: Sequence[str]) -> list[str]:
     """The outputs of other stages that these stages read, by ``dvc.yaml``."""
-    stages = [_stages()[name] for name in names]
-    every = {dep for stage in stages for dep in (*stage["deps"], *stage.get("meta", {}).get("reads", []))}
+    stages = dvc_yaml.stages()
+    every = {dep for name in names for dep in dvc_yaml.reads(stages[name])}
     return sorted({dep for dep in every if dep.startswith("artifacts/")} - set(made(names)))
-
-
-def _stages() -> dict[str, Any]:
-    return dict(YAML(typ="safe").load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"])
 
 
 @task(name="train", task_run_name="train on {pool}", retries=1, **POLICY)

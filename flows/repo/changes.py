@@ -13,7 +13,7 @@ from reflux.components.core.contract import STAGES
 from reflux.components.core.errors import UserError, listed
 from reflux.components.core.params.file import PARAMS
 from reflux.components.core.params.sections import Params
-from reflux.components.core.runtime import packages
+from reflux.components.core.runtime import installed
 from reflux.components.finetune.strategy import learns_from_unlabeled
 from reflux.flows.repo import dataset
 from reflux.flows.repo.images import Images, counts_of_domain, look
@@ -29,7 +29,6 @@ _NEVER_CHANGES = str(ARTIFACTS / "validate" / "passed")
 _TEACHING, _PRETRAINING = str(ARTIFACTS / "validate" / "unlabeled.json"), str(ARTIFACTS / "ingest" / "pretraining.json")
 _UNLABELED = str(ARTIFACTS / "ingest/shards/unlabeled")
 _PRETRAINED_ON = frozenset(str(ARTIFACTS / "ingest" / "shards" / split) for split in ("train", "val", "unlabeled"))
-_DEFAULTS = "components/core/params/"
 _UNSET = object()
 _CODE, _SHOWN = "code in ", 3
 _NEW = "it was not computed before"
@@ -102,8 +101,7 @@ def foresee(text: str, params: Params, remote: str | None) -> Foreseen:
     """
     from dvc.repo import Repo
 
-    releases = packages.deciding(params.run.retrain_on_upgrade, params.compress.ships)
-    texts = {str(PARAMS.absolute()): text, str(packages.FILE.absolute()): json.dumps(releases)}
+    texts = {str(PARAMS.absolute()): text, str(installed.FILE.absolute()): json.dumps(installed.deciding(params))}
     forced = outdated(params)
     with Repo(fs=_overlay(texts)) as repo:
         foresight = _Foresight(repo, remote, params)
@@ -124,6 +122,15 @@ def differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
         list(after) if isinstance(after, tuple) else after
     ):
         yield f"{name}: {_text(before)} → {_text(after)}"
+
+
+def _of_installation(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """List what differs of the code, the defaults and the packages that a stage's result is known by."""
+    kinds = ("code", "defaults", "packages")
+    (old, new), defaults, releases = ((before.get(kind, {}), after.get(kind, {})) for kind in kinds)
+    yield from (f"{_CODE}components/{part}" for part in {**old, **new} if old.get(part) != new.get(part))
+    yield from (f"the default of {each}" for each in differences(*defaults))
+    yield from differences(*releases)
 
 
 def _shortened(changes: list[str]) -> list[str]:
@@ -228,16 +235,14 @@ class _Foresight:
         if dep.hash_name == "params":
             values = dep.read_params()
             dep.hash_info = HashInfo("params", values)
-            changed = list(differences(before.value or {}, values))
-            if dep.def_path == str(packages.FILE):  # by stage: they are the same in most
-                return [each.partition(".")[2] for each in changed]
-            return [f"the default of {each}" for each in changed] if dep.def_path.startswith(_DEFAULTS) else changed
-        is_data = not dep.def_path.startswith("components/")
-        if is_data and not dep.exists:
+            if dep.def_path != str(installed.FILE):
+                return list(differences(before.value or {}, values))
+            return list(_of_installation(*(next(iter((each or {}).values()), {}) for each in (before.value, values))))
+        if not dep.exists:
             dep.hash_info, dep.meta = HashInfo("md5", dataset.version(self._settings.source)), Meta()
         else:
             dep.hash_info, dep.meta = dep.get_hash(), dep.get_meta()
-        return [("data in " if is_data else _CODE) + dep.def_path] * (dep.hash_info != before)
+        return [f"data in {dep.def_path}"] * (dep.hash_info != before)
 
     def _decide(self, stage: Any, why: tuple[str, ...]) -> Change:
         """What becomes of a stage whose deps are all known."""

@@ -56,7 +56,7 @@ def version(source: str) -> str:
 
     with Repo() as repo:
         dependencies = repo.stage.load_one(name="ingest").deps
-        return str(next(dep for dep in dependencies if not dep.def_path.startswith("components/")).get_hash().value)
+        return str(next(dep for dep in dependencies if dep.hash_name != "params").get_hash().value)
 
 
 def version_of_domain(source: str) -> str:

@@ -70,7 +70,8 @@ def test_a_dataset_four_times_larger_than_the_memory_trains(tmp_path: Path, stor
     if shutil.disk_usage(tmp_path).free < 3 * sum(COUNTS.values()) * SIDE**2:
         pytest.skip("needs 8 GB of free disk")
     write_dataset(tmp_path / "data")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
     override_params([*RECIPE, f"ingest.storage={storage}"], tmp_path / "params.yaml")
     for stage in STAGES:
         done = run(["-m", f"reflux.components.{stage}"], tmp_path)

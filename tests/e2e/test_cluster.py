@@ -124,10 +124,10 @@ def _end(recipe: Recipe) -> None:
 
 
 def changed(checkout: Path) -> set[str]:
-    """The stages that DVC would run again; ``packages``, which looks up releases, it always would."""
+    """The stages that DVC would run again; ``installed`` it always would."""
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     done = subprocess.run(command, cwd=checkout, env=environment(checkout), capture_output=True, text=True, check=True)
-    return set(json.loads(done.stdout)) - {"packages"}
+    return set(json.loads(done.stdout)) - {"installed"}
 
 
 def add_pictures(checkout: Path) -> None:

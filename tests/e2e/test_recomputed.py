@@ -34,7 +34,7 @@ def repro(folder: Path) -> tuple[set[str], str]:
     """The same, which ends well; returns the stages that ran, and what was printed."""
     done = dvc_repro(folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    return set(re.findall(r"Running stage '(\w+)'", done.stdout)) - {"packages"}, done.stdout
+    return set(re.findall(r"Running stage '(\w+)'", done.stdout)) - {"installed"}, done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_new_labeled_image_makes_a_new_teacher_and_with_it_all_soft_labels_whi
 def computed_with_another_torch(folder: Path) -> None:
     """Have all results be of an older release of torch, as far as DVC knows."""
     lock = folder / "dvc.lock"
-    release = read_json(folder / "artifacts/packages.json")["finetune"]["torch"]
+    release = read_json(folder / "artifacts/installed.json")["finetune"]["packages"]["torch"]
     lock.write_text(lock.read_text().replace(f"torch: {release}", "torch: 2.0.1"))
     assert lock.read_text().count("torch: 2.0.1") == len(TRAINING) + 2
     shutil.rmtree(folder / ".dvc/cache/runs")

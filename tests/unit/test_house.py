@@ -22,7 +22,7 @@ DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["st
 
 
 def test_dvc_knows_the_stages_of_the_design_in_their_order():
-    assert list(DVC) == ["packages", *STAGES], "packages is a look at what is installed, and no stage of the pipeline"
+    assert list(DVC) == ["installed", *STAGES], "installed is a look at what decides, and no stage of the pipeline"
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -1,7 +1,7 @@
 """The sections of ``params.yaml``: frozen models that forbid unknown keys.
 
-A default stands in for a key that ``params.yaml`` leaves out, so it decides results too: ``dvc.yaml`` names the classes
-of each stage as params, and DVC reads their defaults where they are plain values.
+A default stands in for a key that ``params.yaml`` leaves out, so it decides results too: see
+:mod:`reflux.components.core.runtime.installed`.
 """
 
 import math

@@ -18,6 +18,7 @@ from reflux.components.core.params.file import PARAMS
 COMPONENTS = Path(__file__).parents[2]
 NONE = "none"
 LOCK = Path("dvc.lock")
+_CODE = (".py", ".j2")
 DVC = Path(".dvc")
 
 
@@ -47,19 +48,20 @@ def code() -> Code:
     return Code(sha, dirty, None)
 
 
-def code_sha256(stage: str, components: Path = COMPONENTS) -> str:
+def code_sha256(stage: str) -> str:
     """The hash of the code that decides a stage's result, as :mod:`reflux.components.core.contract` lists it.
 
-    Checkpoints and soft labels are kept under it; DVC hashes the same folders by itself.
+    Checkpoints and soft labels are kept under it.
     """
-    return files_sha256(code_of(stage), components)
+    return files_sha256(code_of(stage))
 
 
-def files_sha256(parts: Sequence[str], components: Path = COMPONENTS) -> str:
-    """The hash of the Python files and folders ``parts`` of ``components``."""
-    paths = [components / part for part in parts]
-    files = sorted(file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path]))
-    sources = {file.relative_to(components).as_posix(): sha256_file(file) for file in files}
+def files_sha256(parts: Sequence[str]) -> str:
+    """The hash of the files and folders ``parts`` of the package's ``components``; pages do not count."""
+    paths = [COMPONENTS / part for part in parts]
+    found = (file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]))
+    files = sorted(file for file in found if file.suffix in _CODE)
+    sources = {file.relative_to(COMPONENTS).as_posix(): sha256_file(file) for file in files}
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
@@ -70,7 +72,7 @@ def data_md5(lock: Path = LOCK) -> str | None:
     except FileNotFoundError:
         return None
     dependencies = document.get("stages", {}).get("ingest", {}).get("deps", [])
-    return next((dep.get("md5") for dep in dependencies if not dep["path"].startswith("components/")), None)
+    return next((dep.get("md5") for dep in dependencies), None)
 
 
 def has_commit(sha: str) -> bool:

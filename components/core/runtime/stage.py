@@ -17,14 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ruamel.yaml import YAML
-
 from reflux.components.core.artifacts import ARTIFACTS, fingerprint, translate_os_error, write_json
 from reflux.components.core.contract import STAGES
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.params.file import load_params
 from reflux.components.core.params.sections import Params, Run
-from reflux.components.core.runtime import launch, lineage, packages, tracking
+from reflux.components.core.runtime import dvc_yaml, installed, launch, lineage, tracking
 from reflux.components.core.runtime.journal import (
     COURIER_VARIABLE,
     PARENT_RUN_VARIABLE,
@@ -40,7 +38,6 @@ if TYPE_CHECKING:  # torch takes two seconds, which stages that only look at dat
     from reflux.components.core.runtime.world import World
 
 CHECKPOINTS = Path(".reflux/checkpoints")
-_DVC = Path(__file__).resolve().parents[3] / "dvc.yaml"
 BEFORE = "-before"  # ends the name of the folder for training runs before the stage's own
 EXIT_INTERRUPTED = 130
 
@@ -56,7 +53,7 @@ class Stage:
         self.kept = CHECKPOINTS  # where a training run that was interrupted finds its state
         # What moves the last digits of the result and is neither code, data nor params: packages, and what the stage
         # adds on how it computes.
-        self.environment: dict[str, Any] = dict(packages.builds(name, params.compress.ships))
+        self.environment: dict[str, Any] = dict(installed.builds(name, params.compress.ships))
 
     @cached_property
     def world(self) -> "World":
@@ -116,9 +113,7 @@ class Stage:
 
     @cached_property
     def _dependencies(self) -> list[str]:
-        stages = YAML(typ="safe").load(_DVC.read_text(encoding="utf-8"))["stages"]
-        stage = stages[self.name]
-        return [*stage["deps"], *stage.get("meta", {}).get("reads", [])]
+        return dvc_yaml.reads(dvc_yaml.stages()[self.name])
 
     def read(self, relative: str) -> Path:
         """The path of another stage's artifact, noted as an input of this run.

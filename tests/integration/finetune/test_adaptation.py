@@ -38,7 +38,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace up to the pretrained network."""
     folder = tmp_path_factory.mktemp("digits")
     write_digits(folder / "data/digits", labels=2, seed=0)
-    shutil.copy(ROOT / "params.yaml", folder)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, folder)
     with chdir(folder):
         for stage in ("ingest", "pretrain"):
             run(stage)

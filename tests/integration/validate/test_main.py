@@ -1,7 +1,6 @@
 """Validation as a process: offline, and as the gate before training."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,6 @@ from tests.datasets import (
     run_ingest,
     stage,
 )
-from tests.workspaces import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -49,8 +47,6 @@ def test_it_runs_offline_and_reports_its_findings(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_under_dvc_a_critical_failure_stops_before_training_and_leaves_the_report(tmp_path: Path) -> None:
     folder = project(tmp_path)
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    shutil.copytree(ROOT / "components", folder / "components", ignore=shutil.ignore_patterns("__pycache__"))
     copy_into_splits(folder / "data" / "tiny")
     owls, aside = folder / "data" / "tiny" / "val" / "owl", folder / "owl"
     owls.rename(aside)

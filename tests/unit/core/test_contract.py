@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -9,8 +10,6 @@ from typing import get_args
 
 import pytest
 from dvc.repo import Repo
-from dvc.utils.serialize import load_py
-from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from reflux.components.core.contract import (
@@ -20,23 +19,20 @@ from reflux.components.core.contract import (
     STAGES,
     TRAINING,
     alternatives,
-    code_of,
     kind_of,
     made,
 )
 from reflux.components.core.export.network import MODULES
+from reflux.components.core.params.file import load_params
 from reflux.components.core.params.registry import Gates
 from reflux.components.core.params.section import Ships
-from reflux.components.core.params.sections import Params
-from reflux.components.core.runtime import packages
+from reflux.components.core.runtime import installed, lineage
 from reflux.components.core.runtime.lineage import code_sha256
 
 ROOT = Path(__file__).parents[3]
 CORE, PREFIX = ROOT / "components/core", "reflux.components.core."
-SECTIONS = "components/core/params/sections.py"
-PACKAGES = "artifacts/packages.json"
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-DVC.pop("packages")  # writes that file, and has no result of its own
+DVC.pop("installed")  # writes that file, and has no result of its own
 
 # How a process runs and files are written, and names: a wrong one fails, and keeps no wrong result. Values of params
 # are dependencies by themselves.
@@ -79,41 +75,9 @@ def test_the_table_lists_all_that_a_stage_imports_from_core_and_no_more(stage: s
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_dvc_lists_the_code_of_the_table(stage: str):
-    code = [dep.removeprefix("components/") for dep in DVC[stage]["deps"] if dep.startswith("components/")]
-    assert code == list(code_of(stage))
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_dvc_reads_the_defaults_of_a_stages_params(stage: str):
-    listed = [key for entry in DVC[stage]["params"] if isinstance(entry, dict) for key in entry.get(SECTIONS, [])]
-    names = [name for name in DVC[stage]["params"] if isinstance(name, str)]
-    if "params/distill.py" in STAGES[stage].code:
-        names.remove("distill")
-    classes = set().union(*(sections(Params, name.split(".")) for name in names))
-    assert {each.__name__ for each in classes} == set(listed)
-    plain = load_py(str(ROOT / SECTIONS))
-    for section in classes:
-        for name in section.__annotations__:
-            field = section.model_fields[name]
-            if not (field.is_required() or isinstance(field.default, BaseModel)):
-                assert plain[section.__name__][name] == field.default
-
-
-def sections(owner: type[BaseModel], names: list[str]) -> set[type[BaseModel]]:
-    """The classes of a param that is a section, with those it inherits from and those in it."""
-    field = next(field for name, field in owner.model_fields.items() if names[0] in (name, field.alias))
-    if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-        return set()
-    section = field.annotation
-    if names[1:]:
-        return sections(section, names[1:])
-    bases = {
-        each
-        for each in section.__mro__
-        if issubclass(each, BaseModel) and each.__annotations__ and each.__module__ == section.__module__
-    }
-    return bases.union(*(sections(section, [name]) for name in section.model_fields))
+def test_dvc_keys_each_stage_by_what_is_installed(stage: str):
+    keys = [key for entry in DVC[stage]["params"] if isinstance(entry, dict) for key in entry[str(installed.FILE)]]
+    assert keys == [stage]
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +85,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project in which DVC finds every stage up to date."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "components", folder / "components", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+    for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, folder / name)
     source = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))["ingest"]["source"]
     for stage in DVC.values():
@@ -129,25 +93,28 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / out).parent.mkdir(parents=True, exist_ok=True)
             (folder / out).write_text(out, encoding="utf-8")
     with contextlib.chdir(folder), Repo.init(no_scm=True) as repo:
-        packages.record(retrain=True)
+        installed.record(load_params())
         repo.commit(force=True)
-        assert set(repo.status()) == {"packages"}, "it always runs"
+        assert set(repo.status()) == {"installed"}, "it always runs"
     return folder
 
 
 def outdated(copy: Path, file: Path, text: str) -> tuple[set[str], set[str]]:
     """The stages that DVC runs again, and those whose checkpoints and soft labels are made anew, after an edit."""
-    before, keys = (
-        file.read_text(encoding="utf-8"),
-        {stage: code_sha256(stage, copy / "components") for stage in STAGES},
-    )
-    file.write_text(text, encoding="utf-8")
-    try:
-        with contextlib.chdir(copy), Repo() as repo:
-            changed = set(repo.status()) - {"packages"}
-        return changed, {stage for stage in STAGES if code_sha256(stage, copy / "components") != keys[stage]}
-    finally:
-        file.write_text(before, encoding="utf-8")
+    before = file.read_text(encoding="utf-8")
+    with contextlib.chdir(copy), pytest.MonkeyPatch.context() as patch, Repo() as repo:
+        patch.setattr(lineage, "COMPONENTS", copy / "components")
+        keys = {stage: code_sha256(stage) for stage in STAGES}
+        file.write_text(text, encoding="utf-8")
+        try:
+            if not file.samefile(installed.FILE):
+                installed.record(load_params())
+            changed = set(repo.status()) - {"installed"}
+            return changed, {stage for stage in STAGES if code_sha256(stage) != keys[stage]}
+        finally:
+            file.write_text(before, encoding="utf-8")
+            if not file.samefile(installed.FILE):
+                installed.record(load_params())
 
 
 @pytest.mark.parametrize("part", [*PARTS, "params/distill.py"])
@@ -165,21 +132,20 @@ def test_an_edit_of_what_decides_no_result_outdates_nothing(copy: Path, part: st
 
 
 def test_another_default_outdates_the_stages_that_it_stands_in_for(copy: Path):
-    file = copy / SECTIONS
+    file = copy / installed.FILE
     text = file.read_text(encoding="utf-8")
-    assert outdated(copy, file, text.replace("weight_decay: NonNegative = 0.0", "weight_decay: NonNegative = 0.5")) == (
-        {"finetune", "distill", "control"},
-        set(),
-    )
+    other, count = re.subn(r'("student\.augment\.mixup"): 0.0', r"\1: 0.5", text)
+    assert count == 3
+    assert outdated(copy, file, other) == ({"label", "distill", "control"}, set())
 
 
 @pytest.mark.parametrize("package", ["torch", "torchvision", "timm", "onnxruntime"])
 def test_another_release_of_a_package_outdates_exactly_the_stages_of_the_table(copy: Path, package: str):
-    text = (copy / PACKAGES).read_text(encoding="utf-8")
+    text = (copy / installed.FILE).read_text(encoding="utf-8")
     expected = {name for name, stage in STAGES.items() if package in stage.packages}
     assert expected == ({"compress", "evaluate"} if package == "onnxruntime" else {*TRAINING, "compress", "evaluate"})
     other = text.replace(f'"{package}": "', f'"{package}": "0.')
-    assert outdated(copy, copy / PACKAGES, other) == (expected, set())
+    assert outdated(copy, copy / installed.FILE, other) == (expected, set())
 
 
 def test_every_gate_has_a_figure_with_its_name_for_people():

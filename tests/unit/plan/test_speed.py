@@ -41,7 +41,7 @@ def test_it_is_kept_for_this_machine_and_these_packages(monkeypatch):
     here = seconds_an_image.file(*NETWORK, True, "cpu", 1)
     monkeypatch.setattr(speed, "machine", lambda: "another")
     there = seconds_an_image.file(*NETWORK, True, "cpu", 1)
-    monkeypatch.setattr(speed.packages, "builds", lambda _stage: {"torch": "0.1"})
+    monkeypatch.setattr(speed.installed, "builds", lambda _stage: {"torch": "0.1"})
     assert len({here, there, seconds_an_image.file(*NETWORK, True, "cpu", 1)}) == 3
 
 

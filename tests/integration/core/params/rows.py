@@ -213,7 +213,7 @@ ROWS: dict[str, tuple[Row | Proven, ...]] = {
             "test_another_release_of_torch_is_another_input_unless_a_param_says_that_it_is_none"
         ),
         Proven(
-            "tests/unit/core/runtime/test_packages.py::"
+            "tests/unit/core/runtime/test_installed.py::"
             "test_a_param_keeps_the_results_of_old_releases_and_the_run_says_so"
         ),
     ),

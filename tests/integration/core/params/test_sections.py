@@ -124,7 +124,8 @@ def _raw(folder: Path) -> Path:
         for file in images.glob("[cdo]*/[0-9]*.png")
     ]
     (folder / "data/listed.csv").write_text("\n".join(["path,label,camera,patient", *sorted(listed)]) + "\n")
-    shutil.copy(ROOT / "params.yaml", folder)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, folder)
     override_params(
         [*SMALL, "ingest.channels=3", "ingest.split.val=0.3", "ingest.split.test=0.3"], folder / "params.yaml"
     )

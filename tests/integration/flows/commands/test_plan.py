@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from reflux.components.core.artifacts import write_json
 from reflux.components.core.contract import STAGES
 from reflux.components.core.params.file import overridden, override_params
-from reflux.components.core.runtime import packages
+from reflux.components.core.runtime import installed, lineage
 from reflux.components.core.runtime.machine import machine
 from reflux.components.plan.times import measurements, stage_seconds
 from reflux.flows.local.environment import QUIET
@@ -52,8 +52,7 @@ def untouched(tmp_path_factory) -> Path:
     for name in [name for name in STAGES if name != "ingest"]:
         stage = pipeline["stages"][name]
         stage["cmd"] = " ".join(["python stub.py", name, *stage["outs"], *stage.get("metrics", [])])
-    packages = pipeline["stages"]["packages"]
-    packages["cmd"] = packages["cmd"][0]
+    pipeline["stages"]["installed"]["cmd"] = pipeline["stages"]["installed"]["cmd"][0]
     yaml.dump(pipeline, folder / "dvc.yaml")
     (folder / "stub.py").write_text(STUB)
     params = override_params(["run.device=cpu"], folder / "params.yaml")
@@ -185,16 +184,17 @@ def test_a_changed_training_image_trains_everything(project, plan):
 
 
 def test_another_release_of_a_package_is_named(project, plan, monkeypatch):
-    installed = packages.releases()
-    upgraded = installed | {"compress": installed["compress"] | {"onnxruntime": "99.0"}}
-    monkeypatch.setattr(packages, "releases", lambda ships: upgraded)
+    now = installed.releases()
+    upgraded = now | {"compress": now["compress"] | {"onnxruntime": "99.0"}}
+    monkeypatch.setattr(installed, "releases", lambda ships: upgraded)
     lines, _ = plan()
-    assert lines["compress"].startswith(f"computed onnxruntime: {installed['compress']['onnxruntime']} → 99.0 ")
+    assert lines["compress"].startswith(f"computed onnxruntime: {now['compress']['onnxruntime']} → 99.0 ")
     assert {name for name, fate in fates(lines).items() if fate == "computed"} == {"compress", "evaluate"}
     assert set(plan("run.retrain_on_upgrade=false")[0].values()) == {"unchanged"}
 
 
-def test_changed_code_is_named(project, plan):
+def test_changed_code_is_named(project, plan, monkeypatch):
+    monkeypatch.setattr(lineage, "COMPONENTS", project / "components")
     with Path("components/control/__main__.py").open("a") as file:
         file.write("# edited\n")
     lines, _ = plan()

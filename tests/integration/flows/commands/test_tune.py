@@ -10,7 +10,7 @@ from reflux.components.core.params.file import load_params, override_params
 from reflux.components.core.runtime import tracking
 from reflux.components.core.runtime.stage import Stage
 from reflux.components.tune.result import read
-from tests.workspaces import ROOT, training_workspace
+from tests.workspaces import training_workspace
 
 pytestmark = pytest.mark.slow
 
@@ -26,9 +26,6 @@ def labeled(tmp_path_factory) -> Path:
     """A workspace up to the soft labels."""
     folder = training_workspace(tmp_path_factory.mktemp("tune") / "project")
     params = override_params(SPACE.split(), folder / "params.yaml")
-    for name in ("components", "flows"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "dvc.yaml", folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name in ("pretrain", "finetune", "label"):

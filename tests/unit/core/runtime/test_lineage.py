@@ -53,8 +53,7 @@ def test_without_a_commit_and_without_the_program(folder, monkeypatch):
 def test_the_datas_hash_is_the_one_in_dvc_lock(folder):
     assert lineage.data_md5() is None
     (folder / "dvc.lock").write_text(
-        "schema: '2.0'\nstages:\n  ingest:\n    cmd: x\n    deps:\n"
-        "    - path: components/ingest\n      md5: code.dir\n    - path: data/shoes\n      md5: 0a1b.dir\n"
+        "schema: '2.0'\nstages:\n  ingest:\n    cmd: x\n    deps:\n    - path: data/shoes\n      md5: 0a1b.dir\n"
     )
     assert lineage.data_md5() == "0a1b.dir"
 

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,7 @@ def everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for out in OUTS:
         (tmp_path / out).mkdir(parents=True)
         (tmp_path / out / "part").touch()
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
 
 

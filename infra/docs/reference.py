@@ -105,10 +105,13 @@ def params(root: Path) -> str:
     text = (root / "params.yaml").read_text(encoding="utf-8")
     comments = comments_of(text)
     lines: list[str] = []
-    for section, group in groupby(rows(text), key=lambda row: row.name.split(".")[0]):
+    everything = rows(text)
+    shown = {row.name for row in everything} | {row.reason for row in everything}
+    for section, group in groupby(everything, key=lambda row: row.name.split(".")[0]):
         lines += ["", f"## {section}", ""]
-        if section in comments and section != "seed":
-            lines += [_cell(_sentence(comments[section])), ""]
+        for name, comment in comments.items():  # of the section, and of sections in it
+            if name.split(".")[0] == section and not {name, comment} & shown:
+                lines += [_cell(_sentence(comment if name == section else f"`{name}`: {comment}")), ""]
         lines += ["| param | value | default | may be | |", "| --- | --- | --- | --- | --- |"]
         said = ""
         for row in group:  # params that share a comment show it once

@@ -41,31 +41,43 @@ Files = Annotated[tuple[Ships, ...], _LISTED, _NOT_EMPTY]
 
 
 class Space(Section):
-    """The knobs of a search, each with the reason for its range. None leaves a range to the student's own params."""
+    """The knobs of a search, each with the reason for its range. None leaves a range to the student's own params.
 
-    # Depth: one and two blocks a stage, with the stem of stride 2 that makes a phone's network four times as fast.
+    Attributes:
+        network: depth: one and two blocks a stage, with the stem of stride 2 that makes a phone's network four times as
+            fast.
+        width: of the small networks' channels: resnet8_slim at a half is resnet8_tiny, 51 KB in fp32; at 1.25 it takes
+            290 KB.
+        image_size: by default the present one and three quarters of it, which takes half of the time an image and no
+            other soft labels.
+        method: by default the present one. Others are searched where they are named, as each needs trials of its own.
+        temperature: from the plain softmax, best where most images have no label, to the literature's for those that
+            have.
+        label_weight: from soft labels alone to labels at full weight: which is right depends on how many images have
+            labels.
+        lr: three times below and above AdamW's usual 0.01 for such networks; SGD wants more.
+        weight_decay: from next to none to more than timm's recipes have.
+        steps: by default from half of the present steps to all of them. Three times as many gained 0.4 points at three
+            times the cost.
+        ema_decay: averages over a hundred steps, or none; longer ones have not come down by the end of a short training
+            run.
+        mixup: the share of views that are blended with another one, from none to half; soft labels are blended as they
+            are.
+        ships: the file that ships, and the present one: int8 takes about 1.2 bytes a parameter, fp32 four and its
+            overhead.
+    """
+
     network: Names = ("resnet8_slim", "resnet14_slim")
-    # Of the small networks' channels: resnet8_slim at a half is resnet8_tiny, 51 KB in fp32; at 1.25 it takes 290 KB.
     width: AboveZeroRange = (0.5, 1.25)
-    # None: the present one and three quarters of it, which takes half of the time an image and no other soft labels.
     image_size: Sizes | None = None
-    # None: the present one. Others are searched where they are named, as each needs trials of its own.
     method: Names | None = None
-    # From the plain softmax, best where most images have no label, to the literature's for those that have.
     temperature: AboveZeroRange = (1.0, 4.0)
-    # From soft labels alone to labels at full weight: which is right depends on how many images have labels.
     label_weight: NonNegativeRange = (0.0, 1.0)
-    # Three times below and above AdamW's usual 0.01 for such networks; SGD wants more.
     lr: AboveZeroRange = (0.003, 0.03)
-    # From next to none to more than timm's recipes have.
     weight_decay: NonNegativeRange = (0.001, 0.1)
-    # None: from half of the present steps to all of them. Three times as many gained 0.4 points at thrice the cost.
     steps: StepsRange | None = None
-    # Averages over a hundred steps, or none; longer ones have not come down by the end of a short training run.
     ema_decay: Decays = (0.0, 0.99)
-    # The share of views that are blended with another one, from none to half; soft labels are blended as they are.
     mixup: FractionRange = (0.0, 0.5)
-    # The file that ships, and the present one: int8 takes about 1.2 bytes a parameter, fp32 four and its overhead.
     ships: Files = ("onnx", "onnx-int8")
 
 

@@ -28,6 +28,20 @@ data = typer.Typer(help="Manage your datasets.", context_settings=HELP, no_args_
 app.add_typer(data, name="data")
 
 
+@app.command(epilog="Example: reflux new flowers --from ~/pictures/flowers")
+def new(
+    folder: Annotated[Path, typer.Argument(help="The project's folder, which must not exist yet.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="PATH", help="A dataset, as for reflux data add; without one, a sample."),
+    ] = None,
+) -> None:
+    """Make a project: params, pipeline, data and schedules in a git repository of its own."""
+    from reflux.flows.commands.new import new as make
+
+    print(make(folder, source))
+
+
 @app.command(epilog="Example: reflux run -S student.steps=3000 -S seed=1")
 def run(
     assignments: Annotated[

@@ -21,7 +21,7 @@ from reflux.components.core.params.file import override_params
 ROOT = Path(__file__).parents[1]
 PACKAGE = "infra/package"  # holds the package reflux, in this project and in its copies
 CODE = ("components", "flows", "infra")
-SETTINGS = ("dvc.yaml", "params.yaml", ".gitignore", ".dvc/config", ".dvc/.gitignore")
+SETTINGS = ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
 TINY = """
     ingest.source=data/shapes project.name=shapes registry.model_name=shapes-student ingest.image_size=16
     pretrain.model=resnet20 pretrain.weights=random finetune.strategy=full

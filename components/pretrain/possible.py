@@ -13,7 +13,7 @@ def check_installed() -> None:
     """
     if find_spec("lightly") is None:
         raise UserError(
-            "pretrain.mode = self-supervised needs the package lightly: `pip install -c constraints.txt -e '.[ssl]'`, "
+            "pretrain.mode = self-supervised needs the package lightly: `pip install 'reflux[ssl]'`, "
             "or set pretrain.mode to none."
         )
 

@@ -23,7 +23,7 @@ from reflux.flows.repo.checkout import in_git
 from reflux.flows.repo.dataset import fetch
 from reflux.flows.report.display import console
 
-_PACKAGES = ("torch", "timm", "onnxruntime", "mlflow", "prefect", "dvc", "great-expectations")
+_PACKAGES = ("reflux", "torch", "timm", "onnxruntime", "mlflow", "prefect", "dvc", "great-expectations")
 _MARKS = {True: "[green]ok[/]", False: "[yellow]look[/]"}
 
 

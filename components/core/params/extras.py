@@ -20,6 +20,5 @@ def installed(file_format: FormatSpec, who: str) -> str:
         return version(file_format.runtime)
     except PackageNotFoundError:
         raise UserError(
-            f"{who} needs the package {file_format.runtime}: "
-            f"`pip install -c constraints.txt -e '.[{file_format.extra}]'`."
+            f"{who} needs the package {file_format.runtime}: `pip install 'reflux[{file_format.extra}]'`."
         ) from None

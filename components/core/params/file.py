@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from reflux.components.core.artifacts import atomic
-from reflux.components.core.errors import UserError, listed
+from reflux.components.core.errors import NO_PROJECT, UserError, listed
 from reflux.components.core.params.comments import with_comments
 from reflux.components.core.params.distill import METHODS
 from reflux.components.core.params.section import Section
@@ -157,7 +157,7 @@ def _read(path: Path) -> Any:
     try:
         document = _yaml().load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing in {Path.cwd().name}/: run reflux in the project's root folder.") from None
+        raise UserError(f"{path} is missing in {Path.cwd().name}/: {NO_PROJECT}.") from None
     except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}," if mark else str(path)

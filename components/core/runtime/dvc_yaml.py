@@ -5,7 +5,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from reflux.components.core.errors import UserError
+from reflux.components.core.errors import NO_PROJECT, UserError
 
 PIPELINE = Path("dvc.yaml")
 
@@ -19,7 +19,7 @@ def stages() -> dict[str, dict[str, Any]]:
     try:
         text = PIPELINE.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{PIPELINE} is missing in {Path.cwd().name}/: run this in a project's root folder.") from None
+        raise UserError(f"{PIPELINE} is missing in {Path.cwd().name}/: {NO_PROJECT}.") from None
     return dict(YAML(typ="safe").load(text)["stages"])
 
 

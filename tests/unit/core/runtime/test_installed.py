@@ -122,7 +122,7 @@ def test_defaults_are_those_that_stand_in_for_what_is_left_out():
 
 def test_a_folder_without_a_pipeline_is_no_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"dvc.yaml is missing in .*: run this in a project's root folder"):
+    with pytest.raises(UserError, match=r"dvc.yaml is missing in .*: run reflux in the project's root folder"):
         installed.record(SHIPPED)
 
 

@@ -11,8 +11,9 @@ same images. Times are those of ``reflux bench``: of the processor, in multiples
 the median of 15 rounds and its interval. It prints the table and writes ``benchmarks/results/edge.json``.
 """
 
+import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from onnxruntime.quantization import quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from benchmarks.results import ROOT, Figure, argument_parser, read, write
-from reflux.components.bench.measure import Row, measure
+from reflux.components.bench.measure import measure
+from reflux.components.bench.report import Row
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import program, quantize
 from reflux.components.core.export.network import sample
@@ -62,7 +64,7 @@ def write_files(model: PixelModel, calibration: Pixels, folder: Path) -> dict[st
     return {FILES[kind]: path for kind, path in paths.items()}
 
 
-def measured(run: Path) -> Iterator[tuple[str, list[Row]]]:
+def measured(run: Path) -> Iterator[tuple[str, Sequence[Row]]]:
     """Measure the files of each network, on the test images of a run.
 
     Raises:
@@ -73,24 +75,24 @@ def measured(run: Path) -> Iterator[tuple[str, list[Row]]]:
     student = load(run / "artifacts/distill/model.safetensors")
     some = np.linspace(0, len(test.labels) - 1, min(ASKED, len(test.labels))).round().astype(np.int64)
     few = Shard(np.asarray(test.images[some]), test.labels[some], test.ids[some])
-    classes = len(student.spec.classes)
+    classes = student.spec.classes
     networks = {STUDENT: (student, test)}
-    networks |= {name: (untrained(name, *shape, train, classes), few) for name, shape in OTHERS.items()}
+    networks |= {name: (untrained(name, *shape, train, len(classes)), few) for name, shape in OTHERS.items()}
     for name, (model, images) in networks.items():
         with tempfile.TemporaryDirectory() as folder:
             files = write_files(model, sample(train.images, CALIBRATION, model.spec), Path(folder))
             print(f"{name} …", flush=True)
-            yield name, measure(files, images, classes, (1,), BATCHES)
+            yield name, measure(files, images, classes, (1,), BATCHES, "edge").rows
 
 
-def figures_of(network: str, rows: list[Row]) -> list[Figure]:
+def figures_of(network: str, rows: Sequence[Row]) -> list[Figure]:
     """The figures of a network's files."""
     figures = []
     for row in rows:
         facts = {"KB": (row.size_bytes / 1024, "KB")}
         if network == STUDENT:
             facts |= {"accuracy": (100 * row.accuracy, "%"), "agreement": (100 * row.agreement, "%")}
-        facts |= {"load": (row.load_ms, "ms"), "peak": (row.peak_mb, "MB")}
+        facts |= {"load": (row.load_ms, "ms"), "peak": (row.peak_mb or math.nan, "MB")}
         figures += [
             Figure(f"{network}, {row.name}, {what}", round(v, 2), round(v, 2), round(v, 2), unit)
             for what, (v, unit) in facts.items()

@@ -225,6 +225,8 @@ def predict(
     \b
     Example: reflux bench
              reflux bench champion artifacts/compress/student-int8.onnx --threads 1,2 --batch 1,8
+             reflux bench 3 --export pi5
+             reflux bench --import report-pi5.json
     """
 )
 def bench(
@@ -237,16 +239,29 @@ def bench(
     ] = None,
     threads: Annotated[str, typer.Option(metavar="N,…", help="Numbers of threads.")] = "1",
     batch: Annotated[str, typer.Option(metavar="N,…", help="Numbers of images at once.")] = "1",
+    export: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a folder to run on a device without Reflux and torch.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--import", metavar="REPORT.json", help="Take what was measured on a device.")
+    ] = None,
 ) -> None:
-    """Compare files of students on this machine, each in its own runtime.
+    """Compare files of students on this machine or on a device, each in its own runtime.
 
     One table has their bytes, accuracy and agreement on the validation images, load time, memory, p50, p95, and
     processor time in multiples of the first file's, with intervals: they are run in turn, so that a busy machine does
-    not falsify it. MLflow keeps it as a run.
+    not falsify it. MLflow keeps it as a run. A gate can judge by a device's report: registry.gates in params.yaml.
     """
-    from reflux.flows.commands.bench import bench as measure
+    from reflux.flows.commands import bench as command
 
-    measure(names or [], threads, batch)
+    if report is not None:
+        if names or export:
+            raise UserError("--import takes a report alone: leave out --export and the files.")
+        command.take(report)
+    elif export is not None:
+        command.export(names or [], threads, batch, export)
+    else:
+        command.bench(names or [], threads, batch)
 
 
 @app.command(epilog="Example: reflux promote 3 --expected-champion 2")

@@ -6,7 +6,8 @@ every pipeline run has the same value in the tag ``run_kind``.
 
 from reflux.components.boards.view import Bar, Board, Chart, Difference, Images, Line, Parallel, Scatter, Section
 
-# Of pipeline, tune and tune trial: MLflow's filter has no OR.
+BENCH, BENCH_PICTURE = "bench on one machine", "bench/files"
+# Of pipeline, tune, tune trial and BENCH, which have an "ne": MLflow's filter has no OR.
 STUDENTS = "tags.run_kind LIKE '%ne%'"
 PIPELINES, TRAININGS = "tags.run_kind = 'pipeline'", "tags.role LIKE '%'"
 
@@ -90,7 +91,7 @@ HEALTH = Board(
 CHOOSE = Board(
     slug="reflux-choose-a-student",
     name="Choose a student",
-    shows="Size and latency against accuracy, and which params led there; best first: for anyone who tunes.",
+    shows="Size and latency against accuracy, which params led there, and what files cost: for anyone who tunes.",
     runs=STUDENTS,
     may_lack=("tune/size_kb", "tune/latency_ms_p95", "tune/accuracy"),
     order_by="metrics.`test/student_accuracy`",
@@ -122,6 +123,7 @@ CHOOSE = Board(
             Scatter(x="tune/size_kb", y="tune/accuracy"),
             Scatter(x="tune/latency_ms_p95", y="tune/accuracy"),
         ),
+        _pictures("Files of reflux bench in their runtimes", BENCH_PICTURE),
     ),
 )
 

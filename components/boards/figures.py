@@ -11,7 +11,7 @@ _RECALLS = 10  # classes, the weakest
 
 def summary(
     metrics: Mapping[str, Any],
-    gates: Mapping[str, Mapping[str, float]],
+    gates: Mapping[str, Mapping[str, Any]],
     dataset: Mapping[str, Any],
     quarantine: Sequence[str],
     checks: Mapping[str, Any],
@@ -20,7 +20,7 @@ def summary(
 
     Args:
         metrics: the content of ``metrics.json``; the student is the file that ships.
-        gates: ``{figure: {"min": limit, "max": limit}}``.
+        gates: ``{figure: {"min": limit, "max": limit}}``; those of a device are left out, as its figures are.
         dataset: the content of ``dataset.json``.
         quarantine: the kind of each image that was left out.
         checks: the content of validation's ``result.json``.
@@ -33,7 +33,8 @@ def summary(
     figures |= {"student/size_kb": _kilobytes(student), "student/int8_size_kb": _kilobytes(int8)}
     figures["student/int8_accuracy"] = int8.get("accuracy")
     figures |= _gain(metrics.get("gain", {}), models)
-    limits = ((gate, side, bound.get(side)) for gate, bound in gates.items() for side in ("min", "max"))
+    here = {gate: bound for gate, bound in gates.items() if not bound.get("device")}
+    limits = ((gate, side, bound.get(side)) for gate, bound in here.items() for side in ("min", "max"))
     figures |= {f"limit/{gate}_{side}": limit for gate, side, limit in limits}
     classes = metrics.get("slices", {}).get("class", {})
     weakest = sorted(classes, key=lambda name: float(classes[name]["accuracy"]))[:_RECALLS]

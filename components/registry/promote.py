@@ -32,7 +32,7 @@ from reflux.components.registry.ledger.record import (
 )
 from reflux.components.registry.policy.decision import Decision, decide
 from reflux.components.registry.policy.gates import Bounds
-from reflux.components.registry.versions import integrity, scoring, signatures, smoke
+from reflux.components.registry.versions import device_reports, integrity, scoring, signatures, smoke
 from reflux.components.registry.versions.files import EVALUATION, fetch_files, read_evaluation
 
 if TYPE_CHECKING:
@@ -172,7 +172,8 @@ def _challenge_once(
         late = Intent("promote", model_name, number, ledger.OVERTAKEN, who, reason, at, expected or None, None, "", "")
         raise overtaken(mlflow, project, late, champion)
     dataset = read_json(artifacts / "ingest" / "dataset.json")
-    key = grounds.key(version.tags, dataset["fingerprints"]["test"])
+    reports = device_reports.newest(mlflow, project, version, grounds.policy.gates)
+    key = grounds.key(version.tags, dataset["fingerprints"]["test"], reports)
     path = artifacts / DECISION
     # `reflux promote` of the present champion changes nothing; any other version that a person names is judged again.
     if (not again or champion == number) and (known := unchanged_record(version, key, champion)):
@@ -190,7 +191,7 @@ def _challenge_once(
         rolled_back = None if again else version.tags.get(ROLLBACK_NOTE)
         attempts = ledger.of_split(mlflow, project, dataset["fingerprints"]["test"])
         uses, best = ledger.summarize_split(attempts, model_name)
-        decision = decide(metrics, grounds.policy, comparison, uses, rolled_back, best)
+        decision = decide(metrics, grounds.policy, comparison, uses, rolled_back, best, reports)
         if decision.promote:
             smoke_test = smoke.check(challenger, metrics.get("probe_sha256"), _max_latency(grounds.policy.gates))
             decision = decision.with_smoke_test(smoke_test)
@@ -204,8 +205,9 @@ def _challenge_once(
 
 
 def _max_latency(gates: Bounds) -> float | None:
-    """The gate's limit on the latency, if there is one."""
-    return gates.get("latency_ms_p95", {}).get("max")
+    """The gate's limit on the latency of this machine, if there is one."""
+    bound = gates.get("latency_ms_p95", {})
+    return None if bound.get("device") else bound.get("max")
 
 
 def _outcome(decision: Decision, approval: Approval) -> ledger.Outcome:

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from reflux.components.core.params.section import Fraction, Positive, Section
 
+DEVICE = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # a device's name, in the gate and in its reports
 _SHARES = ("accuracy", "f1", "recall", "ece", "gain")  # how the names of figures from 0 to 1 end
 
 
@@ -37,6 +38,16 @@ class SureBound(Bound):
         return self
 
 
+class DeviceBound(Bound):
+    """Limits of a figure that a device can report.
+
+    Attributes:
+        device: whose report of the file has the figure; null takes the one of the machine that evaluates.
+    """
+
+    device: str | None = Field(None, pattern=DEVICE)
+
+
 def _share(bound: Bound) -> Bound:
     """Refuse a percentage as the limit of a share."""
     for side, limit in (("min", bound.min), ("max", bound.max)):
@@ -51,7 +62,7 @@ class Gates(Section):
     worst_class_recall: Bound | None = None
     ece: Bound | None = None
     size_kb: Bound | None = None
-    latency_ms_p95: Bound | None = None
+    latency_ms_p95: DeviceBound | None = None
     params: Bound | None = None
     corrupted_accuracy: Bound | None = None
     noise_accuracy: SureBound | None = None

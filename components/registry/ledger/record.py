@@ -15,7 +15,7 @@ from reflux.components.registry.ledger import ledger
 from reflux.components.registry.ledger.ledger import Intent, Outcome
 from reflux.components.registry.policy.comparison import ChampionEvaluation
 from reflux.components.registry.policy.decision import Decision, Policy
-from reflux.components.registry.policy.gates import Reason
+from reflux.components.registry.policy.gates import NO_DEVICES, Devices, Reason
 from reflux.components.registry.text import markdown
 
 if TYPE_CHECKING:
@@ -47,9 +47,16 @@ class Grounds:
         """The grounds that the params state."""
         return cls(Policy.of(params.registry), params.evaluate.bootstrap, params.seed, params.registry.approval)
 
-    def key(self, tags: Mapping[str, str], test_fingerprint: str) -> str:
-        """Hash the grounds together with a version: equal keys mean that the same decision would be taken again."""
+    def key(self, tags: Mapping[str, str], test_fingerprint: str, reports: Devices = NO_DEVICES) -> str:
+        """Hash the grounds together with a version: equal keys mean that the same decision would be taken again.
+
+        Args:
+            tags: of the version.
+            test_fingerprint: of the test split.
+            reports: of the devices that the gates name.
+        """
         parts = [tags.get("lineage.key"), asdict(self), test_fingerprint]
+        parts += [report.run_id for report in reports.values()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

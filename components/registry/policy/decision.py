@@ -86,6 +86,7 @@ def decide(
     uses: int | None = None,
     rolled_back: str | None = None,
     best: Best | None = None,
+    reports: gates.Devices = gates.NO_DEVICES,
 ) -> Decision:
     """Decide on one version.
 
@@ -96,13 +97,14 @@ def decide(
         uses: decisions that this test split has served before; None if unknown.
         rolled_back: when and by whom this version was rolled back, if it was; it is then not promoted automatically.
         best: the most accurate champion that was measured on this test split; None if there was none.
+        reports: of the devices that the gates name.
 
     Returns:
         UNKNOWN without a gate or if a gated figure was not measured, REJECTED if a limit is missed, VALIDATED
         otherwise. A validated version is promoted unless the champion is the same file. The first model is judged by
         the gates alone; a later one must also be no worse than the champion, and better, smaller or faster.
     """
-    reasons = gates.thresholds(metrics, policy.gates)
+    reasons = gates.thresholds(metrics, policy.gates, reports)
     reasons += slices.reasons(metrics.get("slices", {}), policy.slices, policy.min_count)
     if not reasons:
         reasons.append(gates.none_configured())

@@ -9,7 +9,8 @@ from reflux.components.core.contract import FIGURES, shipped
 from reflux.components.core.significance import chance_to_reach, score_bound, share_bound
 
 Side = Literal["min", "max"]
-Bounds = Mapping[str, Mapping[str, float]]  # {figure: {"min": limit, "max": limit, "confidence": share}}
+# {figure: {"min": limit, "max": limit, "confidence": share, "device": name}}
+Bounds = Mapping[str, Mapping[str, Any]]
 
 _JUST_BELOW = 0.005  # a model this much below a minimum is the example of what chance lets through
 
@@ -36,6 +37,34 @@ class Reason:
     sentence: str
 
 
+@dataclass(frozen=True)
+class DeviceReport:
+    """What a device's newest report says of the file of a version.
+
+    Attributes:
+        version: whose file it is.
+        latency_ms_p95: of one image on one thread; None if there is no report of this device and this file.
+        reproduced: the share of the images on which it answers there as it does here.
+        origin: of the report, for people.
+        run_id: of the report in MLflow.
+    """
+
+    version: int
+    latency_ms_p95: float | None = None
+    reproduced: float = 1.0
+    origin: str = ""
+    run_id: str | None = None
+
+
+Devices = Mapping[str, DeviceReport]  # by the devices' names
+NO_DEVICES: Devices = {}
+
+
+def devices(gates: Bounds) -> list[str]:
+    """The devices whose reports the gates read."""
+    return list(dict.fromkeys(bound["device"] for bound in gates.values() if bound.get("device")))
+
+
 def gated_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The figures of the shipped file that gates can limit, from ``metrics.json``; unmeasured ones are absent."""
     own = {**shipped(metrics), "gain": metrics.get("gain", {}).get("accuracy")}
@@ -44,11 +73,13 @@ def gated_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name in FIGURES if (value := as_number(own.get(name))) is not None}
 
 
-def thresholds(metrics: Mapping[str, Any], gates: Bounds) -> list[Reason]:
-    """A reason for each side of each gate on the figures in ``metrics.json``."""
+def thresholds(metrics: Mapping[str, Any], gates: Bounds, reports: Devices = NO_DEVICES) -> list[Reason]:
+    """A reason for each side of each gate on the figures in ``metrics.json``, or in a device's report."""
     figures = gated_figures(metrics)
     return [
-        _threshold(name, side, limit, figures.get(name), gates[name].get("confidence"), metrics)
+        _on_device(name, side, limit, device, reports.get(device))
+        if (device := gates[name].get("device"))
+        else _threshold(name, side, limit, figures.get(name), gates[name].get("confidence"), metrics)
         for name, side, limit in sides(gates)
     ]
 
@@ -131,6 +162,28 @@ def _threshold(
     if passed and low and n and figure.share and 0 < limit <= 1:
         sentence += f" On {n:,} test images {luck(n, limit, confidence)}."
     return Reason(name, side, as_number(limit), value, passed, sentence)
+
+
+def _on_device(name: str, side: Side, limit: float, device: str, report: DeviceReport | None) -> Reason:
+    figure = FIGURES[name]
+    label, unit, word = f"{figure.label} on {device}", figure.unit, "minimum" if side == "min" else "maximum"
+    value = as_number(report.latency_ms_p95) if report else None
+    if report is None or value is None:
+        sentence = f"{label} is not known, and the {word} is {format_value(limit)} {unit}: this waits for a report of "
+        sentence += f"{device}."
+        if report is not None:
+            sentence += (
+                f" `reflux bench {report.version} --export DIR` makes the folder to run there, `reflux bench --import "
+                f"REPORT.json` takes its report, and `reflux promote {report.version}` judges again."
+            )
+        return Reason(name, side, limit, None, None, sentence)
+    passed = within(value, side, limit)
+    verb = ("reaches" if side == "min" else "is within") if passed else ("is below" if side == "min" else "exceeds")
+    sentence = f"{label} {format_value(value, limit)} {unit} {verb} the {word} of {format_value(limit)} {unit}"
+    sentence += f" ({report.origin})."
+    if report.reproduced < 1:
+        sentence += f" There it answers {in_percent(report.reproduced)} of the images as it does here."
+    return Reason(name, side, limit, value, passed, sentence)
 
 
 def images(metrics: Mapping[str, Any]) -> int | None:

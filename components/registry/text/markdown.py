@@ -96,7 +96,7 @@ def _rules(policy: Mapping[str, Any]) -> list[str]:
     """A policy as lines of text, one per rule."""
     words = {"min": "of at least", "max": "of at most"}
     rules = [
-        f"`{figure}` {words[side]} {limit:g}{_surely(policy['gates'][figure])}"
+        f"`{figure}`{_where(policy['gates'][figure])} {words[side]} {limit:g}{_surely(policy['gates'][figure])}"
         for figure, side, limit in sides(policy["gates"])
     ]
     for column, bounds in policy["slices"].items():
@@ -113,6 +113,10 @@ def _rules(policy: Mapping[str, Any]) -> list[str]:
         f"a higher accuracy than the champion (p < {policy['alpha']:g}), "
         f"or a file {policy['smaller']:g} times smaller, or {policy['faster']:g} times faster",
     ]
+
+
+def _where(bound: Mapping[str, Any]) -> str:
+    return f" on {bound['device']}" if bound.get("device") else ""
 
 
 def _surely(bound: Mapping[str, Any]) -> str:

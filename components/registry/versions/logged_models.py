@@ -176,11 +176,12 @@ def _log(
 
 def _write_student(model: "Model", folder: Path, evaluated: EvaluatedRun, network: Network) -> None:
     side, channels, classes = network.image_size, network.channels, len(evaluated.dataset["classes"])
+    requirements = _pinned(*MODULES[evaluated.file.suffix].REQUIREMENTS)
     facts = {
         "mlflow_model": model,
         "signature": _signature(channels, side, classes, output="logits"),
         "input_example": np.zeros((2, channels, side, side), np.uint8),
-        "pip_requirements": _pinned(*MODULES[evaluated.file.suffix].REQUIREMENTS),
+        "pip_requirements": requirements,
         "metadata": model.metadata,
     }
     file = folder / f"model{evaluated.file.suffix}"
@@ -188,6 +189,7 @@ def _write_student(model: "Model", folder: Path, evaluated: EvaluatedRun, networ
         import mlflow.onnx
         import onnx
 
+        facts["pip_requirements"] = [*requirements, *_pinned("onnx")]  # MLflow's flavor checks the file with it
         proto, providers = onnx.load(evaluated.file), ["CPUExecutionProvider"]
         mlflow.onnx.save_model(proto, folder, onnx_execution_providers=providers, save_as_external_data=False, **facts)
     else:

@@ -1,4 +1,4 @@
-"""What a search for students leaves in MLflow, on the board in a real browser."""
+"""What a search for students and a bench of files leave in MLflow, on the board in a real browser."""
 
 import io
 import shutil
@@ -8,12 +8,15 @@ import pytest
 from PIL import Image, ImageColor
 
 from reflux.components.boards import declared, keep
+from reflux.components.boards.declared import BENCH_PICTURE
 from reflux.components.core.runtime import tracking
 from reflux.components.core.runtime.journal import Journal
 from reflux.components.tune.__main__ import keep as keep_study
 from reflux.components.tune.figure import _FRONT, _GATE
+from reflux.flows.report.bench import log as log_bench
 from tests.integration.boards.runs import retrain
 from tests.servers import mlflow_server
+from tests.unit.bench.test_report import report
 from tests.unit.tune.test_result import result, row
 
 STUDY = result(row(0, 0.84, 190, 0.83), row(1, 0.8, 60, ships="onnx-int8"), row(2, 0.6, 9))
@@ -32,7 +35,9 @@ def log(study) -> None:
 
 
 @pytest.mark.long
-def test_a_study_is_shown_as_a_front_with_its_gates(tmp_path, mlflow_template, monkeypatch, browser_page):
+def test_a_study_is_shown_as_a_front_with_its_gates_and_files_in_their_runtimes(
+    tmp_path, mlflow_template, monkeypatch, browser_page
+):
     from playwright.sync_api import expect
 
     monkeypatch.chdir(tmp_path)
@@ -40,6 +45,7 @@ def test_a_study_is_shown_as_a_front_with_its_gates(tmp_path, mlflow_template, m
     with mlflow_server(tmp_path, f"sqlite:///{tmp_path}/server.db") as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
         retrain()
+        log_bench(report(), "demo")
         log(STUDY)
         assert keep.keep("demo", "In production: nothing yet.") == []
         browser_page.goto(f"{server.uri}/{declared.CHOOSE.link('1')}")
@@ -59,6 +65,9 @@ def test_a_study_is_shown_as_a_front_with_its_gates(tmp_path, mlflow_template, m
         points = trials.evaluate("e => e.data.flatMap(t => [...t.x].map((x, i) => [x, t.y[i]]))")
         wanted = [[each.figures["size_kb"], each.figures["accuracy"]] for each in STUDY.rows]
         assert [point for point in wanted if point not in points] == []
+        files = cards.filter(has=browser_page.get_by_role("heading", name=BENCH_PICTURE, exact=True))
+        browser_page.get_by_role("button", name="Add section").scroll_into_view_if_needed()  # MLflow draws what is seen
+        expect(files.locator("img")).to_be_visible(timeout=60_000)
 
 
 def pixels(picture: bytes, color: str) -> np.ndarray:

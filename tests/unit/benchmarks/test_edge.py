@@ -5,7 +5,7 @@ import onnx
 
 from benchmarks import edge
 from benchmarks.results import write
-from reflux.components.bench.measure import Row, Speed
+from reflux.components.bench.report import Row, Speed
 from reflux.components.core.models.pixel_model import pixel_model
 
 
@@ -23,12 +23,15 @@ def test_beside_what_ships_stands_what_onnxruntime_makes_by_default(tmp_path):
 
 
 def test_the_table_has_a_row_for_each_file_and_answers_of_the_trained_student_alone(tmp_path):
-    speeds = tuple(Speed(1, batch, 0.1, 0.2, 0.5, 0.4, 0.6) for batch in edge.BATCHES)
-    first = tuple(Speed(1, batch, 0.1, 0.2, 1.0, 1.0, 1.0) for batch in edge.BATCHES)
+    time = {"threads": 1, "ms_p50": 0.1, "ms_p95": 0.2, "cpu_ms": 0.1}
+    half, one = ({"cpu": 0.5, "cpu_low": 0.4, "cpu_high": 0.6}, dict.fromkeys(("cpu", "cpu_low", "cpu_high"), 1.0))
+    speeds, first = (tuple(Speed(batch=batch, **time, **each) for batch in edge.BATCHES) for each in (half, one))
+    facts = {"runtime": "onnxruntime", "runtime_version": "1.32.0", "sha256": "0" * 64, "size_bytes": 2048}
+    facts |= {"accuracy": 0.75, "agreement": 0.995, "reproduced": 1.0, "load_ms": 12.0, "peak_mb": 60.0}
     figures = []
     for network in (edge.STUDENT, *edge.OTHERS):
         rows = [
-            Row(name, "onnxruntime", "0" * 64, 2048, 0.75, 0.995, 12.0, 60.0, speeds if number else first)
+            Row(name=name, **facts, speeds=speeds if number else first)
             for number, name in enumerate(edge.FILES.values())
         ]
         figures += edge.figures_of(network, rows)

@@ -39,8 +39,9 @@ def test_a_retrain_carries_what_the_boards_show_and_leaves_out_what_was_not_meas
     assert "recall/class 0" not in figures
 
 
-def test_limits_are_lines_in_a_chart_and_confidences_are_not():
-    figures = summary(METRICS, {"accuracy": {"min": 0.8, "confidence": 0.95}}, DATASET, [], CHECKS)
+def test_limits_are_lines_in_a_chart_and_confidences_and_those_of_devices_are_not():
+    gates = {"accuracy": {"min": 0.8, "confidence": 0.95}, "latency_ms_p95": {"max": 20, "device": "pi5"}}
+    figures = summary(METRICS, gates, DATASET, [], CHECKS)
     assert {name for name in figures if name.startswith("limit/")} == {"limit/accuracy_min"}
 
 

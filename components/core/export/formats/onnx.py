@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from reflux.components.core.export.program import Source
     from reflux.components.core.images.shards import Pixels
 
-REQUIREMENTS = ("numpy", "onnx", "onnxruntime")
+REQUIREMENTS = ("numpy", "onnxruntime")
 
 
 def make(source: "Source", calibration: "Pixels | None") -> bytes:

@@ -26,10 +26,13 @@ def load(path: Path, threads: int) -> tuple[Callable[..., Any], str, list[int | 
     """Open a program."""
     import torch
 
-    from reflux.components.core.export.program import forward
-
     if threads:
         torch.set_num_threads(threads)
     program = torch.export.load(path)
     module, (pixels,) = program.module(), program.example_inputs[0]
-    return lambda images: forward(module, images), str(pixels.dtype).removeprefix("torch."), list(pixels.shape)
+
+    @torch.inference_mode()
+    def run(images: Any) -> Any:
+        return module(torch.from_numpy(images)).numpy()
+
+    return run, str(pixels.dtype).removeprefix("torch."), list(pixels.shape)

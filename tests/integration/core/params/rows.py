@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from reflux.components.core.params.distill import METHODS, Loss
-from reflux.components.core.params.registry import Gates, SureBound
+from reflux.components.core.params.registry import DeviceBound, Gates, SureBound
 from reflux.components.core.params.tune import Space
 
 MODEL, HISTORY = "model.safetensors", "history.parquet"
@@ -154,6 +154,9 @@ def _every_gate() -> dict[str, tuple[Row, ...]]:
         if SureBound in get_args(field.annotation):
             given = (f"registry.gates.{figure}.min=0.49",)
             rows[f"registry.gates.{figure}.confidence"] = (Row("decision", 0.99, figure, given),)
+        if DeviceBound in get_args(field.annotation):
+            given = (f"registry.gates.{figure}.max=0.6",)
+            rows[f"registry.gates.{figure}.device"] = (Row("decision", "pi5", figure, given),)
     return rows
 
 

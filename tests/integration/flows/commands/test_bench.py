@@ -1,13 +1,20 @@
 """``reflux bench`` on the files of a tiny run."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from reflux.components.boards.declared import BENCH, STUDENTS
 from reflux.components.core.artifacts import read_json, write_json
 from reflux.components.core.contract import made
+from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime import tracking
+from reflux.components.registry.register import register
+from reflux.components.registry.versions.evaluated_run import Lineage
+from tests.unit.bench.test_report import report
 
 pytestmark = pytest.mark.slow
 
@@ -36,8 +43,10 @@ def test_the_files_of_the_last_run_are_one_table_and_a_run_in_mlflow(project, ca
 
     mlflow = tracking.client()
     experiment = mlflow.get_experiment_by_name("fashion-mnist").experiment_id
-    (parent,) = mlflow.search_runs([experiment], "tags.run_kind = 'bench'")
-    assert [file.path for file in mlflow.list_artifacts(parent.info.run_id)] == ["bench.json"]
+    (parent,) = mlflow.search_runs([experiment], f"{STUDENTS} AND tags.run_kind = '{BENCH}'")
+    assert [file.path for file in mlflow.list_artifacts(parent.info.run_id)] == ["bench.json", "images"]
+    (picture, *_) = (file.path for file in mlflow.list_artifacts(parent.info.run_id, "images"))
+    assert picture.startswith("images/bench~files")
     files = {run.info.run_name: run for run in mlflow.search_runs([experiment], "tags.run_kind = 'bench file'")}
     parity = read_json(Path("artifacts/compress/parity.json"))
     for kind, file in made("auto").items():
@@ -88,3 +97,59 @@ def test_without_a_run_it_says_what_to_do(project, call_reflux):
     assert "artifacts/compress has no files of a run: run `reflux run` first" in call_reflux("bench")[2]
     shutil.rmtree("artifacts/ingest")
     assert "has no validation images: run `reflux run` first" in call_reflux("bench", "mine.onnx")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--export", "here", "--threads", "2"], "A gate reads the time of one image on one thread"),
+        (["--export", "artifacts"], "artifacts exists already: name a new folder."),
+        (["--export", "here", "torn.onnx"], "torn.onnx can't be read"),
+        (["--import", "gone.json"], "gone.json is not a file: give the one that bench.py wrote on the device."),
+        (["--import", "params.yaml"], "params.yaml is no report of bench.py (it: Invalid JSON"),
+        (["--import", "report.json", "3"], "--import takes a report alone"),
+        (["--import", "report.json"], "report.json is the report of other files: student.onnx (aaaaaaaaaaaa…), "),
+    ],
+)
+def test_what_is_no_export_and_no_report_is_one_sentence_and_leaves_nothing(project, call_reflux, arguments, sentence):
+    Path("torn.onnx").write_bytes(b"torn")
+    Path("report.json").write_text(report().model_dump_json())
+    code, _, err = call_reflux("bench", *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"Error: {sentence}")
+    assert not [path for path in Path().iterdir() if "here" in path.name]
+
+
+@pytest.mark.long
+def test_a_device_without_reflux_measures_a_version_and_a_gate_judges_by_its_report(project, call_reflux):
+    """The device is this machine, in a process that finds neither Reflux nor torch."""
+    run = (mlflow := tracking.client()).create_run(tracking.experiment_id(mlflow, "fashion-mnist"))
+    lineage = Lineage(run.info.run_id, "a" * 64, "b" * 32 + ".dir", "c" * 40, "flow-1")
+    register(Path("artifacts"), "fashion-mnist-student", "fashion-mnist", lineage)
+    gates = "{accuracy: {min: 0.1}, latency_ms_p95: {max: 1000, device: pi5}}"
+    override_params([f"registry.gates={gates}", "registry.worse_than_control=allow"])
+    code, out, _ = call_reflux("promote", "1")
+    assert (code, "version 1 is UNKNOWN, as @challenger" in out) == (3, True)
+    assert "`reflux bench 1 --export DIR` makes the folder to run there" in " ".join(out.split())
+
+    code, out, err = call_reflux("bench", "1", "artifacts/compress/student.pt2", "--export", "pi5", "--batch", "1,4")
+    assert (code, err) == (0, "")
+    assert "pi5 has version 1, student.pt2 and 40 validation images" in " ".join(out.split())
+    folder = Path("pi5").rename(Path("..", "pi5")).resolve()
+    bench = (folder / "bench.py").read_text()
+    block = "import sys; sys.modules.update(dict.fromkeys(('torch', 'reflux'))); "
+    (folder / "blocked.py").write_text(block + f"__file__ = {str(folder / 'bench.py')!r}\n" + bench)
+    command = [sys.executable, "-I", folder / "blocked.py", "--device", "pi5"]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "student.pt2 is left out: torch is not installed here." in done.stdout
+    found = read_json(folder / "report-pi5.json")
+    assert (found["device"], found["images"], [row["name"] for row in found["rows"]]) == ("pi5", 40, ["version 1"])
+    assert found["rows"][0]["reproduced"] == found["rows"][0]["agreement"] == 1
+
+    code, out, err = call_reflux("bench", "--import", str(folder / "report-pi5.json"))
+    assert (code, err) == (0, "")
+    assert "`reflux promote 1` judges it again." in out
+    code, out, _ = call_reflux("promote", "1")
+    assert (code, "version 1 is the new @champion" in out) == (0, True)
+    assert "is within the maximum of 1,000 ms (onnxruntime" in " ".join(out.split())

@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from reflux.components.core.export import latency as latency_module
-from reflux.components.core.export.latency import batch_of, in_turn, latency, side_by_side
+from reflux.components.core.export import timing
+from reflux.components.core.export.latency import latency, side_by_side
 
 
 @pytest.fixture
@@ -56,7 +57,9 @@ def seconds(monkeypatch):
         return SimpleNamespace(run=run)
 
     monkeypatch.setattr(latency_module, "load", network)
-    monkeypatch.setattr(latency_module, "time", SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: now))
+    clock = SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: now)
+    for module in (latency_module, timing):
+        monkeypatch.setattr(module, "time", clock)
     return files
 
 
@@ -72,37 +75,6 @@ def test_side_by_side_is_in_milliseconds_and_says_how_many_times_faster_the_firs
     comparison = side_by_side(Path("one.onnx"), Path("other.onnx"), pixels, pixels)
     assert (comparison.first_ms_p95, comparison.second_ms_p95) == (pytest.approx(2), pytest.approx(6))
     assert comparison.faster == pytest.approx(3)
-
-
-def test_processor_time_is_a_multiple_of_anothers_with_an_interval_that_few_disturbed_rounds_do_not_widen(seconds):
-    seconds |= {"one.onnx": [0.002], "other.onnx": [0.006] * 600 + [0.06] * 3 * 40}
-    runs = [latency_module.load(Path(name), 1).run for name in ("one.onnx", "other.onnx")]
-    turns = in_turn(runs)
-    assert turns.wall.shape == turns.cpu.shape == (15, 40, 2)
-    assert turns.ratio(0, 0) == (1, 1, 1)
-    assert turns.ratio(1, 0) == pytest.approx((3, 3, 3))
-    seconds["other.onnx"] = [0.006] * 40 + [0.012] * 40
-    assert in_turn([latency_module.load(Path(name), 1).run for name in ("one.onnx", "other.onnx")]).ratio(
-        1, 0
-    ) == pytest.approx((3, 3, 6))
-
-
-def test_a_block_of_runs_is_one_turn():
-    calls = []
-    in_turn([lambda run, name=name: calls.append((name, run)) for name in "ab"], repeats=4, block=4)
-    turns = [calls[begin : begin + 4] for begin in range(0, len(calls), 4)]
-    assert all(len({name for name, _ in turn}) == 1 for turn in turns)
-    for name in "ab":
-        assert [run for each, run in calls if each == name] == [*range(72)]
-
-
-def test_batches_of_images_take_turns():
-    images = np.arange(7)[:, None]
-    seen = []
-    run = batch_of(lambda batch: seen.append(batch.ravel().tolist()), images, 2)
-    for number in range(4):
-        run(number)
-    assert seen == [[0, 1], [2, 3], [4, 5], [0, 1]]
 
 
 @pytest.mark.parametrize("busy", [0, 2])

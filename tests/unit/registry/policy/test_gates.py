@@ -5,7 +5,7 @@ import pytest
 from reflux.components.core.contract import FIGURES
 from reflux.components.core.params.registry import Gates
 from reflux.components.core.significance import score_bound
-from reflux.components.registry.policy.gates import gated_figures, thresholds
+from reflux.components.registry.policy.gates import DeviceReport, devices, gated_figures, thresholds
 
 
 def metrics(**measured) -> dict:
@@ -184,3 +184,28 @@ def test_size_is_in_units_of_1024_bytes_and_what_was_not_measured_is_absent():
 
 def test_every_gate_of_the_params_limits_a_figure_of_the_contract():
     assert set(Gates.model_fields) <= set(FIGURES)
+
+
+ON_PI = {"latency_ms_p95": {"max": 20, "device": "pi5"}}
+
+
+def test_a_gate_on_a_device_takes_the_figure_of_its_report_not_the_one_of_this_machine():
+    assert devices({**ON_PI, "accuracy": {"min": 0.8}}) == ["pi5"]
+    reports = {"pi5": DeviceReport(3, 7.5, origin="onnxruntime 1.32.0, run 3c"), "phone": DeviceReport(3, 99.0)}
+    (passed,) = thresholds(metrics(latency_ms_p95=50), ON_PI, reports)
+    words = "Latency p95 on pi5 7.5 ms is within the maximum of 20 ms (onnxruntime 1.32.0, run 3c)."
+    assert (passed.gate, passed.value, passed.passed, passed.sentence) == ("latency_ms_p95", 7.5, True, words)
+    (missed,) = thresholds(metrics(), ON_PI, {"pi5": DeviceReport(3, 20.5, 0.875, "run 3c")})
+    assert missed.passed is False
+    assert missed.sentence == (
+        "Latency p95 on pi5 20.5 ms exceeds the maximum of 20 ms (run 3c). There it answers 87.5 % of the images as it "
+        "does here."
+    )
+
+
+@pytest.mark.parametrize("reports", [{}, {"phone": DeviceReport(3, 7.5)}, {"pi5": DeviceReport(3)}])
+def test_without_a_report_of_the_device_its_gate_is_unknown(reports):
+    (reason,) = thresholds(metrics(), ON_PI, reports)
+    assert (reason.passed, reason.value) == (None, None)
+    assert reason.sentence.startswith("Latency p95 on pi5 is not known, and the maximum is 20 ms: this waits for a ")
+    assert ("`reflux bench 3 --export DIR`" in reason.sentence) == ("pi5" in reports)

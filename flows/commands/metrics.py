@@ -37,6 +37,7 @@ def metrics(port: int | None, host: str) -> None:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise UserError(f"{host}:{port} can't be used ({error.strerror}): choose another --port or --host.") from None
+    generate_latest(registry)  # it imports MLflow's client, which takes seconds that a scrape may not have
     print(f"Metrics are at http://{host}:{port}/metrics (Ctrl-C stops them).", flush=True)
     with suppress(KeyboardInterrupt):
         thread.join()

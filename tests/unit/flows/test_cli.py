@@ -59,6 +59,7 @@ def test_every_command_has_help_with_a_real_example(reflux, command):
         (["data", "add", "data"], "data contains this project's data folder"),
         (["predict", "shoe.png"], "There is no model yet"),
         (["history"], "There is no model yet"),
+        (["metrics"], "There is no model yet"),
         (["rollback", "--reason", "worse"], "There is no model yet"),
         (["approve", "1", "--reason", "seen"], "There is no model yet"),
         (["reconcile"], "There is no model yet"),

@@ -58,6 +58,9 @@ def alone(tmp_path, monkeypatch) -> None:
     shutil.copy(PARAMS, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.setenv(name, "")  # and so put back afterwards, whatever the command sets
+        monkeypatch.delenv(name)
     override_params([f"registry.model_name={MODEL}"])
 
 
@@ -116,6 +119,21 @@ def test_an_mlflow_that_is_away_is_a_metric_and_a_note(alone, call_reflux):
     assert code == 0
     assert [line for line in out.splitlines() if not line.startswith("#")] == [f'reflux_up{{model="{MODEL}"}} 0.0']
     assert err.startswith("Note: MLflow at http://127.0.0.1:9 does not answer")
+
+
+def test_an_mlflow_that_never_answers_is_asked_once_as_a_scrape_waits_only_so_long(alone, call_reflux, monkeypatch):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+        code, out, _ = call_reflux("metrics")
+        assert code == 0
+        assert "reflux_up" in out
+        silent.accept()[0].close()
+        silent.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            silent.accept()
 
 
 def test_a_port_that_is_taken_is_named(alone, call_reflux):

@@ -76,7 +76,7 @@ def _provider(display: Display) -> "TracerProvider | None":
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as error:
-        how = "`pip install -c constraints.txt -e '.[tracing]'`"
+        how = "`pip install 'reflux[tracing]'`"
         display.note(f"Note: {endpoint} is set, and a trace needs the package {error.name}: {how}.")
         return None
     os.environ.setdefault("OTEL_SERVICE_NAME", "reflux")

@@ -120,7 +120,7 @@ def test_a_missing_exporter_is_named_with_the_way_to_install_it(display, monkeyp
     assert note.startswith(
         "Note: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set, and a trace needs the package opentelemetry"
     )
-    assert "pip install -c constraints.txt -e '.[tracing]'" in note
+    assert "pip install 'reflux[tracing]'" in note
 
 
 def test_without_an_endpoint_nothing_of_it_is_imported():

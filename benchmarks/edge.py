@@ -8,12 +8,16 @@ The default student is the one that the run trained, with its accuracy on the wh
 bytes and times mean something, their answers would not. ``int8, defaults`` is what onnxruntime's
 ``quantize_static`` makes without a choice of ours: int8 activations, one scale a tensor, 8-bit weights, ranges from the
 same images. Times are those of ``reflux bench``: of the processor, in multiples of the ONNX fp32 file's, run in turn,
-the median of 15 rounds and its interval. It prints the table and writes ``benchmarks/results/edge.json``.
+the median of 15 rounds and its interval. Files of other runtimes are measured where these are installed
+(``pip install 'reflux[executorch,litert]'``). It prints the table and writes
+``benchmarks/results/edge.json``.
 """
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +29,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from benchmarks.results import ROOT, Figure, argument_parser, read, write
 from reflux.components.bench.measure import measure
 from reflux.components.bench.report import Row
+from reflux.components.core import contract
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import program, quantize
-from reflux.components.core.export.network import sample
+from reflux.components.core.export.network import MODULES, sample
 from reflux.components.core.images.shards import Pixels, Shard, open_shard
 from reflux.components.core.models.pixel_model import PixelModel, load, pixel_model
 from reflux.components.preflight.rehearsal import as_if_trained
@@ -35,6 +40,7 @@ from reflux.components.preflight.rehearsal import as_if_trained
 STUDENT = "the default student"
 OTHERS = {"resnet8x4": (28, 1), "mobilenetv3_small_100": (64, 3)}  # image size and channels
 FILES = {"onnx": "ONNX, fp32", "int8": "ONNX, int8", "defaults": "ONNX, int8, defaults", "pt2": "torch.export, fp32"}
+OTHER_RUNTIMES = {kind: file for kind, file in contract.FILES.items() if file.format.extra}
 BATCHES = (1, 8)
 CALIBRATION, STATISTICS, ASKED = 512, 64, 1000
 
@@ -48,10 +54,10 @@ def untrained(name: str, image_size: int, channels: int, train: Shard, classes: 
     return model
 
 
-def write_files(model: PixelModel, calibration: Pixels, folder: Path) -> dict[str, Path]:
-    """Write a model as each of ``FILES``, by their names for people."""
-    exported = program.export(model.eval())
-    translated = program.to_onnx(exported)
+def write_files(model: PixelModel, calibration: Pixels, folder: Path, others: Iterable[str] = ()) -> dict[str, Path]:
+    """Write a model as each of ``FILES``, and as ``others`` of ``OTHER_RUNTIMES``, by their names for people."""
+    source = program.Source(model.eval())
+    translated = source.translated
     ready, defaults = folder / "ready.onnx", folder / "defaults-whole.onnx"
     onnx.save(translated, ready)
     quant_pre_process(ready, ready, skip_optimization=True, skip_symbolic_shape=True)
@@ -60,8 +66,23 @@ def write_files(model: PixelModel, calibration: Pixels, folder: Path) -> dict[st
     paths = {kind: folder / f"{kind}.onnx" for kind in models} | {"pt2": folder / "student.pt2"}
     for kind, each in models.items():
         onnx.save(program.slim(each, model.spec.classes), paths[kind])
-    torch.export.save(exported, paths["pt2"])
-    return {FILES[kind]: path for kind, path in paths.items()}
+    torch.export.save(source.exported, paths["pt2"])
+    files = {FILES[kind]: path for kind, path in paths.items()}
+    for kind in others:
+        file = OTHER_RUNTIMES[kind]
+        files[file.label] = path = folder / Path(file.name).name
+        path.write_bytes(MODULES[path.suffix].make(source, calibration if file.precision == "int8" else None))
+    return files
+
+
+def installed() -> list[str]:
+    """Those of ``OTHER_RUNTIMES`` that can be run here."""
+    kinds = []
+    for kind, file in OTHER_RUNTIMES.items():
+        with suppress(PackageNotFoundError):
+            version(file.format.runtime)
+            kinds.append(kind)
+    return kinds
 
 
 def measured(run: Path) -> Iterator[tuple[str, Sequence[Row]]]:
@@ -80,7 +101,7 @@ def measured(run: Path) -> Iterator[tuple[str, Sequence[Row]]]:
     networks |= {name: (untrained(name, *shape, train, len(classes)), few) for name, shape in OTHERS.items()}
     for name, (model, images) in networks.items():
         with tempfile.TemporaryDirectory() as folder:
-            files = write_files(model, sample(train.images, CALIBRATION, model.spec), Path(folder))
+            files = write_files(model, sample(train.images, CALIBRATION, model.spec), Path(folder), installed())
             print(f"{name} …", flush=True)
             yield name, measure(files, images, classes, (1,), BATCHES, "edge").rows
 
@@ -110,7 +131,8 @@ def section(folder: Path) -> str:
     heads = ["KB", "accuracy", "agreement", *(f"CPU time, batch {batch}" for batch in BATCHES), "load ms", "peak MB"]
     lines = [f"| network | file | {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * len(heads)}"]
     for network in (STUDENT, *OTHERS):
-        for file in FILES.values():
+        names = (*FILES.values(), *(file.label for file in OTHER_RUNTIMES.values()))
+        for file in (name for name in names if f"{network}, {name}, KB" in result):
             figures = {what: result[f"{network}, {file}, {what}"] for what in _whats(network)}
             cells = [_cell(figures.get(what)) for what in ("KB", "accuracy", "agreement")]
             cells += [_cell(figures[f"CPU time, batch {batch}"]) for batch in BATCHES]

@@ -48,6 +48,12 @@ def make_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Pat
 
 
 @pytest.fixture(scope="session")
+def converters_home(make_once) -> Path:
+    """A folder for the packages of converters: installing them takes a minute."""
+    return make_once("converters", Path.mkdir)
+
+
+@pytest.fixture(scope="session")
 def mlflow_template(make_once) -> Path:
     """An MLflow database whose tables exist: making them takes seconds, copying them nothing."""
 

@@ -87,7 +87,7 @@ def alone(file: Facts, images: int) -> dict[str, float | None]:
         of the process, Python and the runtime included, in 1,048,576 bytes.
     """
     pixels = _timed(file, images)[:images]
-    import_module(file["runtime"])  # before the clock runs
+    _module(file["runtime"])  # before the clock runs
     began = time.process_time()
     _load(file, threads=1)(pixels)
     load_ms = 1000 * (time.process_time() - began)
@@ -97,7 +97,7 @@ def alone(file: Facts, images: int) -> dict[str, float | None]:
 def _left_out(file: Facts) -> bool:
     """Tell if a file can't run here, and print why."""
     try:
-        import_module(file["runtime"])
+        _module(file["runtime"])
     except ImportError:
         print(f"{file['name']} is left out: {file['runtime']} is not installed here.", flush=True)
         return True
@@ -167,11 +167,15 @@ def _peak_mb() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
 
 
+def _module(package: str) -> Any:
+    return import_module(package.replace("-", "_"))
+
+
 def _release(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # built by hand, or from a wheel of another name
-        return str(getattr(import_module(package), "__version__", "unknown"))
+        return str(getattr(_module(package), "__version__", "unknown"))
 
 
 def _sha256(path: Path) -> str:

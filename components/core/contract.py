@@ -90,6 +90,7 @@ FORMATS = {
     ".pt2": FormatSpec("torch.export", "torch"),
     ".onnx": FormatSpec("ONNX", "onnxruntime"),
     ".pte": FormatSpec("ExecuTorch", "executorch", "executorch"),
+    ".tflite": FormatSpec("LiteRT", "ai-edge-litert", "litert"),
 }
 
 
@@ -120,6 +121,8 @@ FILES = {
     "onnx_int8": FileSpec("student-int8.onnx", "int8"),
     "executorch": FileSpec("edge/student.pte"),
     "executorch_int8": FileSpec("edge/student-int8.pte", "int8"),
+    "litert": FileSpec("edge/student.tflite"),
+    "litert_int8": FileSpec("edge/student-int8.tflite", "int8"),
     "pt2": FileSpec("student.pt2"),  # no file that ships: it needs torch
 }
 EDGE = "edge"

@@ -67,13 +67,21 @@ def supervised(
 
 
 def output_of(process: "subprocess.Popen[str]") -> tuple[int, list[str]]:
-    """Wait for a supervised process whose ``stdout`` is a pipe; returns its exit code and the lines that it printed."""
-    try:
-        output, _ = process.communicate()
-    except BaseException:
-        stop(process)
-        raise
-    return process.returncode, [line for line in output.splitlines() if line.strip()]
+    """Wait for a supervised process whose ``stdout`` is a pipe; returns its exit code and the lines that it printed.
+
+    Its notes are printed at once, as they say why it takes long.
+    """
+    lines = []
+    with process:
+        try:
+            for line in process.stdout or ():
+                lines.append(line.rstrip("\n"))
+                if line.startswith("Note: "):
+                    print(lines[-1], flush=True)
+        except BaseException:
+            stop(process)
+            raise
+    return process.returncode, [line for line in lines if line.strip()]
 
 
 def stop(process: "subprocess.Popen[str]") -> None:

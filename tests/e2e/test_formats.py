@@ -22,22 +22,31 @@ print(json.dumps([int((logits.argmax(axis=1) == kept["predicted"]).sum()), len(k
 """
 
 
-@pytest.mark.parametrize(("ships", "file"), [("executorch-int8", "student-int8.pte")])
+@pytest.mark.parametrize(
+    ("ships", "file", "runtime", "code"),
+    [
+        ("executorch-int8", "student-int8.pte", "executorch", "load_program"),
+        ("litert-int8", "student-int8.tflite", "ai-edge-litert", "Interpreter"),
+    ],
+)
 def test_a_run_ends_with_a_champion_that_predict_mlflow_and_the_smoke_test_answer_from(
-    ships: str, file: str, tmp_path: Path, mlflow_template: Path
+    ships: str, file: str, runtime: str, code: str, tmp_path: Path, mlflow_template: Path, converters_home: Path
 ) -> None:
+    pytest.importorskip(runtime.replace("-", "_"), reason=f"it needs {runtime}")
     project = make_tiny_project(tmp_path / "project")
+    (project / ".reflux").mkdir()
+    (project / ".reflux/converters").symlink_to(converters_home)
     (project / "mlflow.db").write_bytes(mlflow_template.read_bytes())
     done = reflux(project, "run", "-S", f"compress.ships={ships}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "shapes-student version 1 is the new @champion." in done.stdout
-    smoke = "loaded the files through MLflow and executorch and gave the recorded answers"
+    smoke = f"loaded the files through MLflow and {runtime} and gave the recorded answers"
     assert smoke in " ".join(done.stdout.split())
     path = project / "artifacts/compress/edge" / file
     decision = read_json(project / "artifacts/promote/decision.json")
     assert decision["figures"]["size_bytes"] == path.stat().st_size
     card = (project / "artifacts/evaluate/model-card.md").read_text(encoding="utf-8")
-    assert f'load_program("edge/{file}")' in card
+    assert f'{code}("edge/{file}")' in card
 
     answered = reflux(project, "predict", "data/shapes/test/wave/wave-3.png")
     assert answered.returncode == 0, answered.stderr

@@ -8,7 +8,8 @@ AboveZero = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
-Ships = Literal["onnx", "onnx-int8", "executorch", "executorch-int8"]  # of contract.FILES, as params name them
+# Of contract.FILES, as params name them.
+Ships = Literal["onnx", "onnx-int8", "executorch", "executorch-int8", "litert", "litert-int8"]
 
 
 class Section(BaseModel):

@@ -14,7 +14,7 @@ from reflux.components.compress.__main__ import main as compress
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.contract import FILES, made
 from reflux.components.core.errors import UserError
-from reflux.components.core.export import program
+from reflux.components.core.export import converters, program
 from reflux.components.core.export.network import MODULES, load
 from reflux.components.core.images.preprocess import fit
 from reflux.components.core.images.shards import open_shard
@@ -84,8 +84,11 @@ def test_no_file_appears_when_one_is_not_the_student(here):
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", FILES)
-def test_every_file_of_another_network_is_refused(here, monkeypatch, kind):
+def test_every_file_of_another_network_is_refused(here, monkeypatch, converters_home, kind):
     path = Path(FILES[kind].name)
+    if path.suffix == ".tflite":
+        pytest.importorskip("ai_edge_litert", reason="pip install '.[litert]'")
+    monkeypatch.setattr(converters, "HOME", converters_home)
     module, precision = MODULES[path.suffix], FILES[kind].precision
 
     def spoil(source, calibration):

@@ -1,3 +1,4 @@
+import ast
 import base64
 import re
 import shutil
@@ -6,6 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from reflux.components.core.contract import FILES
 from reflux.components.core.models.pixel_model import ModelSpec
 from reflux.components.core.params.file import override_params
 from reflux.components.core.significance import Interval
@@ -143,6 +145,17 @@ def test_the_file_that_ships_is_named_and_its_figures_are_the_students(metrics, 
     tiles = describe.tiles(metrics | {"ships": ships}, Interval(-0.15, -0.3, 0.0))
     assert [tile["value"] for tile in tiles if tile["label"] == "Test accuracy"] == ["70.00%"]
     assert [tile["note"] for tile in tiles if tile["label"] == "File"] == ["ONNX, int8"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FILES if kind != "pt2"])
+def test_the_code_that_asks_the_file_opens_it_in_its_runtime(facts, kind):
+    file = FILES[kind]
+    text = card.markdown(facts | {"file": file, "ships": {"kind": kind, "file": file.name, "why": "it is named"}})
+    code = re.search(r"## Use.*?```python\n(.*?)```", text, re.DOTALL)[1]
+    imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {getattr(node, "module", None) or node.names[0].name for node in imports}
+    assert file.format.runtime.replace("-", "_") in {module.split(".")[0] for module in modules}
+    assert f'"{file.name}"' in code
 
 
 @pytest.mark.parametrize(

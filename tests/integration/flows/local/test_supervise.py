@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reflux.flows.local.supervised import supervised
+from reflux.flows.local.supervised import output_of, supervised
 from tests.trees import LEAVES, TREE, grown, living, until
 
 pytestmark = pytest.mark.slow
@@ -56,6 +56,18 @@ def test_what_the_command_leaves_behind_ends_with_it(tree, marker):
     assert process.wait(timeout=120) == 7
     assert grown(marker)
     assert not living(marker)
+
+
+def test_notes_of_a_command_are_printed_at_once_and_all_lines_are_its_output(tmp_path, capsys):
+    go_on = tmp_path / "go-on"
+    script = f"echo Note: first; echo second >&2; until [ -e {go_on} ]; do sleep 0.05; done; echo; echo third; exit 3"
+    process = supervised(["sh", "-c", script], {}, stdout=subprocess.PIPE)
+    with ThreadPoolExecutor() as pool:
+        output = pool.submit(output_of, process)
+        assert until(lambda: capsys.readouterr().out == "Note: first\n")
+        go_on.touch()
+        assert output.result() == (3, ["Note: first", "second", "third"])
+    assert capsys.readouterr().out == ""
 
 
 def test_stopping_a_stubborn_tree_takes_the_grace_time_and_not_more(tree, marker):

@@ -333,6 +333,9 @@ def reconcile() -> None:
 def lineage(
     of: Annotated[str, typer.Argument(metavar="VERSION", help="A version's number, or the start of a hash.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_events: Annotated[
+        bool, typer.Option("--openlineage", help="Print the version's OpenLineage events, one JSON document a line.")
+    ] = False,
 ) -> None:
     """Show what a version was made from.
 
@@ -343,7 +346,7 @@ def lineage(
     """
     from reflux.flows.commands import lineage
 
-    raise typer.Exit(lineage.lineage(of, as_json))
+    raise typer.Exit(lineage.lineage(of, as_json, as_events))
 
 
 @app.command(epilog="Example: reflux ui --port 5001")

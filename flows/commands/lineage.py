@@ -8,6 +8,7 @@ from dataclasses import asdict
 from rich.text import Text
 
 from reflux.components.core.errors import UserError
+from reflux.components.registry import openlineage
 from reflux.components.registry.lineage import Node, made_from, trace
 from reflux.flows.commands.registry import registry_params
 from reflux.flows.report.display import console
@@ -17,12 +18,13 @@ EXIT_BROKEN = 1
 _HASH = re.compile(r"[0-9A-Za-z-]{7,}|[0-9a-f]*[a-f][0-9a-f]*")
 
 
-def lineage(of: str, as_json: bool) -> int:
+def lineage(of: str, as_json: bool, as_events: bool = False) -> int:
     """Print the tree of a version, or the versions that came from a commit, a data version or another hash.
 
     Args:
         of: a version's number, or the start of a hash (seven characters, or with a letter).
         as_json: print JSON.
+        as_events: print the version's OpenLineage events instead, a line of JSON each.
 
     Returns:
         0, or 1 when the chain of the version is broken somewhere.
@@ -30,7 +32,13 @@ def lineage(of: str, as_json: bool) -> int:
     Raises:
         UserError: there is no such version, or MLflow does not answer.
     """
-    model_name = registry_params().registry.model_name
+    params = registry_params()
+    model_name = params.registry.model_name
+    if as_events:
+        if not of.isdecimal():
+            raise UserError(f"{of} is no version's number, and only a version has events: see `reflux history`.")
+        print(*openlineage.events(params.project.name, model_name, int(of)), sep="\n")
+        return 0
     if of.isdecimal() and len(of) < 7:
         return _tree(trace(model_name, int(of)), as_json)
     if not _HASH.fullmatch(of):

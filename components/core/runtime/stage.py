@@ -22,7 +22,7 @@ from reflux.components.core.contract import STAGES
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.params.file import load_params
 from reflux.components.core.params.sections import Params, Run
-from reflux.components.core.runtime import dvc_yaml, installed, launch, lineage, tracking
+from reflux.components.core.runtime import dvc_yaml, installed, launch, lineage, openlineage, tracking
 from reflux.components.core.runtime.journal import (
     COURIER_VARIABLE,
     PARENT_RUN_VARIABLE,
@@ -50,6 +50,7 @@ class Stage:
         self._inputs: dict[str, Path] = {}
         self._hashes: dict[str, str] = {}
         self._checkpoints: Checkpoints | None = None
+        self.began = time.time()
         self.kept = CHECKPOINTS  # where a training run that was interrupted finds its state
         # What moves the last digits of the result and is neither code, data nor params: packages, and what the stage
         # adds on how it computes.
@@ -80,6 +81,7 @@ class Stage:
         dump = self._section(self.name)
         journal.params({self.name: dump} if dump else {})
         journal.params({"seed": self.params.seed})
+        openlineage.emit("START", self.began, journal.run_key, self.params, self.name, parent)
         return journal
 
     def checkpoints(self, *sections: str, before: str | None = None) -> "Checkpoints":
@@ -142,6 +144,22 @@ class Stage:
         """The path of one of this stage's own artifacts."""
         return ARTIFACTS / self.name / name
 
+    def close(self, status: Status, problem: str) -> None:
+        """Close the journal, and tell OpenLineage; ``problem`` is the sentence of a failure."""
+        self.journal.end(status)
+        if launch.rank() or not os.environ.get(openlineage.URL):
+            return
+        kinds: dict[Status, openlineage.Kind] = {"FINISHED": "COMPLETE", "FAILED": "FAIL", "KILLED": "ABORT"}
+        whole = status == "FINISHED"  # else a file may be gone, and hashing takes time that a stop does not leave
+        details = {
+            "inputs": self.inputs() if whole else dict.fromkeys(self._inputs, ""),
+            "outputs": openlineage.written(self.name) if whole else {},
+            "error": problem if status == "FAILED" else "",
+        }
+        parent = os.environ.get(PARENT_VARIABLE)
+        key = self.journal.run_key
+        openlineage.emit(kinds[status], time.time(), key, self.params, self.name, parent, **details)
+
     def inputs(self) -> dict[str, str]:
         """The sha256 of every input this run has read."""
         self._hashes |= {name: fingerprint(path) for name, path in self._inputs.items() if name not in self._hashes}
@@ -175,7 +193,7 @@ def _run(name: str, body: Callable[[Stage], None]) -> int:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     stage: Stage | None = None
     status: Status = "FAILED"
-    code = 1
+    problem, code = "", 1
     began = time.time()
     try:
         params = load_params()
@@ -185,6 +203,7 @@ def _run(name: str, body: Callable[[Stage], None]) -> int:
             return launch.launch(name, params.run)
         with _joined(params.run) if launch.in_rank() else nullcontext() as world:
             stage = Stage(name, params, world)
+            stage.began = began
             (ARTIFACTS / name).mkdir(parents=True, exist_ok=True)
             body(stage)
         if not launch.rank():
@@ -192,14 +211,15 @@ def _run(name: str, body: Callable[[Stage], None]) -> int:
             stage.journal.metrics({"wall_s": wall})
             run_file = {"stage": name, "mlflow_run_id": stage.journal.run_id(), "journal": stage.journal.run_key}
             facts = {"environment": stage.environment, "inputs": stage.inputs(), "wall_s": round(wall, 3)}
-            facts["machine"] = machine()
+            facts |= {"machine": machine(), "began": stage.began, "pipeline": os.environ.get(PARENT_VARIABLE)}
             write_json(stage.out("run.json"), run_file | facts)
         status, code = "FINISHED", 0
     except (UserError, OSError) as error:
         fixable = translate_os_error(error, Path(error.filename or ".")) if isinstance(error, OSError) else error
         if not isinstance(fixable, UserError):
             raise
-        _report(str(fixable))
+        problem = str(fixable)
+        _report(problem)
         code = EXIT_USER_ERROR
     except RuntimeError as error:
         if not (launch.in_rank() and _lost(error)):
@@ -212,7 +232,7 @@ def _run(name: str, body: Callable[[Stage], None]) -> int:
         if launch.in_rank():  # the launcher asks all to end as soon as one has
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if stage is not None:
-            stage.journal.end(status)
+            stage.close(status, problem or str(sys.exception() or ""))
             if not launch.rank() and not os.environ.get(COURIER_VARIABLE):
                 tracking.deliver()
     return code

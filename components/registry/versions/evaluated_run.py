@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from reflux.components.core.artifacts import read_json, sha256_file
-from reflux.components.core.contract import FILES, ships
+from reflux.components.core.contract import FILES, STAGES, ships
 from reflux.components.core.errors import UserError
 
 LIVE = "live"
+STAGE_RUNS = "stages.json"  # of each stage, its run.json
 TRAINED_ON = "trained-on.npy"  # ids of the images that a model was made from
 
 
@@ -68,6 +69,12 @@ class EvaluatedRun:
             # A live teacher predicts at every step: it leaves a manifest, but no store that would have a key.
             values["soft_labels.key"] = read_json(labels).get("key", LIVE)
         return {name: str(value) for name, value in values.items() if value is not None}
+
+    @property
+    def stage_runs(self) -> dict[str, Any]:
+        """What each stage left of its run, by the stage's name: what it read, when, where and with which packages."""
+        files = {name: self.artifacts / name / "run.json" for name in STAGES}
+        return {name: read_json(file) for name, file in files.items() if file.is_file()}
 
     @property
     def evaluation(self) -> list[Path]:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reflux.components.core.artifacts import finite, read_json, sha256_file
+from reflux.components.core.artifacts import finite, read_json, sha256_file, write_json
 from reflux.components.core.contract import shipped
 from reflux.components.core.errors import UserError
 from reflux.components.core.export.network import MODULES, Network, code_of, load
 from reflux.components.registry.client import if_exists
 from reflux.components.registry.versions import sbom, signatures
-from reflux.components.registry.versions.evaluated_run import EvaluatedRun
+from reflux.components.registry.versions.evaluated_run import STAGE_RUNS, EvaluatedRun
 from reflux.components.registry.versions.files import EVALUATION, METADATA_KEY
 
 if TYPE_CHECKING:
@@ -204,6 +204,7 @@ def _write_student(model: "Model", folder: Path, evaluated: EvaluatedRun, networ
     for path in evaluated.evaluation:
         (folder / EVALUATION).mkdir(exist_ok=True)
         shutil.copyfile(path, folder / EVALUATION / path.name)
+    write_json(folder / EVALUATION / STAGE_RUNS, evaluated.stage_runs)
 
 
 def _prove(folder: Path, network: Network) -> None:

@@ -25,7 +25,7 @@ SIGNING_KEY, VERIFY_KEY = "REFLUX_SIGNING_KEY", "REFLUX_VERIFY_KEY"
 SIGNATURE = "model.sig"  # the name that model-signing's own command expects
 
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
-_BY_DOWNLOAD = "registered_model_meta"  # MLflow adds it to the files that it hands out
+BY_DOWNLOAD = "registered_model_meta"  # MLflow adds it to the files that it hands out
 _NAMED = 3
 _MAKE = "make one with `openssl ecparam -name prime256v1 -genkey -noout -out signing.pem`"
 _EXTRACT = "make it with `openssl ec -in signing.pem -pubout -out verify.pem`"
@@ -65,7 +65,7 @@ def sign(folder: Path) -> None:
     check_keys()
     from model_signing import hashing, signing
 
-    content = hashing.Config().set_ignored_paths(paths=[SIGNATURE, _BY_DOWNLOAD], ignore_git_paths=False)
+    content = hashing.Config().set_ignored_paths(paths=[SIGNATURE, BY_DOWNLOAD], ignore_git_paths=False)
     with _as_file(_pem(SIGNING_KEY)) as key:
         signer = signing.Config().set_hashing_config(content).use_elliptic_key_signer(private_key=key)
         signer.sign(folder, folder / SIGNATURE)
@@ -134,7 +134,7 @@ def _difference(folder: Path) -> str:
     resources = json.loads(base64.b64decode(payload))["predicate"]["resources"]
     signed = {each["name"]: each["digest"] for each in resources}
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    present = {name: sha256_file(path) for name, path in files.items() if name not in (SIGNATURE, _BY_DOWNLOAD)}
+    present = {name: sha256_file(path) for name, path in files.items() if name not in (SIGNATURE, BY_DOWNLOAD)}
     parts = {
         "changed": {name for name in signed.keys() & present.keys() if signed[name] != present[name]},
         "removed": signed.keys() - present.keys(),

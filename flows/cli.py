@@ -349,6 +349,22 @@ def lineage(
     raise typer.Exit(lineage.lineage(of, as_json, as_events))
 
 
+@app.command(epilog="Example: reflux publish 3 registry.example.com/team/flowers")
+def publish(
+    version: Annotated[int, typer.Argument(min=1, help="The version's number, as in reflux history.")],
+    target: Annotated[
+        str, typer.Argument(metavar="REGISTRY/REPOSITORY[:TAG]", help="The tag is the number by default.")
+    ],
+) -> None:
+    """Push a version to an OCI registry: its file, card, preprocessing, evaluation, and signature.
+
+    Credentials are those of docker login or oras login.
+    """
+    from reflux.flows.commands import registry
+
+    registry.publish(version, target)
+
+
 @app.command(epilog="Example: reflux ui --port 5001")
 def ui(
     port: Annotated[

@@ -170,6 +170,24 @@ def _show(promotion: "PromotionResult", model_name: str) -> int:
     return 0 if promotion.outcome in ("promoted", "unchanged") else EXIT_REFUSED
 
 
+def publish(version: int, target: str) -> None:
+    """Push a version's files to an OCI registry, and print how to get them.
+
+    Args:
+        version: its number.
+        target: the place in the registry.
+
+    Raises:
+        UserError: there is no such version, or the registry does not take it.
+    """
+    from reflux.components.registry.publish import publish as push
+
+    name = registry_params().registry.model_name
+    published = push(name, version, target)
+    print(f"{name} version {version} is {published.reference} ({published.files} files, {published.digest}).")
+    print(f"Get it: oras pull {published.reference}")
+
+
 def rollback(reason: str, to: int | None) -> None:
     """Put an earlier champion back into production.
 

@@ -10,6 +10,7 @@ from reflux.components.core.contract import FILES, STAGES, ships
 from reflux.components.core.errors import UserError
 
 LIVE = "live"
+CARD = "model-card.md"
 STAGE_RUNS = "stages.json"  # of each stage, its run.json
 TRAINED_ON = "trained-on.npy"  # ids of the images that a model was made from
 
@@ -79,7 +80,7 @@ class EvaluatedRun:
     @property
     def evaluation(self) -> list[Path]:
         """The files that are kept with the model."""
-        evaluate = ("metrics.json", "model-card.html", "probe.npz", TRAINED_ON)
+        evaluate = ("metrics.json", "model-card.html", CARD, "probe.npz", TRAINED_ON)
         names = (*(f"evaluate/{name}" for name in evaluate), "ingest/dataset.json")
         return [self.artifacts / name for name in names]
 

@@ -16,6 +16,7 @@ from reflux.components.core.artifacts import finite, read_json, sha256_file, wri
 from reflux.components.core.contract import shipped
 from reflux.components.core.errors import UserError
 from reflux.components.core.export.network import MODULES, Network, code_of, load
+from reflux.components.core.images import preprocess
 from reflux.components.registry.client import if_exists
 from reflux.components.registry.versions import sbom, signatures
 from reflux.components.registry.versions.evaluated_run import STAGE_RUNS, EvaluatedRun
@@ -201,6 +202,7 @@ def _write_student(model: "Model", folder: Path, evaluated: EvaluatedRun, networ
             mlflow.pyfunc.save_model(folder, loader_module=code.stem, code_paths=[str(code)], **facts)
     # The registered file is the evaluated one to the byte, not one that another protobuf has written anew.
     shutil.copyfile(evaluated.file, file)
+    shutil.copyfile(str(preprocess.__file__), folder / "preprocess.py")
     for path in evaluated.evaluation:
         (folder / EVALUATION).mkdir(exist_ok=True)
         shutil.copyfile(path, folder / EVALUATION / path.name)

@@ -159,6 +159,7 @@ def write_evaluation(
     }
     write_json(folder / "evaluate" / "metrics.json", metrics)
     (folder / "evaluate" / "model-card.html").write_text("<h1>The card</h1>")
+    (folder / "evaluate" / "model-card.md").write_text("---\nlicense: mit\n---\n\n# The card\n")
     return folder
 
 

@@ -32,8 +32,7 @@ def rollback(
         The versions that are now champion and previous.
 
     Raises:
-        UserError: no reason is given, there is nothing to go back to, or that version's file, evaluation or signature
-            was changed, or it fails the smoke test.
+        UserError: no reason is given, nothing is there to go back to, or that version was changed or fails its tests.
         ChampionMoved: another process moved the champion at this moment.
         Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
     """

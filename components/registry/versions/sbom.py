@@ -103,7 +103,7 @@ def _installed(name: str) -> Package | None:
         with suppress(InvalidRequirement):
             requirements.append(Requirement(line))
     classifiers = [line for line in facts.get_all("Classifier") or () if line.startswith(_CLASSIFIER)]
-    licenses = [facts.get("License-Expression"), facts.get("License")]
+    licenses = [text for key in ("License-Expression", "License") for text in facts.get_all(key) or ()]
     licenses += [line.rpartition(" :: ")[2] for line in classifiers]
     short = [text for text in licenses if text and len(text) <= _LONGEST_LICENSE and "\n" not in text]
     return Package(name, package.version, next(iter(short), None), tuple(requirements))

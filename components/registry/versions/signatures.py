@@ -42,8 +42,8 @@ def check_keys() -> str:
         return "unsigned"
     if find_spec("model_signing") is None:
         raise UserError(
-            f"{names[0]} is set, and signatures need the package model-signing: `pip install -c constraints.txt -e "
-            f"'.[signing]'`, or unset {names[0]}."
+            f"{names[0]} is set, and signatures need the package model-signing: `pip install 'reflux[signing]'`, or "
+            f"unset {names[0]}."
         )
     private, public = _private_key(), _public_key()
     if private is not None and public is not None and private.public_key() != public:

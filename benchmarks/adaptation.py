@@ -5,8 +5,9 @@
 
 It runs the stages ``ingest``, ``pretrain`` and ``finetune`` with the labels of 1 and of 5 digits a class; all others
 but 200 of validation and 600 of test have none. The source domain is the 1,000 training images of MNIST that ship with
-the tests. ``target labels`` learns from the digits alone, for as many steps; ``and source labels`` has the source
-domain and ``finetune.adaptation=none``; the rest name their method. It prints a table and writes
+the tests. ``target labels`` learns from the digits alone, for as many steps; ``after source labels`` does so from
+where ``pretrain.mode=supervised`` on MNIST ended, with a new head; ``and source labels`` has the source domain and
+``finetune.adaptation=none``; the rest name their method. It prints a table and writes
 ``benchmarks/results/adaptation.json``: accuracies of the test digits in percent, with Student's t over the seeds
 (95 %).
 """
@@ -36,9 +37,10 @@ LABELS = (1, 5)  # of each class
 MNIST = ROOT / "tests/data/mnist"
 STEPS = 400
 BATCH = 32
-ALONE, SOURCE = "target labels", "and source labels"
+ALONE, PRETRAINED, SOURCE = "target labels", "after source labels", "and source labels"
 ARMS = {
     ALONE: ("ingest.source_domain=null",),
+    PRETRAINED: ("ingest.source_domain=null", "pretrain.mode=supervised", f"pretrain.source={MNIST}"),
     SOURCE: ("finetune.adaptation=none",),
     **{method: (f"finetune.adaptation={method}",) for method in ("dan", "deep-coral", "dann")},
     "dann, a tenth": ("finetune.adaptation=dann", "finetune.adaptation_weight=0.1"),
@@ -47,7 +49,8 @@ RECIPE = (
     *("ingest.source=data/digits", f"ingest.source_domain={MNIST}", "ingest.image_size=16", "ingest.channels=1"),
     *("pretrain.weights=random", "pretrain.model=resnet8", "finetune.image_size=16", "finetune.layer_decay=1"),
     *("finetune.freeze_batch_norm=false", f"finetune.batch_size={BATCH}", "finetune.lr=0.003"),
-    *("finetune.augment={shift: 0.1, flip: false, rotate_deg: 10}", "run.device=cpu"),
+    *(f"{stage}.augment={{shift: 0.1, flip: false, rotate_deg: 10}}" for stage in ("pretrain", "finetune")),
+    *(f"pretrain.steps={STEPS}", f"pretrain.batch_size={BATCH}", "run.device=cpu"),
 )
 
 
@@ -73,7 +76,7 @@ def run(folder: Path, labels: int, seed: int, threads: int) -> dict[str, float]:
 def epochs(arm: str, labels: int) -> int:
     """As many as make about ``STEPS`` steps, with the source domain or without."""
     images = 10 * labels
-    if arm == ALONE:
+    if arm in (ALONE, PRETRAINED):
         return STEPS // max(1, images // min(BATCH, images))
     return STEPS // ((images + 850) // (2 * BATCH))  # 15 % of MNIST's 1,000 training images are held out
 
@@ -99,7 +102,7 @@ def figures_of(results: Results) -> list[Figure]:
     for labels, seeds in results.items():
         for arm in ARMS:
             figures.append(of_seeds(f"{labels} labels a class, {arm}", [seed[arm] for seed in seeds], "%"))
-            if arm not in (ALONE, SOURCE):
+            if arm not in (ALONE, PRETRAINED, SOURCE):
                 gains = [seed[arm] - seed[SOURCE] for seed in seeds]
                 figures.append(of_seeds(f"{labels} labels a class, {arm} - {SOURCE}", gains, "points"))
     return figures
@@ -107,7 +110,7 @@ def figures_of(results: Results) -> list[Figure]:
 
 def section(folder: Path) -> str:
     """The page's table from the results in a folder, as Markdown."""
-    gains = [f"{arm} - {SOURCE}" for arm in ARMS if arm not in (ALONE, SOURCE)]
+    gains = [f"{arm} - {SOURCE}" for arm in ARMS if arm not in (ALONE, PRETRAINED, SOURCE)]
     return table(read("adaptation", folder), LABELS, [*ARMS, *gains])
 
 

@@ -113,7 +113,7 @@ def compute(
     display.logger = get_run_logger()
     prepare_dvc()
     embed_mlflow()
-    fetch(params.ingest)
+    fetch(params.datasets)
     with (
         traced(display, "retrain", params.project.name, flow_run_id()),
         tracking.courier(),
@@ -162,7 +162,7 @@ def run_stages(
         pipeline = Pipeline(display, journal, runner, unchanged(forced), store)
         stage(pipeline, "ingest")
         journal.tags({"dvc.data_md5": lineage.data_md5() or lineage.NONE})
-        if pool is None and not params.pretrain.networks:  # which learn from images that are checked
+        if pool is None and not params.pretrain.networks:  # nothing is trained before the data's checks
             begin(pipeline, "pretrain", alongside="validate")
         stage(pipeline, "validate")
         check_ingested(params)

@@ -44,7 +44,7 @@ def tune(minutes: float = 60.0) -> State[None]:
     keep_home(params.project.name, flow_run_id())
     require_tracking()
     prepare_dvc()
-    fetch(params.ingest)
+    fetch(params.datasets)
     if upgraded := installed.record(params, list(_BEFORE)):
         display.note(f"Note: {upgraded}")
     store = remote.name()

@@ -56,7 +56,8 @@ def run_ingest(source: Path, out: Path, **changes: Any) -> Ingested:
     options: dict[str, Any] = {"image_size": 8, "channels": 3, "val": 0.2, "test": 0.2, "max_quarantined": 0.2}
     options |= {"storage": "auto", "decoded_max_gb": 8, "min_size_px": 8, "max_megapixels": 50, "threads": 2}
     result = ingest(source, out, **(options | changes))
-    (out / "source-domain").mkdir(exist_ok=True)  # what the stage leaves there is for those that name one
+    for name in ("source-domain", "pretrain-source"):  # what the stage leaves there is for those that name one
+        (out / name).mkdir(exist_ok=True)
     return result
 
 

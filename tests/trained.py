@@ -62,6 +62,8 @@ def make_trained(folder: Path) -> Path:
     domain = artifacts / "ingest/source-domain"
     for seed, (split, count) in enumerate({"train": 30, "test": 20}.items(), 10):
         write_split(domain / "shards" / split, count, seed)
+    for seed, split in enumerate(("train", "val", "test"), 20):
+        write_split(artifacts / "ingest/pretrain-source/shards" / split, 10, seed)
     (domain / "dataset.json").write_text(json.dumps({"name": "charts", "counts": {"train": 30, "test": 20}}))
     facts = {"name": "grays", "source": "data/grays", "classes": CLASSES, "image_size": STORED, "channels": 1}
     facts |= {"mean": [0.4], "std": [0.2], "counts": {"train": 60, "unlabeled": 0, "val": 40, "test": 257}}

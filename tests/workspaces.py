@@ -73,7 +73,8 @@ def make_workspace(folder: Path, *overrides: str, splits: dict[str, int], count:
     """Write what ingest leaves of dark and bright images, and params: ``splits`` maps each split to its seed."""
     for split, seed in splits.items():
         write_shard(folder / "artifacts/ingest/shards" / split, count, seed, labeled=split != "unlabeled")
-    (folder / "artifacts/ingest/source-domain").mkdir()
+    for name in ("source-domain", "pretrain-source"):
+        (folder / "artifacts/ingest" / name).mkdir()
     facts = {"classes": ["dark", "bright"], "image_size": 12, "channels": 1, "mean": [0.4], "std": [0.3]}
     (folder / "artifacts/ingest/images.json").write_text(json.dumps(facts))
     for name in ("dvc.yaml", "params.yaml"):
@@ -86,6 +87,18 @@ def training_workspace(folder: Path, test_seed: int = 3) -> Path:
     """Write the inputs of the stages from pretrain to control, and a budget of seconds."""
     splits = {"train": 0, "val": 1, "unlabeled": 2, "test": test_seed}
     return make_workspace(folder, *TRAINING.split(), splits=splits, count=40)
+
+
+def write_source(folder: Path) -> Path:
+    """Write what ingest leaves of ``pretrain.source``, a dataset of three levels of gray, into a workspace."""
+    source = folder / "artifacts/ingest/pretrain-source"
+    for seed, (split, count) in enumerate({"train": 60, "val": 30, "test": 30}.items(), 30):
+        write_shard(source / "shards" / split, count, seed, classes=3)
+    facts = {"classes": ["dark", "middling", "bright"], "image_size": 12, "channels": 1, "mean": [0.4], "std": [0.3]}
+    (source / "images.json").write_text(json.dumps(facts))
+    named = {"name": "levels", "source": "data/levels", "fingerprint": "0" * 64}
+    (source / "dataset.json").write_text(json.dumps(facts | named))
+    return folder
 
 
 def ids(split: str) -> np.ndarray:
@@ -135,11 +148,11 @@ def until(condition: Callable[[], Any], seconds: float = 300.0) -> Any:
     return result
 
 
-def write_shard(folder: Path, count: int, seed: int, labeled: bool = True) -> None:
-    """Write a split of dark and bright images."""
+def write_shard(folder: Path, count: int, seed: int, labeled: bool = True, classes: int = 2) -> None:
+    """Write a split of dark and bright images, or of more levels of gray."""
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 2, count)
-    images = rng.integers(0, 60, (count, 12, 12, 1)) + 120 * labels[:, None, None, None]
+    labels = rng.integers(0, classes, count)
+    images = rng.integers(0, 60, (count, 12, 12, 1)) + 120 // (classes - 1) * labels[:, None, None, None]
     folder.mkdir(parents=True)
     np.save(folder / "images.npy", images.astype(np.uint8))
     np.save(folder / "labels.npy", labels if labeled else np.full(count, -1))

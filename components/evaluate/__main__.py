@@ -23,7 +23,7 @@ from reflux.components.core.export.latency import latency, side_by_side
 from reflux.components.core.export.logits import Logits
 from reflux.components.core.export.network import fit_rows, load
 from reflux.components.core.images.preprocess import fit
-from reflux.components.core.images.shards import Pixels, Shard, open_shard, open_source_domain
+from reflux.components.core.images.shards import Pixels, Shard, open_other, open_shard
 from reflux.components.core.models import pixel_model
 from reflux.components.core.models.pixel_model import PixelModel
 from reflux.components.core.models.precision import computing
@@ -196,7 +196,7 @@ def _measure(
 def _on_source_domain(stage: Stage, contenders: Contenders) -> dict[str, Any] | None:
     """What teacher and student reach on the test split of the source domain; None without a source domain."""
     folder = stage.read("ingest/source-domain")
-    test = open_source_domain(folder, "test", stage.params.run.workers)
+    test = open_other(folder, "test", stage.params.run.workers)
     if test is None:
         return None
     facts = read_json(folder / "dataset.json")
@@ -259,8 +259,9 @@ def _write(
     pixels = fit_rows(test.images, rows, spec.image_size, spec.in_chans)
     probe.write(probe_file, pixels, student[rows])
     ids_file = stage.out("trained-on.npy")
-    source = open_source_domain(stage.read("ingest/source-domain"), "train")
-    trained_on.write(stage.read("ingest/manifest.parquet"), ids_file, source)
+    learned = {"source-domain": ("train",), "pretrain-source": ("train", "val")}
+    others = [open_other(stage.read(f"ingest/{name}"), split) for name, splits in learned.items() for split in splits]
+    trained_on.write(stage.read("ingest/manifest.parquet"), ids_file, filter(None, others))
     folder = stage.out("figures")
     trained_by = {each.role: name for name, each in STAGES.items() if each.role}
     histories = {role: pictures.history(stage.read(f"{name}/history.parquet")) for role, name in trained_by.items()}

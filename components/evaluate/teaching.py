@@ -1,5 +1,6 @@
 """What the model card says of how the student was taught: the loss, its parts, and where its soft labels came from."""
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -58,6 +59,9 @@ def facts(params: Params) -> dict[str, Any]:
     lessons = [made.format(views=views, peers=f"{count} peers" if count > 1 else "a peer")]
     if distill.teachers and not peers:
         lessons.append(f"{len(distill.teachers) + 1} teachers form an ensemble ({distill.ensemble}).")
+    if source := params.pretrain.dataset:
+        learned = " and ".join(_STARTS[role] for role in params.pretrain.networks)
+        lessons.append(f"The labels of {Path(source).stem} were learned before, by {learned}.")
     finished = params.finetune.strategy == "none"
     if finished:
         lessons.append("The teacher was finished before, and is used unchanged.")
@@ -98,7 +102,7 @@ def _of_the_teacher(params: Params) -> list[str]:
     adaptation = params.finetune.adaptation
     rounds, adapted = params.finetune.rounds > 1, adaptation != "none"
     learned = " and of ".join(_STARTS[role] for role in params.pretrain.networks)
-    before = [f"pretraining of {learned}, without labels"] * bool(learned)
+    before = [f"pretraining of {learned}, without labels"] * (params.pretrain.mode == "self-supervised")
     return [
         *before,
         *["self-training of the teacher"] * rounds,

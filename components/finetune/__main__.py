@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from reflux.components.core.artifacts import write_json
-from reflux.components.core.images.shards import Dataset, Shard, join, open_shard, open_source_domain, read_dataset
+from reflux.components.core.images.shards import Dataset, Shard, join, open_other, open_shard, read_dataset
 from reflux.components.core.inference import validate
 from reflux.components.core.models.pixel_model import PixelModel, adapted, load, save, seed_everything
 from reflux.components.core.models.precision import computing
@@ -99,7 +99,7 @@ def main(stage: Stage) -> None:
     dataset = read_dataset(stage.read("ingest/images.json"))
     train = open_shard(stage.read("ingest/shards/train"), params.run.workers)
     val = open_shard(stage.read("ingest/shards/val"), params.run.workers)
-    source = open_source_domain(stage.read("ingest/source-domain"), "train", params.run.workers)
+    source = open_other(stage.read("ingest/source-domain"), "train", params.run.workers)
     lesson = Lesson(train, settings.epochs, settings.augment, source=source)
     if learns_from_unlabeled(settings.rounds, settings.adaptation):
         unlabeled = open_shard(stage.read("ingest/shards/unlabeled"), params.run.workers)

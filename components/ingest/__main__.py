@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from reflux.components.ingest.ingest import Ingested, ingest
 
 
 def main(stage: Stage) -> None:
-    """Ingest the dataset that ``ingest.source`` names, and record the figures."""
+    """Ingest the dataset that ``ingest.source`` names and those that teach before or with it; record the figures."""
     params = stage.params.ingest
     source = Path(params.source)
     began = time.monotonic()
@@ -33,20 +34,35 @@ def main(stage: Stage) -> None:
         max_megapixels=params.max_megapixels,
         threads=stage.params.run.threads,
     )
-    pretraining = bool(stage.params.pretrain.networks)
+    pretraining = stage.params.pretrain.mode == "self-supervised"
     result = take(source, stage.out("."), slices=params.slices, group=params.group, pretraining=pretraining)
     stage.source(source)
     sys.stdout.write(summary(result))
-    folder = stage.out("source-domain")
-    if params.source_domain is None:
+    domain = partial(take, classes=result.dataset["classes"])
+    _ingest_other(stage, "source-domain", "ingest.source_domain", domain, ("train",))
+    _ingest_other(stage, "pretrain-source", "pretrain.source", take, ("train", "val"))
+    record(stage, result, time.monotonic() - began)
+
+
+def _ingest_other(stage: Stage, name: str, param: str, take: Callable[..., Ingested], learned: Sequence[str]) -> None:
+    """Ingest another dataset into a folder of its own, whose ``dataset.json`` is null without one.
+
+    Args:
+        stage: this one, after its own dataset.
+        name: of the folder.
+        param: the one that names the dataset.
+        take: ingests it.
+        learned: its splits that teach or choose weights.
+    """
+    folder, path = stage.out(name), stage.params.datasets.get(param)
+    if path is None:
         shutil.rmtree(folder, ignore_errors=True)
         write_json(folder / "dataset.json", None)
-    else:
-        domain = take(Path(params.source_domain), folder, classes=result.dataset["classes"])
-        refuse_shared_images(folder / "shards", stage.out("shards"), params.source_domain)
-        stage.source(Path(params.source_domain))
-        sys.stdout.write(f"Source domain {summary(domain, folder)}")
-    record(stage, result, time.monotonic() - began)
+        return
+    found = take(Path(path), folder, param=param)
+    refuse_shared_images(folder / "shards", stage.out("shards"), f"{param} = {path}", learned)
+    stage.source(Path(path))
+    sys.stdout.write(f"{param}: {summary(found, folder)}")
 
 
 def record(stage: Stage, result: Ingested, seconds: float) -> None:

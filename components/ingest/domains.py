@@ -1,4 +1,4 @@
-"""The source domain: a labeled dataset of the same classes from elsewhere, for ``finetune.adaptation``."""
+"""Labeled datasets from elsewhere: ``ingest.source_domain``, of the same classes, and ``pretrain.source``."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +12,7 @@ from reflux.components.core.images.shards import UNLABELED, open_shard
 from reflux.components.ingest.items import Source
 
 _SHOWN = 3
+_KINDS = {"train": "training", "val": "validation"}
 
 
 def in_order_of(classes: Sequence[str] | None, source: Source, path: Path) -> Source:
@@ -44,22 +45,24 @@ def _both(one: Sequence[str], other: Sequence[str]) -> tuple[tuple[Sequence[str]
     return (one, other), (other, one)
 
 
-def refuse_shared_images(domain: Path, dataset: Path, source: str) -> None:
-    """Refuse a source domain that trains on images which the dataset validates or tests on.
+def refuse_shared_images(other: Path, dataset: Path, named: str, learned: Sequence[str]) -> None:
+    """Refuse another dataset that teaches images which the dataset validates or tests on.
 
     Args:
-        domain: the shards of the source domain.
+        other: its shards.
         dataset: those of the dataset.
-        source: ``ingest.source_domain``, for the message.
+        named: the param and the other dataset's path, for the message.
+        learned: the other dataset's splits that teach or choose weights.
 
     Raises:
         UserError: it does.
     """
-    trained = open_shard(domain / "train").ids
+    taught = np.concatenate([open_shard(other / split).ids for split in learned])
+    kinds = " and ".join(_KINDS[split] for split in learned)
     for split in LABELED_SPLITS[1:]:
-        shared = int(np.isin(trained, open_shard(dataset / split).ids).sum())
+        shared = int(np.isin(taught, open_shard(dataset / split).ids).sum())
         if shared:
             raise UserError(
-                f"{shared:,} training images of ingest.source_domain = {source} are in the dataset's {split} split, "
-                "too: what is trained on can't judge; take them out of one of the two."
+                f"{shared:,} {kinds} images of {named} are in the dataset's {split} split, too: what is trained on "
+                "can't judge; take them out of one of the two."
             )

@@ -72,6 +72,7 @@ def ingest(
     group: str | None = None,
     classes: Sequence[str] | None = None,
     pretraining: bool = False,
+    param: str = "ingest.source",
 ) -> Ingested:
     """Check a dataset and write its shards, manifest, facts and quarantine.
 
@@ -90,11 +91,12 @@ def ingest(
         classes: those that it must have, which then are in this order; None takes its own.
         pretraining: learns from the images, and ``pretraining.json`` says which; otherwise it is empty, so that others
             need not outdate the starting weights.
+        param: the one that names the dataset, for messages.
 
     Raises:
         UserError: the dataset is missing, damaged, or can't train a classifier of these classes.
     """
-    dataset, kept = in_order_of(classes, open_source(source, slices, group), source), columns_of(slices)
+    dataset, kept = in_order_of(classes, open_source(source, slices, group, param), source), columns_of(slices)
     grouped = _group_column(group, slices)
     columns = [*kept, groups.COLUMN] if grouped == groups.COLUMN else kept
     shape, cores = (image_size, image_size, channels), threads or _cores()

@@ -27,13 +27,16 @@ class Format(Protocol):
 FORMATS: tuple[Format, ...] = (hugging_face, manifest, class_folders)
 
 
-def open_source(path: Path, slices: Sequence[str] = (), group: str | None = None) -> Source:
+def open_source(
+    path: Path, slices: Sequence[str] = (), group: str | None = None, param: str = "ingest.source"
+) -> Source:
     """Recognize a dataset's format, and read everything about it but the images.
 
     Args:
         path: the dataset.
         slices: columns that its items keep.
         group: one more, unless it is one of these.
+        param: the one that names the dataset, for messages.
 
     Raises:
         UserError: there is nothing at ``path``, or no dataset with these columns.
@@ -43,18 +46,16 @@ def open_source(path: Path, slices: Sequence[str] = (), group: str | None = None
         kept.setdefault(group, GROUP)
     try:
         if not path.exists():
-            raise UserError(
-                f"ingest.source {path} does not exist: put a dataset there, or point ingest.source at yours."
-            )
+            raise UserError(f"{param} {path} does not exist: put a dataset there, or point {param} at yours.")
         known = next((each for each in FORMATS if each.recognize(path)), None)
         if known is None:
             kind = path.suffix.lower() or "nameless"
-            raise UserError(f"{path} is a {kind} file, which is no dataset: ingest.source takes {_forms()}.")
+            raise UserError(f"{path} is a {kind} file, which is no dataset: {param} takes {_forms()}.")
         source = known.read(path, kept)
     except PermissionError as error:
         raise UserError(f"No permission to read {error.filename or path}: make it readable and run again.") from None
     if not source.count:
-        raise UserError(f"{path} holds no images: ingest.source takes {_forms()}.")
+        raise UserError(f"{path} holds no images: {param} takes {_forms()}.")
     return replace(source, doubts=(*source.doubts, *doubts(source.classes)))
 
 

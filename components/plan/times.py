@@ -13,7 +13,7 @@ from reflux.components.plan.speed import Measurement, seconds_a_view, seconds_an
 Speeds = Mapping[str, float]
 
 _VALIDATED_AT_ONCE = 512
-_VALIDATIONS = 10  # of a network that learns without labels
+_VALIDATIONS = 10  # of a network that is pretrained
 _ACCURACY_ON = 500  # images of the training split, at each validation
 
 # Seconds that a stage takes whatever its images and networks are, where a new process takes ``_START_S`` to import what
@@ -85,7 +85,8 @@ def stage_seconds(
 
     Args:
         params: all of them.
-        counts: images in train, val, test and unlabeled, and in ``source_domain`` if there is one, to train on.
+        counts: images in train, val, test and unlabeled; and in ``source_domain_train``, ``pretrain_train`` and so on
+            of datasets that are not the run's own, if there are any.
         speeds: seconds an image, as :func:`measured` returns them.
         experience: how much longer stages took in an earlier run than was foreseen, from :func:`experience_of`.
     """
@@ -124,8 +125,8 @@ def _computing_seconds(params: Params, counts: Mapping[str, int], speeds: Speeds
     work = {
         "ingest": sum(counts.values()) * _INGEST_S,
         "validate": test * (train + val) * _COMPARE_S,
-        "pretrain": _pretraining(params, train, val, speeds),
-        "finetune": _finetuning(params, train, val, unlabeled, counts.get("source_domain", 0), speeds),
+        "pretrain": _pretraining(params, counts, speeds),
+        "finetune": _finetuning(params, train, val, unlabeled, counts.get("source_domain_train", 0), speeds),
         "label": labels * (speeds["student view"] + teacher_s),
         "distill": sum(visits * (speeds["student view"] + each) + validating for each in before)
         + own["distill"] * (speeds["student view"] + lesson)
@@ -152,13 +153,17 @@ def run_seconds(seconds: Mapping[str, float]) -> float:
     return _RUN_S + alone + sum(max(seconds.get(name, 0.0) for name in pair) for pair in together)
 
 
-def _pretraining(params: Params, train: int, val: int, speeds: Speeds) -> float:
-    """Seconds of learning without labels, two views of an image at a time."""
+def _pretraining(params: Params, counts: Mapping[str, int], speeds: Speeds) -> float:
+    """Seconds of learning another dataset's labels, or without labels two views of an image at a time."""
     settings, seconds = params.pretrain, 0.0
+    supervised = settings.dataset is not None
+    prefix, views = ("pretrain_", 1) if supervised else ("", 2)
+    train, val = (counts.get(f"{prefix}{split}", 0) for split in ("train", "val"))
+    held_out = counts.get("pretrain_test", 0) if supervised else 0
     for role in settings.networks:
-        step = 2 * settings.batch_size * (speeds[f"{role} view"] + speeds[f"{role} training"])
-        validating = _VALIDATIONS * (val + min(_ACCURACY_ON, train)) * speeds[f"{role} inference"]
-        seconds += settings.steps * step + validating
+        step = views * settings.batch_size * (speeds[f"{role} view"] + speeds[f"{role} training"])
+        judged = _VALIDATIONS * (val + min(_ACCURACY_ON, train)) + held_out
+        seconds += settings.steps * step + judged * speeds[f"{role} inference"]
     return seconds
 
 

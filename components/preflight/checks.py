@@ -80,7 +80,7 @@ def check_networks(params: Params) -> None:
     teacher = untrained(params.pretrain.model, params.finetune.image_size, 3)
     size = params.student.image_size
     student = untrained(params.student.model, size, channels)
-    if params.pretrain.networks:
+    if params.pretrain.mode == "self-supervised":
         check_installed()
     if params.finetune.strategy == "lora":
         layers_to_adapt(teacher, params.finetune.lora_targets)

@@ -5,7 +5,7 @@ from pathlib import Path
 from reflux.components.core.artifacts import sha256_file, write_json
 from reflux.components.core.models.pixel_model import PixelModel, parameter_count, save, seed_everything
 from reflux.components.core.runtime.stage import Stage, run
-from reflux.components.pretrain.self_supervised import Pretraining
+from reflux.components.pretrain.training import Pretraining
 from reflux.components.pretrain.weights import pretrained, weights_file
 
 Origin = dict[str, str | int | None]
@@ -18,7 +18,7 @@ def main(stage: Stage) -> None:
     """
     params = stage.params
     pretrain, student = params.pretrain, params.student
-    lessons = Pretraining(stage) if pretrain.mode == "self-supervised" else None
+    lessons = Pretraining(stage) if pretrain.networks else None
     seed_everything(params.seed)
     model, origin = start(pretrain.model, pretrain.weights, "pretrain.weights")
     if lessons and "teacher" in pretrain.networks:
@@ -41,6 +41,8 @@ def main(stage: Stage) -> None:
     stage.journal.tags({f"student_origin.{key}": str(value) for key, value in student_origin.items()})
     if lessons:
         lessons.end()
+    else:
+        write_json(stage.out("reached.json"), [])
 
 
 def start(name: str, source: str, param: str) -> tuple[PixelModel, Origin]:

@@ -4,7 +4,7 @@ import sys
 
 from reflux.components.core.artifacts import read_json
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import open_shard, open_source_domain
+from reflux.components.core.images.shards import open_other, open_shard
 from reflux.components.core.runtime.stage import Stage, run
 from reflux.components.validate import domains, findings, history
 from reflux.components.validate.validate import Verdict, metrics, tags, validate
@@ -39,7 +39,7 @@ def main(stage: Stage) -> None:
 
 def _compare_domains(stage: Stage) -> None:
     """Print and record how different the source domain looks, if there is one."""
-    source = open_source_domain(stage.read("ingest/source-domain"), "train")
+    source = open_other(stage.read("ingest/source-domain"), "train")
     if source is None:
         return
     target = [open_shard(stage.read(f"ingest/shards/{split}")) for split in ("train", "unlabeled")]

@@ -68,7 +68,7 @@ def _project() -> Iterator[Finding]:
     try:
         params = load_params()
         yield Finding("params.yaml", f"project {params.project.name}")
-        fetch(params.ingest)
+        fetch(params.datasets)
         yield Finding("dataset", params.ingest.source)
         gates = params.registry.gates.model_dump(exclude_none=True)
         none = "" if gates else "set registry.gates: without a gate nothing is promoted"

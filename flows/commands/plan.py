@@ -20,7 +20,7 @@ from reflux.flows.pipeline.speeds import measure
 from reflux.flows.repo import remote
 from reflux.flows.repo.changes import Change, Foreseen, foresee
 from reflux.flows.repo.checkout import prepare_dvc
-from reflux.flows.repo.images import counts_of_domain
+from reflux.flows.repo.images import counts_of_others
 from reflux.flows.report.display import console, duration
 
 _RESTORED_S, _REGISTERED_BEFORE_S = 2.0, 4.0
@@ -92,7 +92,7 @@ def _experience(params: Params) -> dict[str, float]:
     asked = measurements(before, len(ingested["classes"]))
     speeds = {name: each.kept() for name, each in asked.items()}
     known = {name: speed for name, speed in speeds.items() if speed is not None}
-    counts = ingested["counts"] | counts_of_domain(before.ingest)
+    counts = ingested["counts"] | counts_of_others(before)
     return experience_of(before, counts, known, took) if len(known) == len(speeds) else {}
 
 

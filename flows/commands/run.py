@@ -45,7 +45,7 @@ def run_pipeline(assignments: list[str]) -> int:
     embed_mlflow()
     with only_run():
         prepare_dvc()
-        fetch(params.ingest)
+        fetch(params.datasets)
         stop = Stop()
         try:
             with prefect_server() as server:  # it starts meanwhile

@@ -39,7 +39,7 @@ def rank(names: Sequence[str], sizes: Sequence[int], minutes: float, download: b
     embed_mlflow()
     with only_run():
         prepare_dvc()
-        fetch(params.ingest)
+        fetch(params.datasets)
         _ingest(params)
         _compute({"names": names, "sizes": sizes, "minutes": minutes, "download": download, "take": take})
         ranking = read()

@@ -53,7 +53,7 @@ def ingest(params: Params, logger: "logging.Logger | logging.LoggerAdapter[Any]"
         UserError: the dataset is not here and can't be pulled.
         StageFailed: it can't be ingested.
     """
-    fetch(params.ingest)
+    fetch(params.datasets)
     installed.record(params, ["ingest"])
     store = remote.name()
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}

@@ -62,14 +62,14 @@ def identity(params: Params) -> str | None:
     """
     named = (params.pretrain.weights, params.student.weights, *params.distill.teachers)
     weights = [_weights(name) for name in named]
-    if domain := params.ingest.source_domain:
-        weights.append(dataset.version_of_domain(domain))
+    own, *others = params.datasets.items()
+    weights += [dataset.version_of_other(path, param) for param, path in others]
     if None in weights:
         return None
     releases = installed.releases(params.compress.ships) if params.run.retrain_on_upgrade else None
     settings = [lineage.params_sha256(), params.model_dump_json(by_alias=True)]  # the file, and the defaults
     code = [sha256_file(PIPELINE), lineage.files_sha256(_CODE)]
-    parts = [*code, *weights, *settings, dataset.version(params.ingest.source), releases]
+    parts = [*code, *weights, *settings, dataset.version(own[1]), releases]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

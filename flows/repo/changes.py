@@ -16,7 +16,7 @@ from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import installed
 from reflux.components.finetune.strategy import learns_from_unlabeled
 from reflux.flows.repo import dataset
-from reflux.flows.repo.images import Images, counts_of_domain, look
+from reflux.flows.repo.images import Images, counts_of_others, look
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -27,6 +27,7 @@ Fate = Literal["computed", "restored", "unchanged"]
 _NEVER_CHANGES = str(ARTIFACTS / "validate" / "passed")
 # They name the images that teach the teacher without a label, and those that pretraining learns from, if any do.
 _TEACHING, _PRETRAINING = str(ARTIFACTS / "validate" / "unlabeled.json"), str(ARTIFACTS / "ingest" / "pretraining.json")
+_PRETRAIN_SOURCE = str(ARTIFACTS / "ingest" / "pretrain-source")
 _UNLABELED = str(ARTIFACTS / "ingest/shards/unlabeled")
 _PRETRAINED_ON = frozenset(str(ARTIFACTS / "ingest" / "shards" / split) for split in ("train", "val", "unlabeled"))
 _UNSET = object()
@@ -43,7 +44,7 @@ class Change:
 
 
 def outdated(params: Params) -> frozenset[str]:
-    """The stages that read weights or a source domain whose content may have changed under its name.
+    """The stages that read weights, or another dataset than the run's own, whose content may have changed.
 
     DVC only knows the name. In a fresh clone, where no artifact holds the hash of its content, they must run.
     """
@@ -53,8 +54,8 @@ def outdated(params: Params) -> frozenset[str]:
     distilled = ARTIFACTS / "distill" / "run.json"
     if any(_differs(teacher, distilled, "inputs", teacher) for teacher in params.distill.teachers):
         changed |= {"label", "distill"}
-    domain = params.ingest.source_domain
-    if domain and _differs(domain, ARTIFACTS / "ingest" / "run.json", "inputs", domain):
+    ingested = ARTIFACTS / "ingest" / "run.json"
+    if any(_differs(path, ingested, "inputs", path) for path in [*params.datasets.values()][1:]):
         changed |= {"ingest"}
     return frozenset(changed)
 
@@ -77,7 +78,7 @@ class Foreseen:
 
     Attributes:
         changes: by stage.
-        counts: the images in each split, as far as can be known before they are decoded, and of the source domain.
+        counts: the images in each split, as far as can be known before they are decoded, and of other datasets.
         classes: their number.
         added: by split, the images that the last ``ingest`` did not know.
     """
@@ -106,11 +107,11 @@ def foresee(text: str, params: Params, remote: str | None) -> Foreseen:
     with Repo(fs=_overlay(texts)) as repo:
         foresight = _Foresight(repo, remote, params)
         changes = {name: foresight.stage(name, name in forced) for name in STAGES}
-        domain = counts_of_domain(params.ingest)
+        others = counts_of_others(params)
         if images := foresight.images:
-            return Foreseen(changes, {**images.counts, **domain}, images.classes, images.added)
+            return Foreseen(changes, {**images.counts, **others}, images.classes, images.added)
         dataset = foresight.read(ARTIFACTS / "ingest" / "dataset.json")
-    return Foreseen(changes, dataset["counts"] | domain, len(dataset["classes"]), {})
+    return Foreseen(changes, dataset["counts"] | others, len(dataset["classes"]), {})
 
 
 def differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
@@ -169,7 +170,8 @@ class _Foresight:
     def __init__(self, repo: "Repo", remote: str | None, params: Params) -> None:
         self._repo, self._remote, self._settings = repo, remote, params.ingest
         self._teaching = learns_from_unlabeled(params.finetune.rounds, params.finetune.adaptation)
-        self._pretraining = bool(params.pretrain.networks)
+        self._without_labels = params.pretrain.mode == "self-supervised"
+        self._with_labels = params.pretrain.dataset is not None
         self._stages: dict[str, Any] = {each.name: each for each in repo.index.stages if hasattr(each, "name")}
         self._outs: dict[str, tuple[str, Any]] = {}  # by path: the stage's name, and the out if its hash is known
         self.images: Images | None = None  # of the dataset, if it is ingested anew
@@ -193,7 +195,7 @@ class _Foresight:
         above = f"{', '.join(others)} and {last} change" if others else f"{last} changes"
         why: tuple[str, ...] = (*_shortened(own), *[above] * bool(upstream)) if locked else (_NEW,)
         if forced:
-            change = Change("computed", ("a file of weights or the source domain may have another content",))
+            change = Change("computed", ("a file of weights or another dataset may have another content",))
         elif not unknown:
             change = self._decide(stage, why)
         else:
@@ -213,7 +215,9 @@ class _Foresight:
     def _standing_in(self, name: str, spared: set[str]) -> set[str]:
         """The stage's outs that stand for images and stay as they are, if the ``spared`` ones do."""
         if name == "ingest":
-            return set() if self._pretraining and not spared >= _PRETRAINED_ON else {_PRETRAINING}
+            others_stay = {_PRETRAINING: not self._without_labels or spared >= _PRETRAINED_ON}
+            others_stay[_PRETRAIN_SOURCE] = not self._with_labels
+            return {path for path, stays in others_stay.items() if stays}
         images_stay = name == "validate" and (not self._teaching or self._outs[_UNLABELED][1] is not None)
         return {_NEVER_CHANGES, _TEACHING} if images_stay else {_NEVER_CHANGES}
 

@@ -1,30 +1,29 @@
 """The dataset that a run reads: fetched, its version, put under DVC."""
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from reflux.components.core.artifacts import fingerprint, sha256_file
 from reflux.components.core.errors import UserError
-from reflux.components.core.params.sections import Ingest
 from reflux.components.core.runtime.lineage import git
 from reflux.flows.repo.checkout import dvc
 from reflux.flows.repo.stages import own_sentence
 
 
-def fetch(settings: Ingest) -> None:
+def fetch(datasets: Mapping[str, str]) -> None:
     """Pull datasets that only DVC's remote has, as in a fresh clone.
 
     Args:
-        settings: which datasets a run reads.
+        datasets: their paths by the params that name them.
 
     Raises:
         UserError: a dataset is not here, is empty, or cannot be pulled.
     """
-    _fetch(settings.source, "ingest.source")
-    if settings.source_domain is not None:
-        _fetch(settings.source_domain, "ingest.source_domain")
+    for param, path in datasets.items():
+        _fetch(path, param)
 
 
 def _fetch(source: str, param: str) -> None:
@@ -59,8 +58,10 @@ def version(source: str) -> str:
         return str(next(dep for dep in dependencies if dep.hash_name != "params").get_hash().value)
 
 
-def version_of_domain(source: str) -> str:
-    """What tells one content of a source domain from another: its hash, or its pointer's while only DVC has it.
+def version_of_other(source: str, param: str) -> str:
+    """What tells one content of a dataset that is not the run's own from another: its hash, or its pointer's.
+
+    It is the pointer's while only DVC has the dataset.
 
     Raises:
         UserError: it is not here, and DVC does not know it.
@@ -68,7 +69,7 @@ def version_of_domain(source: str) -> str:
     if Path(source).exists():
         return fingerprint(Path(source))
     if not _pointer(source).is_file():
-        raise _missing(source, "ingest.source_domain")
+        raise _missing(source, param)
     return sha256_file(_pointer(source))
 
 

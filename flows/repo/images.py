@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from reflux.components.core.artifacts import ARTIFACTS
 from reflux.components.core.contract import LABELED_SPLITS, SPLITS
 from reflux.components.core.errors import UserError
-from reflux.components.core.params.sections import Ingest
+from reflux.components.core.params.sections import Ingest, Params
 
 if TYPE_CHECKING:
     from reflux.components.ingest.items import Item
@@ -64,14 +64,23 @@ def look(settings: Ingest) -> Images:
     return _compared(items, source.classes, counts)
 
 
-def counts_of_domain(settings: Ingest) -> dict[str, int]:
-    """The images of the source domain to train on, as ``source_domain``; empty without one, or while it is not here."""
+def counts_of_others(params: Params) -> dict[str, int]:
+    """The labeled images of the datasets that are not the run's own; none of one that is not here.
+
+    Returns:
+        ``source_domain_train``, ``pretrain_train`` and so on, for each split.
+    """
     from reflux.components.ingest.source import open_source
 
-    if settings.source_domain is None or not Path(settings.source_domain).exists():
-        return {}
-    given = Counter(item.split or _OWN_SPLIT for item in open_source(Path(settings.source_domain)).items)
-    return {"source_domain": counts_of(given, settings.split.val, settings.split.test)["train"]}
+    splits = params.ingest.split
+    counts: dict[str, int] = {}
+    for param, name in (("ingest.source_domain", "source_domain"), ("pretrain.source", "pretrain")):
+        path = params.datasets.get(param)
+        if path is not None and Path(path).exists():
+            given = Counter(item.split or _OWN_SPLIT for item in open_source(Path(path)).items)
+            found = counts_of(given, splits.val, splits.test)
+            counts |= {f"{name}_{split}": found[split] for split in LABELED_SPLITS}
+    return counts
 
 
 def counts_of(given: Mapping[str, int], val: float, test: float) -> dict[str, int]:
@@ -104,9 +113,9 @@ def _compared(items: "list[Item]", classes: list[str], counts: Mapping[str, int]
     if _OWN_SPLIT in touched or not touched:  # it depends on their content, or one has changed that looks the same
         touched |= {*LABELED_SPLITS, *([] if touched else SPLITS)}
     same_classes = set(classes) == set(known["class_name"].dropna())
-    spared = (
-        {"source-domain", *(f"shards/{split}" for split in SPLITS if split not in touched)} if same_classes else set()
-    )
+    spared = {"pretrain-source"}
+    if same_classes:
+        spared |= {"source-domain", *(f"shards/{split}" for split in SPLITS if split not in touched)}
     if "shards/train" in spared:
         spared.add("images.json")
     paths = frozenset(str(_INGESTED / name) for name in spared)

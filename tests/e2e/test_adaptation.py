@@ -38,7 +38,7 @@ def test_each_method_ends_in_a_decision_and_the_source_domains_images_count(tmp_
     assert "No stage's data, params or code has changed" in again.stdout
     (folder / "data/mnist/test.parquet").unlink()
     planned = reflux(folder, "plan")
-    assert "the source domain may have another content" in " ".join(planned.stdout.split())
+    assert "another dataset may have another content" in " ".join(planned.stdout.split())
     changed = reflux(folder, "run")
     assert changed.returncode == 0, changed.stdout + changed.stderr
     assert "finetune: started" in changed.stdout

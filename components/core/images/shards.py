@@ -105,8 +105,8 @@ def open_shard(folder: Path, workers: int = 0) -> Shard:
     return Shard(images, labels, ids)
 
 
-def open_source_domain(folder: Path, split: str, workers: int = 0) -> Shard | None:
-    """Open a split of the source domain, which ``ingest`` left in a folder; None if it was to leave none."""
+def open_other(folder: Path, split: str, workers: int = 0) -> Shard | None:
+    """Open a split of another dataset, which ``ingest`` left in a folder; None if it was to leave none."""
     shards = folder / "shards"
     return open_shard(shards / split, workers) if shards.is_dir() else None
 

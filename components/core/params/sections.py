@@ -8,67 +8,17 @@ import math
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from reflux.components.core.params.distill import Distill
 from reflux.components.core.params.registry import Registry
+from reflux.components.core.params.run import Run
 from reflux.components.core.params.section import AboveZero, Fraction, NonNegative, Positive, Section, Ships
 from reflux.components.core.params.tune import Tune
 
 
 class Project(Section):
     name: str = Field(min_length=1)
-
-
-class Run(Section):
-    """Settings of how and where a result is computed; no dependency of any stage."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(0, ge=0, description="CPU threads of one stage; 0 leaves it to torch")
-    workers: int = Field(0, ge=0, description="processes that decode encoded images; 0 decodes in a thread")
-    compile: bool = False
-    deterministic: bool = False
-    checkpoint_every_s: AboveZero = 60
-    launcher: Literal["local", "torchrun"] = "local"
-    nproc_per_node: int | str = 1
-    nnodes: int | str = 1
-    rdzv_endpoint: str | None = Field(None, validate_default=True)
-    max_restarts: int = Field(3, ge=0)
-    lost_after_s: AboveZero = 300
-    placement: Literal["one-worker", "two-pools"] = "one-worker"
-    retrain_on_upgrade: bool = True
-
-    @field_validator("nproc_per_node", "nnodes")
-    @classmethod
-    def needs_the_launcher(cls, value: int | str, info: ValidationInfo) -> int | str:
-        if value != 1 and info.data.get("launcher") == "local":
-            raise ValueError("several processes need run.launcher = torchrun")
-        return value
-
-    @field_validator("nproc_per_node")
-    @classmethod
-    def is_a_number_of_processes(cls, value: int | str) -> int | str:
-        if value != "auto" and (isinstance(value, str) or value < 1):
-            raise ValueError("it is a number of processes, or auto")
-        return value
-
-    @field_validator("nnodes")
-    @classmethod
-    def is_a_number_of_machines(cls, value: int | str) -> int | str:
-        match = re.fullmatch(r"(\d+)(?::(\d+))?", str(value))
-        if not match or not 1 <= int(match[1]) <= int(match[2] or match[1]):
-            raise ValueError("it is a number of machines, or the fewest and the most, such as 1:2")
-        return value
-
-    @field_validator("rdzv_endpoint")
-    @classmethod
-    def is_there_for_several_machines(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and not re.fullmatch(r"[^\s:]+:\d+", value):
-            raise ValueError("it must be host:port, such as node1:29400")
-        nodes = info.data.get("nnodes", 1)
-        if value is None and nodes != 1:
-            raise ValueError(f"run.nnodes = {nodes} needs the host:port of one of the machines, where they all meet")
-        return value
 
 
 class SplitFractions(Section):
@@ -160,7 +110,8 @@ _FEW_IMAGES = 16  # of a batch: SimSiam rests on BatchNorm's statistics, and its
 class Pretrain(Section):
     model: str
     weights: str = "random"
-    mode: Literal["none", "self-supervised"] = "none"
+    mode: Literal["none", "self-supervised", "supervised"] = "none"
+    source: Annotated[str, Field(min_length=1)] | None = None
     learns: Literal["teacher", "student", "both"] = "teacher"
     steps: Positive = 1000
     batch_size: Annotated[int, Field(ge=2)] = 128
@@ -176,12 +127,25 @@ class Pretrain(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def has_labels_to_learn(self) -> "Pretrain":
+        if self.mode == "supervised" and self.source is None:
+            raise ValueError(
+                "mode = supervised learns the labels of another dataset: set source to its path, or mode to none"
+            )
+        return self
+
     @property
     def networks(self) -> tuple[str, ...]:
-        """Those that learn from unlabeled images, in their order."""
+        """Those that are trained before transfer learning, in their order."""
         if self.mode == "none":
             return ()
         return ("teacher", "student") if self.learns == "both" else (self.learns,)
+
+    @property
+    def dataset(self) -> str | None:
+        """The dataset whose labels are learned first; None if none are."""
+        return self.source if self.mode == "supervised" else None
 
 
 class Training(Section):
@@ -367,8 +331,8 @@ class Params(Section):
         weights = self.pretrain.weights
         if self.finetune.strategy == "none" and "teacher" in self.pretrain.networks:
             raise ValueError(
-                "finetune.strategy = none uses a finished teacher unchanged, and pretrain.mode = self-supervised would "
-                "train it; set pretrain.learns to student, or take another strategy"
+                f"finetune.strategy = none uses a finished teacher unchanged, and pretrain.mode = {self.pretrain.mode} "
+                "would train it; set pretrain.learns to student, or take another strategy"
             )
         if self.finetune.strategy == "none" and weights in ("random", "pypi", "timm"):
             raise ValueError(
@@ -391,6 +355,13 @@ class Params(Section):
                 "distill.feature_share or distill.finish_share"
             )
         return self
+
+    @property
+    def datasets(self) -> dict[str, str]:
+        """The paths of the datasets that a run reads, by the params that name them; its own is the first."""
+        named = {"ingest.source": self.ingest.source, "ingest.source_domain": self.ingest.source_domain}
+        named["pretrain.source"] = self.pretrain.dataset
+        return {param: path for param, path in named.items() if path is not None}
 
     @property
     def student_is_pretrained(self) -> bool:

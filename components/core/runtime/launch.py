@@ -17,7 +17,7 @@ import psutil
 
 from reflux.components.core.artifacts import read_json, write_json
 from reflux.components.core.errors import UserError
-from reflux.components.core.params.sections import Run
+from reflux.components.core.params.run import Run
 
 _SENTENCE_VARIABLE = "REFLUX_SENTENCE"
 _LAUNCHER_VARIABLE = "REFLUX_LAUNCHER"

@@ -21,7 +21,8 @@ from reflux.components.core.artifacts import ARTIFACTS, fingerprint, translate_o
 from reflux.components.core.contract import STAGES
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.params.file import load_params
-from reflux.components.core.params.sections import Params, Run
+from reflux.components.core.params.run import Run
+from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import dvc_yaml, installed, launch, lineage, openlineage, tracking
 from reflux.components.core.runtime.journal import (
     COURIER_VARIABLE,

@@ -205,8 +205,9 @@ def test_the_probe_is_the_shipped_file_s_own_predictions(finished):
 def test_the_images_that_the_student_was_made_from_are_kept_by_their_ids(finished):
     ids = np.load(finished / "artifacts/evaluate/trained-on.npy", allow_pickle=False)
     splits = {split: open_shard(finished / "artifacts/ingest/shards" / split).ids for split in ("train", "val", "test")}
-    domain = open_shard(finished / "artifacts/ingest/source-domain/shards/train").ids
-    assert ids.tolist() == sorted([*splits["train"].tolist(), *splits["val"].tolist(), *domain.tolist()])
+    others = ("source-domain/shards/train", "pretrain-source/shards/train", "pretrain-source/shards/val")
+    taught = [open_shard(finished / "artifacts/ingest" / each).ids for each in others]
+    assert ids.tolist() == np.sort(np.concatenate([splits["train"], splits["val"], *taught])).tolist()
     assert not np.isin(splits["test"], ids).any()
 
 

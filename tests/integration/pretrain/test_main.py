@@ -13,20 +13,21 @@ import pytest
 
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.params.file import override_params
-from tests.workspaces import run_stage, training_workspace
+from tests.workspaces import run_stage, training_workspace, write_source
 
 SETTINGS = (
-    *("pretrain.mode=self-supervised", "pretrain.learns=both", "pretrain.steps=60", "pretrain.batch_size=16"),
+    *("pretrain.source=data/levels", "pretrain.learns=both", "pretrain.steps=60", "pretrain.batch_size=16"),
     *("run.checkpoint_every_s=0.05", "run.deterministic=true"),
 )
 
 
 @pytest.mark.long
-def test_kill_9_costs_no_bit_of_what_is_learned_without_labels(tmp_path: Path):
+@pytest.mark.parametrize("mode", ["self-supervised", "supervised"])
+def test_kill_9_costs_no_bit_of_what_is_learned(tmp_path: Path, mode: str):
     """In the teacher's training, and then in the student's."""
     folders = [tmp_path / name for name in ("whole", "killed")]
-    training_workspace(folders[0])
-    override_params(list(SETTINGS), folders[0] / "params.yaml")
+    write_source(training_workspace(folders[0]))
+    override_params([f"pretrain.mode={mode}", *SETTINGS], folders[0] / "params.yaml")
     shutil.copytree(folders[0], folders[1])
     assert run_stage("pretrain", folders[0]).returncode == 0
     for role in ("teacher", "student"):
@@ -44,5 +45,5 @@ def test_kill_9_costs_no_bit_of_what_is_learned_without_labels(tmp_path: Path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert run_stage("pretrain", folders[1]).returncode == 0
-    for file in ("model.safetensors", "student/model.safetensors"):
+    for file in ("model.safetensors", "student/model.safetensors", "reached.json"):
         assert len({sha256_file(folder / "artifacts/pretrain" / file) for folder in folders}) == 1

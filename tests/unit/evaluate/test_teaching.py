@@ -112,6 +112,15 @@ def test_a_modifier_leaves_losses_of_layers_as_they_are(taught):
     assert facts["parts"][2]["settings"] == "temperature 3.0"
 
 
+def test_another_datasets_labels_are_a_lesson_and_no_use_of_unlabeled_images(taught):
+    facts = taught("pretrain.mode=supervised", "pretrain.source=data/letters.csv", "pretrain.learns=both")
+    assert "pretraining" not in facts["unlabeled_used"]
+    assert (
+        "The labels of letters were learned before, by the teacher and the student, whose weights the control starts "
+        "from, too."
+    ) in facts["lessons"]
+
+
 def test_the_unlabeled_images_also_teach_a_teacher_that_is_self_trained(taught):
     assert "self-training" not in taught()["unlabeled_used"]
     assert taught("finetune.rounds=2")["unlabeled_used"].endswith("; self-training of the teacher")

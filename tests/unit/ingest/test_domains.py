@@ -37,11 +37,17 @@ def test_other_classes_are_refused(classes: tuple[str, ...], sentence: str):
 
 
 def test_images_that_judge_are_no_teachers(tmp_path: Path):
-    for seed, split in enumerate(("domain/train", "dataset/val", "dataset/test")):
+    for seed, split in enumerate(("other/train", "other/val", "dataset/val", "dataset/test")):
         write_shard(tmp_path / split, 10, seed)
-    refuse_shared_images(tmp_path / "domain", tmp_path / "dataset", "elsewhere")
+    folders, both = (tmp_path / "other", tmp_path / "dataset"), ("train", "val")
+    refuse_shared_images(*folders, "ingest.source_domain = elsewhere", both)
     ids = np.load(tmp_path / "dataset/test/ids.npy")
-    ids[:2] = np.load(tmp_path / "domain/train/ids.npy")[:2]
+    ids[0] = np.load(tmp_path / "other/val/ids.npy")[0]
     np.save(tmp_path / "dataset/test/ids.npy", ids)
-    with pytest.raises(UserError, match=r"2 training images of ingest.source_domain = elsewhere are in .* test"):
-        refuse_shared_images(tmp_path / "domain", tmp_path / "dataset", "elsewhere")
+    refuse_shared_images(*folders, "ingest.source_domain = elsewhere", ["train"])
+    with pytest.raises(UserError, match=r"1 training and validation images of pretrain.source = x are in .* test"):
+        refuse_shared_images(*folders, "pretrain.source = x", both)
+    ids[1] = np.load(tmp_path / "other/train/ids.npy")[0]
+    np.save(tmp_path / "dataset/test/ids.npy", ids)
+    with pytest.raises(UserError, match=r"1 training images of ingest.source_domain = elsewhere are in .* test"):
+        refuse_shared_images(*folders, "ingest.source_domain = elsewhere", ["train"])

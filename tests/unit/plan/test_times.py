@@ -53,6 +53,11 @@ def params(*assignments: str):
             "pretrain",
             10 * 256 * (0.01 + 0.0002) + 10 * 600 * (0.001 + 0.00005),
         ),
+        (
+            ["pretrain.mode=supervised", "pretrain.source=x"],
+            "pretrain",
+            1000 * 128 * 0.01 + (10 * (70 + 400) + 80) * 0.001,
+        ),
         ([], "label", 4 * 5000 * 0.001),
         (["label.views=8"], "label", 8 * 5000 * 0.001),
         (["distill.teacher=live"], "label", 0),
@@ -70,7 +75,8 @@ def params(*assignments: str):
     ],
 )
 def test_a_stage_takes_as_long_as_what_it_computes(assignments, stage, seconds):
-    times = stage_seconds(params(*assignments), COUNTS, SPEEDS)
+    others = {"pretrain_train": 400, "pretrain_val": 70, "pretrain_test": 80}
+    times = stage_seconds(params(*assignments), COUNTS | others, SPEEDS)
     assert times[stage] == pytest.approx(seconds)
 
 
@@ -113,6 +119,6 @@ def test_a_run_that_was_resumed_or_disturbed_says_nothing(factor):
 @pytest.mark.parametrize(("adaptation", "domains"), [("none", 2), ("dann", 3)])
 def test_a_source_domain_teaches_in_batches_of_its_own(adaptation: str, domains: int):
     chosen = params("ingest.source_domain=elsewhere", f"finetune.adaptation={adaptation}")
-    seconds = stage_seconds(chosen, COUNTS | {"source_domain": 4500}, SPEEDS)
+    seconds = stage_seconds(chosen, COUNTS | {"source_domain_train": 4500}, SPEEDS)
     steps = 5000 // 100  # of an epoch
     assert seconds["finetune"] == pytest.approx(10 * (steps * 50 * domains * 0.01 + 600 * 0.001))

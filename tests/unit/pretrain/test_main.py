@@ -16,7 +16,7 @@ from reflux.components.core.models.pixel_model import load
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.stage import Stage
 from reflux.components.pretrain import __main__ as pretrain
-from reflux.components.pretrain import possible, self_supervised
+from reflux.components.pretrain import possible, training
 from tests.workspaces import ids, training_workspace, watched
 
 LEARNING = ("pretrain.mode=self-supervised", "pretrain.steps=3", "pretrain.batch_size=16", "student.steps=1")
@@ -31,7 +31,7 @@ def learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def run(*settings: str) -> list[dict[str, Any]]:
         Path("artifacts/pretrain").mkdir(exist_ok=True)
-        calls = watched(monkeypatch, self_supervised, "fit")
+        calls = watched(monkeypatch, training, "fit")
         pretrain.main(Stage("pretrain", override_params([*LEARNING, *settings])))
         return calls
 

@@ -41,6 +41,8 @@ class Proven:
 RUN_DEVICE = Row("control", "cuda", "refused", ("run.device=cpu",))
 JOINT = ("student.weights=artifacts/control/model.safetensors",)
 LEARNING = ("pretrain.mode=self-supervised", "pretrain.steps=2", "pretrain.batch_size=16")
+SOURCE = ("pretrain.source=data/other",)
+SUPERVISED = ("pretrain.mode=supervised", *SOURCE)
 FEATURES = ("student.weights=distilled-features",)
 FINISHED = ("distill.finish=labels",)
 TWO_TEACHERS = ("distill.teachers=[artifacts/control/other.safetensors]",)
@@ -104,7 +106,9 @@ def _pretraining() -> dict[str, tuple[Row, ...]]:
     rows["pretrain.mode"] = (
         Row("pretrain", "self-supervised", given=LEARNING[1:]),
         Row("ingest", "self-supervised", "pretraining.json"),
+        Row("ingest", "supervised", "pretrain-source/dataset.json", SOURCE),
     )
+    rows["pretrain.source"] = (Row("ingest", "data/other.csv", "pretrain-source/dataset.json", SUPERVISED),)
     students = Row("pretrain", "student", "student/model.json", LEARNING)
     controls = Row("pretrain control", "student", given=LEARNING)
     return rows | {"pretrain.learns": (students, controls, Row("pretrain label distill", "both", given=LEARNING))}

@@ -124,6 +124,11 @@ def _raw(folder: Path) -> Path:
         for file in images.glob("[cdo]*/[0-9]*.png")
     ]
     (folder / "data/listed.csv").write_text("\n".join(["path,label,camera,patient", *sorted(listed)]) + "\n")
+    others = [f"{('leaf', 'root')[number % 2]}/{number}.png" for number in range(30)]
+    for number, name in enumerate(others, 500):
+        save_image(noise(number), folder / "data/other" / name)
+    lines = [f"other/{name},{name.partition('/')[0]}" for name in others]
+    (folder / "data/other.csv").write_text("\n".join(["path,label", *lines]) + "\n")
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, folder)
     override_params(

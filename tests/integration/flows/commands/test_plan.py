@@ -28,7 +28,7 @@ import hashlib, sys
 from pathlib import Path
 stage, *outs = sys.argv[1:]
 for out in map(Path, outs):
-    same = out.name in ("passed", "unlabeled.json", "source-domain")
+    same = out.name in ("passed", "unlabeled.json", "source-domain", "pretrain-source")
     text = "" if same else hashlib.sha256(Path("params.yaml").read_bytes() + stage.encode()).hexdigest()
     if not out.suffix and out.name != "passed":
         out.mkdir(parents=True)

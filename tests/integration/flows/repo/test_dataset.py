@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.params.sections import Ingest
 from reflux.components.core.runtime import lineage
 from reflux.flows.repo.checkout import dvc, prepare_dvc
 from reflux.flows.repo.dataset import fetch, track, version
 from tests.workspaces import make_tiny_project
 
+PETS = {"ingest.source": "data/pets"}
 DVC = [sys.executable, "-m", "dvc"]
 
 
@@ -27,24 +27,24 @@ def test_a_missing_dataset_is_pulled_from_dvcs_remote(checkout, tmp_path):
     subprocess.run([*DVC, "push"], check=True)
     shutil.rmtree("data/pets")
     shutil.rmtree(".dvc/cache")
-    fetch(Ingest(source="data/pets"))
+    fetch(PETS)
     assert len(list(Path("data/pets").rglob("*.png"))) == 2
     shutil.rmtree("data/pets")
     shutil.rmtree(".dvc/cache")
     shutil.rmtree(tmp_path / "remote")
     with pytest.raises(UserError, match="can't be pulled"):
-        fetch(Ingest(source="data/pets"))
+        fetch(PETS)
 
 
 def test_a_missing_or_empty_dataset_is_one_sentence(checkout):
     with pytest.raises(UserError, match="data/nothing does not exist"):
-        fetch(Ingest(source="data/nothing"))
+        fetch({"ingest.source": "data/nothing"})
     Path("data/empty/deep").mkdir(parents=True)
     with pytest.raises(UserError, match="data/empty is empty"):
-        fetch(Ingest(source="data/empty"))
+        fetch({"ingest.source": "data/empty"})
     Path("data/empty/deep/0.png").write_text("a picture")
     with pytest.raises(UserError, match=r"ingest.source_domain = data/nothing does not exist"):
-        fetch(Ingest(source="data/empty", source_domain="data/nothing"))
+        fetch({"ingest.source": "data/empty", "ingest.source_domain": "data/nothing"})
 
 
 def test_the_version_is_what_dvc_writes_into_its_lock(tmp_path, monkeypatch):

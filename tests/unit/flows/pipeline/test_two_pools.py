@@ -15,6 +15,7 @@ def project(monkeypatch):
 def test_the_training_gets_the_checked_data_without_the_test_split():
     assert two_pools.read(TRAINING) == [
         "artifacts/ingest/images.json",
+        "artifacts/ingest/pretrain-source",
         "artifacts/ingest/pretraining.json",
         "artifacts/ingest/shards/train",
         "artifacts/ingest/shards/unlabeled",

@@ -23,6 +23,7 @@ def naming(section: str, **values: object) -> Params:
         ("student", {"weights": "kept.safetensors"}, "pretrain/student/model.json", {"pretrain"}),
         ("distill", {"teachers": ["kept.safetensors"]}, "distill/run.json", {"label", "distill"}),
         ("ingest", {"source_domain": "kept.safetensors"}, "ingest/run.json", {"ingest"}),
+        ("pretrain", {"mode": "supervised", "source": "kept.safetensors"}, "ingest/run.json", {"ingest"}),
     ],
 )
 def test_weights_that_changed_under_their_name_are_read_again(

@@ -25,16 +25,16 @@ def draw(report: Report, path: Path) -> None:
             look: dict[str, Any] = {"fmt": "o", "color": _COLORS[number % len(_COLORS)], "capsize": 3, "markersize": 6}
             axes[0].errorbar(row.size_bytes / 1024, time.cpu, yerr=errors, label=_in_words(row), **look)
             axes[1].errorbar(time.cpu, row.accuracy, xerr=errors, **look)
-        ratio = f"processor time, {first.name} = 1"
+        ratio, most = f"processor time, {first.name} = 1", 1.1 * max(row.speeds[0].cpu_high for row in report.rows)
         axes[0].axhline(1, color="#8A949B", linestyle=":", linewidth=1.2)
         axes[0].set(title=f"Files in their runtimes, {report.device}", xlabel="size in KB", ylabel=ratio, xscale="log")
         axes[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.3g}"))
         axes[0].xaxis.set_minor_formatter(NullFormatter())
-        axes[0].set_ylim(bottom=0)
+        axes[0].set_ylim(0, most)
         setting = f"Threads: {speed.threads}, images at once: {speed.batch}"
         axes[1].set(title=setting, xlabel=ratio, ylabel=f"accuracy on {report.images:,} validation images")
-        axes[1].set_xlim(left=0)
+        axes[1].set_xlim(0, most)
         axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
         figure.legend(loc="outside lower center", ncols=1, fontsize=9)
 

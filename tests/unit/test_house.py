@@ -111,6 +111,7 @@ def test_the_shards_of_make_test_all_are_every_test_file_once():
 
 SCHEMAS = {
     ".github/workflows/*.yml": ("vendor.github-workflows", "custom.github-workflows-require-timeout"),
+    "infra/package/reflux/template/github/workflows/*.yml": ("vendor.github-workflows",),
     ".github/dependabot.yml": ("vendor.dependabot",),
     ".github/ISSUE_TEMPLATE/[!c]*.yml": ("vendor.github-issue-forms",),
     ".github/ISSUE_TEMPLATE/config.yml": ("vendor.github-issue-config",),

@@ -1,6 +1,7 @@
 """The pages of the documentation, without MkDocs: what is in the nav, where links lead, which commands are shown."""
 
 import importlib.util
+import json
 import re
 import shlex
 from functools import cache
@@ -75,7 +76,7 @@ def shown(page: Path) -> list[str]:
 def refused(command: str) -> str | None:
     """Why the command line would be refused; params are checked, too."""
     words = [{"VERSION": "1"}.get(word, word) for word in shlex.split(command, comments=True)[1:]]
-    words = words[: next((i for i, word in enumerate(words) if word in (">", "|", "&&")), len(words))]
+    words = words[: next((i for i, word in enumerate(words) if word in ("-h", ">", "|", "&&")), len(words))]
     verb = COMMAND
     while isinstance(verb, typer.core.TyperGroup) and words:
         name, *words = words
@@ -98,6 +99,28 @@ def test_a_command_that_a_page_shows_would_be_accepted(page: Path):
         pytest.skip("it is of older releases")
     refusals = {command: reason for command in shown(page) if (reason := refused(command))}
     assert refusals == {}
+
+
+def settings(page: Path) -> list[list[str]]:
+    """The params that a page shows as YAML: the assignments of each block."""
+    blocks = re.findall(r"^ *```yaml\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    documents = [YAML(typ="safe").load(block) for block in blocks]
+    return [
+        [
+            f"{section}.{key}={json.dumps(value)}"
+            for section, values in document.items()
+            for key, value in values.items()
+        ]
+        for document in documents
+        if document.keys() <= {"registry", "run", "ingest"}
+    ]
+
+
+def test_params_that_pages_show_as_yaml_are_accepted():
+    shown_on = {page.name: settings(page) for page in PAGES if settings(page)}
+    assert shown_on.keys() == {"gate.md", "gpu-pool.md"}
+    for assignments in (each for blocks in shown_on.values() for each in blocks):
+        assert check_overrides(assignments, ROOT / "params.yaml")
 
 
 @pytest.mark.parametrize(

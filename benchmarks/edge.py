@@ -9,7 +9,7 @@ bytes and times mean something, their answers would not. ``int8, defaults`` is w
 ``quantize_static`` makes without a choice of ours: int8 activations, one scale a tensor, 8-bit weights, ranges from the
 same images. Times are those of ``reflux bench``: of the processor, in multiples of the ONNX fp32 file's, run in turn,
 the median of 15 rounds and its interval. Files of other runtimes are measured where these are installed
-(``pip install 'reflux[executorch,litert]'``). It prints the table and writes
+(``pip install 'reflux[executorch,litert,openvino]'``). It prints the table and writes
 ``benchmarks/results/edge.json``.
 """
 

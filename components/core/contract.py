@@ -91,6 +91,7 @@ FORMATS = {
     ".onnx": FormatSpec("ONNX", "onnxruntime"),
     ".pte": FormatSpec("ExecuTorch", "executorch", "executorch"),
     ".tflite": FormatSpec("LiteRT", "ai-edge-litert", "litert"),
+    ".zip": FormatSpec("OpenVINO", "openvino", "openvino"),
 }
 
 
@@ -123,6 +124,8 @@ FILES = {
     "executorch_int8": FileSpec("edge/student-int8.pte", "int8"),
     "litert": FileSpec("edge/student.tflite"),
     "litert_int8": FileSpec("edge/student-int8.tflite", "int8"),
+    "openvino": FileSpec("edge/student-openvino.zip"),
+    "openvino_int8": FileSpec("edge/student-openvino-int8.zip", "int8"),
     "pt2": FileSpec("student.pt2"),  # no file that ships: it needs torch
 }
 EDGE = "edge"

@@ -27,6 +27,7 @@ print(json.dumps([int((logits.argmax(axis=1) == kept["predicted"]).sum()), len(k
     [
         ("executorch-int8", "student-int8.pte", "executorch", "load_program"),
         ("litert-int8", "student-int8.tflite", "ai-edge-litert", "Interpreter"),
+        ("openvino-int8", "student-openvino-int8.zip", "openvino", "ZipFile"),
     ],
 )
 def test_a_run_ends_with_a_champion_that_predict_mlflow_and_the_smoke_test_answer_from(
@@ -58,6 +59,10 @@ def test_a_run_ends_with_a_champion_that_predict_mlflow_and_the_smoke_test_answe
     assert asked.returncode == 0, asked.stderr
     right, images = json.loads(asked.stdout.splitlines()[-1])
     assert right == images > 0
+
+    benched = reflux(project, "bench", str(path.relative_to(project)))
+    assert benched.returncode == 0, benched.stdout + benched.stderr
+    assert f"edge/{file}" in benched.stdout
 
     again = reflux(project, "run")
     assert "nothing was trained" in again.stdout, again.stdout + again.stderr

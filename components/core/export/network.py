@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from reflux.components.core.contract import FORMATS
 from reflux.components.core.errors import UserError
-from reflux.components.core.export.formats import executorch, litert, onnx, pt2
+from reflux.components.core.export.formats import executorch, litert, onnx, openvino, pt2
 from reflux.components.core.export.logits import Logits
 from reflux.components.core.images.preprocess import fit
 from reflux.components.core.images.shards import Images, Pixels, at_once
@@ -59,7 +59,7 @@ class Format(Protocol):
         ...
 
 
-MODULES: dict[str, Format] = {".pt2": pt2, ".onnx": onnx, ".pte": executorch, ".tflite": litert}
+MODULES: dict[str, Format] = {".pt2": pt2, ".onnx": onnx, ".pte": executorch, ".tflite": litert, ".zip": openvino}
 
 
 def code_of(suffix: str) -> Path:

@@ -9,7 +9,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 # Of contract.FILES, as params name them.
-Ships = Literal["onnx", "onnx-int8", "executorch", "executorch-int8", "litert", "litert-int8"]
+Ships = Literal[
+    "onnx", "onnx-int8", "executorch", "executorch-int8", "litert", "litert-int8", "openvino", "openvino-int8"
+]
 
 
 class Section(BaseModel):

@@ -86,8 +86,8 @@ def test_no_file_appears_when_one_is_not_the_student(here):
 @pytest.mark.parametrize("kind", FILES)
 def test_every_file_of_another_network_is_refused(here, monkeypatch, converters_home, kind):
     path = Path(FILES[kind].name)
-    if path.suffix == ".tflite":
-        pytest.importorskip("ai_edge_litert", reason="pip install '.[litert]'")
+    runtime = FILES[kind].format.runtime
+    pytest.importorskip(runtime.replace("-", "_"), reason=f"it needs {runtime}")
     monkeypatch.setattr(converters, "HOME", converters_home)
     module, precision = MODULES[path.suffix], FILES[kind].precision
 

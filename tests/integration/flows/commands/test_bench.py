@@ -70,7 +70,10 @@ def test_the_files_of_the_last_run_are_one_table_and_a_run_in_mlflow(project, ca
         (["--batch", "1,eight"], "--batch 1,eight is no list of numbers"),
         (["--threads", "1,4096"], "--threads 4096 is more than the "),
         (["gone.onnx"], "gone.onnx is not a file: give one that `reflux run` made, or the number of a version."),
-        (["params.yaml"], "params.yaml has no runtime here: give a file that ends with .pt2, .onnx, .pte, .tflite."),
+        (
+            ["params.yaml"],
+            "params.yaml has no runtime here: give a file that ends with .pt2, .onnx, .pte, .tflite, .zip.",
+        ),
         (["torn.onnx"], "torn.onnx can't be read"),
         (["torn.pt2"], "torn.pt2 can't be read"),
         (["champion"], "No model is registered as fashion-mnist-student"),

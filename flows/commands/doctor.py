@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
+from reflux.components.core.params import extensions
 from reflux.components.core.params.file import load_params
 from reflux.components.core.runtime import lineage
 from reflux.components.core.runtime.journal import OUTBOX
@@ -70,6 +71,7 @@ def _project() -> Iterator[Finding]:
         yield Finding("params.yaml", f"project {params.project.name}")
         fetch(params.datasets)
         yield Finding("dataset", params.ingest.source)
+        yield Finding("extensions", ", ".join(each.name for each in extensions.found()) or "none")
         gates = params.registry.gates.model_dump(exclude_none=True)
         none = "" if gates else "set registry.gates: without a gate nothing is promoted"
         yield Finding("gates", ", ".join(gates) or "none", none)

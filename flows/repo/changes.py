@@ -129,7 +129,7 @@ def _of_installation(before: Mapping[str, Any], after: Mapping[str, Any]) -> Ite
     """List what differs of the code, the defaults and the packages that a stage's result is known by."""
     kinds = ("code", "defaults", "packages")
     (old, new), defaults, releases = ((before.get(kind, {}), after.get(kind, {})) for kind in kinds)
-    yield from (f"{_CODE}components/{part}" for part in {**old, **new} if old.get(part) != new.get(part))
+    yield from (f"{_CODE}{part}" for part in {**old, **new} if old.get(part) != new.get(part))
     yield from (f"the default of {each}" for each in differences(*defaults))
     yield from differences(*releases)
 

@@ -9,6 +9,7 @@ same network with so many times the channels (Howard et al. 2017).
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -226,6 +227,25 @@ SMALL_NETS: dict[str, Callable[..., SmallNet]] = {
     "resnet8_thin": partial(resnet, 1, (12, 12, 16, 32), stem_kernel=5, stem_stride=2),
     "resnet8_tiny": partial(resnet, 1, (8, 8, 12, 24), stem_kernel=5, stem_stride=2),
 }
+
+Builder = TypeVar("Builder", bound=Callable[..., SmallNet])
+
+
+def register(name: str) -> Callable[[Builder], Builder]:
+    """Register a network's builder, which is called with ``in_chans`` and ``num_classes``, and ``width`` if it isn't 1.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(builder: Builder) -> Builder:
+        if name in SMALL_NETS:
+            raise ValueError(f"Two networks are named {name}.")
+        SMALL_NETS[name] = builder
+        return builder
+
+    return register
+
 
 _WITH_WIDTH = re.compile(r"(.+)_x(\d+(?:\.\d+)?)")
 

@@ -8,9 +8,10 @@ import difflib
 import operator
 from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
+from pydantic import Field, GetCoreSchemaHandler, ValidationInfo, field_serializer, field_validator, model_validator
+from pydantic_core import CoreSchema
 
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.section import AboveZero, Fraction, Positive, Section
@@ -247,10 +248,15 @@ class DeepMutualLearning(Schedule):
     peers: Positive = 1
 
 
-if TYPE_CHECKING:
-    AnyMethod = Method
-else:
-    AnyMethod = Annotated[reduce(operator.or_, METHODS.values()), Field(discriminator="name")]
+class _Registered:
+    """Has pydantic accept each class in ``METHODS``, as they are when a section's schema is built."""
+
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        known = reduce(operator.or_, METHODS.values())
+        return handler.generate_schema(Annotated[known, Field(discriminator="name")])
+
+
+AnyMethod = Annotated[Method, _Registered()]
 
 
 def losses_of(method: Sequence[Method]) -> tuple[Loss, ...]:

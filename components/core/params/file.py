@@ -14,6 +14,7 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from reflux.components.core.artifacts import atomic
 from reflux.components.core.errors import NO_PROJECT, UserError, listed
+from reflux.components.core.params import extensions
 from reflux.components.core.params.comments import with_comments
 from reflux.components.core.params.distill import METHODS
 from reflux.components.core.params.section import Section
@@ -127,6 +128,7 @@ def check_params(document: Any, where: str) -> Params:
     Raises:
         UserError: the first problem, with the nearest known name for an unknown key.
     """
+    extensions.load()
     try:
         params = Params.model_validate(document)
     except ValidationError as error:

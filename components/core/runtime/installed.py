@@ -23,7 +23,7 @@ from reflux.components.core.params import extras
 from reflux.components.core.params.file import load_params
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import dvc_yaml
-from reflux.components.core.runtime.lineage import LOCK, files_sha256
+from reflux.components.core.runtime.lineage import LOCK, extensions_sha256, part_sha256
 
 FILE = ARTIFACTS / "installed.json"
 _DIGITS = 16  # of a hash: enough to tell versions apart, and short enough to read in a lock file
@@ -58,8 +58,9 @@ def releases(ships: str = "auto") -> dict[str, Versions]:
 
 
 def code(stage: str) -> dict[str, str]:
-    """The hashes of the code that decides a stage's result, by folder or file of ``components``."""
-    return {part: files_sha256([part])[:_DIGITS] for part in code_of(stage)}
+    """The hashes of the code that decides a stage's result, by folder or file of ``components``, and by extension."""
+    own = {f"components/{part}": part_sha256(part) for part in code_of(stage)}
+    return {part: sha256[:_DIGITS] for part, sha256 in (own | extensions_sha256(code_of(stage))).items()}
 
 
 def defaults(section: BaseModel, names: Collection[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.contract import code_of
+from reflux.components.core.params import extensions
 from reflux.components.core.params.file import PARAMS
 
 COMPONENTS = Path(__file__).parents[2]
@@ -57,12 +58,30 @@ def code_sha256(stage: str) -> str:
 
 
 def files_sha256(parts: Sequence[str]) -> str:
-    """The hash of the files and folders ``parts`` of the package's ``components``; pages do not count."""
+    """The hash of the files and folders ``parts`` of the package's ``components``, and of what extends them."""
+    return _sha256(_sources(parts) | extensions_sha256(parts))
+
+
+def part_sha256(part: str) -> str:
+    """The hash of a file or folder of the package's ``components``."""
+    return _sha256(_sources([part]))
+
+
+def _sources(parts: Sequence[str]) -> dict[str, str]:
+    """The hashes of the files of some parts, by their paths; pages do not count."""
     paths = [COMPONENTS / part for part in parts]
     found = (file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]))
     files = sorted(file for file in found if file.suffix in _CODE)
-    sources = {file.relative_to(COMPONENTS).as_posix(): sha256_file(file) for file in files}
-    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+    return {file.relative_to(COMPONENTS).as_posix(): sha256_file(file) for file in files}
+
+
+def _sha256(hashes: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
+def extensions_sha256(parts: Collection[str]) -> dict[str, str]:
+    """The hashes of the extensions of these folders of ``components``, by name."""
+    return {each.name: sha256_file(each.file) for each in extensions.found() if extensions.EXTENDED[each.kind] in parts}
 
 
 def data_md5(lock: Path = LOCK) -> str | None:

@@ -86,7 +86,9 @@ def test_a_lock_file_that_cannot_be_read_is_left_to_dvc(lock: Path, text: str):
 
 def test_each_stage_knows_the_code_that_decides_it_part_by_part(lock: Path, monkeypatch: pytest.MonkeyPatch):
     before = installed.deciding(SHIPPED)
-    assert {stage: tuple(each["code"]) for stage, each in before.items()} == {stage: code_of(stage) for stage in STAGES}
+    assert {stage: [*each["code"]] for stage, each in before.items()} == {
+        stage: [f"components/{part}" for part in code_of(stage)] for stage in STAGES
+    }
     shutil.copytree(lineage.COMPONENTS, "components", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(lineage, "COMPONENTS", Path("components"))
     assert installed.deciding(SHIPPED) == before, "wherever it is installed"
@@ -99,7 +101,7 @@ def test_each_stage_knows_the_code_that_decides_it_part_by_part(lock: Path, monk
         for part in before[stage]["code"]
         if before[stage]["code"][part] != after[stage]["code"][part]
     }
-    assert changed == {(stage, "core/student.py") for stage in ("pretrain", "distill", "control")}
+    assert changed == {(stage, "components/core/student.py") for stage in ("pretrain", "distill", "control")}
 
 
 def test_defaults_are_those_that_stand_in_for_what_is_left_out():

@@ -1,0 +1,115 @@
+"""The project's own code: losses and networks that register themselves, by the decorators that Reflux's own use.
+
+Its files are ``extensions/losses/*.py`` and ``extensions/networks/*.py`` in the working folder; installed packages name
+modules as entry points of the groups ``reflux.losses`` and ``reflux.networks``. An extension counts as code of the
+folder that it extends, so that a change of it computes again what that folder decides.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from traceback import extract_tb
+
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.distill import Distill
+from reflux.components.core.params.sections import Params
+
+FOLDER = Path("extensions")
+EXTENDED = {"losses": "distill", "networks": "core/models"}  # folders of ``components``, by the kind of extension
+
+_loaded: set[Path] = set()
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A file of the project, or a module of an installed package.
+
+    Attributes:
+        kind: losses or networks.
+        name: its path in the project, or the module's name.
+        file: its source.
+    """
+
+    kind: str
+    name: str
+    file: Path
+
+
+def load() -> None:
+    """Import the extensions that have not been imported yet; what they register is known then.
+
+    Raises:
+        UserError: one of them can't be imported, or lies where none is looked for.
+    """
+    _refuse_strangers()
+    new = [each for each in found() if each.file.absolute() not in _loaded]
+    for extension in new:
+        _import(extension)
+        _loaded.add(extension.file.absolute())
+    if any(each.kind == "losses" for each in new):  # the sections know the names that there were
+        Distill.model_rebuild(force=True)
+        Params.model_rebuild(force=True)
+
+
+def found() -> Iterator[Extension]:
+    """The extensions, those of the project first."""
+    for kind in EXTENDED:
+        for file in sorted((FOLDER / kind).glob("*.py")):
+            yield Extension(kind, str(file), file)
+        for entry in _installed(kind):
+            spec = find_spec(entry.module)
+            if spec is None or spec.origin is None:
+                raise UserError(f"The {kind} {entry.module}, an entry point, can't be found: reinstall its package.")
+            yield Extension(kind, entry.module, Path(spec.origin))
+
+
+@cache
+def _installed(kind: str) -> tuple[EntryPoint, ...]:
+    return tuple(sorted(entry_points(group=f"reflux.{kind}"), key=lambda entry: entry.value))
+
+
+def _refuse_strangers() -> None:
+    """Refuse what nobody would import.
+
+    Raises:
+        UserError: Python files lie next to the folders of the kinds.
+    """
+    folders = [FOLDER / kind for kind in EXTENDED]
+    strangers = (file for file in sorted(FOLDER.rglob("*.py")) if file.parent not in folders)
+    if stranger := next(strangers, None):
+        places = " or ".join(f"{folder}/" for folder in folders)
+        raise UserError(f"{stranger} is in no folder of extensions: move it to {places}.")
+
+
+def _import(extension: Extension) -> None:
+    """Import an extension under a name of its own.
+
+    Raises:
+        UserError: it raised an error, or registers a name that is taken.
+    """
+    name = f"reflux_{extension.kind}_{extension.file.stem}"
+    spec = spec_from_file_location(name, extension.file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{extension.name} is no Python module.")
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        why = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        first = (why.strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(f"{extension.name}, line {_line(extension.file, error)}, can't be loaded: {first}.") from None
+
+
+def _line(file: Path, error: Exception) -> int:
+    """The line of a file in which an error came up."""
+    source = str(file.absolute())
+    if isinstance(error, SyntaxError) and error.filename == source:
+        return error.lineno or 1
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == source]
+    return (lines[-1] if lines else None) or 1

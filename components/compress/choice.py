@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from reflux.components.compress.parity import require_int8
 from reflux.components.core.contract import FILES, kind_of
-from reflux.components.core.export.latency import batch_of, in_turn
 from reflux.components.core.export.network import load
+from reflux.components.core.export.timing import batch_of, in_turn
 from reflux.components.core.images.shards import Shard
 from reflux.components.core.params.sections import Compress
 from reflux.components.core.significance import margin_shown, paired_score_bound

@@ -77,7 +77,8 @@ def test_a_users_dataset_is_copied_versioned_and_pointed_at(checkout, tmp_path):
     assert params.registry.model_name == "My-pets-student"
     after = Path("params.yaml").read_text().splitlines()
     assert "  channels: 3               # at least 1 % of the sampled images have color" in after
-    assert not set(sections(before, "run", "validate", "evaluate", "monitor", "tune")) - set(after), "these are no plan's"
+    no_plans = sections(before, "run", "validate", "evaluate", "monitor", "tune")
+    assert set(no_plans) <= set(after)
     kept_params = Path("data/fashion-mnist.params.yaml").read_text().splitlines()
     assert kept_params == before, "those of the dataset before it"
     assert "md5" in Path("data/My-pets.dvc").read_text()

@@ -1,0 +1,5 @@
+"""``python -m reflux.flows.cli``."""
+
+from reflux.flows.cli import main
+
+main()

@@ -1,0 +1,170 @@
+"""Verbs that make a project, plan and train."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reflux.flows.cli.app import app, data
+
+
+@app.command(epilog="Example: reflux new flowers --from ~/pictures/flowers")
+def new(
+    folder: Annotated[Path, typer.Argument(help="The project's folder, which must not exist yet.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="PATH", help="A dataset, as for reflux data add; without one, a sample."),
+    ] = None,
+) -> None:
+    """Make a project: params, pipeline, data and schedules in a git repository of its own."""
+    from reflux.flows.commands.new import new as make
+
+    print(make(folder, source))
+
+
+@app.command(epilog="Example: reflux run -S student.steps=3000 -S seed=1")
+def run(
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("-S", metavar="SECTION.KEY=VALUE", help="Set a param in params.yaml first; can be repeated."),
+    ] = None,
+) -> None:
+    """Run the pipeline, then register and promote the student.
+
+    Only what has changed is computed, and only a student that passes its gates is promoted.
+
+    Exit codes: 0 done (whatever the gates decided), 1 a stage failed, 2 user error, 3 trained but MLflow was away,
+    130 stopped.
+    """
+    from reflux.flows.commands.run import run_pipeline
+
+    raise typer.Exit(run_pipeline(assignments or []))
+
+
+@app.command(epilog="Example: reflux plan -S student.steps=3000")
+def plan(
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("-S", metavar="SECTION.KEY=VALUE", help="As if this param were set; can be repeated."),
+    ] = None,
+) -> None:
+    """Show what the next run will compute, why, and how long it takes.
+
+    Nothing is computed or changed. Times are those of this machine: of its earlier runs, or from a few timed steps.
+    """
+    from reflux.flows.commands.plan import plan as show_plan
+
+    show_plan(assignments or [])
+
+
+@app.command(
+    epilog="""
+    \b
+    Example: reflux teachers
+             reflux teachers resnet18.a1_in1k --download --size 128 --size 224
+             reflux teachers --take tf_efficientnet_lite2
+    """
+)
+def teachers(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TEACHER",
+            help="More candidates: timm's names, checkpoints (NETWORK=FILE for those of others), models:/ URIs.",
+        ),
+    ] = None,
+    sizes: Annotated[
+        list[int] | None,
+        typer.Option("--size", min=16, help="An image size in pixels; can be repeated.  [default: 80, 128, 224]"),
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long it may take.")] = 3,
+    download: Annotated[bool, typer.Option("--download", help="Fetch weights of TEACHER from timm's hub.")] = False,
+    take: Annotated[
+        str | None,
+        typer.Option(metavar="TEACHER", help="Write this one to params.yaml, at the quickest size that is as good."),
+    ] = None,
+) -> None:
+    """Rank pretrained teachers on your labeled images, before any is trained.
+
+    Compared are the weights on this machine: the project's own, those of installed packages and those that timm has
+    cached. A linear probe on their frozen features says which suits the dataset; the test split is not opened. What was
+    computed once is kept.
+    """
+    from reflux.flows.commands.teachers import rank
+
+    rank(names or [], sizes or [], minutes, download, take)
+
+
+@app.command(
+    epilog="""
+    \b
+    Example: reflux tune --minutes 20
+             reflux tune --take smallest
+    """
+)
+def tune(
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="How long it may take.  [default: 20, or with --take none: what is there is taken]"),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(metavar="FIGURES", help="What to improve, divided by commas; quality first.")
+    ] = "accuracy,size_kb,latency_ms_p95",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train at the same time.")] = 1,
+    take: Annotated[
+        str | None,
+        typer.Option(metavar="smallest|best|knee|N", help="Write this one, or trial N, to params.yaml."),
+    ] = None,
+) -> None:
+    """Search the smallest student that passes its gates.
+
+    Candidates learn from the soft labels that are stored, so that the teacher is not asked, and are judged on
+    validation images; the test split is not opened. What is searched: tune.space in params.yaml. The same command goes
+    on where the last one ended.
+
+    Exit codes: 0 done, 2 user error, 130 stopped.
+    """
+    from reflux.flows.commands.tune import tune as search
+
+    raise typer.Exit(search(minutes, objective, workers, take))
+
+
+@data.command("add", epilog="Example: reflux data add ~/flowers --minutes 20 --max-kb 100")
+def data_add(
+    path: Annotated[Path, typer.Argument(help="A folder of class folders, or one with a CSV or Parquet manifest.")],
+    name: Annotated[str | None, typer.Option(help="The dataset's name in data/; by default the folder's name.")] = None,
+    minutes: Annotated[float, typer.Option(help="How long a run may take on this machine.")] = 10,
+    max_kb: Annotated[
+        float | None, typer.Option(help="How large the file that ships may be.  [default: 200; in int8 about 56]")
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="The accuracy that the student must reach, such as 0.9.")
+    ] = None,
+) -> None:
+    """Copy a dataset to data/, track it with DVC, and write a plan for it to params.yaml.
+
+    What is planned follows from the images, the time allowed and the speed of this machine.
+    """
+    from reflux.flows.commands.data import add
+
+    print(add(path, name, minutes, max_kb, min_accuracy))
+
+
+@data.command("list", epilog="Example: reflux data list")
+def data_list() -> None:
+    """List the datasets that have params in this checkout; the active one has a star."""
+    from reflux.flows.commands.datasets import show
+
+    show()
+
+
+@data.command("use", epilog="Example: reflux data use fashion-mnist")
+def data_use(name: Annotated[str, typer.Argument(help="The dataset's name, as in reflux data list.")]) -> None:
+    """Make another dataset the active one.
+
+    Its params are moved from data/NAME.params.yaml to params.yaml, and those of the present one take their place in
+    data/. What was computed before is restored by the next reflux run, not computed again.
+    """
+    from reflux.flows.commands.datasets import use
+
+    print(use(name))

@@ -1,0 +1,70 @@
+"""Verbs on boards, metrics, schedules and what all needs."""
+
+from typing import Annotated
+
+import typer
+
+from reflux.flows.cli.app import UI_PORT, app
+
+
+@app.command(epilog="Example: reflux ui --port 5001")
+def ui(
+    port: Annotated[
+        int, typer.Option(min=1, max=65500, help="The port on 127.0.0.1; Prefect gets the next one.")
+    ] = UI_PORT,
+    prefect: Annotated[bool, typer.Option("--prefect", help="Serve Prefect's UI as well.")] = False,
+) -> None:
+    """Serve MLflow's web UI: boards, runs and models. Ctrl-C stops it."""
+    from reflux.flows.commands.ui import serve
+
+    raise typer.Exit(serve(port, prefect))
+
+
+@app.command(epilog="Example: MLFLOW_TRACKING_URI=https://mlflow.example.org reflux boards")
+def boards() -> None:
+    """Print links to the boards.
+
+    They are on the MLflow server in MLFLOW_TRACKING_URI or, without one, on the server that `reflux ui` starts.
+    """
+    from reflux.flows.commands.ui import show_boards
+
+    show_boards(UI_PORT)
+
+
+@app.command(
+    epilog="""
+    \b
+    Example: reflux metrics
+             reflux metrics --port 9464
+    """
+)
+def metrics(
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Serve them at /metrics on this port, until stopped.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to serve them on.")] = "127.0.0.1",
+) -> None:
+    """Print metrics for Prometheus: the champion, the last decision, the last retrain, the data's drift.
+
+    Without MLflow there is one metric, reflux_up, which is 0. What each means, alerts and a dashboard:
+    infra/observability.
+    """
+    from reflux.flows.commands.metrics import metrics as show_or_serve
+
+    show_or_serve(port, host)
+
+
+@app.command(epilog="Example: PREFECT_API_URL=http://prefect.example.org:4200/api reflux deploy")
+def deploy() -> None:
+    """Apply infra/prefect.yaml to a Prefect server: pools, schedules, automations. Safe to repeat."""
+    from reflux.flows.commands import deploy
+
+    deploy.deploy()
+
+
+@app.command(epilog="Example: reflux doctor")
+def doctor() -> None:
+    """Check everything the pipeline needs, and say how to fix it."""
+    from reflux.flows.commands.doctor import examine
+
+    raise typer.Exit(examine())

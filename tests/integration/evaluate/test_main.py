@@ -295,6 +295,7 @@ def test_the_params_reach_what_measures(finished, here, monkeypatch):
     assert reported["accuracy"] == shipped(metrics_of(here))["accuracy"]
 
 
+@pytest.mark.long
 def test_a_teacher_that_was_used_as_it_came_has_no_learning_curve(finished, here, monkeypatch):
     shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
     history.write(here / "artifacts/finetune/history.parquet", {})

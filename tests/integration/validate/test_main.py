@@ -38,6 +38,7 @@ def test_it_runs_offline_and_reports_its_findings(tmp_path: Path) -> None:
         ".reflux",
         "artifacts",
         "data",
+        "dvc.yaml",
         "guard",
         "params.yaml",
         "temporary",

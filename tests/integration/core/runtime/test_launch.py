@@ -118,7 +118,8 @@ def journals(folder: Path) -> list[list[dict]]:
     return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
 
 
-@pytest.mark.parametrize("stage", [pytest.param("finetune", marks=pytest.mark.long), "control"])
+@pytest.mark.long
+@pytest.mark.parametrize("stage", ["finetune", "control"])
 def test_one_and_two_processes_end_with_the_same_weights(tmp_path: Path, stage: str):
     """To float32's rounding: the sums over a batch are taken in another order, and some twenty steps add it up."""
     one, two = workspace(tmp_path / "one"), workspace(tmp_path / "two", *TWO)

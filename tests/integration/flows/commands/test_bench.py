@@ -31,6 +31,7 @@ def project(finished, tmp_path, monkeypatch, mlflow_template):
     return folder
 
 
+@pytest.mark.long
 def test_the_files_of_the_last_run_are_one_table_and_a_run_in_mlflow(project, call_reflux, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     code, out, err = call_reflux("bench", "--batch", "1,4")

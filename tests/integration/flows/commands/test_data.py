@@ -212,7 +212,7 @@ def test_what_is_interrupted_leaves_params_and_data_as_they_were(checkout, tmp_p
     assert files() == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_kill_in_the_middle_leaves_params_and_data_as_they_were(checkout, tmp_path):
     before = files()
     command = [sys.executable, "-m", "reflux.flows.cli", "data", "add", str(pictures(tmp_path / "pets"))]

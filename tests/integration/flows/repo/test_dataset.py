@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.runtime import lineage
+from reflux.components.core.params.file import load_params
+from reflux.components.core.runtime import installed, lineage
 from reflux.flows.repo.checkout import dvc, prepare_dvc
 from reflux.flows.repo.dataset import fetch, track, version
 from tests.workspaces import make_tiny_project
@@ -50,6 +51,7 @@ def test_a_missing_or_empty_dataset_is_one_sentence(checkout):
 def test_the_version_is_what_dvc_writes_into_its_lock(tmp_path, monkeypatch):
     monkeypatch.chdir(make_tiny_project(tmp_path / "project"))
     prepare_dvc()
+    installed.record(load_params(), ["ingest"])
     assert dvc("repro", "--quiet", "--single-item", "ingest")[0] == 0
     assert version("data/shapes") == lineage.data_md5()
 

@@ -46,7 +46,12 @@ SCENARIOS = {
 
 
 @pytest.mark.parametrize(
-    "scenario", [pytest.param("first promotion", marks=pytest.mark.long), "later promotion", "rollback"]
+    "scenario",
+    [
+        pytest.param("first promotion", marks=pytest.mark.long),
+        "later promotion",
+        pytest.param("rollback", marks=pytest.mark.long),
+    ],
 )
 def test_an_act_that_is_killed_before_any_of_its_writes_is_whole_after_reconcile(home, original, scenario):
     moves, wanted = SCENARIOS[scenario]

@@ -124,7 +124,10 @@ def stopped(tmp_path, monkeypatch, request):
     return start
 
 
-@pytest.mark.parametrize(("at_check", "reached"), [(2, 1), (3, 2)], ids=["before champion", "before the outcome"])
+@pytest.mark.parametrize(
+    ("at_check", "reached"),
+    [pytest.param(2, 1, id="before champion"), pytest.param(3, 2, id="before the outcome", marks=pytest.mark.long)],
+)
 def test_a_holder_that_stood_still_while_another_promoted_leaves_the_registry_alone(
     clothes, stopped, at_check, reached
 ):

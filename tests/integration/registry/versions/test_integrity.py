@@ -67,7 +67,7 @@ def test_a_swapped_source_is_refused_by_promote_predict_and_rollback(home, model
     assert client.aliases(MlflowClient(), model_name)["champion"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_flipped_byte_of_the_recorded_answers_is_named_wherever_they_are_compared_with(
     home, model_name, registered, judge, smoke_tested
 ):

@@ -32,6 +32,7 @@ def difference(student, path) -> float:
     return max(np.abs(network.run(PIXELS[:n]) - expected[:n]).max() for n in (1, 2, 7)) / np.ptp(expected)
 
 
+@pytest.mark.long
 def test_an_int8_program_answers_almost_as_the_student_and_names_its_classes(student, tmp_path):
     path = tmp_path / "student.pte"
     path.write_bytes(executorch.make(program.Source(student), PIXELS))

@@ -49,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(finished, tmp_path / "copy")
+    return shutil.copytree(finished, tmp_path / "copy", symlinks=True)
 
 
 def computed(folder: Path) -> dict[str, str]:
@@ -130,7 +130,7 @@ def test_a_param_keeps_what_an_older_torch_has_computed_and_the_run_says_so(copy
 def test_the_same_machine_gives_the_same_bits_again(finished: Path, tmp_path: Path):
     """From an empty cache, with ``run.deterministic``."""
     results = shutil.ignore_patterns("artifacts", "cache", "tmp", "dvc.lock", ".reflux")
-    folder = shutil.copytree(finished, tmp_path / "again", ignore=results)
+    folder = shutil.copytree(finished, tmp_path / "again", symlinks=True, ignore=results)
     assert len(repro(folder)[0]) == len(STAGES)
     files = computed(finished)
     assert len(files) == 8

@@ -102,7 +102,7 @@ class Pretraining:
         return model.cpu()
 
     def _task(self, model: PixelModel) -> tuple[nn.Module, Callable[[int], Iterator[Batch]], Loss]:
-        """The network as it is trained, its batches and its loss."""
+        """The network to train, its batches and its loss."""
         params, settings = self._stage.params, self._stage.params.pretrain
         views = Views(self._lesson.images, params.seed, settings.augment.model_dump())
         if settings.dataset is None:

@@ -43,7 +43,7 @@ def load() -> None:
     """Import the extensions that have not been imported yet; what they register is known then.
 
     Raises:
-        UserError: one of them can't be imported, or lies where none is looked for.
+        UserError: one of them can't be imported, or a Python file is in no folder of extensions.
     """
     _refuse_strangers()
     new = [each for each in found() if each.file.absolute() not in _loaded]
@@ -73,7 +73,7 @@ def _installed(kind: str) -> tuple[EntryPoint, ...]:
 
 
 def _refuse_strangers() -> None:
-    """Refuse what nobody would import.
+    """Refuse files that would never be imported.
 
     Raises:
         UserError: Python files lie next to the folders of the kinds.

@@ -1,4 +1,4 @@
 """Reflux: transfer learning, knowledge distillation and gated promotion, as one package.
 
-Its code is in the repository's folders ``components`` and ``flows``, to which the links beside this file lead.
+Its code is in the repository's folders ``components`` and ``flows``, which the links in this folder point to.
 """

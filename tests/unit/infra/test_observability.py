@@ -93,12 +93,13 @@ def test_compose_starts_them_only_where_they_are_asked_for_and_mounts_what_there
     assert f"metrics:{COMPOSE['metrics']['command'][-1]}" in targets
 
 
-def promtool(folder: Path, command: str, kind: str, file: str) -> None:
+def promtool(folder: Path, command: str, kind: str, file: str) -> str:
     program = shutil.which("promtool")
     if program is None:
         pytest.skip("NO PROMTOOL: install Debian's prometheus to check the alert rules")
     done = subprocess.run([program, command, kind, file], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_prometheus_takes_the_rules_and_the_configuration(tmp_path):
@@ -130,4 +131,4 @@ def test_a_rule_fires_when_it_should_and_not_before(tmp_path, alert):
         "tests": [case(fires, True), case(quiet, False)],
     }
     YAML(typ="safe").dump(tests, tmp_path / "tests.yaml")
-    promtool(tmp_path, "test", "rules", "tests.yaml")
+    assert "SUCCESS" in promtool(tmp_path, "test", "rules", "tests.yaml")

@@ -189,7 +189,14 @@ def test_a_killed_attempt_leaves_no_version_and_the_next_one_makes_one(home, mod
         from reflux.components.registry.versions.evaluated_run import Lineage
         from reflux.components.registry.register import register
 
-        MlflowClient.finalize_logged_model = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        finalize = MlflowClient.finalize_logged_model
+
+        def killed(client, model_id, status):
+            if client.get_logged_model(model_id).name == "student":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return finalize(client, model_id, status)
+
+        MlflowClient.finalize_logged_model = killed
         lineage = Lineage({home.run_id!r}, None, None, None, None)
         register(Path({str(artifacts)!r}), {model_name!r}, {home.experiment!r}, lineage)
     """)

@@ -11,7 +11,7 @@ OLDEST := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c '$(OLDEST)' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: setup run test test-all mutants lint imports format ui bench docs
+.PHONY: setup run test test-all mutants lint imports format ui bench docs api
 .DELETE_ON_ERROR:
 
 # Recipes find reflux by its name, as a shell does after this; what they print is then to be typed as it is.
@@ -63,6 +63,10 @@ bench: $(VENV)/.bench
 # The documentation as a site, in .reflux/site; a warning is an error
 docs: $(VENV)/.docs
 	$(BIN)/python -m mkdocs build --strict --config-file infra/docs/mkdocs.yml
+
+# After a change of reflux.api: its signatures, which a test compares, in infra/docs/api.txt
+api: $(VENV)/.dev
+	$(BIN)/python -m infra.docs.api
 
 ui: $(VENV)/.run
 	$(BIN)/reflux ui

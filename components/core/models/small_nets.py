@@ -231,7 +231,7 @@ SMALL_NETS: dict[str, Callable[..., SmallNet]] = {
 Builder = TypeVar("Builder", bound=Callable[..., SmallNet])
 
 
-def register(name: str) -> Callable[[Builder], Builder]:
+def network(name: str) -> Callable[[Builder], Builder]:
     """Register a network's builder, which is called with ``in_chans`` and ``num_classes``, and ``width`` if it isn't 1.
 
     Raises:

@@ -11,15 +11,15 @@ from reflux.components.core.runtime import installed, lineage
 TAKEN = """
 from typing import Literal
 
-from reflux.components.core.params.distill import Loss
+from reflux.api import Loss
 
 class Mine(Loss):
     name: Literal["kd"] = "kd"
 """
 TAKEN_NETWORK = """
-from reflux.components.core.models.small_nets import register
+from reflux.api import network
 
-@register("resnet8")
+@network("resnet8")
 def mine(in_chans, num_classes, width=1.0): ...
 """
 

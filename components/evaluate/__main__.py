@@ -31,8 +31,9 @@ from reflux.components.core.runtime import progress
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import Stage, run
 from reflux.components.core.significance import mcnemar, paired_bootstrap
-from reflux.components.evaluate import advice, card, describe, metrics, pictures, probe, scoring, slices, trained_on
-from reflux.components.evaluate.front_matter import front_matter
+from reflux.components.evaluate import advice, metrics, pictures, probe, scoring, slices, trained_on
+from reflux.components.evaluate.card import describe, render
+from reflux.components.evaluate.card.front_matter import front_matter
 
 _LATENCY_IMAGES = 32
 _LISTED_MISTAKES = 10
@@ -288,9 +289,9 @@ def _write(
         "mistakes": _mistakes(stage, dataset["classes"], test, student),
         "hashes": {f"{name}'s weights, sha256": sha256_file(path) for name, path in contenders.weights.items()},
     }
-    text = card.markdown(facts)
+    text = render.markdown(facts)
     model_name = stage.params.registry.model_name
-    html = card.page(text, model_name, describe.tiles(results, gap), folder.parent)
+    html = render.page(text, model_name, describe.tiles(results, gap), folder.parent)
     head = front_matter(model_name, stage.params.evaluate.license, facts["data_md5"], results)
     for name, content in (("model-card.md", head + text), ("model-card.html", html)):
         with atomic(stage.out(name)) as temporary:

@@ -15,7 +15,7 @@ def ui(
     prefect: Annotated[bool, typer.Option("--prefect", help="Serve Prefect's UI as well.")] = False,
 ) -> None:
     """Serve MLflow's web UI: boards, runs and models. Ctrl-C stops it."""
-    from reflux.flows.commands.ui import serve
+    from reflux.flows.commands.servers.ui import serve
 
     raise typer.Exit(serve(port, prefect))
 
@@ -26,7 +26,7 @@ def boards() -> None:
 
     They are on the MLflow server in MLFLOW_TRACKING_URI or, without one, on the server that `reflux ui` starts.
     """
-    from reflux.flows.commands.ui import show_boards
+    from reflux.flows.commands.servers.ui import show_boards
 
     show_boards(UI_PORT)
 
@@ -49,7 +49,7 @@ def metrics(
     Without MLflow there is one metric, reflux_up, which is 0. What each means, alerts and a dashboard:
     infra/observability.
     """
-    from reflux.flows.commands.metrics import metrics as show_or_serve
+    from reflux.flows.commands.servers.metrics import metrics as show_or_serve
 
     show_or_serve(port, host)
 
@@ -57,7 +57,7 @@ def metrics(
 @app.command(epilog="Example: PREFECT_API_URL=http://prefect.example.org:4200/api reflux deploy")
 def deploy() -> None:
     """Apply infra/prefect.yaml to a Prefect server: pools, schedules, automations. Safe to repeat."""
-    from reflux.flows.commands import deploy
+    from reflux.flows.commands.servers import deploy
 
     deploy.deploy()
 

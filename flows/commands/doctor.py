@@ -17,8 +17,8 @@ from reflux.components.core.runtime.journal import OUTBOX
 from reflux.components.core.runtime.machine import usable_cores
 from reflux.components.registry import webhooks
 from reflux.components.registry.versions import signatures
-from reflux.flows.commands import doctor_servers
-from reflux.flows.commands.doctor_servers import Finding
+from reflux.flows.commands.servers import doctor_servers
+from reflux.flows.commands.servers.doctor_servers import Finding
 from reflux.flows.local.environment import embed_mlflow
 from reflux.flows.repo.checkout import in_git
 from reflux.flows.repo.dataset import fetch

@@ -6,7 +6,7 @@ import pytest
 
 from reflux.components.core.params.distill import METHODS
 from reflux.components.core.params.file import override_params
-from reflux.components.evaluate import teaching
+from reflux.components.evaluate.card import teaching
 from tests.workspaces import ROOT
 
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "components/distill").glob("*.md")}

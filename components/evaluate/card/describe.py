@@ -15,8 +15,8 @@ from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import lineage
 from reflux.components.core.runtime.journal import flatten
 from reflux.components.core.significance import Interval
-from reflux.components.evaluate import origin, teaching
-from reflux.components.evaluate.card import kilobytes, milliseconds, percent, points
+from reflux.components.evaluate.card import origin, teaching
+from reflux.components.evaluate.card.render import kilobytes, milliseconds, percent, points
 from reflux.components.evaluate.corruptions import levels_for
 from reflux.components.evaluate.metrics import Ints, confusion, models, recalls
 from reflux.components.evaluate.slices import CLASS

@@ -22,7 +22,7 @@ from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import load_params
 from reflux.components.core.runtime.lineage import git
 from reflux.components.core.runtime.tracking import without_password
-from reflux.flows.commands import automations
+from reflux.flows.commands.servers import automations
 from reflux.flows.local.environment import QUIET
 from reflux.flows.local.prefect_server import reachable
 from reflux.flows.report.display import console

@@ -11,7 +11,7 @@ from reflux.components.core.contract import FILES
 from reflux.components.core.models.pixel_model import ModelSpec
 from reflux.components.core.params.file import override_params
 from reflux.components.core.significance import Interval
-from reflux.components.evaluate import card, describe
+from reflux.components.evaluate.card import describe, render
 from tests.workspaces import ROOT
 
 NASTY = ("a|b", "<script>alert(1)</script>", "*bold* _it_ `code` [link](http://x)", "line\nbreak")
@@ -106,7 +106,7 @@ def page(facts, metrics, tmp_path):
     for name in FIGURES:
         (tmp_path / "figures" / f"{name}.png").write_bytes(PNG)
     tiles = describe.tiles(metrics, Interval(-0.15, -0.3, 0.0))
-    return card.page(card.markdown(facts), "my_<i>student", tiles, tmp_path)
+    return render.page(render.markdown(facts), "my_<i>student", tiles, tmp_path)
 
 
 class Page(HTMLParser):
@@ -126,7 +126,7 @@ class Page(HTMLParser):
 
 
 def test_the_key_figures_are_there(facts):
-    text = " ".join(card.markdown(facts).split())
+    text = " ".join(render.markdown(facts).split())
     assert "accuracy is **75.00%**" in text
     assert "gained **+25.00** points (95% interval -12.50 to +50.00, McNemar p = 0.031)" in text
     assert "how much another training run would gain is not in them" in text
@@ -136,11 +136,11 @@ def test_the_key_figures_are_there(facts):
 
 def test_the_file_that_ships_is_named_and_its_figures_are_the_students(metrics, facts):
     ships = {"kind": "onnx_int8", "file": "student-int8.onnx", "why": "it is the smallest"}
-    page = " ".join(card.markdown(facts | {"ships": ships}).split())
+    page = " ".join(render.markdown(facts | {"ships": ships}).split())
     assert "`student-int8.onnx` is the file that is registered: it is the smallest." in page
     assert 'InferenceSession("student-int8.onnx")' in page
     assert "times as long" not in page
-    page = " ".join(card.markdown(facts | {"ships": ships | {"slower": 1.053}}).split())
+    page = " ".join(render.markdown(facts | {"ships": ships | {"slower": 1.053}}).split())
     assert "On the machine that measured it, it takes at least 1.05 times as long as `student.onnx`. ##" in page
     tiles = describe.tiles(metrics | {"ships": ships}, Interval(-0.15, -0.3, 0.0))
     assert [tile["value"] for tile in tiles if tile["label"] == "Test accuracy"] == ["70.00%"]
@@ -150,7 +150,7 @@ def test_the_file_that_ships_is_named_and_its_figures_are_the_students(metrics, 
 @pytest.mark.parametrize("kind", [kind for kind in FILES if kind != "pt2"])
 def test_the_code_that_asks_the_file_opens_it_in_its_runtime(facts, kind):
     file = FILES[kind]
-    text = card.markdown(facts | {"file": file, "ships": {"kind": kind, "file": file.name, "why": "it is named"}})
+    text = render.markdown(facts | {"file": file, "ships": {"kind": kind, "file": file.name, "why": "it is named"}})
     code = re.search(r"## Use.*?```python\n(.*?)```", text, re.DOTALL)[1]
     imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
     modules = {getattr(node, "module", None) or node.names[0].name for node in imports}
@@ -168,11 +168,11 @@ def test_the_code_that_asks_the_file_opens_it_in_its_runtime(facts, kind):
 )
 def test_what_usually_helps_is_said_where_distillation_did_not_pay(facts, remedy, high, sentence):
     gain = facts["gain"] | {"ci95": [-0.2, high]}
-    assert sentence in " ".join(card.markdown(facts | {"remedy": remedy, "gain": gain}).split())
+    assert sentence in " ".join(render.markdown(facts | {"remedy": remedy, "gain": gain}).split())
 
 
 def test_the_loss_and_the_use_of_each_split_are_said(facts):
-    text = " ".join(card.markdown(facts).split())
+    text = " ".join(render.markdown(facts).split())
     assert "The student's loss is `0.1 · CE(labels) + 1 · (1 · kd)`." in text
     assert "- `kd`: `T² Σ_k q_k log(q_k / p_k)` (warmup 0.0, temperature 1.0)" in text
     assert "| train | 4 | training of teacher, student and control; the ranges of the int8 file |" in text
@@ -183,21 +183,21 @@ def test_the_loss_and_the_use_of_each_split_are_said(facts):
 
 
 def test_a_student_without_a_teacher_is_not_called_distilled(facts):
-    text = " ".join(card.markdown(facts | {"taught": False}).split())
+    text = " ".join(render.markdown(facts | {"taught": False}).split())
     assert "It was trained with others of its kind, and is compared with a teacher (resnet8)" in text
 
 
 def test_what_was_not_measured_is_a_dash_and_never_zero(facts):
     row = next(
-        line for line in card.markdown(facts).splitlines() if "torch.export, fp32 |" in line and "KB" not in line
+        line for line in render.markdown(facts).splitlines() if "torch.export, fp32 |" in line and "KB" not in line
     )
     assert "75.00%" in row
-    cost = [line for line in card.markdown(facts).splitlines() if line.startswith("| student: torch.export")][1]
+    cost = [line for line in render.markdown(facts).splitlines() if line.startswith("| student: torch.export")][1]
     assert cost.endswith("| 44,000 | 175.8 | - | - |")
 
 
 def test_every_row_of_a_table_has_its_header_s_cells(facts):
-    tables = re.findall(r"(?:^\|.*\n)+", card.markdown(facts), re.MULTILINE)
+    tables = re.findall(r"(?:^\|.*\n)+", render.markdown(facts), re.MULTILINE)
     assert len(tables) > 6
     for table in tables:
         cells = {len(re.split(r"(?<!\\)\|", line)) for line in table.splitlines()}
@@ -205,7 +205,7 @@ def test_every_row_of_a_table_has_its_header_s_cells(facts):
 
 
 def test_the_figures_are_linked_next_to_the_card(facts):
-    links = re.findall(r"!\[[^]]+]\(([^)]+)\)", card.markdown(facts))
+    links = re.findall(r"!\[[^]]+]\(([^)]+)\)", render.markdown(facts))
     assert sorted(links) == sorted(f"figures/{name}.png" for name in FIGURES)
 
 
@@ -241,24 +241,24 @@ def test_the_page_has_one_title_and_opens_with_the_key_figures(page):
 
 
 def test_code_keeps_its_underscores(facts):
-    assert 'load_model("models:/my_student@champion")' in card.markdown(facts)
+    assert 'load_model("models:/my_student@champion")' in render.markdown(facts)
 
 
 def test_a_fact_that_is_missing_is_an_error_and_not_a_blank(facts):
     with pytest.raises(Exception, match="processor"):
-        card.markdown({key: value for key, value in facts.items() if key != "processor"})
+        render.markdown({key: value for key, value in facts.items() if key != "processor"})
 
 
 def test_without_mistakes_there_is_no_table_of_them(facts):
-    assert "may be a wrong label" not in card.markdown(facts | {"mistakes": []})
+    assert "may be a wrong label" not in render.markdown(facts | {"mistakes": []})
 
 
 def test_the_likeliest_confusions_are_named_where_there_are_any(facts):
-    text = " ".join(card.markdown(facts).split())
+    text = " ".join(render.markdown(facts).split())
     assert "Its likeliest confusions: a\\|b is taken for \\*bold\\*" in text
     assert "in 1,200 of 4,000, \\*bold\\*" in text
     assert "is taken for a\\|b in 7 of 9 test images." in text
-    assert "onfusions" not in card.markdown(facts | {"confusions": []})
+    assert "onfusions" not in render.markdown(facts | {"confusions": []})
 
 
 def test_the_hardest_classes_come_first(facts):
@@ -266,7 +266,7 @@ def test_the_hardest_classes_come_first(facts):
 
 
 def test_the_worst_slices_come_first_and_the_others_are_counted(facts):
-    text = card.markdown(facts)
+    text = render.markdown(facts)
     section = text.split("## Slices by ")[1].split("## ")[0]
     rows = [line.split(" | ")[0].removeprefix("| ") for line in section.splitlines() if line.startswith("| ")][2:]
     assert rows == ["a\\|b", *(f"camera {i}" for i in range(29, 10, -1))]
@@ -275,7 +275,7 @@ def test_the_worst_slices_come_first_and_the_others_are_counted(facts):
 
 
 def test_each_corruption_has_both_accuracies(facts):
-    text = card.markdown(facts)
+    text = render.markdown(facts)
     assert "| jpeg | JPEG of quality 58 | 71.00% | 71.00% |" in text
     assert "| unchanged | the test images themselves | 75.00% | 50.00% |" in text
     assert "nearest to 12 pixels" in text

@@ -1,6 +1,6 @@
 import json
 
-from reflux.components.evaluate import origin
+from reflux.components.evaluate.card import origin
 
 
 def test_only_tracked_stages_have_a_run(tmp_path):

@@ -7,9 +7,9 @@ from prefect import Flow
 from ruamel.yaml import YAML
 
 from reflux.components.core.errors import UserError
-from reflux.flows.commands import deploy
+from reflux.flows.commands.servers import deploy
 
-MANIFEST = Path(__file__).parents[4] / deploy.MANIFEST
+MANIFEST = Path(__file__).parents[5] / deploy.MANIFEST
 
 
 @pytest.mark.parametrize(("placement", "pool"), [("one-worker", "gpu"), ("two-pools", "cpu")])

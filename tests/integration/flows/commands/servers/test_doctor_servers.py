@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from reflux.flows.commands import doctor_servers
+from reflux.flows.commands.servers import doctor_servers
 from reflux.flows.local.prefect_server import PrefectServer
 from tests.servers import mlflow_server
 from tests.workspaces import git, make_tiny_project

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import override_params
-from reflux.flows.commands import automations
+from reflux.flows.commands.servers import automations
 from reflux.flows.local.environment import QUIET
 from reflux.flows.pipeline import two_pools
 from tests.receiver import Receiver

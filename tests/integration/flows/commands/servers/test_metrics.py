@@ -23,7 +23,7 @@ from reflux.components.registry.ledger.ledger import Intent
 from reflux.flows.local.prefect_server import free_port
 from tests.workspaces import until
 
-PARAMS = Path(__file__).parents[4] / "params.yaml"
+PARAMS = Path(__file__).parents[5] / "params.yaml"
 OBSERVABILITY = PARAMS.with_name("infra") / "observability"
 MODEL = "shapes-student"
 

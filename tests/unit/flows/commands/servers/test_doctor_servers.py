@@ -1,6 +1,6 @@
 import pytest
 
-from reflux.flows.commands.doctor_servers import _ahead, _versions, is_loopback
+from reflux.flows.commands.servers.doctor_servers import _ahead, _versions, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,6 @@ def test_a_clock_is_off_only_by_what_whole_seconds_and_the_way_do_not_explain():
 
 
 def test_another_minor_version_is_to_be_fixed(monkeypatch):
-    monkeypatch.setattr("reflux.flows.commands.doctor_servers.version", lambda _: "3.17.1")
+    monkeypatch.setattr("reflux.flows.commands.servers.doctor_servers.version", lambda _: "3.17.1")
     assert _versions("mlflow", "3.17.4") == ""
     assert _versions("mlflow", "3.16.0") == "this is mlflow 3.17.1: install mlflow==3.17.1 there, or 3.16.0 here"

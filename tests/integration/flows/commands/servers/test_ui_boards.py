@@ -5,13 +5,13 @@ import pytest
 
 from reflux.components.boards import declared
 from reflux.components.core.params.file import override_params
-from reflux.flows.commands.ui import show_boards
+from reflux.flows.commands.servers.ui import show_boards
 from tests.integration.boards.runs import retrain
 
 
 @pytest.mark.parametrize("retrains", [0, 1])
 def test_without_a_server_the_links_say_when_they_work(mlflow_home, retrains, capsys):
-    shutil.copy(Path(__file__).parents[4] / "params.yaml", mlflow_home)
+    shutil.copy(Path(__file__).parents[5] / "params.yaml", mlflow_home)
     override_params(["project.name=demo"], mlflow_home / "params.yaml")
     for _ in range(retrains):
         retrain()

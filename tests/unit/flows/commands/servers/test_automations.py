@@ -1,9 +1,9 @@
 import re
 from pathlib import Path
 
-from reflux.flows.commands import automations
+from reflux.flows.commands.servers import automations
 
-FLOWS = Path(__file__).parents[4] / "flows"
+FLOWS = Path(__file__).parents[5] / "flows"
 
 
 def test_every_state_that_a_flow_ends_in_is_known_to_the_automations():

@@ -4,7 +4,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from reflux.components.evaluate.front_matter import front_matter
+from reflux.components.evaluate.card.front_matter import front_matter
 
 MD5 = "0123456789abcdef0123456789abcdef.dir"
 

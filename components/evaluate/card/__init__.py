@@ -1,0 +1,1 @@
+"""The model card: what it says, and how it is written."""

@@ -12,6 +12,7 @@ from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.params.file import check_overrides
 from reflux.components.core.params.sections import Params
 from reflux.components.preflight.facts import refuse_hopeless_gates, student_file, whole_file
+from reflux.components.preflight.sources import check_sources
 
 
 def main(assignments: list[str]) -> None:
@@ -21,6 +22,7 @@ def main(assignments: list[str]) -> None:
         UserError: training would end in an error, or nothing could pass the gates.
     """
     params = check_overrides(assignments)
+    check_sources(params)
     facts = whole_file(params)
     if not facts.is_file():
         write_json(facts, checked(params))

@@ -8,6 +8,7 @@ from reflux.components.core.artifacts import read_json
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.params.file import check_overrides
 from reflux.components.preflight.facts import refuse_hopeless_gates, whole_file
+from reflux.components.preflight.sources import check_sources
 from reflux.components.registry.versions import signatures
 from reflux.flows.local.supervised import output_of, supervised
 from reflux.flows.repo.stages import own_sentence
@@ -24,6 +25,7 @@ def preflight(assignments: Sequence[str] = ()) -> None:
     """
     signatures.check_keys()
     params = check_overrides(list(assignments))
+    check_sources(params)
     facts = whole_file(params)
     if not facts.is_file():
         print("Checking names, layers and the student's export before anything is trained …", flush=True)

@@ -1,0 +1,39 @@
+"""What the listings of datasets rule out, before an image is read and before params.yaml is written."""
+
+from pathlib import Path
+
+import pytest
+
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.file import check_overrides
+from reflux.components.preflight.sources import check_sources
+from reflux.flows.pipeline.preflight import preflight
+from tests.workspaces import ROOT
+
+
+def images(root: Path, *classes: str) -> Path:
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        (root / name / "1.png").write_bytes(b"is not read")
+    return root
+
+
+def assignments(own: Path, domain: Path) -> list[str]:
+    return [f"ingest.source={own}", f"ingest.source_domain={domain}"]
+
+
+def test_a_source_domain_of_other_classes_is_refused_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    own = images(tmp_path / "own", "cat", "dog")
+    wrong = assignments(own, images(tmp_path / "wrong", "cat", "owl"))
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="lacks dog and has owl, which the dataset has not: a source domain has"):
+        preflight(wrong)
+    assert Path("params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_the_same_classes_and_what_is_not_here_yet_pass(tmp_path: Path):
+    own = images(tmp_path / "own", "cat", "dog")
+    for domain in (images(tmp_path / "same", "dog", "cat"), tmp_path / "nowhere"):
+        check_sources(check_overrides(assignments(own, domain), ROOT / "params.yaml"))
+    check_sources(check_overrides(assignments(tmp_path / "nowhere", own), ROOT / "params.yaml"))

@@ -22,6 +22,25 @@ def new(
     print(make(folder, source))
 
 
+@app.command(epilog="Example: reflux upgrade --check")
+def upgrade(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say what would change, and exit with 1 if something would.")
+    ] = False,
+) -> None:
+    """Bring a project to the release of Reflux that is installed.
+
+    Params that were renamed get their new names, in params.yaml with its comments; dvc.yaml gets the stages of this
+    release and keeps yours; pyproject.toml names the release. What changes is printed first, with the stages that the
+    next run computes. All files are written, or none.
+
+    Exit codes: 0 done, 1 with --check: there is something to do, 2 user error.
+    """
+    from reflux.flows.commands.upgrade import upgrade as bring
+
+    raise typer.Exit(bring(check))
+
+
 @app.command(epilog="Example: reflux run -S student.steps=3000 -S seed=1")
 def run(
     assignments: Annotated[

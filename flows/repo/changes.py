@@ -14,6 +14,7 @@ from reflux.components.core.errors import UserError, listed
 from reflux.components.core.params.file import PARAMS
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import installed
+from reflux.components.core.runtime.dvc_yaml import PIPELINE
 from reflux.components.finetune.strategy import learns_from_unlabeled
 from reflux.flows.repo import dataset
 from reflux.flows.repo.images import Images, counts_of_others, look
@@ -89,20 +90,23 @@ class Foreseen:
     added: Mapping[str, int]
 
 
-def foresee(text: str, params: Params, remote: str | None) -> Foreseen:
+def foresee(text: str, params: Params, remote: str | None, pipeline: str | None = None) -> Foreseen:
     """Say what the next run will do, without computing or changing anything.
 
     Args:
         text: of ``params.yaml``, as the run will read it.
         params: the same, parsed.
         remote: the name of DVC's default remote, if there is one.
+        pipeline: the text of ``dvc.yaml``, if it will be another than it is.
 
     Raises:
-        UserError: the dataset is not here, or DVC's remote does not answer.
+        UserError: the dataset is not here, DVC's remote does not answer, or ``dvc.yaml`` lacks a stage.
     """
     from dvc.repo import Repo
 
-    texts = {str(PARAMS.absolute()): text, str(installed.FILE.absolute()): json.dumps(installed.deciding(params))}
+    overlaid = {PARAMS: text, installed.FILE: json.dumps(installed.deciding(params, pipeline=pipeline))}
+    overlaid |= {PIPELINE: pipeline} if pipeline else {}
+    texts = {str(path.absolute()): content for path, content in overlaid.items()}
     forced = outdated(params)
     with Repo(fs=_overlay(texts)) as repo:
         foresight = _Foresight(repo, remote, params)

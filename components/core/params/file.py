@@ -14,7 +14,7 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from reflux.components.core.artifacts import atomic
 from reflux.components.core.errors import NO_PROJECT, UserError, listed
-from reflux.components.core.params import extensions
+from reflux.components.core.params import extensions, releases
 from reflux.components.core.params.comments import with_comments
 from reflux.components.core.params.distill import METHODS
 from reflux.components.core.params.section import Section
@@ -156,8 +156,21 @@ def _yaml() -> YAML:
 
 
 def _read(path: Path) -> Any:
+    releases.refuse_newer(path.parent)
+    _, document = read(path)
+    releases.refuse_older(document, path)
+    return document
+
+
+def read(path: Path) -> tuple[str, Any]:
+    """The text of a params file of any release, and what it holds.
+
+    Raises:
+        UserError: the file is missing, empty or not YAML.
+    """
     try:
-        document = _yaml().load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        document = _yaml().load(text)
     except FileNotFoundError:
         raise UserError(f"{path} is missing in {Path.cwd().name}/: {NO_PROJECT}.") from None
     except (YAMLError, ValueError) as error:
@@ -166,7 +179,7 @@ def _read(path: Path) -> Any:
         raise UserError(f"{where} is not valid YAML: {_parser_words(error)}.") from None
     if not isinstance(document, dict):
         raise UserError(f"{path} is empty: restore it with `git checkout {path}`.")
-    return document
+    return text, document
 
 
 def _parser_words(error: Exception) -> str:
@@ -181,6 +194,8 @@ def _sentence(error: ValidationError) -> str:
         location = location[:-1]
     place = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
+        if change := next((each for each in releases.CHANGES if each.old == place), None):
+            return f"{change}."
         near = difflib.get_close_matches(str(first["loc"][-1]), _siblings(first["loc"]), n=1, cutoff=0.5)
         prefix = ".".join(str(part) for part in first["loc"][:-1])
         known = f"did you mean {'.'.join(filter(None, [prefix, near[0]]))}?" if near else "delete it."

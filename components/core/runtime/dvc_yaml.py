@@ -4,23 +4,54 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
+from reflux.components.core.contract import STAGES
 from reflux.components.core.errors import NO_PROJECT, UserError
 
 PIPELINE = Path("dvc.yaml")
 
 
-def stages() -> dict[str, dict[str, Any]]:
+def stages(pipeline: str | None = None) -> dict[str, dict[str, Any]]:
     """The entries of the stages, by name.
+
+    Args:
+        pipeline: the file's text, if it will be another than it is.
+
+    Raises:
+        UserError: there is no such file here, it is not valid, or it is of an older release and lacks a stage.
+    """
+    entries = parsed(pipeline or text())
+    if missing := [name for name in ("installed", *STAGES) if name not in entries]:
+        raise UserError(f"{PIPELINE} lacks the stage {missing[0]} of this release: `reflux upgrade` adds it.")
+    return entries
+
+
+def text() -> str:
+    """The content of the file.
 
     Raises:
         UserError: there is no such file here.
     """
     try:
-        text = PIPELINE.read_text(encoding="utf-8")
+        return PIPELINE.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{PIPELINE} is missing in {Path.cwd().name}/: {NO_PROJECT}.") from None
-    return dict(YAML(typ="safe").load(text)["stages"])
+
+
+def parsed(pipeline: str) -> dict[str, dict[str, Any]]:
+    """The entries of the stages of a ``dvc.yaml`` of any release, by name.
+
+    Raises:
+        UserError: it is not valid.
+    """
+    try:
+        return dict(YAML(typ="safe").load(pipeline)["stages"])
+    except (YAMLError, ValueError, TypeError, KeyError):
+        restore = f"`git checkout {PIPELINE}`"
+        raise UserError(
+            f"{PIPELINE} is not valid YAML with stages: correct it, or restore it with {restore}."
+        ) from None
 
 
 def reads(stage: dict[str, Any]) -> list[str]:

@@ -87,13 +87,18 @@ def defaults(section: BaseModel, names: Collection[str]) -> dict[str, Any]:
     return found
 
 
-def deciding(params: Params, lock: Path = LOCK) -> dict[str, dict[str, Any]]:
+def deciding(params: Params, lock: Path = LOCK, pipeline: str | None = None) -> dict[str, dict[str, Any]]:
     """What DVC keys results by, stage by stage; see :func:`record`.
 
+    Args:
+        params: all of them.
+        lock: DVC's lock file.
+        pipeline: the text of ``dvc.yaml``, if it will be another than it is.
+
     Raises:
-        UserError: there is no ``dvc.yaml``, or the runtime of the file that ships is not installed.
+        UserError: ``dvc.yaml`` is missing or lacks a stage, or the runtime of the file that ships is not installed.
     """
-    entries, now = dvc_yaml.stages(), releases(params.compress.ships)
+    entries, now = dvc_yaml.stages(pipeline), releases(params.compress.ships)
     kept = now if params.run.retrain_on_upgrade else now | _locked(lock)
     own = {name: defaults(params, dvc_yaml.params_of(entries[name])) for name in STAGES}
     parts = {name: {"code": code(name), "defaults": own[name], "packages": kept.get(name, {})} for name in STAGES}
@@ -132,16 +137,23 @@ def record(params: Params, stages: Collection[str] = tuple(STAGES), lock: Path =
 
 
 def _locked(lock: Path) -> dict[str, Versions]:
-    """The releases that ``dvc.lock`` has results of, stage by stage; DVC itself says if it can't be read."""
+    """The releases that ``dvc.lock`` has results of, stage by stage."""
+    return {name: each["packages"] for name, each in _noted(lock).items() if "packages" in each}
+
+
+def locked_defaults(lock: Path = LOCK) -> dict[str, Any]:
+    """The defaults that stood in for what ``params.yaml`` left out when the results in ``dvc.lock`` were computed."""
+    return {name: value for each in _noted(lock).values() for name, value in each.get("defaults", {}).items()}
+
+
+def _noted(lock: Path) -> dict[str, Mapping[str, Any]]:
+    """What ``dvc.lock`` has of ``FILE``, stage by stage; DVC itself says if it can't be read."""
     try:
         document: Any = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))
         stages: dict[str, Any] = document["stages"]
     except (FileNotFoundError, YAMLError, TypeError, KeyError):
         return {}
-    noted: dict[str, Mapping[str, Any]] = {
-        name: stage.get("params", {}).get(str(FILE), {}).get(name, {}) for name, stage in stages.items()
-    }
-    return {name: each["packages"] for name, each in noted.items() if "packages" in each}
+    return {name: stage.get("params", {}).get(str(FILE), {}).get(name, {}) for name, stage in stages.items()}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reflux.components.core.artifacts import read_json, sha256_file
+from reflux.components.core.contract import FORMATS
 from reflux.components.core.errors import UserError
 from reflux.components.core.export.network import Network, load
 from reflux.components.registry.versions.evaluated_run import TRAINED_ON, lineage_key
@@ -44,8 +45,13 @@ class VersionFiles:
         """The version in its own runtime.
 
         Raises:
-            UserError: that is not installed.
+            UserError: that is not installed, or this release knows no such file.
         """
+        if self.file.suffix not in FORMATS:
+            raise UserError(
+                f"Version {self.number} ships a {self.file.suffix} file, which this release of Reflux does not know: "
+                "install the release that registered it."
+            )
         return load(self.file)
 
 

@@ -1,0 +1,87 @@
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from packaging.version import Version
+
+from reflux.components.core.errors import UserError
+from reflux.components.core.params import releases
+from reflux.components.core.params.file import check_overrides, load_params
+from reflux.components.core.params.sections import Params
+from tests.workspaces import ROOT
+
+PYPROJECT = """\
+[project]
+name = "flowers"
+dependencies = ["reflux[tune]==0.0.9", "polars>=1"]  # ours
+"""
+NAMES = Params.model_json_schema()
+
+
+def known(name: str) -> bool:
+    """Whether today's params have one of this name."""
+    section, _, key = name.partition(".")
+    model = NAMES["properties"].get(section, {})
+    return key in NAMES["$defs"][model["$ref"].rsplit("/", 1)[1]]["properties"] if "$ref" in model else False
+
+
+@pytest.mark.parametrize("change", releases.CHANGES, ids=lambda change: change.old)
+def test_an_old_name_is_no_param_of_today_and_a_new_one_is(change):
+    assert not known(change.old), "a file of an older release could no longer be told by its names"
+    assert known(change.new) if change.new else change.why
+    assert Version(change.release) <= Version(version("reflux"))
+
+
+def test_a_params_file_with_an_old_name_is_one_sentence_that_names_the_upgrade(tmp_path):
+    shipped = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "params.yaml"
+    path.write_text(shipped.replace("  max_quarantined: ", "  max_unreadable: "), encoding="utf-8")
+    sentence = (
+        f"{path}: ingest.max_unreadable is a param of releases before 0.1.0: `reflux upgrade` renames it to "
+        "ingest.max_quarantined."
+    )
+    for read in (load_params, lambda path: check_overrides(["seed=3"], path)):
+        with pytest.raises(UserError) as refused:
+            read(path)
+        assert str(refused.value) == sentence
+    with pytest.raises(UserError, match=r"^-S: compress\.int8 is gone: the int8 file is always made, and "):
+        check_overrides(["compress.int8=true"], ROOT / "params.yaml")
+
+
+def test_the_project_of_a_newer_release_is_one_sentence_wherever_its_params_are_read(tmp_path):
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT.replace("0.0.9", "99.1"))
+    with pytest.raises(UserError) as refused:
+        load_params(tmp_path / "params.yaml")
+    assert str(refused.value) == (
+        f"This project is of Reflux 99.1, and {version('reflux')} is installed: `pip install .` installs the release "
+        "that pyproject.toml names."
+    )
+
+
+@pytest.mark.parametrize(
+    ("dependency", "release"),
+    [("reflux==0.2.0", "0.2.0"), ("reflux[stack] >=0.1, <1", "0.1"), ("reflux", None), ("polars==3", None)],
+)
+def test_the_release_of_a_project_is_the_one_that_it_asks_for(tmp_path, dependency, release):
+    path = tmp_path / "pyproject.toml"
+    path.write_text(f'[project]\nname = "x"\ndependencies = ["{dependency}"]\n')
+    assert releases.release_of(path) == (Version(release) if release else None)
+    assert releases.release_of(Path("nowhere.toml")) is None
+
+
+@pytest.mark.parametrize("text", ["[project", '[project]\ndependencies = ["reflux=0.1"]\n'])
+def test_a_project_file_that_is_not_valid_is_one_sentence(tmp_path, text):
+    path = tmp_path / "pyproject.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"pyproject.toml is not valid \(.+\): correct it\.$") as refused:
+        releases.release_of(path)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_the_pin_moves_and_all_else_stays():
+    assert releases.with_release(PYPROJECT, "0.3.0") == PYPROJECT.replace("0.0.9", "0.3.0")
+    ranged = PYPROJECT.replace("==0.0.9", ">=0.0.9,<1")
+    assert releases.with_release(ranged, "0.3.0") == ranged
+    with pytest.raises(UserError, match=r"asks for reflux.* and 2\.0 is installed: write reflux==2\.0\.$"):
+        releases.with_release(ranged, "2.0")

@@ -26,7 +26,7 @@ _SLICES = 20
 _SECTIONS = ("pretrain", "finetune", "student", "label", "distill")
 _USES = {
     "train": "training of {trained}; the ranges of the int8 file",
-    "val": "choosing checkpoints; comparing the files with the student",
+    "val": "choosing {chosen}; comparing the files with the student",
     "test": "the figures of this card; the gates and the comparison with the champion",
 }
 

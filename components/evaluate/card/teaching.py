@@ -42,8 +42,8 @@ def facts(params: Params) -> dict[str, Any]:
 
     Returns:
         ``loss`` as a formula of its ``parts``, which have each a name, an equation and settings; how the unlabeled
-        images were ``unlabeled_used``; ``taught`` by a teacher or not; ``lessons`` as sentences; and the models that
-        were ``trained`` here.
+        images were ``unlabeled_used``; ``taught`` by a teacher or not; ``lessons`` as sentences; the models that were
+        ``trained`` here; and what validation images have ``chosen``.
     """
     distill = params.distill
     peers = distill.targets_from == "peers"
@@ -89,12 +89,19 @@ def facts(params: Params) -> dict[str, Any]:
         "taught": not peers,
         "lessons": lessons,
         "trained": "student and control" if finished else "teacher, student and control",
+        "chosen": _chosen(params),
     }
 
 
 def _settings(part: BaseModel, *left_out: str) -> str:
     values = part.model_dump(exclude={"name", *left_out}, exclude_none=True)
     return ", ".join(f"{key} {'/'.join(own) if isinstance(own, tuple) else own}" for key, own in values.items())
+
+
+def _chosen(params: Params) -> str:
+    """What the validation images chose."""
+    rounds = ["the teacher's round"] if params.finetune.rounds > 1 else []
+    return " and ".join(["checkpoints", *rounds, *["the file that ships"] * (params.compress.ships == "auto")])
 
 
 def _of_the_teacher(params: Params) -> list[str]:

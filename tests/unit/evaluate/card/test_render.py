@@ -177,6 +177,7 @@ def test_the_loss_and_the_use_of_each_split_are_said(facts):
     assert "- `kd`: `T² Σ_k q_k log(q_k / p_k)` (warmup 0.0, temperature 1.0)" in text
     assert "| train | 4 | training of teacher, student and control; the ranges of the int8 file |" in text
     assert "The checkpoints of teacher, student and control were chosen on the validation split." in text
+    assert "| val | 4 | choosing checkpoints and the file that ships; comparing the files with the student |" in text
     assert "| unlabeled | 0 | training of the student, through the teacher's soft labels |" in text
     assert "| test | 8 | the figures of this card; the gates and the comparison with the champion |" in text
     assert "Reflux distilled it from a teacher (resnet8)" in text

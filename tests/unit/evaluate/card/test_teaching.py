@@ -112,6 +112,11 @@ def test_a_modifier_leaves_losses_of_layers_as_they_are(taught):
     assert facts["parts"][2]["settings"] == "temperature 3.0"
 
 
+def test_what_the_validation_images_chose_is_said(taught):
+    assert taught("compress.ships=onnx-int8")["chosen"] == "checkpoints"
+    assert taught("finetune.rounds=2")["chosen"] == "checkpoints and the teacher's round and the file that ships"
+
+
 def test_another_datasets_labels_are_a_lesson_and_no_use_of_unlabeled_images(taught):
     facts = taught("pretrain.mode=supervised", "pretrain.source=data/letters.csv", "pretrain.learns=both")
     assert "pretraining" not in facts["unlabeled_used"]

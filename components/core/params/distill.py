@@ -301,7 +301,7 @@ class Distill(Section):
         given = value if isinstance(value, list | tuple) else [value]
         entries = [{"name": entry} if isinstance(entry, str) else entry for entry in given]
         for entry in entries:
-            name = entry.get("name") if isinstance(entry, dict) else getattr(entry, "name", None)
+            name = entry.get("name") if isinstance(entry, dict) else getattr(entry, "name", entry)
             if str(name) not in METHODS:
                 near = difflib.get_close_matches(str(name), METHODS, n=2, cutoff=0.5)
                 hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(METHODS)}"

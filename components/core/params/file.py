@@ -203,9 +203,10 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{place} is missing; add it."
     why, given = _reason(first, location), first.get("input")
+    why = why if why.endswith("?") else f"{why}."
     if isinstance(given, dict):  # what is wrong is how its parts go together
-        return f"{place}: {why}." if place else f"{why}."
-    return f"{place} = {_as_written(given)} is refused: {why}."
+        return f"{place}: {why}" if place else why
+    return f"{place} = {_as_written(given)} is refused: {why}"
 
 
 def _reason(problem: ErrorDetails, location: tuple[Any, ...]) -> str:

@@ -31,7 +31,8 @@ def test_the_shipped_params_are_valid_and_frozen():
     ("assignment", "sentence"),
     [
         ("distill.mixed_target=2", "distill.mixed_target is not a parameter; did you mean distill.mixed_targets"),
-        ("distill.method=dkdd", "distill.method = 'dkdd' is refused: no method is named dkdd; did you mean dkd"),
+        ("distill.method=dkdd", r"'dkdd' is refused: no method is named dkdd; did you mean dkd or kd\?$"),
+        ("distill.method=3", "distill.method = 3 is refused: no method is named 3; known are kd, dkd"),
         ("distill.method=[kd, magic]", "no method is named magic; known are kd, dkd"),
         ("distill.method={name: [kd]}", "no method is named .*; did you mean kd"),
         ("distill.method={name: dkd, betta: 2}", "betta is not a parameter; did you mean distill.method.0.dkd.beta"),

@@ -51,7 +51,7 @@ def _software() -> Iterator[Finding]:
         try:
             yield Finding(package, version(package))
         except PackageNotFoundError:
-            yield Finding(package, "not installed", "make setup")
+            yield Finding(package, "not installed", "install Reflux again, with what it depends on")
 
 
 def _machine() -> Iterator[Finding]:

@@ -49,7 +49,10 @@ def test_its_readme_names_files_that_are_there_and_its_workflow_is_one_that_gith
     assert readme.startswith("# flowers\n")
     named = re.findall(r"^\| `([^`]+)` \|", readme, re.MULTILINE)
     assert [name for name in named if not (project / name).exists()] == ["dvc.lock"], "which a run leaves"
-    workflow = YAML(typ="safe").load((project / ".github/workflows/check.yml").read_text())
+    check = (project / ".github/workflows/check.yml").read_text()
+    assert "pip install ." not in readme + check, "which PyPI would answer with another project's package"
+    assert f"Reflux {version('reflux')}, a wheel" in readme
+    workflow = YAML(typ="safe").load(check)
     assert list(Draft7Validator(get_builtin_schema("vendor.github-workflows")).iter_errors(workflow)) == []
 
 

@@ -111,7 +111,7 @@ def approve(
 
     Versions do so where params.yaml has registry.approval: human.
 
-    Exit codes: the same as for promote.
+    Exit codes: 0 promoted, 2 user error or the smoke test failed, 4 the champion has changed.
     """
     from reflux.flows.commands import registry
 

@@ -35,6 +35,16 @@ def test_the_inputs_are_the_same_until_data_code_or_params_change(project, monke
     image.write_bytes(kept)
     assert skip.identity(load_params()) == first
 
+    extension = Path("extensions/losses/own.py")
+    extension.parent.mkdir(parents=True)
+    identities = {first}
+    for text in ("# one\n", "# two\n"):
+        extension.write_text(text)
+        identities.add(skip.identity(load_params()))
+    assert len(identities) == 3
+    extension.unlink()
+    assert skip.identity(load_params()) == first
+
     monkeypatch.setattr(lineage, "COMPONENTS", project / "components")
     assert skip.identity(load_params()) == first
     with Path("components/core/models/pixel_model.py").open("a") as code:

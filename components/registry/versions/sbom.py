@@ -151,7 +151,8 @@ def _package(package: Package, release: str | None, scope: "ComponentScope") -> 
     from packageurl import PackageURL
 
     version = release or package.version
-    purl = PackageURL("pypi", name=package.name, version=version)
+    index = "generic" if package.name == _PROJECT else "pypi"  # PyPI's package of this name is another project's
+    purl = PackageURL(index, name=package.name, version=version)
     licenses = [LicenseFactory().make_from_string(package.license)] if package.license else []
     return Component(
         name=package.name, version=version, bom_ref=purl.to_string(), purl=purl, scope=scope, licenses=licenses

@@ -49,6 +49,7 @@ def test_a_version_carries_a_valid_bill_of_what_made_it_and_what_serves_it(home,
     assert components["onnxruntime"]["version"] == version("onnxruntime")
     assert components["onnxruntime"]["purl"] == f"pkg:pypi/onnxruntime@{version('onnxruntime')}"
     assert components["onnxruntime"]["licenses"]
+    assert components["reflux"]["purl"] == f"pkg:generic/reflux@{version('reflux')}", "PyPI's is another project's"
     assert {name: components[name]["scope"] for name in ("onnxruntime", "numpy", "mlflow", "torch", "timm", "dvc")} == {
         **dict.fromkeys(("onnxruntime", "numpy", "mlflow"), "required"),
         **dict.fromkeys(("torch", "timm", "dvc"), "excluded"),

@@ -66,7 +66,7 @@ def find_upgrade() -> Upgrade:
             raise
         raise UserError(
             f"This project is of Reflux {before}, and {now}, which is installed, can't keep all of it "
-            f"({str(error).partition(';')[0].rstrip('.')}): `pip install .` installs the release that {_PROJECT} names."
+            f"({str(error).partition(';')[0].rstrip('.')}): install the wheel of the release that {_PROJECT} names."
         ) from None
     if before is not None:
         old[_PROJECT] = _PROJECT.read_text(encoding="utf-8")

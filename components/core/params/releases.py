@@ -87,7 +87,7 @@ def refuse_newer(folder: Path) -> None:
     wanted = release_of(folder / PROJECT)
     if wanted is not None and wanted > (installed := Version(version("reflux"))):
         raise UserError(
-            f"This project is of Reflux {wanted}, and {installed} is installed: `pip install .` installs the release "
+            f"This project is of Reflux {wanted}, and {installed} is installed: install the wheel of the release "
             f"that {PROJECT} names."
         )
 

@@ -154,7 +154,7 @@ def test_verbs_name_the_upgrade_where_a_project_is_older(older, call_reflux):
 
 def test_the_project_of_a_newer_release_is_one_sentence(project, call_reflux):
     pin(version("reflux"), "99.0")
-    sentence = f"Error: This project is of Reflux 99.0, and {version('reflux')} is installed: `pip install .` installs "
+    sentence = f"Error: This project is of Reflux 99.0, and {version('reflux')} is installed: install the wheel of "
     for verb in (["run"], ["plan"], ["history"], ["predict", "data/shoe.png"], ["data", "list"]):
         code, _, err = call_reflux(*verb)
         assert code == 2
@@ -181,7 +181,7 @@ def test_a_downgrade_that_would_lose_something_is_refused(project, call_reflux, 
     assert code == 2
     assert err == (
         f"Error: This project is of Reflux 99.0, and {version('reflux')}, which is installed, can't keep all of it "
-        f"({lost}): `pip install .` installs the release that pyproject.toml names.\n"
+        f"({lost}): install the wheel of the release that pyproject.toml names.\n"
     )
     assert contents() == before
 

@@ -54,7 +54,7 @@ def test_the_project_of_a_newer_release_is_one_sentence_wherever_its_params_are_
     with pytest.raises(UserError) as refused:
         load_params(tmp_path / "params.yaml")
     assert str(refused.value) == (
-        f"This project is of Reflux 99.1, and {version('reflux')} is installed: `pip install .` installs the release "
+        f"This project is of Reflux 99.1, and {version('reflux')} is installed: install the wheel of the release "
         "that pyproject.toml names."
     )
 

@@ -194,7 +194,7 @@ def test_a_downgrade_that_loses_nothing_moves_the_pin(project, call_reflux):
 
 
 @pytest.mark.slow
-def test_defaults_that_have_changed_are_said_and_lines_that_were_left_out_stay_so(project, made, call_reflux):
+def test_defaults_that_have_changed_and_what_the_next_run_computes_are_said(project, made, call_reflux):
     shutil.copytree(made / "data", "data", dirs_exist_ok=True)
     text = re.sub(r"\n  prefer: smallest .*", "", Path("params.yaml").read_text(encoding="utf-8"))
     Path("params.yaml").write_text(text, encoding="utf-8")
@@ -202,11 +202,14 @@ def test_defaults_that_have_changed_are_said_and_lines_that_were_left_out_stay_s
     stages = {name: {"cmd": "x", "params": {str(installed.FILE): {name: noted[name]}}} for name in noted}
     with Path("dvc.lock").open("w", encoding="utf-8") as file:
         YAML().dump({"schema": "2.0", "stages": stages}, file)
+    pipeline = re.sub(r"  validate:\n.*?\n\n", "", Path("dvc.yaml").read_text(encoding="utf-8"), flags=re.DOTALL)
+    Path("dvc.yaml").write_text(pipeline, encoding="utf-8")
     pin(version("reflux"), "0.0.9")
     code, out, _ = call_reflux("upgrade", "--check")
     assert code == 1
+    assert "  new stages: validate\n" in out
     assert "  the default of compress.prefer: fastest → smallest" in out.splitlines()
-    assert "The next run\n  ingest computed: it was not computed before\n" in out
+    assert "The next run\n  ingest computed: it was not computed before\n  validate computed: it was not" in out
 
 
 def test_either_all_files_are_written_or_none(tmp_path, monkeypatch):

@@ -32,8 +32,14 @@ def whole_file(params: Params) -> Path:
     run = {name: sections["run"][name] for name in ("device", "placement", "launcher", "nproc_per_node", "nnodes")}
     method = [entry.model_dump() for entry in params.distill.method]
     others = [params.finetune.image_size, params.finetune.strategy, params.student.weights]
-    others += params.finetune.lora_targets
+    others += [*params.finetune.lora_targets, *_files(params)]
     return _file("run", student_facts(params), sections["pretrain"], sections["distill"], method, run, *others)
+
+
+def _files(params: Params) -> list[tuple[str, int, int]]:
+    """The files of weights that the params name: one that is gone, or was written anew, is looked at again."""
+    named = map(Path, (params.pretrain.weights, params.student.weights, *params.distill.teachers))
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in named if file.is_file()]
 
 
 def student_file(params: Params) -> Path:

@@ -1,6 +1,7 @@
 """What a preflight's facts are kept by, and what they say about the gates."""
 
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,17 @@ def params(*assignments: str):
 )
 def test_what_can_change_the_outcome_is_checked_again(assignment: str):
     assert whole_file(params(assignment)) != whole_file(params())
+
+
+@pytest.mark.parametrize("assignment", ["pretrain.weights={}", "student.weights={}", "distill.teachers=[{}]"])
+def test_weights_that_are_written_anew_or_gone_are_checked_again(tmp_path: Path, assignment: str):
+    file = tmp_path / "a.safetensors"
+    named, kept = params(assignment.format(file)), set()
+    for content in (b"one", b"other"):
+        file.write_bytes(content)
+        kept.add(whole_file(named))
+    file.unlink()
+    assert len({whole_file(named), *kept}) == 3
 
 
 @pytest.mark.parametrize("assignment", ["student.steps=9", "seed=3", "registry.gates.size_kb.max=1", "run.threads=1"])

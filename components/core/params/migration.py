@@ -205,7 +205,7 @@ def _node(document: Any, name: str) -> Any:
     return document
 
 
-@lru_cache(maxsize=8)  # each step looks at the same text several times
+@lru_cache(maxsize=32)  # each step looks at the same text several times, and datasets often share their params
 def _parsed(text: str) -> Any:
     """What a text says, with the places of all keys; nobody changes it."""
     return YAML(typ="rt").load(text)

@@ -31,7 +31,7 @@ def whole_file(params: Params) -> Path:
     sections = params.model_dump(mode="json", by_alias=True)
     run = {name: sections["run"][name] for name in ("device", "placement", "launcher", "nproc_per_node", "nnodes")}
     method = [entry.model_dump() for entry in params.distill.method]
-    others = [params.finetune.image_size, params.finetune.strategy, params.student.weights]
+    others: list[Any] = [params.finetune.image_size, params.finetune.strategy, params.student.weights]
     others += [*params.finetune.lora_targets, *_files(params)]
     return _file("run", student_facts(params), sections["pretrain"], sections["distill"], method, run, *others)
 

@@ -66,7 +66,8 @@ def code_of(stage: str) -> tuple[str, ...]:
 LABELED_SPLITS = ("train", "val", "test")
 SPLITS = (*LABELED_SPLITS, "unlabeled")
 
-SLICE = "slice:"  # what the manifest puts before the names of the columns in ``ingest.slices``
+SLICE = "slice:"  # what the manifest puts before the names of the columns that ingest.slices or pretrain.tasks name
+MISSING = "none"  # what it has there for an empty cell
 
 DAMAGED = ("unreadable", "small", "labels")  # the kinds in quarantine.csv that count against ingest.max_quarantined
 

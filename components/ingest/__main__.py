@@ -14,6 +14,7 @@ from reflux.components.core.runtime.stage import Stage, run
 from reflux.components.ingest.checks import WORDS
 from reflux.components.ingest.domains import refuse_shared_images
 from reflux.components.ingest.ingest import Ingested, ingest
+from reflux.components.ingest.slices import TASKS
 
 
 def main(stage: Stage) -> None:
@@ -40,7 +41,8 @@ def main(stage: Stage) -> None:
     sys.stdout.write(summary(result))
     domain = partial(take, classes=result.dataset["classes"])
     _ingest_other(stage, "source-domain", "ingest.source_domain", domain, ("train",))
-    _ingest_other(stage, "pretrain-source", "pretrain.source", take, ("train", "val"))
+    tasks = partial(take, slices=list(stage.params.pretrain.tasks), named_by=TASKS)
+    _ingest_other(stage, "pretrain-source", "pretrain.source", tasks, ("train", "val"))
     record(stage, result, time.monotonic() - began)
 
 

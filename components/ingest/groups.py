@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from reflux.components.core.contract import MISSING
 from reflux.components.core.errors import UserError, listed
 from reflux.components.core.images.shards import ids_of
 from reflux.components.ingest.decoding import Failure
-from reflux.components.ingest.slices import MISSING
 
 COLUMN = "group"  # of the manifest
 _SHOWN = 3

@@ -31,7 +31,7 @@ from reflux.components.ingest.checks import (
 from reflux.components.ingest.decoding import Failure, decode_all, level_columns
 from reflux.components.ingest.domains import in_order_of
 from reflux.components.ingest.shards import channel_moments, fingerprint, write_shards
-from reflux.components.ingest.slices import columns_of
+from reflux.components.ingest.slices import SLICES, columns_of
 from reflux.components.ingest.source import open_source
 from reflux.components.ingest.splits import assign, drawn
 
@@ -73,6 +73,7 @@ def ingest(
     classes: Sequence[str] | None = None,
     pretraining: bool = False,
     param: str = "ingest.source",
+    named_by: str = SLICES,
 ) -> Ingested:
     """Check a dataset and write its shards, manifest, facts and quarantine.
 
@@ -92,11 +93,13 @@ def ingest(
         pretraining: learns from the images, and ``pretraining.json`` says which; otherwise it is empty, so that others
             need not outdate the starting weights.
         param: the one that names the dataset, for messages.
+        named_by: the one that names the ``slices``, likewise.
 
     Raises:
         UserError: the dataset is missing, damaged, or can't train a classifier of these classes.
     """
-    dataset, kept = in_order_of(classes, open_source(source, slices, group, param), source), columns_of(slices)
+    listing, kept = open_source(source, slices, group, param, named_by), columns_of(slices)
+    dataset = in_order_of(classes, listing, source)
     grouped = _group_column(group, slices)
     columns = [*kept, groups.COLUMN] if grouped == groups.COLUMN else kept
     shape, cores = (image_size, image_size, channels), threads or _cores()

@@ -1,4 +1,4 @@
-"""The columns of a dataset that its images keep: those of ``ingest.slices``, and that of ``ingest.group``."""
+"""The columns of a dataset that its images keep: of ``ingest.slices``, ``ingest.group`` and ``pretrain.tasks``."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,9 +9,8 @@ from reflux.components.core.errors import UserError, listed
 
 # With more, a slice of the test split holds too few images.
 _MAX_VALUES = 100
-MISSING = "none"
-SLICES, GROUP = "ingest.slices", "ingest.group"  # the params that name columns
-_EMPTY = {SLICES: "[]", GROUP: "null"}
+SLICES, GROUP, TASKS = "ingest.slices", "ingest.group", "pretrain.tasks"  # the params that name columns
+_EMPTY = {SLICES: "[]", GROUP: "null", TASKS: "{}"}
 _SHOWN = 3
 
 

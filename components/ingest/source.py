@@ -28,7 +28,11 @@ FORMATS: tuple[Format, ...] = (hugging_face, manifest, class_folders)
 
 
 def open_source(
-    path: Path, slices: Sequence[str] = (), group: str | None = None, param: str = "ingest.source"
+    path: Path,
+    slices: Sequence[str] = (),
+    group: str | None = None,
+    param: str = "ingest.source",
+    named_by: str = SLICES,
 ) -> Source:
     """Recognize a dataset's format, and read everything about it but the images.
 
@@ -37,11 +41,12 @@ def open_source(
         slices: columns that its items keep.
         group: one more, unless it is one of these.
         param: the one that names the dataset, for messages.
+        named_by: the one that names the ``slices``, likewise.
 
     Raises:
         UserError: there is nothing at ``path``, or no dataset with these columns.
     """
-    kept = dict.fromkeys(slices, SLICES)
+    kept = dict.fromkeys(slices, named_by)
     if group is not None:
         kept.setdefault(group, GROUP)
     try:

@@ -17,14 +17,13 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from reflux.components.core.contract import LABELED_SPLITS
+from reflux.components.core.contract import LABELED_SPLITS, MISSING
 from reflux.components.core.images.pixels import FORMATS, Decoded, UnreadableImage, decode
 from reflux.components.core.images.shards import UNLABELED, Pixels, ids_of
 from reflux.components.core.shift import NO_PREDICTIONS, Sample, class_counts, compare, statistics
 from reflux.components.ingest.checks import drop_two_labels, refuse_damaged, refuse_unlearnable
 from reflux.components.ingest.groups import COLUMN, groups_of, ids_for_splits
 from reflux.components.ingest.items import Item, Source
-from reflux.components.ingest.slices import MISSING
 from reflux.components.ingest.splits import assign, drawn
 
 # Images of each split that are looked into; of a source without splits, those of train, val and test together.

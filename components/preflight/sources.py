@@ -6,15 +6,23 @@ from reflux.components.core.params.sections import Params
 
 
 def check_sources(params: Params) -> None:
-    """Compare the classes of ``ingest.source_domain`` with the dataset's; one that is not here yet is left to `ingest`.
+    """Look for the classes of ``ingest.source_domain``, and for the columns of ``pretrain.tasks``.
+
+    A dataset that is not here yet is left to `ingest`.
 
     Raises:
-        UserError: they differ, or one of the two is no dataset.
+        UserError: a class or a column is missing, or what is named is no dataset.
     """
-    own, domain = Path(params.ingest.source), params.ingest.source_domain
-    if domain is None or not (own.exists() and Path(domain).exists()):
+    here = {param: Path(path) for param, path in params.datasets.items() if Path(path).exists()}
+    own, domain, other = (here.get(param) for param in ("ingest.source", "ingest.source_domain", "pretrain.source"))
+    tasks = [*params.pretrain.tasks]
+    if not (own and domain) and not (other and tasks):
         return
     from reflux.components.ingest.domains import in_order_of
+    from reflux.components.ingest.slices import TASKS
     from reflux.components.ingest.source import open_source  # pandas takes a second
 
-    in_order_of(open_source(own).classes, open_source(Path(domain), param="ingest.source_domain"), Path(domain))
+    if other and tasks:
+        open_source(other, tasks, param="pretrain.source", named_by=TASKS)
+    if own and domain:
+        in_order_of(open_source(own).classes, open_source(domain, param="ingest.source_domain"), domain)

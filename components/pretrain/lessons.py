@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
 from reflux.components.core.images.shards import Dataset, Shard, join, open_shard, read_dataset
 from reflux.components.core.inference import predict
 from reflux.components.core.models.pixel_model import PixelModel
 from reflux.components.core.runtime.stage import Stage
 from reflux.components.pretrain.possible import check_installed, refuse_no_images
+from reflux.components.pretrain.tasks import Headed, Task, read_tasks
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Lesson:
         labeled: those on which the curves show the accuracy.
         val: choose the weights.
         held_out: of the source, to say what was reached; None where no labels teach.
+        tasks: further label columns of the source.
     """
 
     dataset: Dataset
@@ -30,6 +33,7 @@ class Lesson:
     labeled: Shard
     val: Shard
     held_out: Shard | None = None
+    tasks: tuple[Task, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Reached:
     Attributes:
         role: ``teacher`` or ``student``.
         model: the network's name.
+        task: the label column of ``pretrain.tasks``; None for the labels.
         images, held_out: numbers of images, learned and held out.
         classes: their number.
         accuracy: of the held-out images, 0..1.
@@ -47,6 +52,7 @@ class Reached:
 
     role: str
     model: str
+    task: str | None
     images: int
     held_out: int
     classes: int
@@ -56,9 +62,11 @@ class Reached:
 
     def sentence(self, source: str) -> str:
         """The row in words."""
+        what = f"the {self.task} of " if self.task else ""
         return (
-            f"{self.model} ({self.role}) recognizes {100 * self.accuracy:.2f} % of {self.held_out:,} held-out images "
-            f"of {source}; of its {self.classes} classes {self.lowest_class} least, {100 * self.lowest_recall:.1f} %"
+            f"{self.model} ({self.role}) recognizes {what}{100 * self.accuracy:.2f} % of {self.held_out:,} held-out "
+            f"images of {source}; of its {self.classes} classes {self.lowest_class} least, "
+            f"{100 * self.lowest_recall:.1f} %"
         )
 
 
@@ -83,17 +91,38 @@ def from_source(stage: Stage) -> Lesson:
     train, val, test = (
         open_shard(folder / "shards" / split, stage.params.run.workers) for split in ("train", "val", "test")
     )
-    return Lesson(read_dataset(folder / "images.json"), train, train, val, test)
+    weights = stage.params.pretrain.tasks
+    tasks = read_tasks(folder / "manifest.parquet", weights) if weights else ()
+    return Lesson(read_dataset(folder / "images.json"), train, train, val, test, tasks)
 
 
 def reached(
     role: str, model: PixelModel, images: int, held_out: Shard, classes: Sequence[str], device: torch.device
 ) -> Reached:
     """Judge a network that has learned so many images of these classes by held-out ones."""
-    labels = torch.from_numpy(held_out.labels)
-    right = predict(model, held_out.images, device).argmax(1).cpu() == labels
+    predicted = predict(model, held_out.images, device).argmax(1).cpu()
+    return _judged(role, model.spec.name, None, images, predicted, torch.from_numpy(held_out.labels), classes)
+
+
+def reached_in(
+    task: Task, role: str, model: PixelModel, head: nn.Module, held_out: Shard, device: torch.device
+) -> Reached | None:
+    """Judge the head of a further task by the held-out images that have a value in its column; None if none has."""
+    labels = torch.from_numpy(task.labels["test"])
+    known = labels >= 0
+    if not known.any():
+        return None
+    predicted = predict(Headed(model, head), held_out.images, device).argmax(1).cpu()
+    learned = int((task.labels["train"] >= 0).sum())
+    return _judged(role, model.spec.name, task.name, learned, predicted[known], labels[known], task.classes)
+
+
+def _judged(
+    role: str, model: str, task: str | None, images: int, predicted: Tensor, labels: Tensor, classes: Sequence[str]
+) -> Reached:
+    right = predicted == labels
     recalls = {name: float(right[labels == label].double().mean()) for label, name in enumerate(classes)}
     shown = {name: recall for name, recall in recalls.items() if not math.isnan(recall)}
     lowest = min(shown, key=lambda name: shown[name])
     accuracy = float(right.double().mean())
-    return Reached(role, model.spec.name, images, len(labels), len(classes), accuracy, lowest, shown[lowest])
+    return Reached(role, model, task, images, len(labels), len(classes), accuracy, lowest, shown[lowest])

@@ -14,6 +14,7 @@ from reflux.components.core.training.batches import ahead
 from reflux.components.core.training.loop import Batch
 from reflux.components.core.views.augment import batch_indices
 from reflux.components.core.views.mixing import Views
+from reflux.components.pretrain.tasks import width_of
 
 _WIDEST, _FACTOR, _BOTTLENECK = 2048, 8, 4  # the paper's widths are 2048 and 512, for the 2048 features of a ResNet50
 
@@ -31,9 +32,7 @@ class SimSiam(nn.Module):
 
         super().__init__()
         self.model = model
-        with torch.no_grad():
-            side = model.spec.image_size
-            dimensions = model.eval().features(model.mean.new_zeros(1, model.spec.in_chans, side, side)).shape[1]
+        dimensions = width_of(model)
         width = min(_WIDEST, _FACTOR * dimensions)
         self.projector = SimSiamProjectionHead(dimensions, width, width)
         self.predictor = SimSiamPredictionHead(width, width // _BOTTLENECK, width)

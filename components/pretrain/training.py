@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -20,7 +21,8 @@ from reflux.components.core.training.batches import batches_of_views
 from reflux.components.core.training.loop import Batch, Loss, Recipe, cross_entropy, fit
 from reflux.components.core.views.mixing import Views
 from reflux.components.pretrain import simsiam
-from reflux.components.pretrain.lessons import Lesson, Reached, from_source, reached, without_labels
+from reflux.components.pretrain.lessons import Lesson, Reached, from_source, reached, reached_in, without_labels
+from reflux.components.pretrain.tasks import MultiTask, loss_of, targets_of
 
 # SimSiam's for ImageNet (section 3), and ResNet's (He et al. 2016, section 3.4) but for the cosine: SGD with momentum
 # 0.9, weight decay 1e-4, no warmup.
@@ -98,7 +100,7 @@ class Pretraining:
                 train=lesson.labeled,
             )
         checkpoints.wait()
-        self._judge(role, model)
+        self._judge(role, model, network)
         return model.cpu()
 
     def _task(self, model: PixelModel) -> tuple[nn.Module, Callable[[int], Iterator[Batch]], Loss]:
@@ -108,18 +110,27 @@ class Pretraining:
         if settings.dataset is None:
             pairs = simsiam.pairs_of_views(views, settings.batch_size, self._device)
             return simsiam.SimSiam(model).to(self._device), pairs, simsiam.loss
-        targets = labels_of(views, len(self._lesson.dataset.classes))
-        return model, batches_of_views(views, None, targets, settings.batch_size, self._device), cross_entropy
+        targets, tasks = labels_of(views, len(self._lesson.dataset.classes)), self._lesson.tasks
+        batches = partial(batches_of_views, views, None, batch_size=settings.batch_size, device=self._device)
+        if not tasks:
+            return model, batches(targets), cross_entropy
+        return MultiTask(model, tasks).to(self._device), batches(targets_of(tasks, targets)), loss_of(tasks)
 
-    def _judge(self, role: str, model: PixelModel) -> None:
-        """Print and record what the network reaches on the source's held-out images, if there is a source."""
+    def _judge(self, role: str, model: PixelModel, network: nn.Module) -> None:
+        """Print and record what each head reaches on the source's held-out images, if there is a source."""
         lesson = self._lesson
         if lesson.held_out is None:
             return
-        found = reached(role, model, len(lesson.images), lesson.held_out, lesson.dataset.classes, self._device)
-        self._reached.append(found)
-        self._stage.journal.metrics({f"source/{role}_accuracy": found.accuracy})
-        sys.stdout.write(f"Note: {found.sentence(str(self._stage.params.pretrain.dataset))}\n")
+        held_out, device = lesson.held_out, self._device
+        found = {"accuracy": reached(role, model, len(lesson.images), held_out, lesson.dataset.classes, device)}
+        heads = [*network.heads] if isinstance(network, MultiTask) else []
+        for task, head in zip(lesson.tasks, heads, strict=True):
+            if own := reached_in(task, role, model, head, held_out, device):
+                found[f"{task.key}_accuracy"] = own
+        for name, each in found.items():
+            self._reached.append(each)
+            self._stage.journal.metrics({f"source/{role}_{name}": each.accuracy})
+            sys.stdout.write(f"Note: {each.sentence(str(self._stage.params.pretrain.dataset))}\n")
 
     def end(self) -> None:
         """Write what was reached, and remove the checkpoints: a training run's last one was its result until then."""

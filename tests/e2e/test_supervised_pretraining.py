@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.adaptation import MNIST
@@ -22,6 +24,10 @@ def test_what_digits_have_taught_learns_shapes(tmp_path: Path, mlflow_template: 
     folder = make_tiny_project(tmp_path / "project")
     (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
     shutil.copytree(MNIST, folder / "data/mnist")
+    for file in (folder / "data/mnist").glob("*.parquet"):
+        table = pq.read_table(file)
+        parity = ["odd" if int(label) % 2 else "even" for label in table["label"].to_pylist()]
+        pq.write_table(table.append_column("parity", pa.array(parity)), file)
     chosen = [each for assignment in SETTINGS.split() for each in ("-S", assignment)]
     missing = reflux(folder, "run", *chosen)
     assert missing.returncode == 2
@@ -30,14 +36,22 @@ def test_what_digits_have_taught_learns_shapes(tmp_path: Path, mlflow_template: 
     assert nowhere.returncode == 2
     assert "pretrain.source = data/nothing does not exist" in nowhere.stderr
 
-    done = reflux(folder, "run", *chosen, "-S", "pretrain.source=data/mnist")
+    chosen += ["-S", "pretrain.source=data/mnist"]
+    unknown = reflux(folder, "run", *chosen, "-S", "pretrain.tasks={color: 1}")
+    assert unknown.returncode == 2
+    assert "has no column 'color', which pretrain.tasks names" in unknown.stderr
+
+    done = reflux(folder, "run", *chosen, "-S", "pretrain.tasks={parity: 0.5}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "shapes-student version 1 is" in done.stdout
     assert "pretrain: resnet20 (teacher) recognizes" in done.stdout
     rows = read_json(folder / "artifacts/pretrain/reached.json")
-    assert [row["role"] for row in rows] == ["teacher", "student"]
-    assert all(row["classes"] == 10 and row["held_out"] > 900 and row["accuracy"] > 0.3 for row in rows)
-    assert "The labels of mnist were learned before" in (folder / "artifacts/evaluate/model-card.md").read_text()
+    assert [(row["role"], row["task"]) for row in rows] == [
+        (role, task) for role in ("teacher", "student") for task in (None, "parity")
+    ]
+    assert all(row["held_out"] > 900 and row["accuracy"] > 3 / row["classes"] for row in rows if not row["task"])
+    assert all(row["classes"] == 2 and row["accuracy"] > 0.6 for row in rows if row["task"])
+    assert "The labels and parity of mnist were learned" in (folder / "artifacts/evaluate/model-card.md").read_text()
     again = reflux(folder, "run")
     assert "No stage's data, params or code has changed" in again.stdout
 

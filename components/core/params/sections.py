@@ -112,6 +112,7 @@ class Pretrain(Section):
     weights: str = "random"
     mode: Literal["none", "self-supervised", "supervised"] = "none"
     source: Annotated[str, Field(min_length=1)] | None = None
+    tasks: dict[Annotated[str, Field(min_length=1)], AboveZero] = {}  # noqa: RUF012 - pydantic copies it
     learns: Literal["teacher", "student", "both"] = "teacher"
     steps: Positive = 1000
     batch_size: Annotated[int, Field(ge=2)] = 128

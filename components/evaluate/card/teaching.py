@@ -61,7 +61,8 @@ def facts(params: Params) -> dict[str, Any]:
         lessons.append(f"{len(distill.teachers) + 1} teachers form an ensemble ({distill.ensemble}).")
     if source := params.pretrain.dataset:
         learned = " and ".join(_STARTS[role] for role in params.pretrain.networks)
-        lessons.append(f"The labels of {Path(source).stem} were learned before, by {learned}.")
+        columns = " and ".join(["labels", *params.pretrain.tasks])
+        lessons.append(f"The {columns} of {Path(source).stem} were learned before, by {learned}.")
     finished = params.finetune.strategy == "none"
     if finished:
         lessons.append("The teacher was finished before, and is used unchanged.")

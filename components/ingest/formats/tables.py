@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from reflux.components.core.contract import MISSING
 from reflux.components.core.errors import UserError, listed
 from reflux.components.core.images.shards import UNLABELED
 from reflux.components.ingest import slices as slicing
@@ -130,7 +131,7 @@ def _words(cells: Iterable[Any]) -> list[str]:
     known: dict[str, str] = {}  # one text for all equal cells: a dataset may have millions
     texts = []
     for cell in cells:
-        word = slicing.MISSING if cell is None else str(whole(cell)).strip() or slicing.MISSING
+        word = MISSING if cell is None else str(whole(cell)).strip() or MISSING
         texts.append(known.setdefault(word, word))
     return texts
 

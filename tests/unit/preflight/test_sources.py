@@ -32,6 +32,14 @@ def test_a_source_domain_of_other_classes_is_refused_and_not_kept(tmp_path: Path
     assert Path("params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
 
 
+def test_tasks_without_a_column_are_refused(tmp_path: Path):
+    (tmp_path / "other.csv").write_text("path,label,color\na.png,x,red\nb.png,y,blue\n")
+    named = ["pretrain.mode=supervised", f"pretrain.source={tmp_path / 'other.csv'}", "ingest.source=nowhere"]
+    check_sources(check_overrides([*named, "pretrain.tasks={color: 0.5}"], ROOT / "params.yaml"))
+    with pytest.raises(UserError, match=r"has no column 'shape', which pretrain\.tasks names"):
+        check_sources(check_overrides([*named, "pretrain.tasks={shape: 0.5}"], ROOT / "params.yaml"))
+
+
 def test_the_same_classes_and_what_is_not_here_yet_pass(tmp_path: Path):
     own = images(tmp_path / "own", "cat", "dog")
     for domain in (images(tmp_path / "same", "dog", "cat"), tmp_path / "nowhere"):

@@ -41,7 +41,7 @@ class Proven:
 RUN_DEVICE = Row("control", "cuda", "refused", ("run.device=cpu",))
 JOINT = ("student.weights=artifacts/control/model.safetensors",)
 LEARNING = ("pretrain.mode=self-supervised", "pretrain.steps=2", "pretrain.batch_size=16")
-SOURCE = ("pretrain.source=data/other",)
+SOURCE, SIZED = ("pretrain.source=data/other",), ("pretrain.source=data/sized.csv",)
 SUPERVISED = ("pretrain.mode=supervised", *SOURCE)
 FEATURES = ("student.weights=distilled-features",)
 FINISHED = ("distill.finish=labels",)
@@ -109,6 +109,10 @@ def _pretraining() -> dict[str, tuple[Row, ...]]:
         Row("ingest", "supervised", "pretrain-source/dataset.json", SOURCE),
     )
     rows["pretrain.source"] = (Row("ingest", "data/other.csv", "pretrain-source/dataset.json", SUPERVISED),)
+    rows["pretrain.tasks"] = (
+        Row("ingest", {"size": 1}, "pretrain-source/manifest.parquet", ("pretrain.mode=supervised", *SIZED)),
+        Proven("tests/unit/pretrain/test_tasks.py::test_each_task_has_a_head_and_its_weight_counts"),
+    )
     students = Row("pretrain", "student", "student/model.json", LEARNING)
     controls = Row("pretrain control", "student", given=LEARNING)
     return rows | {"pretrain.learns": (students, controls, Row("pretrain label distill", "both", given=LEARNING))}

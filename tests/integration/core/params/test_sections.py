@@ -129,6 +129,8 @@ def _raw(folder: Path) -> Path:
         save_image(noise(number), folder / "data/other" / name)
     lines = [f"other/{name},{name.partition('/')[0]}" for name in others]
     (folder / "data/other.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    sized = [f"{line},{('small', 'large')[number % 3 % 2]}" for number, line in enumerate(lines)]
+    (folder / "data/sized.csv").write_text("\n".join(["path,label,size", *sized]) + "\n")
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, folder)
     override_params(

@@ -1,10 +1,12 @@
 """The wheel in an environment of its own: a project is made and trained, and a second one next to it."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +39,28 @@ def done(folder: Path, *command: str) -> str:
     return result.stdout
 
 
+def build(folder: Path) -> Path:
+    """Build the wheel of the checkout ``reflux`` in a folder."""
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "."]
+    done(folder, *pip, "./reflux")
+    return next(folder.glob("reflux-*.whl"))
+
+
+def install(home: Path, wheel: Path) -> None:
+    """Install a wheel into the environment of ``home``, in place of the one that is there."""
+    site = next((home / "venv/lib").glob("python*/site-packages"))
+    for path in site.glob("reflux*"):
+        shutil.rmtree(path)
+    pip = [sys.executable, "-m", "pip", "--python", str(home / "venv/bin/python"), "install", "--quiet", "--no-deps"]
+    done(home, *pip, "--no-index", "--ignore-installed", str(wheel))
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     """Built in a copy: setuptools leaves files where it builds."""
     folder = tmp_path_factory.mktemp("source")
     copy_checkout(folder)
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "."]
-    done(folder, *pip, "./reflux")
-    return next(folder.glob("reflux-*.whl"))
+    return build(folder)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +71,7 @@ def home(wheel, tmp_path_factory) -> Path:
     site = next((folder / "venv/lib").glob("python*/site-packages"))
     # A line of a .pth file is a folder to import from; the .pth files there, such as this project's, don't count.
     (site / "packages.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    pip = [sys.executable, "-m", "pip", "--python", str(folder / "venv/bin/python"), "install", "--quiet", "--no-deps"]
-    done(folder, *pip, "--no-index", "--ignore-installed", str(wheel))
+    install(folder, wheel)
     return folder
 
 
@@ -121,3 +136,42 @@ def test_a_second_project_with_its_own_data_shares_the_installation(home, reflux
     assert "data/shapes.dvc" in git(shapes, "ls-files")
     assert not (shapes / "data/fashion-mnist").exists()
     assert "computed it was not computed before" in " ".join(done(shapes, reflux, "plan").split())
+
+
+def test_a_newer_release_upgrades_a_project_and_computes_again_what_its_code_decides(home, reflux, wheel, tmp_path):
+    done(home, reflux, "new", "older")
+    older, python = home / "older", str(home / "venv/bin/python")
+    path = f"PATH={home / 'venv/bin'}:{os.environ['PATH']}"
+    done(older, "env", path, python, "-m", "dvc", "repro", "--quiet", "validate")
+
+    copy_checkout(tmp_path)
+    for name, before, after in (
+        ("pyproject.toml", f'version = "{version("reflux")}"', 'version = "99.0"'),
+        ("dvc.yaml", "params: [validate, ", "params: [seed, validate, "),
+        ("components/validate/suite.py", '"""\n\n', '"""\n\n# Newer.\n'),
+    ):
+        file = tmp_path / "reflux" / name
+        text = file.read_text(encoding="utf-8")
+        assert before in text
+        file.write_text(text.replace(before, after, 1), encoding="utf-8")
+    install(home, build(tmp_path))
+
+    printed = done(older, reflux, "upgrade")
+    assert "  stages replaced by those of this release: validate\n" in printed
+    assert f"  asks for Reflux 99.0, not {version('reflux')}\n" in printed
+    assert "  validate computed: seed: unset → 0; code in components/validate\n" in printed
+    assert "  ingest computed" not in printed
+    assert git(older, "status", "--porcelain", "--untracked-files=no").split() == [
+        "M",
+        "dvc.yaml",
+        "M",
+        "pyproject.toml",
+    ]
+
+    install(home, wheel)
+    refused = call(older, reflux, "plan")
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        f"Error: This project is of Reflux 99.0, and {version('reflux')} is installed: install the wheel of the "
+        "release that pyproject.toml names.\n"
+    )

@@ -28,7 +28,9 @@ from reflux.flows.local.prefect_server import free_port, is_up
 def fill(retrains: int) -> None:
     """Deliver the journals of many retrains to MLflow, and make their boards."""
     draw = random.Random(0)  # noqa: S311 - figures for a picture
-    names = sorted(frozenset().union(*(board.metrics() for board in declared.ALL if board is not declared.CURVES)))
+    names = sorted(
+        frozenset().union(*(board.metrics() for board in declared.BOARDS.values() if board is not declared.CURVES))
+    )
     for number in range(retrains):
         retrain = Journal("many", f"retrain-{number}", {"run_kind": "pipeline", "decision": "promoted"})
         retrain.metrics({name: draw.random() for name in names}, step=None)

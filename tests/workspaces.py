@@ -58,6 +58,13 @@ def make_tiny_project(folder: Path) -> Path:
     return folder
 
 
+def pack(folder: Path) -> None:
+    """Put the pictures of class folders into one NumPy archive."""
+    files = sorted(folder.glob("[!u]*/*/*.png"))
+    images = np.stack([np.asarray(Image.open(file)) for file in files])
+    np.savez(folder.with_suffix(".npz"), images=images, labels=np.array([file.parent.name for file in files]))
+
+
 def picture(kind: str, rng: np.random.Generator) -> Image.Image:
     """Draw an image of a class of the tiny project."""
     x, y = np.meshgrid(np.arange(16), np.arange(16))

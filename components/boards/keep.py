@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from reflux.components.boards.declared import ALL, PICTURES, PIPELINES, STUDENTS
+from reflux.components.boards.declared import BOARDS, PICTURES, PIPELINES, STUDENTS
 from reflux.components.boards.view import TAG, Board, TooLarge
 from reflux.components.core.errors import UserError
 from reflux.components.core.runtime import tracking
@@ -45,10 +45,10 @@ def keep(experiment_name: str, champion: str | None) -> list[str]:
                     _set(mlflow, experiment, _NOTE, note(experiment, champion, ()))
                 return [f"{too_old}: there are no boards"]
             versions = _read(experiment.tags.get(VERSIONS_TAG, "{}"))
-            problems = [problem for board in ALL for problem in _keep(mlflow, experiment, board, versions)]
+            problems = [problem for board in BOARDS.values() for problem in _keep(mlflow, experiment, board, versions)]
             _set(mlflow, experiment, VERSIONS_TAG, json.dumps(versions))
             if champion is not None:
-                _set(mlflow, experiment, _NOTE, note(experiment, champion, ALL))
+                _set(mlflow, experiment, _NOTE, note(experiment, champion, tuple(BOARDS.values())))
             return problems
     except (MlflowException, UserError) as error:
         return [f"MLflow took no boards ({str(error).splitlines()[0]})"]
@@ -56,7 +56,9 @@ def keep(experiment_name: str, champion: str | None) -> list[str]:
 
 def links(experiment_id: str, address: str) -> list[tuple[str, str, str]]:
     """Name, address and purpose of each board; ``address`` is that of MLflow's page."""
-    return [(board.name, f"{address.rstrip('/')}/{board.link(experiment_id)}", board.shows) for board in ALL]
+    return [
+        (board.name, f"{address.rstrip('/')}/{board.link(experiment_id)}", board.shows) for board in BOARDS.values()
+    ]
 
 
 def note(experiment: Any, champion: str, boards: Sequence[Board]) -> str:

@@ -1,15 +1,49 @@
-"""Figures of a model, from its logits and the labels."""
+"""Figures of a model, from its logits and the labels: each is registered next to its function."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp, softmax
 
+from reflux.components.core.contract import Figure
+from reflux.components.core.errors import UserError
+from reflux.components.core.params.registry import gate_on
+
 BINS = 15
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
+Measure = Callable[[Floats, Ints], float]
+
+MEASURES: dict[str, Measure] = {}
+
+
+def figure(name: str, gate: Figure | None = None) -> Callable[[Measure], Measure]:
+    """Register a figure that ``evaluate`` measures of each model on the test split.
+
+    The function is called with the logits [N, K], finite and in double precision, and the labels [N].
+
+    Args:
+        name: in ``metrics.json``; in MLflow it is ``test/<model>_<name>``.
+        gate: lets ``registry.gates`` bound the figure, and describes it; None where ``contract.FIGURES`` does, or for a
+            figure without a gate.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(function: Measure) -> Measure:
+        if name in MEASURES:
+            raise ValueError(f"Two figures are named {name}.")
+        if gate is not None:
+            gate_on(name, gate)
+        MEASURES[name] = function
+        return function
+
+    return register
 
 
 def models(ships: str) -> dict[str, str]:
@@ -33,24 +67,51 @@ class Reliability:
 
 
 def measure(logits: Floats, labels: Ints) -> dict[str, float]:
-    """Accuracy, macro F1, worst class recall, calibration error and negative log-likelihood.
+    """All registered figures of a model; the logits [N, K] must be finite.
 
-    ``ece`` is the expected calibration error over 15 bins of equal width in (0, 1] (Guo et al. 2017, equation 5).
-    ``macro_f1`` leaves out classes that are neither in the labels nor predicted, ``worst_class_recall`` those that are
-    not in the labels. The logits [N, K] must be finite.
+    Raises:
+        UserError: a figure is not a finite number.
     """
     logits = logits.astype(np.float64)
-    counts, bins = confusion(logits, labels), reliability(logits, labels)
+    figures = {name: float(function(logits, labels)) for name, function in MEASURES.items()}
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise UserError(f"The figure {name} is {value} on {len(labels)} images: its function must return a number.")
+    return figures
+
+
+@figure("accuracy")
+def accuracy(logits: Floats, labels: Ints) -> float:
+    """Share of right predictions."""
+    return float((logits.argmax(axis=1) == labels).mean())
+
+
+@figure("macro_f1")
+def macro_f1(logits: Floats, labels: Ints) -> float:
+    """Mean over the classes of 2 TP / (2 TP + FP + FN); classes that are neither there nor predicted have none."""
+    counts = confusion(logits, labels)
     hits, truths, calls = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    # 2 TP / (2 TP + FP + FN); it has no value for a class that is neither there nor predicted.
     present = truths + calls > 0
-    return {
-        "accuracy": float(hits.sum() / counts.sum()),
-        "macro_f1": float((2 * hits[present] / (truths + calls)[present]).mean()),
-        "worst_class_recall": float(np.nanmin(recalls(counts))),
-        "ece": float((bins.count * np.abs(bins.accuracy - bins.confidence)).sum() / bins.count.sum()),
-        "nll": float((logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]).mean()),
-    }
+    return float((2 * hits[present] / (truths + calls)[present]).mean())
+
+
+@figure("worst_class_recall")
+def worst_class_recall(logits: Floats, labels: Ints) -> float:
+    """The lowest recall of the classes that have images."""
+    return float(np.nanmin(recalls(confusion(logits, labels))))
+
+
+@figure("ece")
+def expected_calibration_error(logits: Floats, labels: Ints) -> float:
+    """Equation 5 of Guo et al. 2017, over 15 bins of equal width in (0, 1]."""
+    bins = reliability(logits, labels)
+    return float((bins.count * np.abs(bins.accuracy - bins.confidence)).sum() / bins.count.sum())
+
+
+@figure("nll")
+def negative_log_likelihood(logits: Floats, labels: Ints) -> float:
+    """Mean of the true class's negative log-probability, in nats."""
+    return float((logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]).mean())
 
 
 def confusion(logits: Floats, labels: Ints) -> Ints:

@@ -1,30 +1,14 @@
 """The dataset as its owner keeps it: its format is recognized, not configured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from reflux.components.core.errors import UserError
-from reflux.components.ingest.formats import class_folders, hugging_face, manifest
 from reflux.components.ingest.formats.labels import doubts
+from reflux.components.ingest.formats.register import FORMATS
 from reflux.components.ingest.items import Source
 from reflux.components.ingest.slices import GROUP, SLICES
-
-
-class Format(Protocol):
-    """A module that reads datasets of one format."""
-
-    FORM: str  # the format in a few words, for messages
-
-    def recognize(self, path: Path) -> bool: ...
-
-    def read(self, path: Path, kept: Mapping[str, str]) -> Source:
-        """Read everything but the images; ``kept`` are columns to keep, each with the param that names it."""
-
-
-# The first that recognizes a dataset reads it.
-FORMATS: tuple[Format, ...] = (hugging_face, manifest, class_folders)
 
 
 def open_source(
@@ -52,7 +36,7 @@ def open_source(
     try:
         if not path.exists():
             raise UserError(f"{param} {path} does not exist: put a dataset there, or point {param} at yours.")
-        known = next((each for each in FORMATS if each.recognize(path)), None)
+        known = next((each for each in reversed(FORMATS.values()) if each.recognize(path)), None)
         if known is None:
             kind = path.suffix.lower() or "nameless"
             raise UserError(f"{path} is a {kind} file, which is no dataset: {param} takes {_forms()}.")
@@ -65,5 +49,5 @@ def open_source(
 
 
 def _forms() -> str:
-    *forms, last = (each.FORM for each in reversed(FORMATS))
+    *forms, last = (each.form for each in FORMATS.values())
     return f"{', '.join(forms)}, or {last}"

@@ -1,4 +1,4 @@
-"""Events of the registry for other systems: a signed webhook and a Slack message.
+"""Events of the registry for other systems: a signed webhook, a Slack message, and what a project adds.
 
 Their addresses come from the environment alone and are never written to a file or a log:
 
@@ -25,7 +25,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -75,26 +75,92 @@ class Event(TypedDict):
 
 
 @dataclass(frozen=True)
+class Delivery:
+    """An attempt to send an event.
+
+    Attributes:
+        id: of the event, the same in every attempt.
+        event: what happened.
+        now: the attempt's time, in seconds since 1970.
+        key: that signs it, of the notifier's secret; empty if it has none.
+    """
+
+    id: str
+    event: Event
+    now: int
+    key: bytes
+
+
+Message = Callable[[Delivery], tuple[bytes, Mapping[str, str]]]
+
+
+@dataclass(frozen=True)
+class Notifier:
+    """A kind of receiver; see :func:`notifier`."""
+
+    variable: str
+    message: Message
+    secret: str | None
+
+
+NOTIFIERS: dict[str, Notifier] = {}
+
+
+def notifier(name: str, variable: str, secret: str | None = None) -> Callable[[Message], Message]:
+    """Register what makes the message to a kind of receiver.
+
+    The function gets a :class:`Delivery` and returns the body of a POST, and headers to send along.
+
+    Args:
+        name: in the log and in the names of the files that wait.
+        variable: the environment's with the address; without it nothing is sent.
+        secret: the environment's with the secret that signs the message, if one does.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(message: Message) -> Message:
+        if name in NOTIFIERS:
+            raise ValueError(f"Two notifiers are named {name}.")
+        NOTIFIERS[name] = Notifier(variable, message, secret)
+        return message
+
+    return register
+
+
+@notifier("webhook", WEBHOOK_URL, WEBHOOK_SECRET)
+def webhook(delivery: Delivery) -> tuple[bytes, Mapping[str, str]]:
+    """The event as JSON, signed."""
+    body = json.dumps({"id": delivery.id, **delivery.event}).encode()
+    proof = signature(delivery.key, delivery.id, delivery.now, body)
+    headers = {"webhook-id": delivery.id, "webhook-timestamp": str(delivery.now), "webhook-signature": proof}
+    return body, headers
+
+
+@notifier("slack", SLACK_URL)
+def _slack(delivery: Delivery) -> tuple[bytes, Mapping[str, str]]:
+    return json.dumps(slack(delivery.event)).encode(), {}
+
+
+@dataclass(frozen=True)
 class Receiver:
     """A destination of events, and their form there."""
 
-    name: Literal["webhook", "slack"]
+    name: str
     url: str
     key: bytes
 
     def message(self, id: str, event: Event, now: int) -> tuple[bytes, dict[str, str]]:
         """The body and the headers of an attempt at ``now`` (seconds since 1970)."""
         headers = {"content-type": "application/json", "user-agent": "reflux"}
-        if self.name == "slack":
-            return json.dumps(slack(event)).encode(), headers
-        body = json.dumps({"id": id, **event}).encode()
-        headers |= {"webhook-id": id, "webhook-timestamp": str(now)}
-        return body, headers | {"webhook-signature": signature(self.key, id, now, body)}
+        body, own = NOTIFIERS[self.name].message(Delivery(id, event, now, self.key))
+        return body, {**headers, **own}
 
 
 def is_configured() -> bool:
     """Tell whether the environment names a receiver."""
-    return bool(os.environ.get(WEBHOOK_URL) or os.environ.get(SLACK_URL))
+    return any(os.environ.get(each.variable) for each in NOTIFIERS.values())
 
 
 def notify(event: Event, id: str, outbox: Path = HOOKS) -> None:
@@ -103,8 +169,8 @@ def notify(event: Event, id: str, outbox: Path = HOOKS) -> None:
     This never raises and never waits for a receiver: problems are warnings in the log.
     """
     try:
-        for name, variable in (("webhook", WEBHOOK_URL), ("slack", SLACK_URL)):
-            if os.environ.get(variable):
+        for name, each in NOTIFIERS.items():
+            if os.environ.get(each.variable):
                 write_json(outbox / f"{time.time_ns()}-{id}.{name}.json", {"id": id, "event": event})
         for problem in problems():
             _log.warning("%s", problem)
@@ -132,27 +198,25 @@ def waiting(outbox: Path = HOOKS) -> list[Path]:
 def problems() -> list[str]:
     """A sentence on each receiver whose settings are unusable."""
     sentences = []
-    for variable in (WEBHOOK_URL, SLACK_URL):
-        url = os.environ.get(variable)
+    for each in NOTIFIERS.values():
+        url = os.environ.get(each.variable)
         if url and not is_safe(url):
             why = "is not https:// (http:// is accepted for this machine only): nothing is sent there."
-            sentences.append(f"{variable} {why}")
-    if os.environ.get(WEBHOOK_URL) and not os.environ.get(WEBHOOK_SECRET):
-        sentences.append(f"{WEBHOOK_SECRET} is not set: set it, as nothing is sent unsigned.")
-    elif _key(os.environ.get(WEBHOOK_SECRET, "")) is None:
-        why = "but what follows is not Base64: copy all of it."
-        sentences.append(f"{WEBHOOK_SECRET} begins with {_SECRET_PREFIX}, {why}")
+            sentences.append(f"{each.variable} {why}")
+        if each.secret and url and not os.environ.get(each.secret):
+            sentences.append(f"{each.secret} is not set: set it, as nothing is sent unsigned.")
+        elif each.secret and _key(os.environ.get(each.secret, "")) is None:
+            why = "but what follows is not Base64: copy all of it."
+            sentences.append(f"{each.secret} begins with {_SECRET_PREFIX}, {why}")
     return sentences
 
 
 def receivers() -> Iterator[Receiver]:
     """The receivers whose settings in the environment are usable."""
-    url, key = os.environ.get(WEBHOOK_URL), _key(os.environ.get(WEBHOOK_SECRET, ""))
-    if url and key and is_safe(url):
-        yield Receiver("webhook", url, key)
-    url = os.environ.get(SLACK_URL)
-    if url and is_safe(url):
-        yield Receiver("slack", url, b"")
+    for name, each in NOTIFIERS.items():
+        url, key = os.environ.get(each.variable), _key(os.environ.get(each.secret, "")) if each.secret else b""
+        if url and is_safe(url) and (key or not each.secret):
+            yield Receiver(name, url, key or b"")
 
 
 def signature(key: bytes, id: str, timestamp: int, body: bytes) -> str:
@@ -256,7 +320,10 @@ def _post(receiver: Receiver, id: str, event: Event, seconds: float) -> str | No
 
     if seconds <= 0:
         return "no time is left"
-    body, headers = receiver.message(id, event, int(time.time()))
+    try:
+        body, headers = receiver.message(id, event, int(time.time()))
+    except Exception as error:  # of a project's notifier
+        return f"its message can't be made ({type(error).__name__})"
     try:
         # A redirect would pass the message on to another host, and the response's body is of no use.
         with requests.post(

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,18 +51,16 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table and what is expected of it.
+class Expectations:
+    """What is expected of each row of a table.
 
     Attributes:
-        name: of its pages and folders.
         rows: its rows; None if it could not be made.
         identity: the column that names its rows.
         checks: what is expected.
         note: why it could not be made, else empty.
     """
 
-    name: str
     rows: pd.DataFrame | None
     identity: str
     checks: list[Check]
@@ -198,8 +196,13 @@ def file_checks() -> list[Check]:
     ]
 
 
-def run(tables: Sequence[Table], docs: Path, fingerprint: str) -> list[Finding]:
+def run(tables: Mapping[str, Expectations], docs: Path, fingerprint: str) -> list[Finding]:
     """Validate the tables and write Data Docs of the data version into ``docs``, which is replaced if it exists.
+
+    Args:
+        tables: by the names of their pages.
+        docs: the folder of the pages.
+        fingerprint: of the data version.
 
     Returns:
         A finding for each check, in order.
@@ -208,7 +211,7 @@ def run(tables: Sequence[Table], docs: Path, fingerprint: str) -> list[Finding]:
     shutil.rmtree(building, ignore_errors=True)
     try:
         context = _context(building)
-        findings = [finding for table in tables for finding in _validate(context, table)]
+        findings = [finding for name, table in tables.items() for finding in _validate(context, name, table)]
         context.build_data_docs()
         # Animations for a tour of its pages, three megabytes per run.
         for animation in (building / "static" / "images").glob("*.gif"):
@@ -248,17 +251,17 @@ def _context(docs: Path) -> "EphemeralDataContext":
     return context
 
 
-def _validate(context: "EphemeralDataContext", table: Table) -> list[Finding]:
+def _validate(context: "EphemeralDataContext", name: str, table: Expectations) -> list[Finding]:
     if table.rows is None:
-        return [Finding(c.name, c.severity, c.sentence, table.name, None, 0, 0, [], table.note) for c in table.checks]
+        return [Finding(c.name, c.severity, c.sentence, name, None, 0, 0, [], table.note) for c in table.checks]
     import great_expectations as gx
 
-    source = context.data_sources.add_pandas(table.name)
-    batch = source.add_dataframe_asset(table.name).add_batch_definition_whole_dataframe("all")
-    suite = context.suites.add(gx.ExpectationSuite(name=table.name))
+    source = context.data_sources.add_pandas(name)
+    batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
+    suite = context.suites.add(gx.ExpectationSuite(name=name))
     for check in table.checks:
         suite.add_expectation(check.build())
-    definition = context.validation_definitions.add(gx.ValidationDefinition(name=table.name, data=batch, suite=suite))
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
     results = definition.run(
         batch_parameters={"dataframe": table.rows},
         result_format={
@@ -268,22 +271,20 @@ def _validate(context: "EphemeralDataContext", table: Table) -> list[Finding]:
         },
     )
     outcomes = {config.description: r for r in results.results if (config := r.expectation_config)}
-    return [_finding(check, table, len(table.rows), outcomes[check.sentence]) for check in table.checks]
+    return [_finding(check, name, table.identity, len(table.rows), outcomes[check.sentence]) for check in table.checks]
 
 
-def _finding(check: Check, table: Table, checked: int, outcome: Any) -> Finding:
+def _finding(check: Check, table: str, identity: str, checked: int, outcome: Any) -> Finding:
     details = outcome.result
     if "unexpected_count" not in details:
         raise RuntimeError(f"{check.name} could not be evaluated: {outcome.exception_info}")
     column, unexpected = check.options["column"], int(details["unexpected_count"])
-    rows = [
-        check.row.format(row[table.identity], row[column]) for row in details.get("partial_unexpected_index_list", [])
-    ]
+    rows = [check.row.format(row[identity], row[column]) for row in details.get("partial_unexpected_index_list", [])]
     return Finding(
         name=check.name,
         severity=check.severity,
         expectation=check.sentence,
-        table=table.name,
+        table=table,
         success=bool(outcome.success),
         checked=checked,
         unexpected=unexpected,

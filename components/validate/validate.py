@@ -1,5 +1,6 @@
 """Validation: from the manifest to a verdict on the data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import pandas as pd
 
 from reflux.components.core.artifacts import atomic, read_json, write_json
+from reflux.components.core.errors import UserError
 from reflux.components.validate import findings, history, suite, tables
+from reflux.components.validate.expected import TABLES, Data
 from reflux.components.validate.findings import Finding
 
 _JUDGED = ("path", "split", "label", "sha256", "phash", "pixel_std", "group")
@@ -54,6 +57,9 @@ def validate(
         near_duplicate_bits: perceptual hashes that differ in at most so many bits look alike.
         max_class_shift: how far a class's share of the labeled images may move between data versions, 0..1.
         teaching: the unlabeled images teach the teacher, and not the student alone.
+
+    Raises:
+        UserError: two expectations have one name.
     """
     (out / "passed").unlink(missing_ok=True)
     facts = read_json(dataset)
@@ -61,27 +67,16 @@ def validate(
     before = history.previous(versions, facts["name"], fingerprint)
     everything = pd.read_parquet(manifest, columns=list(_JUDGED))
     labeled = tables.labeled(everything, classes)
+    left_out, previous_shares = _read_quarantine(quarantine), before["class_shares"] if before else None
+    limits = (near_duplicate_bits, max_class_shift)
+    data = Data(manifest, everything, labeled, left_out, classes, previous_shares, *limits)
+    checked = {name: expected(data) for name, expected in TABLES.items()}
     shares = tables.shares_of_classes(labeled, classes)
-    shifts = tables.class_shifts(shares, before["class_shares"]) if before else None
-    images = tables.images(everything)
-    look_alikes = tables.look_alikes(everything, near_duplicate_bits)
-    files = tables.files(everything, _read_quarantine(quarantine))
-    groups = tables.groups(everything)
-    # Its hashes are most of the memory, and no longer needed.
-    del everything
-    counts = tables.class_counts(labeled, classes)
-    first = "no earlier data version has passed on this machine"
-    checked = [
-        suite.Table("images", images, "path", suite.image_checks()),
-        suite.Table("test-images", look_alikes, "path", suite.look_alike_checks(near_duplicate_bits)),
-        suite.Table("labels", labeled, "path", suite.label_checks(classes)),
-        suite.Table("groups", groups, "group", suite.group_checks(), note="ingest.group names no column of groups"),
-        suite.Table("classes", counts, "class_and_split", suite.count_checks()),
-        suite.Table("recalls", tables.recalls(counts), "images_of", suite.recall_checks()),
-        suite.Table("files", files, "path", suite.file_checks()),
-        suite.Table("class-shares", shifts, "class_name", suite.shift_checks(max_class_shift), note=first),
-    ]
+    # The hashes are most of the memory, and no longer needed.
+    del everything, data
+    _refuse_twins(checked)
     outcomes = suite.run(checked, out / "docs", fingerprint)
+    shifts = checked["class-shares"].rows
     largest = float(shifts["shift"].max()) if shifts is not None else None
     verdict = Verdict(outcomes, fingerprint, before["fingerprint"] if before else None, largest)
     write_json(out / "result.json", findings.result(outcomes, fingerprint, verdict.previous, largest))
@@ -91,6 +86,12 @@ def validate(
         write_json(out / "unlabeled.json", {"fingerprint": facts["fingerprints"]["unlabeled"] if teaching else None})
         history.remember(versions, facts["name"], fingerprint, shares)
     return verdict
+
+
+def _refuse_twins(checked: Mapping[str, suite.Expectations]) -> None:
+    names = [check.name for table in checked.values() for check in table.checks]
+    if twins := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"Two expectations are named {twins[0]}: rename that of your extension.")
 
 
 def _read_quarantine(path: Path) -> pd.DataFrame:

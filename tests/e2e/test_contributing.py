@@ -6,14 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from reflux.components.core.artifacts import read_json
 from tests.e2e.command import environment, reflux
-from tests.workspaces import PACKAGE, ROOT, make_tiny_project
+from tests.workspaces import PACKAGE, ROOT, make_tiny_project, pack
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 WALKS = [walk for walk in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:] if "```" in walk]
@@ -44,13 +42,6 @@ def take(walk: str, project: Path) -> None:
         text = file.read_text(encoding="utf-8")
         assert text.count(before) == 1, f"{name} has {text.count(before)} places like\n{before}"
         file.write_text(text.replace(before, after), encoding="utf-8")
-
-
-def pack(folder: Path) -> None:
-    """Put the pictures of class folders into one NumPy archive."""
-    files = sorted(folder.glob("[!u]*/*/*.png"))
-    images = np.stack([np.asarray(Image.open(file)) for file in files])
-    np.savez(folder.with_suffix(".npz"), images=images, labels=np.array([file.parent.name for file in files]))
 
 
 @pytest.fixture(scope="module")

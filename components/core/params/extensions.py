@@ -1,8 +1,8 @@
-"""The project's own code: losses and networks that register themselves, by the decorators that Reflux's own use.
+"""The project's own code: losses, networks and more that register themselves, by the decorators that Reflux's own use.
 
-Its files are ``extensions/losses/*.py`` and ``extensions/networks/*.py`` in the working folder; installed packages name
-modules as entry points of the groups ``reflux.losses`` and ``reflux.networks``. An extension counts as code of the
-folder that it extends, so that a change of it computes again what that folder decides.
+Its files are ``extensions/losses/*.py`` and so on for each kind in the working folder; installed packages name modules
+as entry points of the groups ``reflux.losses`` and so on. An extension counts as code of the folder that it extends, so
+that a change of it computes again what that folder decides.
 """
 
 import sys
@@ -14,12 +14,36 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from traceback import extract_tb
 
-from reflux.components.core.errors import UserError
+from reflux.components.core.errors import UserError, listed
 from reflux.components.core.params.distill import Distill
-from reflux.components.core.params.sections import Params
+from reflux.components.core.params.registry import Gates, Registry
+from reflux.components.core.params.section import Section, rebuild
+from reflux.components.core.params.sections import (
+    Augment,
+    Finetune,
+    Params,
+    Pretrain,
+    Student,
+    StudentAugment,
+    Training,
+)
 
 FOLDER = Path("extensions")
-EXTENDED = {"losses": "distill", "networks": "core/models"}  # folders of ``components``, by the kind of extension
+EXTENDED: dict[str, str | None] = {  # folders of ``components``, by the kind of extension; None decides no result
+    "losses": "distill",
+    "networks": "core/models",
+    "figures": "evaluate",
+    "formats": "ingest",
+    "expectations": "validate",
+    "transforms": "core/views",
+    "notifiers": None,
+    "boards": None,
+}
+_SECTIONS: dict[str, tuple[type[Section], ...]] = {  # those that know the names, inner ones first
+    "losses": (Distill,),
+    "figures": (Gates, Registry),
+    "transforms": (Augment, StudentAugment, Pretrain, Training, Finetune, Student),
+}
 
 _loaded: set[Path] = set()
 
@@ -29,7 +53,7 @@ class Extension:
     """A file of the project, or a module of an installed package.
 
     Attributes:
-        kind: losses or networks.
+        kind: one of those in ``EXTENDED``.
         name: its path in the project, or the module's name.
         file: its source.
     """
@@ -50,9 +74,8 @@ def load() -> None:
     for extension in new:
         _import(extension)
         _loaded.add(extension.file.absolute())
-    if any(each.kind == "losses" for each in new):  # the sections know the names that there were
-        Distill.model_rebuild(force=True)
-        Params.model_rebuild(force=True)
+    if sections := [section for kind in {each.kind for each in new} for section in _SECTIONS.get(kind, ())]:
+        rebuild([*sections, Params])
 
 
 def found() -> Iterator[Extension]:
@@ -81,8 +104,8 @@ def _refuse_strangers() -> None:
     folders = [FOLDER / kind for kind in EXTENDED]
     strangers = (file for file in sorted(FOLDER.rglob("*.py")) if file.parent not in folders)
     if stranger := next(strangers, None):
-        places = " or ".join(f"{folder}/" for folder in folders)
-        raise UserError(f"{stranger} is in no folder of extensions: move it to {places}.")
+        places = listed([f"{folder}/" for folder in folders], len(folders))
+        raise UserError(f"{stranger} is in no folder of extensions: move it to one of {places}.")
 
 
 def _import(extension: Extension) -> None:

@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from reflux.components.core.params.section import Fraction, Positive, Section
+from reflux.components.core.contract import FIGURES, Figure
+from reflux.components.core.params.section import Fraction, Positive, Section, add_param
 
 DEVICE = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # a device's name, in the gate and in its reports
 _SHARES = ("accuracy", "f1", "recall", "ece", "gain")  # how the names of figures from 0 to 1 end
@@ -74,7 +75,24 @@ class Gates(Section):
     @field_validator("*")
     @classmethod
     def shares_are_no_percentages(cls, value: Bound | None, info: ValidationInfo) -> Bound | None:
-        return _share(value) if value and str(info.field_name).endswith(_SHARES) else value
+        name = str(info.field_name)
+        return _share(value) if value and (name.endswith(_SHARES) or FIGURES[name].share) else value
+
+
+def gate_on(name: str, figure: Figure) -> None:
+    """Let ``registry.gates`` bound one more figure, once the sections are rebuilt.
+
+    Args:
+        name: of the gate.
+        figure: its name for people. One that is a share of the test images takes a ``confidence``, too.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in FIGURES:
+        raise ValueError(f"Two figures are named {name}.")
+    FIGURES[name] = figure
+    add_param(Gates, name, (SureBound if figure.share else Bound) | None, None)
 
 
 class SliceGates(Section):

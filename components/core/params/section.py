@@ -1,8 +1,10 @@
 """The base of every section of ``params.yaml``, and the types that sections share."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 AboveZero = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -32,3 +34,17 @@ class Section(BaseModel):
                     cls.__name__, [{"type": kind, "loc": (name,), "input": given[name]}]
                 )
         return section
+
+
+def add_param(section: type[Section], name: str, annotation: Any, default: Any) -> None:
+    """Give a section one more param, which it knows once it is rebuilt."""
+    section.model_fields[name] = FieldInfo.from_annotated_attribute(annotation, default)
+
+
+def rebuild(sections: Sequence[type[Section]]) -> None:
+    """Let sections, inner ones first, know the params that were added to them or to those in them."""
+    for section in sections:
+        for field in section.model_fields.values():
+            if isinstance(preset := field.default, Section):
+                field.default = type(preset)(**preset.model_dump(exclude_unset=True))
+        section.model_rebuild(force=True)

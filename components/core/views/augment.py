@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from reflux.components.core.errors import UserError
+from reflux.components.core.views.transforms import TRANSFORMS
+
 Uint64s = npt.NDArray[np.uint64]
 
 DRAWS = 11
@@ -49,9 +52,14 @@ def draws(
 
 
 def view_draws(seed: int, ids: Uint64s, views: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """All draws of :func:`render`, float64 [N, 15]: the first 11 of :func:`draws`, and 4 for color and rotation."""
-    added = draws(seed, ids, views, _COLOR_AND_ROTATION, first=_FAR)
-    return np.concatenate([draws(seed, ids, views), added], axis=1)
+    """All draws of :func:`render`, float64 [N, 15] or more.
+
+    They are the first 11 of :func:`draws`, 4 for color and rotation, and those of the project's transforms.
+    """
+    parts = [draws(seed, ids, views), draws(seed, ids, views, _COLOR_AND_ROTATION, first=_FAR)]
+    for each in TRANSFORMS.values():
+        parts.append(draws(seed, ids, views, each.columns.stop - each.columns.start, each.first))
+    return np.concatenate(parts, axis=1)
 
 
 def _splitmix64(x: Uint64s) -> Uint64s:
@@ -102,12 +110,14 @@ def render(
     device: torch.device,
     rotate_deg: float = 0.0,
     color: float = 0.0,
+    **own: Any,
 ) -> Tensor:
     """Render one augmented view of each image.
 
     Args:
         images: uint8 [N, H, W, C].
-        uniform: random draws, float64 [N, 15]; see :func:`view_draws`. Without color and rotation the first 11 do.
+        uniform: random draws, float64 [N, 15] or more; see :func:`view_draws`. Without color, rotation and transforms
+            the first 11 do.
         shift: the largest shift, as a share of the image's side; the border is filled with black.
         flip: mirror half of the views left to right.
         crop_scale: the smallest area of the random crop, which is resized to the whole; 1 takes no crop.
@@ -115,15 +125,19 @@ def render(
         device: where to render.
         rotate_deg: the largest rotation, either way, in degrees; what it bares repeats the border's pixels.
         color: brightness, contrast and saturation are each multiplied by a factor from 1 - color to 1 + color.
+        own: the strengths of the project's transforms, by name.
 
     Returns:
         Pixels uint8 [N, C, H, W].
+
+    Raises:
+        UserError: a transform of the project returns something else.
     """
     rows = max(1, _CACHED // images[0].size)
     if device.type == "cpu" and len(images) > rows:  # 128 images of 144 pixels, with color: 34 ms instead of 94
         settings = (shift, flip, crop_scale, erase, device, rotate_deg, color)
         parts = (slice(first, first + rows) for first in range(0, len(images), rows))
-        return torch.cat([render(images[part], uniform[part], *settings) for part in parts])
+        return torch.cat([render(images[part], uniform[part], *settings, **own) for part in parts])
     pixels = to_pixels(images, device)
     side = pixels.shape[-1]
     if crop_scale < 1 or rotate_deg:
@@ -137,7 +151,19 @@ def render(
         pixels = _shift_flip(pixels, offsets, mirrored)
     if erase:
         pixels = _erase(pixels, uniform, erase)
+    for name, strength in own.items():
+        if strength:
+            pixels = _transform(name, pixels, uniform[:, DRAWS + _COLOR_AND_ROTATION :], strength)
     return pixels
+
+
+def _transform(name: str, pixels: Tensor, uniform: npt.NDArray[np.float64], strength: float) -> Tensor:
+    known = TRANSFORMS[name]
+    changed = known.apply(pixels, uniform[:, known.columns], strength)
+    if (changed.dtype, changed.shape) != (pixels.dtype, pixels.shape):
+        what = f"{changed.dtype} of shape {tuple(changed.shape)}, and must return uint8 of shape {tuple(pixels.shape)}"
+        raise UserError(f"The transform {name} returns {what}, as it gets.")
+    return changed
 
 
 def _shift_flip(pixels: Tensor, offsets: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_]) -> Tensor:

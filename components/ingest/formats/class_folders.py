@@ -7,11 +7,10 @@ from pathlib import Path
 from reflux.components.core.errors import UserError, listed
 from reflux.components.core.images.files import files_below, is_picture
 from reflux.components.core.images.shards import UNLABELED
+from reflux.components.ingest.formats.register import dataset_format
 from reflux.components.ingest.items import Item, Source
 from reflux.components.ingest.slices import refuse_any
 from reflux.components.ingest.splits import split_of
-
-FORM = "class folders (class/*.png or train/class/*.png)"
 
 
 def recognize(path: Path) -> bool:
@@ -19,6 +18,7 @@ def recognize(path: Path) -> bool:
     return path.is_dir()
 
 
+@dataset_format("class-folders", "class folders (class/*.png or train/class/*.png)", recognize)
 def read(root: Path, kept: Mapping[str, str]) -> Source:
     """Read a tree of class folders.
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from reflux.components.ingest import slices as slicing
 from reflux.components.ingest.formats import tables
 from reflux.components.ingest.formats.manifest import parquet_table
+from reflux.components.ingest.formats.register import dataset_format
 from reflux.components.ingest.items import Source, Table
 
-FORM = "Parquet in the Hugging Face layout"
 _BATCH = 256
 
 
@@ -22,6 +22,7 @@ def recognize(path: Path) -> bool:
     return any(_image_column(file) for file in tables.parquet_files(path))
 
 
+@dataset_format("hugging-face", "Parquet in the Hugging Face layout", recognize)
 def read(path: Path, kept: Mapping[str, str]) -> Source:
     """Read one file, or a folder of them; files without a column of images are manifests.
 

@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 from reflux.components.core.errors import UserError, listed
 from reflux.components.ingest import slices as slicing
 from reflux.components.ingest.formats import tables
+from reflux.components.ingest.formats.register import dataset_format
 from reflux.components.ingest.items import Source, Table
-
-FORM = "a CSV or Parquet manifest with a path and a label column"
 
 
 def recognize(path: Path) -> bool:
@@ -20,6 +19,7 @@ def recognize(path: Path) -> bool:
     return bool(_files(path))
 
 
+@dataset_format("manifest", "a CSV or Parquet manifest with a path and a label column", recognize)
 def read(path: Path, kept: Mapping[str, str]) -> Source:
     """Read one manifest, or a folder of them.
 

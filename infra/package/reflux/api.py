@@ -9,14 +9,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reflux.components.boards.declared import board
+    from reflux.components.boards.view import Bar, Board, Images, Line, Scatter, Section
+    from reflux.components.core.contract import Figure
     from reflux.components.core.errors import UserError
     from reflux.components.core.models.precision import single_precision
     from reflux.components.core.models.small_nets import SmallNet, conv_bn, network
     from reflux.components.core.params.distill import LayerLoss, Loss
     from reflux.components.core.params.file import load_params
     from reflux.components.core.params.sections import Params
+    from reflux.components.core.views.transforms import transform
     from reflux.components.distill.losses.register import loss
+    from reflux.components.evaluate.metrics import figure
+    from reflux.components.ingest.formats.register import dataset_format
+    from reflux.components.ingest.items import Item, Source
     from reflux.components.registry.predict import Prediction, Unreadable, predict
+    from reflux.components.registry.webhooks import Delivery, notifier
+    from reflux.components.validate.expected import expect
+    from reflux.components.validate.suite import Check, Expectations
 
 MODULES = {  # by name; below ``reflux.components``
     # Extensions: losses.
@@ -28,6 +38,30 @@ MODULES = {  # by name; below ``reflux.components``
     "network": "core.models.small_nets",
     "SmallNet": "core.models.small_nets",
     "conv_bn": "core.models.small_nets",
+    # Extensions: figures of gates.
+    "figure": "evaluate.metrics",
+    "Figure": "core.contract",
+    # Extensions: dataset formats.
+    "dataset_format": "ingest.formats.register",
+    "Item": "ingest.items",
+    "Source": "ingest.items",
+    # Extensions: expectations.
+    "expect": "validate.expected",
+    "Expectations": "validate.suite",
+    "Check": "validate.suite",
+    # Extensions: transforms.
+    "transform": "core.views.transforms",
+    # Extensions: notifiers.
+    "notifier": "registry.webhooks",
+    "Delivery": "registry.webhooks",
+    # Extensions: boards.
+    "board": "boards.declared",
+    "Board": "boards.view",
+    "Section": "boards.view",
+    "Line": "boards.view",
+    "Bar": "boards.view",
+    "Scatter": "boards.view",
+    "Images": "boards.view",
     # Scripts.
     "load_params": "core.params.file",
     "Params": "core.params.sections",
@@ -39,19 +73,37 @@ MODULES = {  # by name; below ``reflux.components``
 }
 
 __all__ = [
+    "Bar",
+    "Board",
+    "Check",
+    "Delivery",
+    "Expectations",
+    "Figure",
+    "Images",
+    "Item",
     "LayerLoss",
+    "Line",
     "Loss",
     "Params",
     "Prediction",
+    "Scatter",
+    "Section",
     "SmallNet",
+    "Source",
     "Unreadable",
     "UserError",
+    "board",
     "conv_bn",
+    "dataset_format",
+    "expect",
+    "figure",
     "load_params",
     "loss",
     "network",
+    "notifier",
     "predict",
     "single_precision",
+    "transform",
 ]
 
 

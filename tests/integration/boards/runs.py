@@ -7,7 +7,7 @@ from reflux.components.core.runtime.journal import Journal
 
 def retrain(**metrics: float) -> None:
     """A pipeline run that has every metric the boards show, and others."""
-    names = frozenset().union(*(board.metrics() for board in declared.ALL if board is not declared.CURVES))
+    names = frozenset().union(*(board.metrics() for board in declared.BOARDS.values() if board is not declared.CURVES))
     journal = Journal("demo", "retrain", {"run_kind": "pipeline"})
     journal.metrics(dict.fromkeys(names, 0.5) | metrics, step=None)
     journal.end("FINISHED")

@@ -32,7 +32,9 @@ def test_the_boards_and_the_note_are_written_once(mlflow_home):
     retrain()
     assert keep.keep("demo", CHAMPION) == []
     first = tags()
-    assert {slug: view["name"] for slug, view in views().items()} == {b.slug: f"{b.name} v1" for b in declared.ALL}
+    assert {slug: view["name"] for slug, view in views().items()} == {
+        slug: f"{board.name} v1" for slug, board in declared.BOARDS.items()
+    }
     links, _, champion, *_ = first["mlflow.note.content"].split("\n")
     assert links.startswith("Boards: [Retraining health](#/experiments/1/runs?viewStateShareKey=")
     assert champion == CHAMPION
@@ -88,7 +90,7 @@ def test_a_changed_board_is_a_new_version_of_the_same_view(mlflow_home, monkeypa
     keep.keep("demo", CHAMPION)
     section = Section(name="Another view of it", charts=(Line(metrics=("test/student_accuracy",)),))
     changed = declared.HEALTH.model_copy(update={"sections": (section,)})
-    monkeypatch.setattr(keep, "ALL", (changed, *declared.ALL[1:]))
+    monkeypatch.setitem(declared.BOARDS, changed.slug, changed)
     keep.keep("demo", CHAMPION)
     assert len(views()) == 5
     assert views()[changed.slug]["name"] == "Retraining health v2"

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from reflux.components.core.errors import UserError
+from reflux.components.validate import expected
 from reflux.components.validate.findings import Finding
 from reflux.components.validate.validate import Verdict, validate
 from tests.datasets import (
@@ -205,3 +207,11 @@ def test_a_manifest_in_which_a_group_is_in_two_splits_stops_the_run(tmp_path: Pa
     broken = finding_of(run_validate(tmp_path / "ingest"), "no_group_in_two_splits")
     assert (broken.success, broken.unexpected, broken.rows) == (False, 1, ["p2 is in test and train and val"])
     assert not (tmp_path / "validate" / "passed").exists()
+
+
+def test_two_expectations_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_ingest(class_folders(tmp_path / "data"), tmp_path / "ingest")
+    monkeypatch.setitem(expected.TABLES, "mine", expected.TABLES["files"])
+    with pytest.raises(UserError, match="Two expectations are named nothing_quarantined"):
+        run_validate(tmp_path / "ingest")
+    assert not (tmp_path / "validate" / "result.json").exists()

@@ -1,12 +1,19 @@
-from reflux.components.boards.declared import ALL, EXPECTATIONS, PICTURES
+import pytest
+
+from reflux.components.boards.declared import BOARDS, EXPECTATIONS, HEALTH, PICTURES, board
 from reflux.components.boards.view import LIMIT
 from reflux.components.validate import suite
 
 
 def test_the_boards_fit_next_to_a_hundred_other_metrics():
-    assert len({each.slug for each in ALL}) == len(ALL) == 5
-    for each in ALL:
+    assert len(BOARDS) == 5
+    for each in BOARDS.values():
         assert len(each.view(1, [f"data/failed/some_expectation_{n}" for n in range(100)], PICTURES, 0, 0)) < LIMIT
+
+
+def test_a_board_has_a_slug_of_its_own():
+    with pytest.raises(ValueError, match="Two boards have the slug reflux-retraining-health"):
+        board(HEALTH)
 
 
 def test_every_expectation_is_on_the_board_of_the_data():

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, recall_score
 
+from reflux.components.core.errors import UserError
 from reflux.components.evaluate import metrics
 
 
@@ -55,6 +56,14 @@ def test_a_class_without_images_is_not_the_worst():
     assert figures["worst_class_recall"] == 1.0
     assert figures["macro_f1"] == 1.0
     assert np.isnan(metrics.recalls(metrics.confusion(logits, labels))[2])
+
+
+def test_a_figure_has_one_function_and_is_a_number(monkeypatch):
+    with pytest.raises(ValueError, match="Two figures are named ece"):
+        metrics.figure("ece")(lambda logits, labels: 0.0)
+    monkeypatch.setitem(metrics.MEASURES, "mine", lambda logits, labels: np.nan)
+    with pytest.raises(UserError, match="The figure mine is nan on 200 images"):
+        metrics.measure(*random_answers(0))
 
 
 def test_confidence_does_not_overflow():

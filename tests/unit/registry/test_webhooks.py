@@ -248,3 +248,23 @@ def test_what_is_on_the_disk_holds_no_address_and_no_secret(outbox, receiver):
     until_empty(outbox)
     assert "hidden" not in text
     assert SECRET not in text
+
+
+def test_a_notifier_that_fails_keeps_its_event_and_no_other(outbox, receiver, monkeypatch):
+    monkeypatch.setitem(webhooks.NOTIFIERS, "mine", webhooks.Notifier("MINE_URL", lambda _: {}["hidden"], None))
+    monkeypatch.setenv("MINE_URL", f"http://127.0.0.1:{receiver.port}/")
+    monkeypatch.setattr(webhooks, "send", lambda *_: None)
+    webhooks.notify(EVENT, "msg_1", outbox)
+    problem = webhooks._round(outbox, time.monotonic() + 20)
+    assert problem == "the mine: its message can't be made (KeyError)"
+    assert [name.split(".")[1] for name in waiting(outbox)] == ["mine"]
+    assert len(receiver.got) == 1
+
+
+def test_a_notifier_with_a_secret_sends_nothing_without_it(outbox, monkeypatch):
+    monkeypatch.setitem(webhooks.NOTIFIERS, "mine", webhooks.Notifier("MINE_URL", lambda each: (each.key, {}), "MINE"))
+    monkeypatch.setenv("MINE_URL", "https://mine.example/")
+    assert "mine" not in [each.name for each in webhooks.receivers()]
+    assert webhooks.problems() == ["MINE is not set: set it, as nothing is sent unsigned."]
+    monkeypatch.setenv("MINE", "key")
+    assert list(webhooks.receivers())[-1].message("msg_1", EVENT, 0)[0] == b"key"

@@ -20,6 +20,6 @@ def test_without_a_server_the_links_say_when_they_work(mlflow_home, retrains, ca
     if not retrains:
         assert printed == "There is no run of demo yet: `reflux run` makes one, with its boards.\n"
         return
-    for board in declared.ALL:
+    for board in declared.BOARDS.values():
         assert f"  {board.name:<18} http://127.0.0.1:5000/{board.link('1')}\n" in printed
     assert printed.endswith("These links work while `reflux ui` is running.\n")

@@ -1,0 +1,45 @@
+"""The formats of datasets by name: each is registered next to its reader."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from reflux.components.ingest.items import Source
+
+Read = Callable[[Path, Mapping[str, str]], Source]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of datasets; see :func:`dataset_format`."""
+
+    form: str
+    recognize: Callable[[Path], bool]
+    read: Read
+
+
+FORMATS: dict[str, Format] = {}
+
+
+def dataset_format(name: str, form: str, recognize: Callable[[Path], bool]) -> Callable[[Read], Read]:
+    """Register the reader of a format; a dataset is read by the format registered last of those that recognize it.
+
+    The reader is called as ``read(path, kept)`` and returns everything but the images' pixels. ``kept`` are the columns
+    that its items keep in their ``slices``, in this order, each with the param that names it, for messages.
+
+    Args:
+        name: for messages.
+        form: the format in a few words, as in "a CSV manifest".
+        recognize: tells whether a file or folder, which exists, is a dataset of this format.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(read: Read) -> Read:
+        if name in FORMATS:
+            raise ValueError(f"Two formats are named {name}.")
+        FORMATS[name] = Format(form, recognize, read)
+        return read
+
+    return register

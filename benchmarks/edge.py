@@ -7,8 +7,9 @@ The default student is the one that the run trained, with its accuracy on the wh
 ``mobilenetv3_small_100`` (64 pixels, three channels) have random weights and the BatchNorm statistics of images: their
 bytes and times mean something, their answers would not. ``int8, defaults`` is what onnxruntime's
 ``quantize_static`` makes without a choice of ours: int8 activations, one scale a tensor, 8-bit weights, ranges from the
-same images. Times are those of ``reflux bench``: of the processor, in multiples of the ONNX fp32 file's, run in turn,
-the median of 15 rounds and its interval. Files of other runtimes are measured where these are installed
+same images. ``int4 weights`` has 4-bit weights with a scale for each output channel, and uint8 activations. Times are
+those of ``reflux bench``: of the processor, in multiples of the ONNX fp32 file's, run in turn, the median of 15 rounds
+and its interval. Files of other runtimes are measured where these are installed
 (``pip install 'reflux[executorch,litert,openvino]'``). It prints the table and writes
 ``benchmarks/results/edge.json``.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnxruntime.quantization import quantize_static
+from onnxruntime.quantization import QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from benchmarks.results import ROOT, Figure, argument_parser, read, write
@@ -39,7 +40,8 @@ from reflux.components.preflight.rehearsal import as_if_trained
 
 STUDENT = "the default student"
 OTHERS = {"resnet8x4": (28, 1), "mobilenetv3_small_100": (64, 3)}  # image size and channels
-FILES = {"onnx": "ONNX, fp32", "int8": "ONNX, int8", "defaults": "ONNX, int8, defaults", "pt2": "torch.export, fp32"}
+FILES = {"onnx": "ONNX, fp32", "int8": "ONNX, int8", "defaults": "ONNX, int8, defaults"}
+FILES |= {"int4": "ONNX, int4 weights", "pt2": "torch.export, fp32"}
 OTHER_RUNTIMES = {kind: file for kind, file in contract.FILES.items() if file.format.extra}
 BATCHES = (1, 8)
 CALIBRATION, STATISTICS, ASKED = 512, 64, 1000
@@ -58,11 +60,21 @@ def write_files(model: PixelModel, calibration: Pixels, folder: Path, others: It
     """Write a model as each of ``FILES``, and as ``others`` of ``OTHER_RUNTIMES``, by their names for people."""
     source = program.Source(model.eval())
     translated = source.translated
-    ready, defaults = folder / "ready.onnx", folder / "defaults-whole.onnx"
+    ready, defaults, int4 = (folder / f"{name}.onnx" for name in ("ready", "defaults-whole", "int4-whole"))
     onnx.save(translated, ready)
     quant_pre_process(ready, ready, skip_optimization=True, skip_symbolic_shape=True)
     quantize_static(ready, defaults, quantize.Batches(calibration))
+    quantize_static(
+        ready,
+        int4,
+        quantize.Batches(calibration),
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt4,
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
+    )
     models = {"onnx": translated, "int8": quantize.int8(translated, calibration), "defaults": onnx.load(defaults)}
+    models["int4"] = onnx.load(int4)
     paths = {kind: folder / f"{kind}.onnx" for kind in models} | {"pt2": folder / "student.pt2"}
     for kind, each in models.items():
         onnx.save(program.slim(each, model.spec.classes), paths[kind])

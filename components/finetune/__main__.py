@@ -15,7 +15,7 @@ from reflux.components.core.images.shards import Dataset, Shard, join, open_othe
 from reflux.components.core.inference import validate
 from reflux.components.core.models.pixel_model import PixelModel, adapted, load, save, seed_everything
 from reflux.components.core.models.precision import computing
-from reflux.components.core.params.sections import Augment
+from reflux.components.core.params.augment import Augment
 from reflux.components.core.runtime import history, progress
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.runtime.device import resolve_device

@@ -38,6 +38,7 @@ def checked(params: Params) -> dict[str, Any]:
     """
     from reflux.components.preflight import checks
     from reflux.components.preflight.rehearsal import rehearse
+    from reflux.components.pretrain.pruning import prune
 
     checks.seeded()
     checks.check_device(params)
@@ -47,6 +48,8 @@ def checked(params: Params) -> dict[str, Any]:
     if not known.is_file():
         # With the fewest classes: the least that the file can weigh.
         student = checks.untrained(params.student.model, params.student.image_size, params.ingest.channels, ("a", "b"))
+        if params.student.prune:
+            student = prune(student, params.student.prune)
         write_json(known, rehearse(student, params.compress.ships, params.compress.max_logit_difference))
     facts: dict[str, Any] = read_json(known)
     return facts

@@ -50,7 +50,8 @@ def student_file(params: Params) -> Path:
 def student_facts(params: Params) -> list[Any]:
     """The params that decide how the student is exported, and whether it can be."""
     student, tolerance = params.student, params.compress.max_logit_difference
-    return [student.model, student.image_size, params.ingest.channels, tolerance, runtimes(params.compress.ships)]
+    network = [student.model, student.prune, student.image_size, params.ingest.channels]
+    return [*network, tolerance, runtimes(params.compress.ships)]
 
 
 def runtimes(ships: str) -> dict[str, str]:

@@ -1,14 +1,16 @@
 """``python -m reflux.components.pretrain``: the starting weights of the teacher, and of the student."""
 
+import sys
 from pathlib import Path
 
 from reflux.components.core.artifacts import sha256_file, write_json
 from reflux.components.core.models.pixel_model import PixelModel, parameter_count, save, seed_everything
 from reflux.components.core.runtime.stage import Stage, run
+from reflux.components.pretrain.pruning import prune
 from reflux.components.pretrain.training import Pretraining
 from reflux.components.pretrain.weights import pretrained, weights_file
 
-Origin = dict[str, str | int | None]
+Origin = dict[str, str | int | float | None]
 
 
 def main(stage: Stage) -> None:
@@ -33,6 +35,11 @@ def main(stage: Stage) -> None:
     own: PixelModel | None = None
     if student.from_weights:
         own, student_origin = start(student.model, student.weights, "student.weights")
+        if student.prune:
+            whole, own = parameter_count(own), prune(own, student.prune)
+            left = parameter_count(own)
+            student_origin |= {"pruned": student.prune, "parameters": left}
+            sys.stdout.write(f"Note: {left:,} of {whole:,} parameters of {student.model} are left after pruning\n")
     if lessons and "student" in pretrain.networks:
         own, student_origin = lessons.teach("student", own), student_origin | lessons.origin
     if own:

@@ -46,7 +46,7 @@ class Pretraining:
         stage.environment |= computing(self._device, "auto", params.run.compile)
 
     @property
-    def origin(self) -> dict[str, str | int | None]:
+    def origin(self) -> dict[str, str | int | float | None]:
         """What the origin of the weights says of this training."""
         pretrain = self._stage.params.pretrain
         source = {"source": pretrain.dataset} if pretrain.dataset else {}

@@ -62,6 +62,11 @@ def pretrained(model: str, source: str, file: Path | None, param: str = "pretrai
     elif source != "random":
         state = from_file(file, param) if file and source != "timm" else from_hub(model, param, file)
         spec = read(file)[0] if file and file.suffix == ".safetensors" else None
+        if spec and spec.pruned:
+            raise UserError(
+                f"{param} = {source} was pruned before, and is no start for another: set {param} to the network that "
+                "it was pruned from."
+            )
         net = network(model, head_size(state, net), spec.in_chans if spec else 3)
         load_by_name(net, state, source, param)
     return PixelModel(net, spec or _spec(model, net))

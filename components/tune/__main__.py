@@ -115,6 +115,11 @@ def check(params: Params) -> None:
             "reflux tune trains students on stored soft labels, and student.weights = distilled-features asks the "
             "teacher for its features: set it to random, then `reflux run`."
         )
+    if params.student.prune:
+        raise UserError(
+            "reflux tune searches networks by their names, and student.prune makes one that has none: set it to 0, "
+            "then `reflux run`."
+        )
     if not manifest.is_file() or not read_json(manifest).get("shards"):
         raise UserError(
             "reflux tune trains students on the teacher's stored soft labels, and there are none yet: run `reflux run`."

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from reflux.components.core.artifacts import atomic
 from reflux.components.core.errors import UserError
 from reflux.components.core.models.small_nets import SMALL_NETS, small_net
+from reflux.components.core.models.widths import set_widths
 
 _METADATA_KEY = "reflux"
 
@@ -33,6 +34,12 @@ class ModelSpec:
     in_chans: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    pruned: float = 0.0  # share of each layer's channels that was removed; the tensors' shapes say what is left
+
+    @property
+    def label(self) -> str:
+        """The network, for people."""
+        return f"{self.name}, {self.pruned:.0%} pruned" if self.pruned else self.name
 
 
 class PixelModel(nn.Module):
@@ -121,14 +128,16 @@ def pixel_model(
 def adapted(pretrained: PixelModel, classes: Sequence[str], image_size: int, channels: int) -> PixelModel:
     """Give a pretrained network a new head for other classes, at another image size.
 
-    The network keeps the mean and standard deviation that it was pretrained with.
+    The network keeps the mean and standard deviation that it was pretrained with. One that was pruned keeps its head,
+    too, where it is for these very classes: training is to restore what it knew.
 
     Raises:
         UserError: the network can't take images of this size, or of so many channels.
     """
     spec = replace(pretrained.spec, classes=tuple(classes), image_size=image_size)
     check_channels(spec, channels)
-    pretrained.net.reset_classifier(len(classes))  # type: ignore[operator]
+    if not spec.pruned or pretrained.spec.classes != spec.classes:
+        pretrained.net.reset_classifier(len(classes))  # type: ignore[operator]
     model = PixelModel(pretrained.net, spec)
     _try_out(model, channels)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -171,9 +180,11 @@ def save(model: PixelModel, path: Path) -> None:
         # The format refuses tensors that share memory, as CoaT's parallel blocks do: each name gets its own.
         state[name] = own.clone() if own.untyped_storage().data_ptr() in written else own
         written.add(own.untyped_storage().data_ptr())
+    # Without what older releases don't know, unless it is needed.
+    spec = {name: value for name, value in asdict(model.spec).items() if name != "pruned" or value}
     with atomic(path) as temporary:
         # Through memory: its own writer tells of a full disk in an error of its own.
-        temporary.write_bytes(safetensors.save(state, metadata={_METADATA_KEY: json.dumps(asdict(model.spec))}))
+        temporary.write_bytes(safetensors.save(state, metadata={_METADATA_KEY: json.dumps(spec)}))
 
 
 def load(path: Path) -> PixelModel:
@@ -186,6 +197,8 @@ def load(path: Path) -> PixelModel:
     if spec is None:
         raise UserError(f"{path} holds weights but not which model they belong to: it was not written by Reflux.")
     model = PixelModel(network(spec.name, len(spec.classes), spec.in_chans), spec)
+    if spec.pruned:
+        set_widths(model.net, state)
     try:
         model.net.load_state_dict(state)
     except RuntimeError:

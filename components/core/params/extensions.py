@@ -15,16 +15,15 @@ from pathlib import Path
 from traceback import extract_tb
 
 from reflux.components.core.errors import UserError, listed
+from reflux.components.core.params.augment import Augment, StudentAugment
 from reflux.components.core.params.distill import Distill
 from reflux.components.core.params.registry import Gates, Registry
 from reflux.components.core.params.section import Section, rebuild
 from reflux.components.core.params.sections import (
-    Augment,
     Finetune,
     Params,
     Pretrain,
     Student,
-    StudentAugment,
     Training,
 )
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from reflux.components.core.params.augment import Augment, StudentAugment
 from reflux.components.core.params.distill import Distill
 from reflux.components.core.params.registry import Registry
 from reflux.components.core.params.run import Run
@@ -60,48 +61,6 @@ class Ingest(Section):
 class Validate(Section):
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] = 8
     max_class_shift: Fraction = 0.1
-
-
-class Augment(Section):
-    """Random draws of a view; 0, false and 1.0 switch a draw off.
-
-    Attributes:
-        shift: the largest shift, as a share of the image's side.
-        flip: half of the views are mirrored, left and right.
-        crop_scale: the smallest share of the area that a crop keeps.
-        rotate_deg: the largest rotation, either way.
-        color: strength of changes in brightness, contrast and saturation; 0.4 is a factor of 0.6 to 1.4.
-        erase: share of the views that get a black rectangle over 2 to 25 % of the image.
-    """
-
-    shift: Fraction = 0.0
-    flip: bool = False
-    crop_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
-    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
-    color: Fraction = 0.0
-    erase: Fraction = 0.0
-
-
-class StudentAugment(Augment):
-    """Random draws that also mix a view with another image's.
-
-    Attributes:
-        mixup: share of the views that are blended with another image's.
-        cutmix: share of the views in which a box shows another image's.
-        mixup_alpha: the image's share in a blend is drawn from Beta(alpha, alpha).
-        cutmix_alpha: likewise for the share of the area outside the box.
-    """
-
-    mixup: Fraction = 0.0
-    cutmix: Fraction = 0.0
-    mixup_alpha: Annotated[float, Field(gt=0, le=4)] = 1.0
-    cutmix_alpha: Annotated[float, Field(gt=0, le=4)] = 1.0
-
-    @model_validator(mode="after")
-    def mixes_a_view_in_one_way(self) -> "StudentAugment":
-        if self.mixup + self.cutmix > 1:
-            raise ValueError("mixup + cutmix must be 1 at most: they are shares of the views")
-        return self
 
 
 _FEW_IMAGES = 16  # of a batch: SimSiam rests on BatchNorm's statistics, and its paper goes down to 64
@@ -221,10 +180,20 @@ class Student(Training):
 
     model: str
     weights: str = "random"
+    prune: Annotated[float, Field(ge=0, lt=1)] = 0.0
     image_size: Positive
     steps: Positive
     eval_every: Positive = 100
     augment: StudentAugment = StudentAugment()
+
+    @model_validator(mode="after")
+    def has_channels_to_prune(self) -> "Student":
+        if self.prune and not self.from_weights:
+            raise ValueError(
+                f"prune = {self.prune:g} removes channels of a trained network, and weights = {self.weights} is none: "
+                "set weights to the .safetensors file of one, or prune to 0"
+            )
+        return self
 
     @property
     def from_weights(self) -> bool:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from reflux.components.core.params.augment import Augment, StudentAugment
 from reflux.components.core.params.section import Fraction, add_param
-from reflux.components.core.params.sections import Augment, StudentAugment
 
 Apply = Callable[[Tensor, npt.NDArray[np.float64], float], Tensor]
 

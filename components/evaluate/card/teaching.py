@@ -63,6 +63,9 @@ def facts(params: Params) -> dict[str, Any]:
         learned = " and ".join(_STARTS[role] for role in params.pretrain.networks)
         columns = " and ".join(["labels", *params.pretrain.tasks])
         lessons.append(f"The {columns} of {Path(source).stem} were learned before, by {learned}.")
+    if share := params.student.prune:
+        start = f"{Path(params.student.weights).name} without {share:.0%} of each layer's channels"
+        lessons.append(f"It began with {start}, as the control did.")
     finished = params.finetune.strategy == "none"
     if finished:
         lessons.append("The teacher was finished before, and is used unchanged.")

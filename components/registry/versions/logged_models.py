@@ -117,7 +117,7 @@ def architectures(evaluated: EvaluatedRun) -> dict[str, str]:
     student_spec, _ = pixel_model.read(evaluated.artifacts / "distill" / "model.safetensors")
     if spec is None or student_spec is None:
         raise UserError(f"{evaluated.artifacts} holds weights that Reflux did not write: run `reflux run`.")
-    return {"student": student_spec.name, "teacher": spec.name}
+    return {"student": student_spec.label, "teacher": spec.name}
 
 
 def _finished(mlflow: "MlflowClient", experiment: str, name: str, key: str, value: str) -> str | None:

@@ -14,8 +14,8 @@ from reflux.components.core.errors import UserError
 from reflux.components.core.images.shards import open_shard
 from reflux.components.core.inference import predict
 from reflux.components.core.models.pixel_model import load, pixel_model, save
+from reflux.components.core.params.augment import Augment
 from reflux.components.core.params.file import override_params
-from reflux.components.core.params.sections import Augment
 from reflux.components.core.runtime.stage import Stage
 from reflux.components.finetune import __main__ as finetune
 from reflux.components.finetune import self_training

@@ -5,7 +5,7 @@ import torch
 
 from reflux.components.core.artifacts import read_json
 from reflux.components.core.errors import UserError
-from reflux.components.core.params.sections import StudentAugment
+from reflux.components.core.params.augment import StudentAugment
 from reflux.components.plan import speed
 from reflux.components.plan.speed import seconds_a_view, seconds_an_image
 

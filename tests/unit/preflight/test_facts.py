@@ -53,6 +53,8 @@ def test_what_cannot_is_not(assignment: str):
 def test_another_method_exports_no_student_again():
     assert student_file(params("distill.method=fitnet")) == student_file(params())
     assert student_file(params("student.image_size=32")) != student_file(params())
+    pruned = ("student.weights=a.safetensors", "student.prune=0.5")
+    assert student_file(params(*pruned)) != student_file(params(pruned[0])) == student_file(params())
 
 
 FACTS = {"size_bytes": {"onnx": 184 * 1024, "onnx_int8": 56 * 1024}, "params": 46_914}

@@ -204,6 +204,7 @@ def test_what_was_broken_off_is_taken_up_from_its_checkpoint(workspace, monkeypa
         (["distill.method=born-again"], "born-again trains several networks"),
         (["distill.teacher=live"], "it asks the teacher at every step"),
         (["tune.space.network=resnet8_tinny"], "No model is named resnet8_tinny"),
+        (["student.weights=a.safetensors", "student.prune=0.5"], "student.prune makes one that has none: set it to 0"),
     ],
 )
 def test_params_that_can_not_be_searched_are_one_sentence(workspace, settings, sentence):

@@ -72,6 +72,7 @@ _VIEWS = {"shift": 0.2, "flip": False, "crop_scale": 0.5, "rotate_deg": 30, "col
 _LAUNCHED = "tests/integration/core/runtime/test_launch.py::"
 
 
+PRUNED = "tests/unit/pretrain/test_pruning.py::test_student_and_control_start_from_what_is_left_and_the_origin_says_so"
 SHIPS = "tests/integration/compress/test_main.py::test_the_file_that_ships_is_named_or_chosen_on_validation_images"
 
 
@@ -81,7 +82,7 @@ def _both(name: str, value: Any, differs: str = MODEL, given: tuple[str, ...] = 
     return {f"student.{name}": tuple(Row(each, value, differs, given) for each in runs)}
 
 
-def _student() -> dict[str, tuple[Row, ...]]:
+def _student() -> dict[str, tuple[Row | Proven, ...]]:
     rows: dict[str, tuple[Row, ...]] = {}
     for name, value in _TRAINING.items():
         rows |= _both(name, value)
@@ -94,7 +95,7 @@ def _student() -> dict[str, tuple[Row, ...]]:
     rows |= _both("image_size", 16) | _both("steps", 3) | _both("eval_every", 1, HISTORY)
     weights = Row("pretrain control", "artifacts/control/model.safetensors")
     others = (Row("pretrain label distill", weights.value), Row("distill", "distilled-features"))
-    return rows | {"student.weights": (weights, *others)}
+    return rows | {"student.weights": (weights, *others), "student.prune": (Proven(PRUNED),)}
 
 
 def _pretraining() -> dict[str, tuple[Row, ...]]:

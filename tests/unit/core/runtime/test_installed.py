@@ -9,8 +9,9 @@ from ruamel.yaml import YAML
 from reflux.components.core.artifacts import read_json
 from reflux.components.core.contract import STAGES, TRAINING, code_of
 from reflux.components.core.errors import UserError
+from reflux.components.core.params.augment import StudentAugment
 from reflux.components.core.params.file import check_overrides, load_params
-from reflux.components.core.params.sections import Params, StudentAugment
+from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import installed, lineage
 from tests.workspaces import ROOT
 

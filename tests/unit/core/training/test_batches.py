@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reflux.components.core.images.shards import Shard
-from reflux.components.core.params.sections import Augment
+from reflux.components.core.params.augment import Augment
 from reflux.components.core.training import batches
 from reflux.components.core.training.batches import batches_of_views
 from reflux.components.core.views.mixing import Views

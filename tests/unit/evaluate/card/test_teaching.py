@@ -71,6 +71,13 @@ def test_the_phases_before_and_after_the_soft_labels_are_said(taught):
     ]
 
 
+def test_a_pruned_start_is_said(taught):
+    pruned = taught("student.weights=models/large.safetensors", "student.prune=0.25")
+    assert pruned["lessons"][1:] == [
+        "It began with large.safetensors without 25% of each layer's channels, as the control did."
+    ]
+
+
 def test_a_finished_teacher_was_not_trained_here(taught):
     joint = ("distill.when=joint", "student.weights=a.safetensors")
     facts = taught("finetune.strategy=none", "pretrain.weights=a.safetensors", *joint)

@@ -1,0 +1,150 @@
+"""What pruning costs: a student pruned and healed, against a dense network of its size, on the same soft labels.
+
+    .venv/bin/python -m benchmarks.pruning                             # after `reflux run`; seeds 0, 1 and 2
+    .venv/bin/python -m benchmarks.pruning --run CHECKOUT 0 1 2 3 4    # the soft labels of another checkout's run
+
+It needs torch-pruning (``pip install 'reflux[prune]'``). Each seed trains the student of the run's params once, and
+from it, for each share of channels (``--shares``), networks of one size, all by the soft labels that the run stored:
+``pruned`` loses the share and heals for ``--heal`` steps; ``dense`` has as many channels from the beginning, random
+weights, and the steps of both training runs together; ``dense, short`` only those of the healing, which is what a team
+would spend that wants several sizes quickly. It prints a table and writes ``benchmarks/results/pruning.json``:
+accuracies of the frozen test split in percent, at the checkpoint that validation data chose, with Student's t over the
+seeds (95 %). Nobody chose the learning rate for pruning: it is the student's. Some minutes of two idle cores a seed.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import chdir
+from pathlib import Path
+
+import torch
+
+from benchmarks.results import ROOT, Figure, argument_parser, of_seeds, read, write
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import open_shard
+from reflux.components.core.inference import validate
+from reflux.components.core.models.pixel_model import PixelModel, load, parameter_count, save
+from reflux.components.core.models.small_nets import base_and_width, small_net, with_width
+from reflux.components.core.params.file import override_params
+from reflux.components.core.runtime.device import resolve_device
+from reflux.components.core.runtime.stage import Stage
+from reflux.components.distill.trainer import Trainer
+from reflux.components.pretrain.pruning import prune
+
+WHOLE = "the whole student"
+ARMS = ("pruned", "dense", "dense, short", "pruned - dense")
+READ = ("ingest", "finetune", "label")
+BIG, START = Path("big.safetensors"), Path("artifacts/pretrain/student/model.safetensors")
+
+
+def run(checkout: Path, folder: Path, seed: int, shares: Sequence[float], heal: int) -> dict[str, float]:
+    """Train all networks of a seed in an empty folder, on what the last run of a checkout has left.
+
+    Args:
+        checkout: whose artifacts are read.
+        folder: to work in.
+        seed: of initial weights and of the order of the images; the views are those whose labels are stored.
+        shares: of the channels of each layer.
+        heal: steps after pruning.
+
+    Returns:
+        Parameters and accuracies in percent, by ``WHOLE``, and by share and arm.
+
+    Raises:
+        UserError: there was no run, or its student can't be pruned or made narrower by its name.
+    """
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(checkout / name, folder)
+    (folder / "artifacts").mkdir()
+    for name in READ:
+        (folder / "artifacts" / name).symlink_to(checkout.absolute() / "artifacts" / name)
+    with chdir(folder):
+        params = override_params(["student.prune=0", "student.weights=random"])
+        settings = params.student
+        base, width = base_and_width(settings.model)
+        if small_net(base) is None or params.distill.targets_from != "store":
+            raise UserError("It compares one of the small nets, taught by stored soft labels: run with such params.")
+        whole = _trained(seed)
+        save(whole, BIG)
+        found = {WHOLE: _accuracy(whole), f"{WHOLE}, parameters": float(parameter_count(whole))}
+        for share in shares:
+            narrow = f"student.model={with_width(base, round(width * (1 - share), 4))}"
+            save(prune(load(BIG), share), START)
+            healing = (f"student.weights={BIG}", f"student.prune={share}", f"student.steps={heal}")
+            pruned = _trained(seed, *healing)
+            dense = _trained(seed, narrow, f"student.steps={settings.steps + heal}")
+            short = _trained(seed, narrow, f"student.steps={heal}")
+            values = [_accuracy(model) for model in (pruned, dense, short)]
+            named = dict(zip(ARMS, [*values, values[0] - values[1]], strict=True))
+            found |= {f"{share:g}, {arm}": value for arm, value in named.items()}
+            sizes = {"pruned": pruned, "dense": dense}
+            found |= {f"{share:g}, {arm}, parameters": float(parameter_count(net)) for arm, net in sizes.items()}
+    return found
+
+
+def _trained(seed: int, *assignments: str) -> PixelModel:
+    """The student after ``distill`` with the run's params but for these."""
+    before = Path("params.yaml").read_bytes()
+    params = override_params(list(assignments))
+    Path("params.yaml").write_bytes(before)
+    device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
+    return Trainer(Stage("distill", params), device).train_student(None, seed)
+
+
+def _accuracy(model: PixelModel) -> float:
+    test = open_shard(Path("artifacts/ingest/shards/test"))
+    return 100 * validate(model.cpu(), test, torch.device("cpu"))[1]
+
+
+def figures_of(results: Sequence[Mapping[str, float]]) -> list[Figure]:
+    """The mean of each result over the seeds."""
+    units = {"parameters": "parameters", "pruned - dense": "points"}
+    return [
+        of_seeds(name, [each[name] for each in results], units.get(name.rpartition(", ")[2], "%"))
+        for name in results[0]
+    ]
+
+
+def section(folder: Path) -> str:
+    """The table of the results in a folder, as Markdown: a row for each share."""
+    result = read("pruning", folder)
+    names = [figure.name for figure in result.figures]
+    shares = [name.removesuffix(", pruned") for name in names if name.endswith(", pruned")]
+    lines = [f"| channels removed | parameters (dense) | {' | '.join(ARMS)} |", f"| --- |{' ---: |' * (len(ARMS) + 1)}"]
+    for share in shares:
+        own, dense = (result[f"{share}, {arm}, parameters"].value for arm in ("pruned", "dense"))
+        cells = [f"{each.value:.2f} ± {each.high - each.value:.2f}" for each in (result[f"{share}, {a}"] for a in ARMS)]
+        lines.append(f"| {float(share):.0%} | {own:,.0f} ({dense:,.0f}) | {' | '.join(cells)} |")
+    whole, parameters = result[WHOLE], result[f"{WHOLE}, parameters"].value
+    lines += [
+        "",
+        f"The whole student: {whole.value:.2f} ± {whole.high - whole.value:.2f}, {parameters:,.0f} parameters.",
+    ]
+    return "\n".join([*lines, "", str(result)])
+
+
+def main() -> None:
+    """Train the networks of each seed, print the table and write the figures."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument(
+        "--run", type=Path, default=ROOT, help="the checkout whose last `reflux run` stored soft labels"
+    )
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.25, 0.5], help="of the channels to remove")
+    parser.add_argument("--heal", type=int, default=500, help="steps after pruning")
+    options = parser.parse_args()
+    out = options.out.absolute()
+    results: list[dict[str, float]] = []
+    try:
+        for seed in options.seeds:
+            with tempfile.TemporaryDirectory() as scratch:
+                results.append(run(options.run, Path(scratch), seed, options.shares, options.heal))
+    except UserError as error:
+        parser.error(str(error))
+    written = write("pruning", figures_of(results), out)
+    print(f"\n{section(out)}\n\nWritten: {written}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """``python -m reflux.components.control``: train the student without a teacher, as the baseline of distillation."""
 
+import sys
 from functools import partial
 
 from reflux.components.core.images.shards import open_shard, read_dataset
@@ -13,7 +14,10 @@ from reflux.components.core.views.mixing import Views
 
 
 def main(stage: Stage) -> None:
-    """Train the student on labels alone; unlike in distillation, its views never repeat."""
+    """Train the student on labels alone; unlike in distillation, its views never repeat.
+
+    Where no training image has a label, there is nothing to train on: the control is the student before its training.
+    """
     params, settings = stage.params, stage.params.student
     dataset = read_dataset(stage.read("ingest/images.json"))
     images, val = (open_shard(stage.read(f"ingest/shards/{split}"), params.run.workers) for split in ("train", "val"))
@@ -24,6 +28,11 @@ def main(stage: Stage) -> None:
     weights = stage.read("pretrain/student/model.safetensors") if params.student_is_pretrained else None
     student = new_student(settings.model, weights, settings.image_size, dataset, params.seed, device)
     checkpoints = stage.checkpoints("student")
+    if not len(images):
+        if stage.world.first:
+            sys.stdout.write("Note: no training image has a label: the control stays untrained.\n")
+        save_trained(student, {}, stage.out("."), checkpoints, stage.world)
+        return
     recipe = Recipe.of(settings.model_dump(), compile=params.run.compile)
     rows = train(
         student,

@@ -63,6 +63,11 @@ def code_of(stage: str) -> tuple[str, ...]:
     return (stage, *(f"core/{part}" for part in STAGES[stage].code))
 
 
+UNTRAINED_CONTROL = (
+    "No training image has a label, so that the control is the student before its training: the gain over it says "
+    "nothing of soft labels. Compare with a run of distill.method=pseudo-labels."
+)
+
 LABELED_SPLITS = ("train", "val", "test")
 SPLITS = (*LABELED_SPLITS, "unlabeled")
 

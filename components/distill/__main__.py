@@ -12,6 +12,7 @@ from reflux.components.core.params.distill import (
     Schedule,
     TeacherAssistant,
     refuse_few_classes,
+    refuse_no_labels,
 )
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage, run
@@ -32,6 +33,7 @@ def main(stage: Stage) -> None:
     stage.environment |= computing(device, params.student.precision, params.run.compile)
     trainer = Trainer(stage, device)
     refuse_few_classes(method.method, len(trainer.dataset.classes))
+    refuse_no_labels(method, trainer.labeled)
     if isinstance(method.schedule, DeepMutualLearning):
         trainer.train_with_peers(method.schedule.peers)
         return

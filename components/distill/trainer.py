@@ -57,6 +57,11 @@ class Trainer:
             stage.source(Path(path))
 
     @property
+    def labeled(self) -> int:
+        """The number of training images with a label."""
+        return len(self._labeled)
+
+    @property
     def teacher(self) -> PixelModel:
         """The teacher, or several as one, in eval mode."""
         return self._teacher_and_hash[0]

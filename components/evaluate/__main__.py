@@ -188,6 +188,7 @@ def _measure(
         "slices": slices.measure(dataset["classes"], test.labels, columns, right),
         "confusions": _confusions(dataset["classes"], metrics.confusion(student, test.labels)),
         **({"rounds": rounds} if rounds else {}),
+        **({} if dataset["counts"]["train"] else {"control_untrained": True}),
         "classes": dataset["classes"],
         "dataset": {"name": dataset["name"], "fingerprints": dataset["fingerprints"]},
         "artifact_sha256": {kind: sha256_file(path) for kind, path in contenders.files.items()},

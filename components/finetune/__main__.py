@@ -50,6 +50,7 @@ from reflux.components.finetune.strategy import (
     TRAINED,
     in_effect,
     learns_from_unlabeled,
+    refuse_no_labels,
     refuse_nothing_to_learn_from,
 )
 from reflux.components.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
@@ -100,6 +101,7 @@ def main(stage: Stage) -> None:
     train = open_shard(stage.read("ingest/shards/train"), params.run.workers)
     val = open_shard(stage.read("ingest/shards/val"), params.run.workers)
     source = open_other(stage.read("ingest/source-domain"), "train", params.run.workers)
+    refuse_no_labels(settings.strategy, len(train))
     lesson = Lesson(train, settings.epochs, settings.augment, source=source)
     if learns_from_unlabeled(settings.rounds, settings.adaptation):
         unlabeled = open_shard(stage.read("ingest/shards/unlabeled"), params.run.workers)

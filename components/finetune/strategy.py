@@ -24,6 +24,24 @@ def learns_from_unlabeled(rounds: int, adaptation: str) -> bool:
     return rounds > 1 or adaptation != "none"
 
 
+def refuse_no_labels(strategy: str, labeled: int) -> None:
+    """Refuse to train a teacher where no training image has a label.
+
+    Args:
+        strategy: ``finetune.strategy``.
+        labeled: the number of labeled training images.
+
+    Raises:
+        UserError: there are none, and the strategy trains.
+    """
+    if strategy != "none" and not labeled:
+        raise UserError(
+            f"finetune.strategy = {strategy} learns labels, and no training image has one: label some, or take a "
+            "finished teacher with finetune.strategy = none, such as one that knows the classes by name "
+            "(pretrain.mode = zero-shot)."
+        )
+
+
 def refuse_nothing_to_learn_from(rounds: int, adaptation: str, unlabeled: int) -> None:
     """Refuse ``finetune.rounds`` above 1 and ``finetune.adaptation`` for a dataset without unlabeled images.
 

@@ -35,8 +35,8 @@ def main(stage: Stage) -> None:
         max_megapixels=params.max_megapixels,
         threads=stage.params.run.threads,
     )
-    pretraining = stage.params.pretrain.mode == "self-supervised"
-    result = take(source, stage.out("."), slices=params.slices, group=params.group, pretraining=pretraining)
+    mode = stage.params.pretrain.mode
+    result = take(source, stage.out("."), slices=params.slices, group=params.group, pretraining=mode)
     stage.source(source)
     sys.stdout.write(summary(result))
     domain = partial(take, classes=result.dataset["classes"])

@@ -109,12 +109,15 @@ def drop_repeats(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[Failure]]:
     return _without(frame, ordered.index[repeats], lost)
 
 
-def refuse_unlearnable(frame: pd.DataFrame, classes: list[str], source: Path, taken: Sequence[str]) -> None:
+def refuse_unlearnable(
+    frame: pd.DataFrame, classes: list[str], source: Path, taken: Sequence[str], labels_needed: bool = True
+) -> None:
     """Stop when no classifier can be made of the dataset.
 
     Args:
         frame: the images that stay, with ``label``, ``split`` and ``group``, which is drawn as a whole.
         taken: the splits that are taken from the training images.
+        labels_needed: of training images; else unlabeled ones will do, which a zero-shot teacher labels.
 
     Raises:
         UserError: there are fewer than two classes, no training images, or a class has too few for all splits.
@@ -132,7 +135,14 @@ def refuse_unlearnable(frame: pd.DataFrame, classes: list[str], source: Path, ta
             "put images of other things into a class of their own."
         )
     if not (frame["split"] == "train").any():
-        raise UserError(f"{source} has no training images: add a split named train, or lower ingest.split.")
+        if labels_needed or not (frame["split"] == "unlabeled").any():
+            raise UserError(f"{source} has no training images: add a split named train, or lower ingest.split.")
+        if taken:
+            raise UserError(
+                f"{source} has no labeled training images to take {' and '.join(taken)} from: label images for a split "
+                "named val and for one named test, by which a student is chosen and judged, or add a split named train."
+            )
+        return
     pool = frame.loc[labeled & frame["split"].isin(["train", *taken]), ["label", groups.COLUMN]]
     grouped = pool[groups.COLUMN].notna()  # an image without a group is one of its own
     if grouped.any():

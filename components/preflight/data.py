@@ -12,10 +12,10 @@ from typing import Any
 from reflux.components.core.artifacts import ARTIFACTS, read_json
 from reflux.components.core.contract import FIGURES, SLICE
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
-from reflux.components.core.params.distill import refuse_few_classes
+from reflux.components.core.params import distill
 from reflux.components.core.params.file import load_params
 from reflux.components.core.params.sections import Params
-from reflux.components.finetune.strategy import refuse_nothing_to_learn_from
+from reflux.components.finetune.strategy import refuse_no_labels, refuse_nothing_to_learn_from
 from reflux.components.pretrain.possible import refuse_no_images
 from reflux.components.registry.policy import gates, slices
 from reflux.components.registry.policy.gates import Reason
@@ -34,6 +34,14 @@ def check_ingested(params: Params) -> None:
     finetune = params.finetune
     refuse_nothing_to_learn_from(finetune.rounds, finetune.adaptation, dataset["counts"]["unlabeled"])
     refuse_no_images(params.pretrain.mode, dataset["counts"]["unlabeled"])
+    labeled = dataset["counts"]["train"]
+    refuse_no_labels(finetune.strategy, labeled)
+    distill.refuse_no_labels(params.distill, labeled)
+    if params.registry.gates.gain and not labeled:
+        raise UserError(
+            "registry.gates.gain compares the student with a control that learns labels, and no training image has "
+            "one: take the gate out of params.yaml."
+        )
     check_data(params, len(dataset["classes"]), dataset["counts"]["test"], counts)
 
 
@@ -49,7 +57,7 @@ def check_data(params: Params, classes: int, test_images: int, counts: Mapping[s
     Raises:
         UserError: training would end in an error, or nothing can pass the gates.
     """
-    refuse_few_classes(params.distill.method, classes)
+    distill.refuse_few_classes(params.distill.method, classes)
     rules = params.registry.model_dump(exclude_none=True)
     for name, bound in rules["gates"].items():
         if "confidence" in bound:

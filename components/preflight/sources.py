@@ -3,20 +3,21 @@
 from pathlib import Path
 
 from reflux.components.core.params.sections import Params
+from reflux.components.pretrain.names import read_names
 
 
 def check_sources(params: Params) -> None:
-    """Look for the classes of ``ingest.source_domain``, and for the columns of ``pretrain.tasks``.
+    """Look for the classes of ``ingest.source_domain`` and ``pretrain.classes``, and the columns of ``pretrain.tasks``.
 
     A dataset that is not here yet is left to `ingest`.
 
     Raises:
-        UserError: a class or a column is missing, or what is named is no dataset.
+        UserError: a class or a column is missing, or what is named is no dataset, or no file of names.
     """
     here = {param: Path(path) for param, path in params.datasets.items() if Path(path).exists()}
     own, domain, other = (here.get(param) for param in ("ingest.source", "ingest.source_domain", "pretrain.source"))
-    tasks = [*params.pretrain.tasks]
-    if not (own and domain) and not (other and tasks):
+    tasks, named = [*params.pretrain.tasks], params.pretrain.mode == "zero-shot"
+    if not (own and (domain or named)) and not (other and tasks):
         return
     from reflux.components.ingest.domains import in_order_of
     from reflux.components.ingest.slices import TASKS
@@ -24,5 +25,7 @@ def check_sources(params: Params) -> None:
 
     if other and tasks:
         open_source(other, tasks, param="pretrain.source", named_by=TASKS)
+    if own and named:
+        read_names(Path(params.pretrain.classes), open_source(own).classes)
     if own and domain:
         in_order_of(open_source(own).classes, open_source(domain, param="ingest.source_domain"), domain)

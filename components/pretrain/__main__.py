@@ -4,11 +4,14 @@ import sys
 from pathlib import Path
 
 from reflux.components.core.artifacts import sha256_file, write_json
+from reflux.components.core.images.shards import read_dataset
 from reflux.components.core.models.pixel_model import PixelModel, parameter_count, save, seed_everything
 from reflux.components.core.runtime.stage import Stage, run
+from reflux.components.pretrain.names import read_names
 from reflux.components.pretrain.pruning import prune
 from reflux.components.pretrain.training import Pretraining
 from reflux.components.pretrain.weights import pretrained, weights_file
+from reflux.components.pretrain.zero_shot import zero_shot_teacher
 
 Origin = dict[str, str | int | float | None]
 
@@ -22,7 +25,10 @@ def main(stage: Stage) -> None:
     pretrain, student = params.pretrain, params.student
     lessons = Pretraining(stage) if pretrain.networks else None
     seed_everything(params.seed)
-    model, origin = start(pretrain.model, pretrain.weights, "pretrain.weights")
+    if pretrain.mode == "zero-shot":
+        model, origin = asked_by_name(stage)
+    else:
+        model, origin = start(pretrain.model, pretrain.weights, "pretrain.weights")
     if lessons and "teacher" in pretrain.networks:
         model, origin = lessons.teach("teacher", model), origin | lessons.origin
     save(model, stage.out("model.safetensors"))
@@ -50,6 +56,15 @@ def main(stage: Stage) -> None:
         lessons.end()
     else:
         write_json(stage.out("reached.json"), [])
+
+
+def asked_by_name(stage: Stage) -> tuple[PixelModel, Origin]:
+    """The teacher that an image-text model becomes by the classes' names, and the origin of its weights."""
+    pretrain = stage.params.pretrain
+    file, classes = stage.source(Path(pretrain.classes)), read_dataset(stage.read("ingest/images.json")).classes
+    model = zero_shot_teacher(pretrain.model, classes, *read_names(file, classes))
+    origin: Origin = {"model": pretrain.model, "weights": pretrain.weights, "mode": pretrain.mode}
+    return model, origin | {"classes": str(file), "parameters": parameter_count(model)}
 
 
 def start(name: str, source: str, param: str) -> tuple[PixelModel, Origin]:

@@ -146,7 +146,7 @@ def count_checks() -> list[Check]:
         Check(
             "every_class_in_each_split",
             "critical",
-            "Every class has images in each of train, val and test.",
+            "Every class has images in each of val, test and train, unless there is no labeled training image at all.",
             _BETWEEN,
             {"column": "images", "min_value": 1},
             "{0} has {1}",

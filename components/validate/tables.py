@@ -59,9 +59,13 @@ def labeled(manifest: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
 
 
 def class_counts(labeled_images: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """How many images of each class each labeled split holds, zeros too: ``split``, ``class_name``, ``images``."""
+    """How many images of each class each labeled split holds, zeros too: ``split``, ``class_name``, ``images``.
+
+    An empty training split is left out: unlabeled images may be all that there is to learn from.
+    """
     counts = labeled_images.groupby(["split", "label_name"]).size()
-    pairs = [(split, name) for split in LABELED_SPLITS for name in classes]
+    splits = LABELED_SPLITS if (labeled_images["split"] == "train").any() else LABELED_SPLITS[1:]
+    pairs = [(split, name) for split in splits for name in classes]
     return pd.DataFrame(
         [(split, name, f"{name} in {split}", int(counts.get((split, name), 0))) for split, name in pairs],
         columns=["split", "class_name", "class_and_split", "images"],

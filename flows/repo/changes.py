@@ -45,7 +45,7 @@ class Change:
 
 
 def outdated(params: Params) -> frozenset[str]:
-    """The stages that read weights, or another dataset than the run's own, whose content may have changed.
+    """The stages that read weights, names of classes or a dataset not the run's own, whose content may have changed.
 
     DVC only knows the name. In a fresh clone, where no artifact holds the hash of its content, they must run.
     """
@@ -53,6 +53,9 @@ def outdated(params: Params) -> frozenset[str]:
     origins = {ARTIFACTS / "pretrain" / name: weights for name, weights in starts.items()}
     changed = {"pretrain"} if any(_differs(weights, origin, "sha256") for origin, weights in origins.items()) else set()
     distilled = ARTIFACTS / "distill" / "run.json"
+    names, pretrained = params.pretrain.classes, ARTIFACTS / "pretrain" / "run.json"
+    if params.pretrain.mode == "zero-shot" and _differs(names, pretrained, "inputs", names):
+        changed |= {"pretrain"}
     if any(_differs(teacher, distilled, "inputs", teacher) for teacher in params.distill.teachers):
         changed |= {"label", "distill"}
     ingested = ARTIFACTS / "ingest" / "run.json"
@@ -174,7 +177,7 @@ class _Foresight:
     def __init__(self, repo: "Repo", remote: str | None, params: Params) -> None:
         self._repo, self._remote, self._settings = repo, remote, params.ingest
         self._teaching = learns_from_unlabeled(params.finetune.rounds, params.finetune.adaptation)
-        self._without_labels = params.pretrain.mode == "self-supervised"
+        self._by_the_data = params.pretrain.mode in ("self-supervised", "zero-shot")
         self._with_labels = params.pretrain.dataset is not None
         self._stages: dict[str, Any] = {each.name: each for each in repo.index.stages if hasattr(each, "name")}
         self._outs: dict[str, tuple[str, Any]] = {}  # by path: the stage's name, and the out if its hash is known
@@ -219,7 +222,7 @@ class _Foresight:
     def _standing_in(self, name: str, spared: set[str]) -> set[str]:
         """The stage's outs that stand for images and stay as they are, if the ``spared`` ones do."""
         if name == "ingest":
-            others_stay = {_PRETRAINING: not self._without_labels or spared >= _PRETRAINED_ON}
+            others_stay = {_PRETRAINING: not self._by_the_data or spared >= _PRETRAINED_ON}
             others_stay[_PRETRAIN_SOURCE] = not self._with_labels
             return {path for path, stays in others_stay.items() if stays}
         images_stay = name == "validate" and (not self._teaching or self._outs[_UNLABELED][1] is not None)

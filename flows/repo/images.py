@@ -116,7 +116,8 @@ def _compared(items: "list[Item]", classes: list[str], counts: Mapping[str, int]
     spared = {"pretrain-source"}
     if same_classes:
         spared |= {"source-domain", *(f"shards/{split}" for split in SPLITS if split not in touched)}
-    if "shards/train" in spared:
+    seen = "train" if (known["split"] == "train").any() else "unlabeled"  # its pixels are averaged there
+    if f"shards/{seen}" in spared:
         spared.add("images.json")
     paths = frozenset(str(_INGESTED / name) for name in spared)
     return Images(counts, len(classes), _count(added.values()), _count(removed.values()), paths)

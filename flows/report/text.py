@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reflux.components.core.contract import alternatives, shipped
+from reflux.components.core.contract import UNTRAINED_CONTROL, alternatives, shipped
 from reflux.components.registry.history import History
 from reflux.components.registry.ledger.ledger import AWAITING, Entry
 from reflux.components.registry.promote import PromotionResult
@@ -39,7 +39,9 @@ def rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def gain(metrics: Mapping[str, Any]) -> str:
-    """The gain of distillation, with its interval and what that leaves out."""
+    """The gain of distillation, with its interval and what that leaves out, or why there is none to tell."""
+    if metrics.get("control_untrained"):
+        return UNTRAINED_CONTROL
     gain = metrics["gain"]
     low, high = (100 * bound for bound in gain["ci95"])
     return (

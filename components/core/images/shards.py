@@ -59,7 +59,7 @@ class Dataset:
         classes: their names, in label order.
         image_size: as stored, in pixels.
         channels: 1 or 3.
-        mean, std: of each channel of the training split's pixels, on a 0..1 scale.
+        mean, std: of each channel of the training split's pixels, on a 0..1 scale; of the unlabeled if it is empty.
     """
 
     classes: tuple[str, ...]

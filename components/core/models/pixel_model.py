@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from reflux.components.core.artifacts import atomic
 from reflux.components.core.errors import UserError
+from reflux.components.core.models import image_text
 from reflux.components.core.models.small_nets import SMALL_NETS, small_net
 from reflux.components.core.models.widths import set_widths
 
@@ -78,13 +79,15 @@ class PixelModel(nn.Module):
 
 
 def network(name: str, num_classes: int, in_chans: int) -> nn.Module:
-    """Build an untrained network by timm's name or a :func:`reflux.components.core.models.small_nets.small_net`'s.
+    """Build an untrained network by its name: timm's, a small net's or that of an image-text model of open_clip.
 
     Raises:
         UserError: the name is unknown; the nearest known names are suggested.
     """
     if build := small_net(name):
         return build(in_chans=in_chans, num_classes=num_classes)
+    if name.startswith(image_text.PREFIX):
+        return image_text.image_tower(name, num_classes)
     import timm  # more than a second, which a small student does without
 
     check_timm_name(name)

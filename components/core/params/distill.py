@@ -278,6 +278,17 @@ def refuse_few_classes(method: Sequence[Method], classes: int) -> None:
             )
 
 
+def refuse_no_labels(distill: "Distill", labeled: int) -> None:
+    """Refuse to teach the student labels where none of so many training images has one.
+
+    Raises:
+        UserError: its phase or its method learns nothing else.
+    """
+    wanting = "method = deep-mutual-learning" if distill.targets_from == "peers" else "finish = labels"
+    if not labeled and (distill.targets_from == "peers" or distill.finish == "labels"):
+        raise UserError(f"distill.{wanting} learns labels, and no training image has one: label some, or change it.")
+
+
 class Distill(Section):
     """How the student learns from its teacher."""
 

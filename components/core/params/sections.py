@@ -69,7 +69,8 @@ _FEW_IMAGES = 16  # of a batch: SimSiam rests on BatchNorm's statistics, and its
 class Pretrain(Section):
     model: str
     weights: str = "random"
-    mode: Literal["none", "self-supervised", "supervised"] = "none"
+    mode: Literal["none", "self-supervised", "supervised", "zero-shot"] = "none"
+    classes: Annotated[str, Field(min_length=1)] = "classes.yaml"
     source: Annotated[str, Field(min_length=1)] | None = None
     tasks: dict[Annotated[str, Field(min_length=1)], AboveZero] = {}  # noqa: RUF012 - pydantic copies it
     learns: Literal["teacher", "student", "both"] = "teacher"
@@ -95,10 +96,20 @@ class Pretrain(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def asks_a_model_that_knows_names(self) -> "Pretrain":
+        parts = (self.mode == "zero-shot", self.weights == "open_clip", self.model.startswith("open_clip:"))
+        if any(parts) and not all(parts):
+            raise ValueError(
+                "an image-text model is asked for the classes by name with mode = zero-shot, weights = open_clip and "
+                "model = open_clip:NAME/TAG, all three: set them together, or none of them"
+            )
+        return self
+
     @property
     def networks(self) -> tuple[str, ...]:
         """Those that are trained before transfer learning, in their order."""
-        if self.mode == "none":
+        if self.mode in ("none", "zero-shot"):
             return ()
         return ("teacher", "student") if self.learns == "both" else (self.learns,)
 
@@ -299,6 +310,11 @@ class Params(Section):
     @model_validator(mode="after")
     def has_a_finished_teacher(self) -> "Params":
         weights = self.pretrain.weights
+        if self.pretrain.mode == "zero-shot" and self.finetune.strategy != "none":
+            raise ValueError(
+                f"pretrain.mode = zero-shot makes a finished teacher, and finetune.strategy = {self.finetune.strategy} "
+                "would train it; set finetune.strategy to none, or pretrain.mode to none"
+            )
         if self.finetune.strategy == "none" and "teacher" in self.pretrain.networks:
             raise ValueError(
                 f"finetune.strategy = none uses a finished teacher unchanged, and pretrain.mode = {self.pretrain.mode} "

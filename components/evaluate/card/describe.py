@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reflux.components.core.contract import FILES, SPLITS, STAGES, shipped, ships
+from reflux.components.core.contract import FILES, SPLITS, STAGES, UNTRAINED_CONTROL, shipped, ships
 from reflux.components.core.export.logits import Logits
 from reflux.components.core.images import preprocess
 from reflux.components.core.models.pixel_model import ModelSpec
@@ -53,6 +53,7 @@ def results_facts(
         "remedy": metrics.get("remedy"),
         "teacher": metrics["teacher"],
         "control": metrics["control"],
+        "untrained": UNTRAINED_CONTROL if metrics.get("control_untrained") else "",
         "shipped": shipped(metrics),
         "file": FILES[ships(metrics)],
         "interval": intervals[ships(metrics)],

@@ -67,7 +67,9 @@ def facts(params: Params) -> dict[str, Any]:
         start = f"{Path(params.student.weights).name} without {share:.0%} of each layer's channels"
         lessons.append(f"It began with {start}, as the control did.")
     finished = params.finetune.strategy == "none"
-    if finished:
+    if params.pretrain.mode == "zero-shot":
+        lessons.append("The teacher is an image-text model that knows the classes by name, and is used unchanged.")
+    elif finished:
         lessons.append("The teacher was finished before, and is used unchanged.")
     elif distill.when == "joint":
         lessons.append("The teacher kept its pretrained features, under a new head.")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from reflux.components.core.contract import ships
+from reflux.components.core.contract import UNTRAINED_CONTROL, ships
 from reflux.components.core.params.registry import Registry
 from reflux.components.core.significance import images_needed, margin_shown, optimism
 from reflux.components.registry.policy import comparison as champions
@@ -119,6 +119,7 @@ def decide(
     accuracy, n = gates.gated_figures(metrics).get("accuracy"), gates.images(metrics)
     notes: tuple[str, ...] = (worse,) if worse and policy.worse_than_control == "allow" else ()
     notes += () if worse else _no_gain(metrics)
+    notes += (UNTRAINED_CONTROL,) if metrics.get("control_untrained") else ()
     notes += _reuse(uses, accuracy, n, champion, policy.margin)
     notes += _too_few(champion.n if champion else n, policy.margin)
     notes += _crept(accuracy, champion, best, policy)

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from reflux.components.control import __main__ as control
 from reflux.components.core import student
+from reflux.components.core.images.shards import read_dataset
+from reflux.components.core.models.pixel_model import load
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.stage import Stage
 from tests.workspaces import ids, pictures, training_workspace, watched
@@ -36,6 +39,25 @@ def test_the_control_learns_from_training_images_and_is_chosen_on_validation_ima
     assert np.array_equal(call["val"].ids, ids("val"))
     batch, labels = next(call["batches"](0)), pictures("train")
     assert [labels[image.numpy().tobytes()] for image in batch.pixels] == batch.targets[0].tolist()
+
+
+def test_without_labels_it_is_the_student_before_its_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    training_workspace(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("artifacts/control").mkdir()
+    for name in ("images", "labels", "ids"):
+        file = Path(f"artifacts/ingest/shards/train/{name}.npy")
+        np.save(file, np.load(file)[:0])
+    params = override_params([])
+    control.main(Stage("control", params))
+    dataset = read_dataset(Path("artifacts/ingest/images.json"))
+    begun = student.new_student(params.student.model, None, 12, dataset, params.seed, torch.device("cpu")).net
+    left = load(Path("artifacts/control/model.safetensors")).net.state_dict()
+    assert all(torch.equal(value, left[name]) for name, value in begun.state_dict().items())
+    assert pq.read_table("artifacts/control/history.parquet").num_rows == 0
+    assert "no training image has a label: the control stays untrained" in capsys.readouterr().out
 
 
 def test_the_control_balances_its_classes_by_its_params(controlled):

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from reflux.components.core.errors import UserError
+from reflux.components.core.images.shards import UNLABELED
 from reflux.components.ingest.checks import (
     drop_overlaps,
     drop_repeats,
@@ -114,6 +115,16 @@ def test_a_class_needs_as_many_images_or_groups_as_splits_are_drawn() -> None:
         refuse_unlearnable(given, ["cat", "dog"], Path("data"), ("val",))
     with pytest.raises(UserError, match=r"classes, emu \(0\): each needs at least 1 to train on; add some"):
         refuse_unlearnable(given, ["cat", "dog", "emu"], Path("data"), ())
+
+
+def test_unlabeled_images_may_be_all_that_there_is_to_learn_from() -> None:
+    judges = [*images_of({0: 1, 1: 1}, "val"), *images_of({0: 1, 1: 1}, "test")]
+    frame = frame_of(*judges, ("u", "unlabeled", UNLABELED, "u"))
+    refuse_unlearnable(frame, ["cat", "dog"], Path("data"), (), labels_needed=False)
+    with pytest.raises(UserError, match="no labeled training images to take val from: label images for a split named"):
+        refuse_unlearnable(frame, ["cat", "dog"], Path("data"), ("val",), labels_needed=False)
+    with pytest.raises(UserError, match="has no training images: add a split named train"):
+        refuse_unlearnable(frame, ["cat", "dog"], Path("data"), ())
 
 
 def test_damaged_images_are_tolerated_up_to_their_share() -> None:

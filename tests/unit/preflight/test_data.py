@@ -36,12 +36,39 @@ def test_learning_from_no_unlabeled_images_is_refused(
     rows = pd.DataFrame([("test", "cat")], columns=["split", "class_name"])
     Path("artifacts/ingest").mkdir(parents=True)
     rows.to_parquet("artifacts/ingest/manifest.parquet")
-    dataset = {"classes": ["cat", "dog"], "counts": {"test": 100, "unlabeled": 1}}
-    write_json(Path("artifacts/ingest/dataset.json"), dataset)
+    ingested(unlabeled=1)
     check_ingested(params)
-    write_json(Path("artifacts/ingest/dataset.json"), dataset | {"counts": {"test": 100, "unlabeled": 0}})
+    ingested(unlabeled=0)
     with pytest.raises(UserError, match=sentence):
         check_ingested(params)
+
+
+def ingested(**counts: int) -> None:
+    counts = {"train": 10, "test": 100, "unlabeled": 5} | counts
+    write_json(Path("artifacts/ingest/dataset.json"), {"classes": ["cat", "dog"], "counts": counts})
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("finetune.strategy=full", "finetune.strategy = full learns labels, and no training image has one"),
+        ("distill.finish=labels", "distill.finish = labels learns labels"),
+        ("distill.method=deep-mutual-learning", "distill.method = deep-mutual-learning learns labels"),
+        ("registry.gates.gain.min=0.01", "registry.gates.gain compares the student with a control that learns labels"),
+    ],
+)
+def test_what_learns_labels_wants_a_labeled_training_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assignment: str, sentence: str
+):
+    monkeypatch.chdir(tmp_path)
+    finished = ["finetune.strategy=none", "pretrain.weights=teacher.safetensors"]
+    rows = pd.DataFrame([("test", "cat")], columns=["split", "class_name"])
+    Path("artifacts/ingest").mkdir(parents=True)
+    rows.to_parquet("artifacts/ingest/manifest.parquet")
+    ingested(train=0)
+    check_ingested(check_overrides(finished, ROOT / "params.yaml"))
+    with pytest.raises(UserError, match=sentence):
+        check_ingested(check_overrides([*finished, assignment], ROOT / "params.yaml"))
 
 
 @pytest.mark.parametrize("method", ["dkd", "[logit-standardization, dist]"])

@@ -10,6 +10,11 @@ from reflux.components.preflight.sources import check_sources
 from reflux.flows.pipeline.preflight import preflight
 from tests.workspaces import ROOT
 
+ZERO_SHOT = (
+    *("pretrain.mode=zero-shot", "pretrain.weights=open_clip", "pretrain.model=open_clip:ViT-B-32/openai"),
+    "finetune.strategy=none",
+)
+
 
 def images(root: Path, *classes: str) -> Path:
     for name in classes:
@@ -30,6 +35,18 @@ def test_a_source_domain_of_other_classes_is_refused_and_not_kept(tmp_path: Path
     with pytest.raises(UserError, match="lacks dog and has owl, which the dataset has not: a source domain has"):
         preflight(wrong)
     assert Path("params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_classes_without_words_are_refused(tmp_path: Path):
+    own, names = images(tmp_path / "own", "cat", "dog"), tmp_path / "names.yaml"
+    named = [f"ingest.source={own}", *ZERO_SHOT, f"pretrain.classes={names}"]
+    with pytest.raises(UserError, match=r"pretrain\.classes = .*names\.yaml can't be read"):
+        check_sources(check_overrides(named, ROOT / "params.yaml"))
+    names.write_text("{classes: {cat: a cat}, prompts: ['a photo of {}.']}")
+    with pytest.raises(UserError, match="has no words for dog: under `classes` give every class of the dataset a text"):
+        check_sources(check_overrides(named, ROOT / "params.yaml"))
+    names.write_text("{classes: {cat: a cat, dog: a dog}, prompts: ['a photo of {}.']}")
+    check_sources(check_overrides(named, ROOT / "params.yaml"))
 
 
 def test_tasks_without_a_column_are_refused(tmp_path: Path):

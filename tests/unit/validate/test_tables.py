@@ -61,6 +61,11 @@ def test_labels_are_put_into_words() -> None:
     assert table["other_label_in"].dropna().to_dict() == {"a": "b (labeled dog)", "b": "a (labeled cat)"}
 
 
+def test_an_empty_training_split_lacks_no_class() -> None:
+    rows = labeled(manifest(("a", "val", 0, "s1", ZERO), ("b", "unlabeled", None, "s2", ZERO)), ["cat"])
+    assert class_counts(rows, ["cat"])["class_and_split"].tolist() == ["cat in val", "cat in test"]
+
+
 def test_counts_include_classes_that_a_split_lacks() -> None:
     rows = labeled(manifest(("a", "train", 0, "s1", ZERO), ("b", "train", 0, "s2", ZERO)), ["cat", "dog"])
     counts = class_counts(rows, ["cat", "dog"]).set_index("class_and_split")["images"]

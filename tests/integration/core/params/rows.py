@@ -110,6 +110,7 @@ def _pretraining() -> dict[str, tuple[Row, ...]]:
         Row("ingest", "supervised", "pretrain-source/dataset.json", SOURCE),
     )
     rows["pretrain.source"] = (Row("ingest", "data/other.csv", "pretrain-source/dataset.json", SUPERVISED),)
+    rows["pretrain.classes"] = (Proven("tests/unit/preflight/test_sources.py::test_classes_without_words_are_refused"),)
     rows["pretrain.tasks"] = (
         Row("ingest", {"size": 1}, "pretrain-source/manifest.parquet", ("pretrain.mode=supervised", *SIZED)),
         Proven("tests/unit/pretrain/test_tasks.py::test_each_task_has_a_head_and_its_weight_counts"),

@@ -45,6 +45,10 @@ def test_the_gain_has_its_interval():
     )
 
 
+def test_a_gain_over_a_control_without_labels_is_none():
+    assert text.gain(METRICS | {"control_untrained": True}).startswith("No training image has a label, so that the")
+
+
 def test_what_was_reached_on_the_source_domain_is_told_where_it_has_test_images():
     domain = {"name": "mnist", "train": 850, "n": 1000, "accuracy": {"teacher": 0.9, "student": 0.125}}
     assert text.source_domain({"source_domain": domain}) == (

@@ -154,6 +154,12 @@ def test_an_evaluation_of_an_older_release_has_no_advice():
     assert "below 0.05). registry.worse_than_control=allow" in reason.sentence
 
 
+def test_a_control_that_had_no_labels_is_named():
+    decision = decide(metrics() | {"control_untrained": True}, BASE, None)
+    assert [note for note in decision.notes if "the control is the student before its training" in note]
+    assert not [note for note in decide(metrics(), BASE, None).notes if "control" in note]
+
+
 def test_a_worse_student_is_promoted_where_a_param_says_so():
     decision = decide(worse(-0.012, 0.003), replace(BASE, worse_than_control="allow"), None)
     assert decision.promote

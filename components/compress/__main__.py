@@ -21,8 +21,9 @@ _CALIBRATION_IMAGES = _PARITY_IMAGES = 512
 def main(stage: Stage) -> None:
     """Export and quantize the student, compare each file in its own runtime, and only then publish the files."""
     student = pixel_model.load(stage.read("distill/model.safetensors"))
-    train, unlabeled, val = (open_shard(stage.read(f"ingest/shards/{name}")) for name in ("train", "unlabeled", "val"))
-    calibration = sample((train if len(train) else unlabeled).images, _CALIBRATION_IMAGES, student.spec)
+    train, val = open_shard(stage.read("ingest/shards/train")), open_shard(stage.read("ingest/shards/val"))
+    seen = train if len(train) else open_shard(stage.read("ingest/shards/unlabeled"))
+    calibration = sample(seen.images, _CALIBRATION_IMAGES, student.spec)
     pixels = sample(val.images, _PARITY_IMAGES, student.spec)
     files, edge = made(stage.params.compress.ships), stage.out(EDGE)
     shutil.rmtree(edge, ignore_errors=True)  # what shipped before

@@ -24,6 +24,7 @@ from reflux.components.monitor.report import Check
 from reflux.components.registry import client
 from reflux.components.registry.client import CHAMPION
 from reflux.components.registry.versions.files import fetch_files
+from reflux.flows.local.pipelines import artifact_key, enter, suffixed
 from reflux.flows.pipeline.clone import ingest, require_tracking, skipped
 from reflux.flows.repo import dataset
 from reflux.flows.repo.checkout import prepare_dvc
@@ -38,12 +39,16 @@ _ACTIVE = ["SCHEDULED", "PENDING", "RUNNING"]
 
 
 @flow(name="monitor")
-def monitor() -> Check | State[None]:
+def monitor(pipeline: str = "") -> Check | State[None]:
     """Compare the data at its source with the champion's, and start a retrain when enough checks found a difference.
+
+    Args:
+        pipeline: its name; empty for that of the project's root.
 
     Returns:
         The check; a completed state named Skipped when there is nothing to compare.
     """
+    enter(pipeline)
     logger, params = get_run_logger(), load_params()
     require_tracking()
     prepare_dvc()
@@ -107,11 +112,12 @@ def start_retrain(key: str) -> str:
     Raises:
         UserError: there is no deployment of the retrain flow.
     """
+    name = suffixed(RETRAIN)
     with get_client(sync_client=True) as client:
         try:
-            deployment = client.read_deployment_by_name(RETRAIN)
+            deployment = client.read_deployment_by_name(name)
         except ObjectNotFound:
-            raise UserError(f"Prefect has no deployment {RETRAIN}: run `reflux deploy`.") from None
+            raise UserError(f"Prefect has no deployment {name}: run `reflux deploy`.") from None
         by_deployment = DeploymentFilter(id={"any_": [deployment.id]})
         by_key = FlowRunFilter(idempotency_key={"any_": [key]})
         if before := client.read_flow_runs(deployment_filter=by_deployment, flow_run_filter=by_key, limit=1):
@@ -199,7 +205,7 @@ def _record(mlflow: "MlflowClient", params: Params, check: Check, old: Sample, n
 def _show(params: Params, check: Check) -> None:
     """Show the check on the flow run's page, and rename the run after it."""
     headline = report.headline(check, params.monitor.m)
-    create_markdown_artifact(report.markdown(check, params.monitor), key="drift", description=headline)
-    create_table_artifact(report.rows(check.tests), key="drift-table")
+    create_markdown_artifact(report.markdown(check, params.monitor), key=artifact_key("drift"), description=headline)
+    create_table_artifact(report.rows(check.tests), key=artifact_key("drift-table"))
     differs = sum(test.differs for test in check.tests)
     flow_page.rename(params.project.name, f"{check.new} new, {differs} of {len(check.tests)} differ")

@@ -18,6 +18,7 @@ from reflux.components.core.runtime.journal import COURIER_VARIABLE, PARENT_VARI
 from reflux.components.preflight.data import check_ingested
 from reflux.components.registry.ledger.ledger import AWAITING
 from reflux.flows.local.environment import embed_mlflow, keep_home
+from reflux.flows.local.pipelines import enter
 from reflux.flows.outcome import StageOutcome
 from reflux.flows.pipeline import approval, release, skip, two_pools
 from reflux.flows.pipeline.clone import flow_run_id, require_tracking, skipped
@@ -37,11 +38,12 @@ _PATIENCE_S = 900.0  # a run that nobody watches waits for MLflow
 
 
 @flow(name="retrain")
-def retrain(overrides: Sequence[str] = ()) -> Result | State[None] | None:
+def retrain(overrides: Sequence[str] = (), pipeline: str = "") -> Result | State[None] | None:
     """Bring every stage up to date, register the student and decide on its promotion.
 
     Args:
         overrides: ``section.key=value`` assignments, applied to ``params.yaml`` first.
+        pipeline: its name, if it is not that of the working folder.
 
     Returns:
         The result; from a deployment's run also what ``in_clone`` adds.
@@ -51,6 +53,7 @@ def retrain(overrides: Sequence[str] = ()) -> Result | State[None] | None:
         StageFailed: a stage failed.
         NotRegistered: everything is trained, but MLflow was away.
     """
+    enter(pipeline)
     params = override_params(list(overrides)) if overrides else load_params()
     return in_clone(params, overrides) if runtime.deployment.id else compute(params)
 

@@ -11,6 +11,7 @@ from reflux.components.core.runtime import installed, tracking
 from reflux.components.core.runtime.journal import COURIER_VARIABLE, PARENT_RUN_VARIABLE, NullJournal
 from reflux.components.core.runtime.lineage import LOCK
 from reflux.flows.local.environment import embed_mlflow, keep_home
+from reflux.flows.local.pipelines import enter
 from reflux.flows.pipeline import tasks, two_pools
 from reflux.flows.pipeline.clone import flow_run_id, require_tracking
 from reflux.flows.repo import remote
@@ -23,19 +24,21 @@ from reflux.flows.report.tracing import traced
 
 
 @flow(name="train")
-def train(overrides: Sequence[str], lock: str, parent: str) -> None:
+def train(overrides: Sequence[str], lock: str, parent: str, pipeline: str = "") -> None:
     """Bring the stages that train up to date, for a retrain flow that started this one.
 
     Args:
         overrides: of the retrain's params.
         lock: its ``dvc.lock``, which knows the ingested and validated data.
         parent: its run in MLflow, below which the stages' runs belong.
+        pipeline: its pipeline's name; empty for that of the project's root.
 
     Raises:
         UserError: there is no remote to fetch the data from.
         StageFailed: a stage failed.
     """
     display = Display(lambda _: None, get_run_logger(), TRAINING)
+    enter(pipeline)
     params = override_params(list(overrides)) if overrides else load_params()
     keep_home(params.project.name, flow_run_id())
     require_tracking()
@@ -50,6 +53,6 @@ def train(overrides: Sequence[str], lock: str, parent: str) -> None:
     runner = Runner(display, environment, outdated(params), pull=True)
     trace = traced(display, "train", params.project.name, flow_run_id())
     with trace, tracking.courier(), flow_page.progress(display), runner:
-        pipeline = tasks.Pipeline(display, NullJournal(), runner, set(), store)
-        tasks.train(pipeline)
-    two_pools.give_back(pipeline.outcomes)
+        stages = tasks.Pipeline(display, NullJournal(), runner, set(), store)
+        tasks.train(stages)
+    two_pools.give_back(stages.outcomes)

@@ -12,6 +12,7 @@ from reflux.components.core.runtime import installed, tracking
 from reflux.components.core.runtime.journal import COURIER_VARIABLE, NullJournal
 from reflux.components.tune.result import DEFAULT_OBJECTIVES, read
 from reflux.flows.local.environment import embed_mlflow, keep_home
+from reflux.flows.local.pipelines import artifact_key, enter
 from reflux.flows.pipeline import tasks
 from reflux.flows.pipeline.clone import flow_run_id, require_tracking
 from reflux.flows.pipeline.search import search
@@ -28,18 +29,20 @@ _BEFORE = ("ingest", "validate", "pretrain", "finetune", "label")
 
 
 @flow(name="tune", log_prints=True)
-def tune(minutes: float = 60.0) -> State[None]:
+def tune(minutes: float = 60.0, pipeline: str = "") -> State[None]:
     """Search students for some minutes, in the study that all workers share.
 
     The soft labels are restored from where a retrain has stored them, or else computed first.
 
     Args:
         minutes: of the search alone.
+        pipeline: its name; empty for that of the project's root.
 
     Raises:
         UserError: the params or the storage are wrong, no candidate can pass, or the time is too short.
         StageFailed: the soft labels could not be made.
     """
+    enter(pipeline)
     params, display = load_params(), Display(lambda _: None, get_run_logger(), _BEFORE)
     keep_home(params.project.name, flow_run_id())
     require_tracking()
@@ -51,11 +54,12 @@ def tune(minutes: float = 60.0) -> State[None]:
     environment = {"MLFLOW_TRACKING_URI": embed_mlflow(), COURIER_VARIABLE: "1"}
     runner = Runner(display, environment, outdated(params), pull=store is not None)
     with tracking.courier(), flow_page.progress(display), runner:
-        pipeline = tasks.Pipeline(display, NullJournal(), runner, set(), store)
+        stages = tasks.Pipeline(display, NullJournal(), runner, set(), store)
         for name in _BEFORE:
-            tasks.stage(pipeline, name)
+            tasks.stage(stages, name)
     search(params.project.name, time.time() + 60 * minutes, DEFAULT_OBJECTIVES, workers=1)
     result = read()
-    create_markdown_artifact(report.markdown(result), key="tune-front", description="The front of the study")
+    key = artifact_key("tune-front")
+    create_markdown_artifact(report.markdown(result), key=key, description="The front of the study")
     flow_page.rename(params.project.name, f"{result.counts['trained']} students")
     return Completed(message=report.sentences(result)[0])

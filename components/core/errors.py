@@ -10,7 +10,6 @@ class UserError(Exception):
 
 
 EXIT_USER_ERROR = UserError.exit_code
-NO_PROJECT = "run reflux in the project's root folder, or make a project: `reflux new NAME`"
 
 
 def listed(items: Sequence[object], limit: int) -> str:

@@ -1,4 +1,12 @@
-"""The ``reflux`` command that all verbs belong to."""
+"""The ``reflux`` command that all verbs belong to, and the option that most of them have."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -16,3 +24,40 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Manage your datasets.", context_settings=HELP, no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
+
+Pipeline = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", envvar="REFLUX_PIPELINE", help="Work in pipelines/NAME instead of this folder."),
+]
+
+
+def in_pipeline(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the option ``--pipeline``, with which it works in that pipeline's folder.
+
+    Paths are those that its user sees.
+    """
+
+    @wraps(verb)
+    def in_its_folder(pipeline: str | None, **arguments: Any) -> None:
+        if pipeline:
+            from reflux.flows.local.pipelines import enter, folder
+
+            place = folder(pipeline)
+            arguments = {name: _seen_from(place, value) for name, value in arguments.items()}
+            print(f"In {place}:", file=sys.stderr)
+            enter(pipeline)
+        verb(**arguments)
+
+    option = Parameter("pipeline", Parameter.KEYWORD_ONLY, default=None, annotation=Pipeline)
+    whole = signature(verb)
+    vars(in_its_folder)["__signature__"] = whole.replace(parameters=[*whole.parameters.values(), option])
+    in_its_folder.__annotations__ = {**verb.__annotations__, "pipeline": Pipeline}
+    return in_its_folder
+
+
+def _seen_from(folder: Path, value: Any) -> Any:
+    """A path, or text that is one of a file here, as it is seen from a folder; other values stay."""
+    if isinstance(value, list):
+        return [_seen_from(folder, each) for each in value]
+    is_path = isinstance(value, Path) or (isinstance(value, str) and "/" in value and Path(value).exists())
+    return type(value)(os.path.relpath(value, folder)) if is_path and not Path(value).is_absolute() else value

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from reflux.flows.cli.app import app, data
+from reflux.flows.cli.app import Pipeline, app, data, in_pipeline
 
 
 @app.command(epilog="Example: reflux new flowers --from ~/pictures/flowers")
@@ -42,6 +42,7 @@ def upgrade(
 
 
 @app.command(epilog="Example: reflux run -S student.steps=3000 -S seed=1")
+@in_pipeline
 def run(
     assignments: Annotated[
         list[str] | None,
@@ -61,6 +62,7 @@ def run(
 
 
 @app.command(epilog="Example: reflux plan -S student.steps=3000")
+@in_pipeline
 def plan(
     assignments: Annotated[
         list[str] | None,
@@ -84,6 +86,7 @@ def plan(
              reflux teachers --take tf_efficientnet_lite2
     """
 )
+@in_pipeline
 def teachers(
     names: Annotated[
         list[str] | None,
@@ -121,6 +124,7 @@ def teachers(
              reflux tune --take smallest
     """
 )
+@in_pipeline
 def tune(
     minutes: Annotated[
         float | None,
@@ -159,31 +163,18 @@ def data_add(
     min_accuracy: Annotated[
         float | None, typer.Option(metavar="SHARE", help="The accuracy that the student must reach, such as 0.9.")
     ] = None,
+    pipeline: Pipeline = None,
 ) -> None:
     """Copy a dataset to data/, track it with DVC, and write a plan for it to params.yaml.
 
-    What is planned follows from the images, the time allowed and the speed of this machine.
+    What is planned follows from the images, the time allowed and the speed of this machine. With --pipeline the plan is
+    that of pipelines/NAME, which is made if there is none: one project, a further model.
     """
-    from reflux.flows.commands.data import add
+    if pipeline:
+        from reflux.flows.commands.pipelines import add_to
 
-    print(add(path, name, minutes, max_kb, min_accuracy))
+        print(add_to(pipeline, path, name, minutes, max_kb, min_accuracy))
+    else:
+        from reflux.flows.commands.data import add
 
-
-@data.command("list", epilog="Example: reflux data list")
-def data_list() -> None:
-    """List the datasets that have params in this checkout; the active one has a star."""
-    from reflux.flows.commands.datasets import show
-
-    show()
-
-
-@data.command("use", epilog="Example: reflux data use fashion-mnist")
-def data_use(name: Annotated[str, typer.Argument(help="The dataset's name, as in reflux data list.")]) -> None:
-    """Make another dataset the active one.
-
-    Its params are moved from data/NAME.params.yaml to params.yaml, and those of the present one take their place in
-    data/. What was computed before is restored by the next reflux run, not computed again.
-    """
-    from reflux.flows.commands.datasets import use
-
-    print(use(name))
+        print(add(path, name, minutes, max_kb, min_accuracy))

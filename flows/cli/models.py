@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from reflux.components.core.errors import UserError
-from reflux.flows.cli.app import app
+from reflux.flows.cli.app import app, in_pipeline
 
 
 @app.command(
@@ -17,6 +17,7 @@ from reflux.flows.cli.app import app
              reflux predict 'photos/*.jpg' --csv > classes.csv
     """
 )
+@in_pipeline
 def predict(
     images: Annotated[
         list[Path],
@@ -48,6 +49,7 @@ def predict(
              reflux bench --import report-pi5.json
     """
 )
+@in_pipeline
 def bench(
     names: Annotated[
         list[str] | None,
@@ -84,6 +86,7 @@ def bench(
 
 
 @app.command(epilog="Example: reflux promote 3 --expected-champion 2")
+@in_pipeline
 def promote(
     version: Annotated[int, typer.Argument(min=1, help="The version's number, as in reflux history.")],
     expected_champion: Annotated[
@@ -103,6 +106,7 @@ def promote(
 
 
 @app.command(epilog='Example: reflux approve 3 --reason "seen on the new cameras"')
+@in_pipeline
 def approve(
     version: Annotated[int, typer.Argument(min=1, help="The version that awaits approval.")],
     reason: Annotated[str, typer.Option(help="The reason, for the record.")],
@@ -119,6 +123,7 @@ def approve(
 
 
 @app.command(epilog='Example: reflux rollback --reason "worse on the new cameras"')
+@in_pipeline
 def rollback(
     reason: Annotated[str, typer.Option(help="The reason, for the record.")],
     to: Annotated[int | None, typer.Option(min=1, help="An earlier champion instead of the previous one.")] = None,
@@ -130,6 +135,7 @@ def rollback(
 
 
 @app.command(epilog="Example: reflux history --json")
+@in_pipeline
 def history(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show what is in production, and who changed it, when and why."""
     from reflux.flows.commands import registry
@@ -138,6 +144,7 @@ def history(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command(epilog="Example: reflux reconcile")
+@in_pipeline
 def reconcile() -> None:
     """Finish or close interrupted promotions.
 
@@ -149,6 +156,7 @@ def reconcile() -> None:
 
 
 @app.command(epilog="Example: reflux lineage 3")
+@in_pipeline
 def lineage(
     of: Annotated[str, typer.Argument(metavar="VERSION", help="A version's number, or the start of a hash.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -169,6 +177,7 @@ def lineage(
 
 
 @app.command(epilog="Example: reflux publish 3 registry.example.com/team/flowers")
+@in_pipeline
 def publish(
     version: Annotated[int, typer.Argument(min=1, help="The version's number, as in reflux history.")],
     target: Annotated[

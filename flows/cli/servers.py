@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
-from reflux.flows.cli.app import UI_PORT, app
+from reflux.flows.cli.app import UI_PORT, app, in_pipeline
 
 
 @app.command(epilog="Example: reflux ui --port 5001")
+@in_pipeline
 def ui(
     port: Annotated[
         int, typer.Option(min=1, max=65500, help="The port on 127.0.0.1; Prefect gets the next one.")
@@ -21,6 +22,7 @@ def ui(
 
 
 @app.command(epilog="Example: MLFLOW_TRACKING_URI=https://mlflow.example.org reflux boards")
+@in_pipeline
 def boards() -> None:
     """Print links to the boards.
 
@@ -38,6 +40,7 @@ def boards() -> None:
              reflux metrics --port 9464
     """
 )
+@in_pipeline
 def metrics(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Serve them at /metrics on this port, until stopped.")
@@ -63,6 +66,7 @@ def deploy() -> None:
 
 
 @app.command(epilog="Example: reflux doctor")
+@in_pipeline
 def doctor() -> None:
     """Check everything the pipeline needs, and say how to fix it."""
     from reflux.flows.commands.doctor import examine

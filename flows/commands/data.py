@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.params.file import check_overrides, load_params, override_params
+from reflux.components.core.params.file import PARAMS, check_overrides, load_params, override_params
 from reflux.components.core.params.sections import Params
+from reflux.components.core.project import root
 from reflux.components.core.runtime.machine import usable_cores
-from reflux.flows.commands.datasets import keep_active, resting_place
 from reflux.flows.local.environment import reflux_command
+from reflux.flows.local.pipelines import current
 from reflux.flows.local.supervised import STAGE_ENVIRONMENT
 from reflux.flows.pipeline.speeds import measure
 from reflux.flows.repo.checkout import prepare_dvc
@@ -37,11 +38,12 @@ def add(
     minutes: float = 10,
     max_kb: float | None = None,
     min_accuracy: float | None = None,
+    pipeline: str = "",
 ) -> str:
     """Copy a dataset to ``data/<name>``, put it under DVC, and write a plan for it to ``params.yaml``.
 
-    A folder that is already in ``data/`` stays where it is. Project and registered model are renamed with it,
-    because a champion of another dataset is no fair comparison.
+    A folder that is already in ``data/`` stays where it is. Experiment and registered model are renamed with it,
+    because a champion of another dataset is no fair comparison; those of a pipeline have the pipeline's name.
 
     Args:
         path: the dataset's folder.
@@ -49,6 +51,7 @@ def add(
         minutes: that a run may take.
         max_kb: that the file that ships may have; None for the default's.
         min_accuracy: of the student; None for one that is clearly above chance.
+        pipeline: the name of the working folder's pipeline, if the folder does not have it yet.
 
     Returns:
         The message for the user: the dataset, and what to do next.
@@ -73,7 +76,8 @@ def add(
     limits = (ingest.max_megapixels, ingest.max_quarantined)
     profile, look = look_at(dataset, path, split.val, split.test, *limits, usable_cores(), group)
     chosen, seconds = _plan(profile, wishes, _asked(profile, look, params))
-    chosen = [*_names(target), *_without_source_domain(params), *columns, *chosen]
+    pipeline = pipeline or current()
+    chosen = [*_names(target, pipeline), *_without_source_domain(params), *columns, *chosen]
     check_overrides(as_assignments(chosen))
     prepare_dvc()
     print(f"Adding {dataset.count:,} images to DVC in {target} …", flush=True)
@@ -81,23 +85,33 @@ def add(
         if not inside:
             _copy(path, target)
         tracked = track(target)
-        keep_active(target.name)
         override_params(as_assignments(chosen), comments={each.param: each.reason for each in chosen if each.reason})
     console().print(plan_table(profile, chosen, seconds, wishes.minutes))
     doubts = "".join(f"Warning: {doubt}.\n" for doubt in (*dataset.doubts, *unread))
     return (
         f"{target}: {dataset.count:,} images ({'color' if profile.color else 'gray'}), {len(dataset.classes)} classes; "
         f"{tracked}\nparams.yaml has this plan now, with the reason next to each value.\n{doubts}"
-        f"Next: {reflux_command()} run"
+        f"{_replaced(params.ingest.source, target)}"
+        f"Next: {reflux_command()} run{f' --pipeline {pipeline}' if pipeline else ''}"
     )
 
 
-def _names(target: Path) -> "list[Choice]":
-    """What is named after a dataset."""
+def _replaced(source: str, target: Path) -> str:
+    """A sentence on the plan that was replaced, if it was of another dataset that is still here."""
+    if Path(source) == target or not Path(source).exists():
+        return ""
+    return (
+        f"Note: until now {PARAMS} had the plan of {source}. For a model of each, `git restore {PARAMS}`, and add this "
+        "dataset with `--pipeline NAME`.\n"
+    )
+
+
+def _names(target: Path, pipeline: str) -> "list[Choice]":
+    """What is named after a dataset, or after its pipeline."""
     from reflux.components.plan.choice import Choice
 
-    model = f"{_slug(target.name)}-student"
-    names = {"ingest.source": str(target), "project.name": target.name, "registry.model_name": model}
+    name = pipeline or target.name
+    names = {"ingest.source": str(target), "project.name": name, "registry.model_name": f"{_slug(name)}-student"}
     return [Choice(param, name, "") for param, name in names.items()]
 
 
@@ -116,7 +130,7 @@ def _refuse_path(path: Path) -> None:
         raise UserError(f"{path} does not exist: give the folder of your dataset.")
     if path.is_file():
         raise UserError(f"{path} is a file: give the folder that contains it and its images.")
-    if any(folder.resolve().is_relative_to(path.resolve()) for folder in (Path(), DATA)):
+    if any(folder.resolve().is_relative_to(path.resolve()) for folder in (root(), root() / DATA)):
         raise UserError(f"{path} contains this project's data folder: give the folder of your dataset alone.")
 
 
@@ -131,8 +145,9 @@ def _refuse_classes(path: Path, classes: Sequence[str]) -> None:
 
 def _target(path: Path, name: str | None) -> tuple[Path, bool]:
     """The dataset's folder in ``data/``, and whether it is there already."""
-    inside = path.resolve().parent == DATA.resolve()
-    target = DATA / (path.name if inside else _slug(name or path.resolve().name))
+    data = root() / DATA
+    inside = path.resolve().parent == data.resolve()
+    target = data / (path.name if inside else _slug(name or path.resolve().name))
     if target.exists() and not inside:
         raise UserError(f"{target} exists: choose another name with `--name`, or remove it.")
     return target, inside
@@ -216,7 +231,7 @@ def _copy(path: Path, target: Path) -> None:
 @contextmanager
 def _undone_if_it_fails(target: Path, inside: bool) -> Iterator[None]:
     """Leave ``data/`` as it was if the block fails or is interrupted."""
-    notes = [target.with_name(f"{target.name}.dvc"), target.with_name(".gitignore"), resting_place()]
+    notes = [target.with_name(f"{target.name}.dvc"), target.with_name(".gitignore")]
     before = [note.read_bytes() if note.is_file() else None for note in notes]
     try:
         yield

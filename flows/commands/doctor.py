@@ -12,6 +12,7 @@ from rich.table import Table
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.params import extensions
 from reflux.components.core.params.file import load_params
+from reflux.components.core.project import root
 from reflux.components.core.runtime import lineage
 from reflux.components.core.runtime.journal import OUTBOX
 from reflux.components.core.runtime.machine import usable_cores
@@ -80,7 +81,7 @@ def _project() -> Iterator[Finding]:
     code = lineage.code()
     dirty = ", with uncommitted changes" if code.dirty else ""
     yield Finding("git", f"{code.sha[:7]}{dirty}", code.missing or "")
-    yield Finding("dvc", ("with git" if in_git() else "without git") + (", .dvc" if Path(".dvc").is_dir() else ""))
+    yield Finding("dvc", ("with git" if in_git() else "without git") + (", .dvc" if (root() / ".dvc").is_dir() else ""))
 
 
 def _gpu() -> Finding:

@@ -16,9 +16,9 @@ from reflux.flows.commands.data import add
 from reflux.flows.local.environment import reflux_command
 from reflux.flows.repo.checkout import prepare_dvc
 
-_TEMPLATE = Path(reflux.__file__).with_name("template")
+TEMPLATE = Path(reflux.__file__).with_name("template")
 _DEMO = ("fashion-mnist", "shoe.png")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 # Under other names in the package: its wheel leaves out what begins with a dot, and tools would read a pyproject.toml.
 _RENAMED = {"gitignore": ".gitignore", "github": ".github", "pyproject": "pyproject.toml"}
 _FILLED_IN = ("README.md", "pyproject.toml")
@@ -42,7 +42,7 @@ def new(folder: Path, source: Path | None = None) -> str:
     name = folder.name
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise UserError(f"{folder} is {'a file' if folder.is_file() else 'not empty'}: name a new folder.")
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UserError(f"{name} can't name a project: begin with a letter or digit, and go on with those, - and _.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{name}-partial")
@@ -61,7 +61,7 @@ def new(folder: Path, source: Path | None = None) -> str:
 
 def _write(folder: Path, name: str, demo: bool) -> None:
     """Write a project's files."""
-    shutil.copytree(_TEMPLATE, folder, ignore=None if demo else shutil.ignore_patterns(*_DEMO))
+    shutil.copytree(TEMPLATE, folder, ignore=None if demo else shutil.ignore_patterns(*_DEMO))
     for kept_as, name_of in _RENAMED.items():
         (folder / kept_as).rename(folder / name_of)
     for file in (folder / each for each in _FILLED_IN):

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from reflux.components.core.artifacts import translate_os_error
 from reflux.components.core.errors import UserError
+from reflux.components.core.project import root
 from reflux.components.core.runtime.tracking import without_password
 
 HOME = Path(".reflux")
@@ -32,16 +33,16 @@ QUIET = {
 
 
 def embed_mlflow() -> str:
-    """Point MLflow at the SQLite file of this checkout, unless the user has named a server; returns the URI.
+    """Point MLflow at the SQLite file of this project, unless the user has named a server; returns the URI.
 
     Raises:
         UserError: the user has named what is neither a server nor a database.
     """
-    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{Path('mlflow.db').resolve()}")
+    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{(root() / 'mlflow.db').resolve()}")
     if uri and uri.partition(":")[0].partition("+")[0].lower() not in _MLFLOW_SCHEMES:
         raise UserError(
             f"MLFLOW_TRACKING_URI = {without_password(uri)} is no MLflow server or database: set it to http://…, "
-            "postgresql://… or sqlite:///…, or unset it to use this checkout's mlflow.db."
+            "postgresql://… or sqlite:///…, or unset it to use this project's mlflow.db."
         )
     return uri
 
@@ -75,10 +76,12 @@ def keep_home(project: str, flow_run_id: str) -> None:
 
 @contextmanager
 def only_run() -> Iterator[None]:
-    """Keep a second pipeline run out of this checkout.
+    """Keep a second run out of this pipeline, and wait until those of the project's other pipelines have ended.
+
+    On one machine they would share its cores, and measure latencies that a gate then refuses.
 
     Raises:
-        UserError: another run is in progress.
+        UserError: another run of this pipeline is in progress.
     """
     try:
         HOME.mkdir(exist_ok=True)
@@ -90,6 +93,27 @@ def only_run() -> Iterator[None]:
         ) from None
     except OSError as error:
         raise translate_os_error(error, HOME / "run.lock") from error
+    try:
+        with _turn():
+            yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Wait until no other pipeline of the project runs on this machine."""
+    path = (root() / HOME).resolve() / "pipelines.lock"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print("Waiting until the run of another pipeline of this project has ended …", flush=True)
+            lock.acquire()
+    except OSError as error:
+        raise translate_os_error(error, path) from error
     try:
         yield
     finally:

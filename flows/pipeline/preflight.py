@@ -10,6 +10,7 @@ from reflux.components.core.params.file import check_overrides
 from reflux.components.preflight.facts import refuse_hopeless_gates, whole_file
 from reflux.components.preflight.sources import check_sources
 from reflux.components.registry.versions import signatures
+from reflux.flows.local.pipelines import refuse_shared_names
 from reflux.flows.local.supervised import output_of, supervised
 from reflux.flows.repo.stages import own_sentence
 
@@ -25,6 +26,7 @@ def preflight(assignments: Sequence[str] = ()) -> None:
     """
     signatures.check_keys()
     params = check_overrides(list(assignments))
+    refuse_shared_names(params)
     check_sources(params)
     facts = whole_file(params)
     if not facts.is_file():

@@ -25,6 +25,7 @@ from reflux.components.core.contract import TRAINING
 from reflux.components.core.errors import UserError
 from reflux.components.core.runtime import dvc_yaml, lineage
 from reflux.components.core.runtime.lineage import LOCK
+from reflux.flows.local.pipelines import current
 from reflux.flows.outcome import StageFailed, StageOutcome
 from reflux.flows.pipeline.tasks import POLICY, Pipeline, ended, pull
 from reflux.flows.repo import remote
@@ -77,6 +78,8 @@ def train(pipeline: Pipeline, pool: str, overrides: Sequence[str], parent: str) 
         StageFailed: training ended without a result.
     """
     parameters = {"overrides": list(overrides), "lock": LOCK.read_text(encoding="utf-8"), "parent": parent}
+    if name := current():  # a deployment that was made before there were pipelines has no such parameter
+        parameters["pipeline"] = name
     pipeline.display.elsewhere = f"training on the pool {pool}"
     try:
         result = _result(_trained(pool, parameters, pipeline.display))

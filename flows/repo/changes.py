@@ -179,7 +179,9 @@ class _Foresight:
         self._teaching = learns_from_unlabeled(params.finetune.rounds, params.finetune.adaptation)
         self._by_the_data = params.pretrain.mode in ("self-supervised", "zero-shot")
         self._with_labels = params.pretrain.dataset is not None
-        self._stages: dict[str, Any] = {each.name: each for each in repo.index.stages if hasattr(each, "name")}
+        own = str(PIPELINE.absolute())
+        stages = (each for each in repo.index.stages if hasattr(each, "name") and each.path == own)
+        self._stages: dict[str, Any] = {each.name: each for each in stages}
         self._outs: dict[str, tuple[str, Any]] = {}  # by path: the stage's name, and the out if its hash is known
         self.images: Images | None = None  # of the dataset, if it is ingested anew
 

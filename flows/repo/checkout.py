@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reflux.components.core.artifacts import translate_os_error
+from reflux.components.core.project import root
 from reflux.flows.local.supervised import output_of, supervised
 
 _SECONDS_TO_WRITE_A_LOCK = 0.5
@@ -39,7 +40,7 @@ def prepare_dvc() -> None:
     """
     # By themselves its S3 clients try each request of a push again and again; a push is itself tried again as a whole.
     os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
-    config, local = Path(".dvc/config"), Path(".dvc/config.local")
+    config, local = root() / ".dvc/config", root() / ".dvc/config.local"
     try:
         if not config.is_file():
             config.parent.mkdir(exist_ok=True)
@@ -63,7 +64,7 @@ def in_git() -> bool:
 
 def remove_torn_lock() -> None:
     """Remove DVC's table of running stages if a kill -9 cut it short: DVC refuses to work with such a file."""
-    table = Path(".dvc/tmp/rwlock")
+    table = root() / ".dvc/tmp/rwlock"
     for _ in range(2):  # the second look is for one that another DVC is writing just now
         try:
             json.loads(table.read_bytes())

@@ -9,6 +9,7 @@ from reflux.components.core.params.file import PARAMS
 from reflux.components.core.runtime.journal import Journal
 from reflux.components.core.runtime.lineage import LOCK, git
 from reflux.components.core.runtime.tracking import without_password
+from reflux.flows.local.pipelines import current
 
 TAG = "dvc.lock"
 _REMOTE = "origin"
@@ -32,7 +33,8 @@ def bring_back(run_name: str, journal: Journal) -> str:
     Returns:
         One sentence on where it went.
     """
-    branch = f"retrain/{run_name.removeprefix('retrain-')}"
+    own = [current()] * bool(current())  # two pipelines may begin in the same second
+    branch = f"retrain/{'-'.join([*own, run_name.removeprefix('retrain-')])}"
     try:
         sha = commit(f"{LOCK} of {run_name}")
         if sha is None:

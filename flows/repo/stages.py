@@ -14,6 +14,7 @@ import psutil
 
 from reflux.components.core.contract import STAGES
 from reflux.components.core.errors import EXIT_USER_ERROR
+from reflux.components.core.runtime.dvc_yaml import PIPELINE
 from reflux.components.core.runtime.machine import usable_cores
 from reflux.components.core.runtime.progress import EVENTS_VARIABLE, RECORD
 from reflux.flows.outcome import StageFailed, StageOutcome
@@ -208,7 +209,7 @@ def unchanged(forced: Collection[str] = frozenset()) -> set[str]:
     Raises:
         StageFailed: DVC cannot read the pipeline.
     """
-    code, lines = dvc("status", "--json")
+    code, lines = dvc("status", "--json", str(PIPELINE))
     if code != 0 or not lines or not lines[-1].startswith("{"):
         raise failure("dvc status", code, lines)
     changed = json.loads(lines[-1])

@@ -18,14 +18,14 @@ from reflux.components.core.artifacts import atomic
 from reflux.components.core.errors import UserError, listed
 from reflux.components.core.params import migration, releases
 from reflux.components.core.params.file import PARAMS, check_params, read
+from reflux.components.core.project import PIPELINES, pipelines
 from reflux.components.core.runtime import dvc_yaml, installed
 from reflux.components.core.runtime.dvc_yaml import PIPELINE
-from reflux.components.core.runtime.lineage import git
+from reflux.components.core.runtime.lineage import LOCK, git
 from reflux.flows.repo.changes import differences
 
 TEMPLATE = Path(reflux.__file__).with_name("template")
 _PROJECT = Path(releases.PROJECT)
-_OTHER_DATASETS = "data/[!.]*.params.yaml"
 _OURS = "python -m reflux.components."
 
 
@@ -47,7 +47,7 @@ class Upgrade:
 
 
 def find_upgrade() -> Upgrade:
-    """Find what brings the project in the working folder to the installed release; nothing is written.
+    """Find what brings the project whose root is the working folder to the installed release; nothing is written.
 
     Raises:
         UserError: a file is missing or not valid, or has what only a person can change; or the project is of a newer
@@ -55,12 +55,13 @@ def find_upgrade() -> Upgrade:
     """
     before, now = releases.release_of(_PROJECT), Version(version("reflux"))
     is_newer = before is not None and before > now
-    old = {path: read(path)[0] for path in (PARAMS, *sorted(Path().glob(_OTHER_DATASETS)))}
-    old[PIPELINE] = dvc_yaml.text()
+    old: dict[Path, str] = {}
+    for folder in folders():
+        old |= {folder / PARAMS: read(folder / PARAMS)[0], folder / PIPELINE: dvc_yaml.text(folder / PIPELINE)}
     new: dict[Path, tuple[str, tuple[str, ...]]] = {}
     try:
         for path, text in old.items():
-            new[path] = _pipeline(text, is_newer) if path == PIPELINE else _params(text, str(path))
+            new[path] = _pipeline(text, path, is_newer) if path.name == PIPELINE.name else _params(text, path)
     except UserError as error:
         if not is_newer:
             raise
@@ -76,16 +77,23 @@ def find_upgrade() -> Upgrade:
     return Upgrade(before, now, texts, notes)
 
 
-def _params(text: str, where: str) -> tuple[str, tuple[str, ...]]:
+def folders() -> list[Path]:
+    """The folders of the project's pipelines; its root, the working folder, is the first unless it is no pipeline."""
+    below = [PIPELINES / name for name in pipelines()]
+    return [Path(), *below] if PARAMS.is_file() or not below else below
+
+
+def _params(text: str, path: Path) -> tuple[str, tuple[str, ...]]:
     """A params file for the installed release, and what is different then.
 
     Raises:
         UserError: it is not valid, or has what only a person can change.
     """
-    text, changes = migration.migrated(text, where)
+    text, changes = migration.migrated(text, str(path))
     document = YAML(typ="safe").load(text)
-    values = check_params(document, where).model_dump(mode="json", by_alias=True)
-    left_out = {name: was for name, was in installed.locked_defaults().items() if not releases.holds(document, name)}
+    values = check_params(document, str(path)).model_dump(mode="json", by_alias=True)
+    before = installed.locked_defaults(path.with_name(LOCK.name))
+    left_out = {name: was for name, was in before.items() if not releases.holds(document, name)}
     now = {name: _value(values, name) for name in left_out if releases.holds(values, name)}
     shipped = (TEMPLATE / PARAMS).read_text(encoding="utf-8")
     text, added = migration.extended(text, shipped, values, left_out)
@@ -100,22 +108,23 @@ def _value(values: Any, name: str) -> Any:
     return reduce(getitem, name.split("."), values)
 
 
-def _pipeline(text: str, is_newer: bool) -> tuple[str, tuple[str, ...]]:
+def _pipeline(text: str, path: Path, is_newer: bool) -> tuple[str, tuple[str, ...]]:
     """``dvc.yaml`` with the stages of the installed release and the project's own, and what is different then.
 
     Args:
         text: of the project's.
+        path: where it is.
         is_newer: it is of a newer release.
 
     Raises:
         UserError: it is not valid; or it has a stage of a newer release, or one in a layout that can't be kept.
     """
     shipped = (TEMPLATE / PIPELINE).read_text(encoding="utf-8")
-    own, theirs = dvc_yaml.parsed(text), dvc_yaml.parsed(shipped)
+    own, theirs = dvc_yaml.parsed(text, path), dvc_yaml.parsed(shipped)
     others = [name for name in own if name not in theirs]
     gone = [name for name in others if _OURS in str(own[name].get("cmd"))]
     if gone and is_newer:
-        raise UserError(f"{PIPELINE}: this release has no stage {gone[0]}")
+        raise UserError(f"{path}: this release has no stage {gone[0]}")
     kept = [name for name in others if name not in gone]
     kinds = {
         "new stages": [name for name in theirs if name not in own],
@@ -127,16 +136,19 @@ def _pipeline(text: str, is_newer: bool) -> tuple[str, tuple[str, ...]]:
     if not any(kinds.values()):
         return text, ()
     kinds["stages of your own, which stay"] = kept
-    return _merged(text, shipped, kept), tuple(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+    return _merged(text, shipped, kept, path), tuple(
+        f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names
+    )
 
 
-def _merged(text: str, shipped: str, kept: Sequence[str]) -> str:
+def _merged(text: str, shipped: str, kept: Sequence[str], path: Path) -> str:
     """The shipped ``dvc.yaml`` with stages and sections of another one.
 
     Args:
         text: of the other one.
         shipped: of the one that ships.
         kept: the stages that are taken from the other one.
+        path: where that is.
 
     Raises:
         UserError: one of them has no lines of its own.
@@ -151,11 +163,9 @@ def _merged(text: str, shipped: str, kept: Sequence[str]) -> str:
         for name in sections:
             shipped = migration.pasted(shipped, name, migration.cut(text, name), [])
     except migration.ByHand:
-        raise UserError(f"{PIPELINE}: {name} is not on lines of its own: write it as a block.") from None
+        raise UserError(f"{path}: {name} is not on lines of its own: write it as a block.") from None
     if YAML(typ="safe").load(shipped) != result:
-        raise UserError(
-            f"{PIPELINE} can't be changed automatically: give {listed([*kept, *sections], 5)} plain blocks."
-        )
+        raise UserError(f"{path} can't be changed automatically: give {listed([*kept, *sections], 5)} plain blocks.")
     return shipped
 
 
@@ -163,10 +173,11 @@ def write(texts: Mapping[Path, str]) -> None:
     """Write files, all or none of them.
 
     Raises:
-        UserError: ``dvc.yaml`` is among them and has changes that git does not have, or a file can't be written.
+        UserError: a ``dvc.yaml`` is among them and has changes that git does not have, or a file can't be written.
     """
-    if PIPELINE in texts and _is_uncommitted(PIPELINE):
-        raise UserError(f"{PIPELINE} has changes that are not committed, and its stages are replaced: commit it first.")
+    replaced = (path for path in texts if path.name == PIPELINE.name)
+    if changed := next(filter(_is_uncommitted, replaced), None):
+        raise UserError(f"{changed} has changes that are not committed, and its stages are replaced: commit it first.")
     before = {path: path.read_bytes() for path in texts}
     try:
         for path, text in texts.items():

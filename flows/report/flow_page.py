@@ -21,6 +21,7 @@ from reflux.components.boards import declared
 from reflux.components.registry import client
 from reflux.components.registry.client import Unreachable
 from reflux.components.registry.text import urls
+from reflux.flows.local.pipelines import artifact_key
 from reflux.flows.report import text
 from reflux.flows.report.display import Display
 from reflux.flows.report.result import Result
@@ -31,7 +32,7 @@ _SECONDS_BETWEEN_UPDATES = 5.0
 @contextmanager
 def progress(display: Display) -> Iterator[None]:
     """Keep a progress bar on the page while the block runs."""
-    bar = UUID(str(create_progress_artifact(0.0, key="retrain-progress", description="starting")))
+    bar = UUID(str(create_progress_artifact(0.0, key=artifact_key("retrain-progress"), description="starting")))
     stop = threading.Event()
 
     def keep_up() -> None:
@@ -50,14 +51,16 @@ def progress(display: Display) -> Iterator[None]:
 
 def show_result(result: Result, project: str) -> None:
     """Show the result as text and as a table, with links if MLflow is a server, and rename the run after it."""
-    create_markdown_artifact(text.markdown(result), key="retrain-result", description=f"{result.run_name}: result")
+    key, description = artifact_key("retrain-result"), f"{result.run_name}: result"
+    create_markdown_artifact(text.markdown(result), key=key, description=description)
     table = [dict(zip(("model", *text.HEADER[1:]), row, strict=True)) for row in text.rows(result.metrics)]
-    create_table_artifact(table, key="retrain-table", description=f"{result.run_name}: teacher, student, control")
+    description = f"{result.run_name}: teacher, student, control"
+    create_table_artifact(table, key=artifact_key("retrain-table"), description=description)
     promotion = result.release.promotion
     if promotion is None:
         return
     for key, (link, label) in _links(project, result.model_name, promotion.version).items():
-        create_link_artifact(link, label, key=key)
+        create_link_artifact(link, label, key=artifact_key(key))
     rename(project, f"v{promotion.version} {promotion.outcome}")
 
 

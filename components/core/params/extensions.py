@@ -1,6 +1,6 @@
 """The project's own code: losses, networks and more that register themselves, by the decorators that Reflux's own use.
 
-Its files are ``extensions/losses/*.py`` and so on for each kind in the working folder; installed packages name modules
+Its files are ``extensions/losses/*.py`` and so on for each kind in the project's root; installed packages name modules
 as entry points of the groups ``reflux.losses`` and so on. An extension counts as code of the folder that it extends, so
 that a change of it computes again what that folder decides.
 """
@@ -26,6 +26,7 @@ from reflux.components.core.params.sections import (
     Student,
     Training,
 )
+from reflux.components.core.project import root
 
 FOLDER = Path("extensions")
 EXTENDED: dict[str, str | None] = {  # folders of ``components``, by the kind of extension; None decides no result
@@ -80,8 +81,8 @@ def load() -> None:
 def found() -> Iterator[Extension]:
     """The extensions, those of the project first."""
     for kind in EXTENDED:
-        for file in sorted((FOLDER / kind).glob("*.py")):
-            yield Extension(kind, str(file), file)
+        for file in sorted((root() / FOLDER / kind).glob("*.py")):
+            yield Extension(kind, str(file.relative_to(root())), file.resolve())
         for entry in _installed(kind):
             spec = find_spec(entry.module)
             if spec is None or spec.origin is None:
@@ -101,7 +102,8 @@ def _refuse_strangers() -> None:
         UserError: Python files lie next to the folders of the kinds.
     """
     folders = [FOLDER / kind for kind in EXTENDED]
-    strangers = (file for file in sorted(FOLDER.rglob("*.py")) if file.parent not in folders)
+    files = (file.relative_to(root()) for file in sorted((root() / FOLDER).rglob("*.py")))
+    strangers = (file for file in files if file.parent not in folders)
     if stranger := next(strangers, None):
         places = listed([f"{folder}/" for folder in folders], len(folders))
         raise UserError(f"{stranger} is in no folder of extensions: move it to one of {places}.")

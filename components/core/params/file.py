@@ -13,12 +13,13 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from reflux.components.core.artifacts import atomic
-from reflux.components.core.errors import NO_PROJECT, UserError, listed
+from reflux.components.core.errors import UserError, listed
 from reflux.components.core.params import extensions, releases
 from reflux.components.core.params.comments import with_comments
 from reflux.components.core.params.distill import METHODS
 from reflux.components.core.params.section import Section
 from reflux.components.core.params.sections import Params
+from reflux.components.core.project import instead, root
 
 PARAMS = Path("params.yaml")
 
@@ -156,7 +157,7 @@ def _yaml() -> YAML:
 
 
 def _read(path: Path) -> Any:
-    releases.refuse_newer(path.parent)
+    releases.refuse_newer(root(path.parent))
     _, document = read(path)
     releases.refuse_older(document, path)
     return document
@@ -172,7 +173,7 @@ def read(path: Path) -> tuple[str, Any]:
         text = path.read_text(encoding="utf-8")
         document = _yaml().load(text)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing in {Path.cwd().name}/: {NO_PROJECT}.") from None
+        raise UserError(f"{path} is missing in {Path.cwd().name}/: {instead()}.") from None
     except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}," if mark else str(path)

@@ -1,4 +1,4 @@
-"""The stages as ``dvc.yaml`` of the working folder, the project's, has them."""
+"""The stages as ``dvc.yaml`` of the working folder, a pipeline's, has them."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from reflux.components.core.contract import STAGES
-from reflux.components.core.errors import NO_PROJECT, UserError
+from reflux.components.core.errors import UserError
+from reflux.components.core.project import instead
 
 PIPELINE = Path("dvc.yaml")
 
@@ -27,20 +28,24 @@ def stages(pipeline: str | None = None) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def text() -> str:
+def text(path: Path = PIPELINE) -> str:
     """The content of the file.
 
     Raises:
         UserError: there is no such file here.
     """
     try:
-        return PIPELINE.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{PIPELINE} is missing in {Path.cwd().name}/: {NO_PROJECT}.") from None
+        raise UserError(f"{path} is missing in {Path.cwd().name}/: {instead()}.") from None
 
 
-def parsed(pipeline: str) -> dict[str, dict[str, Any]]:
+def parsed(pipeline: str, path: Path = PIPELINE) -> dict[str, dict[str, Any]]:
     """The entries of the stages of a ``dvc.yaml`` of any release, by name.
+
+    Args:
+        pipeline: its text.
+        path: where it is, for the error.
 
     Raises:
         UserError: it is not valid.
@@ -48,10 +53,8 @@ def parsed(pipeline: str) -> dict[str, dict[str, Any]]:
     try:
         return dict(YAML(typ="safe").load(pipeline)["stages"])
     except (YAMLError, ValueError, TypeError, KeyError):
-        restore = f"`git checkout {PIPELINE}`"
-        raise UserError(
-            f"{PIPELINE} is not valid YAML with stages: correct it, or restore it with {restore}."
-        ) from None
+        restore = f"`git checkout {path}`"
+        raise UserError(f"{path} is not valid YAML with stages: correct it, or restore it with {restore}.") from None
 
 
 def reads(stage: dict[str, Any]) -> list[str]:

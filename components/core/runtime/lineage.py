@@ -15,12 +15,12 @@ from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.contract import code_of
 from reflux.components.core.params import extensions
 from reflux.components.core.params.file import PARAMS
+from reflux.components.core.project import root
 
 COMPONENTS = Path(__file__).parents[2]
 NONE = "none"
 LOCK = Path("dvc.lock")
 _CODE = (".py", ".j2")
-DVC = Path(".dvc")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def code() -> Code:
     """The commit of this checkout; ``dvc.lock`` is a result of runs and makes no code dirty."""
     try:
         sha = git("rev-parse", "--verify", "HEAD")
-        dirty = bool(git("status", "--porcelain", "--", ".", f":(exclude){LOCK}"))
+        dirty = bool(git("status", "--porcelain", "--", str(root()), f":(exclude,top,glob)**/{LOCK}"))
     except FileNotFoundError:
         return Code(NONE, False, _sentence("git is not installed"))
     except subprocess.CalledProcessError as error:
@@ -108,13 +108,14 @@ def where_data_is_known(md5: str) -> str | None:
     if md5 == data_md5():
         return str(LOCK)
     config = ConfigParser()
-    config.read([DVC / "config", DVC / "config.local"], encoding="utf-8")
+    dvc = root() / ".dvc"
+    config.read([dvc / "config", dvc / "config.local"], encoding="utf-8")
     # A relative folder starts at the file that names it.
-    cache = DVC / config.get("cache", "dir", fallback="cache").strip('"') / "files" / "md5"
+    cache = dvc / config.get("cache", "dir", fallback="cache").strip('"') / "files" / "md5"
     if (cache / md5[:2] / md5[2:]).is_file():
         return "DVC's cache"
     try:
-        commit = git("log", "--all", "--max-count=1", "--format=%h", f"-S{md5}", "--", str(LOCK), "*.dvc")
+        commit = git("log", "--all", "--max-count=1", "--format=%h", f"-S{md5}", "--", str(LOCK), ":(top)*.dvc")
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None
     return f"commit {commit}" if commit else None

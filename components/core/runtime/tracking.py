@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from reflux.components.core.artifacts import write_json
 from reflux.components.core.errors import UserError, listed
+from reflux.components.core.project import root
 from reflux.components.core.runtime.journal import OUTBOX, delivery, writer_is_alive
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def experiment_id(mlflow: "MlflowClient", name: str) -> str:
         return str(experiment.experiment_id)
     location = None
     if str(uri()).startswith("sqlite:") and not os.environ.get("MLFLOW_ARTIFACT_ROOT"):
-        location = (Path("mlartifacts").resolve() / name).as_uri()
+        location = (root() / "mlartifacts" / name).resolve().as_uri()
     try:
         return mlflow.create_experiment(name, artifact_location=location)
     except MlflowException:

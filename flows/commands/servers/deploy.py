@@ -19,11 +19,13 @@ from rich.table import Table
 from ruamel.yaml import YAML
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.params.file import load_params
+from reflux.components.core.params.file import PARAMS, load_params
+from reflux.components.core.project import pipelines, root
 from reflux.components.core.runtime.lineage import git
 from reflux.components.core.runtime.tracking import without_password
 from reflux.flows.commands.servers import automations
 from reflux.flows.local.environment import QUIET
+from reflux.flows.local.pipelines import folder
 from reflux.flows.local.prefect_server import reachable
 from reflux.flows.report.display import console
 
@@ -31,6 +33,7 @@ MANIFEST = Path("infra/prefect.yaml")
 REPOSITORY = "REFLUX_REPOSITORY"
 
 _RETRAIN, _MONITOR = "reflux.flows.retrain.retrain", "reflux.flows.monitor.monitor"
+_TRAIN = "reflux.flows.train.train"
 
 _COMPARED = {
     *("description", "tags", "entrypoint", "path", "parameters", "paused", "work_pool_name", "job_variables"),
@@ -51,9 +54,10 @@ def deploy() -> None:
         raise UserError("PREFECT_API_URL is not set: set it to the Prefect server to deploy to.")
     if not reachable(api):
         raise UserError(f"Prefect at {without_password(api)} does not answer: start it, or correct PREFECT_API_URL.")
-    if not MANIFEST.is_file():
+    manifest = root() / MANIFEST
+    if not manifest.is_file():
         raise UserError(f"{MANIFEST} is missing in {Path.cwd().name}/: run reflux deploy in the project's root folder.")
-    document = placed(YAML(typ="safe").load(MANIFEST.read_text(encoding="utf-8")), load_params().run.placement)
+    document = placed(YAML(typ="safe").load(manifest.read_text(encoding="utf-8")), _placements())
     address = repository()
     try:
         with get_client(sync_client=True) as client:
@@ -67,17 +71,53 @@ def deploy() -> None:
     _show(rows)
 
 
-def placed(document: dict[str, Any], placement: str) -> dict[str, Any]:
-    """The manifest with its retrains on the pool that ``run.placement`` asks for.
+def _placements() -> dict[str, str]:
+    """``run.placement`` of each pipeline, by name; that of the root has an empty one.
 
-    With two pools they wait for another run to train, and must hold no worker of the pool that trains.
+    Raises:
+        UserError: the params of one are missing or wrong.
     """
-    if placement == "two-pools":
-        pools = {each["entrypoint"]: each["work_pool"]["name"] for each in document["deployments"]}
-        for each in document["deployments"]:
-            if each["entrypoint"] == _RETRAIN:
-                each["work_pool"]["name"] = pools[_MONITOR]
-    return document
+    files = {name: folder(name) / PARAMS for name in pipelines()}
+    if (root() / PARAMS).is_file() or not files:
+        files = {"": root() / PARAMS, **files}
+    return {name: load_params(file).run.placement for name, file in files.items()}
+
+
+def placed(document: Mapping[str, Any], placements: Mapping[str, str]) -> dict[str, Any]:
+    """The manifest with a deployment of each flow for each pipeline, on the pool that ``run.placement`` asks for.
+
+    An entry is for the pipeline that its ``parameters`` name. One that names none is for the root, and for each other
+    pipeline that has no entry ``NAME-PIPELINE``. The flow that trains is deployed once: a retrain names its pipeline.
+    With two pools retrains wait for another run to train, and must hold no worker of the pool that trains.
+
+    Args:
+        document: the manifest as written.
+        placements: ``run.placement`` of each pipeline, by name, which is empty for the root.
+
+    Raises:
+        UserError: an entry names a pipeline that is not here.
+    """
+    entries = document["deployments"]
+    written = {each["name"] for each in entries}
+    pools = {each["entrypoint"]: each["work_pool"]["name"] for each in entries}
+    deployments = []
+    for entry in entries:
+        own = (entry.get("parameters") or {}).get("pipeline")
+        if own and own not in placements:
+            raise UserError(f"{MANIFEST} has {entry['name']} for the pipeline {own}, which is not here: correct it.")
+        if own or entry["entrypoint"] == _TRAIN:
+            each_for = {entry["name"]: own or ""}
+        else:
+            each_for = {"-".join(filter(None, [entry["name"], pipeline])): pipeline for pipeline in placements}
+            each_for = {name: of for name, of in each_for.items() if not of or name not in written}
+        for name, pipeline in each_for.items():
+            deployment = {**entry, "name": name, "work_pool": {**entry["work_pool"]}}
+            if pipeline:
+                deployment["parameters"] = {**(entry.get("parameters") or {}), "pipeline": pipeline}
+            if entry["entrypoint"] == _RETRAIN and placements[pipeline] == "two-pools":
+                deployment["work_pool"]["name"] = pools[_MONITOR]
+            deployments.append(deployment)
+    return {**document, "deployments": deployments}
 
 
 def repository() -> str:

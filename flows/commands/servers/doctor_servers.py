@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from reflux.components.core.errors import UserError
+from reflux.components.core.project import root
 from reflux.components.core.runtime import tracking
 
 _PATIENCE_S = 10.0
@@ -205,7 +206,7 @@ def dvc() -> Iterator[Finding]:
     """Check the disk of DVC's cache, and write a file to its default remote and read it back."""
     from dvc.repo import Repo
 
-    if not Path(".dvc").is_dir():
+    if not (root() / ".dvc").is_dir():
         return
     with Repo() as repo:
         yield disk("DVC cache", Path(repo.cache.local.path))

@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from reflux.components.core.errors import UserError
+from reflux.components.core.project import root
 from reflux.flows.local.environment import HOME, embed_mlflow
 from reflux.flows.local.prefect_server import is_free, is_up
 from reflux.flows.local.supervised import stop, supervised
@@ -123,7 +123,7 @@ def _start(name: str, command: list[str], port: int, health: str) -> "subprocess
 
 
 def _mlflow(uri: str, port: int) -> list[str]:
-    artifacts = os.environ.get("MLFLOW_ARTIFACT_ROOT") or Path("mlartifacts").resolve().as_uri()
+    artifacts = os.environ.get("MLFLOW_ARTIFACT_ROOT") or (root() / "mlartifacts").resolve().as_uri()
     server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     return [*server, "--backend-store-uri", uri, "--default-artifact-root", artifacts]
 

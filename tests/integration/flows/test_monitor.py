@@ -45,6 +45,14 @@ def test_a_check_remembers_what_the_last_ones_said_of_the_same_champion(mlflow_h
     assert "they differ in brightness, contrast, sharpness" in run.data.tags["mlflow.note.content"]
 
 
+def test_a_pipeline_asks_for_its_own_retrain(prefect_api, tmp_path, monkeypatch):
+    for name in (".dvc", "pipelines/pets"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "pipelines/pets")
+    with pytest.raises(UserError, match="no deployment retrain/retrain-pets: run `reflux deploy`"):
+        monitor.start_retrain("model:1:aaa")
+
+
 def test_a_retrain_is_asked_for_once_and_never_while_one_waits(prefect_api, monkeypatch):
     monkeypatch.setattr(monitor, "RETRAIN", "retrain/asked-for")
     with pytest.raises(UserError, match=r"no deployment retrain/asked-for.*reflux deploy"):

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime import tracking
 from reflux.flows import cli
+from reflux.flows.cli.app import _seen_from
 from reflux.flows.commands.run import run_pipeline
 from reflux.flows.local.environment import only_run
 
@@ -76,6 +78,53 @@ def test_a_user_error_is_one_sentence_and_exit_code_2(reflux, arguments, sentenc
     assert sentence in err
     assert len(err.splitlines()) == 1
     assert Path("params.yaml").read_bytes() == before
+
+
+@pytest.fixture
+def pets(reflux, tmp_path) -> Path:
+    """A pipeline of the project in the working folder."""
+    folder = tmp_path / "pipelines" / "pets"
+    folder.mkdir(parents=True)
+    shutil.copy("params.yaml", folder)
+    return folder
+
+
+def test_a_pipeline_is_named_by_an_option_by_a_variable_or_by_the_folder(reflux, pets, tmp_path, monkeypatch):
+    override_params(["ingest.source=../../data/pets"], pets / "params.yaml")
+    sentence = "ingest.source = ../../data/pets does not exist"
+    code, _, err = reflux("run", "--pipeline", "pets")
+    assert (code, err.splitlines()[0], Path.cwd()) == (2, "In pipelines/pets:", pets)
+    assert sentence in err
+    assert sentence in reflux("run")[2]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REFLUX_PIPELINE", "pets")
+    assert sentence in reflux("run")[2]
+    assert sorted(path.name for path in pets.iterdir()) == [".reflux", "params.yaml"]
+
+
+def test_a_pipeline_that_is_not_there_is_one_sentence_with_those_that_are(reflux, pets):
+    for verb in (["run"], ["history"], ["predict", "shoe.png"]):
+        code, out, err = reflux(*verb, "--pipeline", "pet")
+        assert (code, out) == (2, "")
+        assert err.startswith("Error: No pipeline is called pet: those of this project are pets; ")
+        assert len(err.splitlines()) == 1
+
+
+def test_in_a_root_that_is_no_pipeline_the_command_lists_them(reflux, pets, tmp_path):
+    (tmp_path / "params.yaml").unlink()
+    code, _, err = reflux("run")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"params.yaml is missing in {tmp_path.name}/: choose a pipeline with --pipeline: pets." in err
+
+
+def test_paths_are_those_that_the_user_sees(pets):
+    Path("shoe.onnx").touch()
+    values = [Path("new"), [Path("a.png"), Path("b/*.jpg")], "./shoe.onnx", "champion", "org/model", Path("/x/a.png")]
+    above = Path("../..")
+    assert _seen_from(Path("pipelines/pets"), values) == [
+        *(above / "new", [above / "a.png", above / "b/*.jpg"], "../../shoe.onnx"),
+        *("champion", "org/model", Path("/x/a.png")),
+    ]
 
 
 def test_a_prefect_server_that_is_away_is_named(reflux, monkeypatch):

@@ -79,8 +79,6 @@ def test_a_users_dataset_is_copied_versioned_and_pointed_at(checkout, tmp_path):
     assert "  channels: 3               # at least 1 % of the sampled images have color" in after
     no_plans = sections(before, "run", "validate", "evaluate", "monitor", "tune")
     assert set(no_plans) <= set(after)
-    kept_params = Path("data/fashion-mnist.params.yaml").read_text().splitlines()
-    assert kept_params == before, "those of the dataset before it"
     assert "md5" in Path("data/My-pets.dvc").read_text()
     assert len(list(Path("data/My-pets").rglob("*.png"))) == 6
     assert "6 images (color), 2 classes" in message

@@ -48,7 +48,8 @@ def test_its_readme_names_files_that_are_there_and_its_workflow_is_one_that_gith
     readme = (project / "README.md").read_text()
     assert readme.startswith("# flowers\n")
     named = re.findall(r"^\| `([^`]+)` \|", readme, re.MULTILINE)
-    assert [name for name in named if not (project / name).exists()] == ["dvc.lock"], "which a run leaves"
+    added = ["dvc.lock", "pipelines/NAME/", "extensions/<kind>/*.py"]
+    assert [name for name in named if not (project / name).exists()] == added, "by a run, and by the project's team"
     check = (project / ".github/workflows/check.yml").read_text()
     assert "pip install ." not in readme + check, "which PyPI would answer with another project's package"
     assert f"Reflux {version('reflux')}, a wheel" in readme

@@ -87,7 +87,12 @@ def contents() -> dict[Path, bytes]:
 
 
 def test_a_project_of_an_older_release_is_brought_to_the_installed_one(older, made, call_reflux):
-    shutil.copy("params.yaml", "data/roses.params.yaml")  # of a dataset that is not active
+    roses = Path("pipelines/roses")
+    roses.mkdir(parents=True)
+    for file in ("params.yaml", "dvc.yaml"):
+        shutil.copy(file, roses)
+    git(older, "add", ".")
+    git(older, "commit", "-qm", "roses")
     before = contents()
     look = call_reflux("upgrade", "--check")
     assert contents() == before
@@ -99,7 +104,7 @@ def test_a_project_of_an_older_release_is_brought_to_the_installed_one(older, ma
     assert params.ingest == shipped.ingest.model_copy(update=changed)
     assert params.distill.method[0].temperature == 2.0
     assert params.finetune == shipped.finetune
-    assert load_params(Path("data/roses.params.yaml")) == params
+    assert texts(roses / "params.yaml", roses / "dvc.yaml") == texts(Path("params.yaml"), Path("dvc.yaml"))
     pipeline, shipped_pipeline = texts(Path("dvc.yaml"), made / "dvc.yaml")
     assert pipeline == shipped_pipeline.rstrip("\n") + "\n" + OWN
     assert list(YAML(typ="safe").load(pipeline)["stages"]) == ["installed", *STAGES, "report"]
@@ -142,9 +147,26 @@ def test_what_can_not_be_upgraded_is_one_sentence_and_changes_nothing(older, cal
     assert contents() == before
 
 
+def test_a_root_that_is_no_pipeline_is_upgraded_from_the_folder_of_one(older, call_reflux, monkeypatch):
+    roses = Path("pipelines/roses")
+    roses.mkdir(parents=True)
+    for file in ("params.yaml", "dvc.yaml"):
+        git(older, "mv", file, str(roses))
+    git(older, "commit", "-qm", "no pipeline in the root")
+    monkeypatch.chdir(roses)
+    code, out, err = call_reflux("upgrade")
+    assert (code, err) == (0, "")
+    assert [line for line in out.splitlines() if line.startswith("pipelines/")] == [
+        f"{roses}/{name}" for name in ("params.yaml", "dvc.yaml")
+    ]
+    assert not any((older / name).exists() for name in ("params.yaml", "dvc.yaml"))
+    assert load_params(older / roses / "params.yaml").ingest.min_size_px == 9
+    assert f'"reflux=={version("reflux")}"' in (older / "pyproject.toml").read_text(encoding="utf-8")
+
+
 def test_verbs_name_the_upgrade_where_a_project_is_older(older, call_reflux):
     sentence = "Error: params.yaml: compress.int8 is a param of releases before 0.1.0: `reflux upgrade` removes it.\n"
-    for verb in (["run"], ["plan"], ["history"], ["predict", "data/shoe.png"], ["data", "list"]):
+    for verb in (["run"], ["plan"], ["history"], ["predict", "data/shoe.png"]):
         assert call_reflux(*verb) == (2, "", sentence)
     git(older, "checkout", "-q", "HEAD~1", "--", "params.yaml")
     code, _, err = call_reflux("plan")
@@ -155,7 +177,7 @@ def test_verbs_name_the_upgrade_where_a_project_is_older(older, call_reflux):
 def test_the_project_of_a_newer_release_is_one_sentence(project, call_reflux):
     pin(version("reflux"), "99.0")
     sentence = f"Error: This project is of Reflux 99.0, and {version('reflux')} is installed: install the wheel of "
-    for verb in (["run"], ["plan"], ["history"], ["predict", "data/shoe.png"], ["data", "list"]):
+    for verb in (["run"], ["plan"], ["history"], ["predict", "data/shoe.png"]):
         code, _, err = call_reflux(*verb)
         assert code == 2
         assert err == sentence + "the release that pyproject.toml names.\n"

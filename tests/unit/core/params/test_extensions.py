@@ -181,6 +181,18 @@ def test_an_extension_is_imported_once():
     assert [each.name for each in extensions.found()] == [str(file)]
 
 
+@pytest.mark.parametrize("kind", extensions.EXTENDED)
+def test_a_pipeline_has_those_of_its_projects_root(tmp_path, monkeypatch, kind):
+    file = write(f"{kind}/shared.py", "")
+    for folder in (".dvc", "pipelines/pets"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "pipelines/pets")
+    assert [(each.name, each.file) for each in extensions.found()] == [(str(file), tmp_path / file)]
+    (tmp_path / "extensions/a.py").touch()
+    with pytest.raises(UserError, match=r"^extensions/a.py is in no folder of extensions"):
+        extensions.load()
+
+
 def test_it_counts_as_code_of_the_folder_that_it_extends():
     before = {stage: (installed.code(stage), lineage.code_sha256(stage)) for stage in STAGES}
     loss, network = write("losses/mine.py", "# one\n"), write("networks/net.py", "# one\n")

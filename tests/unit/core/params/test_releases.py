@@ -59,6 +59,18 @@ def test_the_project_of_a_newer_release_is_one_sentence_wherever_its_params_are_
     )
 
 
+def test_a_pipeline_is_of_the_release_that_its_projects_root_names(tmp_path, monkeypatch):
+    pets = tmp_path / "pipelines/pets"
+    for folder in (tmp_path / ".dvc", pets):
+        folder.mkdir(parents=True)
+    (pets / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT.replace("0.0.9", "99.1"))
+    for folder, path in ((tmp_path, Path("pipelines/pets/params.yaml")), (pets, Path("params.yaml"))):
+        monkeypatch.chdir(folder)
+        with pytest.raises(UserError, match=r"^This project is of Reflux 99\.1, and "):
+            load_params(path)
+
+
 @pytest.mark.parametrize(
     ("dependency", "release"),
     [("reflux==0.2.0", "0.2.0"), ("reflux[stack] >=0.1, <1", "0.1"), ("reflux", None), ("polars==3", None)],

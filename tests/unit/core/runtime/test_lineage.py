@@ -37,6 +37,22 @@ def test_what_a_run_leaves_in_dvc_lock_does_not(committed):
     assert not lineage.code().dirty
 
 
+def test_in_a_pipeline_the_whole_projects_files_count(committed, monkeypatch):
+    (committed / ".dvc").mkdir()
+    for name in ("birds", "pets"):
+        (committed / "pipelines" / name).mkdir(parents=True)
+        (committed / "pipelines" / name / "params.yaml").touch()
+    git(committed, "add", ".")
+    git(committed, "commit", "-qm", "two")
+    for name in ("birds", "pets"):
+        (committed / "pipelines" / name / "dvc.lock").write_text("schema: '2.0'\n")
+    monkeypatch.chdir(committed / "pipelines/pets")
+    assert not lineage.code().dirty
+    (committed / "extensions").mkdir()
+    (committed / "extensions/mine.py").touch()
+    assert lineage.code().dirty
+
+
 def test_without_git_the_sentence_says_what_is_missing(folder):
     code = lineage.code()
     assert code.sha == "none"

@@ -1,13 +1,16 @@
-"""The folder that outlives a clone, and the command as its user can type it."""
+"""The folder that outlives a clone, turns of several pipelines, and the command as its user can type it."""
 
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from reflux.flows.local.environment import keep_home, reflux_command
+from reflux.flows.local.environment import keep_home, only_run, reflux_command
+from tests.workspaces import until
 
 
 def test_a_clone_keeps_its_home_where_the_next_one_finds_it(tmp_path, monkeypatch):
@@ -75,3 +78,20 @@ def test_outside_its_project_the_command_has_its_whole_path(tmp_path, monkeypatc
     assert reflux_command() == f"{tmp_path}/bin/python -m reflux.flows.cli"
     (tmp_path / "bin/reflux").touch(mode=0o755)
     assert reflux_command() == f"{tmp_path}/bin/reflux"
+
+
+def test_a_run_waits_until_that_of_another_pipeline_has_ended(tmp_path, monkeypatch, capsys):
+    for name in (".dvc", ".reflux", "pipelines/pets"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "pipelines/pets")
+
+    def run() -> bool:
+        with only_run():
+            return True
+
+    with ThreadPoolExecutor(1) as threads:
+        with FileLock(tmp_path / ".reflux/pipelines.lock"):
+            waiting = threads.submit(run)
+            until(lambda: "Waiting until the run of another pipeline" in capsys.readouterr().out)
+            assert not waiting.done()
+        assert waiting.result(300)

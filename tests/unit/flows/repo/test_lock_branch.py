@@ -58,6 +58,19 @@ def test_the_lock_comes_back_on_a_branch_and_the_checkout_is_left_alone(clone, t
     assert git(clone, "branch", "--format=%(refname:short)") == "main"
 
 
+def test_a_pipelines_lock_comes_back_on_a_branch_of_its_own(clone, tmp_path, monkeypatch):
+    for name in (".dvc", "pipelines/pets"):
+        (clone / name).mkdir(parents=True)
+    monkeypatch.chdir(clone / "pipelines/pets")
+    for name in ("params.yaml", "dvc.lock"):
+        Path(name).write_text("of pets\n")
+    branch = "retrain/pets-20260102-030405-abc1234"
+    journal = Journal("p", NAME, {}, outbox=tmp_path / "outbox")
+    assert lock_branch.bring_back(NAME, journal) == f"dvc.lock is on the branch {branch}."
+    shown = git(tmp_path / "origin.git", "diff-tree", "-r", "--name-only", "main", branch)
+    assert shown.split() == ["pipelines/pets/dvc.lock", "pipelines/pets/params.yaml"]
+
+
 def test_where_no_branch_can_be_pushed_the_lock_comes_back_through_mlflow(clone, tmp_path):
     hook = tmp_path / "origin.git" / "hooks" / "pre-receive"
     hook.write_text("#!/bin/sh\necho this repository is read-only >&2\nexit 1\n")

@@ -14,9 +14,36 @@ MANIFEST = Path(__file__).parents[5] / deploy.MANIFEST
 
 @pytest.mark.parametrize(("placement", "pool"), [("one-worker", "gpu"), ("two-pools", "cpu")])
 def test_with_two_pools_a_retrain_holds_no_worker_of_the_one_that_trains(placement, pool):
-    document = deploy.placed(YAML(typ="safe").load(MANIFEST.read_text()), placement)
+    document = deploy.placed(YAML(typ="safe").load(MANIFEST.read_text()), {"": placement})
     pools = {each["name"]: each["work_pool"]["name"] for each in document["deployments"]}
     assert pools == {"retrain": pool, "train": "gpu", "monitor": "cpu", "promote": "cpu", "tune": "gpu"}
+
+
+def test_each_pipeline_has_its_deployments_and_what_trains_is_shared():
+    written = YAML(typ="safe").load(MANIFEST.read_text())
+    document = deploy.placed(written, {"birds": "one-worker", "pets": "two-pools"})
+    deployments = {each["name"]: each for each in document["deployments"]}
+    flows = ("retrain", "tune", "monitor", "promote")
+    assert set(deployments) == {"train", *(f"{flow}-{name}" for flow in flows for name in ("birds", "pets"))}
+    assert all(deployments[f"{flow}-pets"]["parameters"] == {"pipeline": "pets"} for flow in flows)
+    pools = {name: deployments[f"retrain-{name}"]["work_pool"]["name"] for name in ("birds", "pets")}
+    assert pools == {"birds": "gpu", "pets": "cpu"}
+    assert deployments["retrain-birds"]["schedules"] == deployments["retrain-pets"]["schedules"]
+
+
+def test_an_entry_of_its_own_gives_a_pipeline_another_schedule():
+    written = YAML(typ="safe").load(MANIFEST.read_text())
+    retrain = next(each for each in written["deployments"] if each["name"] == "retrain")
+    noon = [{"slug": "noon", "cron": "0 12 * * *", "timezone": "UTC", "active": True}]
+    own = {**retrain, "name": "retrain-pets", "parameters": {"pipeline": "pets"}, "schedules": noon}
+    written["deployments"].append(own)
+    document = deploy.placed(written, dict.fromkeys(["", "birds", "pets"], "one-worker"))
+    schedules = {
+        each["name"]: each["schedules"] for each in document["deployments"] if each["entrypoint"] == own["entrypoint"]
+    }
+    assert schedules == {"retrain": retrain["schedules"], "retrain-birds": retrain["schedules"], "retrain-pets": noon}
+    with pytest.raises(UserError, match="retrain-pets for the pipeline pets, which is not here"):
+        deploy.placed(written, {"": "one-worker"})
 
 
 def test_every_deployment_names_a_flow_that_exists():

@@ -79,13 +79,8 @@ def add(
     pipeline = pipeline or current()
     chosen = [*_names(target, pipeline), *_without_source_domain(params), *columns, *chosen]
     check_overrides(as_assignments(chosen))
-    prepare_dvc()
     print(f"Adding {dataset.count:,} images to DVC in {target} …", flush=True)
-    with _undone_if_it_fails(target, inside):
-        if not inside:
-            _copy(path, target)
-        tracked = track(target)
-        override_params(as_assignments(chosen), comments={each.param: each.reason for each in chosen if each.reason})
+    tracked = _added(path, target, inside, chosen)
     console().print(plan_table(profile, chosen, seconds, wishes.minutes))
     doubts = "".join(f"Warning: {doubt}.\n" for doubt in (*dataset.doubts, *unread))
     return (
@@ -94,6 +89,19 @@ def add(
         f"{_replaced(params.ingest.source, target)}"
         f"Next: {reflux_command()} run{f' --pipeline {pipeline}' if pipeline else ''}"
     )
+
+
+def _added(path: Path, target: Path, inside: bool, chosen: "Sequence[Choice]") -> str:
+    """Copy a dataset to where it belongs, put it under DVC and write its plan; returns what DVC tracks, in words."""
+    from reflux.components.plan.choice import as_assignments
+
+    prepare_dvc()
+    with _undone_if_it_fails(target, inside):
+        if not inside:
+            _copy(path, target)
+        tracked = track(target)
+        override_params(as_assignments(chosen), comments={each.param: each.reason for each in chosen if each.reason})
+    return tracked
 
 
 def _replaced(source: str, target: Path) -> str:

@@ -8,9 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from reflux.components.core.params.augment import Augment, StudentAugment
-from reflux.components.core.params.section import Fraction, add_param
-
 Apply = Callable[[Tensor, npt.NDArray[np.float64], float], Tensor]
 
 
@@ -46,6 +43,10 @@ def transform(name: str, draws: int = 1) -> Callable[[Apply], Apply]:
     Raises:
         ValueError: the name is taken.
     """
+
+    # Here, as views are drawn without pydantic, too: benchmarks.gpu.
+    from reflux.components.core.params.augment import Augment, StudentAugment
+    from reflux.components.core.params.section import Fraction, add_param
 
     def register(apply: Apply) -> Apply:
         if name in StudentAugment.model_fields:

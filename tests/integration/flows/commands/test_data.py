@@ -247,7 +247,7 @@ def test_wishes_that_can_not_be_fulfilled_are_one_sentence(checkout, tmp_path, c
     assert files() == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_digits_get_a_plan_from_the_command_alone(checkout, tmp_path, call_reflux):
     digits = load_digits()
     for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):

@@ -24,7 +24,7 @@ def prune(model: PixelModel, share: float) -> PixelModel:
     these layers. A layer keeps a multiple of four channels, rounded down, and all of them where that would be none.
 
     Args:
-        model: trained; it stays as it is.
+        model: trained; it is not changed.
         share: of the channels of each layer, between 0 and 1.
 
     Returns:

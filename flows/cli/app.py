@@ -34,7 +34,7 @@ Pipeline = Annotated[
 def in_pipeline(verb: Callable[..., None]) -> Callable[..., None]:
     """Give a verb the option ``--pipeline``, with which it works in that pipeline's folder.
 
-    Paths are those that its user sees.
+    Paths among its arguments are relative to the folder that the user is in.
     """
 
     @wraps(verb)
@@ -56,7 +56,7 @@ def in_pipeline(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 def _seen_from(folder: Path, value: Any) -> Any:
-    """A path, or text that is one of a file here, as it is seen from a folder; other values stay."""
+    """Make a path, or text that names an existing file, relative to a folder; other values are returned unchanged."""
     if isinstance(value, list):
         return [_seen_from(folder, each) for each in value]
     is_path = isinstance(value, Path) or (isinstance(value, str) and "/" in value and Path(value).exists())

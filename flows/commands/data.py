@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reflux.components.core.artifacts import atomic
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import PARAMS, check_overrides, load_params, override_params
 from reflux.components.core.params.sections import Params
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from reflux.components.plan.profile import Look, Profile
 
 DATA = Path("data")
+_REPLACED = Path(".reflux/replaced")
 _IMAGES_CHECKED, _SAMPLES = 200, 5
 
 
@@ -80,13 +82,14 @@ def add(
     chosen = [*_names(target, pipeline), *_without_source_domain(params), *columns, *chosen]
     check_overrides(as_assignments(chosen))
     print(f"Adding {dataset.count:,} images to DVC in {target} …", flush=True)
+    before = PARAMS.read_bytes()
     tracked = _added(path, target, inside, chosen)
     console().print(plan_table(profile, chosen, seconds, wishes.minutes))
     doubts = "".join(f"Warning: {doubt}.\n" for doubt in (*dataset.doubts, *unread))
     return (
         f"{target}: {dataset.count:,} images ({'color' if profile.color else 'gray'}), {len(dataset.classes)} classes; "
         f"{tracked}\nparams.yaml has this plan now, with the reason next to each value.\n{doubts}"
-        f"{_replaced(params.ingest.source, target)}"
+        f"{_keep(before, params.ingest.source, target)}"
         f"Next: {reflux_command()} run{f' --pipeline {pipeline}' if pipeline else ''}"
     )
 
@@ -104,13 +107,16 @@ def _added(path: Path, target: Path, inside: bool, chosen: "Sequence[Choice]") -
     return tracked
 
 
-def _replaced(source: str, target: Path) -> str:
-    """A sentence on the plan that was replaced, if it was of another dataset that is still here."""
+def _keep(before: bytes, source: str, target: Path) -> str:
+    """Keep the params of another dataset that is still here; returns a sentence on them, empty if there is none."""
     if Path(source) == target or not Path(source).exists():
         return ""
+    kept = _REPLACED / f"{Path(source).name}.params.yaml"
+    with atomic(kept) as temporary:
+        temporary.write_bytes(before)
     return (
-        f"Note: until now {PARAMS} had the plan of {source}. For a model of each, `git restore {PARAMS}`, and add this "
-        "dataset with `--pipeline NAME`.\n"
+        f"Note: the params of {source}, which {PARAMS} had until now, are in {kept}. For a model of each, copy them "
+        "back, and add this dataset with `--pipeline NAME`.\n"
     )
 
 

@@ -52,7 +52,7 @@ def refuse_shared_names(params: Params) -> None:
     """Refuse a pipeline with the experiment or the registered model of another one of its project.
 
     Raises:
-        UserError: their runs and versions could not be told apart.
+        UserError: another pipeline has the same name for one of them, so that their runs or versions would be mixed.
     """
     here = current()
     files = {name: root() / PIPELINES / name / PARAMS for name in pipelines()} | {"": root() / PARAMS}

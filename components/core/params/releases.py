@@ -39,7 +39,7 @@ class Change:
         return f"{self.old} is {self.new} now" if self.new else f"{self.old} is gone: {self.why}"
 
 
-# No old name is ever given to another param, so that a params file of any release can be told by its names.
+# An old name is never given to another param: the names in a params file show which release it is of.
 CHANGES = (
     Change("0.1.0", "compress.int8", why="the int8 file is always made, and compress.ships chooses"),
     Change("0.1.0", "distill.temperature", "distill.method", "{{name: kd, temperature: {}}}"),

@@ -161,8 +161,8 @@ def _transform(name: str, pixels: Tensor, uniform: npt.NDArray[np.float64], stre
     known = TRANSFORMS[name]
     changed = known.apply(pixels, uniform[:, known.columns], strength)
     if (changed.dtype, changed.shape) != (pixels.dtype, pixels.shape):
-        what = f"{changed.dtype} of shape {tuple(changed.shape)}, and must return uint8 of shape {tuple(pixels.shape)}"
-        raise UserError(f"The transform {name} returns {what}, as it gets.")
+        what = f"{changed.dtype} of shape {tuple(changed.shape)} for uint8 of shape {tuple(pixels.shape)}"
+        raise UserError(f"The transform {name} returns {what}: let it return the type and shape that it gets.")
     return changed
 
 

@@ -60,7 +60,7 @@ def test_channels_that_do_nothing_go_first():
     assert torch.allclose(left(images()), narrow(images()), atol=1e-5)
     assert parameter_count(left) == parameter_count(narrow)
     assert (left.spec.name, left.spec.pruned) == ("resnet8_slim", 0.5)
-    assert parameter_count(wide) == before, "the network itself stays as it is"
+    assert parameter_count(wide) == before, "the network itself is not changed"
 
 
 @with_package

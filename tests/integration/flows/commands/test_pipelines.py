@@ -62,8 +62,11 @@ def test_what_is_refused_leaves_nothing(checkout, tmp_path, prepare, classes, se
     assert not Path("data").exists()
 
 
-def test_the_plan_of_another_dataset_is_said_to_be_replaced(checkout, tmp_path):
+def test_the_params_of_the_dataset_before_are_kept(checkout, tmp_path):
     data.add(pictures(tmp_path / "first"))
+    before = Path("params.yaml").read_bytes()
     message = data.add(pictures(tmp_path / "second"))
-    assert "until now params.yaml had the plan of data/first. For a model of each" in message
+    kept = Path(".reflux/replaced/first.params.yaml")
+    assert f"the params of data/first, which params.yaml had until now, are in {kept}. For a model of each" in message
+    assert kept.read_bytes() == before
     assert "until now" not in data.add(Path("data/second"))

@@ -27,7 +27,7 @@ def known(name: str) -> bool:
 
 @pytest.mark.parametrize("change", releases.CHANGES, ids=lambda change: change.old)
 def test_an_old_name_is_no_param_of_today_and_a_new_one_is(change):
-    assert not known(change.old), "a file of an older release could no longer be told by its names"
+    assert not known(change.old), "its old name shows that a file is of an older release"
     assert known(change.new) if change.new else change.why
     assert Version(change.release) <= Version(version("reflux"))
 

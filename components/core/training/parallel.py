@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -123,7 +123,8 @@ def _batch_norm(norm: Any, x: Tensor, processes: int) -> Tensor:
     var, mean = torch.var_mean(x.float(), dims, correction=0)
     # In float64, because the square of a large mean would swallow a small variance.
     own = torch.stack([mean.double(), var.double() + mean.double().square()])
-    mean, square = _Sum.apply(own / processes).unbind()  # type: ignore[no-untyped-call]
+    added = cast(Callable[[Tensor], Tensor], _Sum.apply)  # not every release of torch types it
+    mean, square = added(own / processes).unbind()
     var = square - mean.square()
     if norm.track_running_stats:
         with torch.no_grad():

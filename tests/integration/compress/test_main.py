@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from reflux.components.compress.__main__ import main as compress
+from reflux.components.compress.choice import choose
+from reflux.components.compress.ship import writer
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.contract import FILES, made
 from reflux.components.core.errors import UserError
@@ -19,6 +21,7 @@ from reflux.components.core.export.network import MODULES, load
 from reflux.components.core.images.preprocess import fit
 from reflux.components.core.images.shards import open_shard
 from reflux.components.core.models import pixel_model
+from reflux.components.core.params.sections import Compress
 from tests.trained import run_here
 
 pytestmark = pytest.mark.slow
@@ -52,20 +55,25 @@ def test_compress_never_looks_at_the_test_split_and_gives_the_same_files_again(f
         assert sha256_file(first) == sha256_file(again), file.name
 
 
-@pytest.mark.parametrize(
-    ("assignment", "kind"),
-    [
-        ("compress.ships=onnx-int8", "onnx_int8"),
-        ("compress.max_loss=0.02", "onnx"),
-        ("compress.max_loss=0.5", "onnx_int8"),
-    ],
-)
-def test_the_file_that_ships_is_named_or_chosen_on_validation_images(here, assignment, kind):
-    auto = [] if "ships" in assignment else ["compress.ships=auto"]
-    run_here("compress", compress, assignment, *auto)
-    ships = json.loads((here / "artifacts/compress/ships.json").read_text())
-    assert (ships["kind"], ships["file"]) == (kind, FILES[kind].name)
-    assert ("on 40 validation images" in ships["why"]) == bool(auto)
+@pytest.mark.parametrize(("ships", "kind"), [("onnx", "onnx"), ("onnx-int8", "onnx_int8"), ("auto", "onnx_int8")])
+def test_the_file_that_ships_is_named_or_chosen_on_validation_images(here, ships, kind):
+    run_here("compress", compress, f"compress.ships={ships}")
+    chosen = json.loads((here / "artifacts/compress/ships.json").read_text())
+    assert (chosen["kind"], chosen["file"]) == (kind, FILES[kind].name)
+    assert ("on 40 validation images" in chosen["why"]) == (ships == "auto")
+
+
+@pytest.mark.parametrize(("max_loss", "kind"), [(0.02, "onnx"), (0.99, "onnx_int8")])
+def test_an_int8_file_that_loses_too_much_does_not_ship(finished, tmp_path, max_loss, kind):
+    student = pixel_model.load(finished / "artifacts/distill/model.safetensors")
+    val = open_shard(finished / "artifacts/ingest/shards/val")
+    for weights in student.net.get_classifier().parameters():
+        weights.data.neg_()  # it prefers what the student finds least likely
+    writer(student, fit(np.array(val.images), student.spec.image_size, student.spec.in_chans))(
+        "onnx_int8", tmp_path / "bad.onnx"
+    )
+    paths = {"onnx": finished / "artifacts/compress/student.onnx", "onnx_int8": tmp_path / "bad.onnx"}
+    assert choose(Compress(ships="auto", max_loss=max_loss), paths, val).kind == kind
 
 
 def test_auto_measures_the_time_where_speed_is_preferred(here):

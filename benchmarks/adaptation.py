@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from benchmarks.few_digits import TEST, VAL, Results, digits, measure, table
-from benchmarks.results import ROOT, Figure, of_seeds, read
+from benchmarks.harness.few_digits import TEST, VAL, Results, digits, measure, table
+from benchmarks.harness.results import ROOT, Figure, of_seeds, read
 from reflux.components.core.images.shards import Pixels, open_shard
 from reflux.components.core.inference import validate
 from reflux.components.core.models.pixel_model import load

@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import browser
-from benchmarks.results import argument_parser, of_rounds, publish
+from benchmarks.harness import browser
+from benchmarks.harness.results import argument_parser, of_rounds, publish
 from reflux.components.boards import declared
 from reflux.components.boards.keep import keep
 from reflux.components.core.runtime import tracking

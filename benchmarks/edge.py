@@ -27,7 +27,7 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from benchmarks.results import ROOT, Figure, argument_parser, read, write
+from benchmarks.harness.results import ROOT, Figure, argument_parser, read, write
 from reflux.components.bench.measure import measure
 from reflux.components.bench.report import Row
 from reflux.components.core import contract

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.results import Figure, argument_parser, of_rounds, publish
-from benchmarks.training import kd_criterion, train
+from benchmarks.harness.results import Figure, argument_parser, of_rounds, publish
+from benchmarks.harness.training import kd_criterion, train
 from reflux.components.core.images.shards import Shard
 from reflux.components.core.models.pixel_model import PixelModel, pixel_model
 from reflux.components.core.models.precision import autocast

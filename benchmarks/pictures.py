@@ -14,8 +14,8 @@ from pathlib import Path
 from mlflow import MlflowClient
 from playwright.sync_api import Page
 
-from benchmarks import browser
-from benchmarks.results import PICTURES, ROOT
+from benchmarks.harness import browser
+from benchmarks.harness.results import PICTURES, ROOT
 from reflux.components.boards import declared, keep
 from reflux.components.core.artifacts import ARTIFACTS
 from reflux.components.core.params.file import load_params

@@ -13,8 +13,8 @@ and high are the fastest and slowest repetition.
 import tempfile
 from pathlib import Path
 
-from benchmarks.checkout import copy_checkout, reflux_run
-from benchmarks.results import argument_parser, of_rounds, publish
+from benchmarks.harness.checkout import copy_checkout, reflux_run
+from benchmarks.harness.results import argument_parser, of_rounds, publish
 from reflux.components.core.artifacts import read_json
 
 

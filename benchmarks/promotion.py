@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
-from benchmarks.results import ROOT, Figure, argument_parser, publish
+from benchmarks.harness.results import ROOT, Figure, argument_parser, publish
 from reflux.components.core.params.file import load_params
 from reflux.components.core.significance import paired_bootstrap
 from reflux.components.registry.policy.comparison import ChampionEvaluation, Measured, compare

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.results import ROOT, Figure, argument_parser, of_seeds, read, write
+from benchmarks.harness.results import ROOT, Figure, argument_parser, of_seeds, read, write
 from reflux.components.core.errors import UserError
 from reflux.components.core.images.shards import open_shard
 from reflux.components.core.inference import validate

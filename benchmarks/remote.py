@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.processes import Usage, measured
-from benchmarks.results import Figure, argument_parser, of_rounds, publish
+from benchmarks.harness.processes import Usage, measured
+from benchmarks.harness.results import Figure, argument_parser, of_rounds, publish
 from benchmarks.servers.stack import local_stack
 from reflux.flows.local.environment import QUIET
 

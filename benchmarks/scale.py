@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from benchmarks.processes import Usage, measured
-from benchmarks.results import ROOT, Figure, argument_parser, of_rounds, publish, read
+from benchmarks.harness.processes import Usage, measured
+from benchmarks.harness.results import ROOT, Figure, argument_parser, of_rounds, publish, read
 from reflux.components.core.params.file import override_params
 
 LABELED = {"train": 5000, "val": 1000, "test": 1000}

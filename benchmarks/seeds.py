@@ -18,8 +18,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.checkout import accuracies, copy_checkout, reflux_run
-from benchmarks.results import Figure, argument_parser, of_seeds, read, write
+from benchmarks.harness.checkout import accuracies, copy_checkout, reflux_run
+from benchmarks.harness.results import Figure, argument_parser, of_seeds, read, write
 
 HARD = "pseudo-labels"
 FIRST = "self-supervised first"

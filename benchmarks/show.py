@@ -14,9 +14,9 @@ from pathlib import Path
 
 from benchmarks import edge, scale, seeds
 from benchmarks.datasets import report as datasets
+from benchmarks.harness.results import PAGES, RESULTS, ROOT, read
 from benchmarks.hinton_mnist import paper
 from benchmarks.methods import report as methods
-from benchmarks.results import PAGES, RESULTS, ROOT, read
 from benchmarks.servers import report as servers
 from benchmarks.throughput import report as throughput
 

@@ -27,8 +27,8 @@ from typing import Any
 
 import optuna
 
-from benchmarks.checkout import copy_checkout
-from benchmarks.results import ROOT, Figure, Result, argument_parser, of_rounds, read, write
+from benchmarks.harness.checkout import copy_checkout
+from benchmarks.harness.results import ROOT, Figure, Result, argument_parser, of_rounds, read, write
 from reflux.components.compress.ship import writer
 from reflux.components.core.artifacts import ARTIFACTS
 from reflux.components.core.contract import FILES, kind_of

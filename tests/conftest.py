@@ -94,7 +94,7 @@ def mlflow_home(tmp_path, monkeypatch, mlflow_template) -> Path:
 @pytest.fixture
 def browser_page(tmp_path):
     """A page of a real browser; the addresses that it requests are in its ``requested``."""
-    from benchmarks import browser
+    from benchmarks.harness import browser
 
     if browser.installed() is None:
         pytest.skip("NO BROWSER: install Debian's chromium to see whether the boards render")

@@ -23,7 +23,7 @@ from pathlib import Path
 from benchmarks.datasets.report import figures_of, notes_of, table
 from benchmarks.datasets.runs import DEFAULT_MINUTES, Run, keep_run, read_runs, run
 from benchmarks.datasets.sets import SETS, Place, build, counts, digest
-from benchmarks.results import ROOT, argument_parser, commit, read, write
+from benchmarks.harness.results import ROOT, argument_parser, commit, read, write
 
 
 def main() -> None:

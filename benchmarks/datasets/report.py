@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.datasets.runs import Outcome, Run, read_runs
 from benchmarks.datasets.sets import SETS
-from benchmarks.results import Figure, Result, of_rounds, of_seeds, read
+from benchmarks.harness.results import Figure, Result, of_rounds, of_seeds, read
 
 MODELS = ("teacher", "student", "control")
 _TITLES = ("set", "images", "labeled + unlabeled, test", "seeds", *MODELS, "gain", "KB", "minutes planned", "taken")

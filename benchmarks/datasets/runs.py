@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.checkout import accuracies, copy_checkout
+from benchmarks.harness.checkout import accuracies, copy_checkout
 from reflux.components.core.artifacts import read_json, write_json
 from reflux.components.core.contract import shipped
 from reflux.components.core.errors import EXIT_USER_ERROR

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.datasets.sources import cards, clipart, digits, emoji, gray, icons, letters, stamps
 from benchmarks.datasets.sources.packages import debian, npm
-from benchmarks.results import ROOT
+from benchmarks.harness.results import ROOT
 from reflux.components.core.images.shards import UNLABELED
 from reflux.components.ingest.source import open_source
 

@@ -24,7 +24,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.checkout import code_digest
+from benchmarks.harness.checkout import code_digest
+from benchmarks.harness.images import part, read_split
+from benchmarks.harness.results import ROOT, argument_parser, write
 from benchmarks.hinton_mnist.experiment import (
     DISTILLED,
     JITTER,
@@ -36,8 +38,6 @@ from benchmarks.hinton_mnist.experiment import (
     train_network,
 )
 from benchmarks.hinton_mnist.paper import figures_of, plot, table
-from benchmarks.images import part, read_split
-from benchmarks.results import ROOT, argument_parser, write
 from reflux.components.core.artifacts import read_json, write_json
 
 SAMPLE = ROOT / "tests/data/mnist"

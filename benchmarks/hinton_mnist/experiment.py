@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from benchmarks.harness.images import SIZE, part
+from benchmarks.harness.training import CPU, kd_criterion, train
 from benchmarks.hinton_mnist.paper import TEMPERATURES, WIDTHS
-from benchmarks.images import SIZE, part
-from benchmarks.training import CPU, kd_criterion, train
 from reflux.components.core.images.shards import Shard
 from reflux.components.core.models.pixel_model import PixelModel, pixel_model
 from reflux.components.core.training import optim

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.results import PICTURES, Figure, of_seeds, read
+from benchmarks.harness.results import PICTURES, Figure, of_seeds, read
 
 PICTURE = PICTURES / "hinton_mnist.png"
 TEMPERATURES, WIDTHS = (1.0, 2.5, 4.0, 8.0, 20.0), (300, 30)

@@ -29,14 +29,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.checkout import code_digest
+from benchmarks.harness.checkout import code_digest
+from benchmarks.harness.results import ROOT, argument_parser, write
 from benchmarks.methods.accuracies import accuracies, in_fp32
 from benchmarks.methods.report import figures_of, table
 from benchmarks.methods.students import ALL, STUDENTS
 from benchmarks.methods.task import TEACHER, few_labels, many_labels
 from benchmarks.methods.times import step_times
 from benchmarks.methods.training import untrained
-from benchmarks.results import ROOT, argument_parser, write
 
 STEPS = 600
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.harness.training import CPU
 from benchmarks.methods.outputs import TeacherOutputs
 from benchmarks.methods.students import Students, compared_layers
 from benchmarks.methods.task import Task
-from benchmarks.training import CPU
 from reflux.components.core.artifacts import read_json, write_json
 from reflux.components.core.images.shards import Shard
 from reflux.components.core.inference import predict

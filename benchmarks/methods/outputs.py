@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from benchmarks.harness.training import CPU
 from benchmarks.methods.training import AUGMENT, Indices
-from benchmarks.training import CPU
 from reflux.components.core.images.shards import Shard
 from reflux.components.core.models.pixel_model import PixelModel
 from reflux.components.core.teacher.hooks import Layer, teacher_outputs

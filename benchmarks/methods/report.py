@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.harness.results import Figure, of_rounds, of_seeds, read
 from benchmarks.methods.students import CONTROL
-from benchmarks.results import Figure, of_rounds, of_seeds, read
 
 
 def figures_of(results: Mapping[str, Mapping[str, float]], times: Mapping[str, Sequence[float]]) -> list[Figure]:

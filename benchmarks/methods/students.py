@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.harness.training import CPU
 from benchmarks.methods.outputs import TeacherOutputs
 from benchmarks.methods.task import Task
 from benchmarks.methods.training import AUGMENT, Indices, hard, train, untrained
-from benchmarks.training import CPU
 from reflux.components.core.models.pixel_model import PixelModel
 from reflux.components.core.params.distill import METHODS, Distill
 from reflux.components.core.teacher.hooks import Layer

@@ -7,8 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.checkout import copy_checkout
-from benchmarks.images import part, read_split
+from benchmarks.harness.checkout import copy_checkout
+from benchmarks.harness.images import part, read_split
 from benchmarks.methods.training import hard, train, untrained
 from reflux.components.core.images.shards import Shard, join, open_shard
 from reflux.components.core.models.pixel_model import PixelModel, load, save

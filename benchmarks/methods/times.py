@@ -7,11 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.images import SIZE
+from benchmarks.harness.images import SIZE
+from benchmarks.harness.training import CPU
 from benchmarks.methods.students import CONTROL, STUDENTS, params_of
 from benchmarks.methods.task import LABELED
 from benchmarks.methods.training import BATCH, CLASSES, recipe_of, untrained
-from benchmarks.training import CPU
 from reflux.components.core.models.pixel_model import PixelModel
 from reflux.components.core.params.distill import METHODS, Loss
 from reflux.components.core.teacher.hooks import teacher_outputs

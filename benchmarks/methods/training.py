@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from benchmarks.images import SIZE
-from benchmarks.training import CPU
+from benchmarks.harness.images import SIZE
+from benchmarks.harness.training import CPU
 from reflux.components.core import student as pipeline
 from reflux.components.core.images.shards import Shard
 from reflux.components.core.models.pixel_model import PixelModel, pixel_model

@@ -19,7 +19,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from benchmarks.results import argument_parser, publish
+from benchmarks.harness.results import argument_parser, publish
 from benchmarks.servers.loads import CLIENTS, at_once, many_runs, many_versions
 from benchmarks.servers.recorded import record
 from benchmarks.servers.stack import local_stack

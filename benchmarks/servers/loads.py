@@ -11,7 +11,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.results import Figure, of_rounds
+from benchmarks.harness.results import Figure, of_rounds
 from benchmarks.servers import rows
 from benchmarks.servers.recorded import copy_journals, retrain
 from benchmarks.servers.stack import Watch, folder_bytes

@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from benchmarks.checkout import copy_checkout, reflux_run
+from benchmarks.harness.checkout import copy_checkout, reflux_run
 from reflux.components.core.contract import STEPS
 from reflux.components.core.runtime import tracking
 from reflux.flows.commands.run import EXIT_NOT_REGISTERED

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks.results import Figure, read
+from benchmarks.harness.results import Figure, read
 
 
 def section(folder: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.results import ROOT
+from benchmarks.harness.results import ROOT
 from infra.local import supervisor
 from infra.local.settings import Stack, known_stack
 

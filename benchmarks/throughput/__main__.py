@@ -29,8 +29,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.images import read_images
-from benchmarks.results import ROOT, Figure, argument_parser, publish
+from benchmarks.harness.images import read_images
+from benchmarks.harness.results import ROOT, Figure, argument_parser, publish
 from benchmarks.throughput.arm import Arm, measure
 from benchmarks.throughput.figures import figures_of
 from benchmarks.throughput.peers import TORCHDISTILL_WITH_CACHE

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.results import ROOT
+from benchmarks.harness.results import ROOT
 from benchmarks.throughput.setting import Setting
 from reflux.flows.local.supervised import STAGE_ENVIRONMENT
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
-from benchmarks.results import Figure, of_rounds
+from benchmarks.harness.results import Figure, of_rounds
 from benchmarks.throughput.arm import Arm
 from benchmarks.throughput.setting import VIEWS
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.harness.training import kd_criterion
 from benchmarks.throughput.setting import (
     AUGMENT,
     CLASSES,
@@ -28,7 +29,6 @@ from benchmarks.throughput.setting import (
     student_of,
     teacher_of,
 )
-from benchmarks.training import kd_criterion
 from reflux.components.core.images.shards import Shard
 from reflux.components.core.runtime import progress
 from reflux.components.core.runtime.checkpoint import Checkpoints

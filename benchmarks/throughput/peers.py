@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler, default_collate
 from torchvision.transforms import v2
 
-from benchmarks.results import ROOT
+from benchmarks.harness.results import ROOT
 from benchmarks.throughput.setting import (
     CLASSES,
     CPU,

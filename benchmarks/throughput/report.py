@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from benchmarks.results import PAGES, PICTURES, Figure, Result, read
+from benchmarks.harness.results import PAGES, PICTURES, Figure, Result, read
 
 PICTURE = PICTURES / "throughput.png"
 

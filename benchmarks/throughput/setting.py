@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.processes import status_kb
+from benchmarks.harness.processes import status_kb
 from reflux.components.core.images.shards import Shard
 from reflux.components.core.models.pixel_model import PixelModel, pixel_model
 from reflux.components.core.teacher.soft_labels import format_for

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.checkout import copy_checkout
+from benchmarks.harness.checkout import copy_checkout
 from reflux.components.core.artifacts import read_json
 from tests.workspaces import PACKAGE, ROOT, TINY, git, picture
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from benchmarks.checkout import accuracies, copy_checkout, reflux_run
-from benchmarks.results import ROOT
+from benchmarks.harness.checkout import accuracies, copy_checkout, reflux_run
+from benchmarks.harness.results import ROOT
 from reflux.components.core.models.pixel_model import network, parameter_count
 from reflux.components.core.params.distill import METHODS
 from reflux.components.core.params.file import override_params

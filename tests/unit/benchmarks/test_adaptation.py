@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import adaptation
-from benchmarks.results import write
+from benchmarks.harness.results import write
 from reflux.components.ingest.source import open_source
 
 

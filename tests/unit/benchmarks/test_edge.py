@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 
 from benchmarks import edge
-from benchmarks.results import write
+from benchmarks.harness.results import write
 from reflux.components.bench.report import Row, Speed
 from reflux.components.core.models.pixel_model import pixel_model
 

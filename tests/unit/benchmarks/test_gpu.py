@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results import ROOT
+from benchmarks.harness.results import ROOT
 from tests.workspaces import PACKAGE
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import pruning
-from benchmarks.results import write
+from benchmarks.harness.results import write
 from reflux.components.core.params.file import load_params
 from reflux.components.core.runtime.stage import Stage
 from tests.workspaces import training_workspace

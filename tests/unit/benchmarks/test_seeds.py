@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import seeds
-from benchmarks.results import write
+from benchmarks.harness.results import write
 
 HARD, FIRST = "distill.method=pseudo-labels", "pretrain.mode=self-supervised"
 

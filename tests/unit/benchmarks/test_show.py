@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import show
-from benchmarks.results import RESULTS, Figure, read, write
+from benchmarks.harness.results import RESULTS, Figure, read, write
 from benchmarks.show import SECTIONS, Section
 
 

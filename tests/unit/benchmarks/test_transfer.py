@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import transfer
-from benchmarks.results import write
+from benchmarks.harness.results import write
 from reflux.components.core.contract import SPLITS
 from reflux.components.core.images.shards import UNLABELED, open_shard
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tune
-from benchmarks.results import Figure, write
+from benchmarks.harness.results import Figure, write
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.stage import Stage
 from reflux.components.tune.study import begin

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from benchmarks.datasets import __main__ as command
 from benchmarks.datasets.runs import Outcome
-from benchmarks.results import read
+from benchmarks.harness.results import read
 
 
 def test_every_seed_of_the_chosen_sets_is_run_and_the_figures_are_written_after_each(

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.datasets.report import bars, figures_of, notes_of, section
 from benchmarks.datasets.runs import Outcome, Run, keep_run
-from benchmarks.results import Result, read, write
+from benchmarks.harness.results import Result, read, write
 
 
 def outcome(student: float, control: float, taken: float = 8.0, interval: float = 1.5) -> Outcome:

@@ -1,7 +1,7 @@
 from pathlib import Path
 
+from benchmarks.harness.results import Figure
 from benchmarks.hinton_mnist.paper import PAPER, TEMPERATURES, WIDTHS, figures_of, plot, table
-from benchmarks.results import Figure
 
 
 def test_the_table_tells_where_the_papers_figure_is():

@@ -1,9 +1,9 @@
 import numpy as np
 import torch
 
+from benchmarks.harness.training import CPU
 from benchmarks.methods.accuracies import measured
 from benchmarks.methods.training import untrained
-from benchmarks.training import CPU
 from reflux.components.core.images.shards import Shard
 from reflux.components.core.inference import predict
 

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
+from benchmarks.harness.results import ROOT
 from benchmarks.methods.students import ALL
-from benchmarks.results import ROOT
 
 
 @pytest.mark.long

@@ -1,5 +1,5 @@
+from benchmarks.harness.results import Figure
 from benchmarks.methods.report import table
-from benchmarks.results import Figure
 from reflux.components.core.params.distill import METHODS
 
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from benchmarks.results import Figure, write
+from benchmarks.harness.results import Figure, write
 from benchmarks.servers.report import section
 
 

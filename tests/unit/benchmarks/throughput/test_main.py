@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results import ROOT
+from benchmarks.harness.results import ROOT
 
 
 @pytest.mark.long

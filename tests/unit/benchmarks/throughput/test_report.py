@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results import RESULTS, Figure, read, write
+from benchmarks.harness.results import RESULTS, Figure, read, write
 from benchmarks.throughput.report import TABLE, plot, section
 
 

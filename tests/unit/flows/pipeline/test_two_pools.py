@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.results import ROOT
+from benchmarks.harness.results import ROOT
 from reflux.components.core.contract import TRAINING
 from reflux.flows.pipeline import two_pools
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.checkout import code_digest, copy_checkout, reflux_run
-from benchmarks.results import ROOT
+from benchmarks.harness.checkout import code_digest, copy_checkout, reflux_run
+from benchmarks.harness.results import ROOT
 
 
 def test_a_copy_has_the_code_and_the_data_but_no_results(tmp_path: Path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import measured, status_kb
+from benchmarks.harness.processes import measured, status_kb
 
 
 def test_time_and_memory_of_a_command_are_measured(tmp_path: Path):

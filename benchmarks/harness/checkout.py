@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from benchmarks.results import ROOT
+from benchmarks.harness.results import ROOT
 from reflux.components.core.contract import shipped
 
 _LEFT_OUT = (".venv", ".git", ".reflux", "artifacts", "mlartifacts", "mlflow.db*", "*_cache", "cache", "tmp")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results import ROOT, Figure, of_rounds, of_seeds, publish, read, write
+from benchmarks.harness.results import ROOT, Figure, of_rounds, of_seeds, publish, read, write
 
 
 def test_the_median_of_the_rounds_stands_between_the_lowest_and_the_highest():

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks.images import part, read_images, read_split
+from benchmarks.harness.images import part, read_images, read_split
 from reflux.components.core.images.shards import UNLABELED
 
 

@@ -14,8 +14,8 @@ import torch
 
 from reflux.components.core.artifacts import write_json
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).parents[1] / "results"
 PICTURES = ROOT / ".github/pictures"
 PAGES = ROOT / "infra/docs/pages/results"
 

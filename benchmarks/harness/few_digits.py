@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.results import Figure, Result, argument_parser, write
+from benchmarks.harness.results import Figure, Result, argument_parser, write
 from reflux.components.core.images.shards import Pixels
 
 VAL, TEST = 200, 600

@@ -1,12 +1,7 @@
-"""Push a version's files to an OCI registry, where any of its clients finds them."""
+"""Push a version's files to an OCI registry or the Hugging Face hub, where any of their clients finds them."""
 
-import json
 import re
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +9,9 @@ from ruamel.yaml import YAML
 
 from reflux.components.core.errors import UserError
 from reflux.components.registry import client
+from reflux.components.registry.targets.hugging_face import SCHEME, Repository
+from reflux.components.registry.targets.oci import Registry
+from reflux.components.registry.targets.target import Published, Target
 from reflux.components.registry.versions import signatures
 from reflux.components.registry.versions.evaluated_run import CARD
 from reflux.components.registry.versions.files import EVALUATION, VersionFiles, fetch_files
@@ -21,95 +19,56 @@ from reflux.components.registry.versions.files import EVALUATION, VersionFiles, 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-_TARGET = re.compile(r"(?P<registry>[\w.-]+(:\d+)?)/(?P<repository>[a-z0-9._/-]+?)(:(?P<tag>\w[\w.-]*))?")
-_LOCAL = ("localhost", "127.0.0.1")
-_PATIENCE_S = 10.0
-_FILE = "application/octet-stream"
-_PREFIX = "org.opencontainers.image."
+_OCI = re.compile(r"(?P<registry>[\w.-]+(:\d+)?)/(?P<repository>[a-z0-9._/-]+?)(:(?P<tag>\w[\w.-]*))?")
+_HUB = re.compile(rf"{SCHEME}(?P<name>[\w.-]+/[\w.-]+)")
 
 
-@dataclass(frozen=True)
-class Published:
-    """A version in a registry: its reference, its manifest's digest, and the number of its files."""
-
-    reference: str
-    digest: str
-    files: int
-
-
-def publish(model_name: str, number: int, target: str) -> Published:
-    """Push all files of a version as one artifact, each as a layer that is titled with its path.
-
-    Credentials are those of ``docker login`` or ``oras login``. A registry on this machine is spoken to over HTTP.
+def publish(model_name: str, number: int, target: str, public: bool = False) -> Published:
+    """Push all files of a version.
 
     Args:
         model_name: the registered model.
         number: the version's.
-        target: ``registry/repository`` or ``registry/repository:tag``; the tag is the version's number by default.
+        target: ``registry/repository[:tag]``, whose tag is the version's number by default, or ``hf://user/name``.
+        public: make a new repository on the hub public, or push to one that is.
 
     Raises:
-        UserError: the target is none, the registry refuses it or does not answer, there is no such version, its files
-            were changed, or oras is not installed.
+        UserError: the target is none, refuses the files or does not answer, there is no such version, its files were
+            changed, or a package or token is missing.
         Unreachable: MLflow does not answer.
     """
-    parts = _TARGET.fullmatch(target)
-    if parts is None:
-        raise UserError(f"{target} is no place in an OCI registry: give one such as registry.example.com/team/flowers.")
-    if find_spec("oras") is None:
-        raise UserError("Publishing needs the package oras: `pip install 'reflux[publish]'`.")
-    _ping(parts["registry"])
-    reference = f"{parts['registry']}/{parts['repository']}:{parts['tag'] or number}"
+    place = _place(target, number, public)
+    place.check()
     mlflow = client.connect()
     with client.translate_errors():
         version = client.version(mlflow, model_name, number)
         with fetch_files(version) as files:
             signatures.check(f"{model_name} version {number}", files.folder)
-            return _push(files.folder, reference, _annotations(version, files))
+            folder = files.folder
+            every = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+            names = [name for name in every if name != signatures.BY_DOWNLOAD]
+            return place.push(folder, names, _facts(version, files))
 
 
-def _ping(registry: str) -> None:
-    """Ask whether anything answers: oras would try for two minutes."""
-    import requests
-
-    scheme = "http" if _insecure(registry) else "https"
-    try:
-        requests.get(f"{scheme}://{registry}/v2/", timeout=_PATIENCE_S)
-    except requests.RequestException as error:
-        reason = type(error).__name__
-        raise UserError(f"No OCI registry answers at {scheme}://{registry} ({reason}): check the address.") from None
-
-
-def _insecure(registry: str) -> bool:
-    return registry.partition(":")[0] in _LOCAL
-
-
-def _push(folder: Path, reference: str, annotations: Mapping[str, str]) -> Published:
-    import requests
-    from oras.client import OrasClient
-
-    every = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    names = [name for name in every if name != signatures.BY_DOWNLOAD]
-    titles = {str(folder / name): {f"{_PREFIX}title": name} for name in names}
-    with tempfile.NamedTemporaryFile("w", prefix="reflux-", suffix=".json", encoding="utf-8") as file:
-        json.dump(titles, file)
-        file.flush()
-        try:
-            answer = OrasClient(insecure=_insecure(reference.partition("/")[0])).push(
-                reference,
-                files=[f"{folder / name}:{_FILE}" for name in names],
-                annotation_file=file.name,
-                manifest_annotations=dict(annotations),
-                disable_path_validation=True,
-                quiet=True,
-            )
-        except (ValueError, requests.RequestException) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise UserError(f"{reference} was not pushed ({reason}): check the address, and `docker login`.") from None
-    return Published(reference, answer.headers.get("Docker-Content-Digest", ""), len(names))
+def _place(target: str, number: int, public: bool) -> Target:
+    if target.startswith(SCHEME):
+        hub = _HUB.fullmatch(target)
+        if hub is None:
+            raise UserError(f"{target} is no repository on the hub: give one such as hf://user/flowers.")
+        return Repository(hub["name"], f"{EVALUATION}/{CARD}", public)
+    oci = _OCI.fullmatch(target)
+    if oci is None:
+        raise UserError(
+            f"{target} is no place in an OCI registry: give one such as registry.example.com/team/flowers, or "
+            "hf://user/flowers for the Hugging Face hub."
+        )
+    if public:
+        raise UserError(f"--public is for the hub: who may read {target} is up to its registry.")
+    return Registry(oci["registry"], oci["repository"], oci["tag"] or str(number))
 
 
-def _annotations(version: "ModelVersion", files: VersionFiles) -> dict[str, str]:
-    """What registries show of an artifact, by the keys of the OCI image specification; unknown ones are absent."""
+def _facts(version: "ModelVersion", files: VersionFiles) -> dict[str, str]:
+    """What registries show of a version, by the keys of the OCI image specification; unknown ones are absent."""
     facts = {
         "title": version.name,
         "version": str(version.version),
@@ -118,7 +77,7 @@ def _annotations(version: "ModelVersion", files: VersionFiles) -> dict[str, str]
         "licenses": _license(files.folder / EVALUATION / CARD),
         "description": f"{files.metadata['student']}, an image classifier of {len(files.classes)} classes",
     }
-    return {f"{_PREFIX}{name}": value for name, value in facts.items() if value}
+    return {name: value for name, value in facts.items() if value}
 
 
 def _license(card: Path) -> str | None:

@@ -176,18 +176,32 @@ def lineage(
     raise typer.Exit(lineage.lineage(of, as_json, as_events))
 
 
-@app.command(epilog="Example: reflux publish 3 registry.example.com/team/flowers")
+@app.command(
+    epilog="""
+    \b
+    Example: reflux publish 3 registry.example.com/team/flowers
+             reflux publish 3 hf://user/flowers
+    """
+)
 @in_pipeline
 def publish(
     version: Annotated[int, typer.Argument(min=1, help="The version's number, as in reflux history.")],
     target: Annotated[
-        str, typer.Argument(metavar="REGISTRY/REPOSITORY[:TAG]", help="The tag is the number by default.")
+        str,
+        typer.Argument(
+            metavar="REGISTRY/REPOSITORY[:TAG]|hf://USER/NAME",
+            help="A place in an OCI registry, with the number as tag by default, or a model repository on the hub.",
+        ),
     ],
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new repository on the hub public, or push to one that is.")
+    ] = False,
 ) -> None:
-    """Push a version to an OCI registry: its file, card, preprocessing, evaluation, and signature.
+    """Push a version to an OCI registry or the Hugging Face hub: its file, card, preprocessing, evaluation, signature.
 
-    Credentials are those of docker login or oras login.
+    Credentials for a registry are those of docker login or oras login. The hub takes HF_TOKEN from the environment, and
+    is huggingface.co or where HF_ENDPOINT says.
     """
     from reflux.flows.commands import registry
 
-    registry.publish(version, target)
+    registry.publish(version, target, public)

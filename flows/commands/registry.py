@@ -170,22 +170,23 @@ def _show(promotion: "PromotionResult", model_name: str) -> int:
     return 0 if promotion.outcome in ("promoted", "unchanged") else EXIT_REFUSED
 
 
-def publish(version: int, target: str) -> None:
-    """Push a version's files to an OCI registry, and print how to get them.
+def publish(version: int, target: str, public: bool) -> None:
+    """Push a version's files to an OCI registry or the Hugging Face hub, and print how to get them.
 
     Args:
         version: its number.
-        target: the place in the registry.
+        target: the place in the registry or on the hub.
+        public: make a new repository on the hub public, or push to one that is.
 
     Raises:
-        UserError: there is no such version, or the registry does not take it.
+        UserError: there is no such version, or the target does not take it.
     """
     from reflux.components.registry.publish import publish as push
 
     name = registry_params().registry.model_name
-    published = push(name, version, target)
+    published = push(name, version, target, public)
     print(f"{name} version {version} is {published.reference} ({published.files} files, {published.digest}).")
-    print(f"Get it: oras pull {published.reference}")
+    print(f"Get it: {published.get}")
 
 
 def rollback(reason: str, to: int | None) -> None:

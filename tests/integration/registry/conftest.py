@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub.constants
 import numpy as np
 import onnx
 import onnxruntime
@@ -31,6 +32,7 @@ from reflux.components.registry.promote import PromotionResult, challenge
 from reflux.components.registry.register import register
 from reflux.components.registry.versions import sbom
 from reflux.components.registry.versions.evaluated_run import Lineage
+from tests.hub import TOKEN, Hub
 
 CLASSES = ("boot", "dress", "shirt")
 SIDE = 16
@@ -190,6 +192,17 @@ class Home:
     def lineage(self, **changes: str | None) -> Lineage:
         values = {"run_id": self.run_id, "params_sha256": "a" * 64, "data_md5": "b" * 32 + ".dir", "git_sha": "c" * 40}
         return Lineage(**(values | {"flow_run_id": "flow-1"} | changes))
+
+
+@pytest.fixture
+def hub(monkeypatch) -> Iterator[Hub]:
+    server = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    # The library's own switch, which it reads once: large files then go over Git LFS, which the server speaks.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""Versions that are pushed to a real OCI registry, and pulled from it by a client that knows nothing of Reflux."""
+"""Versions that are pushed to a real OCI registry, and pulled from it by a client that knows nothing of Reflux.
+
+And to a server that speaks the Hugging Face hub's API, as the hub can't be reached by a test.
+"""
 
 import json
 import shutil
@@ -16,12 +19,11 @@ from reflux.components.registry.publish import publish
 from reflux.flows.local.prefect_server import free_port
 from tests.workspaces import until
 
-pytest.importorskip("oras")
-
 
 @pytest.fixture
 def oci(tmp_path) -> Iterator[str]:
     """Debian's docker-registry, the reference implementation, on loopback; yields its address."""
+    pytest.importorskip("oras")
     binary = shutil.which("docker-registry")
     if binary is None:
         pytest.skip("there is no docker-registry: apt install docker-registry")
@@ -72,12 +74,38 @@ def test_what_is_pulled_is_what_was_registered(oci, home, model_name, registered
     assert shown["licenses"] == "mit"
 
 
+@pytest.mark.long
+def test_the_hub_gets_every_file_of_a_version(hub, home, model_name, registered, tmp_path):
+    published = publish(model_name, registered(right=180), "hf://team/clothes")
+    assert published.get == "hf download team/clothes"
+    own = Path(mlflow.artifacts.download_artifacts(f"models:/{model_name}/1", dst_path=str(tmp_path / "own")))
+    files = {path.relative_to(own).as_posix(): path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    del files["registered_model_meta"]
+    assert {"model.onnx", "preprocess.py", "evaluation/model-card.md"} <= files.keys()
+    files["README.md"] = files["evaluation/model-card.md"]
+    arrived = hub.repositories["team/clothes"].files
+    del arrived[".gitattributes"]
+    assert arrived == files
+    assert arrived["README.md"].startswith(b"---\nlicense: mit\n")
+
+
 @pytest.mark.parametrize(
     "target", ["flowers", "https://registry.example.com/flowers", "registry.example.com/Flowers", ""]
 )
 def test_what_is_no_place_in_a_registry_is_refused(model_name, target):
     with pytest.raises(UserError, match="is no place in an OCI registry: give one such as registry"):
         publish(model_name, 1, target)
+
+
+@pytest.mark.parametrize("target", ["hf://flowers", "hf://team/flowers/3", "hf://"])
+def test_what_is_no_repository_on_the_hub_is_refused(model_name, target):
+    with pytest.raises(UserError, match=r"is no repository on the hub: give one such as hf://user/flowers\.$"):
+        publish(model_name, 1, target)
+
+
+def test_public_is_for_the_hub(model_name):
+    with pytest.raises(UserError, match=r"^--public is for the hub: who may read localhost/flowers is up to its"):
+        publish(model_name, 1, "localhost/flowers", public=True)
 
 
 def test_a_registry_that_does_not_answer_is_one_sentence(model_name):

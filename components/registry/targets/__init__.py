@@ -1,0 +1,1 @@
+"""Where versions are pushed to: OCI registries and the Hugging Face hub."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
-from reflux.components.core.params import extensions
+from reflux.components.core.params import extensions, releases
 from reflux.components.core.params.file import load_params
 from reflux.components.core.project import root
 from reflux.components.core.runtime import lineage
@@ -20,7 +20,7 @@ from reflux.components.registry import webhooks
 from reflux.components.registry.versions import signatures
 from reflux.flows.commands.servers import doctor_servers
 from reflux.flows.commands.servers.doctor_servers import Finding
-from reflux.flows.local.environment import embed_mlflow
+from reflux.flows.local.environment import embed_mlflow, reflux_command
 from reflux.flows.repo.checkout import in_git
 from reflux.flows.repo.dataset import fetch
 from reflux.flows.report.display import console
@@ -68,8 +68,9 @@ def _machine() -> Iterator[Finding]:
 
 def _project() -> Iterator[Finding]:
     try:
-        params = load_params()
+        params = load_params()  # refuses those of a newer release
         yield Finding("params.yaml", f"project {params.project.name}")
+        yield from _release()
         fetch(params.datasets)
         yield Finding("dataset", params.ingest.source)
         yield Finding("extensions", ", ".join(each.name for each in extensions.found()) or "none")
@@ -82,6 +83,15 @@ def _project() -> Iterator[Finding]:
     dirty = ", with uncommitted changes" if code.dirty else ""
     yield Finding("git", f"{code.sha[:7]}{dirty}", code.missing or "")
     yield Finding("dvc", ("with git" if in_git() else "without git") + (", .dvc" if (root() / ".dvc").is_dir() else ""))
+
+
+def _release() -> Iterator[Finding]:
+    """The release that the project asks for, if it names one, and whether it is older than the installed one."""
+    if (wanted := releases.requirement_of(root() / releases.PROJECT)) is not None:
+        now = version("reflux")
+        older = not wanted.specifier.contains(now, prereleases=True)
+        fix = f"{now} is installed: {reflux_command()} upgrade brings the project to it" if older else ""
+        yield Finding("project's release", str(wanted), fix)
 
 
 def _gpu() -> Finding:

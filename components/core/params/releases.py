@@ -98,14 +98,23 @@ def release_of(path: Path) -> Version | None:
     Raises:
         UserError: the file is not valid.
     """
-    try:
-        requirement = _requirement(path.read_text(encoding="utf-8"), path)
-    except FileNotFoundError:
-        return None
+    requirement = requirement_of(path)
     if requirement is None:
         return None
     least = [each.version for each in requirement.specifier if each.operator in ("==", "~=", ">=")]
     return max((Version(each.removesuffix(".*")) for each in least), default=None)
+
+
+def requirement_of(path: Path) -> Requirement | None:
+    """What a project's ``pyproject.toml`` asks for of Reflux; None if it asks for nothing.
+
+    Raises:
+        UserError: the file is not valid.
+    """
+    try:
+        return _requirement(path.read_text(encoding="utf-8"), path)
+    except FileNotFoundError:
+        return None
 
 
 def with_release(text: str, release: str) -> str:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -95,29 +95,63 @@ def placed(document: Mapping[str, Any], placements: Mapping[str, str]) -> dict[s
         placements: ``run.placement`` of each pipeline, by name, which is empty for the root.
 
     Raises:
-        UserError: an entry names a pipeline that is not here.
+        UserError: an entry names a pipeline that is not here, or two deployments of a flow would have the same name.
     """
     entries = document["deployments"]
-    written = {each["name"] for each in entries}
-    pools = {each["entrypoint"]: each["work_pool"]["name"] for each in entries}
-    deployments = []
-    for entry in entries:
-        own = (entry.get("parameters") or {}).get("pipeline")
-        if own and own not in placements:
-            raise UserError(f"{MANIFEST} has {entry['name']} for the pipeline {own}, which is not here: correct it.")
-        if own or entry["entrypoint"] == _TRAIN:
-            each_for = {entry["name"]: own or ""}
-        else:
-            each_for = {"-".join(filter(None, [entry["name"], pipeline])): pipeline for pipeline in placements}
-            each_for = {name: of for name, of in each_for.items() if not of or name not in written}
-        for name, pipeline in each_for.items():
-            deployment = {**entry, "name": name, "work_pool": {**entry["work_pool"]}}
-            if pipeline:
-                deployment["parameters"] = {**(entry.get("parameters") or {}), "pipeline": pipeline}
-            if entry["entrypoint"] == _RETRAIN and placements[pipeline] == "two-pools":
-                deployment["work_pool"]["name"] = pools[_MONITOR]
-            deployments.append(deployment)
+    own = {(each["entrypoint"], each["name"]): _pipeline(each) for each in entries}
+    deployments = [each for entry in entries for each in _expanded(entry, placements, own)]
+    _refuse_twins(deployments)
+    pools = {_pipeline(each): each["work_pool"]["name"] for each in deployments if each["entrypoint"] == _MONITOR}
+    for each in deployments:
+        if each["entrypoint"] == _RETRAIN and placements[_pipeline(each)] == "two-pools":
+            each["work_pool"]["name"] = pools[_pipeline(each)]
     return {**document, "deployments": deployments}
+
+
+def _pipeline(entry: Mapping[str, Any]) -> str:
+    """The pipeline that an entry names; empty if it names none."""
+    return (entry.get("parameters") or {}).get("pipeline") or ""
+
+
+def _expanded(
+    entry: Mapping[str, Any], placements: Mapping[str, str], own: Mapping[tuple[str, str], str]
+) -> Iterator[dict[str, Any]]:
+    """The deployments that an entry leads to.
+
+    Args:
+        entry: of the manifest.
+        placements: as for :func:`placed`.
+        own: the pipelines that the manifest's entries name, by entry point and name.
+
+    Raises:
+        UserError: the entry names a pipeline that is not here.
+    """
+    entrypoint, written, pipeline = entry["entrypoint"], entry["name"], _pipeline(entry)
+    if pipeline and pipeline not in placements:
+        raise UserError(f"{MANIFEST} has {written} for the pipeline {pipeline}, which is not here: correct it.")
+    if pipeline or entrypoint == _TRAIN:
+        names = {written: pipeline}
+    else:
+        names = {"-".join(filter(None, [written, each])): each for each in placements}
+        names = {name: each for name, each in names.items() if not each or own.get((entrypoint, name)) != each}
+    for name, each in names.items():
+        deployment = {**entry, "name": name, "work_pool": {**entry["work_pool"]}}
+        if each:
+            deployment["parameters"] = {**(entry.get("parameters") or {}), "pipeline": each}
+        yield deployment
+
+
+def _refuse_twins(deployments: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse two deployments of one name: Prefect would keep the later without a word.
+
+    Raises:
+        UserError: there are such.
+    """
+    names = [f"{each['entrypoint'].rpartition('.')[2]}/{each['name']}" for each in deployments]
+    if twins := [name for name in names if names.count(name) > 1]:
+        raise UserError(
+            f"{MANIFEST} has two deployments {twins[0]}: rename one, or name its pipeline in its parameters."
+        )
 
 
 def repository() -> str:

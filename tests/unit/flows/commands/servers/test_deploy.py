@@ -46,6 +46,31 @@ def test_an_entry_of_its_own_gives_a_pipeline_another_schedule():
         deploy.placed(written, {"": "one-worker"})
 
 
+def test_a_pool_of_its_own_is_that_of_its_pipeline_alone():
+    written = YAML(typ="safe").load(MANIFEST.read_text())
+    monitor = next(each for each in written["deployments"] if each["name"] == "monitor")
+    small = {"name": "monitor-pets", "parameters": {"pipeline": "pets"}, "work_pool": {"name": "small"}}
+    written["deployments"].append({**monitor, **small})
+    document = deploy.placed(written, dict.fromkeys(["", "pets"], "two-pools"))
+    pools = {each["name"]: each["work_pool"]["name"] for each in document["deployments"]}
+    assert {name: pools[name] for name in ("retrain", "monitor", "retrain-pets", "monitor-pets")} == {
+        **{"retrain": "cpu", "monitor": "cpu"},
+        **{"retrain-pets": "small", "monitor-pets": "small"},
+    }
+
+
+@pytest.mark.parametrize(("name", "pipelines"), [("retrain-pets", ["pets"]), ("retrain-a", ["b", "a-b"])])
+def test_two_deployments_of_one_name_are_refused(name, pipelines):
+    """One that forgot to name its pipeline would train the root in its place, and Prefect would keep the later."""
+    written = YAML(typ="safe").load(MANIFEST.read_text())
+    retrain = next(each for each in written["deployments"] if each["name"] == "retrain")
+    written["deployments"].append({**retrain, "name": name})
+    with pytest.raises(
+        UserError, match=r"prefect\.yaml has two deployments retrain/retrain-(pets|a-b): rename one, or "
+    ):
+        deploy.placed(written, dict.fromkeys(["", *pipelines], "one-worker"))
+
+
 def test_every_deployment_names_a_flow_that_exists():
     document = YAML(typ="safe").load(MANIFEST.read_text())
     for each in document["deployments"]:

@@ -20,10 +20,11 @@ from typing import Any, Generic, ParamSpec
 
 from reflux.components.core.artifacts import read_json, write_json
 from reflux.components.core.errors import UserError
+from reflux.components.core.project import root
 from reflux.components.core.runtime import installed
 from reflux.components.core.runtime.machine import machine, usable_cores
 
-KEPT = Path(".reflux/speed")
+KEPT = Path(".reflux/speed")  # in the root: a machine is as fast for all pipelines of a project
 
 P = ParamSpec("P")
 
@@ -64,7 +65,7 @@ class MeasuredOnce(Generic[P]):
     def file(self, *args: P.args, **kwargs: P.kwargs) -> Path:
         """Where the measurement with these arguments is kept, or will be."""
         known_by = json.dumps(self._facts(*args, **kwargs), sort_keys=True)
-        return KEPT / f"{hashlib.sha256(known_by.encode()).hexdigest()[:32]}.json"
+        return root() / KEPT / f"{hashlib.sha256(known_by.encode()).hexdigest()[:32]}.json"
 
     def _facts(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         bound = signature(self._measure).bind(*args, **kwargs)

@@ -37,6 +37,18 @@ def test_it_is_kept_under_its_arguments(other):
     assert seconds_an_image.file(*NETWORK, True, "cpu", threads=1) == seconds_an_image.file(*NETWORK, True, "cpu", 1)
 
 
+def test_all_pipelines_of_a_project_share_it(tmp_path, monkeypatch):
+    for folder in (tmp_path / ".dvc", tmp_path / "pipelines/pets"):
+        folder.mkdir(parents=True)
+    in_root = seconds_an_image.file(*NETWORK, True, "cpu", 1).resolve()
+    monkeypatch.chdir(tmp_path / "pipelines/pets")
+    assert (
+        seconds_an_image.file(*NETWORK, True, "cpu", 1).resolve()
+        == in_root
+        == tmp_path / ".reflux/speed" / in_root.name
+    )
+
+
 def test_it_is_kept_for_this_machine_and_these_packages(monkeypatch):
     here = seconds_an_image.file(*NETWORK, True, "cpu", 1)
     monkeypatch.setattr(speed, "machine", lambda: "another")

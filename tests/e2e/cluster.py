@@ -51,10 +51,12 @@ def scontrol(*arguments: str) -> int:
 def kubectl(*arguments: str) -> int:
     """Create a TrainJob, whose pods the trainer's controller starts in the background, or wait for its end."""
     match arguments:
-        case ("create", "-f", file, "-o", "name"):
-            written = YAML(typ="safe").load(Path(file).read_text(encoding="utf-8"))
-            name = written["metadata"]["generateName"] + uuid.uuid4().hex[:5]
-            command = [sys.executable, __file__, "controller", file, name]
+        case ("create", "-f", "-", "-o", "name"):
+            text = sys.stdin.read()
+            name = YAML(typ="safe").load(text)["metadata"]["generateName"] + uuid.uuid4().hex[:5]
+            file = Path(f"{name}.yaml")
+            file.write_text(text, encoding="utf-8")
+            command = [sys.executable, __file__, "controller", str(file), name]
             subprocess.Popen(command, stdout=sys.stderr)
             print(f"trainjob.trainer.kubeflow.org/{name}")
             return 0

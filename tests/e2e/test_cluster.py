@@ -110,7 +110,7 @@ def kubeflow(checkout: Path) -> Iterator[Recipe]:
     yaml, file = YAML(), checkout / "infra/kubeflow/trainjob.yaml"
     job = yaml.load(file)
     job["spec"]["trainer"]["numProcPerNode"] = 1
-    (tracking,) = job["spec"]["trainer"]["env"]
+    tracking, _pipeline = job["spec"]["trainer"]["env"]
     tracking["value"] = f"sqlite:///{checkout}/mlflow.db"
     yaml.dump(job, file)
     recipe = Recipe(checkout, "infra/kubeflow/retrain")

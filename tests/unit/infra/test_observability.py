@@ -77,13 +77,27 @@ def test_panels_fill_their_rows_and_do_not_overlap():
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
+def interpolated(text: str, **variables: str) -> str:
+    """Fill variables in as Compose does, whose ${NAME:+text} is that of shells."""
+    return subprocess.run(
+        ["sh", "-c", f'printf %s "{text}"'], env=variables, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_the_exporter_in_compose_takes_the_params_of_the_pipeline_that_is_named():
+    (mount,) = COMPOSE["metrics"]["volumes"]
+    assert interpolated(mount) == "../../params.yaml:/srv/project/params.yaml:ro"
+    named = interpolated(mount, REFLUX_PIPELINE="birds")
+    assert named == "../../pipelines/birds/params.yaml:/srv/project/params.yaml:ro"
+
+
 def test_compose_starts_them_only_where_they_are_asked_for_and_mounts_what_there_is():
     profiles = {name: service.get("profiles") for name, service in COMPOSE.items()}
     ours = [name for name, profile in profiles.items() if profile == ["observability"]]
     assert ours == ["metrics", "prometheus", "grafana"]
     for name in ours:
         for mount in COMPOSE[name]["volumes"]:
-            source = mount.partition(":")[0]
+            source = interpolated(mount).partition(":")[0]
             assert not source.startswith(".") or (ROOT / "infra/compose" / source).is_file(), mount
     config = YAML(typ="safe").load((FOLDER / "prometheus.yaml").read_text(encoding="utf-8"))
     targets = {

@@ -121,6 +121,15 @@ def test_an_mlflow_that_is_away_is_a_metric_and_a_note(alone, call_reflux):
     assert err.startswith("Note: MLflow at http://127.0.0.1:9 does not answer")
 
 
+def test_they_are_those_of_the_pipeline_that_is_named(alone, call_reflux, monkeypatch):
+    for folder in (".dvc", "pipelines/pets"):
+        Path(folder).mkdir(parents=True)
+    pets = Path(shutil.copy(PARAMS, "pipelines/pets"))
+    override_params(["registry.model_name=pets-student"], pets)
+    monkeypatch.setenv("REFLUX_PIPELINE", "pets")
+    assert 'reflux_up{model="pets-student"} 0.0' in call_reflux("metrics")[1]
+
+
 def test_an_mlflow_that_never_answers_is_asked_once_as_a_scrape_waits_only_so_long(alone, call_reflux, monkeypatch):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

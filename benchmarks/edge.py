@@ -16,8 +16,9 @@ and its interval. Files of other runtimes are measured where these are installed
 
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,7 +28,7 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from benchmarks.harness.results import ROOT, Figure, argument_parser, read, write
+from benchmarks.harness.results import ROOT, Figure, Result, argument_parser, read, write
 from reflux.components.bench.measure import measure
 from reflux.components.bench.report import Row
 from reflux.components.core import contract
@@ -45,6 +46,7 @@ FILES |= {"int4": "ONNX, int4 weights", "pt2": "torch.export, fp32"}
 OTHER_RUNTIMES = {kind: file for kind, file in contract.FILES.items() if file.format.extra}
 BATCHES = (1, 8)
 CALIBRATION, STATISTICS, ASKED = 512, 64, 1000
+Writer = Callable[[PixelModel, Pixels, Path], dict[str, Path]]
 
 
 def untrained(name: str, image_size: int, channels: int, train: Shard, classes: int) -> PixelModel:
@@ -97,8 +99,12 @@ def installed() -> list[str]:
     return kinds
 
 
-def measured(run: Path) -> Iterator[tuple[str, Sequence[Row]]]:
+def measured(run: Path, write_files: Writer) -> Iterator[tuple[str, Sequence[Row]]]:
     """Measure the files of each network, on the test images of a run.
+
+    Args:
+        run: the checkout whose student and images are taken.
+        write_files: writes a model's files into a folder, the one that the others are compared with first.
 
     Raises:
         UserError: there was no run.
@@ -113,7 +119,7 @@ def measured(run: Path) -> Iterator[tuple[str, Sequence[Row]]]:
     networks |= {name: (untrained(name, *shape, train, len(classes)), few) for name, shape in OTHERS.items()}
     for name, (model, images) in networks.items():
         with tempfile.TemporaryDirectory() as folder:
-            files = write_files(model, sample(train.images, CALIBRATION, model.spec), Path(folder), installed())
+            files = write_files(model, sample(train.images, CALIBRATION, model.spec), Path(folder))
             print(f"{name} …", flush=True)
             yield name, measure(files, images, classes, (1,), BATCHES, "edge").rows
 
@@ -139,11 +145,19 @@ def figures_of(network: str, rows: Sequence[Row]) -> list[Figure]:
 
 def section(folder: Path) -> str:
     """The page's table from the results in a folder, as Markdown."""
-    result = read("edge", folder)
+    return table(read("edge", folder), (*FILES.values(), *(file.label for file in OTHER_RUNTIMES.values())))
+
+
+def table(result: Result, names: Sequence[str]) -> str:
+    """The networks' files in a table, as Markdown.
+
+    Args:
+        result: the figures.
+        names: of the files, in the order of the rows; those that were not measured are left out.
+    """
     heads = ["KB", "accuracy", "agreement", *(f"CPU time, batch {batch}" for batch in BATCHES), "load ms", "peak MB"]
     lines = [f"| network | file | {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * len(heads)}"]
     for network in (STUDENT, *OTHERS):
-        names = (*FILES.values(), *(file.label for file in OTHER_RUNTIMES.values()))
         for file in (name for name in names if f"{network}, {name}, KB" in result):
             figures = {what: result[f"{network}, {file}, {what}"] for what in _whats(network)}
             cells = [_cell(figures.get(what)) for what in ("KB", "accuracy", "agreement")]
@@ -166,20 +180,20 @@ def _cell(figure: Figure | None) -> str:
     return f"{figure.value:,.1f}" if figure.unit == "KB" else f"{figure.value:.2f}"
 
 
-def main() -> None:
-    """Measure the networks and write their figures."""
-    parser = argument_parser(__doc__)
+def run_benchmark(name: str, description: str | None, write_files: Writer, section: Callable[[Path], str]) -> None:
+    """Measure the networks' files, print their table and write their figures, as the command line says."""
+    parser = argument_parser(description)
     parser.add_argument("--run", type=Path, default=ROOT, help="the checkout whose last `reflux run` made the student")
     options = parser.parse_args()
     figures: list[Figure] = []
     try:
-        for network, rows in measured(options.run):
+        for network, rows in measured(options.run, write_files):
             figures += figures_of(network, rows)
     except UserError as error:
         parser.error(str(error))
-    written = write("edge", figures, options.out)
+    written = write(name, figures, options.out)
     print(f"\n{section(options.out)}\n\nWritten: {written}")
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark("edge", __doc__, partial(write_files, others=installed()), section)

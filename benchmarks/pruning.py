@@ -9,13 +9,14 @@ from it, for each share of channels (``--shares``), networks of one size, all by
 weights, and the steps of both training runs together; ``dense, short`` only those of the healing, which is what a team
 would spend that wants several sizes quickly. It prints a table and writes ``benchmarks/results/pruning.json``:
 accuracies of the frozen test split in percent, at the checkpoint that validation data chose, with Student's t over the
-seeds (95 %). Nobody chose the learning rate for pruning: it is the student's. Some minutes of two idle cores a seed.
+seeds (95 %), after each seed for those so far. Nobody chose the learning rate for pruning: it is the student's. Some
+minutes of two idle cores a seed.
 """
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import chdir
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import torch
@@ -38,6 +39,33 @@ READ = ("ingest", "finetune", "label")
 BIG, START = Path("big.safetensors"), Path("artifacts/pretrain/student/model.safetensors")
 
 
+@contextmanager
+def workspace(checkout: Path, folder: Path) -> Iterator[None]:
+    """Work in an empty folder, on the data, the teacher and the soft labels that a checkout's last run has left."""
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(checkout / name, folder)
+    (folder / "artifacts").mkdir()
+    for name in READ:
+        (folder / "artifacts" / name).symlink_to(checkout.absolute() / "artifacts" / name)
+    with chdir(folder):
+        yield
+
+
+def trained(seed: int, *assignments: str) -> PixelModel:
+    """The student after ``distill`` in a workspace, with the run's params but for these."""
+    before = Path("params.yaml").read_bytes()
+    params = override_params(list(assignments))
+    Path("params.yaml").write_bytes(before)
+    device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
+    return Trainer(Stage("distill", params), device).train_student(None, seed)
+
+
+def accuracy(model: PixelModel) -> float:
+    """Of the frozen test split, in percent."""
+    test = open_shard(Path("artifacts/ingest/shards/test"))
+    return 100 * validate(model.cpu(), test, torch.device("cpu"))[1]
+
+
 def run(checkout: Path, folder: Path, seed: int, shares: Sequence[float], heal: int) -> dict[str, float]:
     """Train all networks of a seed in an empty folder, on what the last run of a checkout has left.
 
@@ -54,47 +82,28 @@ def run(checkout: Path, folder: Path, seed: int, shares: Sequence[float], heal: 
     Raises:
         UserError: there was no run, or its student can't be pruned or made narrower by its name.
     """
-    for name in ("dvc.yaml", "params.yaml"):
-        shutil.copy(checkout / name, folder)
-    (folder / "artifacts").mkdir()
-    for name in READ:
-        (folder / "artifacts" / name).symlink_to(checkout.absolute() / "artifacts" / name)
-    with chdir(folder):
+    with workspace(checkout, folder):
         params = override_params(["student.prune=0", "student.weights=random"])
         settings = params.student
         base, width = base_and_width(settings.model)
         if small_net(base) is None or params.distill.targets_from != "store":
             raise UserError("It compares one of the small nets, taught by stored soft labels: run with such params.")
-        whole = _trained(seed)
+        whole = trained(seed)
         save(whole, BIG)
-        found = {WHOLE: _accuracy(whole), f"{WHOLE}, parameters": float(parameter_count(whole))}
+        found = {WHOLE: accuracy(whole), f"{WHOLE}, parameters": float(parameter_count(whole))}
         for share in shares:
             narrow = f"student.model={with_width(base, round(width * (1 - share), 4))}"
             save(prune(load(BIG), share), START)
             healing = (f"student.weights={BIG}", f"student.prune={share}", f"student.steps={heal}")
-            pruned = _trained(seed, *healing)
-            dense = _trained(seed, narrow, f"student.steps={settings.steps + heal}")
-            short = _trained(seed, narrow, f"student.steps={heal}")
-            values = [_accuracy(model) for model in (pruned, dense, short)]
+            pruned = trained(seed, *healing)
+            dense = trained(seed, narrow, f"student.steps={settings.steps + heal}")
+            short = trained(seed, narrow, f"student.steps={heal}")
+            values = [accuracy(model) for model in (pruned, dense, short)]
             named = dict(zip(ARMS, [*values, values[0] - values[1]], strict=True))
             found |= {f"{share:g}, {arm}": value for arm, value in named.items()}
             sizes = {"pruned": pruned, "dense": dense}
             found |= {f"{share:g}, {arm}, parameters": float(parameter_count(net)) for arm, net in sizes.items()}
     return found
-
-
-def _trained(seed: int, *assignments: str) -> PixelModel:
-    """The student after ``distill`` with the run's params but for these."""
-    before = Path("params.yaml").read_bytes()
-    params = override_params(list(assignments))
-    Path("params.yaml").write_bytes(before)
-    device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
-    return Trainer(Stage("distill", params), device).train_student(None, seed)
-
-
-def _accuracy(model: PixelModel) -> float:
-    test = open_shard(Path("artifacts/ingest/shards/test"))
-    return 100 * validate(model.cpu(), test, torch.device("cpu"))[1]
 
 
 def figures_of(results: Sequence[Mapping[str, float]]) -> list[Figure]:
@@ -140,10 +149,10 @@ def main() -> None:
         for seed in options.seeds:
             with tempfile.TemporaryDirectory() as scratch:
                 results.append(run(options.run, Path(scratch), seed, options.shares, options.heal))
+            written = write("pruning", figures_of(results), out)
+            print(f"\nAfter seed {seed}:\n\n{section(out)}\n\nWritten: {written}", flush=True)
     except UserError as error:
         parser.error(str(error))
-    written = write("pruning", figures_of(results), out)
-    print(f"\n{section(out)}\n\nWritten: {written}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,123 @@
+"""Is a wider network in int8 better than the student in fp32, inside the same bytes?
+
+    .venv/bin/python -m benchmarks.wider                         # after `reflux run`; seeds 0, 1 and 2
+    .venv/bin/python -m benchmarks.wider --run CHECKOUT 0 1 2 3  # the soft labels of another checkout's run
+
+Each seed trains two networks by the soft labels that the run stored, with the params of the run: its student, and the
+same network ``--width`` times as wide, whose int8 file has about the bytes of the student's fp32 file. It prints a
+table and writes ``benchmarks/results/wider.json`` after each seed: bytes, and accuracies of the frozen test split in
+percent, at the checkpoint that validation data chose, with Student's t over the seeds (95 %). The learning rate is the
+student's for both. Some minutes of two idle cores a seed.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.edge import CALIBRATION
+from benchmarks.harness.results import ROOT, Figure, argument_parser, of_seeds, read, write
+from benchmarks.pruning import trained, workspace
+from reflux.components.core.errors import UserError
+from reflux.components.core.export.formats import onnx
+from reflux.components.core.export.network import load, sample
+from reflux.components.core.export.program import Source
+from reflux.components.core.images.shards import open_shard
+from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.models.small_nets import base_and_width, small_net, with_width
+from reflux.components.core.params.file import load_params
+
+NETWORKS, PRECISIONS = ("the student", "wider"), ("fp32", "int8")
+GAIN = "wider, int8 - the student, fp32"
+
+
+def run(checkout: Path, folder: Path, seed: int, width: float) -> dict[str, float]:
+    """Train both networks of a seed in an empty folder, on what the last run of a checkout has left.
+
+    Args:
+        checkout: whose artifacts are read.
+        folder: to work in.
+        seed: of initial weights and of the order of the images.
+        width: of the wider network, in multiples of the student's.
+
+    Returns:
+        Accuracy in percent and KB of each network's files, and the gain in points.
+
+    Raises:
+        UserError: there was no run, or its student can't be made wider by its name.
+    """
+    with workspace(checkout, folder):
+        params = load_params()
+        base, own = base_and_width(params.student.model)
+        if small_net(base) is None or params.distill.targets_from != "store":
+            raise UserError("It compares one of the small nets, taught by stored soft labels: run with such params.")
+        wide = f"student.model={with_width(base, round(own * width, 4))}"
+        found: dict[str, float] = {}
+        for network, assignments in zip(NETWORKS, ((), (wide,)), strict=True):
+            found |= {f"{network}, {what}": value for what, value in files_of(trained(seed, *assignments)).items()}
+    return found | {GAIN: found["wider, int8"] - found["the student, fp32"]}
+
+
+def files_of(model: PixelModel) -> dict[str, float]:
+    """Accuracy on the test split, in percent, and KB of a model's ONNX files, by their precision."""
+    splits = Path("artifacts/ingest/shards")
+    test, train = open_shard(splits / "test"), open_shard(splits / "train")
+    source = Source(model.cpu().eval())
+    found: dict[str, float] = {}
+    for precision in PRECISIONS:
+        calibration = sample(train.images, CALIBRATION, model.spec) if precision == "int8" else None
+        path = Path(f"{precision}.onnx")
+        path.write_bytes(onnx.make(source, calibration))
+        right = load(path).logits(test.images).argmax(axis=1) == test.labels
+        found |= {precision: 100 * float(np.mean(right)), f"{precision}, KB": path.stat().st_size / 1024}
+    return found
+
+
+def figures_of(results: Sequence[Mapping[str, float]]) -> list[Figure]:
+    """The mean of each result over the seeds."""
+    units = {GAIN: "points"}
+    return [
+        of_seeds(name, [each[name] for each in results], units.get(name, "KB" if name.endswith(", KB") else "%"))
+        for name in results[0]
+    ]
+
+
+def section(folder: Path) -> str:
+    """The table of the results in a folder, as Markdown."""
+    result = read("wider", folder)
+    lines = ["| network | file | KB | accuracy |", "| --- | --- | ---: | ---: |"]
+    for network in NETWORKS:
+        for precision in PRECISIONS:
+            size, accuracy = result[f"{network}, {precision}, KB"], result[f"{network}, {precision}"]
+            lines.append(f"| {network} | {precision} | {size.value:,.1f} | {_cell(accuracy)} |")
+    return "\n".join([*lines, "", f"{GAIN}: {_cell(result[GAIN])} points.", "", str(result)])
+
+
+def _cell(figure: Figure) -> str:
+    return f"{figure.value:.2f} ± {figure.high - figure.value:.2f}"
+
+
+def main() -> None:
+    """Train the networks of each seed, print the table and write the figures."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument(
+        "--run", type=Path, default=ROOT, help="the checkout whose last `reflux run` stored soft labels"
+    )
+    parser.add_argument("--width", type=float, default=1.95, help="of the wider network, in multiples of the student's")
+    options = parser.parse_args()
+    out = options.out.absolute()
+    results: list[dict[str, float]] = []
+    try:
+        for seed in options.seeds:
+            with tempfile.TemporaryDirectory() as scratch:
+                results.append(run(options.run, Path(scratch), seed, options.width))
+            written = write("wider", figures_of(results), out)
+            print(f"\nAfter seed {seed}:\n\n{section(out)}\n\nWritten: {written}", flush=True)
+    except UserError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

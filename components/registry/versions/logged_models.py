@@ -1,13 +1,16 @@
 """LoggedModels of the student's shipped file and of its teacher, with signature, input example and figures."""
 
 import shutil
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -224,13 +227,12 @@ def _prove(folder: Path, network: Network) -> None:
 
 
 def _write_teacher(logged: "Model", folder: Path, evaluated: EvaluatedRun, model: "PixelModel") -> None:
-    import mlflow.pytorch
-
+    flavor = _pytorch_flavor()
     side, channels = evaluated.dataset["image_size"], evaluated.dataset["channels"]
     # torch.export fixes a dimension of size one, so the example has two images.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about weights that are not on the CPU; these are
-        mlflow.pytorch.save_model(
+        flavor.save_model(
             model.eval().cpu(),
             folder,
             mlflow_model=logged,
@@ -240,6 +242,19 @@ def _write_teacher(logged: "Model", folder: Path, evaluated: EvaluatedRun, model
             metadata=logged.metadata,
             serialization_format="pt2",
         )
+
+
+def _pytorch_flavor() -> ModuleType:
+    """``mlflow.pytorch``, which would take four seconds longer where lightly has brought pytorch-lightning."""
+    lightning = "pytorch_lightning"
+    hidden = lightning not in sys.modules
+    if hidden:
+        sys.modules[lightning] = None  # type: ignore[assignment]  # so that it can't be imported
+    try:
+        return import_module("mlflow.pytorch")
+    finally:
+        if hidden:
+            del sys.modules[lightning]
 
 
 def _signature(channels: int, side: int, classes: int, output: str | None) -> "ModelSignature":

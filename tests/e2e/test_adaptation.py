@@ -8,7 +8,6 @@ import pytest
 from benchmarks.adaptation import MNIST, write_digits
 from reflux.components.core.artifacts import read_json
 from tests.e2e.command import reflux
-from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.long
 
@@ -18,9 +17,8 @@ SETTINGS = """
 """
 
 
-def test_each_method_ends_in_a_decision_and_the_source_domains_images_count(tmp_path: Path, mlflow_template: Path):
-    folder = make_tiny_project(tmp_path / "project")
-    (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+def test_each_method_ends_in_a_decision_and_the_source_domains_images_count(tmp_path: Path, tiny_project):
+    folder = tiny_project(tmp_path / "project")
     write_digits(folder / "data/digits", labels=5, seed=0)
     shutil.copytree(MNIST, folder / "data/mnist")
     for number, method in enumerate(("dan", "deep-coral", "dann"), 1):

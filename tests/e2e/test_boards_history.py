@@ -9,7 +9,6 @@ from reflux.components.boards import declared as boards
 from reflux.flows.local.prefect_server import free_port
 from tests.e2e.command import reflux
 from tests.servers import mlflow_server
-from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.long
 
@@ -17,10 +16,9 @@ RETRAINS = 12
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, mlflow_template) -> Path:
+def project(tmp_path_factory, tiny_project) -> Path:
     """A project that has retrained twelve times: other seeds, or other measurements alone."""
-    folder = make_tiny_project(tmp_path_factory.mktemp("history") / "shapes")
-    (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    folder = tiny_project(tmp_path_factory.mktemp("history") / "shapes")
     for number in range(RETRAINS):
         setting = f"seed={number}" if number % 4 == 0 else f"evaluate.latency_runs={20 + number}"
         done = reflux(folder, "run", "-S", setting)

@@ -2,10 +2,11 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -26,7 +27,7 @@ SHARED = ["finetune", "label", "distill", "control"]
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout(tmp_path: Path, mlflow_template: Path, prefect_home: Callable[[Path], Path]) -> Path:
     """A fresh clone of a team's repository."""
     project = make_tiny_project(tmp_path / "team")
     overrides = ["run.threads=1", "run.checkpoint_every_s=0.05", "finetune.epochs=4", "student.steps=200"]
@@ -35,6 +36,8 @@ def checkout(tmp_path: Path) -> Path:
     git(project, "add", "--all")
     git(project, "commit", "--quiet", "--message=A tiny project")
     git(tmp_path, "clone", "--quiet", str(project), "checkout")
+    shutil.copy(mlflow_template, tmp_path / "checkout/mlflow.db")
+    prefect_home(tmp_path / "checkout/.reflux/prefect")
     return tmp_path / "checkout"
 
 

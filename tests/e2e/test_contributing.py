@@ -11,7 +11,7 @@ import pytest
 
 from reflux.components.core.artifacts import read_json
 from tests.e2e.command import environment, reflux
-from tests.workspaces import PACKAGE, ROOT, make_tiny_project, pack
+from tests.workspaces import PACKAGE, ROOT, pack
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 WALKS = [walk for walk in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:] if "```" in walk]
@@ -45,9 +45,8 @@ def take(walk: str, project: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, mlflow_template) -> Path:
-    folder = make_tiny_project(tmp_path_factory.mktemp("contributing") / "shapes")
-    (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+def project(tmp_path_factory, tiny_project) -> Path:
+    folder = tiny_project(tmp_path_factory.mktemp("contributing") / "shapes")
     (folder / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
     for walk in WALKS:
         take(walk, folder)

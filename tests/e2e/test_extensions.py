@@ -12,7 +12,7 @@ from reflux.components.core.artifacts import read_json
 from reflux.components.core.params.extensions import EXTENDED
 from tests.e2e.command import reflux
 from tests.receiver import Receiver
-from tests.workspaces import ROOT, make_tiny_project, pack
+from tests.workspaces import ROOT, pack
 
 pytestmark = pytest.mark.long
 
@@ -37,9 +37,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, mlflow_template, receiver) -> Iterator[Path]:
-    folder = make_tiny_project(tmp_path_factory.mktemp("extensions") / "shapes")
-    (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+def project(tmp_path_factory, tiny_project, receiver) -> Iterator[Path]:
+    folder = tiny_project(tmp_path_factory.mktemp("extensions") / "shapes")
     pack(folder / "data/shapes")
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

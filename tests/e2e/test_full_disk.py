@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.command import call, reflux
-from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.long
 
@@ -26,8 +25,8 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_cache_is_one_clear_failure_and_nothing_is_corrupt(small_disk, tmp_path):
-    project = make_tiny_project(tmp_path / "project")
+def test_a_full_cache_is_one_clear_failure_and_nothing_is_corrupt(small_disk, tmp_path, tiny_project):
+    project = tiny_project(tmp_path / "project")
     assert call(project, "dvc", "cache", "dir", "--local", str(small_disk / "cache")).returncode == 0
     failed = reflux(project, "run")
     output = failed.stdout + failed.stderr

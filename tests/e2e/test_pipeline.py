@@ -19,17 +19,15 @@ from reflux.components.core.artifacts import read_json
 from reflux.components.core.contract import STAGES
 from reflux.flows.local.prefect_server import free_port
 from tests.e2e.command import environment, reflux
-from tests.workspaces import make_tiny_project, until
+from tests.workspaces import until
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, mlflow_template) -> Path:
+def project(tmp_path_factory, tiny_project) -> Path:
     """A copy without git, as from an archive, in a folder with a space in its name."""
-    folder = make_tiny_project(tmp_path_factory.mktemp("e2e") / "my copy")
-    (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
-    return folder
+    return tiny_project(tmp_path_factory.mktemp("e2e") / "my copy")
 
 
 def client_of(folder: Path):

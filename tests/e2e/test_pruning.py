@@ -8,15 +8,13 @@ import pytest
 from reflux.components.core.artifacts import read_json
 from reflux.components.core.models.pixel_model import load, parameter_count
 from tests.e2e.command import reflux
-from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.long
 
 
-def test_a_pruned_student_passes_a_gate_that_the_whole_one_can_not(tmp_path: Path, mlflow_template: Path):
+def test_a_pruned_student_passes_a_gate_that_the_whole_one_can_not(tmp_path: Path, tiny_project):
     pytest.importorskip("torch_pruning", reason="it needs torch-pruning")
-    project = make_tiny_project(tmp_path / "project")
-    (project / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    project = tiny_project(tmp_path / "project")
     done = reflux(project, "run")
     assert done.returncode == 0, done.stdout + done.stderr
     model = project / "artifacts/distill/model.safetensors"

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from reflux.components.core.artifacts import read_json
 from reflux.components.core.params.file import override_params
 from tests.e2e.command import call, reflux
-from tests.workspaces import TINY, make_tiny_project, picture
+from tests.workspaces import TINY, picture
 
 pytestmark = pytest.mark.long
 
@@ -19,10 +19,9 @@ METRICS = "artifacts/evaluate/metrics.json"
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, mlflow_template) -> Path:
+def project(tmp_path_factory, tiny_project) -> Path:
     """A project whose root trains on shapes and ``pipelines/forms`` on forms, after a run of each."""
-    folder = make_tiny_project(tmp_path_factory.mktemp("pipelines") / "project")
-    (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    folder = tiny_project(tmp_path_factory.mktemp("pipelines") / "project")
     rng = np.random.default_rng(1)
     for file in Path(shutil.copytree(folder / "data/shapes", folder / "data/forms")).rglob("*.png"):
         picture(file.stem.partition("-")[0], rng).save(file)

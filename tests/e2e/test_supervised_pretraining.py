@@ -10,7 +10,6 @@ import pytest
 from benchmarks.adaptation import MNIST
 from reflux.components.core.artifacts import read_json
 from tests.e2e.command import reflux
-from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.long
 
@@ -20,9 +19,8 @@ SETTINGS = """
 """
 
 
-def test_what_digits_have_taught_learns_shapes(tmp_path: Path, mlflow_template: Path):
-    folder = make_tiny_project(tmp_path / "project")
-    (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+def test_what_digits_have_taught_learns_shapes(tmp_path: Path, tiny_project):
+    folder = tiny_project(tmp_path / "project")
     shutil.copytree(MNIST, folder / "data/mnist")
     for file in (folder / "data/mnist").glob("*.parquet"):
         table = pq.read_table(file)

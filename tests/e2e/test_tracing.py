@@ -5,17 +5,15 @@ import pytest
 from reflux.components.core.contract import STEPS
 from tests.e2e.command import reflux
 from tests.receiver import Receiver
-from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.long
 
 
-def test_a_run_is_a_trace_with_a_span_for_each_stage(tmp_path, monkeypatch, mlflow_template):
+def test_a_run_is_a_trace_with_a_span_for_each_stage(tmp_path, monkeypatch, tiny_project):
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="NO EXPORTER: pip install '.[tracing]'")
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-    project = make_tiny_project(tmp_path / "project")
-    (project / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    project = tiny_project(tmp_path / "project")
     receiver = Receiver()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{receiver.port}")
     done = reflux(project, "run")

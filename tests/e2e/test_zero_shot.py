@@ -9,17 +9,15 @@ import pytest
 from reflux.components.core.artifacts import read_json
 from tests.e2e.command import reflux
 from tests.pairs import write_pair
-from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.long
 
 NAMES = "classes: {flat: a smooth square, wave: stripes, check: a chessboard}\nprompts: ['a picture of {}.', '{}']\n"
 
 
-def test_the_student_learns_from_a_teacher_that_knows_names_alone(tmp_path: Path, mlflow_template: Path):
+def test_the_student_learns_from_a_teacher_that_knows_names_alone(tmp_path: Path, tiny_project):
     pytest.importorskip("open_clip")
-    folder = make_tiny_project(tmp_path / "project")
-    (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    folder = tiny_project(tmp_path / "project")
     for kind in ("flat", "wave", "check"):
         for file in (folder / "data/shapes/train" / kind).iterdir():
             file.rename(folder / "data/shapes/unlabeled" / f"train-{file.name}")

@@ -8,14 +8,12 @@ from reflux.components.core.artifacts import read_json
 from reflux.components.core.params.file import override_params
 from reflux.components.tune.result import read
 from reflux.flows.tune import tune
-from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.long
 
 
-def test_a_run_makes_the_soft_labels_and_searches(tmp_path, monkeypatch, mlflow_template, prefect_api):
-    project = make_tiny_project(tmp_path / "project")
-    (project / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+def test_a_run_makes_the_soft_labels_and_searches(tmp_path, monkeypatch, tiny_project, prefect_api):
+    project = tiny_project(tmp_path / "project")
     monkeypatch.chdir(project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
     space = "{network: resnet8_tiny, width: 1, image_size: 16, steps: [10, 20], ships: onnx}"

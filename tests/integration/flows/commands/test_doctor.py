@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workspaces import git, make_tiny_project
+from tests.workspaces import git
 
 pytestmark = pytest.mark.slow
 
@@ -18,9 +18,8 @@ def doctor(folder: Path, **changes: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, check=False)
 
 
-def test_the_doctor_finds_a_healthy_project_and_a_sick_one(tmp_path, mlflow_template):
-    project = make_tiny_project(tmp_path / "copy")
-    (project / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+def test_the_doctor_finds_a_healthy_project_and_a_sick_one(tmp_path, tiny_project):
+    project = tiny_project(tmp_path / "copy")
     git(project, "init", "-q")
     git(project, "commit", "-q", "--allow-empty", "-m", "one")
     healthy = doctor(project)

@@ -38,7 +38,7 @@ class Servers:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory) -> Iterator[Servers]:
+def servers(tmp_path_factory, prefect_home) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("servers")
     users = f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/users.db\n"
     (folder / "auth.ini").write_text(users)
@@ -50,7 +50,7 @@ def servers(tmp_path_factory) -> Iterator[Servers]:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_SERVER_API_AUTH_STRING", PREFECT["PREFECT_API_AUTH_STRING"])
-        prefect = PrefectServer(folder / "prefect")
+        prefect = PrefectServer(prefect_home(folder / "prefect"))
     try:
         arguments = ("--app-name", "basic-auth")
         with mlflow_server(folder, f"sqlite:///{folder}/runs.db", arguments=arguments, **secrets) as mlflow:

@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 from reflux.flows.local.prefect_server import free_port
-from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.slow
 
@@ -29,9 +28,8 @@ def _hears_ctrl_c() -> Iterator[None]:
 
 
 @pytest.fixture
-def project(tmp_path, mlflow_template) -> Path:
-    folder = make_tiny_project(tmp_path / "copy")
-    (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+def project(tmp_path, tiny_project) -> Path:
+    folder = tiny_project(tmp_path / "copy")
     return folder
 
 

@@ -81,8 +81,13 @@ def test_a_teacher_is_taken_with_its_reason(project):
     ("arguments", "sentence"),
     [
         (["tf_eficientnet_lite1"], "No model is named tf_eficientnet_lite1; did you mean tf_efficientnet_lite1"),
-        (["--take", "tf_efficientnet_lite9"], "--take tf_efficientnet_lite9 is none of the teachers"),
-        (["test_vit=net.safetensors", "--size", "160"], "net.safetensors does not fit test_vit: name the network"),
+        # tests/unit/teachers has their sentences, too
+        pytest.param(["--take", "lite9"], "--take lite9 is none of the teachers", marks=pytest.mark.long),
+        pytest.param(
+            ["test_vit=net.safetensors", "--size", "160"],
+            "net.safetensors does not fit test_vit: name the network",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_changes_nothing(project, arguments, sentence):

@@ -9,7 +9,6 @@ import pytest
 
 from reflux.components.core.artifacts import read_json
 from tests.e2e.command import reflux
-from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.long
 
@@ -17,9 +16,17 @@ ASK = """
 import sys, json, mlflow, numpy as np
 mlflow.set_tracking_uri(sys.argv[1])
 kept = np.load(sys.argv[2])
-logits = mlflow.pyfunc.load_model("models:/shapes-student@champion").predict(kept["pixels"])["logits"]
+logits = mlflow.pyfunc.load_model(f"models:/{sys.argv[3]}@champion").predict(kept["pixels"])["logits"]
 print(json.dumps([int((logits.argmax(axis=1) == kept["predicted"]).sum()), len(kept["pixels"])]))
 """
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, tiny_project, converters_home) -> Path:
+    """A project that the first format trains; the others compute what depends on theirs, for models of their own."""
+    folder = tiny_project(tmp_path_factory.mktemp("formats") / "project")
+    (folder / ".reflux/converters").symlink_to(converters_home)
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -31,16 +38,13 @@ print(json.dumps([int((logits.argmax(axis=1) == kept["predicted"]).sum()), len(k
     ],
 )
 def test_a_run_ends_with_a_champion_that_predict_mlflow_and_the_smoke_test_answer_from(
-    ships: str, file: str, runtime: str, code: str, tmp_path: Path, mlflow_template: Path, converters_home: Path
+    project: Path, ships: str, file: str, runtime: str, code: str, tmp_path: Path
 ) -> None:
     pytest.importorskip(runtime.replace("-", "_"), reason=f"it needs {runtime}")
-    project = make_tiny_project(tmp_path / "project")
-    (project / ".reflux").mkdir()
-    (project / ".reflux/converters").symlink_to(converters_home)
-    (project / "mlflow.db").write_bytes(mlflow_template.read_bytes())
-    done = reflux(project, "run", "-S", f"compress.ships={ships}")
+    model = f"shapes-{ships}"
+    done = reflux(project, "run", "-S", f"compress.ships={ships}", "-S", f"registry.model_name={model}")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "shapes-student version 1 is the new @champion." in done.stdout
+    assert f"{model} version 1 is the new @champion." in done.stdout
     smoke = f"loaded the files through MLflow and {runtime} and gave the recorded answers"
     assert smoke in " ".join(done.stdout.split())
     path = project / "artifacts/compress/edge" / file
@@ -51,10 +55,10 @@ def test_a_run_ends_with_a_champion_that_predict_mlflow_and_the_smoke_test_answe
 
     answered = reflux(project, "predict", "data/shapes/test/wave/wave-3.png")
     assert answered.returncode == 0, answered.stderr
-    assert "shapes-student version 1" in answered.stdout
+    assert f"{model} version 1" in answered.stdout
 
     command = [sys.executable, "-I", "-c", ASK, f"sqlite:///{project}/mlflow.db"]
-    command.append(str(project / "artifacts/evaluate/probe.npz"))
+    command += [str(project / "artifacts/evaluate/probe.npz"), model]
     asked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert asked.returncode == 0, asked.stderr
     right, images = json.loads(asked.stdout.splitlines()[-1])

@@ -123,12 +123,12 @@ def section(folder: Path) -> str:
     lines = [f"| channels removed | parameters (dense) | {' | '.join(ARMS)} |", f"| --- |{' ---: |' * (len(ARMS) + 1)}"]
     for share in shares:
         own, dense = (result[f"{share}, {arm}, parameters"].value for arm in ("pruned", "dense"))
-        cells = [f"{each.value:.2f} ± {each.high - each.value:.2f}" for each in (result[f"{share}, {a}"] for a in ARMS)]
+        cells = [result[f"{share}, {arm}"].mean for arm in ARMS]
         lines.append(f"| {float(share):.0%} | {own:,.0f} ({dense:,.0f}) | {' | '.join(cells)} |")
     whole, parameters = result[WHOLE], result[f"{WHOLE}, parameters"].value
     lines += [
         "",
-        f"The whole student: {whole.value:.2f} ± {whole.high - whole.value:.2f}, {parameters:,.0f} parameters.",
+        f"The whole student: {whole.mean}, {parameters:,.0f} parameters.",
     ]
     return "\n".join([*lines, "", str(result)])
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks import edge, scale, seeds
+from benchmarks import edge, pruning, scale, seeds
 from benchmarks.datasets import report as datasets
 from benchmarks.harness.results import PAGES, RESULTS, ROOT, read
 from benchmarks.hinton_mnist import paper
@@ -21,6 +21,7 @@ from benchmarks.servers import report as servers
 from benchmarks.throughput import report as throughput
 
 GAIN, METHODS, SPEED = PAGES / "distillation.md", PAGES / "methods.md", PAGES / "speed.md"
+FILES = PAGES / "files.md"
 SCALING = ROOT / "infra/SCALING.md"
 
 
@@ -57,7 +58,8 @@ SECTIONS = (
     Section(GAIN, "datasets", datasets.section),
     Section(SPEED, "how fast", throughput.section),
     Section(SPEED, "scale", scale.section),
-    Section(PAGES / "files.md", "edge", edge.section),
+    Section(FILES, "edge", edge.section),
+    Section(FILES, "pruning", pruning.section),
     Section(METHODS, "methods", methods.section),
     Section(METHODS, "few labels", partial(methods.section, name="few_labels")),
     Section(METHODS, "hinton", paper.section),

@@ -90,12 +90,8 @@ def section(folder: Path) -> str:
     for network in NETWORKS:
         for precision in PRECISIONS:
             size, accuracy = result[f"{network}, {precision}, KB"], result[f"{network}, {precision}"]
-            lines.append(f"| {network} | {precision} | {size.value:,.1f} | {_cell(accuracy)} |")
-    return "\n".join([*lines, "", f"{GAIN}: {_cell(result[GAIN])} points.", "", str(result)])
-
-
-def _cell(figure: Figure) -> str:
-    return f"{figure.value:.2f} ± {figure.high - figure.value:.2f}"
+            lines.append(f"| {network} | {precision} | {size.value:,.1f} | {accuracy.mean} |")
+    return "\n".join([*lines, "", f"{GAIN}: {result[GAIN].mean} points.", "", str(result)])
 
 
 def main() -> None:

@@ -38,6 +38,12 @@ class Figure:
     high: float
     unit: str
 
+    @property
+    def mean(self) -> str:
+        """The mean over seeds as tables have it, with half its interval if they differ."""
+        half = self.high - self.value
+        return f"{self.value:.2f} ± {half:.2f}" if half else f"{self.value:.2f}"
+
     def __str__(self) -> str:
         return f"{self.name:50} {self.value:10.4g} [{self.low:.4g}, {self.high:.4g}] {self.unit}"
 

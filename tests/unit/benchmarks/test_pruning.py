@@ -27,6 +27,8 @@ def test_the_table_has_a_row_for_each_share_with_the_sizes_of_both_networks(tmp_
     cells = "82.50 ± 6.35 | 83.50 ± 6.35 | 80.50 ± 6.35 | -0.50 ± 6.35"
     assert table[2] == f"| 50% | 12,000 (12,100) | {cells} |"
     assert table[4] == "The whole student: 84.50 ± 6.35, 47,306 parameters."
+    write("pruning", pruning.figures_of(results[:1]), tmp_path)
+    assert pruning.section(tmp_path).splitlines()[4] == "The whole student: 84.00, 47,306 parameters."
 
 
 @pytest.mark.long

@@ -20,7 +20,7 @@ def test_the_table_has_a_row_for_each_file_and_the_gain_is_in_points(tmp_path: P
     assert {figure.unit for figure in figures} == {"%", "KB", "points"}
     write("wider", figures, tmp_path)
     table = wider.section(tmp_path).splitlines()
-    assert table[2] == "| the student | fp32 | 55.0 | 84.00 ± 0.00 |"
+    assert table[2] == "| the student | fp32 | 55.0 | 84.00 |"
     assert table[5] == "| wider | int8 | 55.0 | 84.50 ± 6.35 |"
     assert table[7] == "wider, int8 - the student, fp32: 0.50 ± 6.35 points."
 

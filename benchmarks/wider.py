@@ -3,11 +3,11 @@
     .venv/bin/python -m benchmarks.wider                         # after `reflux run`; seeds 0, 1 and 2
     .venv/bin/python -m benchmarks.wider --run CHECKOUT 0 1 2 3  # the soft labels of another checkout's run
 
-Each seed trains two networks by the soft labels that the run stored, with the params of the run: its student, and the
-same network ``--width`` times as wide, whose int8 file has about the bytes of the student's fp32 file. It prints a
-table and writes ``benchmarks/results/wider.json`` after each seed: bytes, and accuracies of the frozen test split in
-percent, at the checkpoint that validation data chose, with Student's t over the seeds (95 %). The learning rate is the
-student's for both. Some minutes of two idle cores a seed.
+Each seed has two networks, trained by the soft labels that the run stored and with its params: its student, which for
+the run's own seed is the one that it trained, and the same network ``--width`` times as wide, whose int8 file has about
+the bytes of the student's fp32 file. It prints a table and writes ``benchmarks/results/wider.json`` after each seed:
+bytes, and accuracies of the frozen test split in percent, at the checkpoint that validation data chose, with Student's
+t over the seeds (95 %). The learning rate is the student's for both. Some minutes of two idle cores a seed.
 """
 
 import tempfile
@@ -20,20 +20,21 @@ from benchmarks.edge import CALIBRATION
 from benchmarks.harness.results import ROOT, Figure, argument_parser, of_seeds, read, write
 from benchmarks.pruning import trained, workspace
 from reflux.components.core.errors import UserError
+from reflux.components.core.export import network as files
 from reflux.components.core.export.formats import onnx
-from reflux.components.core.export.network import load, sample
 from reflux.components.core.export.program import Source
 from reflux.components.core.images.shards import open_shard
-from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.models.pixel_model import PixelModel, load
 from reflux.components.core.models.small_nets import base_and_width, small_net, with_width
 from reflux.components.core.params.file import load_params
 
+STUDENT = Path("artifacts/distill/model.safetensors")
 NETWORKS, PRECISIONS = ("the student", "wider"), ("fp32", "int8")
 GAIN = "wider, int8 - the student, fp32"
 
 
 def run(checkout: Path, folder: Path, seed: int, width: float) -> dict[str, float]:
-    """Train both networks of a seed in an empty folder, on what the last run of a checkout has left.
+    """Compare both networks of a seed in an empty folder, on what the last run of a checkout has left.
 
     Args:
         checkout: whose artifacts are read.
@@ -47,15 +48,17 @@ def run(checkout: Path, folder: Path, seed: int, width: float) -> dict[str, floa
     Raises:
         UserError: there was no run, or its student can't be made wider by its name.
     """
+    checkout = checkout.absolute()
     with workspace(checkout, folder):
         params = load_params()
         base, own = base_and_width(params.student.model)
         if small_net(base) is None or params.distill.targets_from != "store":
             raise UserError("It compares one of the small nets, taught by stored soft labels: run with such params.")
         wide = f"student.model={with_width(base, round(own * width, 4))}"
+        student = load(checkout / STUDENT) if seed == params.seed else trained(seed)
         found: dict[str, float] = {}
-        for network, assignments in zip(NETWORKS, ((), (wide,)), strict=True):
-            found |= {f"{network}, {what}": value for what, value in files_of(trained(seed, *assignments)).items()}
+        for network, model in zip(NETWORKS, (student, trained(seed, wide)), strict=True):
+            found |= {f"{network}, {what}": value for what, value in files_of(model).items()}
     return found | {GAIN: found["wider, int8"] - found["the student, fp32"]}
 
 
@@ -66,10 +69,10 @@ def files_of(model: PixelModel) -> dict[str, float]:
     source = Source(model.cpu().eval())
     found: dict[str, float] = {}
     for precision in PRECISIONS:
-        calibration = sample(train.images, CALIBRATION, model.spec) if precision == "int8" else None
+        calibration = files.sample(train.images, CALIBRATION, model.spec) if precision == "int8" else None
         path = Path(f"{precision}.onnx")
         path.write_bytes(onnx.make(source, calibration))
-        right = load(path).logits(test.images).argmax(axis=1) == test.labels
+        right = files.load(path).logits(test.images).argmax(axis=1) == test.labels
         found |= {precision: 100 * float(np.mean(right)), f"{precision}, KB": path.stat().st_size / 1024}
     return found
 

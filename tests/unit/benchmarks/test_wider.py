@@ -1,12 +1,14 @@
 """The table of the benchmark of wider students, and a run of it on tiny inputs."""
 
 import importlib
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 
 from benchmarks import wider
 from benchmarks.harness.results import write
+from reflux.components.core.models.pixel_model import load
 from reflux.components.core.params.file import load_params
 from reflux.components.core.runtime.stage import Stage
 from tests.workspaces import training_workspace
@@ -29,11 +31,17 @@ def test_the_table_has_a_row_for_each_file_and_the_gain_is_in_points(tmp_path: P
 def test_both_networks_learn_from_the_soft_labels_of_a_run(tmp_path: Path, monkeypatch):
     checkout = training_workspace(tmp_path / "checkout")
     monkeypatch.chdir(checkout)
-    for name in ("pretrain", "finetune", "label"):
+    for name in ("pretrain", "finetune", "label", "distill"):
         Path("artifacts", name).mkdir()
         importlib.import_module(f"reflux.components.{name}.__main__").main(Stage(name, load_params()))
-    (tmp_path / "scratch").mkdir()
-    found = wider.run(checkout, tmp_path / "scratch", seed=1, width=2)
+    own = load_params().seed
+    for seed in (own, own + 1):
+        (tmp_path / str(seed)).mkdir()
+    found = wider.run(checkout, tmp_path / str(own), seed=own, width=2)
+    other = wider.run(checkout, tmp_path / str(own + 1), seed=own + 1, width=2)
+    with chdir(checkout):
+        assert found["the student, fp32"] == wider.files_of(load(wider.STUDENT))["fp32"]
+    assert other["the student, fp32, KB"] == found["the student, fp32, KB"]
     assert found["wider, int8, KB"] > found["the student, int8, KB"]
     assert found["wider, int8, KB"] < found["wider, fp32, KB"]
     assert found[wider.GAIN] == found["wider, int8"] - found["the student, fp32"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks import edge, pruning, scale, seeds
+from benchmarks import edge, exporters, pruning, scale, seeds
 from benchmarks.datasets import report as datasets
 from benchmarks.harness.results import PAGES, RESULTS, ROOT, read
 from benchmarks.hinton_mnist import paper
@@ -59,6 +59,7 @@ SECTIONS = (
     Section(SPEED, "how fast", throughput.section),
     Section(SPEED, "scale", scale.section),
     Section(FILES, "edge", edge.section),
+    Section(FILES, "exporters", exporters.section),
     Section(FILES, "pruning", pruning.section),
     Section(METHODS, "methods", methods.section),
     Section(METHODS, "few labels", partial(methods.section, name="few_labels")),

@@ -36,7 +36,9 @@ def main(stage: Stage) -> None:
         threads=stage.params.run.threads,
     )
     mode = stage.params.pretrain.mode
-    result = take(source, stage.out("."), slices=params.slices, group=params.group, pretraining=mode)
+    result = take(
+        source, stage.out("."), slices=params.slices, group=params.group, pretraining=mode, license_=params.license
+    )
     stage.source(source)
     sys.stdout.write(summary(result))
     domain = partial(take, classes=result.dataset["classes"])

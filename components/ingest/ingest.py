@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from reflux.components.core.artifacts import atomic, translate_os_error, write_json
 from reflux.components.core.contract import SPLITS
 from reflux.components.core.images.shards import UNLABELED, open_shard
-from reflux.components.ingest import groups, sheet
+from reflux.components.ingest import croissant, groups, sheet
 from reflux.components.ingest.checks import (
     drop_overlaps,
     drop_repeats,
@@ -74,6 +74,7 @@ def ingest(
     pretraining: str = "none",
     param: str = "ingest.source",
     named_by: str = SLICES,
+    license_: str | None = None,
 ) -> Ingested:
     """Check a dataset and write its shards, manifest, facts and quarantine.
 
@@ -93,6 +94,7 @@ def ingest(
         pretraining: ``pretrain.mode``; ``pretraining.json`` says what of the dataset decides the weights in this mode.
         param: the one that names the dataset, for messages.
         named_by: the one that names the ``slices``, likewise.
+        license_: of the dataset, for its description.
 
     Raises:
         UserError: the dataset is missing, damaged, or can't train a classifier of these classes.
@@ -121,6 +123,8 @@ def ingest(
         facts = _facts(source, dataset.classes, frame, image_size, channels)
         _describe(building, frame, facts, kept, left_out)
         write_json(building / "pretraining.json", pretraining_facts(facts, pretraining))
+        described = croissant.describe(source, facts, frame["path"], building / croissant.MANIFEST, license_)
+        write_json(building / croissant.FILE, described)
         _publish(building, out)
     return Ingested(facts, Counter(failure.kind for failure in left_out), dataset.ignored, dataset.doubts)
 
@@ -223,6 +227,7 @@ def _publish(building: Path, out: Path) -> None:
             "quarantine.png",
             "images.json",
             "pretraining.json",
+            croissant.FILE,
             "dataset.json",
         ),
     ]

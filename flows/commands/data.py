@@ -79,7 +79,7 @@ def add(
     profile, look = look_at(dataset, path, split.val, split.test, *limits, usable_cores(), group)
     chosen, seconds = _plan(profile, wishes, _asked(profile, look, params))
     pipeline = pipeline or current()
-    chosen = [*_names(target, pipeline), *_without_source_domain(params), *columns, *chosen]
+    chosen = [*_names(target, pipeline), *_not_of(target, params), *columns, *chosen]
     check_overrides(as_assignments(chosen))
     print(f"Adding {dataset.count:,} images to DVC in {target} …", flush=True)
     before = PARAMS.read_bytes()
@@ -129,14 +129,17 @@ def _names(target: Path, pipeline: str) -> "list[Choice]":
     return [Choice(param, name, "") for param, name in names.items()]
 
 
-def _without_source_domain(params: Params) -> "list[Choice]":
-    """Leave out the source domain of the dataset before."""
+def _not_of(target: Path, params: Params) -> "list[Choice]":
+    """Leave out the source domain of the dataset before, and its license if it is another one than ``target``."""
     from reflux.components.plan.choice import Choice
 
-    if params.ingest.source_domain is None:
-        return []
-    why = f"{params.ingest.source_domain} was the source domain of the dataset before"
-    return [Choice("ingest.source_domain", None, why), Choice("finetune.adaptation", "none", why)]
+    ingest, choices = params.ingest, []
+    if ingest.source_domain is not None:
+        why = f"{ingest.source_domain} was the source domain of the dataset before"
+        choices = [Choice("ingest.source_domain", None, why), Choice("finetune.adaptation", "none", why)]
+    if ingest.license is not None and ingest.source != str(target):
+        choices.append(Choice("ingest.license", None, f"{ingest.license} was the license of {ingest.source}"))
+    return choices
 
 
 def _refuse_path(path: Path) -> None:

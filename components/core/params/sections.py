@@ -47,6 +47,7 @@ class Ingest(Section):
 
     group: Annotated[str, Field(min_length=1)] | None = None
     source_domain: Annotated[str, Field(min_length=1)] | None = None
+    license: Annotated[str, Field(min_length=1)] | None = None
 
     @field_validator("slices")
     @classmethod

@@ -19,7 +19,7 @@ _BATCH = 256
 
 def recognize(path: Path) -> bool:
     """Look for a column of images in the Parquet files."""
-    return any(_image_column(file) for file in tables.parquet_files(path))
+    return any(image_column(file) for file in tables.parquet_files(path))
 
 
 @dataset_format("hugging-face", "Parquet in the Hugging Face layout", recognize)
@@ -33,7 +33,7 @@ def read(path: Path, kept: Mapping[str, str]) -> Source:
     return tables.source(path, [_table(file, tables.relative(file, path), kept) for file in files], kept)
 
 
-def _image_column(file: Path) -> str | None:
+def image_column(file: Path) -> str | None:
     """The first column that holds image files: a struct of bytes and path, or plain bytes."""
     try:
         schema = pq.read_schema(file)
@@ -51,7 +51,7 @@ def _image_column(file: Path) -> str | None:
 
 
 def _table(file: Path, name: str, kept: Mapping[str, str]) -> Table:
-    column = _image_column(file)
+    column = image_column(file)
     if column is None:
         return parquet_table(file, name, kept)
     try:

@@ -82,7 +82,8 @@ class EvaluatedRun:
         """The files that are kept with the model."""
         evaluate = ("metrics.json", "model-card.html", CARD, "probe.npz", TRAINED_ON)
         names = (*(f"evaluate/{name}" for name in evaluate), "ingest/dataset.json")
-        return [self.artifacts / name for name in names]
+        croissant = self.artifacts / "ingest/croissant.json"  # none where an older release ingested
+        return [*(self.artifacts / name for name in names), *([croissant] if croissant.is_file() else [])]
 
 
 def read_evaluated_run(artifacts: Path) -> EvaluatedRun:

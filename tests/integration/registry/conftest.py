@@ -136,6 +136,7 @@ def write_evaluation(
     dataset = {"name": "clothes", "source": "data/clothes", "classes": list(CLASSES), "image_size": SIDE, "channels": 1}
     dataset |= {"mean": [0.1], "std": [0.1], "counts": {"test": N}, "fingerprints": {"test": fingerprint}}
     write_json(folder / "ingest" / "dataset.json", dataset)
+    write_json(folder / "ingest" / "croissant.json", {"name": "clothes"})
     for stage, name in (("finetune", "resnet8"), ("distill", "resnet8")):
         path = folder / stage / "model.safetensors"
         if not path.exists():

@@ -81,7 +81,7 @@ def test_the_hub_gets_every_file_of_a_version(hub, home, model_name, registered,
     own = Path(mlflow.artifacts.download_artifacts(f"models:/{model_name}/1", dst_path=str(tmp_path / "own")))
     files = {path.relative_to(own).as_posix(): path.read_bytes() for path in own.rglob("*") if path.is_file()}
     del files["registered_model_meta"]
-    assert {"model.onnx", "preprocess.py", "evaluation/model-card.md"} <= files.keys()
+    assert {"model.onnx", "preprocess.py", "evaluation/model-card.md", "evaluation/croissant.json"} <= files.keys()
     files["README.md"] = files["evaluation/model-card.md"]
     arrived = hub.repositories["team/clothes"].files
     del arrived[".gitattributes"]

@@ -242,6 +242,7 @@ ROWS: dict[str, tuple[Row | Proven, ...]] = {
     "ingest.max_megapixels": (Row("ingest", 0.005, "quarantine.csv"),),
     "ingest.slices": (Row("ingest", ["camera"], "manifest.parquet", ("ingest.source=data/listed.csv",)),),
     "ingest.source_domain": (Row("ingest", "data/tiny", "source-domain/dataset.json"),),
+    "ingest.license": (Row("ingest", "https://spdx.org/licenses/MIT", "croissant.json"),),
     "ingest.group": (Row("ingest", "patient", "shards/train/ids.npy", ("ingest.source=data/listed.csv",)),),
     "validate.near_duplicate_bits": (Row("validate", 16, "no_test_image_looks_trained_on"),),
     "validate.max_class_shift": (Row("validate", 0.9, "class_balance_kept"),),

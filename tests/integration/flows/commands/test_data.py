@@ -170,11 +170,16 @@ def test_columns_of_another_dataset_are_forgotten(checkout, tmp_path):
     override_params(
         [
             *("ingest.slices=[camera]", "ingest.group=dog", "registry.slices.gates={camera: {accuracy: {min: 0.5}}}"),
-            *("ingest.source_domain=data/others", "finetune.adaptation=dan"),
+            *(
+                "ingest.source_domain=data/others",
+                "finetune.adaptation=dan",
+                "ingest.license=https://spdx.org/licenses/MIT",
+            ),
         ]
     )
     add(pictures(tmp_path / "pets"))
     params = load_params()
+    assert params.ingest.license is None
     assert (params.ingest.slices, params.ingest.group, params.registry.slices.gates) == ([], None, {})
     assert (params.ingest.source_domain, params.finetune.adaptation) == (None, "none")
 

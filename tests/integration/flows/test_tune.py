@@ -18,7 +18,7 @@ def test_a_run_makes_the_soft_labels_and_searches(tmp_path, monkeypatch, tiny_pr
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
     space = "{network: resnet8_tiny, width: 1, image_size: 16, steps: [10, 20], ships: onnx}"
     override_params([f"tune.space={space}", "student.model=resnet8_tiny", "student.steps=20", "compress.ships=onnx"])
-    state = tune(minutes=2, return_state=True)
+    state = tune(minutes=1, return_state=True)
     assert state.is_completed(), state
     found = read()
     assert found.counts["trained"] == len(found.rows) >= 2

@@ -296,7 +296,7 @@ def test_a_prefect_server_that_dies_in_mid_run_is_named_and_nothing_goes_on(proj
 def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, first, number):
     with (project / "out.txt").open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "reflux.flows.cli", "run", "-S", f"seed={number}", "-S", "student.steps=100000"],
+            [sys.executable, "-m", "reflux.flows.cli", "run", "-S", "student.steps=100000"],
             cwd=project,
             env=environment(project),
             stdout=out,

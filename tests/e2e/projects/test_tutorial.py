@@ -16,7 +16,11 @@ pytestmark = pytest.mark.long
 PAGE = (ROOT / "infra/docs/pages/tutorial.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 BUDGET = [one for one in TINY.split() if not one.startswith(("ingest.", "project.", "registry.model_name"))]
-LEFT_OUT = ("python3 -m venv", "pip install", "reflux ui")  # tests/e2e/test_package.py installs; a server never ends
+LEFT_OUT = (
+    "python3 -m venv",
+    "pip install",
+    "reflux ui",
+)  # test_package.py installs; a server never ends
 
 
 def draw(folder: Path, count: int, seed: int) -> None:

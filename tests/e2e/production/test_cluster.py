@@ -16,8 +16,8 @@ from PIL import Image, ImageChops
 from ruamel.yaml import YAML
 
 from reflux.components.core.params.file import override_params
-from tests.e2e import cluster
 from tests.e2e.command import environment
+from tests.e2e.production import cluster
 from tests.workspaces import git, make_tiny_project, until
 
 pytestmark = pytest.mark.long

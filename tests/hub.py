@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         if path == "/":
             return self._answer(200, {})
-        name = path.removeprefix("/api/models/")
+        name = "/".join(path.removeprefix("/api/models/").split("/")[:2])
         if not self._allowed():
             return None
         if name not in self.hub.repositories:

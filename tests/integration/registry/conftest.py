@@ -200,8 +200,9 @@ def hub(monkeypatch) -> Iterator[Hub]:
     server = Hub()
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    # The library's own switch, which it reads once: large files then go over Git LFS, which the server speaks.
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    # The library reads the environment once. Without Xet large files go over Git LFS, which the server speaks.
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True, raising=False)
     yield server
     server.close()
 

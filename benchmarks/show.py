@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks import edge, exporters, pruning, scale, seeds
+from benchmarks import edge, exporters, pruning, scale, seeds, wider
 from benchmarks.datasets import report as datasets
 from benchmarks.harness.results import PAGES, RESULTS, ROOT, read
 from benchmarks.hinton_mnist import paper
@@ -61,6 +61,7 @@ SECTIONS = (
     Section(FILES, "edge", edge.section),
     Section(FILES, "exporters", exporters.section),
     Section(FILES, "pruning", pruning.section),
+    Section(FILES, "wider", wider.section),
     Section(METHODS, "methods", methods.section),
     Section(METHODS, "few labels", partial(methods.section, name="few_labels")),
     Section(METHODS, "hinton", paper.section),

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -95,19 +95,36 @@ def deploy(farm: Farm) -> None:
 
 
 @contextmanager
-def running_farm(home: Path, mlflow_template: Path) -> Iterator[Farm]:
-    """A farm of its own in a folder, deployed, with a worker for each pool."""
+def running_farm(
+    home: Path,
+    mlflow_template: Path,
+    projects: Sequence[str] = ("shapes",),
+    prepare: Callable[[Path], object] = lambda _: None,
+    deploy: Callable[[Farm], object] = deploy,
+) -> Iterator[Farm]:
+    """A farm of its own in a folder, deployed, with a worker for each pool.
+
+    Args:
+        home: the folder.
+        mlflow_template: a database of MLflow to begin with.
+        projects: ``project.name`` of each pipeline.
+        prepare: changes the repository, before the first commit.
+        deploy: deploys it.
+    """
     from mlflow import MlflowClient
 
     repository = make_tiny_project(home / "repository")
     config = repository / ".dvc" / "config"
     config.write_text(f"{config.read_text()}    remote = store\n['remote \"store\"']\n    url = {home}/remote\n")
     git(repository, "init", "-q", "-b", "main")
+    prepare(repository)
     git(repository, "add", ".")
     git(repository, "commit", "-qm", "one")
     shutil.copy(mlflow_template, home / "mlflow.db")
     tracking_uri = f"sqlite:///{home}/mlflow.db"
-    for name in ("shapes", "shapes/promotions", "shapes/monitor"):  # next to the database, as the clones are deleted
+    for name in (
+        f"{name}{part}" for name in projects for part in ("", "/promotions", "/monitor")
+    ):  # next to the database, as the clones are deleted
         MlflowClient(tracking_uri).create_experiment(name, artifact_location=(home / "mlartifacts" / name).as_uri())
     server = PrefectServer(home / "prefect")
     processes = []

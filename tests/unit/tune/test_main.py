@@ -159,11 +159,12 @@ def test_a_repeat_that_another_worker_is_at_is_left_to_it(workspace):
 @pytest.mark.long
 def test_a_search_ends_in_its_time(workspace, capfd):
     began = time.time()
-    main(REQUEST | {"ends": began + 60})
-    assert time.time() - began < 66
+    main(REQUEST | {"ends": began + 45})
+    assert time.time() - began < 51
     result = read()
     assert result.counts["trained"] == len(result.rows) >= 2
-    assert result.counts["repeated"] >= 2
+    assert result.counts["repeated"] >= 1
+    assert to_repeat(result) == [], "what is chosen was trained with every seed"
     assert {"smallest", "best", "knee"} == set(result.choices)
     assert "Note: trial 0: resnet8_tiny at 12 px, onnx: " in capfd.readouterr().out
 

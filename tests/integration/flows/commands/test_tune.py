@@ -14,9 +14,10 @@ from tests.workspaces import training_workspace
 
 pytestmark = pytest.mark.slow
 
+# The present student learns next to nothing, so that the search finds a better one.
 SPACE = """
     project.name=shapes student.model=resnet8_tiny tune.space.network=resnet8_tiny tune.space.width=1
-    tune.space.image_size=12 tune.space.steps=[10,20] evaluate.latency_runs=20 student.eval_every=5
+    tune.space.image_size=12 tune.space.steps=[10,20] evaluate.latency_runs=20 student.eval_every=5 student.lr=0.00001
     registry.gates.latency_ms_p95.max=1000
 """
 

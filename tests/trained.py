@@ -85,7 +85,8 @@ def make_trained(folder: Path) -> Path:
     write_model(artifacts, "control", "resnet8", SEEN, 1, steps=16)
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, folder)
-    override_params(["evaluate.latency_runs=20", "evaluate.bootstrap=200", "run.threads=1"], folder / "params.yaml")
+    quick = ["evaluate.latency_runs=20", "evaluate.bootstrap=200", "run.threads=1"]
+    override_params([*quick, "compress.ships=onnx"], folder / "params.yaml")
     return folder
 
 

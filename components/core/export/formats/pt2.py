@@ -1,6 +1,7 @@
 """``torch.export`` programs, run by torch."""
 
 import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ def load(path: Path, threads: int) -> tuple[Callable[..., Any], str, list[int | 
 
     if threads:
         torch.set_num_threads(threads)
+    logging.getLogger("torch.export").setLevel(logging.CRITICAL)  # the error comes with a traceback
     program = torch.export.load(path)
     module, (pixels,) = program.module(), program.example_inputs[0]
 

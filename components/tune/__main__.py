@@ -140,6 +140,7 @@ def prepared(request: Mapping[str, Any], params: Params, url: str) -> Search:
     drawn, objectives = distributions(params), tuple(request["objectives"])
     code = [code_sha256("distill"), code_sha256("compress")]
     facts = [decides(params, drawn), objectives, code, reader.inputs(), reader.environment]
+    policy = Policy.of(params.registry)
     study, storage = open_study(url, study_name(params.project.name, facts), objectives)
     return Search(
         study=study,
@@ -147,7 +148,8 @@ def prepared(request: Mapping[str, Any], params: Params, url: str) -> Search:
         params=params,
         dataset=read_dataset(paths["ingest/images.json"]),
         val=open_shard(paths["ingest/shards/val"], params.run.workers),
-        gates=Policy.of(params.registry).gates,
+        gates=policy.gates,
+        margin=policy.margin,
         objectives=objectives,
         drawn=drawn,
         device=device,

@@ -28,7 +28,7 @@ TINY = """
     finetune.image_size=16 finetune.epochs=8 finetune.batch_size=8 finetune.lr=0.002 finetune.layer_decay=1
     finetune.freeze_batch_norm=false
     student.image_size=16 student.steps=40 student.batch_size=32 student.eval_every=20
-    label.views=2 label.batch_size=64 label.proof=8 evaluate.bootstrap=100 evaluate.latency_runs=20
+    label.views=2 label.batch_size=64 label.proof=8 compress.ships=onnx evaluate.bootstrap=100 evaluate.latency_runs=20
     registry.gates.accuracy.min=0.5 registry.gates.worst_class_recall.min=0.1 registry.gates.size_kb.max=400
     registry.gates.latency_ms_p95.max=1000
 """

@@ -1,5 +1,6 @@
 """What breaks in production, on the local stack, and what must be true afterwards."""
 
+import os
 import signal
 import time
 from typing import Any
@@ -221,7 +222,7 @@ def footprint(stack: LocalStack) -> dict[str, int]:
         "open files": sum(process.num_fds() for process in processes),
         "MiB": sum(process.memory_info().rss for process in processes) >> 20,
         # Its clones, and what it takes for the machine's temporary folder, are here.
-        "files": sum(1 for _ in (stack.state / "worker" / "gpu").rglob("*")),
+        "files": sum(len(files) for _, _, files in os.walk(stack.state / "worker" / "gpu")),
         "runs": len(client.search_runs([client.get_experiment_by_name("shapes").experiment_id])),
     }
 
@@ -241,8 +242,12 @@ def runs(stack: LocalStack, run: str, stage: str, project: str = "shapes") -> li
 
 
 def whole_curve(stack: LocalStack, run: str, stage: str, project: str) -> bool:
-    """Whether a training run has its whole curve, each step once, and its end in MLflow."""
-    (child,) = runs(stack, run, stage, project)
+    """Whether a training run has its whole curve, each step once, and its end in MLflow.
+
+    One that was killed before its first checkpoint has begun anew, as another run.
+    """
+    child, *killed = runs(stack, run, stage, project)
+    assert all(each.info.status == "KILLED" and "val/accuracy" not in each.data.metrics for each in killed), killed
     steps = [metric.step for metric in stack.mlflow().get_metric_history(child.info.run_id, "val/accuracy")]
     return child.info.status == "FINISHED" and len(steps) == len(set(steps)) == 16
 

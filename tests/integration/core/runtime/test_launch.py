@@ -146,7 +146,7 @@ def test_two_processes_label_and_evaluate_as_one(tmp_path: Path):
     one = make_tiny_project(tmp_path / "one")
     for stage in STAGES:
         assert (done := run(stage, one)).returncode == 0, done.stderr
-    two = shutil.copytree(one, tmp_path / "two")
+    two = shutil.copytree(one, tmp_path / "two", symlinks=True)
     override_params(TWO, two / "params.yaml")
     for stage in ("label", "evaluate"):
         shutil.rmtree(two / "artifacts" / stage)

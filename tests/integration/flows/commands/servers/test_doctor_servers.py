@@ -91,7 +91,7 @@ def test_servers_that_are_well(project, servers):
     assert "as here" in line(report.stdout, "MLflow, clock")
     assert "as here" in line(report.stdout, "Prefect, clock")
     assert line(report.stdout, "DVC remote").startswith("ok")
-    assert "remote, written" in " ".join(report.stdout.split())
+    assert "/remote,written" in "".join(report.stdout.split())  # a long path is broken anywhere
     assert "GB free" in line(report.stdout, "DVC cache")
     assert list((project.parent / "remote").iterdir()) == []  # nothing is left behind
     assert PASSWORD not in report.stdout + report.stderr

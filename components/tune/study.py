@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import optuna
@@ -58,6 +58,7 @@ RUNGS = (0.25, 0.5)  # shares of the steps after which a trial may be stopped
 _REFUSED = 60  # candidates in a row that can't pass: nothing here can
 _INHERITED = 5  # of the front of an earlier study
 _SEED_STEP = 1000
+_AGAIN_S = 0.05
 _LONGEST_S = 10.0**7  # a timer takes no infinity
 _REPEATING = 0.4  # of the time at most
 _BETWEEN_S = 1.0  # two trials, at most: the sampler, the database and the findings
@@ -186,7 +187,7 @@ class Search:
         try:
             self._check_files(trial, params, kind)
             watch.began = time.monotonic()
-            with _time_limit(self.end):
+            with time_limit(self.end, lambda: watch.writes):
                 student = train(run, seed, self.device)
                 figures = trial.user_attrs[FILES] | figures_of(run, student, kind)
             trial.set_user_attr(FIGURES, figures)
@@ -240,9 +241,17 @@ class _Watch:
     def __init__(self, search: Search, trial: optuna.Trial, steps: int) -> None:
         self._search, self._trial, self._steps = search, trial, steps
         self.began, self.step = time.monotonic(), 0
+        self.writes = False  # to the study's database, or reads it
         self._first: tuple[int, float] | None = None
 
     def __call__(self, step: int, accuracy: float) -> None:
+        self.writes = True
+        try:
+            self._follow(step, accuracy)
+        finally:
+            self.writes = False
+
+    def _follow(self, step: int, accuracy: float) -> None:
         now, search, trial, self.step = time.monotonic(), self._search, self._trial, step
         if self._first is None:
             self._first = step, now
@@ -277,15 +286,22 @@ class _Watch:
 
 
 @contextmanager
-def _time_limit(end: float) -> Iterator[None]:
+def time_limit(end: float, writes: Callable[[], bool]) -> Iterator[None]:
     """Break off what runs in the block when the time is over, however long it is to its next validation.
+
+    Args:
+        end: of the time, by :func:`time.monotonic`.
+        writes: tells if the block is at the study's database, and is waited for: a transaction of SQLite that is broken
+            off can keep it locked.
 
     Raises:
         OutOfTime: it is over.
     """
 
-    def over(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise OutOfTime
+    def over(_signal: int, _frame: FrameType | None) -> None:
+        if not writes():
+            raise OutOfTime
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
 
     before = signal.signal(signal.SIGALRM, over)
     left, _ = signal.setitimer(signal.ITIMER_REAL, min(max(0.001, end - time.monotonic()), _LONGEST_S))

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import optuna
 import pytest
@@ -6,7 +8,7 @@ from optuna.trial import create_trial
 
 from reflux.components.tune.findings import importance
 from reflux.components.tune.storage import study_name
-from reflux.components.tune.study import sampler
+from reflux.components.tune.study import OutOfTime, sampler, time_limit
 
 
 @pytest.mark.parametrize(("direction", "sign"), [("maximize", 1), ("minimize", -1)])
@@ -39,3 +41,12 @@ def test_a_study_is_named_after_what_decides_it():
     assert study_name("shapes", {"a": 1, "b": 2}) == study_name("shapes", {"b": 2, "a": 1})
     assert study_name("shapes", {"a": 1}) != study_name("shapes", {"a": 2})
     assert study_name("shapes", {}).startswith("shapes-")
+
+
+def test_time_that_is_over_waits_for_a_write_to_the_database():
+    """A transaction of SQLite that is broken off can keep it locked, for the next one of the same process, too."""
+    written = time.monotonic() + 0.4
+    with pytest.raises(OutOfTime), time_limit(time.monotonic() + 0.1, lambda: time.monotonic() < written):
+        while time.monotonic() < written + 60:
+            pass
+    assert written <= time.monotonic() < written + 30

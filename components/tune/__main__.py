@@ -140,7 +140,6 @@ def prepared(request: Mapping[str, Any], params: Params, url: str) -> Search:
     drawn, objectives = distributions(params), tuple(request["objectives"])
     code = [code_sha256("distill"), code_sha256("compress")]
     facts = [decides(params, drawn), objectives, code, reader.inputs(), reader.environment]
-    policy = Policy.of(params.registry)
     study, storage = open_study(url, study_name(params.project.name, facts), objectives)
     return Search(
         study=study,
@@ -148,8 +147,7 @@ def prepared(request: Mapping[str, Any], params: Params, url: str) -> Search:
         params=params,
         dataset=read_dataset(paths["ingest/images.json"]),
         val=open_shard(paths["ingest/shards/val"], params.run.workers),
-        gates=policy.gates,
-        margin=policy.margin,
+        gates=Policy.of(params.registry).gates,
         objectives=objectives,
         drawn=drawn,
         device=device,

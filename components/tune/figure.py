@@ -32,7 +32,7 @@ def draw(result: Result, path: Path) -> None:
         if limit := result.gates.get("accuracy", {}).get("min"):
             axes.axhline(limit, color=_GATE, linestyle="--", linewidth=1.2, label="gate")
         if result.bar is not None:
-            axes.axhline(result.bar, color=_GATE, linestyle=":", linewidth=1.2, label="what passes")
+            axes.axhline(result.bar, color=_GATE, linestyle=":", linewidth=1.2, label="as good as the present one")
         if limit := result.gates.get("size_kb", {}).get("max"):
             axes.axvline(limit, color=_GATE, linestyle="--", linewidth=1.2)
         axes.set(title="Students of this study", xlabel="size of the file in KB", xscale="log")

@@ -95,7 +95,6 @@ class Result:
         objectives: that it had.
         images: validation images.
         gates: of the registry's policy.
-        margin: accuracy that a new model may lose to the champion, of the same policy.
         present: the number of the row with the present params; None if the space leaves them out.
         counts: of the trials that were trained, stopped early, refused untrained, and repeated.
         whys: why trials were stopped or refused, the most frequent first.
@@ -109,7 +108,6 @@ class Result:
     objectives: tuple[str, ...]
     images: int
     gates: Mapping[str, Mapping[str, float]]
-    margin: float
     present: int | None
     counts: Mapping[str, int]
     whys: Mapping[str, int]
@@ -128,18 +126,17 @@ class Result:
 
     @property
     def bar(self) -> float | None:
-        """The accuracy that a row must reach: the present student's less half the margin; None if that fails its gates.
+        """The accuracy of the present student, which a row must reach; None if that passes no gates itself.
 
-        A few hundred validation images tell no smaller difference. The other half is left to the test split, which has
-        to show that the student loses less than the margin.
+        Nothing of the champion's margin is spent here: the test split needs it to show that a student is no worse.
         """
         present = self.row(self.present) if self.present is not None else None
         if present is None or self.failed(present):
             return None
-        return present.expected["accuracy"] - self.margin / 2
+        return present.expected["accuracy"]
 
     def passes(self, row: Row) -> bool:
-        """Tell if a row is expected to pass the gates, and to be as good as the present student."""
+        """Tell if a row is expected to pass the gates, and to be no worse than the present student."""
         return not self.failed(row) and row.expected["accuracy"] >= (self.bar if self.bar is not None else -math.inf)
 
     @property

@@ -80,7 +80,7 @@ class Search:
         params: of the project.
         dataset: its classes and image format.
         val: the validation split.
-        gates, margin: of the registry's policy.
+        gates: of the registry's policy.
         objectives: names among ``OBJECTIVES``.
         drawn: the distribution of each knob.
         device: that trains.
@@ -98,7 +98,6 @@ class Search:
     dataset: Dataset
     val: Shard
     gates: Bounds
-    margin: float
     objectives: Sequence[str]
     drawn: Mapping[str, BaseDistribution]
     device: torch.device
@@ -156,7 +155,6 @@ class Search:
             objectives=tuple(self.objectives),
             images=len(self.val),
             gates=self.gates,
-            margin=self.margin,
             present=next((trial.number for trial in ended if trial.user_attrs.get(PRESENT)), None),
             counts=counts,
             whys=dict(Counter(trial.user_attrs.get(WHY, "it failed") for trial in stopped).most_common()),

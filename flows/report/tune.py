@@ -88,9 +88,8 @@ def sentences(result: Result) -> list[str]:
         said.append("There was no time to train what was chosen again: the search's own accuracies are too good.")
     if result.bar is not None:
         said.append(
-            f"What passes also reaches {100 * result.bar:.1f} %: the accuracy of the present student, which was "
-            f"trained with several seeds as well, less half of registry.champion.margin. "
-            "Validation images tell no smaller difference, and the other half is the test split's."
+            f"What passes also reaches the {100 * result.bar:.1f} % of the present student, which was trained with "
+            "several seeds as well."
         )
     if result.importance:
         parts = [f"{knob} {100 * share:.0f} %" for knob, share in list(result.importance.items())[:_LISTED]]

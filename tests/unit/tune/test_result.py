@@ -17,17 +17,16 @@ def row(number: int, accuracy: float, size_kb: float, *repeats: float, ships: st
 
 def result(*rows: Row, present: int | None = 0, **more) -> Result:
     facts = {"counts": {}, "whys": {}, "importance": {}, "store": "k", "study": "s", "seconds": 1.0} | more
-    return Result(rows, ("accuracy", "size_kb"), 500, GATES, 0.01, present, **facts)
+    return Result(rows, ("accuracy", "size_kb"), 500, GATES, present, **facts)
 
 
 def test_what_is_chosen_passes_its_gates_and_is_as_good_as_the_present_student():
-    rows = [row(0, 0.84, 190), row(1, 0.836, 60), row(2, 0.834, 40), row(3, 0.86, 199), row(4, 0.9, 210)]
-    rows.append(row(5, 0.7, 5))
+    rows = [row(0, 0.84, 190), row(1, 0.841, 60), row(2, 0.82, 40), row(3, 0.86, 199), row(4, 0.9, 210), row(5, 0.7, 5)]
     found = result(*rows)
-    assert found.bar == pytest.approx(0.835)
-    assert [each.number for each in found.passing] == [1, 0, 3], "2 loses more than half the margin"
+    assert found.bar == pytest.approx(0.84)
+    assert [each.number for each in found.passing] == [1, 0, 3], "2 is worse than the present one"
     assert found.choices == {"smallest": 1, "best": 3, "knee": 1}
-    assert [each.number for each in found.front] == [5, 2, 1, 0, 3, 4]
+    assert [each.number for each in found.front] == [5, 2, 1, 3, 4]
     assert [reason.gate for reason in found.failed(rows[4])] == ["size_kb"], "gain is left to reflux run"
 
 
@@ -42,7 +41,7 @@ def test_other_seeds_replace_what_the_search_saw():
     found = result(row(0, 0.84, 190, 0.84, 0.82), lucky, row(2, 0.832, 80))
     assert lucky.expected["accuracy"] == pytest.approx(0.79)
     assert lucky.expected["size_kb"] == 60
-    assert found.bar == pytest.approx(0.825)
+    assert found.bar == pytest.approx(0.83)
     assert found.choices == {"smallest": 2, "best": 2, "knee": 2}
     assert found.luck is None, "what is chosen was not repeated yet"
     assert result(row(0, 0.84, 190, 0.84), row(1, 0.86, 60, 0.85)).luck == pytest.approx(0.01)

@@ -38,7 +38,7 @@ def examine() -> int:
     findings = [*_software(), *_machine(), *_project(), *_servers()]
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("", "what", "found", "how to fix it"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for finding in findings:
         table.add_row(_MARKS[not finding.fix], finding.what, finding.observed, finding.fix)
     console().print(table)

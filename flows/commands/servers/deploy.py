@@ -257,7 +257,7 @@ def _automations() -> Iterator[Row]:
 def _show(rows: list[Row]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("", "name", "now"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for what, name, did in rows:
         table.add_row(what, name, did, style=_COLORS.get(did))
     screen = console()

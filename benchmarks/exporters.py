@@ -113,7 +113,7 @@ def write_files(model: PixelModel, calibration: Pixels, folder: Path) -> dict[st
         if find_spec(name):
             files |= tool(model, calibration, folder)
         else:
-            print(f"{name} is left out, as it is not installed.", flush=True)
+            print(f"{name} is not installed and is left out.", flush=True)
     return files
 
 

@@ -13,51 +13,24 @@ seeds (95 %), after each seed for those so far. Nobody chose the learning rate f
 minutes of two idle cores a seed.
 """
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from benchmarks.harness.results import ROOT, Figure, argument_parser, of_seeds, read, write
+from benchmarks.harness.results import Figure, of_seeds, read
+from benchmarks.harness.students import measure, seeds_parser, small_student, trained, workspace
 from reflux.components.core.errors import UserError
 from reflux.components.core.images.shards import open_shard
 from reflux.components.core.inference import validate
 from reflux.components.core.models.pixel_model import PixelModel, load, parameter_count, save
-from reflux.components.core.models.small_nets import base_and_width, small_net, with_width
+from reflux.components.core.models.small_nets import with_width
 from reflux.components.core.params.file import override_params
-from reflux.components.core.runtime.device import resolve_device
-from reflux.components.core.runtime.stage import Stage
-from reflux.components.distill.trainer import Trainer
 from reflux.components.pretrain.pruning import prune
 
 WHOLE = "the whole student"
 ARMS = ("pruned", "dense", "dense, short", "pruned - dense")
-READ = ("ingest", "finetune", "label")
 BIG, START = Path("big.safetensors"), Path("artifacts/pretrain/student/model.safetensors")
-
-
-@contextmanager
-def workspace(checkout: Path, folder: Path) -> Iterator[None]:
-    """Work in an empty folder, on the data, the teacher and the soft labels that a checkout's last run has left."""
-    for name in ("dvc.yaml", "params.yaml"):
-        shutil.copy(checkout / name, folder)
-    (folder / "artifacts").mkdir()
-    for name in READ:
-        (folder / "artifacts" / name).symlink_to(checkout.absolute() / "artifacts" / name)
-    with chdir(folder):
-        yield
-
-
-def trained(seed: int, *assignments: str) -> PixelModel:
-    """The student after ``distill`` in a workspace, with the run's params but for these."""
-    before = Path("params.yaml").read_bytes()
-    params = override_params(list(assignments))
-    Path("params.yaml").write_bytes(before)
-    device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
-    return Trainer(Stage("distill", params), device).train_student(None, seed)
 
 
 def accuracy(model: PixelModel) -> float:
@@ -85,9 +58,7 @@ def run(checkout: Path, folder: Path, seed: int, shares: Sequence[float], heal: 
     with workspace(checkout, folder):
         params = override_params(["student.prune=0", "student.weights=random"])
         settings = params.student
-        base, width = base_and_width(settings.model)
-        if small_net(base) is None or params.distill.targets_from != "store":
-            raise UserError("It compares one of the small nets, taught by stored soft labels: run with such params.")
+        base, width = small_student(params)
         whole = trained(seed)
         save(whole, BIG)
         found = {WHOLE: accuracy(whole), f"{WHOLE}, parameters": float(parameter_count(whole))}
@@ -135,22 +106,16 @@ def section(folder: Path) -> str:
 
 def main() -> None:
     """Train the networks of each seed, print the table and write the figures."""
-    parser = argument_parser(__doc__)
-    parser.add_argument("seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument(
-        "--run", type=Path, default=ROOT, help="the checkout whose last `reflux run` stored soft labels"
-    )
+    parser = seeds_parser(__doc__)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.25, 0.5], help="of the channels to remove")
     parser.add_argument("--heal", type=int, default=500, help="steps after pruning")
     options = parser.parse_args()
-    out = options.out.absolute()
-    results: list[dict[str, float]] = []
+
+    def of_seed(folder: Path, seed: int) -> dict[str, float]:
+        return run(options.run, folder, seed, options.shares, options.heal)
+
     try:
-        for seed in options.seeds:
-            with tempfile.TemporaryDirectory() as scratch:
-                results.append(run(options.run, Path(scratch), seed, options.shares, options.heal))
-            written = write("pruning", figures_of(results), out)
-            print(f"\nAfter seed {seed}:\n\n{section(out)}\n\nWritten: {written}", flush=True)
+        measure("pruning", options.seeds, options.out.absolute(), of_seed, figures_of, section)
     except UserError as error:
         parser.error(str(error))
 

@@ -10,22 +10,21 @@ bytes, and accuracies of the frozen test split in percent, at the checkpoint tha
 t over the seeds (95 %). The learning rate is the student's for both. Some minutes of two idle cores a seed.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.edge import CALIBRATION
-from benchmarks.harness.results import ROOT, Figure, argument_parser, of_seeds, read, write
-from benchmarks.pruning import trained, workspace
+from benchmarks.harness.results import Figure, of_seeds, read
+from benchmarks.harness.students import measure, seeds_parser, small_student, trained, workspace
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import network as files
 from reflux.components.core.export.formats import onnx
 from reflux.components.core.export.program import Source
 from reflux.components.core.images.shards import open_shard
 from reflux.components.core.models.pixel_model import PixelModel, load
-from reflux.components.core.models.small_nets import base_and_width, small_net, with_width
+from reflux.components.core.models.small_nets import with_width
 from reflux.components.core.params.file import load_params
 
 STUDENT = Path("artifacts/distill/model.safetensors")
@@ -51,9 +50,7 @@ def run(checkout: Path, folder: Path, seed: int, width: float) -> dict[str, floa
     checkout = checkout.absolute()
     with workspace(checkout, folder):
         params = load_params()
-        base, own = base_and_width(params.student.model)
-        if small_net(base) is None or params.distill.targets_from != "store":
-            raise UserError("It compares one of the small nets, taught by stored soft labels: run with such params.")
+        base, own = small_student(params)
         wide = f"student.model={with_width(base, round(own * width, 4))}"
         student = load(checkout / STUDENT) if seed == params.seed else trained(seed)
         found: dict[str, float] = {}
@@ -99,21 +96,15 @@ def section(folder: Path) -> str:
 
 def main() -> None:
     """Train the networks of each seed, print the table and write the figures."""
-    parser = argument_parser(__doc__)
-    parser.add_argument("seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument(
-        "--run", type=Path, default=ROOT, help="the checkout whose last `reflux run` stored soft labels"
-    )
+    parser = seeds_parser(__doc__)
     parser.add_argument("--width", type=float, default=1.95, help="of the wider network, in multiples of the student's")
     options = parser.parse_args()
-    out = options.out.absolute()
-    results: list[dict[str, float]] = []
+
+    def of_seed(folder: Path, seed: int) -> dict[str, float]:
+        return run(options.run, folder, seed, options.width)
+
     try:
-        for seed in options.seeds:
-            with tempfile.TemporaryDirectory() as scratch:
-                results.append(run(options.run, Path(scratch), seed, options.width))
-            written = write("wider", figures_of(results), out)
-            print(f"\nAfter seed {seed}:\n\n{section(out)}\n\nWritten: {written}", flush=True)
+        measure("wider", options.seeds, options.out.absolute(), of_seed, figures_of, section)
     except UserError as error:
         parser.error(str(error))
 

@@ -67,8 +67,9 @@ def smallest(int8: npt.NDArray[np.bool_], fp32: npt.NDArray[np.bool_], max_loss:
     kind = "onnx_int8" if lost <= max_loss * len(int8) else "onnx"
     why = (
         f"on {len(int8):,} validation images the int8 file is right on {int8.sum():,}, the fp32 one on {fp32.sum():,}; "
-        f"it loses {100 * lost / len(int8):.2f} points, on others at most {-100 * paired_score_bound(int8, fp32):.2f} "
-        f"(97.5 % confidence), and compress.max_loss is {100 * max_loss:g}"
+        f"a loss of {100 * lost / len(int8):.2f} points (on new images at most "
+        f"{-100 * paired_score_bound(int8, fp32):.2f}, with 97.5 % confidence), where "
+        f"compress.max_loss is {100 * max_loss:g}"
     )
     return Choice(kind, FILES[kind].name, why)
 

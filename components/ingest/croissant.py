@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.artifacts import sha256_file, write_json
 from reflux.components.core.contract import SPLITS
 from reflux.components.ingest.formats import hugging_face, tables
 
@@ -51,16 +51,14 @@ _COLUMNS: dict[str, tuple[str | list[str], str]] = {
 }
 
 
-def describe(
-    source: Path, facts: Mapping[str, Any], paths: "pd.Series[str]", manifest: Path, license_: str | None
-) -> Json:
-    """Describe a dataset and what was taken of it.
+def write(folder: Path, source: Path, facts: Mapping[str, Any], paths: "pd.Series[str]", license_: str | None) -> None:
+    """Describe a dataset and what was taken of it, next to its manifest.
 
     Args:
+        folder: of the manifest.
         source: the dataset's file or folder.
         facts: the contents of ``dataset.json``.
         paths: the names of its images, as in the manifest.
-        manifest: the file that lists them.
         license_: of the dataset, if it is stated.
     """
     top = (source.parent if source.is_file() else source).resolve().name
@@ -75,7 +73,7 @@ def describe(
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": facts["name"],
         "description": _words(facts, top),
-        "distribution": [_file(manifest, MANIFEST), *(_file(file, name) for name, file in names.items())],
+        "distribution": [_file(folder / MANIFEST, MANIFEST), *(_file(file, name) for name, file in names.items())],
         "recordSet": [_classes(facts["classes"]), _splits(facts["counts"]), _images(top if len(loose) else None)],
     }
     if license_:
@@ -88,7 +86,7 @@ def describe(
             _file_set(f"tables{which}", [glob.escape(name) for name in members], [_PARQUET])
         )
         described["recordSet"].append(_rows(f"rows{which}", f"tables{which}", *columns, top))
-    return described
+    write_json(folder / FILE, described)
 
 
 def _words(facts: Mapping[str, Any], top: str) -> str:

@@ -123,8 +123,7 @@ def ingest(
         facts = _facts(source, dataset.classes, frame, image_size, channels)
         _describe(building, frame, facts, kept, left_out)
         write_json(building / "pretraining.json", pretraining_facts(facts, pretraining))
-        described = croissant.describe(source, facts, frame["path"], building / croissant.MANIFEST, license_)
-        write_json(building / croissant.FILE, described)
+        croissant.write(building, source, facts, frame["path"], license_)
         _publish(building, out)
     return Ingested(facts, Counter(failure.kind for failure in left_out), dataset.ignored, dataset.doubts)
 

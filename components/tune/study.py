@@ -58,7 +58,7 @@ RUNGS = (0.25, 0.5)  # shares of the steps after which a trial may be stopped
 _REFUSED = 60  # candidates in a row that can't pass: nothing here can
 _INHERITED = 5  # of the front of an earlier study
 _SEED_STEP = 1000
-_AGAIN_S = 0.05
+_AGAIN_S = 0.05  # after which a time limit looks again whether a write has ended
 _LONGEST_S = 10.0**7  # a timer takes no infinity
 _REPEATING = 0.4  # of the time at most
 _BETWEEN_S = 1.0  # two trials, at most: the sampler, the database and the findings
@@ -239,7 +239,7 @@ class _Watch:
     def __init__(self, search: Search, trial: optuna.Trial, steps: int) -> None:
         self._search, self._trial, self._steps = search, trial, steps
         self.began, self.step = time.monotonic(), 0
-        self.writes = False  # to the study's database, or reads it
+        self.writes = False  # whether it is at the study's database
         self._first: tuple[int, float] | None = None
 
     def __call__(self, step: int, accuracy: float) -> None:

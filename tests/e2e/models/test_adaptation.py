@@ -8,6 +8,7 @@ import pytest
 from benchmarks.adaptation import MNIST, write_digits
 from reflux.components.core.artifacts import read_json
 from tests.e2e.command import reflux
+from tests.e2e.models.other_sources import assert_a_change_is_noticed
 
 pytestmark = pytest.mark.long
 
@@ -32,14 +33,7 @@ def test_each_method_ends_in_a_decision_and_the_source_domains_images_count(tmp_
         assert read_json(folder / "artifacts/evaluate/metrics.json")["source_domain"]["accuracy"]["teacher"] > 0.3
     assert "validate: the source domain differs from the dataset in" in done.stdout
     assert "the source domain" in (folder / "artifacts/evaluate/model-card.md").read_text()
-    again = reflux(folder, "run")
-    assert "No stage's data, params or code has changed" in again.stdout
-    (folder / "data/mnist/test.parquet").unlink()
-    planned = reflux(folder, "plan")
-    assert "another dataset may have another content" in " ".join(planned.stdout.split())
-    changed = reflux(folder, "run")
-    assert changed.returncode == 0, changed.stdout + changed.stderr
-    assert "finetune: started" in changed.stdout
+    assert_a_change_is_noticed(folder, "finetune")
     without = reflux(folder, "run", "-S", "ingest.source_domain=null")
     assert without.returncode == 2
     assert "finetune.adaptation = dann makes a labeled source domain" in without.stderr

@@ -20,7 +20,7 @@ def test_a_tool_that_is_not_installed_is_left_out_with_a_line(model, tmp_path, m
     files = exporters.write_files(model, PIXELS, tmp_path)
     assert list(files) == list(exporters.OURS.values()) == [edge.FILES["onnx"], edge.FILES["int8"]]
     assert all(path.is_file() for path in files.values())
-    assert capsys.readouterr().out == "no_such_tool is left out, as it is not installed.\n"
+    assert capsys.readouterr().out == "no_such_tool is not installed and is left out.\n"
 
 
 @pytest.mark.long

@@ -29,7 +29,7 @@ def load(path: Path, threads: int) -> tuple[Callable[..., Any], str, list[int | 
 
     if threads:
         torch.set_num_threads(threads)
-    logging.getLogger("torch.export").setLevel(logging.CRITICAL)  # the error comes with a traceback
+    logging.getLogger("torch.export").setLevel(logging.CRITICAL)  # it logs a traceback of what it then raises
     program = torch.export.load(path)
     module, (pixels,) = program.module(), program.example_inputs[0]
 

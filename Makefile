@@ -77,8 +77,9 @@ $(BIN)/python:
 		exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
+# With what `reflux tune` needs, so that "how small can it be?" can follow the first run at once
 $(VENV)/.run: $(ENVIRONMENT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tune]'
 	@touch $@
 
 $(VENV)/.dev: $(ENVIRONMENT) | $(BIN)/python

@@ -112,10 +112,10 @@ def test_processes_that_try_again_make_one_chain_of_champions(original, tmp_path
 
 
 @pytest.mark.long
-def test_32_processes_embedded_for_100_rounds(original, tmp_path):
-    result = race(original, tmp_path, 32, 100, tries=1)
+def test_32_processes_embedded_for_25_rounds(original, tmp_path):
+    result = race(original, tmp_path, 32, 25, tries=1)
     print(f"{result.seconds:.0f} s")
-    check_one_winner(result, 32, 100)
+    check_one_winner(result, 32, 25)
 
 
 @pytest.mark.long
@@ -145,7 +145,7 @@ def remote(on_postgres, monkeypatch, request) -> SimpleNamespace:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("processes", "rounds"), [(4, 2), (32, 100)])
+@pytest.mark.parametrize(("processes", "rounds"), [(4, 2), (32, 25)])
 def test_processes_on_a_server_with_postgres(remote, tmp_path, processes, rounds):
     result = race(remote, tmp_path, processes, rounds, tries=1)
     print(f"{result.seconds:.0f} s")

@@ -1,1 +1,1 @@
-"""Measurements: each is ``python -m benchmarks.<name>``, and writes ``results/<name>.json``."""
+"""Measurements: each is ``python -m benchmarks.<name>``, and writes ``results/<last part of the name>.json``."""

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks import edge, exporters, pruning, scale, seeds, wider
+from benchmarks import scale, seeds
 from benchmarks.datasets import report as datasets
+from benchmarks.edge import exporters, pruning, wider
+from benchmarks.edge import report as edge
 from benchmarks.harness.results import PAGES, RESULTS, ROOT, read
 from benchmarks.hinton_mnist import paper
 from benchmarks.methods import report as methods

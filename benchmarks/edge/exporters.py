@@ -1,7 +1,7 @@
 """What other tools make of the same networks: Ultralytics' and optimum's ONNX files, fp32 and int8, in onnxruntime.
 
-    .venv/bin/python -m benchmarks.exporters                 # after `reflux run`: its student
-    .venv/bin/python -m benchmarks.exporters --run CHECKOUT  # the student of another checkout's last run
+    .venv/bin/python -m benchmarks.edge.exporters                 # after `reflux run`: its student
+    .venv/bin/python -m benchmarks.edge.exporters --run CHECKOUT  # the student of another checkout's last run
 
 The networks, images and times are those of ``benchmarks.edge``. Each tool is asked as its documentation says, takes the
 same raw pixels, and calibrates on the same images:
@@ -27,13 +27,15 @@ import onnx
 import torch
 from onnxruntime.quantization import CalibrationMethod
 
-from benchmarks import edge
+from benchmarks.edge import files
+from benchmarks.edge.command import run_benchmark
+from benchmarks.edge.report import table
 from benchmarks.harness.results import read
 from reflux.components.core.export import program, quantize
 from reflux.components.core.images.shards import Pixels
 from reflux.components.core.models.pixel_model import PixelModel
 
-OURS = {"fp32": edge.FILES["onnx"], "int8": edge.FILES["int8"]}
+OURS = {"fp32": files.FILES["onnx"], "int8": files.FILES["int8"]}
 OPSET = 18  # best_onnx_opset of Ultralytics for torch 2.4 and later
 
 
@@ -108,18 +110,18 @@ FILES = (*OURS.values(), *(f"{tool}, {precision}" for tool in ("Ultralytics", "o
 
 def write_files(model: PixelModel, calibration: Pixels, folder: Path) -> dict[str, Path]:
     """The files of all tools that are installed, by their names for people."""
-    files = ours(model.eval(), calibration, folder)
+    paths = ours(model.eval(), calibration, folder)
     for name, tool in TOOLS.items():
         if find_spec(name):
-            files |= tool(model, calibration, folder)
+            paths |= tool(model, calibration, folder)
         else:
             print(f"{name} is not installed and is left out.", flush=True)
-    return files
+    return paths
 
 
 def section(folder: Path) -> str:
     """The page's table from the results in a folder, as Markdown."""
-    return edge.table(read("exporters", folder), FILES)
+    return table(read("exporters", folder), FILES)
 
 
 def _example(model: PixelModel) -> torch.Tensor:
@@ -128,4 +130,4 @@ def _example(model: PixelModel) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    edge.run_benchmark("exporters", __doc__, write_files, section)
+    run_benchmark("exporters", __doc__, write_files, section)

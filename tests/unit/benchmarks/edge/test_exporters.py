@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks import edge, exporters
+from benchmarks.edge import exporters
+from benchmarks.edge.files import FILES
 from reflux.components.core.export.network import load
 from reflux.components.core.models.pixel_model import PixelModel, pixel_model
 
@@ -18,7 +19,7 @@ def model() -> PixelModel:
 def test_a_tool_that_is_not_installed_is_left_out_with_a_line(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(exporters, "TOOLS", {"no_such_tool": exporters.ultralytics})
     files = exporters.write_files(model, PIXELS, tmp_path)
-    assert list(files) == list(exporters.OURS.values()) == [edge.FILES["onnx"], edge.FILES["int8"]]
+    assert list(files) == list(exporters.OURS.values()) == [FILES["onnx"], FILES["int8"]]
     assert all(path.is_file() for path in files.values())
     assert capsys.readouterr().out == "no_such_tool is not installed and is left out.\n"
 

@@ -1,7 +1,7 @@
 """What pruning costs: a student pruned and healed, against a dense network of its size, on the same soft labels.
 
-    .venv/bin/python -m benchmarks.pruning                             # after `reflux run`; seeds 0, 1 and 2
-    .venv/bin/python -m benchmarks.pruning --run CHECKOUT 0 1 2 3 4    # the soft labels of another checkout's run
+    .venv/bin/python -m benchmarks.edge.pruning                             # after `reflux run`; seeds 0, 1 and 2
+    .venv/bin/python -m benchmarks.edge.pruning --run CHECKOUT 0 1 2 3 4    # the soft labels of another checkout's run
 
 It needs torch-pruning (``pip install 'reflux[prune]'``). Each seed trains the student of the run's params once, and
 from it, for each share of channels (``--shares``), networks of one size, all by the soft labels that the run stored:
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.edge.students import measure, seeds_parser, small_student, trained, workspace
 from benchmarks.harness.results import Figure, of_seeds, read
-from benchmarks.harness.students import measure, seeds_parser, small_student, trained, workspace
 from reflux.components.core.errors import UserError
 from reflux.components.core.images.shards import open_shard
 from reflux.components.core.inference import validate

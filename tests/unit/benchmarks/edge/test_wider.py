@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import wider
+from benchmarks.edge import wider
 from benchmarks.harness.results import write
 from reflux.components.core.models.pixel_model import load
 from reflux.components.core.params.file import load_params

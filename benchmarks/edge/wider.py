@@ -1,7 +1,7 @@
 """Is a wider network in int8 better than the student in fp32, inside the same bytes?
 
-    .venv/bin/python -m benchmarks.wider                         # after `reflux run`; seeds 0, 1 and 2
-    .venv/bin/python -m benchmarks.wider --run CHECKOUT 0 1 2 3  # the soft labels of another checkout's run
+    .venv/bin/python -m benchmarks.edge.wider                         # after `reflux run`; seeds 0, 1 and 2
+    .venv/bin/python -m benchmarks.edge.wider --run CHECKOUT 0 1 2 3  # the soft labels of another checkout's run
 
 Each seed has two networks, trained by the soft labels that the run stored and with its params: its student, which for
 the run's own seed is the one that it trained, and the same network ``--width`` times as wide, whose int8 file has about
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.edge import CALIBRATION
+from benchmarks.edge.networks import CALIBRATION
+from benchmarks.edge.students import measure, seeds_parser, small_student, trained, workspace
 from benchmarks.harness.results import Figure, of_seeds, read
-from benchmarks.harness.students import measure, seeds_parser, small_student, trained, workspace
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import network as files
 from reflux.components.core.export.formats import onnx

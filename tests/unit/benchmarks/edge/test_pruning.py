@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import pruning
+from benchmarks.edge import pruning
 from benchmarks.harness.results import write
 from reflux.components.core.params.file import load_params
 from reflux.components.core.runtime.stage import Stage

@@ -1,0 +1,1 @@
+"""The files that can ship: their bytes, losses and times, and networks made for a budget of bytes."""

@@ -154,8 +154,10 @@ def tune(
 
 @data.command("add", epilog="Example: reflux data add ~/flowers --minutes 20 --max-kb 100")
 def data_add(
-    path: Annotated[Path, typer.Argument(help="A folder of class folders, or one with a CSV or Parquet manifest.")],
-    name: Annotated[str | None, typer.Option(help="The dataset's name in data/; by default the folder's name.")] = None,
+    path: Annotated[
+        Path, typer.Argument(help="A folder of class folders or with a manifest, or a file that holds the images.")
+    ],
+    name: Annotated[str | None, typer.Option(help="The dataset's name in data/; by default that of PATH.")] = None,
     minutes: Annotated[float, typer.Option(help="How long a run may take on this machine.")] = 10,
     max_kb: Annotated[
         float | None, typer.Option(help="How large the file that ships may be.  [default: 200; in int8 about 56]")

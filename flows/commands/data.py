@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,12 +45,12 @@ def add(
 ) -> str:
     """Copy a dataset to ``data/<name>``, put it under DVC, and write a plan for it to ``params.yaml``.
 
-    A folder that is already in ``data/`` stays where it is. Experiment and registered model are renamed with it,
+    One that is already in ``data/`` stays where it is. Experiment and registered model are renamed with it,
     because a champion of another dataset is no fair comparison; those of a pipeline have the pipeline's name.
 
     Args:
-        path: the dataset's folder.
-        name: its name in ``data/``; by default the folder's own.
+        path: the dataset's folder, or a file that holds the images itself.
+        name: its name in ``data/``; by default its own.
         minutes: that a run may take.
         max_kb: that the file that ships may have; None for the default's.
         min_accuracy: of the student; None for one that is clearly above chance.
@@ -71,7 +72,8 @@ def add(
     _refuse_path(path)
     dataset, group, columns = _opened(path, params)
     _refuse_classes(path, dataset.classes)
-    unread = _unreadable_kinds(path, dataset, params.ingest.max_quarantined)
+    # Opened anew for each pass: the items of a reader may be a generator.
+    unread = _unreadable_kinds(path, _opened(path, params)[0], params.ingest.max_quarantined)
     target, inside = _target(path, name)
     print(f"Looking at {dataset.count:,} images …", flush=True)
     ingest, split = params.ingest, params.ingest.split
@@ -79,7 +81,8 @@ def add(
     profile, look = look_at(dataset, path, split.val, split.test, *limits, usable_cores(), group)
     chosen, seconds = _plan(profile, wishes, _asked(profile, look, params))
     pipeline = pipeline or current()
-    chosen = [*_names(target, pipeline), *_not_of(target, params), *columns, *chosen]
+    names = _names(target, pipeline or (target.stem if path.is_file() else target.name))
+    chosen = [*names, *_not_of(target, params), *columns, *chosen]
     check_overrides(as_assignments(chosen))
     print(f"Adding {dataset.count:,} images to DVC in {target} …", flush=True)
     before = PARAMS.read_bytes()
@@ -120,11 +123,10 @@ def _keep(before: bytes, source: str, target: Path) -> str:
     )
 
 
-def _names(target: Path, pipeline: str) -> "list[Choice]":
+def _names(target: Path, name: str) -> "list[Choice]":
     """What is named after a dataset, or after its pipeline."""
     from reflux.components.plan.choice import Choice
 
-    name = pipeline or target.name
     names = {"ingest.source": str(target), "project.name": name, "registry.model_name": f"{_slug(name)}-student"}
     return [Choice(param, name, "") for param, name in names.items()]
 
@@ -145,10 +147,21 @@ def _not_of(target: Path, params: Params) -> "list[Choice]":
 def _refuse_path(path: Path) -> None:
     if not path.exists():
         raise UserError(f"{path} does not exist: give the folder of your dataset.")
-    if path.is_file():
+    if path.is_file() and not _holds_images(path):
         raise UserError(f"{path} is a file: give the folder that contains it and its images.")
     if any(folder.resolve().is_relative_to(path.resolve()) for folder in (root(), root() / DATA)):
         raise UserError(f"{path} contains this project's data folder: give the folder of your dataset alone.")
+
+
+def _holds_images(file: Path) -> bool:
+    """Tell a file that is a whole dataset from a manifest, whose images would stay behind.
+
+    Raises:
+        UserError: it is no dataset.
+    """
+    from reflux.components.ingest.source import open_source
+
+    return any(isinstance(item.data, bytes) for item in islice(open_source(file).items, 1))
 
 
 def _refuse_classes(path: Path, classes: Sequence[str]) -> None:
@@ -161,10 +174,11 @@ def _refuse_classes(path: Path, classes: Sequence[str]) -> None:
 
 
 def _target(path: Path, name: str | None) -> tuple[Path, bool]:
-    """The dataset's folder in ``data/``, and whether it is there already."""
-    data = root() / DATA
-    inside = path.resolve().parent == data.resolve()
-    target = data / (path.name if inside else _slug(name or path.resolve().name))
+    """The dataset's place in ``data/``, and whether it is there already."""
+    data, own = root() / DATA, path.resolve()
+    inside = own.parent == data.resolve()
+    stem, suffix = (own.stem, own.suffix) if own.is_file() else (own.name, "")
+    target = data / (path.name if inside else _slug(name or stem) + suffix)
     if target.exists() and not inside:
         raise UserError(f"{target} exists: choose another name with `--name`, or remove it.")
     return target, inside
@@ -236,6 +250,10 @@ def _plan(profile: "Profile", wishes: "Wishes", answers: "Answers") -> "tuple[li
 
 
 def _copy(path: Path, target: Path) -> None:
+    if path.is_file():
+        with atomic(target) as temporary:
+            shutil.copy2(path, temporary)
+        return
     partial = target.with_name(f".{target.name}-partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a copy that was killed
     try:
@@ -253,7 +271,9 @@ def _undone_if_it_fails(target: Path, inside: bool) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not inside:
+        if not inside and target.is_file():
+            target.unlink()
+        elif not inside:
             shutil.rmtree(target, ignore_errors=True)
         for note, content in zip(notes, before, strict=True):
             if content is not None:

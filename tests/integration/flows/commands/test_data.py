@@ -1,10 +1,12 @@
 """Datasets under a real DVC, with and without git."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from sklearn.datasets import load_digits
 
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import load_params, override_params
+from reflux.components.ingest.formats.register import FORMATS
 from reflux.flows.commands import data
 from reflux.flows.commands.data import add
 from reflux.flows.repo.checkout import prepare_dvc
@@ -99,6 +102,38 @@ def test_a_folder_that_is_in_data_already_is_taken_where_it_is(checkout):
     assert load_params().ingest.source == "data/pets"
 
 
+@pytest.fixture
+def archives(checkout) -> Iterator[None]:
+    """A project with the reader of NumPy archives that the page on extensions shows."""
+    page = (ROOT / "infra/docs/pages/how-to/extensions.md").read_text(encoding="utf-8")
+    name, text = re.search(r"^```python\n# (\S+/numpy_archive\.py)\n(.*?)^```", page, re.MULTILINE | re.DOTALL).groups()
+    (checkout / name).parent.mkdir(parents=True)
+    (checkout / name).write_text(text)
+    yield
+    FORMATS.pop("numpy-archive", None)
+
+
+@pytest.mark.usefixtures("archives")
+def test_a_file_that_holds_the_images_is_a_dataset(checkout, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (40, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "My pets.npz", images=images, labels=["cat", "dog"] * 20)
+    message = add(tmp_path / "My pets.npz", None)
+    params = load_params()
+    assert params.ingest.source == "data/My-pets.npz"
+    assert params.project.name == "My-pets"
+    assert params.registry.model_name == "My-pets-student"
+    assert "md5" in Path("data/My-pets.npz.dvc").read_text()
+    assert "40 images (color), 2 classes" in message
+    with pytest.raises(UserError, match="--name"):
+        add(tmp_path / "My pets.npz", None)
+    prepare_dvc()
+    Path(".dvcignore").write_text("data/\n")
+    with pytest.raises(UserError, match=r"DVC can't take data/others\.npz"):
+        add(tmp_path / "My pets.npz", "others")
+    assert not Path("data/others.npz").exists()
+
+
 def test_what_git_versions_needs_no_dvc_file(checkout):
     pictures(checkout / "data" / "pets")
     subprocess.run(["git", "init", "-q"], check=True)
@@ -118,7 +153,11 @@ def test_what_git_versions_needs_no_dvc_file(checkout):
             r"fewer than two classes \(cats\): a classifier needs at least two\.",
         ),
         (lambda at: (pictures(at / "inner"), at)[1], r"\(inner\): .*; if .*pets/inner is the dataset, give that\."),
-        (lambda at: (at.write_text("path,label"), at)[1], "is a file"),
+        (lambda at: (at.write_text("path,label"), at)[1], "is a nameless file, which is no dataset"),
+        (
+            lambda at: ((file := at.with_suffix(".csv")).write_text("path,label\ncats/0.png,cats\n"), file)[1],
+            r"pets\.csv is a file: give the folder that contains it and its images\.",
+        ),
         (
             lambda at: unreadable(pictures(at), "png"),
             r"has 12 \.png files that can't be read: cats/0-more.png is text",

@@ -1,1 +1,1 @@
-"""What shared servers take of a retrain, and how they answer when there are many."""
+"""MLflow, Prefect and DVC's remote under growing loads: what a retrain costs them, and how fast they answer."""

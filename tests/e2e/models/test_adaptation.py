@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.adaptation import MNIST, write_digits
+from benchmarks.transfer.adaptation import MNIST, write_digits
 from reflux.components.core.artifacts import read_json
 from tests.e2e.command import reflux
 from tests.e2e.models.other_sources import assert_a_change_is_noticed

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.adaptation import MNIST, write_digits
+from benchmarks.transfer.adaptation import MNIST, write_digits
 from reflux.components.core.errors import UserError
 from reflux.components.core.images.shards import open_shard
 from reflux.components.core.params.file import check_overrides

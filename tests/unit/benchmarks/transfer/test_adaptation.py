@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import adaptation
 from benchmarks.harness.results import write
+from benchmarks.transfer import adaptation
 from reflux.components.ingest.source import open_source
 
 

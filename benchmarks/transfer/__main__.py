@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.harness.few_digits import Results, digits, measure, table
 from benchmarks.harness.results import ROOT, Figure, of_seeds, read
+from benchmarks.transfer.few_digits import Results, digits, measure, table
 from reflux.components.core.artifacts import write_json
 from reflux.components.core.images.shards import UNLABELED, open_shard
 from reflux.components.core.inference import validate

@@ -1,6 +1,6 @@
 """DVC's way to S3 and back: the same bytes in few and in many files.
 
-    .venv/bin/python -m benchmarks.remote         # 10 GB twice; 50 GB of disk, Postgres, and Reflux with .[stack]
+    .venv/bin/python -m benchmarks.servers.remote  # 10 GB twice; 50 GB of disk, Postgres, and Reflux with .[stack]
 
 It starts ``infra/local`` and takes its S3 server (SeaweedFS) for DVC's remote, on the same disk and cores: what is
 measured is what DVC and such a server cost by themselves, without a network. ``add`` hashes the folder and links it

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import transfer
 from benchmarks.harness.results import write
+from benchmarks.transfer import __main__ as transfer
 from reflux.components.core.contract import SPLITS
 from reflux.components.core.images.shards import UNLABELED, open_shard
 

@@ -1,6 +1,6 @@
 """How long a board takes to open in a browser when an experiment has many retrains.
 
-    .venv/bin/python -m benchmarks.boards                  # 200 retrains, some minutes
+    .venv/bin/python -m benchmarks.servers.boards                  # 200 retrains, some minutes
 
 The retrains are journals that a courier delivers to a real MLflow server of one worker on SQLite: each with every
 metric that the boards show, and the child runs of three stages that train. ``board_open_s`` is the time from the

@@ -1,7 +1,7 @@
 """What a source domain and adaptation bring: MNIST teaches scikit-learn's digits, a network from scratch.
 
-    .venv/bin/python -m benchmarks.adaptation          # seeds 0, 1 and 2
-    .venv/bin/python -m benchmarks.adaptation 0 1 2 3 4
+    .venv/bin/python -m benchmarks.transfer.adaptation          # seeds 0, 1 and 2
+    .venv/bin/python -m benchmarks.transfer.adaptation 0 1 2 3 4
 
 It runs the stages ``ingest``, ``pretrain`` and ``finetune`` with the labels of 1 and of 5 digits a class; all others
 but 200 of validation and 600 of test have none. The source domain is the 1,000 training images of MNIST that ship with
@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from benchmarks.harness.few_digits import TEST, VAL, Results, digits, measure, table
 from benchmarks.harness.results import ROOT, Figure, of_seeds, read
+from benchmarks.transfer.few_digits import TEST, VAL, Results, digits, measure, table
 from reflux.components.core.images.shards import Pixels, open_shard
 from reflux.components.core.inference import validate
 from reflux.components.core.models.pixel_model import load

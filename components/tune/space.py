@@ -95,6 +95,15 @@ def held(values: Values, drawn: Mapping[str, BaseDistribution]) -> dict[str, Any
     return {name: value for name, value in values.items() if name in drawn and _holds(drawn[name], value)}
 
 
+def narrower(values: Values, drawn: Mapping[str, BaseDistribution]) -> list[dict[str, Any]]:
+    """A student of the space at each smaller width, the next one first; none if its network has no width."""
+    width = drawn.get("width")
+    if not isinstance(width, FloatDistribution) or not width.step or not small_net(values.get("network", "")):
+        return []
+    below = round((values["width"] - width.low) / width.step)
+    return [{**values, "width": values["width"] - step * width.step} for step in range(1, below + 1)]
+
+
 def _holds(distribution: BaseDistribution, value: Any) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices

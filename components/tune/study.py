@@ -38,7 +38,7 @@ from reflux.components.tune.findings import (
 )
 from reflux.components.tune.front import goes_on
 from reflux.components.tune.result import OF_FILES, REPEATED, Result, Row, failed, losses_of, to_repeat
-from reflux.components.tune.space import applied, changes, held, present_values, suggest
+from reflux.components.tune.space import applied, changes, held, narrower, present_values, suggest
 from reflux.components.tune.storage import (
     CHANGES,
     CONTINUES,
@@ -318,7 +318,11 @@ def sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
 
 
 def begin(search: Search, project: str) -> None:
-    """Queue what is tried first: trials that were broken off, the present student, and what earlier studies found."""
+    """Queue what is tried first: trials that were broken off, or else what is known before anything is drawn.
+
+    That is the present student, what earlier studies found, and the present student at each smaller width: the first
+    answers to how small it can be, which ten minutes of drawing may miss.
+    """
     study = search.study
     taken_up = {trial.user_attrs.get(CONTINUES) for trial in study.get_trials(deepcopy=False)}
     for trial in study.get_trials(deepcopy=False):
@@ -330,8 +334,8 @@ def begin(search: Search, project: str) -> None:
     values = held(present, search.drawn)
     whole = {name for name in present if name in search.drawn} == set(values)
     study.enqueue_trial(values, user_attrs={PRESENT: True} if whole else {})
-    for values in _inherited(search, project):
-        study.enqueue_trial(values, skip_if_exists=True)
+    for each in [*_inherited(search, project), *(narrower(values, search.drawn) if whole else [])]:
+        study.enqueue_trial(each, skip_if_exists=True)
 
 
 def _inherited(search: Search, project: str) -> list[dict[str, Any]]:

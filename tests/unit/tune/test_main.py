@@ -105,6 +105,12 @@ def test_the_trials_of_a_seed_are_the_same_twice_and_do_not_depend_on_breaks(wor
     assert outcomes(search(2, "seed=0", "student.batch_size=12"))[0] != whole[0], "another study"
 
 
+def test_the_present_student_comes_first_and_then_its_narrower_selves(workspace):
+    queued = [trial.system_attrs["fixed_params"] for trial in search(0, "tune.space.width=[0.75,1]").study.get_trials()]
+    assert [values["width"] for values in queued] == [1.0, 0.875, 0.75]
+    assert {json.dumps(values | {"width": 1.0}) for values in queued} == {json.dumps(queued[0])}
+
+
 def test_what_can_not_pass_is_not_trained_and_the_nearest_is_named(workspace, monkeypatch):
     monkeypatch.setattr(studies, "_REFUSED", 5)
     override_params(["registry.gates.size_kb.max=4"])

@@ -5,7 +5,7 @@ from optuna.distributions import CategoricalDistribution
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import check_overrides
 from reflux.components.core.params.tune import Space
-from reflux.components.tune.space import applied, changes, decides, distributions, held, present_values
+from reflux.components.tune.space import applied, changes, decides, distributions, held, narrower, present_values
 from tests.workspaces import ROOT
 
 DEFAULT = check_overrides([], ROOT / "params.yaml")
@@ -60,6 +60,15 @@ def test_each_knob_is_narrowed_by_the_params(knob: str):
     drawn = distributions(params_with(f"tune.space.{knob}={value}"))[knob]
     assert drawn.single()
     assert drawn._contains(drawn.to_internal_repr(value))
+
+
+def test_the_present_student_has_narrower_selves_down_to_the_end_of_the_space():
+    values, drawn = present_values(DEFAULT), distributions(DEFAULT)
+    assert [each["width"] for each in narrower(values, drawn)] == [0.875, 0.75, 0.625, 0.5]
+    assert all(each | {"width": 1.0} == values and held(each, drawn) == each for each in narrower(values, drawn))
+    assert narrower(values | {"width": 0.5}, drawn) == []
+    assert narrower(values | {"network": "resnet18"}, drawn) == [], "timm's networks have no width"
+    assert narrower(values, distributions(params_with("tune.space.width=1"))) == []
 
 
 def test_what_the_params_leave_out_holds_the_present_student():

@@ -74,9 +74,10 @@ def declared(receivers: Iterable[tuple[Receiver, UUID]]) -> list[Automation]:
         _watch(
             "stuck",
             stuck,
+            # Heartbeats, as a busy server may see the start of a run before it sees that a worker took it.
             _missing(
                 _events("Pending", "Submitting"),
-                _events("Running", "Scheduled", "AwaitingConcurrencySlot", "Cancelling") | gone,
+                _events("Running", "heartbeat", "Scheduled", "AwaitingConcurrencySlot", "Cancelling") | gone,
             ),
             [_crash(stuck)],
         ),

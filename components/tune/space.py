@@ -7,7 +7,6 @@ from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
-    IntDistribution,
     distribution_to_json,
 )
 
@@ -47,7 +46,7 @@ def distributions(params: Params) -> dict[str, BaseDistribution]:
             check_timm_name(name)
     choices = {"network": networks, "image_size": sizes, "method": methods, "ema_decay": space.ema_decay}
     choices |= {"ships": space.ships}
-    steps = space.steps or (max(1, student.steps // 2), student.steps)
+    steps = space.steps or (present["steps"] / 2, present["steps"])
     ranges = {"width": space.width, "label_weight": space.label_weight, "lr": space.lr, "mixup": space.mixup}
     ranges |= {"weight_decay": space.weight_decay, "steps": steps}
     if any(_tempered(name, params) for name in methods):
@@ -69,8 +68,6 @@ def distributions(params: Params) -> dict[str, BaseDistribution]:
 
 
 def _range(name: str, low: float, high: float) -> BaseDistribution:
-    if name == "steps":
-        return IntDistribution(int(low), int(high), log=True)
     if name == "width" and low < high:
         steps = int((high - low) / WIDTH_STEP + 1e-9)
         return FloatDistribution(low, low + steps * WIDTH_STEP, step=WIDTH_STEP)
@@ -83,7 +80,8 @@ def present_values(params: Params) -> dict[str, Any]:
     network, width = base_and_width(student.model)
     method = _own_method(params)
     values: dict[str, Any] = {"network": network, "width": width, "image_size": student.image_size, "method": method}
-    values |= {name: getattr(student, name) for name in ("lr", "weight_decay", "steps", "ema_decay")}
+    values |= {name: getattr(student, name) for name in ("lr", "weight_decay", "ema_decay")}
+    values["steps"] = student.steps * min(1.0, width)
     values |= {"label_weight": distill.label_weight, "mixup": student.augment.mixup, "ships": _ships(params)}
     if _tempered(method, params):
         values["temperature"] = _entry(method, params).temperature  # type: ignore[attr-defined]
@@ -107,7 +105,7 @@ def narrower(values: Values, drawn: Mapping[str, BaseDistribution]) -> list[dict
 def _holds(distribution: BaseDistribution, value: Any) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
-    assert isinstance(distribution, FloatDistribution | IntDistribution)  # noqa: S101 - the only others made here
+    assert isinstance(distribution, FloatDistribution)  # noqa: S101 - the only others made here
     if not distribution.low <= value <= distribution.high:
         return False
     step = distribution.step
@@ -123,8 +121,6 @@ def _suggest(trial: "Trial", name: str, distribution: BaseDistribution) -> Any:
     match distribution:
         case CategoricalDistribution():
             return trial.suggest_categorical(name, distribution.choices)
-        case IntDistribution():
-            return trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
         case FloatDistribution(low=low, high=high, step=step):
             return trial.suggest_float(name, low, high, step=step, log=distribution.log)
     raise TypeError(distribution)
@@ -133,15 +129,15 @@ def _suggest(trial: "Trial", name: str, distribution: BaseDistribution) -> Any:
 def changes(values: Values, params: Params) -> Changes:
     """What the values change in the params: those of the present student change nothing.
 
-    Where the method is the present one it keeps the settings that ``params.yaml`` gives it, apart from its temperature.
+    A narrower network takes as many more steps as it is narrower. Where the method is the present one it keeps the
+    settings that ``params.yaml`` gives it, apart from its temperature.
     """
     student = params.student
-    steps = values["steps"]
+    width = round(values["width"], 6) if small_net(values["network"]) else 1.0
+    steps = max(1, round(values["steps"] / min(1.0, width)))
     every = max(1, round(student.eval_every * steps / student.steps))
     changed = {
-        "student.model": with_width(values["network"], round(values.get("width", 1.0), 6))
-        if small_net(values["network"])
-        else values["network"],
+        "student.model": with_width(values["network"], width) if small_net(values["network"]) else values["network"],
         "student.image_size": values["image_size"],
         "student.lr": _rounded(values["lr"]),
         "student.weight_decay": _rounded(values["weight_decay"]),
@@ -237,6 +233,6 @@ def decides(params: Params, drawn: Mapping[str, BaseDistribution]) -> list[Any]:
     distill = params.distill.model_dump(exclude={"method", "label_weight", "mixed_targets"})
     methods = {name: {**_settings(name, params), "temperature": None} for name in drawn["method"].choices}  # type: ignore[attr-defined]
     several = str(params.distill.method) if _several(params) else ""
-    often = params.student.eval_every / params.student.steps
+    often = round(params.student.steps / params.student.eval_every)
     knobs = {name: distribution_to_json(distribution) for name, distribution in drawn.items()}
     return [student, augment, distill, methods, several, often, knobs, params.seed, _mixes_in_store(params)]

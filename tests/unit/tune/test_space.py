@@ -11,7 +11,7 @@ from tests.workspaces import ROOT
 DEFAULT = check_overrides([], ROOT / "params.yaml")
 KNOBS = {  # a value other than the present one, and the params that it decides
     "network": ("resnet14_slim", {"student.model": "resnet14_slim"}),
-    "width": (0.75, {"student.model": "resnet8_slim_x0.75"}),
+    "width": (0.75, {"student.model": "resnet8_slim_x0.75", "student.steps": 2000, "student.eval_every": 133}),
     "image_size": (21, {"student.image_size": 21}),
     "method": ("dist", {"distill.method": {"name": "dist", "temperature": 1.0}}),
     "temperature": (2.345678, {"distill.method": {"name": "kd", "temperature": 2.35}}),
@@ -146,7 +146,7 @@ def test_a_space_that_is_none_is_refused_in_a_sentence(assignment, sentence):
 
 def test_a_study_goes_on_when_a_student_of_it_was_taken():
     params = params_with("tune.space.steps=[750, 1500]")
-    taken = changes(present_values(params) | {"width": 0.5, "lr": 0.02, "temperature": 2.0, "steps": 900}, params)
+    taken = changes(present_values(params) | {"width": 0.625, "lr": 0.02, "temperature": 2.0, "steps": 913}, params)
     later = applied(params, taken)
     assert decides(later, distributions(later)) == decides(params, distributions(params))
     other = params_with("tune.space.steps=[750, 1500]", "student.batch_size=64")

@@ -52,7 +52,7 @@ def layers_to_adapt(model: PixelModel, targets: Sequence[str]) -> list[str]:
     """
     if find_spec("peft") is None:
         raise UserError(
-            "finetune.strategy = lora needs the package peft: `pip install 'reflux[lora]'`, or take another strategy."
+            "finetune.strategy = lora needs the package peft: `pip install peft`, or take another strategy."
         )
     layers = adaptable(model)
     if not layers:

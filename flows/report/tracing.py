@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
+_PACKAGE = "opentelemetry-exporter-otlp-proto-http"
+
 
 @contextmanager
 def traced(display: Display, name: str, project: str, flow_run_id: str) -> Iterator[None]:
@@ -75,9 +77,8 @@ def _provider(display: Display) -> "TracerProvider | None":
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ModuleNotFoundError as error:
-        how = "`pip install 'reflux[tracing]'`"
-        display.note(f"Note: {endpoint} is set, and a trace needs the package {error.name}: {how}.")
+    except ModuleNotFoundError:
+        display.note(f"Note: {endpoint} is set, and a trace needs the package {_PACKAGE}: `pip install {_PACKAGE}`.")
         return None
     os.environ.setdefault("OTEL_SERVICE_NAME", "reflux")
     provider = TracerProvider(shutdown_on_exit=False)

@@ -110,7 +110,7 @@ def _package(name: str) -> Any:
         import open_clip
     except ImportError:
         raise UserError(
-            f"pretrain.model = {name} needs the package open_clip_torch: `pip install 'reflux[zeroshot]'`, or take "
+            f"pretrain.model = {name} needs the package open_clip_torch: `pip install open_clip_torch`, or take "
             "another model."
         ) from None
     return open_clip

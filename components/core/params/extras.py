@@ -19,6 +19,5 @@ def installed(file_format: FormatSpec, who: str) -> str:
     try:
         return version(file_format.runtime)
     except PackageNotFoundError:
-        raise UserError(
-            f"{who} needs the package {file_format.runtime}: `pip install 'reflux[{file_format.extra}]'`."
-        ) from None
+        runtime = file_format.runtime
+        raise UserError(f"{who} needs the package {runtime}: `pip install {runtime}`.") from None

@@ -26,7 +26,7 @@ WEIGHTS = "model.safetensors"
 PIPELINE = "retrain"
 
 _PATIENCE_S = 3.0
-_MISSING = "OpenLineage's events need the package openlineage-python: `pip install 'reflux[openlineage]'`."
+_MISSING = "OpenLineage's events need the package openlineage-python: `pip install openlineage-python`."
 _ENGINE = "reflux"
 
 Kind = Literal["START", "COMPLETE", "FAIL", "ABORT"]

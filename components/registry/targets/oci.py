@@ -32,7 +32,7 @@ class Registry:
 
     def check(self) -> None:
         if find_spec("oras") is None:
-            raise UserError("Publishing needs the package oras: `pip install 'reflux[publish]'`.")
+            raise UserError("Publishing needs the package oras: `pip install oras`.")
         ping("OCI registry", f"{'http' if self.insecure else 'https'}://{self.host}", "/v2/")
 
     def push(self, folder: Path, names: Sequence[str], facts: Mapping[str, str]) -> Published:

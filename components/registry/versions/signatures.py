@@ -42,7 +42,7 @@ def check_keys() -> str:
         return "unsigned"
     if find_spec("model_signing") is None:
         raise UserError(
-            f"{names[0]} is set, and signatures need the package model-signing: `pip install 'reflux[signing]'`, or "
+            f"{names[0]} is set, and signatures need the package model-signing: `pip install model-signing`, or "
             f"unset {names[0]}."
         )
     private, public = _private_key(), _public_key()

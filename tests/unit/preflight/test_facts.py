@@ -106,7 +106,7 @@ def test_a_runtime_that_is_not_installed_is_one_sentence(monkeypatch):
     with pytest.raises(UserError) as refused:
         whole_file(params("compress.ships=executorch-int8"))
     assert str(refused.value) == (
-        "compress.ships = executorch-int8 needs the package executorch: `pip install 'reflux[executorch]'`."
+        "compress.ships = executorch-int8 needs the package executorch: `pip install executorch`."
     )
 
 

@@ -88,7 +88,7 @@ def test_a_network_that_can_not_be_narrower_is_one_sentence(name: str, size: int
 
 def test_without_the_package_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pruning, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs the package torch-pruning: `pip install 'reflux\[prune\]'`"):
+    with pytest.raises(UserError, match=r"needs the package torch-pruning: `pip install torch-pruning`"):
         prune(student(), 0.5)
 
 

@@ -55,7 +55,7 @@ def test_names_are_open_clips(open_clip):
 
 def test_without_the_package_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(UserError, match=r"needs the package open_clip_torch: `pip install 'reflux\[zeroshot\]'`"):
+    with pytest.raises(UserError, match=r"needs the package open_clip_torch: `pip install open_clip_torch`"):
         network("open_clip:ViT-B-32/openai", 2, 3)
 
 

@@ -100,4 +100,4 @@ def test_without_optuna_it_says_what_to_install(project, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("reflux.flows.pipeline.search.find_spec", lambda name: None)
     code, _, err = project("tune")
-    assert (code, err) == (2, "Error: reflux tune needs Optuna: pip install 'reflux[tune]'.\n")
+    assert (code, err) == (2, "Error: reflux tune needs the package optuna: `pip install optuna`.\n")

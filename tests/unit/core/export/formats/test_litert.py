@@ -14,7 +14,7 @@ from reflux.components.core.models.pixel_model import pixel_model
 from reflux.components.preflight.rehearsal import as_if_trained
 
 pytestmark = pytest.mark.long
-pytest.importorskip("ai_edge_litert", reason="pip install 'reflux[litert]'")
+pytest.importorskip("ai_edge_litert", reason="pip install ai-edge-litert")
 
 CLASSES = ("a", "b", "c")
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 1, 12, 12), dtype=np.uint8)

@@ -14,7 +14,7 @@ from reflux.components.core.models.pixel_model import pixel_model
 from reflux.components.preflight.rehearsal import as_if_trained
 
 pytestmark = pytest.mark.long
-openvino = pytest.importorskip("openvino", reason="pip install 'reflux[openvino]'")
+openvino = pytest.importorskip("openvino", reason="pip install openvino")
 
 CLASSES = ("a", "b", "c")
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 1, 12, 12), dtype=np.uint8)

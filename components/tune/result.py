@@ -211,13 +211,13 @@ def read() -> Result:
     """Read the result that was kept last.
 
     Raises:
-        UserError: there is none, or the file is damaged.
+        UserError: there is none, or the file is damaged or of another version.
     """
     if not RESULT.is_file():
         raise UserError("There is no study yet: run `reflux tune --minutes 20`.")
     facts = read_json(RESULT)
-    rows = tuple(Row(**each | {"repeats": tuple(each["repeats"])}) for each in facts["rows"])
     try:
+        rows = tuple(Row(**each | {"repeats": tuple(each["repeats"])}) for each in facts["rows"])
         return Result(**facts | {"rows": rows, "objectives": tuple(facts["objectives"])})
-    except TypeError:
+    except (KeyError, TypeError):
         raise UserError(f"{RESULT} is of another version of Reflux: run `reflux tune` again.") from None

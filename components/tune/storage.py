@@ -33,19 +33,29 @@ def open_study(url: str, name: str, objectives: Sequence[str]) -> tuple[optuna.S
         objectives: names among ``OBJECTIVES``.
 
     Raises:
-        UserError: the storage is away, or of another version of Optuna.
+        UserError: the storage is away, lacks its driver, or is of another version of Optuna.
     """
+    shown = without_password(url)
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     # Retries of trials that are no longer alive are what Optuna calls experimental.
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     with storage_errors(url):
-        storage = optuna.storages.RDBStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": _LOCKED_S}} if url.startswith("sqlite") else None,
-            heartbeat_interval=_HEARTBEAT_S,
-            grace_period=DEAD_AFTER_S,
-            heartbeat_stale_trial_callback=take_up,
-        )
+        try:
+            storage = optuna.storages.RDBStorage(
+                url,
+                engine_kwargs={"connect_args": {"timeout": _LOCKED_S}} if url.startswith("sqlite") else None,
+                heartbeat_interval=_HEARTBEAT_S,
+                grace_period=DEAD_AFTER_S,
+                heartbeat_stale_trial_callback=take_up,
+            )
+        except ModuleNotFoundError as error:
+            raise UserError(_unusable(shown, str(error))) from None
+        except RuntimeError as error:
+            raise UserError(
+                f"The storage of studies, {shown}, was made by another version of Optuna "
+                f"({str(error).splitlines()[0]}): upgrade it with `optuna storage upgrade --storage {shown}`, or set "
+                f"{STORAGE_VARIABLE} to another."
+            ) from None
         best = {True: optuna.study.StudyDirection.MAXIMIZE, False: optuna.study.StudyDirection.MINIMIZE}
         directions = [best[OBJECTIVES[objective]] for objective in objectives]
         study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
@@ -54,24 +64,19 @@ def open_study(url: str, name: str, objectives: Sequence[str]) -> tuple[optuna.S
 
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Turn what Optuna and its database raise about the storage into one sentence.
+    """Turn what Optuna and its database raise about the storage into one sentence; errors of training stay as they are.
 
     Raises:
-        UserError: it is away, or of another version.
+        UserError: the storage is away.
     """
-    shown = without_password(url)
     try:
         yield
-    except (SQLAlchemyError, ModuleNotFoundError, optuna.exceptions.StorageInternalError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"The storage of studies, {shown}, can't be used ({first}): set REFLUX_TUNE_STORAGE to another."
-        ) from None
-    except RuntimeError as error:
-        raise UserError(
-            f"The storage of studies, {shown}, was made by another version of Optuna ({str(error).splitlines()[0]}): "
-            f"upgrade it with `optuna storage upgrade --storage {shown}`, or set REFLUX_TUNE_STORAGE to another."
-        ) from None
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise UserError(_unusable(without_password(url), str(error).strip().splitlines()[0])) from None
+
+
+def _unusable(shown: str, why: str) -> str:
+    return f"The storage of studies, {shown}, can't be used ({why}): set {STORAGE_VARIABLE} to another."
 
 
 def study_name(project: str, decides: Any) -> str:

@@ -98,7 +98,7 @@ def _taken(result: Result, take: str) -> str:
     Raises:
         UserError: there is none, or the soft labels are others by now.
     """
-    if read_json(ARTIFACTS / "label" / "manifest.json")["key"] != result.store:
+    if read_json(ARTIFACTS / "label" / "manifest.json").get("key") != result.store:
         raise UserError(f"{RESULT} is of other soft labels than there are now: search again with --minutes.")
     row = _row(result, take)
     if row.number == result.present:
@@ -119,5 +119,5 @@ def _row(result: Result, take: str) -> Row:
         return row
     chosen = result.chosen(take)
     if chosen is None:
-        raise UserError(f"--take {take}: {report.nearest(result)}")
+        raise UserError(f"--take {take}: no student passes: {report.nearest(result)}")
     return chosen

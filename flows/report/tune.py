@@ -79,8 +79,8 @@ def sentences(result: Result) -> list[str]:
     ]
     if result.luck is not None:
         said.append(
-            f"The winner's curse: what was chosen lost {100 * result.luck:+.1f} points when it was trained again with "
-            f"other seeds (up to {REPEATED} each), and only those are expected."
+            f"The winner's curse: what was chosen lost {100 * result.luck:.1f} points when it was trained again with "
+            f"other seeds (up to {REPEATED} each), whose mean is the expected accuracy."
         )
     elif only_the_present(result):
         said.append("No other student is as good as the present one: search longer, as the same command goes on.")
@@ -105,7 +105,8 @@ def nearest(result: Result) -> str:
     if not missed:
         return "none is as good as the present student; search longer, or widen tune.space."
     _, row = min(missed, key=lambda each: (each[0], each[1].number))
-    return f"the nearest is trial {row.number}. {' '.join(reason.sentence for reason in result.failed(row))}"
+    failing = " ".join(reason.sentence for reason in result.failed(row))
+    return f"the nearest is trial {row.number}. {failing} Search longer, widen tune.space, or loosen registry.gates."
 
 
 def _miss(reason: Reason) -> float:

@@ -70,8 +70,10 @@ def test_it_is_kept_and_read_again(tmp_path, monkeypatch):
     assert read() == found
     assert read().rows[1].kind == "onnx_int8"
     assert list(HOME.iterdir()) == [HOME / "result.json"]
-    (HOME / "result.json").write_text((HOME / "result.json").read_text().replace('"study"', '"margin"'))
-    with pytest.raises(UserError, match="of another version of Reflux: run `reflux tune` again"):
-        read()
+    kept = (HOME / "result.json").read_text()
+    for name in ('"study"', '"figures"', '"rows"', '"objectives"'):
+        (HOME / "result.json").write_text(kept.replace(name, '"margin"'))
+        with pytest.raises(UserError, match="of another version of Reflux: run `reflux tune` again"):
+            read()
     assert found.row(7) is None
     assert replace(found, rows=()).choices == {}

@@ -43,14 +43,17 @@ def test_the_sentences_say_how_lucky_the_search_was_and_what_was_not_opened():
     assert "3 students trained, 4 stopped early, 5 not trained" in said
     assert "2 trained again with another seed, in 2 min 05 s." in said
     assert "the test split was not opened" in said
-    assert "what was chosen lost +0.5 points when it was trained again" in said
+    assert "what was chosen lost 0.5 points when it was trained again" in said
     assert "What passes also reaches the 84.0 % of the present student" in said
     assert "What decided accuracy most: width 60 %, lr 30 %, steps 6 %." in said
 
 
 def test_where_none_passes_the_nearest_and_its_gate_are_named():
     found = result(row(1, 0.79, 60), row(2, 0.5, 9), present=None, counts=COUNTS)
-    assert nearest(found) == "the nearest is trial 1. Accuracy 0.79 is below the minimum of 0.8."
+    assert nearest(found) == (
+        "the nearest is trial 1. Accuracy 0.79 is below the minimum of 0.8. "
+        "Search longer, widen tune.space, or loosen registry.gates."
+    )
     assert f"No student passes: {nearest(found)}" in sentences(found)
     assert found.gates == GATES
 

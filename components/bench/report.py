@@ -100,11 +100,19 @@ def read(path: Path) -> Report:
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{path} is not a file: give the one that bench.py wrote on the device.") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "it"
         raise UserError(
-            f"{path} is no report of bench.py ({place}: {first['msg']}): give the file that it wrote, unchanged."
+            f"{path} is no report of bench.py ({_wrong(error)}): give the file that it wrote, unchanged."
         ) from None
+
+
+def _wrong(error: ValidationError) -> str:
+    """What is wrong first, in a clause."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    if not place:
+        return "it is not valid JSON" if first["type"] == "json_invalid" else "it is no JSON object"
+    words = {"missing": "is missing", "extra_forbidden": "is not part of one"}
+    return f"{place} {words.get(first['type'], 'has a wrong value')}"
 
 
 def slower(rows: Sequence[Row]) -> list[tuple[Row, list[Speed]]]:

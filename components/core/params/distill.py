@@ -313,6 +313,8 @@ class Distill(Section):
         entries = [{"name": entry} if isinstance(entry, str) else entry for entry in given]
         for entry in entries:
             name = entry.get("name") if isinstance(entry, dict) else getattr(entry, "name", entry)
+            if name is None:
+                raise ValueError("an entry needs the name of its method, such as {name: kd, temperature: 4}")
             if str(name) not in METHODS:
                 near = difflib.get_close_matches(str(name), METHODS, n=2, cutoff=0.5)
                 hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(METHODS)}"

@@ -40,10 +40,13 @@ _REASONS = {  # by pydantic's type of error; what is in braces is pydantic's too
     "int_type": "it must be a whole number",
     "less_than": "it must be below {lt:.10g}",
     "less_than_equal": "it must be {le:.10g} or less",
+    "invalid_key": "the name of a param must be text",
     "list_type": _LIST,
     "literal_error": "choose {expected}",
+    "string_pattern_mismatch": "it must be letters, digits, dots, dashes and underscores, a letter or digit first",
     "string_too_short": "it must not be empty",
     "string_type": _TEXT,
+    "too_long": "it must have {max_length} values or fewer",
     "too_short": "it must not be empty",
     "tuple_type": _LIST,
 }
@@ -167,7 +170,7 @@ def read(path: Path) -> tuple[str, Any]:
     """The text of a params file of any release, and what it holds.
 
     Raises:
-        UserError: the file is missing, empty or not YAML.
+        UserError: the file is missing, not YAML, or holds no sections.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -179,7 +182,8 @@ def read(path: Path) -> tuple[str, Any]:
         where = f"{path}, line {mark.line + 1}," if mark else str(path)
         raise UserError(f"{where} is not valid YAML: {_parser_words(error)}.") from None
     if not isinstance(document, dict):
-        raise UserError(f"{path} is empty: restore it with `git checkout {path}`.")
+        what = "is empty" if document is None else "holds no sections of params"
+        raise UserError(f"{path} {what}: restore it with `git checkout {path}`.")
     return text, document
 
 

@@ -110,7 +110,7 @@ def test_without_a_run_it_says_what_to_do(project, call_reflux):
         (["--export", "artifacts"], "artifacts exists already: name a new folder."),
         (["--export", "here", "torn.onnx"], "torn.onnx can't be read"),
         (["--import", "gone.json"], "gone.json is not a file: give the one that bench.py wrote on the device."),
-        (["--import", "params.yaml"], "params.yaml is no report of bench.py (it: Invalid JSON"),
+        (["--import", "params.yaml"], "params.yaml is no report of bench.py (it is not valid JSON"),
         (["--import", "report.json", "3"], "--import takes a report alone"),
         (["--import", "report.json"], "report.json is the report of other files: student.onnx (aaaaaaaaaaaa…), "),
     ],

@@ -35,6 +35,10 @@ def test_the_shipped_params_are_valid_and_frozen():
         ("distill.method=3", "distill.method = 3 is refused: no method is named 3; known are kd, dkd"),
         ("distill.method=[kd, magic]", "no method is named magic; known are kd, dkd"),
         ("distill.method={name: [kd]}", "no method is named .*; did you mean kd"),
+        ("distill.method={temperature: 2}", "distill.method: an entry needs the name of its method, such as"),
+        ("student={1: 2}", r"student.1 = 1 is refused: the name of a param must be text\.$"),
+        ("tune.space.lr=[1, 2, 3]", r"= \[1, 2, 3\] is refused: it must have 2 values or fewer\.$"),
+        ("registry.gates.latency_ms_p95.device=pi 5", "'pi 5' is refused: it must be letters, digits, dots, dashes"),
         ("distill.method={name: dkd, betta: 2}", "betta is not a parameter; did you mean distill.method.0.dkd.beta"),
         ("distill.method={name: kd, temperature: 0}", "distill.method.0.kd.temperature = 0 is refused"),
         ("distill.method=[kd, {name: kd, temperature: 2}]", "it names kd twice"),
@@ -216,7 +220,11 @@ def test_a_missing_key_is_named(file: Path):
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("", "is empty"), ("- 1", "is empty"), ("a: 1\nb: [1\n", "params.yaml, line [23], is not valid YAML: expected")],
+    [
+        ("", "is empty"),
+        ("- 1", "holds no sections of params"),
+        ("a: 1\nb: [1\n", "params.yaml, line [23], is not valid YAML: expected"),
+    ],
 )
 def test_what_is_not_a_params_file_is_refused(file: Path, text: str, sentence: str):
     file.write_text(text, encoding="utf-8")

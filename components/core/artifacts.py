@@ -48,6 +48,8 @@ def translate_os_error(error: OSError, path: Path) -> Exception:
     cut_short = error.errno is None and "requested and" in str(error)
     if cut_short or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return UserError(f"No space left on the disk to write {path}: free some space and run again.")
+    if error.errno in (errno.EACCES, errno.EPERM) and os.access(path, os.F_OK) and not os.access(path, os.R_OK):
+        return UserError(f"No permission to read {path}: make it readable and run again.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(f"No permission to write {path}: make {path.parent} writable and run again.")
     if error.errno in (errno.EEXIST, errno.ENOTDIR):

@@ -38,8 +38,9 @@ def embed_mlflow() -> str:
     Raises:
         UserError: the user has named what is neither a server nor a database.
     """
-    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{(root() / 'mlflow.db').resolve()}")
-    if uri and uri.partition(":")[0].partition("+")[0].lower() not in _MLFLOW_SCHEMES:
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root() / 'mlflow.db').resolve()}"
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    if uri.partition(":")[0].partition("+")[0].lower() not in _MLFLOW_SCHEMES:
         raise UserError(
             f"MLFLOW_TRACKING_URI = {without_password(uri)} is no MLflow server or database: set it to http://…, "
             "postgresql://… or sqlite:///…, or unset it to use this project's mlflow.db."
@@ -89,7 +90,8 @@ def only_run() -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
-            "Another run is in progress in this checkout: wait until it ends, or stop it; its log is .reflux/run.log."
+            "Another `reflux run`, `reflux tune` or `reflux teachers` of this pipeline is in progress in this folder: "
+            "wait until it ends, or stop it. A run's log is .reflux/run.log."
         ) from None
     except OSError as error:
         raise translate_os_error(error, HOME / "run.lock") from error

@@ -1,5 +1,7 @@
 import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +81,27 @@ except UserError as error:
     sentence = translate_os_error(OSError(errno.ENOSPC, "No space left on device"), tmp_path / "big.bin")
     assert isinstance(sentence, UserError)
     assert "free some space" in str(sentence)
+
+
+# Root may read everything, unless it gives that capability up.
+WITHOUT_PRIVILEGE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
+
+@pytest.mark.skipif(bool(WITHOUT_PRIVILEGE) and not shutil.which("setpriv"), reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_not_said_to_be_one_that_may_not_be_written(tmp_path: Path):
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "a.json").chmod(0o200)
+    script = f"""
+from pathlib import Path
+from reflux.components.core.artifacts import read_json, translate_os_error
+try:
+    read_json(Path("{tmp_path}/a.json"))
+except PermissionError as error:
+    print(translate_os_error(error, Path(error.filename)))
+"""
+    command = [*WITHOUT_PRIVILEGE, sys.executable, "-c", script]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == f"No permission to read {tmp_path}/a.json: make it readable and run again.\n"
 
 
 def test_json_is_readable_by_people(tmp_path: Path):

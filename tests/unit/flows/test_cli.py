@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -149,6 +150,13 @@ def test_outside_a_project_the_command_says_where_to_go_and_leaves_nothing_behin
     assert not list(Path().iterdir())
 
 
+def test_an_empty_tracking_uri_is_none(reflux, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    code, _, err = reflux("history")
+    assert (code, os.environ["MLFLOW_TRACKING_URI"]) == (2, f"sqlite:///{Path('mlflow.db').resolve()}")
+    assert err.startswith("Error: There is no model yet")
+
+
 @pytest.mark.parametrize("uri", ["file:///tmp/runs", "./mlruns", "htp://ada:secret@mlflow", "postgres://db/mlflow"])
 @pytest.mark.parametrize("arguments", [["run", "-S", "seed=1"], ["ui"], ["boards"], ["history"]])
 def test_what_is_no_mlflow_is_refused_in_one_sentence(reflux, monkeypatch, arguments, uri):
@@ -177,7 +185,7 @@ def test_a_second_run_in_the_same_checkout_is_kept_out(reflux):
     with only_run():
         code, _, err = reflux("run")
     assert code == 2
-    assert "Another run is in progress in this checkout" in err
+    assert "Another `reflux run`, `reflux tune` or `reflux teachers` of this pipeline is in progress" in err
 
 
 def test_unknown_options_are_refused_with_the_usage(reflux):

@@ -17,6 +17,7 @@ from prefect.client.schemas.filters import DeploymentFilter
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from rich.table import Table
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import PARAMS, load_params
@@ -57,7 +58,7 @@ def deploy() -> None:
     manifest = root() / MANIFEST
     if not manifest.is_file():
         raise UserError(f"{MANIFEST} is missing in {Path.cwd().name}/: run reflux deploy in the project's root folder.")
-    document = placed(YAML(typ="safe").load(manifest.read_text(encoding="utf-8")), _placements())
+    document = placed(read_manifest(manifest), _placements())
     address = repository()
     try:
         with get_client(sync_client=True) as client:
@@ -69,6 +70,30 @@ def deploy() -> None:
         answer = f"{code} {error.response.reason_phrase}"
         raise UserError(f"Prefect at {without_password(api)} answers {answer}: {fix}.") from None
     _show(rows)
+
+
+def read_manifest(manifest: Path) -> dict[str, Any]:
+    """The manifest as it is in its file.
+
+    Raises:
+        UserError: it is not YAML, or an entry lacks what each deployment needs.
+    """
+    try:
+        document = YAML(typ="safe").load(manifest.read_text(encoding="utf-8"))
+    except (YAMLError, ValueError) as error:
+        words = " ".join(str(error).split())
+        raise UserError(f"{MANIFEST} is not valid YAML ({words}): correct it, or restore it from git.") from None
+    entries = document.get("deployments") if isinstance(document, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f"{MANIFEST} has no list of deployments: restore it from git.")
+    for number, entry in enumerate(entries, 1):
+        given = entry if isinstance(entry, dict) else {}
+        pool = given.get("work_pool")
+        found = {"name": given.get("name"), "entrypoint": given.get("entrypoint")}
+        found["work_pool.name"] = pool.get("name") if isinstance(pool, dict) else None
+        if lacking := [key for key, value in found.items() if not value]:
+            raise UserError(f"{MANIFEST}: entry {number} of deployments has no {lacking[0]}: add it.")
+    return document
 
 
 def _placements() -> dict[str, str]:
@@ -95,7 +120,8 @@ def placed(document: Mapping[str, Any], placements: Mapping[str, str]) -> dict[s
         placements: ``run.placement`` of each pipeline, by name, which is empty for the root.
 
     Raises:
-        UserError: an entry names a pipeline that is not here, or two deployments of a flow would have the same name.
+        UserError: an entry names a pipeline that is not here, two deployments of a flow would have the same name, or
+            retrains have no pool to wait on.
     """
     entries = document["deployments"]
     own = {(each["entrypoint"], each["name"]): _pipeline(each) for each in entries}
@@ -104,6 +130,11 @@ def placed(document: Mapping[str, Any], placements: Mapping[str, str]) -> dict[s
     pools = {_pipeline(each): each["work_pool"]["name"] for each in deployments if each["entrypoint"] == _MONITOR}
     for each in deployments:
         if each["entrypoint"] == _RETRAIN and placements[_pipeline(each)] == "two-pools":
+            if _pipeline(each) not in pools:
+                raise UserError(
+                    f"{MANIFEST} has no deployment of {_MONITOR}, on whose pool retrains wait with run.placement = "
+                    "two-pools: add one, or set run.placement to one-worker."
+                )
             each["work_pool"]["name"] = pools[_pipeline(each)]
     return {**document, "deployments": deployments}
 

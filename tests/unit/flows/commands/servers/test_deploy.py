@@ -91,3 +91,29 @@ def test_workers_clone_what_the_variable_says_or_else_origin(tmp_path, monkeypat
     with pytest.raises(UserError, match="contains a password") as refused:
         deploy.repository()
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: [", r"infra/prefect\.yaml is not valid YAML \(.*\): correct it"),
+        ("- 1", r"infra/prefect\.yaml has no list of deployments: restore it"),
+        ("deployments: []", "has no list of deployments"),
+        ("deployments: [1]", "entry 1 of deployments has no name: add it"),
+        ("deployments: [{name: a, work_pool: {name: cpu}}]", "entry 1 of deployments has no entrypoint"),
+        ("deployments: [{name: a, entrypoint: b}]", r"entry 1 of deployments has no work_pool\.name"),
+    ],
+)
+def test_a_manifest_that_lacks_something_is_one_sentence(tmp_path, text, sentence):
+    (tmp_path / "prefect.yaml").write_text(text)
+    with pytest.raises(UserError, match=sentence) as caught:
+        deploy.read_manifest(tmp_path / "prefect.yaml")
+    assert "\n" not in str(caught.value)
+    assert deploy.read_manifest(MANIFEST)["deployments"]
+
+
+def test_a_retrain_of_two_pools_without_a_monitor_is_refused():
+    written = YAML(typ="safe").load(MANIFEST.read_text())
+    written["deployments"] = [each for each in written["deployments"] if each["name"] != "monitor"]
+    with pytest.raises(UserError, match=r"has no deployment of reflux\.flows\.monitor\.monitor, on whose pool"):
+        deploy.placed(written, {"": "two-pools"})

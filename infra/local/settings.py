@@ -11,6 +11,7 @@ INFRA = Path(__file__).parents[1]
 DEFAULT_STATE = INFRA.parent / ".reflux" / "stack"
 OWN_PREFIX = "REFLUX_"
 USER = "reflux"
+_HIGHEST_PORT = {"S3": 55_532}  # SeaweedFS's own are up to 10,003 above it
 _SECRETS = (
     "POSTGRES_PASSWORD",
     "MLFLOW_DB_PASSWORD",
@@ -44,8 +45,16 @@ class Stack:
         return self.settings["REFLUX_HOST"]
 
     def port(self, part: str) -> int:
-        """The port of ``POSTGRES``, ``S3``, ``MLFLOW`` or ``PREFECT``."""
-        return int(self.settings[f"REFLUX_{part}_PORT"])
+        """The port of ``POSTGRES``, ``S3``, ``MLFLOW`` or ``PREFECT``.
+
+        Raises:
+            UserError: it is set to what is no port.
+        """
+        name = f"REFLUX_{part}_PORT"
+        text, highest = self.settings[name], _HIGHEST_PORT.get(part, 65_535)
+        if not (text.isdecimal() and 1 <= int(text) <= highest):
+            raise UserError(f"{name} = {text} is no port: set it to a number from 1 to {highest}.")
+        return int(text)
 
     def url(self, part: str) -> str:
         """The address of ``S3``, ``MLFLOW`` or ``PREFECT``."""
@@ -112,6 +121,9 @@ def new_stack(state: Path) -> Stack:
     """Prepare the folder of a stack: names from the environment, chosen before, or from ``infra/settings.env``.
 
     Secrets are made once and kept, because the databases remember them.
+
+    Raises:
+        UserError: a port is none. The settings that were chosen before stay.
     """
     shared = read_env(INFRA / "settings.env")
     chosen = read_env(state / "settings.env") if (state / "settings.env").is_file() else {}
@@ -123,10 +135,11 @@ def new_stack(state: Path) -> Stack:
     secrets_file = state / "servers.env"
     known = read_env(secrets_file) if secrets_file.is_file() else {}
     stack = Stack(state, shared | chosen, {name: known.get(name) or secrets.token_hex(24) for name in _SECRETS})
+    client = stack.client
     if known != stack.secrets:
         write_env(secrets_file, stack.secrets)
     write_env(state / "settings.env", chosen)
-    write_env(stack.client_file, stack.client)
+    write_env(stack.client_file, client)
     return stack
 
 

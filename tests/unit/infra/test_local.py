@@ -100,6 +100,17 @@ def test_a_port_that_is_taken_is_named_with_the_way_out(tmp_path, monkeypatch):
     assert f"REFLUX_PREFECT_PORT={port + 1000} infra/local/up" in sentence
 
 
+@pytest.mark.parametrize(
+    ("part", "port", "highest"), [("MLFLOW", "http", 65_535), ("PREFECT", "0", 65_535), ("S3", "60000", 55_532)]
+)
+def test_what_is_no_port_is_refused_and_not_kept(tmp_path, monkeypatch, part, port, highest):
+    monkeypatch.setenv(f"REFLUX_{part}_PORT", port)
+    with pytest.raises(UserError, match=f"REFLUX_{part}_PORT = {port} is no port: set it to .* 1 to {highest}"):
+        new_stack(tmp_path)
+    monkeypatch.delenv(f"REFLUX_{part}_PORT")
+    assert new_stack(tmp_path).port(part) == int(read_env(INFRA / "settings.env")[f"REFLUX_{part}_PORT"])
+
+
 def test_missing_programs_are_named_with_the_way_out(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(databases, "_DEBIAN", str(tmp_path))

@@ -35,7 +35,7 @@ def open_source(
         kept.setdefault(group, GROUP)
     try:
         if not path.exists():
-            raise UserError(f"{param} {path} does not exist: put a dataset there, or point {param} at yours.")
+            raise UserError(f"{param} = {path} does not exist: put a dataset there, or point {param} at yours.")
         known = next((each for each in reversed(FORMATS.values()) if each.recognize(path)), None)
         if known is None:
             kind = path.suffix.lower() or "nameless"

@@ -17,6 +17,7 @@ from reflux.components.core.runtime import installed
 from reflux.components.core.runtime.dvc_yaml import PIPELINE
 from reflux.components.finetune.strategy import learns_from_unlabeled
 from reflux.flows.repo import dataset
+from reflux.flows.repo.checkout import refusals_of_dvc
 from reflux.flows.repo.images import Images, counts_of_others, look
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def foresee(text: str, params: Params, remote: str | None, pipeline: str | None 
         pipeline: the text of ``dvc.yaml``, if it will be another than it is.
 
     Raises:
-        UserError: the dataset is not here, DVC's remote does not answer, or ``dvc.yaml`` lacks a stage.
+        UserError: the dataset is not here, DVC's remote does not answer, or DVC refuses a file such as ``dvc.yaml``.
     """
     from dvc.repo import Repo
 
@@ -111,7 +112,7 @@ def foresee(text: str, params: Params, remote: str | None, pipeline: str | None 
     overlaid |= {PIPELINE: pipeline} if pipeline else {}
     texts = {str(path.absolute()): content for path, content in overlaid.items()}
     forced = outdated(params)
-    with Repo(fs=_overlay(texts)) as repo:
+    with refusals_of_dvc(), Repo(fs=_overlay(texts)) as repo:
         foresight = _Foresight(repo, remote, params)
         changes = {name: foresight.stage(name, name in forced) for name in STAGES}
         others = counts_of_others(params)
@@ -311,7 +312,7 @@ class _Foresight:
         except Exception as error:  # whatever the client of its storage raises
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"DVC's remote {self._remote} does not answer ({reason}): what it keeps is unknown."
+                f"DVC's remote {self._remote} does not answer ({reason}): start it, or correct it (`dvc remote list`)."
             ) from None
         return [remote]
 

@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from reflux.components.core.artifacts import translate_os_error
+from reflux.components.core.errors import UserError
 from reflux.components.core.project import root
 from reflux.flows.local.supervised import output_of, supervised
 
@@ -30,6 +32,22 @@ def start_dvc(*arguments: str, environment: Mapping[str, str] | None = None) -> 
     remove_torn_lock()
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     return supervised(command, environment or {}, stdout=subprocess.PIPE)
+
+
+@contextmanager
+def refusals_of_dvc() -> Iterator[None]:
+    """Turn what DVC refuses where it is asked in this process into one sentence.
+
+    Raises:
+        UserError: it refuses a file of the project, such as a ``dvc.lock`` that a merge has damaged.
+    """
+    from dvc.exceptions import DvcException
+
+    try:
+        yield
+    except DvcException as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(f"DVC refuses this project ({reason}): correct that, or restore the file from git.") from None
 
 
 def prepare_dvc() -> None:

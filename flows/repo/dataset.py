@@ -9,8 +9,10 @@ from ruamel.yaml import YAML
 from reflux.components.core.artifacts import fingerprint, sha256_file
 from reflux.components.core.errors import UserError
 from reflux.components.core.runtime.lineage import git
-from reflux.flows.repo.checkout import dvc
+from reflux.flows.repo.checkout import dvc, refusals_of_dvc
 from reflux.flows.repo.stages import own_sentence
+
+_PUT_THERE = "put a dataset there, or run `reflux data add PATH`"
 
 
 def fetch(datasets: Mapping[str, str]) -> None:
@@ -31,7 +33,7 @@ def _fetch(source: str, param: str) -> None:
     if not path.exists() and _pointer(source).is_file():
         code, lines = dvc("pull", str(_pointer(source)))
         if code != 0:
-            raise UserError(f"{param} = {source} is not here and can't be pulled by DVC: {_reason(lines)}.")
+            raise UserError(f"{param} = {source} is not here, and DVC can't pull it ({_reason(lines)}): {_PUT_THERE}.")
     if not path.exists():
         raise _missing(source, param)
     if path.is_dir() and not any(file.is_file() for file in path.rglob("*")):
@@ -45,7 +47,7 @@ def version(source: str) -> str:
         source: ``ingest.source``: a path in the project, or that of a folder or file elsewhere on this machine.
 
     Raises:
-        UserError: it is not here, and DVC does not know it.
+        UserError: it is not here, and DVC does not know it; or DVC refuses a file of the project.
     """
     if not Path(source).exists():
         if not _pointer(source).is_file():
@@ -53,7 +55,7 @@ def version(source: str) -> str:
         return str(YAML(typ="safe").load(_pointer(source).read_text(encoding="utf-8"))["outs"][0]["md5"])
     from dvc.repo import Repo
 
-    with Repo() as repo:
+    with refusals_of_dvc(), Repo() as repo:
         dependencies = repo.stage.load_one(name="ingest").deps
         return str(next(dep for dep in dependencies if dep.hash_name != "params").get_hash().value)
 
@@ -92,7 +94,7 @@ def _pointer(source: str) -> Path:
 
 
 def _missing(source: str, param: str = "ingest.source") -> UserError:
-    return UserError(f"{param} = {source} does not exist: put a dataset there, or run `reflux data add PATH`.")
+    return UserError(f"{param} = {source} does not exist: {_PUT_THERE}.")
 
 
 def _in_git_index(path: Path) -> bool:

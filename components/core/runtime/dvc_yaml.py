@@ -32,12 +32,14 @@ def text(path: Path = PIPELINE) -> str:
     """The content of the file.
 
     Raises:
-        UserError: there is no such file here.
+        UserError: there is no such file here, or it is no text.
     """
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path} is missing in {Path.cwd().name}/: {instead()}.") from None
+    except UnicodeDecodeError:
+        raise _invalid(path) from None
 
 
 def parsed(pipeline: str, path: Path = PIPELINE) -> dict[str, dict[str, Any]]:
@@ -53,8 +55,12 @@ def parsed(pipeline: str, path: Path = PIPELINE) -> dict[str, dict[str, Any]]:
     try:
         return dict(YAML(typ="safe").load(pipeline)["stages"])
     except (YAMLError, ValueError, TypeError, KeyError):
-        restore = f"`git checkout {path}`"
-        raise UserError(f"{path} is not valid YAML with stages: correct it, or restore it with {restore}.") from None
+        raise _invalid(path) from None
+
+
+def _invalid(path: Path) -> UserError:
+    restore = f"`git checkout {path}`"
+    return UserError(f"{path} is not valid YAML with stages: correct it, or restore it with {restore}.")
 
 
 def reads(stage: dict[str, Any]) -> list[str]:

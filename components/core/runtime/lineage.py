@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.contract import code_of
+from reflux.components.core.errors import UserError
 from reflux.components.core.params import extensions
 from reflux.components.core.params.file import PARAMS
 from reflux.components.core.project import root
@@ -85,11 +87,17 @@ def extensions_sha256(parts: Collection[str]) -> dict[str, str]:
 
 
 def data_md5(lock: Path = LOCK) -> str | None:
-    """DVC's hash of the dataset that ``ingest`` read last."""
+    """DVC's hash of the dataset that ``ingest`` read last.
+
+    Raises:
+        UserError: the file is damaged, for example by a merge.
+    """
     try:
         document = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except (YAMLError, ValueError):
+        raise UserError(f"{lock} is not valid YAML: restore it with `git checkout {lock}`.") from None
     dependencies = document.get("stages", {}).get("ingest", {}).get("deps", [])
     return next((dep.get("md5") for dep in dependencies), None)
 

@@ -54,7 +54,7 @@ def test_too_many_damaged_images_stop_the_run_and_are_listed(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (shutil.rmtree, "Error: ingest.source data/tiny does not exist"),
+        (shutil.rmtree, "Error: ingest.source = data/tiny does not exist"),
         (lambda data: [shutil.rmtree(f) for f in data.iterdir()], "Error: data/tiny holds no images"),
         (lambda data: save(noise(900), data / "emu" / "1.png"), "has too few usable images in 1 of 4 classes, emu (1)"),
     ],

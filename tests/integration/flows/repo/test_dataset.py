@@ -33,7 +33,7 @@ def test_a_missing_dataset_is_pulled_from_dvcs_remote(checkout, tmp_path):
     shutil.rmtree("data/pets")
     shutil.rmtree(".dvc/cache")
     shutil.rmtree(tmp_path / "remote")
-    with pytest.raises(UserError, match="can't be pulled"):
+    with pytest.raises(UserError, match="is not here, and DVC can't pull it"):
         fetch(PETS)
 
 
@@ -62,5 +62,8 @@ def test_data_that_only_the_remote_has_has_the_version_of_its_pointer(tmp_path, 
     track(Path("data/shapes"))
     here = version("data/shapes")
     assert here.endswith(".dir")
+    Path("dvc.lock").write_text("stages:\n<<<<<<< HEAD\n  ingest: {}\n=======\n")
+    with pytest.raises(UserError, match=r"^DVC refuses this project \(unable to read: 'dvc.lock'.*\): correct that"):
+        version("data/shapes")
     shutil.rmtree("data/shapes")
     assert version("data/shapes") == here

@@ -24,9 +24,9 @@ def test_a_pipeline_that_lacks_a_stage_of_this_release_names_the_upgrade(stage):
     assert f"{stage}_of_ours" in dvc_yaml.parsed(dvc_yaml.text())
 
 
-@pytest.mark.parametrize("text", ["", "stages:\n<<<<<<< HEAD\n", "vars: []\n", "stages: 3\n"])
+@pytest.mark.parametrize("text", ["", "stages:\n<<<<<<< HEAD\n", "vars: []\n", "stages: 3\n", "stages: \xff\n"])
 def test_a_pipeline_that_is_none_is_one_sentence(text):
-    Path("dvc.yaml").write_text(text)
+    Path("dvc.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(
         UserError, match=r"^dvc.yaml is not valid YAML with stages: correct it, or restore it with `git"
     ):

@@ -2,6 +2,7 @@ import subprocess
 
 import pytest
 
+from reflux.components.core.errors import UserError
 from reflux.components.core.runtime import lineage
 from tests.workspaces import git
 
@@ -72,6 +73,9 @@ def test_the_datas_hash_is_the_one_in_dvc_lock(folder):
         "schema: '2.0'\nstages:\n  ingest:\n    cmd: x\n    deps:\n    - path: data/shoes\n      md5: 0a1b.dir\n"
     )
     assert lineage.data_md5() == "0a1b.dir"
+    (folder / "dvc.lock").write_text("stages:\n<<<<<<< HEAD\n  ingest: {}\n=======\n")
+    with pytest.raises(UserError, match=r"^dvc.lock is not valid YAML: restore it with `git checkout dvc.lock`.$"):
+        lineage.data_md5()
 
 
 def test_the_params_hash_follows_the_file(folder):

@@ -5,10 +5,9 @@ import math
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import reduce
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,16 +16,16 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from reflux.components.core.errors import UserError
 from reflux.components.core.images.shards import Shard, some_labeled
 from reflux.components.core.inference import validate
 from reflux.components.core.models.precision import autocast
-from reflux.components.core.runtime.checkpoint import Checkpoints, random_states, set_random_states
+from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.runtime.device import usage
 from reflux.components.core.runtime.world import ALONE, World
 from reflux.components.core.training import optim
 from reflux.components.core.training.balance import adjusted
 from reflux.components.core.training.parallel import compile_network, data_parallel, gradient_sync
+from reflux.components.core.training.state import resume, save
 
 if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
@@ -93,31 +92,6 @@ class Recipe:
         return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
-@dataclass
-class TrainState:
-    """The progress of a training run; its checkpoints hold it next to the states of model and optimizer.
-
-    Attributes:
-        losses: of the steps since the last validation: ``loss``, and each of its parts by name.
-        history: a row for each validation.
-        kept: the weights that validation has chosen so far.
-    """
-
-    step: int = 0
-    images: int = 0
-    losses: dict[str, list[Tensor]] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-    kept: dict[str, Tensor] = field(default_factory=dict)
-    best_accuracy: float = 0.0
-
-    def add(self, images: int, losses: Mapping[str, Tensor]) -> None:
-        """Count a step of so many images and keep its losses."""
-        self.step += 1
-        self.images += images
-        for name, value in losses.items():
-            self.losses.setdefault(name, []).append(value)
-
-
 Report = Callable[[dict[str, float]], None]
 Loss = Callable[..., dict[str, Tensor]]
 
@@ -151,12 +125,7 @@ def fit(
     warmups: Mapping[str, float] | None = None,
     frozen: Callable[[int], Iterable[nn.Parameter]] | None = None,
 ) -> list[dict[str, float]]:
-    """Train ``model`` in place and leave it with the weights that validation chooses.
-
-    These are the latest whose validation accuracy is within one standard error of the best (Breiman et al. 1984): on a
-    few hundred images the plain best picks a lucky moment before the learning rate has come down. In effect that keeps
-    the last weights unless accuracy has fallen by more than a standard error: right where a schedule ends at a low
-    learning rate, as all of these do; it does not notice a slow decline within that error.
+    """Train ``model`` in place and leave it with the weights that validation chooses (``TrainState.choose``).
 
     Args:
         model: the network to train, on ``device``; in eval mode it returns logits.
@@ -173,61 +142,122 @@ def fit(
         train: the training split; if given, the accuracy on up to 500 of its labeled images (fewer if they are very
             large), without augmentation, is reported with each validation.
         warmups: the share of the steps over which a part of the loss rises from 0 to its weight, by the part's name.
-        frozen: the parameters that a step, counted from 0, leaves as they are; a pure function of the step, so that
-            a resumed run leaves the same ones.
+        frozen: the parameters that a step, counted from 0, leaves as they are; like a batch, a function of the step.
 
     Returns:
-        The history, a row for each validation: step, images, lr, train_loss, its parts (train_ce, train_kd, …),
-        val_loss, val_accuracy, train_accuracy (with ``train``), images_per_s, grad_norm (of the last step, after
-        clipping), memory_mb and, on some GPUs, gpu_percent.
+        The history, a row for each validation, as :class:`reflux.components.core.training.state.TrainState` has it.
 
     Raises:
         UserError: the loss is no longer finite; the message names the step and the latest checkpoint.
     """
-    world.broadcast_parameters(itertools.chain(model.parameters(), model.buffers()))
-    seed = torch.initial_seed()
-    schedule = optim.schedule(optimizer, recipe.schedule, recipe.steps, recipe.warmup)
-    ema = averaged(model, recipe.ema_decay) if recipe.ema_decay else None
-    eval_model = ema.module if ema else model
-    stateful = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"ema": eval_model} if ema else {})
-    state = _resume(stateful, checkpoints, device)
-    train_sample = some_labeled(train, _TRAIN_SAMPLE) if train else None
-    for row in state.history:
+    run = _Run(model, optimizer, val, train, recipe, device, checkpoints, world)
+    for row in run.state.history:
         report(row)
-    since, images_then = time.perf_counter(), state.images
-    model.train()
+    run.go_on()
     with data_parallel(model, world, recipe.sync_batch_norm) as module:
         network = compile_network(module) if recipe.compile else module
-        for batch in islice(batches(state.step), recipe.steps - state.step):
-            if world.size > 1:  # dropout draws something else in each process, and the same after a resumption
-                torch.manual_seed(seed + state.step * world.size + world.rank)
-            rise = {name: _rise(state.step, recipe.steps, share) for name, share in (warmups or {}).items()}
-            at_rest = frozen(state.step) if frozen else ()
-            losses = _step(network, batch, loss, optimizer, recipe, device, world, rise, at_rest)
-            schedule.step()
-            if ema:
-                ema.update(model, step=state.step)
-            state.add(batch.of, losses)
+        for batch in islice(batches(run.state.step), recipe.steps - run.state.step):
+            run.seed_step()
+            rise = {name: _rise(run.state.step, recipe.steps, share) for name, share in (warmups or {}).items()}
+            at_rest = frozen(run.state.step) if frozen else ()
+            run.add(batch.of, _step(network, batch, loss, optimizer, recipe, device, world, rise, at_rest))
             advance(batch.of)
-            if state.step % recipe.eval_every == 0 or state.step == recipe.steps:
-                row = {"step": state.step, "images": state.images, "lr": optimizer.param_groups[-1]["lr"]}
-                row |= _finite_means(state, checkpoints.path)
-                images_per_s = (state.images - images_then) / (time.perf_counter() - since)
-                row |= _validated(eval_model, val, train_sample, device, world)
-                row |= {"images_per_s": images_per_s, "grad_norm": _gradient_norm(model), **usage(device)}
-                _choose(state, row, eval_model, len(val))
-                state.losses = {}
-                _save(state, stateful, checkpoints)
-                report(row)
+            if run.validates:
+                report(row := run.validate())
                 advance(0, val_accuracy=round(row["val_accuracy"], 4))
-                since, images_then = time.perf_counter(), state.images
-                model.train()
+                run.go_on()
             elif checkpoints.due():
-                _finite_means(state, checkpoints.path)
-                _save(state, stateful, checkpoints)
-    model.load_state_dict(state.kept)
-    model.eval()
-    return state.history
+                run.save()
+    return run.end()
+
+
+class _Run:
+    """A training run between its steps: what they change, its validations and its checkpoints.
+
+    It resumes from its checkpoint, if there is one.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        val: Shard,
+        train: Shard | None,
+        recipe: Recipe,
+        device: torch.device,
+        checkpoints: Checkpoints,
+        world: World,
+    ) -> None:
+        world.broadcast_parameters(itertools.chain(model.parameters(), model.buffers()))
+        self._seed = torch.initial_seed()  # before a checkpoint sets the one of its step
+        self._model, self._optimizer, self._val, self._recipe = model, optimizer, val, recipe
+        self._device, self._checkpoints, self._world = device, checkpoints, world
+        self._schedule = optim.schedule(optimizer, recipe.schedule, recipe.steps, recipe.warmup)
+        self._ema = averaged(model, recipe.ema_decay) if recipe.ema_decay else None
+        self._eval_model = self._ema.module if self._ema else model
+        self._stateful = {"model": model, "optimizer": optimizer, "schedule": self._schedule}
+        self._stateful |= {"ema": self._eval_model} if self._ema else {}
+        self.state = resume(self._stateful, checkpoints, device)
+        self._train_sample = some_labeled(train, _TRAIN_SAMPLE) if train else None
+
+    def go_on(self) -> None:
+        """Begin or continue to train after a validation, whose time is not counted in images_per_s."""
+        self._since, self._images_then = time.perf_counter(), self.state.images
+        self._model.train()
+
+    def seed_step(self) -> None:
+        """Of several processes, let dropout draw something else in each, and the same after a resumption."""
+        if self._world.size > 1:
+            torch.manual_seed(self._seed + self.state.step * self._world.size + self._world.rank)
+
+    def add(self, images: int, losses: Mapping[str, Tensor]) -> None:
+        """Count a step that the optimizer has taken; the schedule and the averaged weights follow it."""
+        self._schedule.step()
+        if self._ema:
+            self._ema.update(self._model, step=self.state.step)
+        self.state.add(images, losses)
+
+    @property
+    def validates(self) -> bool:
+        """True after a step that ends with a validation."""
+        return self.state.step % self._recipe.eval_every == 0 or self.state.step == self._recipe.steps
+
+    def validate(self) -> dict[str, float]:
+        """Validate, choose the weights and save a checkpoint; returns the new row of the history.
+
+        Raises:
+            UserError: the loss was not finite.
+        """
+        state = self.state
+        row = {"step": state.step, "images": state.images, "lr": self._optimizer.param_groups[-1]["lr"]}
+        row |= state.means(self._checkpoints.path)
+        images_per_s = (state.images - self._images_then) / (time.perf_counter() - self._since)
+        self._world.broadcast_parameters(self._eval_model.buffers())
+        row["val_loss"], row["val_accuracy"] = self._validated(self._val)
+        if self._train_sample:
+            row["train_accuracy"] = self._validated(self._train_sample)[1]
+        row |= {"images_per_s": images_per_s, "grad_norm": _gradient_norm(self._model), **usage(self._device)}
+        state.choose(row, self._eval_model, len(self._val))
+        save(state, self._stateful, self._checkpoints)
+        return row
+
+    def _validated(self, shard: Shard) -> tuple[float, float]:
+        return validate(self._eval_model, shard, self._device, self._world)
+
+    def save(self) -> None:
+        """Save a checkpoint between two validations.
+
+        Raises:
+            UserError: the loss was not finite.
+        """
+        self.state.means(self._checkpoints.path)  # refuses a loss that is not finite
+        save(self.state, self._stateful, self._checkpoints)
+
+    def end(self) -> list[dict[str, float]]:
+        """Leave the model with the chosen weights; returns the history."""
+        self._model.load_state_dict(self.state.kept)
+        self._model.eval()
+        return self.state.history
 
 
 def averaged(model: nn.Module, decay: float) -> "ModelEmaV3":
@@ -275,58 +305,9 @@ def _step(
     return dict(zip(names, means.unbind(), strict=True))
 
 
-def _validated(
-    eval_model: nn.Module, val: Shard, train_sample: Shard | None, device: torch.device, world: World
-) -> dict[str, float]:
-    """The columns of a validation, on the sample of the training split too if there is one."""
-    world.broadcast_parameters(eval_model.buffers())
-    loss, accuracy = validate(eval_model, val, device, world)
-    row = {"val_loss": loss, "val_accuracy": accuracy}
-    return row | {"train_accuracy": validate(eval_model, train_sample, device, world)[1]} if train_sample else row
-
-
 def _gradient_norm(model: nn.Module) -> float:
     return get_total_norm([p.grad for p in model.parameters() if p.grad is not None]).item()
 
 
 def _rise(step: int, steps: int, share: float) -> float:
     return min(1.0, (step + 1) / (share * steps))
-
-
-def _choose(state: TrainState, row: dict[str, float], eval_model: nn.Module, count: int) -> None:
-    state.history.append(row)
-    state.best_accuracy = max(state.best_accuracy, row["val_accuracy"])
-    standard_error = math.sqrt(state.best_accuracy * (1 - state.best_accuracy) / count)
-    if row["val_accuracy"] >= state.best_accuracy - standard_error:
-        state.kept = {name: tensor.detach().clone() for name, tensor in eval_model.state_dict().items()}
-
-
-def _save(state: TrainState, stateful: dict[str, Any], checkpoints: Checkpoints) -> None:
-    states = {name: each.state_dict() for name, each in stateful.items()}
-    checkpoints.save({**vars(state), "states": states, "random": random_states()})
-
-
-def _resume(stateful: dict[str, Any], checkpoints: Checkpoints, device: torch.device) -> TrainState:
-    checkpoint = checkpoints.state
-    if checkpoint is None:
-        return TrainState()
-    for name, each in stateful.items():
-        each.load_state_dict(checkpoint["states"][name])
-    set_random_states(checkpoint["random"])
-    state = TrainState(**{name: checkpoint[name] for name in vars(TrainState())})
-    state.losses = {name: [value.to(device) for value in values] for name, values in state.losses.items()}
-    return state
-
-
-def _finite_means(state: TrainState, checkpoint: Path) -> dict[str, float]:
-    """The means of the loss and its parts over the steps since the last validation, as columns of the history.
-
-    Raises:
-        UserError: the loss was not finite.
-    """
-    values = torch.stack(state.losses["loss"])
-    if bool(values.isfinite().all()):
-        return {f"train_{name}": torch.stack(each).mean().item() for name, each in state.losses.items()}
-    first = state.step + 1 - len(values) + int((~values.isfinite()).nonzero()[0])
-    where = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
-    raise UserError(f"The loss is not finite at step {first}: lower the learning rate (lr); {where}.")

@@ -1,0 +1,95 @@
+"""The progress of a training run, as its checkpoints hold it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reflux.components.core.errors import UserError
+from reflux.components.core.runtime.checkpoint import Checkpoints, random_states, set_random_states
+
+
+@dataclass
+class TrainState:
+    """The progress of a training run; its checkpoints hold it next to the states of model and optimizer.
+
+    Attributes:
+        losses: of the steps since the last validation: ``loss``, and each of its parts by name.
+        history: a row for each validation: step, images, lr, train_loss, its parts (train_ce, train_kd, …), val_loss,
+            val_accuracy, train_accuracy (where the training split is given), images_per_s, grad_norm (of the last step,
+            after clipping), memory_mb and, on some GPUs, gpu_percent.
+        kept: the weights that validation has chosen so far.
+    """
+
+    step: int = 0
+    images: int = 0
+    losses: dict[str, list[Tensor]] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    best_accuracy: float = 0.0
+
+    def add(self, images: int, losses: Mapping[str, Tensor]) -> None:
+        """Count a step of so many images and keep its losses."""
+        self.step += 1
+        self.images += images
+        for name, value in losses.items():
+            self.losses.setdefault(name, []).append(value)
+
+    def means(self, checkpoint: Path) -> dict[str, float]:
+        """The means of the loss and its parts over the steps since the last validation, as columns of the history.
+
+        Args:
+            checkpoint: the latest one, for the error.
+
+        Raises:
+            UserError: the loss was not finite.
+        """
+        values = torch.stack(self.losses["loss"])
+        if bool(values.isfinite().all()):
+            return {f"train_{name}": torch.stack(each).mean().item() for name, each in self.losses.items()}
+        first = self.step + 1 - len(values) + int((~values.isfinite()).nonzero()[0])
+        where = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
+        raise UserError(f"The loss is not finite at step {first}: lower the learning rate (lr); {where}.")
+
+    def choose(self, row: dict[str, float], eval_model: nn.Module, count: int) -> None:
+        """Add a validation to the history, drop its losses, and keep the weights it measured if they are the choice.
+
+        The choice is the latest weights whose validation accuracy is within one standard error of the best (Breiman et
+        al. 1984): on a few hundred images the plain best picks a lucky moment before the learning rate has come down.
+        In effect that keeps the last weights unless accuracy has fallen by more than a standard error: right where a
+        schedule ends at a low learning rate, as all of these do; it does not notice a slow decline within that error.
+
+        Args:
+            row: of the history.
+            eval_model: the network that was validated.
+            count: of validation images.
+        """
+        self.history.append(row)
+        self.losses = {}
+        self.best_accuracy = max(self.best_accuracy, row["val_accuracy"])
+        standard_error = math.sqrt(self.best_accuracy * (1 - self.best_accuracy) / count)
+        if row["val_accuracy"] >= self.best_accuracy - standard_error:
+            self.kept = {name: tensor.detach().clone() for name, tensor in eval_model.state_dict().items()}
+
+
+def save(state: TrainState, stateful: Mapping[str, Any], checkpoints: Checkpoints) -> None:
+    """Save a checkpoint: the progress, the states of what training changes, by name, and those of random generators."""
+    states = {name: each.state_dict() for name, each in stateful.items()}
+    checkpoints.save({**vars(state), "states": states, "random": random_states()})
+
+
+def resume(stateful: Mapping[str, Any], checkpoints: Checkpoints, device: torch.device) -> TrainState:
+    """Restore what :func:`save` has saved, if there is a checkpoint; returns the progress."""
+    checkpoint = checkpoints.state
+    if checkpoint is None:
+        return TrainState()
+    for name, each in stateful.items():
+        each.load_state_dict(checkpoint["states"][name])
+    set_random_states(checkpoint["random"])
+    state = TrainState(**{name: checkpoint[name] for name in vars(TrainState())})
+    state.losses = {name: [value.to(device) for value in values] for name, values in state.losses.items()}
+    return state

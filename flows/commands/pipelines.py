@@ -4,10 +4,10 @@ import contextlib
 import shutil
 from pathlib import Path
 
+from reflux.components.core.dvc_yaml import PIPELINE
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import PARAMS, load_params
 from reflux.components.core.project import PIPELINES, pipelines, root
-from reflux.components.core.runtime.dvc_yaml import PIPELINE
 from reflux.flows.commands.data import add
 from reflux.flows.commands.new import NAME, TEMPLATE
 from reflux.flows.local.pipelines import folder

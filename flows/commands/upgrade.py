@@ -5,10 +5,10 @@ import os
 
 from ruamel.yaml import YAML
 
+from reflux.components.core.dvc_yaml import PIPELINE
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import PARAMS, check_params
 from reflux.components.core.project import root
-from reflux.components.core.runtime.dvc_yaml import PIPELINE
 from reflux.components.core.runtime.lineage import LOCK
 from reflux.flows.local.environment import only_run, reflux_command
 from reflux.flows.repo import remote

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.contract import STAGES, code_of
+from reflux.components.core.dvc_yaml import PIPELINE
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import installed, lineage
-from reflux.components.core.runtime.dvc_yaml import PIPELINE
 from reflux.components.registry import client
 from reflux.components.registry.client import Unreachable
 from reflux.flows.repo import dataset

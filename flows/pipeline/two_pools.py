@@ -20,10 +20,11 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 
+from reflux.components.core import dvc_yaml
 from reflux.components.core.artifacts import atomic
 from reflux.components.core.contract import TRAINING
 from reflux.components.core.errors import UserError
-from reflux.components.core.runtime import dvc_yaml, lineage
+from reflux.components.core.runtime import lineage
 from reflux.components.core.runtime.lineage import LOCK
 from reflux.flows.local.pipelines import current
 from reflux.flows.outcome import StageFailed, StageOutcome

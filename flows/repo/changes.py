@@ -10,11 +10,11 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from reflux.components.core.artifacts import ARTIFACTS, fingerprint, read_json
 from reflux.components.core.contract import STAGES
+from reflux.components.core.dvc_yaml import PIPELINE
 from reflux.components.core.errors import UserError, listed
 from reflux.components.core.params.file import PARAMS
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import installed
-from reflux.components.core.runtime.dvc_yaml import PIPELINE
 from reflux.components.finetune.strategy import learns_from_unlabeled
 from reflux.flows.repo import dataset
 from reflux.flows.repo.checkout import refusals_of_dvc

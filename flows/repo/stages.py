@@ -13,8 +13,8 @@ from typing import Any, Protocol, Self
 import psutil
 
 from reflux.components.core.contract import STAGES
+from reflux.components.core.dvc_yaml import PIPELINE
 from reflux.components.core.errors import EXIT_USER_ERROR
-from reflux.components.core.runtime.dvc_yaml import PIPELINE
 from reflux.components.core.runtime.machine import usable_cores
 from reflux.components.core.runtime.progress import EVENTS_VARIABLE, RECORD
 from reflux.flows.outcome import StageFailed, StageOutcome

@@ -14,13 +14,14 @@ from packaging.version import Version
 from ruamel.yaml import YAML
 
 import reflux
+from reflux.components.core import dvc_yaml
 from reflux.components.core.artifacts import atomic
+from reflux.components.core.dvc_yaml import PIPELINE
 from reflux.components.core.errors import UserError, listed
 from reflux.components.core.params import migration, releases
 from reflux.components.core.params.file import PARAMS, check_params, read
 from reflux.components.core.project import PIPELINES, pipelines
-from reflux.components.core.runtime import dvc_yaml, installed
-from reflux.components.core.runtime.dvc_yaml import PIPELINE
+from reflux.components.core.runtime import installed
 from reflux.components.core.runtime.lineage import LOCK, git
 from reflux.flows.repo.changes import differences
 

@@ -16,13 +16,13 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from reflux.components.core import dvc_yaml
 from reflux.components.core.artifacts import ARTIFACTS, write_json
 from reflux.components.core.contract import STAGES, code_of, made
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.params import extras
 from reflux.components.core.params.file import load_params
 from reflux.components.core.params.sections import Params
-from reflux.components.core.runtime import dvc_yaml
 from reflux.components.core.runtime.lineage import LOCK, extensions_sha256, part_sha256
 
 FILE = ARTIFACTS / "installed.json"

@@ -17,13 +17,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from reflux.components.core import dvc_yaml
 from reflux.components.core.artifacts import ARTIFACTS, fingerprint, translate_os_error, write_json
 from reflux.components.core.contract import STAGES
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.params.file import load_params
 from reflux.components.core.params.run import Run
 from reflux.components.core.params.sections import Params
-from reflux.components.core.runtime import dvc_yaml, installed, launch, lineage, openlineage, tracking
+from reflux.components.core.runtime import installed, launch, lineage, openlineage, tracking
 from reflux.components.core.runtime.journal import (
     COURIER_VARIABLE,
     PARENT_RUN_VARIABLE,

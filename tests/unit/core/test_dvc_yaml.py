@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from reflux.components.core import dvc_yaml
 from reflux.components.core.errors import UserError
-from reflux.components.core.runtime import dvc_yaml
 from tests.workspaces import ROOT
 
 

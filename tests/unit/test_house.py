@@ -1,10 +1,12 @@
 """The rules of the house that import-linter can't see: one word, one place."""
 
+import ast
 import json
 import os
 import re
 import sys
 import tomllib
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from subprocess import check_output, run
@@ -95,6 +97,27 @@ def test_a_test_stands_where_the_code_does():
         "registry/test_command.py",  # the command's verbs on a registry
         "test_house.py",
     }
+
+
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring."""
+    first = function.body[0]
+    documented = ast.get_docstring(function, clean=False) is not None
+    docstring = (first.end_lineno or 0) - first.lineno + 1 if documented else 0
+    return (function.end_lineno or 0) - function.lineno + 1 - docstring
+
+
+def test_folders_files_and_functions_are_small_enough_to_find_ones_way():
+    tops = ("benchmarks", "components", "flows", "infra", "tests")
+    files = {file.resolve() for top in tops for file in (ROOT / top).rglob("*.py")}  # the package links to some
+    folders = Counter(file.parent for file in files if file.name != "__init__.py")
+    texts = {file: file.read_text(encoding="utf-8") for file in files}
+    nodes = ((file, node) for file, text in texts.items() for node in ast.walk(ast.parse(text)))
+    functions = [(each, node) for each, node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert len(functions) > 1000
+    assert [str(folder) for folder, count in folders.items() if count > 14] == []
+    assert [str(file) for file, text in texts.items() if text.count("\n") > 400] == []
+    assert [f"{file}: {node.name}" for file, node in functions if lines_of(node) > 60] == []
 
 
 def test_the_shards_of_make_test_all_are_every_test_file_once():

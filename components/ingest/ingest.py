@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from reflux.components.core.artifacts import atomic, translate_os_error, write_json
 from reflux.components.core.contract import SPLITS
 from reflux.components.core.images.shards import UNLABELED, open_shard
+from reflux.components.core.runtime.machine import usable_cores
 from reflux.components.ingest import croissant, groups, sheet
 from reflux.components.ingest.checks import (
     drop_overlaps,
@@ -103,7 +104,7 @@ def ingest(
     dataset = in_order_of(classes, listing, source)
     grouped = _group_column(group, slices)
     columns = [*kept, groups.COLUMN] if grouped == groups.COLUMN else kept
-    shape, cores = (image_size, image_size, channels), threads or _cores()
+    shape, cores = (image_size, image_size, channels), threads or usable_cores()
     encoded = keeps_encoded(storage, dataset.count, shape, decoded_max_gb)
     with _building(out) as building:
         scratch = building / "images"
@@ -195,10 +196,6 @@ def keeps_encoded(storage: Storage, count: int, shape: tuple[int, int, int], dec
     either way. ``decoded_max_gb`` counts 10^9 bytes.
     """
     return storage == "encoded" or (storage == "auto" and count * math.prod(shape) > decoded_max_gb * 1e9)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -8,15 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from string import Template
 
-import reflux
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.lineage import git
 from reflux.flows.commands.data import add
 from reflux.flows.local.environment import reflux_command
 from reflux.flows.repo.checkout import prepare_dvc
+from reflux.flows.repo.upgrade import TEMPLATE
 
-TEMPLATE = Path(reflux.__file__).with_name("template")
 _DEMO = ("fashion-mnist", "shoe.png")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 # Under other names in the package: its wheel leaves out what begins with a dot, and tools would read a pyproject.toml.

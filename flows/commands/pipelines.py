@@ -9,9 +9,10 @@ from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import PARAMS, load_params
 from reflux.components.core.project import PIPELINES, pipelines, root
 from reflux.flows.commands.data import add
-from reflux.flows.commands.new import NAME, TEMPLATE
+from reflux.flows.commands.new import NAME
 from reflux.flows.local.pipelines import folder
 from reflux.flows.repo.checkout import prepare_dvc
+from reflux.flows.repo.upgrade import TEMPLATE
 
 
 def add_to(

@@ -13,6 +13,7 @@ from rich.console import Console
 from reflux.components.core.artifacts import ARTIFACTS
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.params.file import PARAMS, check_overrides
+from reflux.components.core.runtime.stage import EXIT_INTERRUPTED
 from reflux.flows.local.environment import RUN_LOG, embed_mlflow, only_run, reflux_command
 from reflux.flows.local.prefect_server import PrefectServer, prefect_server
 from reflux.flows.outcome import StageFailed
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_NOT_REGISTERED = 3
-EXIT_INTERRUPTED = 130
 _TAIL_LINES = 15
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 def machine() -> str:
     """Host name, processor, usable cores and GPUs of this machine, found without importing torch."""
     gpus = sorted(path.name for path in Path("/proc/driver/nvidia/gpus").glob("*"))
-    return ", ".join([platform.node(), _processor(), f"{usable_cores()} cores", *gpus])
+    return ", ".join([platform.node(), processor(), f"{usable_cores()} cores", *gpus])
 
 
 def usable_cores() -> int:
@@ -18,10 +18,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _processor() -> str:
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's name, or its architecture where the system does not name it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, [*names, platform.processor(), platform.machine()]), "an unknown CPU")

@@ -14,6 +14,7 @@ from reflux.components.core.models.pixel_model import ModelSpec
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import lineage
 from reflux.components.core.runtime.journal import flatten
+from reflux.components.core.runtime.machine import processor
 from reflux.components.core.significance import Interval
 from reflux.components.evaluate.card import origin, teaching
 from reflux.components.evaluate.card.render import kilobytes, milliseconds, percent, points
@@ -65,7 +66,7 @@ def results_facts(
         "source_domain": metrics.get("source_domain"),
         "slices": user_slices(metrics["slices"]),
         "hardest": sorted((row for row in rows if row["n"]), key=lambda row: float(row["student"]))[:_HARDEST],
-        "processor": origin.processor(),
+        "processor": processor(),
     }
 
 

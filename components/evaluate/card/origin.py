@@ -1,4 +1,4 @@
-"""Where an evaluation was made: the runs, the releases, the machine."""
+"""Where an evaluation was made: the runs and the releases."""
 
 import platform
 from collections.abc import Sequence
@@ -31,13 +31,3 @@ def environments(stages: Sequence[str], artifacts: Path = ARTIFACTS) -> dict[str
 def software() -> str:
     """The releases that the figures depend on."""
     return ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in _SOFTWARE)])
-
-
-def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The CPU's name, or its architecture where the system does not name it."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(filter(None, [*names, platform.processor(), platform.machine()]), "an unknown CPU")

@@ -19,11 +19,5 @@ def test_stages_that_noted_what_they_were_computed_with_say_so(tmp_path):
     assert told == {"finetune": "torch 2.13.0+cu128, device cuda, compile true"}
 
 
-def test_the_processor_has_a_name_everywhere(tmp_path):
-    (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: Fast CPU 9000\n")
-    assert origin.processor(tmp_path / "cpuinfo") == "Fast CPU 9000"
-    assert origin.processor(tmp_path / "none")
-
-
 def test_the_software_has_releases():
     assert "onnxruntime " in origin.software()

@@ -1,1 +1,1 @@
-"""The pipeline's components, in the order data meets them (see DESIGN: one word, one place)."""
+"""The pipeline's components, in the order data meets them."""

@@ -159,7 +159,7 @@ def sample(shards: Sequence[Shard], classes: Sequence[str], known: Ids, seed: in
 def statistics(images: Images | Pixels) -> dict[str, Floats]:
     """Brightness, contrast and sharpness of images uint8 [N, H, W, C], each float64 [N] on a 0..1 scale.
 
-    They are the mean of the pixels, their standard deviation, and the mean step from a pixel to its neighbours.
+    They are the mean of the pixels, their standard deviation, and the mean step from a pixel to its neighbors.
     """
     size = at_once(images, _BATCH)
     parts = []

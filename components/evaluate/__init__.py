@@ -1,1 +1,1 @@
-"""Evaluate: how good the files that ship are, on images that no choice was made on."""
+"""Evaluate: how good the files that ship are, on test images, which neither trained nor chose them."""

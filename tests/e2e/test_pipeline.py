@@ -177,7 +177,7 @@ def test_the_int8_file_is_judged_registered_and_asked(project, first):
 
 @pytest.mark.long
 def test_the_boards_show_every_retrain_in_a_browser(project, first, browser_page):
-    """Each board renders what it declares, with MLflow's values, and asks nobody outside (issue 5)."""
+    """Each board renders what it declares, with MLflow's values, and asks nobody outside."""
     from playwright.sync_api import expect
 
     assert reflux(project, "run", "-S", "evaluate.latency_runs=24").returncode == 0
@@ -324,7 +324,7 @@ def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, f
 
 @pytest.mark.long
 def test_a_run_that_was_killed_in_mid_training_goes_on_as_the_same_run(project, first):
-    """Kill -9, then the same command: one MLflow run a stage, with one continuous curve (issue 3)."""
+    """Kill -9, then the same command: one MLflow run a stage, with one continuous curve."""
 
     def distillations() -> list:
         return [run for run in runs(project, "stage") if run.info.run_name == "distill"]

@@ -44,7 +44,7 @@ def side_by_side(first: Path, second: Path, first_pixels: Pixels, second_pixels:
     """Time two files against each other, image by image in turn, so that what slows the machine slows both.
 
     It is the time of the processor, on one thread: wall time would count the waits for a core that others use, and a
-    file timed against itself on a busy machine was 0.127 times as fast (issue 14).
+    file timed against itself on a busy machine was 0.127 times as fast.
 
     Each of 15 rounds gives one ratio of 95th percentiles. The fourth lowest is above the median of such ratios with a
     probability of 1.8 % (sign test: at most three of 15 below the median, 576 / 32,768), whatever their distribution,

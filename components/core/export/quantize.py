@@ -28,7 +28,7 @@ def int8(model: ModelProto, pixels: Pixels) -> ModelProto:
     The operators stay standard ONNX (QuantizeLinear and DequantizeLinear around them), so that any runtime reads the
     file. Normalization stays inside: of gray pixels as the first convolution's scale and zero point, which takes the
     pixels as they are, and of color pixels in fp32. Activations are uint8, as onnxruntime joins no others into integer
-    operators on x86, and logits stay floats, which calibrated ranges would clip (issue 17). ``pixels`` [N, C, H, W] are
+    operators on x86, and logits stay floats, which calibrated ranges would clip. ``pixels`` [N, C, H, W] are
     the images whose activations set the ranges: never validation or test images.
 
     Weights use 7 of their 8 bits, from -64 to 64. x86 processors without VNNI add two products in 16 bits (vpmaddubsw),

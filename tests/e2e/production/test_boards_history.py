@@ -1,4 +1,4 @@
-"""Twelve retrains on the boards, in a real browser against a server that is restarted (issue 5)."""
+"""Twelve retrains on the boards, in a real browser against a server that is restarted."""
 
 import re
 from pathlib import Path

@@ -82,7 +82,7 @@ def everything(filled: FilledStore, images: Shard, views: int, format: Format = 
 
 
 def nearly(one: np.ndarray, other: np.ndarray) -> bool:
-    """The same up to what a batch of other neighbours changes in bfloat16."""
+    """The same up to what a batch of other neighbors changes in bfloat16."""
     one, other = one.astype(np.float32), other.astype(np.float32)
     return bool(np.abs(one - other).max() <= 0.02 * np.ptp(other))
 

@@ -13,7 +13,7 @@ from PIL import Image
 from reflux.components.core.images.pixels import Decoded, UnreadableImage, decode
 
 SIDE = 6
-grey = hnp.arrays(np.uint8, (SIDE, SIDE))
+gray = hnp.arrays(np.uint8, (SIDE, SIDE))
 color = hnp.arrays(np.uint8, (SIDE, SIDE, 3))
 alpha = hnp.arrays(np.uint8, (SIDE, SIDE, 4))
 deep = hnp.arrays(np.uint16, (SIDE, SIDE))
@@ -49,8 +49,8 @@ def close(pixels: np.ndarray, expected: np.ndarray, within: float = 1.0) -> bool
     return bool(np.all(np.abs(pixels.astype(float) - expected) <= within))
 
 
-@given(grey)
-def test_grey_is_kept_exactly(values: np.ndarray) -> None:
+@given(gray)
+def test_gray_is_kept_exactly(values: np.ndarray) -> None:
     for kind in ("PNG", "BMP"):
         data = encode(Image.fromarray(values), kind)
         assert np.array_equal(read(data, channels=1).pixels[..., 0], values)
@@ -77,7 +77,7 @@ def test_transparent_pixels_lie_on_white(values: np.ndarray) -> None:
 
 
 @given(hnp.arrays(np.uint8, (SIDE, SIDE, 2)))
-def test_grey_with_alpha_is_put_on_white(values: np.ndarray) -> None:
+def test_gray_with_alpha_is_put_on_white(values: np.ndarray) -> None:
     image = Image.merge("LA", [Image.fromarray(values[..., 0].copy()), Image.fromarray(values[..., 1].copy())])
     opacity = values[..., 1] / 255
     assert close(read(encode(image), channels=1).pixels[..., 0], values[..., 0] * opacity + 255 * (1 - opacity))
@@ -115,13 +115,13 @@ def test_one_bit_is_black_and_white(values: np.ndarray) -> None:
 
 
 @given(deep)
-def test_sixteen_bit_grey_is_scaled_not_cut(values: np.ndarray) -> None:
+def test_sixteen_bit_gray_is_scaled_not_cut(values: np.ndarray) -> None:
     decoded = read(sixteen_bit(values, 0), channels=1)
     assert decoded.mode == "I;16"
     assert close(decoded.pixels[..., 0], values / 257, within=0.5 + 1e-9)
 
 
-def test_sixteen_bit_grey_color_key_is_white() -> None:
+def test_sixteen_bit_gray_color_key_is_white() -> None:
     values = np.full((SIDE, SIDE), 300, np.uint16)
     values[0] = 299
     pixels = read(sixteen_bit(values, 0, chunk(b"tRNS", struct.pack(">H", 299))), channels=1).pixels

@@ -23,7 +23,7 @@ run("finetune", body)
 
 @pytest.mark.slow
 def test_a_stage_whose_reader_was_killed_is_killed_and_did_not_fail(mlflow_home, monkeypatch):
-    """The flow that reads a stage's progress is gone, and the stage does not know it yet (issue 2)."""
+    """The flow that reads a stage's progress is gone, and the stage does not know it yet."""
     from mlflow import MlflowClient
 
     folder = make_tiny_project(mlflow_home / "project")

@@ -41,7 +41,7 @@ def test_draws_are_the_published_splitmix64():
 
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS)
-def test_a_view_does_not_depend_on_its_neighbours(augment):
+def test_a_view_does_not_depend_on_its_neighbors(augment):
     images, ids = some_images()
     views = np.arange(12) % 4
     together = render(images, view_draws(3, ids, views), **augment, device=CPU)

@@ -102,6 +102,7 @@ def test_losses_of_logits_leave_the_student_as_it_is_and_need_no_teacher():
 
 
 def test_terms_can_be_made_without_params():
+    torch.manual_seed(0)
     logits, teacher = torch.randn(2, 4, 3)
     labels, known, indices = torch.tensor([0, 1, 2, 0]), torch.tensor([2.0, 0.0, 2.0, 0.0]), torch.arange(4)
     parts = Criterion([Term("kd", 1.0, partial(kd, temperature=2.0))], 0.5, 3.0)(

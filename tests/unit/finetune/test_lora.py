@@ -74,6 +74,7 @@ def test_without_peft_a_sentence_says_how_to_install_it(vit, monkeypatch: pytest
 
 def test_only_the_change_and_the_head_are_trained_and_merging_changes_no_output(vit):
     pytest.importorskip("peft")
+    torch.manual_seed(0)
     pixels = torch.randint(0, 256, (4, 3, 160, 160)).float()
     names = list(vit.net.state_dict())
     with torch.no_grad():

@@ -83,6 +83,7 @@ def test_a_linear_probe_decays_the_weights_of_its_head(teacher, tmp_path: Path):
 
 
 def test_frozen_batch_norm_keeps_its_statistics_scale_and_shift_in_train_mode(teacher):
+    torch.manual_seed(0)
     norms = [name for name, module in teacher.net.named_modules() if isinstance(module, nn.BatchNorm2d)]
     freeze_batch_norm(teacher)
     assert norms

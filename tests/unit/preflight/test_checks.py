@@ -47,6 +47,8 @@ def test_names_that_training_would_stumble_over_are_refused(assignment: str, sen
 )
 def test_every_method_of_the_pages_passes(method: str):
     checks.check_networks(params("pretrain.model=resnet32", f"distill.method={method}"))
+    with pytest.raises(UserError, match="No model is named resnet21"):
+        checks.check_networks(params("pretrain.model=resnet21", f"distill.method={method}"))
 
 
 def test_a_memory_bank_wants_one_process():
@@ -101,6 +103,8 @@ def test_a_finished_teacher_says_which_classes_it_knows_and_takes_the_images(tmp
 @pytest.mark.parametrize("weights", ["random", "timm", "models:/teacher@champion"])
 def test_weights_from_elsewhere_are_not_fetched(weights: str):
     checks.check_weights(params(f"student.weights={weights}"))
+    with pytest.raises(UserError, match=f"student.weights = no-{weights} is not a file"):
+        checks.check_weights(params(f"student.weights=no-{weights}"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

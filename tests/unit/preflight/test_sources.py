@@ -62,3 +62,5 @@ def test_the_same_classes_and_what_is_not_here_yet_pass(tmp_path: Path):
     for domain in (images(tmp_path / "same", "dog", "cat"), tmp_path / "nowhere"):
         check_sources(check_overrides(assignments(own, domain), ROOT / "params.yaml"))
     check_sources(check_overrides(assignments(tmp_path / "nowhere", own), ROOT / "params.yaml"))
+    with pytest.raises(UserError, match="lacks dog and has owl"):
+        check_sources(check_overrides(assignments(own, images(tmp_path / "wrong", "cat", "owl")), ROOT / "params.yaml"))

@@ -57,6 +57,7 @@ def test_mlps_have_two_hidden_layers_for_784_pixels(width: int, parameters: int)
 
 
 def test_dropout_is_for_training_alone():
+    torch.manual_seed(0)
     net, image = network("mlp_1200_dropout", 10, 1), torch.rand(1, 1, 28, 28)
     assert not torch.equal(net.train()(image), net(image))
     assert torch.equal(net.eval()(image), net(image))

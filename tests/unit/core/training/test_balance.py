@@ -113,6 +113,7 @@ def test_weights_make_a_loss_over_all_images_that_of_balanced_batches():
 
 @pytest.mark.parametrize("balance", ["none", "sampling", "logit-adjustment"])
 def test_only_what_is_asked_for_is_done(balance: str):
+    torch.manual_seed(0)
     assert (order_for(balance, LABELS) is None) == (balance != "sampling")
     assert (class_weights_for(balance, LABELS, 3, CPU) is None) == (balance != "sampling")
     assert (log_priors_for(balance, LABELS, 3, CPU) is None) == (balance != "logit-adjustment")

@@ -55,6 +55,7 @@ def test_the_source_is_compared_with_the_unlabeled_images_and_all_labels_are_lea
 
 @pytest.mark.parametrize(("network", "size"), [("resnet8", 16), ("test_vit", 160), ("tf_efficientnet_lite0", 32)])
 def test_the_logits_are_the_teachers_in_training_too(network: str, size: int):
+    torch.manual_seed(0)
     model = teacher(network, size)
     adapting = DomainNetwork(model, "dann", channels=1)
     pixels = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)

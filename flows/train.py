@@ -44,7 +44,9 @@ def train(overrides: Sequence[str], lock: str, parent: str, pipeline: str = "") 
     require_tracking()
     prepare_dvc()
     if (store := remote.name()) is None:
-        raise UserError("this worker knows no default DVC remote: commit it to .dvc/config, or set it on the worker.")
+        raise UserError(
+            "This worker knows no default DVC remote: `dvc remote add --default NAME URL`, and commit .dvc/config."
+        )
     LOCK.write_text(lock, encoding="utf-8")
     if upgraded := installed.record(params, TRAINING):
         display.note(f"Note: {upgraded}")

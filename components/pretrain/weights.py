@@ -182,7 +182,10 @@ def load_in_order(net: nn.Module, state: dict[str, Tensor], origin: str) -> None
     theirs = list(state.values())
     shapes_agree = [a.shape == b.shape for a, b in zip(own.values(), theirs, strict=False)]
     if len(own) != len(theirs) or not all(shapes_agree):
-        raise UserError(f"{origin} does not fit the network: {len(theirs)} tensors for {len(own)}, or other shapes.")
+        raise UserError(
+            f"{origin} does not fit the network ({len(theirs)} tensors for {len(own)}, or other shapes): install the "
+            "newest release of its package."
+        )
     net.load_state_dict(dict(zip(own, theirs, strict=True)))
 
 

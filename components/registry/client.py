@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PATIENCE_S = 15.0
 
+_DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # packages whose module has another name
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -44,7 +46,8 @@ def connect() -> "MlflowClient":
         with translate_errors():
             return tracking.client()
     except ModuleNotFoundError as error:
-        raise UserError(f"MLflow at {address()} needs the Python package {error.name}: install it.") from None
+        package = _DRIVERS.get(error.name or "", error.name)
+        raise UserError(f"MLflow at {address()} needs the package {package}: `pip install {package}`.") from None
 
 
 def address() -> str:

@@ -80,7 +80,7 @@ def _old_and_target(aliases: Mapping[str, int], model_name: str, to: int | None)
     old = aliases.get(CHAMPION)
     target = to if to is not None else aliases.get(PREVIOUS)
     if old is None:
-        raise UserError(f"{model_name} has no champion, so there is nothing to roll back.")
+        raise UserError(f"{model_name} has no champion, so there is nothing to roll back: see `reflux history`.")
     if to == old:
         raise UserError(f"{model_name} version {old} is the champion already.")
     if target is None or target == old:

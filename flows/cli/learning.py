@@ -10,7 +10,7 @@ from reflux.flows.cli.app import Pipeline, app, data, in_pipeline
 
 @app.command(epilog="Example: reflux new flowers --from ~/pictures/flowers")
 def new(
-    folder: Annotated[Path, typer.Argument(help="The project's folder, which must not exist yet.")],
+    folder: Annotated[Path, typer.Argument(help="The project's folder, which must be new or empty.")],
     source: Annotated[
         Path | None,
         typer.Option("--from", metavar="PATH", help="A dataset, as for reflux data add; without one, a sample."),
@@ -128,7 +128,7 @@ def teachers(
 def tune(
     minutes: Annotated[
         float | None,
-        typer.Option(min=0.1, help="How long it may take.  [default: 20, or with --take none: what is there is taken]"),
+        typer.Option(min=0.1, help="How long to search.  [default: 20; with --take, no new search]"),
     ] = None,
     objective: Annotated[
         str, typer.Option(metavar="FIGURES", help="What to improve, divided by commas; quality first.")

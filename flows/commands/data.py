@@ -174,11 +174,17 @@ def _refuse_classes(path: Path, classes: Sequence[str]) -> None:
 
 
 def _target(path: Path, name: str | None) -> tuple[Path, bool]:
-    """The dataset's place in ``data/``, and whether it is there already."""
+    """The dataset's place in ``data/``, and whether it is there already.
+
+    Raises:
+        UserError: another dataset has the name, or this one is there under another.
+    """
     data, own = root() / DATA, path.resolve()
     inside = own.parent == data.resolve()
     stem, suffix = (own.stem, own.suffix) if own.is_file() else (own.name, "")
-    target = data / (path.name if inside else _slug(name or stem) + suffix)
+    if inside and name not in (None, stem):
+        raise UserError(f"{path} is in data/ already, where --name {name} renames nothing: rename it, or omit --name.")
+    target = data / (own.name if inside else _slug(name or stem) + suffix)
     if target.exists() and not inside:
         raise UserError(f"{target} exists: choose another name with `--name`, or remove it.")
     return target, inside

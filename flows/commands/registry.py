@@ -250,5 +250,5 @@ def registry_params() -> Params:
     params = load_params()
     webhooks.send(linger_s=webhooks.LATER_S)
     if embed_mlflow().startswith("sqlite:///") and not Path(embed_mlflow().removeprefix("sqlite:///")).is_file():
-        raise UserError("There is no model yet (this checkout has no mlflow.db): run `reflux run` first.")
+        raise UserError("There is no model yet (this project has no mlflow.db): run `reflux run` first.")
     return params

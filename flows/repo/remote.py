@@ -46,7 +46,8 @@ def pull(remote: str, outs: Sequence[str]) -> None:
         StageFailed: the remote does not return it; transient.
     """
     if reason := _refused("pull", "--remote", remote, *outs):
-        sentence = f"DVC's remote {remote} does not return what is stored there ({reason})"
+        why = f"does not return what is stored there ({reason})"
+        sentence = f"DVC's remote {remote} {why}: check it (`dvc remote list`)"
         raise StageFailed("pull", sentence, user_error=True, transient=True)
 
 

@@ -234,11 +234,12 @@ def failure(stage: str, code: int, lines: list[str], restoring: bool = False) ->
     if fix and stage_code is None:
         return StageFailed(stage, fix, True, False, tuple(lines))
     if _LOCKED.search(text):
-        sentence, transient = "another DVC command holds this checkout's lock", True
+        sentence, transient = "another DVC command works in this project: wait until it ends, and run again", True
     elif killed_by:
         sentence, transient = f"it was killed by {killed_by} (SIGKILL often means out of memory)", True
     elif restoring and "ERROR: " in text and not _OURS.search(text):
-        sentence = f"DVC's remote does not return what is stored there ({own_sentence(lines) or 'no reason given'})"
+        reason = (own_sentence(lines) or "no reason given").rstrip(".")
+        sentence = f"DVC's remote does not return what is stored there ({reason}): check it (`dvc remote list`)"
         return StageFailed(stage, sentence, True, True, tuple(lines))
     else:
         sentence, transient = own_sentence(lines) or "it left no message", False

@@ -166,7 +166,8 @@ def _merged(text: str, shipped: str, kept: Sequence[str], path: Path) -> str:
     except migration.ByHand:
         raise UserError(f"{path}: {name} is not on lines of its own: write it as a block.") from None
     if YAML(typ="safe").load(shipped) != result:
-        raise UserError(f"{path} can't be changed automatically: give {listed([*kept, *sections], 5)} plain blocks.")
+        own = listed([*kept, *sections], 5)
+        raise UserError(f"{path} can't be changed automatically: write {own} as plain blocks.")
     return shipped
 
 

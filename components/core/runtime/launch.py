@@ -118,7 +118,8 @@ def launch(stage: str, run: Run) -> int:
                         f"No machine answers at run.rdzv_endpoint = {run.rdzv_endpoint}: start the stage on the "
                         "machine of that address too, and let the others reach it."
                     ) from None
-                print(f"Warning: run.rdzv_endpoint = {run.rdzv_endpoint} is out of reach; trying on.", file=sys.stderr)
+                endpoint = f"run.rdzv_endpoint = {run.rdzv_endpoint}"
+                print(f"Warning: {endpoint} can't be reached; trying again.", file=sys.stderr)
                 time.sleep(1)
 
 

@@ -96,7 +96,7 @@ def download_weights(model_uri: str, param: str) -> Path:
     try:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
     except (MlflowException, OSError) as error:
-        why = f"can't be fetched from {uri()}: {str(error).splitlines()[0]}"
+        why = f"can't be fetched from {uri()}: {str(error).splitlines()[0].rstrip('.')}. Name a version that it has."
         raise UserError(f"{param} = {model_uri} {without_password(why)}") from None
     files = sorted(folder.rglob("*.safetensors"))
     if not files:

@@ -200,8 +200,11 @@ def _end(
 
 
 def _moved(intent: Intent, champion: int | None) -> str:
+    if intent.action == "promote":
+        again = f"`reflux promote {intent.version}` compares it again"
+    else:
+        again = "see `reflux history`, and repeat `reflux rollback` if it is still wanted"
     return (
         f"The champion of {intent.model} is {describe_champion(champion)} by now, not "
-        f"{describe_champion(intent.champion)}, so version {intent.version} was left as it is: "
-        f"`reflux {intent.action}` compares again."
+        f"{describe_champion(intent.champion)}, so version {intent.version} was left as it is: {again}."
     )

@@ -26,7 +26,7 @@ def test_words_come_in_the_order_of_the_classes(tmp_path: Path):
         ("{classes: {bag: handbag}}", "has no prompts: give it `prompts`"),
         ("{classes: {bag: handbag}, prompts: [a bag]}", "has no prompts"),
         ("{classes: {bag: handbag}, prompts: ['a {} of {0}']}", "has no prompts"),
-        ("{classes: [", "is not readable YAML"),
+        ("{classes: [", "is not valid YAML"),
     ],
 )
 def test_a_file_that_does_not_name_the_classes_is_one_sentence(tmp_path: Path, text: str, sentence: str):

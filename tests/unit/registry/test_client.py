@@ -64,5 +64,6 @@ def test_other_errors_are_raised_at_once(error):
 def test_a_database_without_its_driver_is_one_sentence(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql://ada:secret@db/mlflow")
     monkeypatch.setitem(sys.modules, "MySQLdb", None)
-    with pytest.raises(UserError, match=r"^MLflow at mysql://db/mlflow needs the Python package MySQLdb: install it.$"):
+    sentence = r"^MLflow at mysql://db/mlflow needs the package mysqlclient: `pip install mysqlclient`\.$"
+    with pytest.raises(UserError, match=sentence):
         client.connect()

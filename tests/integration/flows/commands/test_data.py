@@ -127,6 +127,8 @@ def test_a_file_that_holds_the_images_is_a_dataset(checkout, tmp_path):
     assert "40 images (color), 2 classes" in message
     with pytest.raises(UserError, match="--name"):
         add(tmp_path / "My pets.npz", None)
+    with pytest.raises(UserError, match="is in data/ already, where --name cats renames nothing"):
+        add(Path("data/My-pets.npz"), "cats")
     prepare_dvc()
     Path(".dvcignore").write_text("data/\n")
     with pytest.raises(UserError, match=r"DVC can't take data/others\.npz"):

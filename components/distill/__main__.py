@@ -21,7 +21,11 @@ from reflux.components.distill.trainer import Trainer
 
 
 def main(stage: Stage) -> None:
-    """Train the student, after the networks that are to teach it."""
+    """Train the student, after the networks that are to teach it.
+
+    Raises:
+        UserError: a loss with a memory bank would learn in several processes.
+    """
     params, method = stage.params, stage.params.distill
     with_memory = [loss.name for loss in method.losses if LOSSES[loss.name].memory]
     if with_memory and stage.world.size > 1:

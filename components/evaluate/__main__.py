@@ -58,11 +58,18 @@ class Contenders:
 
 
 def main(stage: Stage) -> None:
-    """Score models and shipped files on the test split, write the results, and log them."""
+    """Score models and shipped files on the test split, write the results, and log them.
+
+    Raises:
+        UserError: the test split is empty.
+    """
     dataset = read_json(stage.read("ingest/dataset.json"))
     test = open_shard(stage.read("ingest/shards/test"), stage.params.run.workers)
     if not len(test):
-        raise UserError("The test split holds no images, so no model can be judged: give ingest a test split.")
+        raise UserError(
+            "The test split holds no images, so no model can be judged: set ingest.split.test above 0, or add a folder "
+            "or file named test."
+        )
     columns = slices.read(stage.read("ingest/manifest.parquet"), len(test))
     contenders = _load(stage, dataset["classes"])
     with tempfile.TemporaryDirectory() as folder:

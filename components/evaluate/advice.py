@@ -30,7 +30,7 @@ def remedy(params: Params, counts: Mapping[str, int], accuracies: Mapping[str, f
     if unlabeled < labeled:
         more = f"more unlabeled images, where most of a gain comes from ({unlabeled:,} are next to {labeled:,} labeled)"
         # A teacher answers the images that it was trained on like their labels, unless it is asked at a temperature;
-        # and soft labels of few views, each visited many times, are learned by heart.
+        # and soft labels of few views, each visited many times, are memorized.
         return ", ".join([*_softer(params, labeled + unlabeled), more])
     if accuracies["student"] >= accuracies["teacher"]:
         return f"{better}, as the student ({shares['student']}) has caught up with this one ({shares['teacher']})"
@@ -38,7 +38,7 @@ def remedy(params: Params, counts: Mapping[str, int], accuracies: Mapping[str, f
 
 
 def _softer(params: Params, images: int) -> list[str]:
-    """Name the settings that keep soft labels from being learned by heart, as far as they are not set so."""
+    """Name the settings that keep soft labels from being memorized, as far as they are not set so."""
     distill, student = params.distill, params.student
     visits = math.ceil(student.steps * student.batch_size / images)
     temperature = _temperature(params)

@@ -37,7 +37,7 @@ def main(stage: Stage) -> None:
     )
     images = join(train, unlabeled)
     if not len(images):
-        raise UserError("There is no image to label: artifacts/ingest/shards/train is empty.")
+        raise UserError("There is no image to label: the dataset needs training or unlabeled images.")
     views = params.views_of_each(len(images))
     if stage.world.first:
         if params.label.views == "auto":

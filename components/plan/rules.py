@@ -226,7 +226,7 @@ FEW_REPEATS, ENOUGH_VIEWS, MOST_REPEATS = 4, 16, 16
 FEW_VIEWS = 4
 
 # Many unlabeled images: their soft labels at T = 1 (T = 2 was 84.1 instead of 84.7), while labels hardly count (0.1).
-# Nearly all labeled: the teacher knows its training images by heart, so that T = 4 and labels at full weight gained 0.9
+# Nearly all labeled: the teacher has memorized its training images, so that T = 4 and labels at full weight gained 0.9
 # where T = 2 lost 4.3 and T = 1 lost 3.0. A teacher that had little time is no better than what it teaches, and does
 # less harm at a weight of 0.3 than of 1 (control, at 1, at 0.3; one seed, test splits): emoji 62.6, 63.4, 64.9, with a
 # better teacher 61.6, 62.0, 63.8; letters 91.3, 90.5, 91.6; 57 stamps 52.6, 64.9, 63.2; then tried on cards: 74.5,
@@ -373,7 +373,7 @@ def _few_views(visits: int) -> int:
 
 
 def _least_views(visits: float) -> int:
-    """The views of a labeled image that are needed, lest they are learned by heart."""
+    """The views of a labeled image that are needed, lest they are memorized."""
     return max(min(ENOUGH_VIEWS, math.ceil(visits / FEW_REPEATS)), math.ceil(visits / MOST_REPEATS))
 
 

@@ -5,7 +5,7 @@ because it imports nothing but the standard library, and it outlives neither its
 
 - the kernel sends it SIGTERM when the thread that started it is gone (``PR_SET_PDEATHSIG``), even by kill -9;
 - orphans of the command are re-parented to it and not to init (``PR_SET_CHILD_SUBREAPER``), so none gets away;
-- when it is told to stop, or its command has ended, every descendant is asked to end, and killed after the grace time.
+- when it is asked to stop, or its command has ended, every descendant is asked to end, and killed after the grace time.
 
 DVC passes no signal on to the command of a stage, and a process group misses what called setsid: hence the search.
 """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TAG = "inputs.sha256"
 _CODE = (
     *sorted({part for stage in STAGES for part in code_of(stage)}),
-    # What a version is made of, and what becomes of it.
+    # What a version is made of, and what happens to it.
     *(f"registry/{part}" for part in ("policy", "promote.py", "register.py", "versions")),
 )
 

@@ -39,7 +39,7 @@ _NEW = "it was not computed before"
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of a stage in the next run: computed, restored from what was computed before, or unchanged."""
+    """What happens to a stage in the next run: computed, restored from what was computed before, or unchanged."""
 
     fate: Fate
     why: tuple[str, ...] = ()
@@ -187,7 +187,7 @@ class _Foresight:
         self.images: Images | None = None  # of the dataset, if it is ingested anew
 
     def stage(self, name: str, forced: bool) -> Change:
-        """What becomes of a stage, after those before it."""
+        """What happens to a stage, after those before it."""
         stage = self._stages[name]
         locked = {out.def_path: out.hash_info for out in stage.outs if out.hash_info}
         own, upstream, unknown = ["its command"] * stage.cmd_changed, dict[str, None](), False
@@ -259,7 +259,7 @@ class _Foresight:
         return [f"data in {dep.def_path}"] * (dep.hash_info != before)
 
     def _decide(self, stage: Any, why: tuple[str, ...]) -> Change:
-        """What becomes of a stage whose deps are all known."""
+        """What happens to a stage whose deps are all known."""
         if not why:
             if all(not out.status() for out in stage.outs):
                 return Change("unchanged")

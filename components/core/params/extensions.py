@@ -79,7 +79,11 @@ def load() -> None:
 
 
 def found() -> Iterator[Extension]:
-    """The extensions, those of the project first."""
+    """The extensions, those of the project first.
+
+    Raises:
+        UserError: an entry point of an installed package leads to no file.
+    """
     for kind in EXTENDED:
         for file in sorted((root() / FOLDER / kind).glob("*.py")):
             yield Extension(kind, str(file.relative_to(root())), file.resolve())

@@ -28,7 +28,7 @@ class Policy:
         alpha: the p-value below which a higher accuracy counts as better.
         smaller: the factor by which a file must be smaller to count as smaller.
         faster: the factor in p95 latency by which it must be faster to count as faster.
-        worse_than_control: what becomes of a student that is significantly worse than its own control.
+        worse_than_control: what happens to a student that is significantly worse than its own control.
     """
 
     gates: Bounds

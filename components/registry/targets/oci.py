@@ -19,7 +19,7 @@ _PREFIX = "org.opencontainers.image."
 class Registry:
     """A tag of a repository in a registry. Credentials are those of ``docker login`` or ``oras login``.
 
-    A registry on this machine is spoken to over HTTP.
+    A registry on this machine is reached over HTTP.
     """
 
     host: str

@@ -113,7 +113,11 @@ def teacher(mlflow: "MlflowClient", evaluated: EvaluatedRun, experiment: str, ru
 
 
 def architectures(evaluated: EvaluatedRun) -> dict[str, str]:
-    """The names of the student's and the teacher's networks."""
+    """The names of the student's and the teacher's networks.
+
+    Raises:
+        UserError: Reflux did not write their weights.
+    """
     from reflux.components.core.models import pixel_model
 
     spec, _ = pixel_model.read(evaluated.teacher)

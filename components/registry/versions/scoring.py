@@ -60,7 +60,10 @@ def compare_with_champion(
     """
     test = open_shard(artifacts / "ingest" / "shards" / "test")
     if not len(test):
-        raise UserError("The test split holds no images, so no model can be judged: give ingest a test split.")
+        raise UserError(
+            "The test split holds no images, so no model can be judged: set ingest.split.test above 0, or add a folder "
+            "or file named test."
+        )
     ours = _measured(challenger, test, dataset["classes"])
     _check_reproduced(metrics, float((ours.predicted == test.labels).mean()), len(test))
     if champion is None:
@@ -76,7 +79,7 @@ def compare_with_champion(
     if not new.any():
         raise UserError(
             f"{version.name} version {champion}, the champion, was trained on every image of the test split, so "
-            "nothing can be compared with it: give ingest a test split of other images."
+            "nothing can be compared with it: give the dataset test images of its own."
         )
     left_out = None if known is None else int((~new).sum())
     ours, theirs = (replace(each, predicted=each.predicted[new]) for each in (ours, theirs))

@@ -71,7 +71,7 @@ def test_every_line_over_the_retrains_has_mlflows_values_also_after_a_restart(pr
     port = free_port()
     for _ in range(2):
         with mlflow_server(tmp_path, f"sqlite:///{project}/mlflow.db", port):
-            for board in boards.ALL:
+            for board in boards.BOARDS.values():
                 browser_page.goto("about:blank")
                 browser_page.goto(f"http://127.0.0.1:{port}/{board.link('1')}")
                 headings = browser_page.get_by_test_id("experiment-view-compare-runs-section-header")
@@ -91,7 +91,7 @@ def test_every_line_over_the_retrains_has_mlflows_values_also_after_a_restart(pr
                     drawn = lines(chart(browser_page, " vs ".join(declared.metrics)))
                     assert [line for line in wanted if line not in drawn] == []
             browser_page.get_by_test_id("saved-views-trigger").click()
-            for board in boards.ALL:
+            for board in boards.BOARDS.values():
                 name = re.compile(rf"^{board.name} v1")
                 expect(browser_page.get_by_role("menuitem", name=name).first).to_be_visible()
 
@@ -101,7 +101,7 @@ def test_the_notes_links_lead_to_the_boards(project, browser_page, tmp_path):
 
     with mlflow_server(tmp_path, f"sqlite:///{project}/mlflow.db") as server:
         browser_page.goto(f"{server.uri}/{boards.HEALTH.link('1')}")
-        for board in boards.ALL:
+        for board in boards.BOARDS.values():
             link = browser_page.get_by_role("link", name=board.name, exact=True).first
             expect(link).to_be_visible(timeout=60_000)
             with browser_page.context.expect_page() as opened:

@@ -189,7 +189,7 @@ def watch(patch: pytest.MonkeyPatch):
     patch.setattr(torch, "compile", lambda network: network)  # compiling takes a minute
     compiled = watched(patch, loop, "compile_network")
     parallel = watched(patch, loop, "data_parallel")
-    saves = watched(patch, loop, "_save")
+    saves = watched(patch, loop, "save")
     opened = watched(patch, shards, "_open_images")
     labeled = watched(patch, label, "teacher_logits")
     asked = watched(patch, trainer, "teacher_outputs")

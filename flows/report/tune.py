@@ -118,7 +118,8 @@ def _miss(reason: Reason) -> float:
 def reason(result: Result, row: Row) -> str:
     """Why a student was taken, for ``params.yaml``."""
     words = [choice for choice, number in result.choices.items() if number == row.number]
-    seeds = f"mean of {len(row.repeats)} seeds" if row.repeats else "one seed, the search's own"
+    count = len(row.repeats)
+    seeds = f"mean of {count} seeds" if count > 1 else "another seed" if count else "the search's own seed"
     accuracy = f"{100 * row.expected['accuracy']:.1f}% of {result.images:,} validation images ({seeds})"
     role = f"{' and '.join(words)} that passes" if words else "on request"
     return f"reflux tune, trial {row.number}, {role}: {row.expected['size_kb']:.1f} KB, {accuracy}"

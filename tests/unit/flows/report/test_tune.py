@@ -67,6 +67,4 @@ def test_the_reason_has_the_figures_and_what_they_rest_on():
     why = "reflux tune, trial 1, smallest and best and knee that passes: 60.0 KB, 84.5% of 500 validation images "
     why += "(mean of 2 seeds)"
     assert reason(FOUND, FOUND.rows[1]) == why
-    assert "on request: 9.0 KB, 60.0% of 500 validation images (one seed, the search's own)" in reason(
-        FOUND, FOUND.rows[2]
-    )
+    assert "on request: 9.0 KB, 60.0% of 500 validation images (the search's own seed)" in reason(FOUND, FOUND.rows[2])

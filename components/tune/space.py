@@ -94,7 +94,7 @@ def held(values: Values, drawn: Mapping[str, BaseDistribution]) -> dict[str, Any
 
 
 def narrower(values: Values, drawn: Mapping[str, BaseDistribution]) -> list[dict[str, Any]]:
-    """A student of the space at each smaller width, the next one first; none if its network has no width."""
+    """The same student at each smaller width of the space, the widest first; none if its network has no width."""
     width = drawn.get("width")
     if not isinstance(width, FloatDistribution) or not width.step or not small_net(values.get("network", "")):
         return []
@@ -129,8 +129,8 @@ def _suggest(trial: "Trial", name: str, distribution: BaseDistribution) -> Any:
 def changes(values: Values, params: Params) -> Changes:
     """What the values change in the params: those of the present student change nothing.
 
-    A narrower network takes as many more steps as it is narrower. Where the method is the present one it keeps the
-    settings that ``params.yaml`` gives it, apart from its temperature.
+    A narrower network is trained for more steps: twice as many at half the width. Where the method is the present one
+    it keeps the settings that ``params.yaml`` gives it, apart from its temperature.
     """
     student = params.student
     width = round(values["width"], 6) if small_net(values["network"]) else 1.0

@@ -64,7 +64,7 @@ def open_study(url: str, name: str, objectives: Sequence[str]) -> tuple[optuna.S
 
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Turn what Optuna and its database raise about the storage into one sentence; errors of training stay as they are.
+    """Turn what Optuna and its database raise about the storage into one sentence, and nothing that training raises.
 
     Raises:
         UserError: the storage is away.

@@ -57,9 +57,9 @@ class Space(Section):
             labels.
         lr: three times below and above AdamW's usual 0.01 for such networks; SGD wants more.
         weight_decay: from next to none to more than timm's recipes have.
-        steps: of a network at its full width, by default from half of the present student's to all of them. A narrower
-            one is trained for as many more as it is narrower, which takes no longer: its device pays for none of them.
-            Three times as many gained 0.4 points at three times the cost.
+        steps: of a network at its full width, by default from half of the present student's to all of them. At half
+            the width they are doubled: that takes about the same time, and the device pays nothing for it. Three times
+            as many gained 0.4 points at three times the cost.
         ema_decay: averages over a hundred steps, or none; longer ones have not come down by the end of a short training
             run.
         mixup: the share of views that are blended with another one, from none to half; soft labels are blended as they

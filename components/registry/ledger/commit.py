@@ -206,5 +206,5 @@ def _moved(intent: Intent, champion: int | None) -> str:
         again = "see `reflux history`, and repeat `reflux rollback` if it is still wanted"
     return (
         f"The champion of {intent.model} is {describe_champion(champion)} by now, not "
-        f"{describe_champion(intent.champion)}, so version {intent.version} was left as it is: {again}."
+        f"{describe_champion(intent.champion)}, so version {intent.version} was not touched: {again}."
     )

@@ -73,7 +73,7 @@ def deploy() -> None:
 
 
 def read_manifest(manifest: Path) -> dict[str, Any]:
-    """The manifest as it is in its file.
+    """The deployments that a manifest declares.
 
     Raises:
         UserError: it is not YAML, or an entry lacks what each deployment needs.

@@ -1,97 +1,161 @@
-"""What self-training brings a teacher where labels are few: scikit-learn's digits, 8 pixels, a network from scratch.
+"""What each way of transfer brings where labels are few: MNIST teaches scikit-learn's digits.
 
-    .venv/bin/python -m benchmarks.transfer          # seeds 0, 1 and 2
-    .venv/bin/python -m benchmarks.transfer 0 1 2 3 4
+    .venv/bin/python -m benchmarks.transfer            # seeds 0 to 4
+    .venv/bin/python -m benchmarks.transfer 5 6        # two more
 
-It runs the stage ``finetune`` with the labels of 5 and of 10 images a class; all others but 200 of validation and 600
-of test have none. ``one round`` learns from the labels for as long as that helps: a fifth of its epochs makes teachers
-of 82 to 85 % with 5 labels, whose rounds then gain what more epochs would have gained. ``three rounds`` are
-``finetune.rounds=3``, of which validation images choose one. It prints a table and writes
-``benchmarks/results/transfer.json``: accuracies of the test images in percent, with Student's t over the seeds (95 %).
-Some minutes of two idle cores.
+It runs the stages ``ingest``, ``pretrain`` and ``finetune`` with the labels of 1, 5, 10 and 50 digits a class; all
+others but 100 of validation and 600 of test have none. Each teacher starts
+
+- from random weights (``from scratch``),
+- from what ``pretrain.mode=supervised`` has learned of the 1,000 training images of MNIST that ship with the tests, or
+- from what ``pretrain.mode=self-supervised`` has learned of all digits that are not held out, without their labels,
+
+and is fine-tuned on the labels of the digits alone, or with ``ingest.source_domain``, those of MNIST in the same
+batches: by cross-entropy (``none``), or also by a method of ``finetune.adaptation``, DANN's with a weight of 0.1. All
+take about as many steps. Left out are adaptation with ``feature-extraction``, which has no features to adapt; with
+``gradual-unfreezing`` and ``l2_sp``, which differ from ``full`` in what moves and not in what is learned; and with 10
+and 50 labels a class.
+
+It prints tables and writes ``benchmarks/results/transfer.json``: accuracies of the test digits in percent, with
+Student's t over the seeds (95 %), after each number of labels, so that nothing is lost if it is stopped. A difference
+is that of two teachers of the same seed. About 5 minutes a seed of one idle core.
 """
 
 import shutil
-from contextlib import chdir
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
+from benchmarks.harness.results import PICTURES, RESULTS, ROOT, argument_parser, read
+from benchmarks.transfer.few_digits import TEST, write_digits
+from benchmarks.transfer.grid import Accuracies, fine_tuned, measure, plot, run_stages, table
 
-from benchmarks.harness.results import ROOT, Figure, of_seeds, read
-from benchmarks.transfer.few_digits import Results, digits, measure, table
-from reflux.components.core.artifacts import write_json
-from reflux.components.core.images.shards import UNLABELED, open_shard
-from reflux.components.core.inference import validate
-from reflux.components.core.models.pixel_model import load, pixel_model, save
-from reflux.components.core.params.file import override_params
-from reflux.components.core.runtime.stage import Stage
-from reflux.components.finetune.__main__ import main as finetune
-
-LABELS = (5, 10)  # of each class
-CLASSES = tuple("0123456789")
-NETWORK, SIZE = "resnet20", 16
-ARMS = {"one round": "finetune.rounds=1", "three rounds": "finetune.rounds=3"}
+LABELS, ADAPTED = (1, 5, 10, 50), (1, 5)  # of each class; of each class where MNIST is the source domain
+MNIST = ROOT / "tests/data/mnist"
+PICTURE = PICTURES / "transfer.png"
+STEPS = 200
+VAL = 100  # images: each epoch validates, and with one label a class that is each step
+BATCH = 32
+VIEWS = "{shift: 0.1, flip: false, rotate_deg: 10}"
 RECIPE = (
-    *("pretrain.weights=random", f"pretrain.model={NETWORK}", f"finetune.image_size={SIZE}", "finetune.layer_decay=1"),
-    *("finetune.freeze_batch_norm=false", "finetune.epochs=300", "finetune.batch_size=32", "finetune.lr=0.003"),
-    *("finetune.augment={shift: 0.1, flip: false, rotate_deg: 10}", "finetune.round_epochs=20"),
-    "finetune.round_augment={shift: 0.15, flip: false, crop_scale: 0.7, rotate_deg: 20, erase: 0.3}",
-    "run.device=cpu",
+    *("ingest.source=data/digits", "ingest.image_size=16", "ingest.channels=1", "run.device=cpu"),
+    *("pretrain.weights=random", "pretrain.model=resnet8_slim", "finetune.image_size=16", "finetune.layer_decay=1"),
+    *(f"finetune.batch_size={BATCH}", "finetune.lr=0.003", f"finetune.augment={VIEWS}"),
+)
+RANDOM, SUPERVISED, SELF_SUPERVISED = "random", "supervised", "self-supervised"
+STARTS = {
+    RANDOM: (),
+    SUPERVISED: (
+        *("pretrain.mode=supervised", f"pretrain.source={MNIST}", "pretrain.steps=600", "pretrain.batch_size=64"),
+        f"pretrain.augment={VIEWS}",
+    ),
+    SELF_SUPERVISED: (
+        *("pretrain.mode=self-supervised", "pretrain.steps=200", "pretrain.batch_size=64"),
+        "pretrain.augment={shift: 0.1, flip: false, crop_scale: 0.5, rotate_deg: 15}",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way of transfer: a key of ``STARTS``, the settings of fine-tuning, and whether it is adapted, too."""
+
+    start: str
+    settings: tuple[str, ...]
+    adapts: bool = True
+
+
+LEARNS_BATCH_NORM = "finetune.freeze_batch_norm=false"  # which random weights have none of
+STRATEGIES = {
+    "from scratch": Strategy(RANDOM, ("finetune.strategy=full", LEARNS_BATCH_NORM)),
+    "feature-extraction": Strategy(SUPERVISED, ("finetune.strategy=feature-extraction",), adapts=False),
+    "full": Strategy(SUPERVISED, ("finetune.strategy=full",)),
+    "lp-ft": Strategy(SUPERVISED, ("finetune.strategy=lp-ft",)),
+    "gradual-unfreezing": Strategy(SUPERVISED, ("finetune.strategy=gradual-unfreezing",), adapts=False),
+    "full, l2_sp 0.01": Strategy(SUPERVISED, ("finetune.strategy=full", "finetune.l2_sp=0.01"), adapts=False),
+    "self-supervised, then lp-ft": Strategy(SELF_SUPERVISED, ("finetune.strategy=lp-ft",)),
+}
+ADAPTATIONS = {
+    "none": (),
+    "dan": ("finetune.adaptation=dan",),
+    "deep-coral": ("finetune.adaptation=deep-coral",),
+    "dann": ("finetune.adaptation=dann", "finetune.adaptation_weight=0.1"),
+}
+ADAPTED_ARMS = [name for name, strategy in STRATEGIES.items() if strategy.adapts]
+PAIRS = (
+    *((name, "full") for name in STRATEGIES if name != "full"),
+    *((f"{name}, none", name) for name in ADAPTED_ARMS),
+    *((f"{name}, {method}", f"{name}, none") for name in ADAPTED_ARMS for method in ADAPTATIONS if method != "none"),
 )
 
 
-def run(folder: Path, labels: int, seed: int, threads: int) -> dict[str, float]:
-    """Train the teachers of one draw of labels in an empty folder; returns the accuracy of each arm in percent."""
-    accuracies = {}
-    with chdir(folder):
-        _write_inputs(labels, seed)
-        test = open_shard(Path("artifacts/ingest/shards/test"))
-        for arm, rounds in ARMS.items():
-            for name in ("dvc.yaml", "params.yaml"):
-                shutil.copy(ROOT / name, name)
-            params = override_params([*RECIPE, f"seed={seed}", f"run.threads={threads}", rounds])
-            finetune(Stage("finetune", params))
-            teacher = load(Path("artifacts/finetune/model.safetensors"))
-            accuracies[arm] = 100 * validate(teacher, test, torch.device("cpu"))[1]
-    return accuracies | {"three rounds - one round": accuracies["three rounds"] - accuracies["one round"]}
+def run(folder: Path, seed: int, options: Namespace) -> Iterator[tuple[int, Accuracies]]:
+    """Train the teachers of a seed in an empty folder; yields the accuracy of each arm by labels of a class."""
+    for labels in LABELS:
+        place = folder / str(labels)
+        given = (*RECIPE, f"seed={seed}", f"run.threads={options.threads}")
+        write_digits(place / "data/digits", labels, seed, (TEST, VAL))
+        starts = {name: _start(folder, place, name, given) for name in STARTS}
+        found = {}
+        of_digits = (*given, f"finetune.epochs={epochs(labels, with_mnist=False)}")
+        for name, strategy in STRATEGIES.items():
+            found[name] = fine_tuned(place, (*of_digits, *strategy.settings), starts[strategy.start])
+        if labels in ADAPTED:
+            of_both = (*given, f"ingest.source_domain={MNIST}", f"finetune.epochs={epochs(labels, with_mnist=True)}")
+            run_stages(place, ["ingest"], of_both)
+            for name in ADAPTED_ARMS:
+                strategy = STRATEGIES[name]
+                for method, settings in ADAPTATIONS.items():
+                    chosen = (*of_both, *strategy.settings, *settings)
+                    found[f"{name}, {method}"] = fine_tuned(place, chosen, starts[strategy.start])
+        yield labels, found
 
 
-def _write_inputs(labels: int, seed: int) -> None:
-    """Write what the stages before leave: digits in an order of the seed, and a network with random weights."""
-    images, targets, splits = digits(labels, seed)
-    for name, rows in splits.items():
-        shard, ordered = Path("artifacts/ingest/shards", name), np.sort(rows)
-        shard.mkdir(parents=True)
-        known = targets[ordered] if name != "unlabeled" else np.full(len(rows), UNLABELED)
-        for part, values in (
-            ("images", images[ordered, ..., None]),
-            ("labels", known),
-            ("ids", ordered.astype(np.uint64)),
-        ):
-            np.save(shard / f"{part}.npy", values)
-    Path("artifacts/ingest/source-domain").mkdir()
-    facts = {"classes": CLASSES, "image_size": 8, "channels": 1, "mean": [0.3], "std": [0.37]}
-    write_json(Path("artifacts/ingest/images.json"), facts)
-    torch.manual_seed(seed)
-    network = pixel_model(NETWORK, CLASSES, SIZE, 1, (0.3,), (0.37,))
-    Path("artifacts/finetune").mkdir()
-    save(network, Path("artifacts/pretrain/model.safetensors"))
+def _start(folder: Path, place: Path, name: str, given: tuple[str, ...]) -> Path:
+    """The file of the weights that teachers start from; what MNIST has taught is the same for all labels."""
+    kept = (folder if name == SUPERVISED else place) / f"{name}.safetensors"
+    if not kept.is_file():
+        run_stages(place, ["ingest", "pretrain"], (*given, *STARTS[name]))
+        shutil.copy(place / "artifacts/pretrain/model.safetensors", kept)
+    return kept
 
 
-def figures_of(results: Results) -> list[Figure]:
-    """The mean of each arm over the seeds, by the number of labels of each class."""
-    return [
-        of_seeds(f"{labels} labels a class, {name}", [seed[name] for seed in seeds], "points" if " - " in name else "%")
-        for labels, seeds in results.items()
-        for name in seeds[0]
-    ]
+def epochs(labels: int, with_mnist: bool) -> int:
+    """As many as make about ``STEPS`` steps."""
+    images = 10 * labels
+    if with_mnist:
+        return STEPS // ((images + 850) // (2 * BATCH))  # 15 % of MNIST's 1,000 training images are held out
+    return STEPS // max(1, images // min(BATCH, images))
 
 
 def section(folder: Path) -> str:
-    """The page's table from the results in a folder, as Markdown."""
-    return table(read("transfer", folder), LABELS, [*ARMS, "three rounds - one round"])
+    """The page's tables from the results in a folder, as Markdown."""
+    result = read("transfer", folder)
+    arms = [arm for name in ADAPTED_ARMS for arm in (name, *(f"{name}, {method}" for method in ADAPTATIONS))]
+    gains = [f"{one} - {other}" for one, other in PAIRS]
+    picture = "![Accuracies against labels a class, a panel for the strategies and one for each that is adapted]"
+    return "\n\n".join(
+        [
+            table(result, LABELS, list(STRATEGIES)),
+            table(result, ADAPTED, arms),
+            table(result, LABELS, gains),
+            f"{picture}(../../.github/pictures/transfer.png)",
+            str(result),
+        ]
+    )
+
+
+def draw(folder: Path = RESULTS) -> Path:
+    """Draw the picture of the results in a folder."""
+    labels_alone = {name: name for name in STRATEGIES}
+    with_mnist = {
+        f"{name}, and MNIST": {"without MNIST": name, **{method: f"{name}, {method}" for method in ADAPTATIONS}}
+        for name in ADAPTED_ARMS
+    }
+    plot(read("transfer", folder), {"the digits' labels alone": labels_alone, **with_mnist}, LABELS, PICTURE)
+    return PICTURE
 
 
 if __name__ == "__main__":
-    measure("transfer", __doc__, LABELS, run, figures_of, section)
+    measure("transfer", argument_parser(__doc__), range(5), run, PAIRS, section)

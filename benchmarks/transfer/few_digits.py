@@ -1,17 +1,17 @@
-"""What benchmarks with few labels share: scikit-learn's digits, of which few have one, over several seeds."""
+"""scikit-learn's digits, of which few have a label."""
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from PIL import Image
 
-from benchmarks.harness.results import Figure, Result, argument_parser, write
 from reflux.components.core.images.shards import Pixels
 
 VAL, TEST = 200, 600
-Results = Mapping[int, Sequence[Mapping[str, float]]]
 
 
 def digits(
@@ -36,43 +36,16 @@ def digits(
     return images, targets, {"train": train, "val": val, "test": test, "unlabeled": np.setdiff1d(rest, train)}
 
 
-def table(result: Result, numbers: Sequence[int], names: Sequence[str]) -> str:
-    """A row for each name and a column for each number of labels, as Markdown; in percent or points."""
-    head = " | ".join(f"{labels} label{'s' if labels > 1 else ''} a class" for labels in numbers)
-    lines = [f"| | {head} |", f"| --- |{' ---: |' * len(numbers)}"]
-    for name in names:
-        found = [result[f"{labels} labels a class, {name}"] for labels in numbers]
-        lines.append(f"| {name} | {' | '.join(f'{each.value:.1f} ± {each.high - each.value:.1f}' for each in found)} |")
-    return "\n".join([*lines, "", str(result)])
+def write_digits(folder: Path, labels: int, seed: int, held_out: tuple[int, int] = (TEST, VAL)) -> None:
+    """Write the digits as Parquet in a folder that is made; the rest as :func:`digits` has it."""
+    images, targets, splits = digits(labels, seed, held_out)
+    folder.mkdir(parents=True)
+    for split, rows in splits.items():
+        rows_of_split = [{"image": {"bytes": _png(images[row])}, "label": int(targets[row])} for row in rows]
+        pq.write_table(pa.Table.from_pylist(rows_of_split), folder / f"{split}.parquet")
 
 
-def measure(
-    name: str,
-    about: str | None,
-    numbers: Sequence[int],
-    run: Callable[[Path, int, int, int], Mapping[str, float]],
-    figures_of: Callable[[Results], list[Figure]],
-    section: Callable[[Path], str],
-) -> None:
-    """The command of a benchmark: run it for each seed and number of labels, print its table and write its figures.
-
-    Args:
-        name: of the results file.
-        about: the module's docstring, for ``--help``.
-        numbers: of labels of a class.
-        run: in an empty folder, with a number of labels, a seed and torch's threads; returns percent by name.
-        figures_of: the figures of results by number of labels, a mapping a seed.
-        section: the table of the results in a folder.
-    """
-    parser = argument_parser(about)
-    parser.add_argument("seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves it to torch")
-    options = parser.parse_args()
-    out = options.out.absolute()
-    results: dict[int, list[Mapping[str, float]]] = {labels: [] for labels in numbers}
-    for seed in options.seeds:
-        for labels in numbers:
-            with tempfile.TemporaryDirectory() as scratch:
-                results[labels].append(run(Path(scratch), labels, seed, options.threads))
-    written = write(name, figures_of(results), out)
-    print(f"\n{section(out)}\n\nWritten: {written}")
+def _png(image: Pixels) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()

@@ -1,32 +1,39 @@
-"""The inputs and the table of the benchmark of self-training."""
+"""The grid of strategies and adaptations on digits."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmarks.harness.results import write
 from benchmarks.transfer import __main__ as transfer
-from reflux.components.core.contract import SPLITS
-from reflux.components.core.images.shards import UNLABELED, open_shard
+from benchmarks.transfer.grid import figures_of
+from reflux.components.core.params.file import check_overrides
 
 
-def test_each_digit_is_in_one_split_and_as_many_of_each_class_as_asked_for_have_labels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(tmp_path)
-    transfer._write_inputs(5, seed=1)
-    splits = {name: open_shard(Path("artifacts/ingest/shards", name)) for name in SPLITS}
-    assert [len(splits[name]) for name in SPLITS] == [50, 200, 600, 947]
-    assert np.bincount(splits["train"].labels).tolist() == [5] * 10
-    assert set(splits["unlabeled"].labels) == {UNLABELED}
-    assert len(np.unique(np.concatenate([shard.ids for shard in splits.values()]))) == 1797
+@pytest.mark.parametrize("labels", transfer.LABELS)
+def test_with_mnist_or_without_all_take_about_as_many_steps(labels: int):
+    alone = transfer.epochs(labels, with_mnist=False) * max(1, 10 * labels // min(transfer.BATCH, 10 * labels))
+    both = transfer.epochs(labels, with_mnist=True) * ((10 * labels + 850) // (2 * transfer.BATCH))
+    assert alone == pytest.approx(transfer.STEPS, rel=0.03)
+    assert both == pytest.approx(transfer.STEPS, rel=0.1)
 
 
-def test_the_table_has_the_mean_of_each_arm_for_each_number_of_labels(tmp_path: Path):
-    names = (*transfer.ARMS, "three rounds - one round")
-    results = {labels: [dict.fromkeys(names, labels + seed) for seed in (0.0, 2.0)] for labels in transfer.LABELS}
-    write("transfer", transfer.figures_of(results), tmp_path)
+@pytest.mark.parametrize("name", transfer.STRATEGIES)
+def test_each_cell_is_one_that_the_params_allow(name: str):
+    strategy = transfer.STRATEGIES[name]
+    for method in transfer.ADAPTATIONS.values() if strategy.adapts else [()]:
+        domain = f"ingest.source_domain={transfer.MNIST}"
+        settings = (*transfer.RECIPE, *transfer.STARTS[strategy.start], domain, *strategy.settings, *method)
+        params = check_overrides(settings)
+        assert params.pretrain.mode == {transfer.RANDOM: "none"}.get(strategy.start, strategy.start)
+        assert params.finetune.adaptation in transfer.ADAPTATIONS
+
+
+def test_the_tables_have_each_strategy_and_what_mnist_and_a_method_add(tmp_path: Path):
+    adapted = [f"{name}, {method}" for name in transfer.ADAPTED_ARMS for method in transfer.ADAPTATIONS]
+    one = {arm: float(number) for number, arm in enumerate([*transfer.STRATEGIES, *adapted])}
+    write("transfer", figures_of({labels: {0: one} for labels in transfer.LABELS}, transfer.PAIRS), tmp_path)
     text = transfer.section(tmp_path)
-    assert text.startswith("| | 5 labels a class | 10 labels a class |\n| --- | ---: | ---: |\n")
-    assert "| three rounds | 6.0 ± 12.7 | 11.0 ± 12.7 |\n" in text
+    assert "| | 1 label a class | 5 labels a class | 10 labels a class | 50 labels a class |\n" in text
+    assert "| full | 2.0 | 2.0 | 2.0 | 2.0 |\n" in text
+    assert f"| full, dan - full, none | {'+1.0 | ' * 4}".rstrip() in text

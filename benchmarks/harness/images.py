@@ -18,8 +18,8 @@ from reflux.components.core.images.shards import UNLABELED, Shard
 SIZE = 28
 
 
-def read_split(folder: Path, split: str) -> Shard:
-    """Read ``<folder>/<split>.parquet``.
+def read_split(folder: Path, split: str, count: int | None = None) -> Shard:
+    """Read the first ``count`` images of ``<folder>/<split>.parquet``.
 
     Raises:
         SystemExit: there is no such file.
@@ -27,7 +27,7 @@ def read_split(folder: Path, split: str) -> Shard:
     path = folder / f"{split}.parquet"
     if not path.is_file():
         sys.exit(f"Error: {path} does not exist: --data has train.parquet and test.parquet, see benchmarks/README.md.")
-    return read_images([path])
+    return read_images([path], count)
 
 
 def read_images(files: Sequence[Path], count: int | None = None) -> Shard:

@@ -1,4 +1,4 @@
-"""scikit-learn's digits, of which few have a label."""
+"""scikit-learn's digits, of which few have a label, and the images of MNIST that ship with the tests."""
 
 import io
 from pathlib import Path
@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.harness.results import ROOT
 from reflux.components.core.images.shards import Pixels
 
+MNIST = ROOT / "tests/data/mnist"
 VAL, TEST = 200, 600
 
 

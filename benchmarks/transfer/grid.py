@@ -35,7 +35,7 @@ def run_stages(folder: Path, names: Sequence[str], settings: Sequence[str]) -> N
     with chdir(folder):
         for name in ("dvc.yaml", "params.yaml"):
             shutil.copy(ROOT / name, name)
-        params = override_params(settings)
+        params = override_params(list(settings))
         for name in names:
             Path("artifacts", name).mkdir(parents=True, exist_ok=True)
             _STAGES[name](Stage(name, params))
@@ -145,29 +145,31 @@ def measure(
     name: str,
     parser: ArgumentParser,
     seeds: Sequence[int],
-    run: Callable[[Path, int, Namespace], Iterator[tuple[int, Accuracies]]],
+    run: Callable[[Path, int, Mapping[int, Accuracies], Namespace], Iterator[tuple[int, Accuracies]]],
     pairs: Pairs,
     section: Callable[[Path], str],
 ) -> None:
-    """The command of a benchmark: run it for each seed, write its figures as they come, and print its table.
+    """The command of a benchmark: measure what its results file lacks, write that as it comes, and print the table.
 
     Args:
-        name: of the results file, whose other seeds stay.
+        name: of the results file.
         parser: of the command line.
         seeds: by default.
-        run: in an empty folder, with a seed and the command's options; yields accuracies by labels of a class.
+        run: in an empty folder, with a seed, what is known of it by labels of a class, and the options; yields all
+            accuracies by labels of a class.
         pairs: of arms whose difference is reported.
         section: the table of the results in a folder.
     """
-    parser.add_argument("seeds", type=int, nargs="*", default=seeds, help="in place of what the file has of them")
+    parser.add_argument("seeds", type=int, nargs="*", default=seeds)
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves it to torch")
     options = parser.parse_args()
     out = options.out.absolute()
     kept = read(name, out).figures if (out / f"{name}.json").is_file() else ()
     results: defaultdict[int, dict[int, Accuracies]] = defaultdict(dict, results_of(kept))
     for seed in options.seeds:
+        known = {labels: seeds[seed] for labels, seeds in results.items() if seed in seeds}
         with tempfile.TemporaryDirectory() as scratch:
-            for labels, accuracies in run(Path(scratch), seed, options):
+            for labels, accuracies in run(Path(scratch), seed, known, options):
                 results[labels][seed] = accuracies
-                written = write(name, figures_of({key: results[key] for key in sorted(results)}, pairs), out)
-    print(f"\n{section(out)}\n\nWritten: {written}")
+                write(name, figures_of({key: results[key] for key in sorted(results)}, pairs), out)
+    print(f"\n{section(out)}\n\nWritten: {out / f'{name}.json'}")

@@ -12,7 +12,7 @@ of 82 to 85 % with 5 labels, whose rounds then gain what more epochs would have 
 """
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.harness.results import argument_parser, read
@@ -33,9 +33,13 @@ RECIPE = (
 )
 
 
-def run(folder: Path, seed: int, options: Namespace) -> Iterator[tuple[int, Accuracies]]:
-    """Train the teachers of a seed in an empty folder; yields the accuracy of each arm by labels of a class."""
+def run(
+    folder: Path, seed: int, known: Mapping[int, Accuracies], options: Namespace
+) -> Iterator[tuple[int, Accuracies]]:
+    """Train the teachers of a seed that are not known; yields the accuracy of each arm by labels of a class."""
     for labels in LABELS:
+        if labels in known:
+            continue
         place = folder / str(labels)
         write_digits(place / "data/digits", labels, seed)
         given = (*RECIPE, f"seed={seed}", f"run.threads={options.threads}")

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.transfer.__main__ import MNIST
-from benchmarks.transfer.few_digits import write_digits
+from benchmarks.transfer.few_digits import MNIST, write_digits
 from reflux.components.core.artifacts import read_json
 from tests.e2e.command import reflux
 from tests.e2e.models.other_sources import assert_a_change_is_noticed

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.transfer.__main__ import MNIST
+from benchmarks.transfer.few_digits import MNIST
 from reflux.components.core.artifacts import read_json
 from tests.e2e.command import reflux
 from tests.e2e.models.other_sources import assert_a_change_is_noticed

@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.transfer.__main__ import MNIST
-from benchmarks.transfer.few_digits import write_digits
+from benchmarks.transfer.few_digits import MNIST, write_digits
 from reflux.components.core.errors import UserError
 from reflux.components.core.images.shards import open_shard
 from reflux.components.core.params.file import check_overrides

@@ -2,8 +2,7 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -51,23 +50,34 @@ def test_the_plot_has_a_panel_for_each_title(tmp_path: Path):
     assert widths[0] < widths[1]
 
 
-def test_later_seeds_are_added_and_a_seed_that_is_named_again_is_measured_again(
+def test_a_later_call_measures_what_the_file_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    def run(folder: Path, seed: int, options: Namespace) -> Iterator[tuple[int, grid.Accuracies]]:
+    def run(
+        folder: Path, seed: int, known: Mapping[int, grid.Accuracies], options: Namespace
+    ) -> Iterator[tuple[int, grid.Accuracies]]:
         assert list(folder.iterdir()) == []
         assert options.threads == 1
-        yield 1, {"scratch": 50.0 + seed, "full": 60.0}
+        measured.append((seed, list(known)))
+        if 1 not in known:
+            yield 1, {"scratch": 50.0 + seed, "full": 60.0}
         if seed == 2:
             raise KeyboardInterrupt
+        if 5 not in known:
+            yield 5, {"scratch": 80.0 + seed}
 
-    measure = partial(grid.measure, "transfer", run=run, pairs=PAIRS, section=lambda folder: "the table")
-    for words in ([], ["1", "3"]):
-        monkeypatch.setattr(sys, "argv", ["transfer", "--threads", "1", "--out", str(tmp_path), *words])
-        measure(parser=argument_parser("about"), seeds=range(2))
-        assert "the table" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["transfer", "--threads", "1", "--out", str(tmp_path), "2", "4"])
+    def measure(*seeds: str) -> None:
+        words = ["transfer", "--threads", "1", "--out", str(tmp_path), *seeds]
+        monkeypatch.setattr(sys, "argv", words)
+        grid.measure("transfer", argument_parser("about"), range(2), run, PAIRS, lambda folder: "the table")
+
+    measured: list[tuple[int, list[int]]] = []
+    measure()
+    assert "the table" in capsys.readouterr().out
     with pytest.raises(KeyboardInterrupt):
-        measure(parser=argument_parser("about"), seeds=range(2))
+        measure("1", "2", "3")
+    measure("3")
+    assert measured == [(0, []), (1, []), (1, [1, 5]), (2, []), (3, [])]
     results = grid.results_of(read("transfer", tmp_path).figures)
-    assert results == {1: {seed: {"scratch": 50.0 + seed, "full": 60.0} for seed in (0, 1, 3, 2)}}
+    assert results[1] == {seed: {"scratch": 50.0 + seed, "full": 60.0} for seed in range(4)}
+    assert results[5] == {seed: {"scratch": 80.0 + seed} for seed in (0, 1, 3)}

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.harness.results import write
 from benchmarks.transfer import __main__ as transfer
+from benchmarks.transfer.few_digits import MNIST
 from benchmarks.transfer.grid import figures_of
 from reflux.components.core.params.file import check_overrides
 
@@ -22,7 +23,7 @@ def test_with_mnist_or_without_all_take_about_as_many_steps(labels: int):
 def test_each_cell_is_one_that_the_params_allow(name: str):
     strategy = transfer.STRATEGIES[name]
     for method in transfer.ADAPTATIONS.values() if strategy.adapts else [()]:
-        domain = f"ingest.source_domain={transfer.MNIST}"
+        domain = f"ingest.source_domain={MNIST}"
         settings = (*transfer.RECIPE, *transfer.STARTS[strategy.start], domain, *strategy.settings, *method)
         params = check_overrides(settings)
         assert params.pretrain.mode == {transfer.RANDOM: "none"}.get(strategy.start, strategy.start)

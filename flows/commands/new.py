@@ -1,6 +1,7 @@
 """``reflux new``: a folder with what a project consists of, under git and DVC."""
 
 import contextlib
+import os
 import re
 import shutil
 import subprocess
@@ -37,7 +38,7 @@ def new(folder: Path, source: Path | None = None) -> str:
     Raises:
         UserError: the folder is not empty or its name is no project's, or the dataset is refused; nothing is left.
     """
-    folder, source = folder.absolute(), source.resolve() if source else None
+    folder, source = Path(os.path.abspath(folder)), source.resolve() if source else None
     name = folder.name
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise UserError(f"{folder} is {'a file' if folder.is_file() else 'not empty'}: name a new folder.")
@@ -50,12 +51,22 @@ def new(folder: Path, source: Path | None = None) -> str:
         _write(partial, name, demo=source is None)
         with contextlib.chdir(partial):
             added, missing = _fill(name, source)
-        partial.rename(folder)
+        _place(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    here = folder == Path.cwd()
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    made = f"{shown} is a project of Reflux {version('reflux')}; its README.md says what is where."
-    return f"{added}{missing}{made}\nNext: cd {shown} && {reflux_command()} run"
+    made = f"{name if here else shown} is a project of Reflux {version('reflux')}; its README.md says what is where."
+    return f"{added}{missing}{made}\nNext: {'' if here else f'cd {shown} && '}{reflux_command()} run"
+
+
+def _place(project: Path, folder: Path) -> None:
+    """Move a finished project to its folder. One that exists is filled, not replaced: a shell may be working in it."""
+    if not folder.is_dir():
+        project.rename(folder)
+        return
+    for path in project.iterdir():
+        shutil.move(path, folder)
 
 
 def _write(folder: Path, name: str, demo: bool) -> None:

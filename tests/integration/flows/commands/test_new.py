@@ -83,3 +83,18 @@ def test_an_empty_folder_becomes_a_project(tmp_path, call_reflux):
     (tmp_path / "empty").mkdir()
     assert call_reflux("new", str(tmp_path / "empty"))[0] == 0
     assert load_params(tmp_path / "empty/params.yaml").project.name == "empty"
+
+
+def test_the_empty_folder_that_a_shell_works_in_becomes_a_project_and_stays_that_folder(
+    tmp_path, monkeypatch, call_reflux
+):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    code, out, _ = call_reflux("new", ".")
+    assert code == 0
+    assert "empty is a project of Reflux" in out
+    assert "Next: cd" not in out
+    assert Path.cwd() == folder, "a folder that was replaced would leave the shell in one that is gone"
+    assert git(folder, "status", "--porcelain") == ""
+    assert list(tmp_path.iterdir()) == [folder]

@@ -39,7 +39,8 @@ class Method(Section):
         if not isinstance(name, str):
             return
         if name in METHODS:
-            raise ValueError(f"Two methods are named {name}: {METHODS[name].__name__} and {cls.__name__}.")
+            first, second = (f"{each.__module__}.{each.__name__}" for each in (METHODS[name], cls))
+            raise ValueError(f"Two methods are named {name}: {first} and {second}.")
         METHODS[name] = cls
 
     def __str__(self) -> str:

@@ -127,14 +127,14 @@ def _import(extension: Extension) -> None:
     sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         why = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         first = (why.strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(f"{extension.name}, line {_line(extension.file, error)}, can't be loaded: {first}.") from None
 
 
-def _line(file: Path, error: Exception) -> int:
+def _line(file: Path, error: BaseException) -> int:
     """The line of a file in which an error came up."""
     source = str(file.absolute())
     if isinstance(error, SyntaxError) and error.filename == source:

@@ -143,7 +143,13 @@ def registries() -> Iterator[None]:
             "import nothing_of_the_kind\n",
             "a.py, line 1, can't be loaded: ModuleNotFoundError: No module",
         ),
-        ("losses/a.py", TAKEN, "a.py, line 6, can't be loaded: Two methods are named kd: Kd and Mine."),
+        ("losses/a.py", "import sys\n\nsys.exit(3)\n", "a.py, line 3, can't be loaded: SystemExit: 3."),
+        (
+            "losses/a.py",
+            TAKEN,
+            "a.py, line 6, can't be loaded: Two methods are named kd: reflux.components.core.params.distill.Kd and "
+            "reflux_losses_a.Mine.",
+        ),
         ("networks/a.py", TAKEN_NETWORK, "a.py, line 4, can't be loaded: Two networks are named resnet8."),
         ("figures/a.py", TAKEN_FIGURE, "a.py, line 4, can't be loaded: Two figures are named size_kb."),
         ("formats/a.py", TAKEN_FORMAT, "a.py, line 4, can't be loaded: Two formats are named manifest."),

@@ -270,8 +270,14 @@ def _prefect_deploy(document: Mapping[str, Any], repository: str) -> None:
         settings = {**os.environ, **QUIET, REPOSITORY: repository}
         done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no reason given"]
-        raise UserError(f"Prefect refuses {MANIFEST}: {lines[-1].strip()}")
+        raise UserError(f"Prefect refuses {MANIFEST}: {_reason(done.stderr + done.stdout)}")
+
+
+def _reason(printed: str) -> str:
+    """The last line that says why ``prefect deploy`` failed; a traceback's is followed by one that says nothing."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    telling = [line for line in lines if line != "An exception occurred."]
+    return telling[-1] if telling else "no reason given"
 
 
 def _automations() -> Iterator[Row]:

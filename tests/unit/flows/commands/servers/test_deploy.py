@@ -117,3 +117,18 @@ def test_a_retrain_of_two_pools_without_a_monitor_is_refused():
     written["deployments"] = [each for each in written["deployments"] if each["name"] != "monitor"]
     with pytest.raises(UserError, match=r"has no deployment of reflux\.flows\.monitor\.monitor, on whose pool"):
         deploy.placed(written, {"": "two-pools"})
+
+
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        (
+            "Deploying retrain\nhttpx.HTTPError: 422 of /filter\nAn exception occurred.\n",
+            "httpx.HTTPError: 422 of /filter",
+        ),
+        ("Error: no such pool\n\n", "Error: no such pool"),
+        ("\n", "no reason given"),
+    ],
+)
+def test_what_prefect_refuses_is_told_with_its_reason(printed, reason):
+    assert deploy._reason(printed) == reason

@@ -52,6 +52,8 @@ def translate_os_error(error: OSError, path: Path) -> Exception:
         return UserError(f"No permission to read {path}: make it readable and run again.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(f"No permission to write {path}: make {path.parent} writable and run again.")
+    if error.errno == errno.EISDIR:
+        return UserError(f"{path} is a folder, where a file should be: move it away and run again.")
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return UserError(
             f"{path} can't be written: a file stands where a folder should be; move it away and run again."

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PATIENCE_S = 15.0
+_LARGEST = 2**31 - 1  # version that MLflow's database has room for
 
 _DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # packages whose module has another name
 
@@ -37,7 +39,7 @@ def connect() -> "MlflowClient":
     """Return a client of the configured MLflow.
 
     Raises:
-        Unreachable: its database does not answer.
+        Unreachable: its database does not answer, or can't be used.
         UserError: none is configured, or the driver of its database is not installed.
     """
     if tracking.uri() is None:
@@ -57,21 +59,30 @@ def address() -> str:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn the errors of a server that does not answer, or of a disk, into one sentence.
+    """Turn the errors of a server that does not answer, a database that can't be used, or a disk, into a sentence.
 
     Raises:
-        Unreachable: MLflow does not answer.
+        Unreachable: MLflow does not answer, or its database is damaged or of another release.
         UserError: the disk is full or not writable.
     """
+    from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import DatabaseError, OperationalError
 
     try:
         yield
     except (RequestException, OperationalError) as error:
         raise _unreachable() from error
+    except DatabaseError as error:
+        if type(error) is not DatabaseError:  # of a statement
+            raise
+        raise _damaged(str(error.orig)) from error
+    except CommandError as error:
+        raise _of_another_release() from error
     except MlflowException as error:
+        if "database schema" in str(error):
+            raise _of_another_release() from error
         # A server that has no free connection to its database answers 400, which MLflow's client does not retry.
         busy = "QueuePool limit" in str(error)
         if busy or error.error_code == "TEMPORARILY_UNAVAILABLE" or "failed with exception" in str(error):
@@ -86,6 +97,20 @@ def _unreachable() -> Unreachable:
     if not urlsplit(address()).scheme.startswith("http"):
         fix = "check that the database is there, writable and not locked, and run the command again"
     return Unreachable(f"MLflow at {address()} does not answer: {fix}.")
+
+
+def _damaged(why: str) -> Unreachable:
+    return Unreachable(
+        f"MLflow's database {address()} can't be read ({why}): restore a copy of it, or move it away and run "
+        "`reflux run`, which begins a new one."
+    )
+
+
+def _of_another_release() -> Unreachable:
+    return Unreachable(
+        f"MLflow's database {address()} is of another release than MLflow {version_of('mlflow')}, which is installed: "
+        f"copy it and run `mlflow db upgrade {address()}`, or install the release that it is of."
+    )
 
 
 def retry(work: Callable[[], T]) -> T:
@@ -143,7 +168,7 @@ def version(mlflow: "MlflowClient", model_name: str, number: int) -> "ModelVersi
     Raises:
         UserError: the model or the version is not registered.
     """
-    known = if_exists(mlflow.get_model_version, model_name, str(number))
+    known = if_exists(mlflow.get_model_version, model_name, str(number)) if number <= _LARGEST else None
     if known is None:
         aliases(mlflow, model_name)
         raise UserError(f"{model_name} has no version {number}: `reflux history` lists its versions.")

@@ -149,11 +149,10 @@ def locked_defaults(lock: Path = LOCK) -> dict[str, Any]:
 def _noted(lock: Path) -> dict[str, Mapping[str, Any]]:
     """What ``dvc.lock`` has of ``FILE``, stage by stage; DVC itself says if it can't be read."""
     try:
-        document: Any = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))
-        stages: dict[str, Any] = document["stages"]
-    except (FileNotFoundError, YAMLError, TypeError, KeyError):
+        stages: Any = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"]
+        return {name: stage.get("params", {}).get(str(FILE), {}).get(name, {}) for name, stage in stages.items()}
+    except (FileNotFoundError, YAMLError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-    return {name: stage.get("params", {}).get(str(FILE), {}).get(name, {}) for name, stage in stages.items()}
 
 
 if __name__ == "__main__":

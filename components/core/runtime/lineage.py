@@ -94,12 +94,12 @@ def data_md5(lock: Path = LOCK) -> str | None:
     """
     try:
         document = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))
+        dependencies = document.get("stages", {}).get("ingest", {}).get("deps", [])
+        return next((dep.get("md5") for dep in dependencies), None)
     except FileNotFoundError:
         return None
-    except (YAMLError, ValueError):
-        raise UserError(f"{lock} is not valid YAML: restore it with `git checkout {lock}`.") from None
-    dependencies = document.get("stages", {}).get("ingest", {}).get("deps", [])
-    return next((dep.get("md5") for dep in dependencies), None)
+    except (YAMLError, ValueError, AttributeError, TypeError):
+        raise UserError(f"{lock} is damaged: restore it with `git checkout {lock}`.") from None
 
 
 def has_commit(sha: str) -> bool:

@@ -114,10 +114,11 @@ def deliver(outbox: Path = OUTBOX) -> int:
     """Send the journals to MLflow, and delete those sent to their end.
 
     Returns:
-        The number of journals that still wait because the server was away.
+        The number of journals that still wait, because the server is away or its database can't be used.
     """
     if uri() is None or not outbox.is_dir():
         return 0
+    from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -127,7 +128,8 @@ def deliver(outbox: Path = OUTBOX) -> int:
     unfinished: set[str | None] = set()
     mlflow: MlflowClient | None = None
     if folders:
-        with suppress(SQLAlchemyError, ModuleNotFoundError):  # the database is away, or its driver is
+        # The database is away, its driver is, or it is of another release of MLflow.
+        with suppress(SQLAlchemyError, ModuleNotFoundError, CommandError, MlflowException):
             mlflow = client()
     for folder in folders:
         key = _start(folder).get("tags", {}).get("reflux.journal")

@@ -104,6 +104,16 @@ except PermissionError as error:
     assert done.stdout == f"No permission to read {tmp_path}/a.json: make it readable and run again.\n"
 
 
+def test_a_folder_in_the_place_of_a_file_is_one_sentence(tmp_path: Path):
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        read_json(tmp_path / "a.json")
+    sentence = str(translate_os_error(caught.value, tmp_path / "a.json"))
+    assert sentence == f"{tmp_path}/a.json is a folder, where a file should be: move it away and run again."
+    with pytest.raises(UserError, match=r"a\.json is a folder"):
+        write_json(tmp_path / "a.json", {})
+
+
 def test_json_is_readable_by_people(tmp_path: Path):
     write_json(tmp_path / "a.json", {"b": [1, 2]})
     text = (tmp_path / "a.json").read_text(encoding="utf-8")

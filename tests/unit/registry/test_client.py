@@ -1,10 +1,17 @@
+import sqlite3
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import _verify_schema
 from requests.exceptions import ConnectionError as NoConnection
+from sqlalchemy import create_engine
 
 from reflux.components.core.errors import UserError
+from reflux.components.core.runtime import tracking
+from reflux.components.core.runtime.journal import Journal
 from reflux.components.registry import client
 
 
@@ -67,3 +74,48 @@ def test_a_database_without_its_driver_is_one_sentence(monkeypatch):
     sentence = r"^MLflow at mysql://db/mlflow needs the package mysqlclient: `pip install mysqlclient`\.$"
     with pytest.raises(UserError, match=sentence):
         client.connect()
+
+
+def no_database(file: Path) -> None:
+    file.write_text("nothing that SQLite knows " * 100)
+
+
+def of_a_later_release(file: Path) -> None:
+    """As Alembic finds it: MLflow's tables are incomplete, and their revision is unknown here."""
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("create table alembic_version (version_num varchar(32))")
+        connection.execute("insert into alembic_version values ('ffffffffffff')")
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (no_database, r"^MLflow's database sqlite:///.*mlflow\.db can't be read \(file is not a database\): restore"),
+        (
+            of_a_later_release,
+            r"mlflow\.db is of another release than MLflow \d.*: copy it and run `mlflow db upgrade s",
+        ),
+    ],
+)
+def test_a_database_that_can_not_be_used_is_one_sentence_and_journals_wait(tmp_path, monkeypatch, make, sentence):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(client.Unreachable, match=sentence):
+        client.connect()
+    Journal("demo", "distill", {}).end("FINISHED")
+    assert tracking.deliver() == 1
+
+
+def test_the_tables_of_another_release_are_one_sentence(tmp_path, monkeypatch):
+    """As MLflow finds it, whose tables are complete then."""
+    of_a_later_release(tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(client.Unreachable, match="is of another release than MLflow"), client.translate_errors():
+        _verify_schema(create_engine(uri))
+
+
+def test_a_number_that_no_database_holds_is_no_version(mlflow_home):
+    with pytest.raises(UserError, match="No model is registered as shapes-student"):
+        client.named(client.connect(), "shapes-student", "9" * 20)

@@ -78,7 +78,10 @@ def test_nothing_is_said_without_an_upgrade_or_of_stages_that_run_elsewhere(lock
     assert installed.record(SHIPPED, lock=Path("none")) is None
 
 
-@pytest.mark.parametrize("text", ["stages:\n<<<<<<< HEAD\n  ingest: {}\n=======\n", "<<<<<<< HEAD\n", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["stages:\n<<<<<<< HEAD\n  ingest: {}\n=======\n", "<<<<<<< HEAD\n", "", "stages:\n", "stages:\n  ingest:\n"],
+)
 def test_a_lock_file_that_cannot_be_read_is_left_to_dvc(lock: Path, text: str):
     lock.write_text(text)
     assert installed.record(KEEPING, lock=lock) is None

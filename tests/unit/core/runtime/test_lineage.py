@@ -73,8 +73,14 @@ def test_the_datas_hash_is_the_one_in_dvc_lock(folder):
         "schema: '2.0'\nstages:\n  ingest:\n    cmd: x\n    deps:\n    - path: data/shoes\n      md5: 0a1b.dir\n"
     )
     assert lineage.data_md5() == "0a1b.dir"
-    (folder / "dvc.lock").write_text("stages:\n<<<<<<< HEAD\n  ingest: {}\n=======\n")
-    with pytest.raises(UserError, match=r"^dvc.lock is not valid YAML: restore it with `git checkout dvc.lock`.$"):
+
+
+@pytest.mark.parametrize(
+    "text", ["stages:\n<<<<<<< HEAD\n  ingest: {}\n=======\n", "", "- 1\n", "stages:\n  ingest:\n"]
+)
+def test_a_damaged_dvc_lock_is_one_sentence(folder, text):
+    (folder / "dvc.lock").write_text(text)
+    with pytest.raises(UserError, match=r"^dvc.lock is damaged: restore it with `git checkout dvc.lock`\.$"):
         lineage.data_md5()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 SLACK = 0.9  # of the time is planned: estimates are off by some percent
 
@@ -64,6 +65,14 @@ def as_assignments(chosen: Sequence[Choice]) -> list[str]:
 def _as_yaml(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_as_yaml(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, str):  # quoted only where YAML would read something else
-        return value if isinstance(YAML(typ="safe").load(value), str) else json.dumps(value)
-    return json.dumps(value)
+    if isinstance(value, str) and _is_plain(value):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_plain(text: str) -> bool:
+    """True if YAML reads the text as it is written, without quotes."""
+    try:
+        return bool(YAML(typ="safe").load(text) == text)
+    except YAMLError:
+        return False

@@ -1,5 +1,6 @@
 """The ``reflux`` command that all verbs belong to, and the option that most of them have."""
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -29,6 +30,17 @@ Pipeline = Annotated[
     str | None,
     typer.Option(metavar="NAME", envvar="REFLUX_PIPELINE", help="Work in pipelines/NAME instead of this folder."),
 ]
+
+
+def finite(number: float | None) -> float | None:
+    """Refuse ``nan`` and ``inf``, which a command line takes as numbers, for an option.
+
+    Raises:
+        BadParameter: it is one of them.
+    """
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter(f"{number:g} is no finite number.")
+    return number
 
 
 def in_pipeline(verb: Callable[..., None]) -> Callable[..., None]:

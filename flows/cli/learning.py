@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from reflux.flows.cli.app import Pipeline, app, data, in_pipeline
+from reflux.flows.cli.app import Pipeline, app, data, finite, in_pipeline
 
 
 @app.command(epilog="Example: reflux new flowers --from ~/pictures/flowers")
@@ -99,7 +99,7 @@ def teachers(
         list[int] | None,
         typer.Option("--size", min=16, help="An image size in pixels; can be repeated.  [default: 80, 128, 224]"),
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long it may take.")] = 3,
+    minutes: Annotated[float, typer.Option(min=0.1, callback=finite, help="How long it may take.")] = 3,
     download: Annotated[bool, typer.Option("--download", help="Fetch weights of TEACHER from timm's hub.")] = False,
     take: Annotated[
         str | None,
@@ -128,7 +128,7 @@ def teachers(
 def tune(
     minutes: Annotated[
         float | None,
-        typer.Option(min=0.1, help="How long to search.  [default: 20; with --take, no new search]"),
+        typer.Option(min=0.1, callback=finite, help="How long to search.  [default: 20; with --take, no new search]"),
     ] = None,
     objective: Annotated[
         str, typer.Option(metavar="FIGURES", help="What to improve, divided by commas; quality first.")
@@ -158,12 +158,14 @@ def data_add(
         Path, typer.Argument(help="A folder of class folders or with a manifest, or a file that holds the images.")
     ],
     name: Annotated[str | None, typer.Option(help="The dataset's name in data/; by default that of PATH.")] = None,
-    minutes: Annotated[float, typer.Option(help="How long a run may take on this machine.")] = 10,
+    minutes: Annotated[float, typer.Option(callback=finite, help="How long a run may take on this machine.")] = 10,
     max_kb: Annotated[
-        float | None, typer.Option(help="How large the file that ships may be.  [default: 200; in int8 about 56]")
+        float | None,
+        typer.Option(callback=finite, help="How large the file that ships may be.  [default: 200; in int8 about 56]"),
     ] = None,
     min_accuracy: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="The accuracy that the student must reach, such as 0.9.")
+        float | None,
+        typer.Option(callback=finite, metavar="SHARE", help="The accuracy that the student must reach, such as 0.9."),
     ] = None,
     pipeline: Pipeline = None,
 ) -> None:

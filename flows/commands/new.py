@@ -44,6 +44,7 @@ def new(folder: Path, source: Path | None = None) -> str:
         raise UserError(f"{folder} is {'a file' if folder.is_file() else 'not empty'}: name a new folder.")
     if not NAME.fullmatch(name):
         raise UserError(f"{name} can't name a project: begin with a letter or digit, and go on with those, - and _.")
+    parents = [each for each in folder.parents if not each.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{name}-partial")
     shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
@@ -54,6 +55,9 @@ def new(folder: Path, source: Path | None = None) -> str:
         _place(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        for each in () if folder.exists() else parents:
+            with contextlib.suppress(OSError):  # something else is in it by now
+                each.rmdir()
     here = folder == Path.cwd()
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     made = f"{name if here else shown} is a project of Reflux {version('reflux')}; its README.md says what is where."

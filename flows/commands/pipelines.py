@@ -22,7 +22,7 @@ def add_to(
 
     Args:
         pipeline: its name, also of its experiment and, with ``-student``, of its registered model.
-        path: the dataset's folder.
+        path: the dataset's folder or file, as for ``add``.
         name: as for ``add``.
         minutes: as for ``add``.
         max_kb: as for ``add``.

@@ -194,6 +194,16 @@ def test_unknown_options_are_refused_with_the_usage(reflux):
     assert "No such option" in err
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "arguments", ["data add x --minutes", "data add x --max-kb", "tune --minutes", "teachers --minutes"]
+)
+def test_a_number_that_is_not_finite_is_refused(reflux, arguments, number):
+    code, _, err = reflux(*arguments.split(), number)
+    assert code == 2
+    assert f"Invalid value for '{arguments.split()[-1]}'" in err
+
+
 def test_the_lock_is_free_after_a_run_that_failed(reflux):
     for _ in range(2):
         with pytest.raises(Exception, match="does not exist"):

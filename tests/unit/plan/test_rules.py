@@ -243,3 +243,9 @@ def test_a_plan_is_one_that_the_params_take_and_every_choice_but_the_shift_has_a
 def test_texts_that_yaml_would_take_for_something_else_are_quoted():
     texts = [Choice("a", value, "") for value in ("2024", "yes", "pets", None, True, {"min": 0.5})]
     assert as_assignments(texts) == ['a="2024"', "a=yes", "a=pets", "a=null", "a=true", "a={min: 0.5}"]
+
+
+@pytest.mark.parametrize("name", ["my #1 pets", "@pets", "[2024", "pets ", "*", "a: b", "🐾: pets", "it's", '"', "- a"])
+def test_a_folder_of_any_name_is_named_in_the_params(name):
+    params = check_overrides(as_assignments([Choice("ingest.source", name, "")]), ROOT / "params.yaml")
+    assert params.ingest.source == name

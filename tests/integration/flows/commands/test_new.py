@@ -64,6 +64,7 @@ def test_its_readme_names_files_that_are_there_and_its_workflow_is_one_that_gith
         (["flowers/params.yaml"], "params.yaml is a file: name a new folder."),
         (["my flowers"], "my flowers can't name a project: begin with a letter or digit"),
         (["others", "--from", "nowhere"], "nowhere does not exist: give the folder of your dataset."),
+        (["deep/down/others", "--from", "nowhere"], "nowhere does not exist: give the folder of your dataset."),
     ],
 )
 def test_what_can_be_no_project_is_one_sentence_and_leaves_nothing(

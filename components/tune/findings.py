@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from reflux.components.core import contract
-from reflux.components.registry.policy.gates import Bounds, format_value
+from reflux.components.registry.policy.gates import Bounds, Reason, format_value
 from reflux.components.tune.result import OF_FILES, Row, failed
 from reflux.components.tune.storage import CHANGES, FIGURES, FILES, PRESENT, REPEATS, RUNG, SEED, WHY
 
@@ -35,6 +35,18 @@ def is_repeat(trial: FrozenTrial) -> bool:
 def is_refused(trial: FrozenTrial) -> bool:
     """True for a trial that ended before its training."""
     return trial.state is TrialState.PRUNED and RUNG not in trial.user_attrs
+
+
+def passes_now(trial: FrozenTrial, gates: Bounds) -> bool:
+    """True for a trial that gates have refused untrained, and that the present ones would not."""
+    return is_refused(trial) and bool(trial.constraints) and not _failing(trial, gates)
+
+
+def _failing(trial: FrozenTrial, gates: Bounds) -> list[Reason]:
+    """The gates that the files of a trial fail; none if it has no files."""
+    known = {name: bounds for name, bounds in gates.items() if name in OF_FILES}
+    files = trial.user_attrs.get(FILES)
+    return failed(files, "onnx", known, 1) if files else []
 
 
 def seconds_of(trial: FrozenTrial) -> float:
@@ -88,13 +100,12 @@ def nearest(trials: Sequence[FrozenTrial], gates: Bounds) -> str:
     """Say which gate none of the refused candidates meets, and how near the nearest comes."""
     refused: list[tuple[float, str]] = []
     for trial in trials:
-        figures, changed = trial.user_attrs.get(FILES), trial.user_attrs.get(CHANGES, {})
-        if figures is None:
+        reasons, changed = _failing(trial, gates), trial.user_attrs.get(CHANGES, {})
+        if not reasons:
             refused.append((math.inf, str(trial.user_attrs.get(WHY))))
             continue
         who = f"{changed['student.model']} as {changed['compress.ships']}"
-        known = {name: bounds for name, bounds in gates.items() if name in OF_FILES}
-        for reason in failed(figures, "onnx", known, 1):
+        for reason in reasons:
             limit, value, unit = reason.limit or 0.0, reason.value or 0.0, contract.FIGURES[reason.gate].unit
             gate = f"registry.gates.{reason.gate}.{reason.side} = {format_value(limit)}"
             sentence = f"{gate}: the nearest is {who} with {format_value(value)} {unit}".rstrip()

@@ -32,6 +32,7 @@ from reflux.components.tune.findings import (
     is_refused,
     is_repeat,
     nearest,
+    passes_now,
     repeats_begun,
     rows_of,
     seconds_of,
@@ -321,12 +322,14 @@ def begin(search: Search, project: str) -> None:
     """Queue what is tried first: trials that were broken off, or else what is known before anything is drawn.
 
     That is the present student, what earlier studies found, and the present student at each smaller width: the first
-    answers to how small it can be, which ten minutes of drawing may miss.
+    answers to how small it can be, which ten minutes of drawing may miss. Trials that were refused are tried again once
+    the gates have been loosened: without the present student among them, others would be compared with nothing.
     """
     study = search.study
     taken_up = {trial.user_attrs.get(CONTINUES) for trial in study.get_trials(deepcopy=False)}
     for trial in study.get_trials(deepcopy=False):
-        if trial.user_attrs.get(UNFINISHED) and trial.number not in taken_up:
+        waits = trial.user_attrs.get(UNFINISHED) or passes_now(trial, search.gates)
+        if waits and trial.number not in taken_up:
             take_up(study, trial)
     if study.get_trials(deepcopy=False):
         return
@@ -384,7 +387,7 @@ def hopeless(search: Search) -> str:
             f"{math.ceil(needed / 6) / 10:g} or more."
         )
     trials = search.study.get_trials(deepcopy=False)
-    refused = [trial for trial in trials if is_refused(trial)]
+    refused = [trial for trial in trials if is_refused(trial) and not passes_now(trial, search.gates)]
     if refused:
         return nearest(refused, search.gates)
     return "--minutes is too short: no trial has ended; give several minutes."

@@ -27,7 +27,7 @@ from reflux.components.tune.__main__ import keep, main, prepared
 from reflux.components.tune.findings import completed, is_refused, repeats_begun, rows_of, table
 from reflux.components.tune.result import FIGURE, RESULT, TRIALS, read, to_repeat
 from reflux.components.tune.storage import CHANGES, CONTINUES, DEAD_AFTER_S, FIGURES, REPEATS, SEED, storage_errors
-from reflux.components.tune.study import begin, repeat
+from reflux.components.tune.study import begin, hopeless, repeat
 from reflux.components.tune.trial import Trial
 from tests.workspaces import PACKAGE, ROOT, training_workspace
 
@@ -123,6 +123,22 @@ def test_what_can_not_pass_is_not_trained_and_the_nearest_is_named(workspace, mo
     assert re.search(r" as onnx with 4\d\.\d+ KB; change the gate, or widen tune\.space\.$", said)
     assert not list(Path(".reflux/outbox").glob("*/files"))
     assert not RESULT.exists()
+
+
+def test_what_a_gate_refused_is_trained_once_the_gate_is_loosened(workspace):
+    refused = search(1, "registry.gates.size_kb.max=4")
+    assert [is_refused(trial) for trial in refused.study.get_trials()] == [True]
+    own = search(1, "registry.gates.size_kb.max=400")
+    assert own.study.study_name == refused.study.study_name
+    assert own.result().present == 1, "the present student, with which the others are compared"
+    assert [trial.state.name for trial in search(0).study.get_trials()] == ["PRUNED", "COMPLETE"]
+
+
+def test_too_little_time_after_a_gate_was_loosened_is_one_sentence(workspace):
+    search(1, "registry.gates.size_kb.max=4")
+    assert hopeless(search(0, "registry.gates.size_kb.max=400")) == (
+        "--minutes is too short: no trial has ended; give several minutes."
+    )
 
 
 def test_what_was_found_is_kept_with_a_picture_and_runs_in_mlflow(workspace):

@@ -82,7 +82,7 @@ def test_a_plan_keeps_to_the_time_and_a_labeled_view_is_not_seen_often(train, un
     assert visited >= images, "every image is seen"
     if unlabeled < 2 * train:
         repeats = visited / images / plan["label.views"]
-        assert repeats <= (rules.FEW_REPEATS if plan["label.views"] < rules.ENOUGH_VIEWS else rules.MOST_REPEATS) + 0.5
+        assert repeats <= (4 if plan["label.views"] < 16 else 16) + 0.5
 
 
 @pytest.mark.parametrize(("train", "unlabeled"), [(500, 9000), (3000, 0), (20_000, 5000)])
@@ -101,6 +101,10 @@ def test_what_the_rules_count_on_is_what_the_stages_are_foreseen_to_take(train, 
     foreseen = run_seconds(stage_seconds(params, data.counts, SPEEDS))
     assert counted == pytest.approx(foreseen, rel=0.05)
     assert foreseen <= 60 * minutes
+
+
+def test_each_of_many_images_is_visited_forty_times():
+    assert chosen(profile(20_000), Wishes(60))["student.steps"] == 6250
 
 
 def test_a_time_that_is_too_short_for_the_images_says_what_is_enough():
@@ -211,6 +215,10 @@ def test_views_are_mirrored_where_validation_images_say_so_or_the_pictures_are_c
     assert chosen(profile())["student.augment.flip"] is False
     assert chosen(color, answers=Answers(flip=False, flip_reason="characters"))["student.augment.flip"] is False
     assert chosen(profile(), answers=Answers(flip=True, flip_reason="asked"))["finetune.augment.flip"] is True
+
+
+def test_views_are_shifted_by_two_of_28_pixels():
+    assert chosen(profile())["student.augment.shift"] == chosen(profile())["finetune.augment.shift"] == 0.075
 
 
 def test_colors_vary_where_there_are_any():

@@ -215,9 +215,9 @@ def read() -> Result:
     """
     if not RESULT.is_file():
         raise UserError("There is no study yet: run `reflux tune --minutes 20`.")
-    facts = read_json(RESULT)
     try:
+        facts = read_json(RESULT)
         rows = tuple(Row(**each | {"repeats": tuple(each["repeats"])}) for each in facts["rows"])
         return Result(**facts | {"rows": rows, "objectives": tuple(facts["objectives"])})
-    except (KeyError, TypeError):
-        raise UserError(f"{RESULT} is of another version of Reflux: run `reflux tune` again.") from None
+    except (UserError, KeyError, TypeError):
+        raise UserError(f"{RESULT} is damaged, or of another version of Reflux: run `reflux tune` again.") from None

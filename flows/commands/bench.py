@@ -41,7 +41,7 @@ def bench(names: Sequence[str], threads: str, batches: str) -> None:
     counts, sizes = _numbers(threads, "--threads"), _numbers(batches, "--batch")
     if max(counts) > usable_cores():
         raise UserError(f"--threads {max(counts)} is more than the {usable_cores()} cores that there are.")
-    with _opened(names or _last_run()) as (files, val, classes, params):
+    with _opened(names) as (files, val, classes, params):
         from reflux.components.bench.measure import measure
         from reflux.flows.report import bench as report
 
@@ -65,7 +65,7 @@ def export(names: Sequence[str], threads: str, batches: str, folder: Path) -> No
     counts, sizes = _numbers(threads, "--threads"), _numbers(batches, "--batch")
     if not (1 in counts and 1 in sizes):
         raise UserError("A gate reads the time of one image on one thread: let --threads and --batch have a 1.")
-    with _opened(names or [name for name in _last_run() if not name.endswith(".pt2")]) as (files, val, classes, params):
+    with _opened(names, without=".pt2") as (files, val, classes, params):
         from reflux.components.bench.export import write_folder
 
         images = write_folder(folder, files, val, classes, counts, sizes, params.project.name, _MOST_IMAGES)
@@ -113,17 +113,22 @@ def take(path: Path) -> None:
 
 
 @contextmanager
-def _opened(names: Sequence[str]) -> "Iterator[tuple[dict[str, Path], Shard, list[str], Params]]":
+def _opened(names: Sequence[str], without: str = "") -> "Iterator[tuple[dict[str, Path], Shard, list[str], Params]]":
     """Files by their names for people, the validation images, the names of the classes, and the params.
 
+    Args:
+        names: of files and versions; none for the files of the last run.
+        without: a suffix of files of the last run that are left out.
+
     Raises:
-        UserError: a file or the images are not there.
+        UserError: this is no project, or a file or the images are not there.
     """
     os.environ.update({**STAGE_ENVIRONMENT, **os.environ})  # read when torch is loaded
     params = load_params()
     embed_mlflow()
     with ExitStack() as fetched:
-        files = _files(names, params.registry.model_name, fetched)
+        chosen = names or [name for name in _last_run() if not without or not name.endswith(without)]
+        files = _files(chosen, params.registry.model_name, fetched)
         for path in files.values():
             _refuse(path)
         yield files, *_validation(), params
@@ -214,5 +219,7 @@ def _validation() -> "tuple[Shard, list[str]]":
         raise UserError(f"{_SHARDS} has no validation images: run `reflux run` first.")
     val = open_shard(_SHARDS / "val")
     if not len(val.labels):
-        raise UserError(f"{_SHARDS / 'val'} holds no image: give ingest a validation split.")
+        raise UserError(
+            f"{_SHARDS / 'val'} holds no image: set ingest.split.val above 0, or add a folder or file named val."
+        )
     return val, read_json(ARTIFACTS / "ingest" / "dataset.json")["classes"]

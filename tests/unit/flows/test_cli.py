@@ -139,7 +139,9 @@ def test_a_prefect_server_that_is_away_is_named(reflux, monkeypatch):
     assert Path("params.yaml").read_bytes() == before, "nothing has started"
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["run", "-S", "seed=1"], ["ui"], ["boards"], ["data", "add", "."]])
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["run", "-S", "seed=1"], ["ui"], ["boards"], ["data", "add", "."], ["bench"]]
+)
 def test_outside_a_project_the_command_says_where_to_go_and_leaves_nothing_behind(reflux, arguments):
     Path("params.yaml").unlink()
     shutil.rmtree(".dvc")
@@ -148,6 +150,13 @@ def test_outside_a_project_the_command_says_where_to_go_and_leaves_nothing_behin
     assert "run reflux in the project's root folder" in err
     assert len(err.splitlines()) == 1
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("model", ["", "pets/3", "pets@champion", "models:/pets/3"])
+def test_a_model_to_predict_with_is_an_alias_or_a_number(reflux, model):
+    code, _, err = reflux("predict", "a.png", "--model", model)
+    sentence = f"--model {model} is no alias and no version's number: `reflux history` lists both."
+    assert (code, err) == (2, f"Error: {sentence}\n")
 
 
 def test_an_empty_tracking_uri_is_none(reflux, monkeypatch):

@@ -73,7 +73,10 @@ def test_it_is_kept_and_read_again(tmp_path, monkeypatch):
     kept = (HOME / "result.json").read_text()
     for name in ('"study"', '"figures"', '"rows"', '"objectives"'):
         (HOME / "result.json").write_text(kept.replace(name, '"margin"'))
-        with pytest.raises(UserError, match="of another version of Reflux: run `reflux tune` again"):
+        with pytest.raises(UserError, match="is damaged, or of another version of Reflux: run `reflux tune` again"):
             read()
+    (HOME / "result.json").write_text(kept[:-20])
+    with pytest.raises(UserError, match="is damaged, or of another version of Reflux: run `reflux tune` again"):
+        read()
     assert found.row(7) is None
     assert replace(found, rows=()).choices == {}

@@ -10,8 +10,7 @@ bytes and times mean something, their answers would not. ``int8, defaults`` is w
 same images. ``int4 weights`` has 4-bit weights with a scale for each output channel, and uint8 activations. Times are
 those of ``reflux bench``: of the processor, in multiples of the ONNX fp32 file's, run in turn, the median of 15 rounds
 and its interval. Files of other runtimes are measured where these are installed
-(``pip install 'reflux[executorch,litert,openvino]'``). It prints the table and writes
-``benchmarks/results/edge.json``.
+(``pip install executorch ai-edge-litert openvino``). It prints the table and writes ``benchmarks/results/edge.json``.
 """
 
 from functools import partial

@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.edge.pruning                             # after `reflux run`; seeds 0, 1 and 2
     .venv/bin/python -m benchmarks.edge.pruning --run CHECKOUT 0 1 2 3 4    # the soft labels of another checkout's run
 
-It needs torch-pruning (``pip install 'reflux[prune]'``). Each seed trains the student of the run's params once, and
+It needs torch-pruning (``pip install torch-pruning``). Each seed trains the student of the run's params once, and
 from it, for each share of channels (``--shares``), networks of one size, all by the soft labels that the run stored:
 ``pruned`` loses the share and heals for ``--heal`` steps; ``dense`` has as many channels from the beginning, random
 weights, and the steps of both training runs together; ``dense, short`` only those of the healing, which is what a team

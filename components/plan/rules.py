@@ -155,8 +155,8 @@ def student_model(profile: Profile, wishes: Wishes, setup: Setup) -> Iterator[Ch
     classes = len(profile.classes)
     limit, fp32, int8 = size_limit(wishes, classes), *(setup.network.kb_of(classes, each) for each in (False, True))
     largest = networks(wishes, classes)[0]
-    why = "the largest that fits" if setup.network == largest else "the largest for which the time is enough:"
-    yield Choice("student.model", setup.network.name, f"{why} {limit:,.0f} KB")
+    allowed = "" if setup.network == largest else " and that the time is enough for"
+    yield Choice("student.model", setup.network.name, f"the largest that fits {limit:,.0f} KB{allowed}")
     if fp32 <= limit:
         why = f"about {int8:,.0f} KB where validation images show that int8 is as good, else {fp32:,.0f}"
         yield Choice("compress.ships", "auto", why)

@@ -115,7 +115,7 @@ def nearest(trials: Sequence[FrozenTrial], gates: Bounds) -> str:
 
 
 def table(study: optuna.Study) -> list[dict[str, Any]]:
-    """A row for each trial: what it was, what it changed, and what became of it."""
+    """A row for each trial: its state, what it changed, and its figures."""
     return [
         {
             "trial": trial.number,

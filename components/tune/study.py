@@ -90,7 +90,7 @@ class Search:
         say: prints a line for people.
         end: when the present trial must have ended, by :func:`time.monotonic`.
         foreseen: the seconds of a trial that there was no time for.
-        said: what became of the last trial.
+        said: what happened in the last trial.
     """
 
     study: optuna.Study

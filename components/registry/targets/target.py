@@ -1,4 +1,4 @@
-"""The places that a version can be pushed to have this in common."""
+"""What the places have in common that a version can be pushed to."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

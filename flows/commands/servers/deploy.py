@@ -76,7 +76,7 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
     """The deployments that a manifest declares.
 
     Raises:
-        UserError: it is not YAML, or an entry lacks what each deployment needs.
+        UserError: it is not YAML, an entry lacks what each deployment needs, or what it has is no mapping or list.
     """
     try:
         document = YAML(typ="safe").load(manifest.read_text(encoding="utf-8"))
@@ -93,6 +93,11 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
         found["work_pool.name"] = pool.get("name") if isinstance(pool, dict) else None
         if lacking := [key for key, value in found.items() if not value]:
             raise UserError(f"{MANIFEST}: entry {number} of deployments has no {lacking[0]}: add it.")
+        if not isinstance(given.get("parameters") or {}, dict):
+            raise UserError(f"{MANIFEST}: parameters of entry {number} of deployments are no mapping: correct them.")
+        schedules = given.get("schedules") or []
+        if not isinstance(schedules, list) or not all(isinstance(each, dict) for each in schedules):
+            raise UserError(f"{MANIFEST}: schedules of entry {number} of deployments are no list: correct them.")
     return document
 
 
@@ -227,7 +232,7 @@ def _deployments(client: SyncPrefectClient, document: Mapping[str, Any], reposit
     _prefect_deploy({**document, "deployments": paused}, repository)
     rows = []
     for name, each in declared.items():
-        _drop_schedules(client, name, {schedule["slug"] for schedule in each.get("schedules", [])})
+        _drop_schedules(client, name, slugs(each))
         after = _state(client, name)
         did = "made" if before[name] is None else "unchanged" if after == before[name] else "changed"
         rows.append(("deployment", name, did))
@@ -251,6 +256,11 @@ def _state(client: SyncPrefectClient, name: str) -> dict[str, Any] | None:
         s.model_dump(mode="json", include={"schedule", "active", "slug", "parameters"}) for s in deployment.schedules
     ]
     return state | {"schedules": sorted(schedules, key=lambda schedule: schedule["slug"] or "")}
+
+
+def slugs(entry: Mapping[str, Any]) -> set[str]:
+    """The slugs of an entry's schedules, which may be none, or have none."""
+    return {schedule["slug"] for schedule in entry.get("schedules") or () if schedule.get("slug")}
 
 
 def _drop_schedules(client: SyncPrefectClient, name: str, declared: set[str]) -> None:

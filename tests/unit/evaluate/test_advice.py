@@ -22,7 +22,7 @@ def remedy(tmp_path):
     return say
 
 
-def test_few_unlabeled_images_want_soft_labels_that_are_not_learned_by_heart(remedy):
+def test_few_unlabeled_images_want_soft_labels_that_are_not_memorized(remedy):
     kd = "distill.method={name: kd, temperature: 1}"
     assert remedy(kd, "label.views=4", "student.steps=1500", "student.batch_size=128") == (
         "a higher temperature (distill.method={name: kd, temperature: 4}), "

@@ -10,6 +10,7 @@ from reflux.components.core.errors import UserError
 from reflux.flows.commands.servers import deploy
 
 MANIFEST = Path(__file__).parents[5] / deploy.MANIFEST
+ENTRY = "deployments: [{name: a, entrypoint: b, work_pool: {name: cpu}"
 
 
 @pytest.mark.parametrize(("placement", "pool"), [("one-worker", "gpu"), ("two-pools", "cpu")])
@@ -102,6 +103,9 @@ def test_workers_clone_what_the_variable_says_or_else_origin(tmp_path, monkeypat
         ("deployments: [1]", "entry 1 of deployments has no name: add it"),
         ("deployments: [{name: a, work_pool: {name: cpu}}]", "entry 1 of deployments has no entrypoint"),
         ("deployments: [{name: a, entrypoint: b}]", r"entry 1 of deployments has no work_pool\.name"),
+        (f"{ENTRY}, parameters: [1]}}]", "parameters of entry 1 of deployments are no mapping: correct them"),
+        (f"{ENTRY}, schedules: {{cron: '* * * * *'}}}}]", "schedules of entry 1 of deployments are no list: correct"),
+        (f"{ENTRY}, schedules: [nightly]}}]", "schedules of entry 1 of deployments are no list: correct them"),
     ],
 )
 def test_a_manifest_that_lacks_something_is_one_sentence(tmp_path, text, sentence):
@@ -110,6 +114,15 @@ def test_a_manifest_that_lacks_something_is_one_sentence(tmp_path, text, sentenc
         deploy.read_manifest(tmp_path / "prefect.yaml")
     assert "\n" not in str(caught.value)
     assert deploy.read_manifest(MANIFEST)["deployments"]
+
+
+def test_an_entry_may_have_no_schedule_or_one_without_a_slug(tmp_path):
+    schedules = {"null": set(), "[]": set(), "[{cron: 0 2 * * *}, {slug: weekly, cron: 0 6 * * 6}]": {"weekly"}}
+    for text, slugs in schedules.items():
+        (tmp_path / "prefect.yaml").write_text(f"{ENTRY}, schedules: {text}}}]")
+        (entry,) = deploy.read_manifest(tmp_path / "prefect.yaml")["deployments"]
+        assert deploy.slugs(entry) == slugs
+    assert deploy.slugs({}) == set()
 
 
 def test_a_retrain_of_two_pools_without_a_monitor_is_refused():

@@ -78,19 +78,19 @@ def sentences(result: Result) -> list[str]:
         f"Accuracies are of {result.images:,} validation images; the test split was not opened."
     ]
     if result.luck is not None:
+        points = round(100 * result.luck, 1)
         said.append(
-            f"The winner's curse: what was chosen lost {100 * result.luck:.1f} points when it was trained again with "
-            f"other seeds (up to {REPEATED} each), whose mean is the expected accuracy."
+            f"The winner's curse: what was chosen {'lost' if points >= 0 else 'gained'} {abs(points):.1f} points when "
+            f"it was trained again with other seeds (up to {REPEATED} each), whose mean is the expected accuracy."
         )
     elif only_the_present(result):
         said.append("No other student is as good as the present one: search longer, as the same command goes on.")
     elif result.choices:
         said.append("There was no time to train what was chosen again: the search's own accuracies are too good.")
-    if result.bar is not None:
-        said.append(
-            f"What passes also reaches the {100 * result.bar:.1f} % of the present student, which was trained with "
-            "several seeds as well."
-        )
+    present = result.row(result.present) if result.present is not None else None
+    if result.bar is not None and present is not None:
+        seeds = ", which was trained with several seeds as well" if len(present.repeats) > 1 else ""
+        said.append(f"What passes also reaches the {100 * result.bar:.1f} % of the present student{seeds}.")
     if result.importance:
         parts = [f"{knob} {100 * share:.0f} %" for knob, share in list(result.importance.items())[:_LISTED]]
         said.append(f"What decided {result.objectives[0]} most: {', '.join(parts)}.")

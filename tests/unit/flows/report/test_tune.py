@@ -1,5 +1,6 @@
 import io
 
+import pytest
 from rich.console import Console
 
 from reflux.flows.report.tune import markdown, nearest, reason, sentences, table
@@ -44,8 +45,15 @@ def test_the_sentences_say_how_lucky_the_search_was_and_what_was_not_opened():
     assert "2 trained again with another seed, in 2 min 05 s." in said
     assert "the test split was not opened" in said
     assert "what was chosen lost 0.5 points when it was trained again" in said
-    assert "What passes also reaches the 84.0 % of the present student" in said
+    assert "What passes also reaches the 84.0 % of the present student, which was trained with several seeds" in said
     assert "What decided accuracy most: width 60 %, lr 30 %, steps 6 %." in said
+
+
+@pytest.mark.parametrize(("again", "what"), [(0.855, "gained 0.5"), (0.8501, "lost 0.0"), (0.8499, "lost 0.0")])
+def test_a_search_without_bad_luck_has_lost_nothing(again, what):
+    said = " ".join(sentences(result(row(0, 0.84, 190, 0.84), row(1, 0.85, 60, again), counts=COUNTS)))
+    assert f"what was chosen {what} points when it was trained again" in said
+    assert "What passes also reaches the 84.0 % of the present student." in said, "it has one seed"
 
 
 def test_where_none_passes_the_nearest_and_its_gate_are_named():

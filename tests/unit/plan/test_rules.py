@@ -116,8 +116,9 @@ def test_the_teacher_gets_as_many_epochs_as_its_share_of_the_time_allows():
     assert chosen(profile(500))["finetune.epochs"] == 12
     assert chosen(profile(20_000))["finetune.epochs"] == 3
     plan = chosen(profile(60_000), pace=replace(FAST, fine_tuning=0.03))
-    assert plan["finetune.strategy"] == "feature-extraction"
-    assert chosen(profile(500))["finetune.strategy"] == "full"
+    assert (plan["finetune.strategy"], plan["finetune.probe_views"]) == ("feature-extraction", 1)
+    plan = chosen(profile(500))
+    assert (plan["finetune.strategy"], plan["finetune.probe_views"]) == ("full", 4)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,13 @@ def test_smaller_sizes_come_next_where_the_time_is_short():
     assert rules.affordable(data, Wishes(), tried[0], FAST)
     assert not rules.affordable(data, Wishes(2), tried[0], SLOW)
     assert not rules.affordable(data, Wishes(2), tried[-1], SLOW)
+
+
+@pytest.mark.parametrize(("train", "minutes"), [(300, 2.1), (3000, 2.8), (60_000, 8.9)])
+def test_a_larger_size_or_network_leaves_1500_steps_and_ten_visits_of_each_image(train, minutes):
+    data, setup = profile(train), rules.Setup(rules.DEFAULT_NETWORK, 28, rules.TEACHER_SIZES[0])
+    assert rules.affordable(data, Wishes(minutes), setup, FAST)
+    assert not rules.affordable(data, Wishes(minutes - 0.1), setup, FAST)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +245,7 @@ def test_few_images_make_small_batches():
     assert chosen(profile(60))["student.batch_size"] == 16
     assert chosen(profile(60))["finetune.batch_size"] == 16
     assert chosen(profile(500))["student.batch_size"] == 128
+    assert chosen(profile(500))["finetune.batch_size"] == 32
 
 
 @pytest.mark.parametrize("data", [profile(), profile(60_000, color=True, sides=(9, 500, 900)), profile(500, 9000)])

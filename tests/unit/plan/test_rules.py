@@ -131,6 +131,11 @@ def test_sizes_are_native_up_to_what_the_networks_take(native, student, stored):
     assert plan["finetune.image_size"] == 112
 
 
+@pytest.mark.parametrize(("native", "asked"), [(28, (80, 112)), (64, (80, 112, 144)), (300, (80, 112, 144))])
+def test_validation_images_are_asked_about_sizes_that_the_images_can_fill(native, asked):
+    assert rules.teacher_candidates(profile(sides=(native, native, native))) == asked
+
+
 def test_smaller_sizes_come_next_where_the_time_is_short():
     data = profile(3000, sides=(300, 300, 300))
     tried = list(rules.setups(data, Wishes(), Answers(teacher_size=112)))

@@ -46,15 +46,18 @@ def refusals_of_dvc() -> Iterator[None]:
     try:
         yield
     except DvcException as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise UserError(f"DVC refuses this project ({reason}): correct that, or restore the file from git.") from None
+        raise _refusal((str(error).strip().splitlines() or [type(error).__name__])[0]) from None
+
+
+def _refusal(reason: str) -> UserError:
+    return UserError(f"DVC refuses this project ({reason.rstrip('.')}): correct that, or restore the file from git.")
 
 
 def prepare_dvc() -> None:
     """Make DVC work in this folder, under git or not, and not wait for minutes on an S3 that is away.
 
     Raises:
-        UserError: the folder is not writable.
+        UserError: the folder is not writable, or DVC's settings are damaged.
     """
     # By themselves its S3 clients try each request of a push again and again; a push is itself tried again as a whole.
     os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
@@ -69,7 +72,8 @@ def prepare_dvc() -> None:
             value = ["--unset"] if without_git else ["true"]
             code, lines = dvc("config", "--local", "core.no_scm", *value)
             if code != 0:
-                raise subprocess.CalledProcessError(code, "dvc config", "\n".join(lines))
+                said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+                raise _refusal(next(iter(said), "no reason given"))
     except OSError as error:
         raise translate_os_error(error, config) from error
 

@@ -9,15 +9,20 @@ from pathlib import Path
 
 from reflux.components.core.runtime.tracking import without_password
 from reflux.flows.outcome import StageFailed
-from reflux.flows.repo.checkout import dvc
+from reflux.flows.repo.checkout import dvc, refusals_of_dvc
 from reflux.flows.repo.stages import failure
 
 
 def name() -> str | None:
-    """The name of DVC's default remote, if one is configured for this project, user or machine."""
+    """The name of DVC's default remote, if one is configured for this project, user or machine.
+
+    Raises:
+        UserError: a file of DVC's settings is damaged.
+    """
     from dvc.config import Config
 
-    return Config.from_cwd(validate=False).get("core", {}).get("remote")
+    with refusals_of_dvc():
+        return Config.from_cwd(validate=False).get("core", {}).get("remote")
 
 
 def push(remote: str, stage: str = "", in_clone: bool = False) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from reflux.components.core.errors import UserError
 from reflux.flows.local.environment import QUIET
 from reflux.flows.outcome import StageFailed, StageOutcome
 from reflux.flows.pipeline import tasks
 from reflux.flows.repo import remote
+from reflux.flows.repo.checkout import prepare_dvc
 from reflux.flows.repo.stages import Runner
 
 pytestmark = pytest.mark.slow
@@ -131,3 +133,13 @@ def test_a_push_is_tried_again_before_it_fails(clones, prefect_api):
         storing()
     runs = httpx.post(f"{prefect_api}/task_runs/filter", json={}, timeout=120).json()
     assert [run["run_count"] for run in runs if run["name"].startswith("push")] == [3]
+
+
+def test_damaged_settings_of_dvc_are_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n<<<<<<< HEAD\n")
+    sentence = r"^DVC refuses this project \(.*config file error.*\): correct that, or restore the file from git\.$"
+    for ask in (prepare_dvc, remote.name):
+        with pytest.raises(UserError, match=sentence):
+            ask()

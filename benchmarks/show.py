@@ -21,10 +21,13 @@ from benchmarks.hinton_mnist import paper
 from benchmarks.methods import report as methods
 from benchmarks.servers import report as servers
 from benchmarks.throughput import report as throughput
+from benchmarks.transfer import __main__ as transfer
+from benchmarks.transfer import imagenet
 
 GAIN, METHODS, SPEED = PAGES / "distillation.md", PAGES / "methods.md", PAGES / "speed.md"
 FILES = PAGES / "files.md"
 SCALING = ROOT / "infra/SCALING.md"
+FINETUNE = transfer.PAGE / "README.md"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ SECTIONS = (
     Section(METHODS, "few labels", partial(methods.section, name="few_labels")),
     Section(METHODS, "hinton", paper.section),
     Section(SCALING, "measured", servers.section),
+    Section(FINETUNE, "strategies", transfer.section),
+    Section(FINETUNE, "imagenet", imagenet.section),
+    Section(FINETUNE, "adaptation", transfer.adapted_section),
 )
 
 
@@ -78,12 +84,14 @@ def rewrite(section: Section, folder: Path) -> None:
 
 
 def main() -> None:
-    """Rewrite all sections, and the picture."""
+    """Rewrite all sections, and the pictures."""
     for section in SECTIONS:
         rewrite(section, RESULTS)
         print(f"Written: {section.page.relative_to(ROOT)}, {section.name}")
     throughput.plot(read("throughput", RESULTS))
-    print(f"Written: {throughput.PICTURE.relative_to(ROOT)}")
+    transfer.draw()
+    for picture in (throughput.PICTURE, transfer.PICTURE):
+        print(f"Written: {picture.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -21,18 +21,29 @@ Student's t over the seeds (95 %). A difference is that of two teachers of the s
 number of labels, and what it has is not measured again. About 5 minutes a seed of one idle core.
 """
 
+import os
 import shutil
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness.results import PICTURES, RESULTS, argument_parser, read
+from benchmarks.harness.results import PICTURES, RESULTS, ROOT, argument_parser, read
 from benchmarks.transfer.few_digits import MNIST, TEST, write_digits
-from benchmarks.transfer.grid import Accuracies, fine_tuned, measure, plot, run_stages, table
+from benchmarks.transfer.grid import (
+    Accuracies,
+    by_labels,
+    counted,
+    fine_tuned,
+    measure,
+    named,
+    plot,
+    run_stages,
+    table,
+)
 
 LABELS, ADAPTED = (1, 5, 10, 50), (1, 5)  # of each class; of each class where MNIST is the source domain
-PICTURE = PICTURES / "transfer.png"
+PAGE, PICTURE = ROOT / "components/finetune", PICTURES / "transfer.png"
 STEPS = 200
 VAL = 100  # images: each epoch validates, and with one label a class that is each step
 BATCH = 32
@@ -66,6 +77,7 @@ class Strategy:
 
 
 LEARNS_BATCH_NORM = "finetune.freeze_batch_norm=false"  # which random weights have none of
+SSL = "self-supervised, then lp-ft"
 STRATEGIES = {
     "from scratch": Strategy(RANDOM, ("finetune.strategy=full", LEARNS_BATCH_NORM)),
     "feature-extraction": Strategy(SUPERVISED, ("finetune.strategy=feature-extraction",), adapts=False),
@@ -73,7 +85,7 @@ STRATEGIES = {
     "lp-ft": Strategy(SUPERVISED, ("finetune.strategy=lp-ft",)),
     "gradual-unfreezing": Strategy(SUPERVISED, ("finetune.strategy=gradual-unfreezing",), adapts=False),
     "full, l2_sp 0.01": Strategy(SUPERVISED, ("finetune.strategy=full", "finetune.l2_sp=0.01"), adapts=False),
-    "self-supervised, then lp-ft": Strategy(SELF_SUPERVISED, ("finetune.strategy=lp-ft",)),
+    SSL: Strategy(SELF_SUPERVISED, ("finetune.strategy=lp-ft",)),
 }
 ADAPTATIONS = {
     "none": (),
@@ -82,8 +94,9 @@ ADAPTATIONS = {
     "dann": ("finetune.adaptation=dann", "finetune.adaptation_weight=0.1"),
 }
 ADAPTED_ARMS = [name for name, strategy in STRATEGIES.items() if strategy.adapts]
+COMPARED = (*((name, "full") for name in STRATEGIES if name not in ("full", SSL)), (SSL, "from scratch"))
 PAIRS = (
-    *((name, "full") for name in STRATEGIES if name != "full"),
+    *COMPARED,
     *((f"{name}, none", name) for name in ADAPTED_ARMS),
     *((f"{name}, {method}", f"{name}, none") for name in ADAPTED_ARMS for method in ADAPTATIONS if method != "none"),
 )
@@ -133,32 +146,48 @@ def epochs(labels: int, with_mnist: bool) -> int:
 
 
 def section(folder: Path) -> str:
-    """The page's tables from the results in a folder, as Markdown."""
+    """The page's tables of the strategies from the results in a folder, as Markdown."""
     result = read("transfer", folder)
-    arms = [arm for name in ADAPTED_ARMS for arm in (name, *(f"{name}, {method}" for method in ADAPTATIONS))]
-    gains = [f"{one} - {other}" for one, other in PAIRS]
-    picture = "![Accuracies against labels a class, a panel for the strategies and one for each that is adapted]"
+    gains = [f"{one} - {other}" for one, other in COMPARED]
+    picture = f"![Accuracies against labels a class]({os.path.relpath(PICTURE, PAGE)})"
     return "\n\n".join(
-        [
-            table(result, LABELS, list(STRATEGIES)),
-            table(result, ADAPTED, arms),
-            table(result, LABELS, gains),
-            f"{picture}(../../.github/pictures/transfer.png)",
-            str(result),
-        ]
+        [by_labels(result, LABELS, list(STRATEGIES)), by_labels(result, LABELS, gains), picture, str(result)]
     )
 
 
-def draw(folder: Path = RESULTS) -> Path:
-    """Draw the picture of the results in a folder."""
+def adapted_section(folder: Path) -> str:
+    """The page's tables of a source domain and adaptation from the results in a folder, as Markdown."""
+    result = read("transfer", folder)
+    accuracies, gains = {}, {}
+    for labels in ADAPTED:
+        for name in ADAPTED_ARMS:
+            arms = {method: f"{name}, {method}" for method in ADAPTATIONS}
+            none = arms["none"]
+            row = f"{counted(labels)}, {name}"
+            accuracies[row] = [named(labels, arm) for arm in (name, *arms.values())]
+            compared = [(none, name), *((arm, none) for arm in arms.values() if arm != none)]
+            gains[row] = [named(labels, f"{one} - {other}") for one, other in compared]
+    methods = [f"`{method}`" for method in ADAPTATIONS]
+    against = ["`none` - the digits alone", *(f"{method} - `none`" for method in methods[1:])]
+    return "\n\n".join(
+        [table(result, ["the digits alone", *methods], accuracies), table(result, against, gains), str(result)]
+    )
+
+
+def both(folder: Path) -> str:
+    """All tables."""
+    return f"{section(folder)}\n\n{adapted_section(folder)}"
+
+
+def draw(folder: Path = RESULTS, path: Path = PICTURE) -> None:
+    """Draw the picture of the results in a folder: the strategies, and a panel for each that is adapted."""
     labels_alone = {name: name for name in STRATEGIES}
     with_mnist = {
         f"{name}, and MNIST": {"without MNIST": name, **{method: f"{name}, {method}" for method in ADAPTATIONS}}
         for name in ADAPTED_ARMS
     }
-    plot(read("transfer", folder), {"the digits' labels alone": labels_alone, **with_mnist}, LABELS, PICTURE)
-    return PICTURE
+    plot(read("transfer", folder), {"the digits' labels alone": labels_alone, **with_mnist}, LABELS, path)
 
 
 if __name__ == "__main__":
-    measure("transfer", argument_parser(__doc__), range(5), run, PAIRS, section)
+    measure("transfer", argument_parser(__doc__), range(5), run, PAIRS, both)

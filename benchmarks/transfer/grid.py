@@ -61,9 +61,14 @@ def fine_tuned(folder: Path, settings: Sequence[str], start: Path | None = None)
     return 100 * validate(teacher, test, torch.device("cpu"))[1]
 
 
+def counted(labels: int) -> str:
+    """A number of labels in words."""
+    return f"{labels} label{'s' if labels > 1 else ''}"
+
+
 def named(labels: int, arm: str) -> str:
     """The name of a figure."""
-    return f"{labels} label{'s' if labels > 1 else ''} a class, {arm}"
+    return f"{counted(labels)} a class, {arm}"
 
 
 def figures_of(results: Results, pairs: Pairs) -> list[Figure]:
@@ -90,19 +95,29 @@ def results_of(figures: Sequence[Figure]) -> dict[int, dict[int, Accuracies]]:
     return {labels: dict(seeds) for labels, seeds in results.items()}
 
 
-def table(result: Result, numbers: Sequence[int], arms: Sequence[str]) -> str:
-    """A row for each arm and a column for each number of labels, as Markdown; in percent or points."""
-    head = " | ".join(f"{labels} label{'s' if labels > 1 else ''} a class" for labels in numbers)
-    lines = [f"| | {head} |", f"| --- |{' ---: |' * len(numbers)}"]
-    for arm in arms:
-        names = [named(labels, arm) for labels in numbers]
+def table(result: Result, head: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    """Figures as Markdown, in percent or points; a cell whose figure was not measured is empty.
+
+    Args:
+        result: has the figures.
+        head: of the columns but the first.
+        rows: the names of their figures.
+    """
+    lines = [f"| | {' | '.join(head)} |", f"| --- |{' ---: |' * len(head)}"]
+    for label, names in rows.items():
         cells = [_cell(result[name]) if name in result else "" for name in names]
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def by_labels(result: Result, numbers: Sequence[int], arms: Sequence[str]) -> str:
+    """A table with a row for each arm and a column for each number of labels of a class."""
+    head = [f"{counted(labels)} a class" for labels in numbers]
+    return table(result, head, {arm: [named(labels, arm) for labels in numbers] for arm in arms})
+
+
 def _cell(figure: Figure) -> str:
-    value = f"{figure.value:+.1f}" if figure.unit == "points" else f"{figure.value:.1f}"
+    value = f"{figure.value + 0:+.1f}" if figure.unit == "points" else f"{figure.value:.1f}"
     half = figure.high - figure.value
     return f"{value} ± {half:.1f}" if half else value
 
@@ -126,13 +141,13 @@ def plot(result: Result, panels: Mapping[str, Mapping[str, str]], numbers: Seque
     )
     for panel, (title, lines) in zip(axes[0], panels.items(), strict=True):
         for number, ((label, arm), color) in enumerate(zip(lines.items(), _COLORS, strict=False)):
-            found = {labels: result[named(labels, arm)] for labels in numbers if named(labels, arm) in result}
+            found = {count: result[named(count, arm)] for count in numbers if named(count, arm) in result}
             values, reach = [each.value for each in found.values()], [each.high - each.value for each in found.values()]
             apart = 1 + 0.03 * (number - len(lines) / 2)  # intervals that would hide each other
-            panel.errorbar([labels * apart for labels in found], values, reach, marker=".", capsize=2, color=color)
-            panel.lines[-1].set_label(label)
-        panel.set(title=title, xlabel="labels a class", xscale="log")
-        panel.set_xticks(numbers, [str(labels) for labels in numbers])
+            at, look = [count * apart for count in found], {"marker": ".", "capsize": 2, "color": color}
+            panel.errorbar(at, values, reach, elinewidth=0.8, label=label, **look)
+        panel.set(title=title, xlabel="labels a class", xscale="log", xlim=(numbers[0] / 1.4, numbers[-1] * 1.4))
+        panel.set_xticks(numbers, [str(count) for count in numbers])
         panel.minorticks_off()
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(fontsize=8, loc="lower right")

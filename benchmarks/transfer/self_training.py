@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.harness.results import argument_parser, read
 from benchmarks.transfer.few_digits import write_digits
-from benchmarks.transfer.grid import Accuracies, fine_tuned, measure, run_stages, table
+from benchmarks.transfer.grid import Accuracies, by_labels, fine_tuned, measure, run_stages
 
 LABELS = (5, 10)  # of each class
 ONE, THREE = "one round", "three rounds"
@@ -50,7 +50,7 @@ def run(
 def section(folder: Path) -> str:
     """The page's table from the results in a folder, as Markdown."""
     result = read("self_training", folder)
-    return "\n\n".join([table(result, LABELS, [*ARMS, f"{THREE} - {ONE}"]), str(result)])
+    return "\n\n".join([by_labels(result, LABELS, [*ARMS, f"{THREE} - {ONE}"]), str(result)])
 
 
 if __name__ == "__main__":

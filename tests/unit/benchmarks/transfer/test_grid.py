@@ -31,7 +31,7 @@ def test_figures_are_means_differences_within_a_seed_and_each_seed_alone(tmp_pat
 
 def test_the_table_leaves_empty_what_was_not_measured(tmp_path: Path):
     write("transfer", grid.figures_of(RESULTS, PAIRS), tmp_path)
-    lines = grid.table(read("transfer", tmp_path), (1, 5), ["scratch", "full", "full - scratch"]).splitlines()
+    lines = grid.by_labels(read("transfer", tmp_path), (1, 5), ["scratch", "full", "full - scratch"]).splitlines()
     assert lines == [
         "| | 1 label a class | 5 labels a class |",
         "| --- | ---: | ---: |",

@@ -27,6 +27,7 @@ SIGNATURE = "model.sig"  # the name that model-signing's own command expects
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 BY_DOWNLOAD = "registered_model_meta"  # MLflow adds it to the files that it hands out
 _NAMED = 3
+_MODULES = ("model_signing", "OpenSSL")  # model-signing 1.1 imports the second and doesn't bring it
 _MAKE = "make one with `openssl ecparam -name prime256v1 -genkey -noout -out signing.pem`"
 _EXTRACT = "make it with `openssl ec -in signing.pem -pubout -out verify.pem`"
 
@@ -40,10 +41,10 @@ def check_keys() -> str:
     names = [name for name in (SIGNING_KEY, VERIFY_KEY) if os.environ.get(name)]
     if not names:
         return "unsigned"
-    if find_spec("model_signing") is None:
+    if any(find_spec(module) is None for module in _MODULES):
         raise UserError(
-            f"{names[0]} is set, and signatures need the package model-signing: `pip install model-signing`, or "
-            f"unset {names[0]}."
+            f"{names[0]} is set, and signatures need the packages model-signing and pyopenssl: `pip install "
+            f"model-signing pyopenssl`, or unset {names[0]}."
         )
     private, public = _private_key(), _public_key()
     if private is not None and public is not None and private.public_key() != public:

@@ -76,8 +76,9 @@ def test_keys_of_two_pairs_are_refused(monkeypatch):
         check_keys()
 
 
-def test_a_key_without_the_package_is_refused(monkeypatch):
-    monkeypatch.setattr(signatures, "find_spec", lambda _: None)
+@pytest.mark.parametrize("missing", ["model_signing", "OpenSSL"])
+def test_a_key_without_a_package_is_refused(monkeypatch, missing):
+    monkeypatch.setattr(signatures, "find_spec", lambda module: None if module == missing else object())
     monkeypatch.setenv(SIGNING_KEY, private(curve()))
-    with pytest.raises(UserError, match=r"REFLUX_SIGNING_KEY is set, and signatures need the package model-signing"):
+    with pytest.raises(UserError, match=r"REFLUX_SIGNING_KEY is set, and .*: `pip install model-signing pyopenssl`"):
         check_keys()

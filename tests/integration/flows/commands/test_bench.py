@@ -101,6 +101,8 @@ def test_without_a_run_it_says_what_to_do(project, call_reflux):
     assert "artifacts/compress has no files of a run: run `reflux run` first" in call_reflux("bench")[2]
     shutil.rmtree("artifacts/ingest")
     assert "has no validation images: run `reflux run` first" in call_reflux("bench", "mine.onnx")[2]
+    Path("params.yaml").unlink()
+    assert "params.yaml is missing in" in call_reflux("bench")[2]
 
 
 @pytest.mark.parametrize(

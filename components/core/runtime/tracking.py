@@ -84,11 +84,16 @@ def experiment_id(mlflow: "MlflowClient", name: str) -> str:
 
 
 def download_weights(model_uri: str, param: str) -> Path:
-    """Fetch the safetensors file of an MLflow model, by its ``models:/`` URI, which a param holds.
+    """Fetch the safetensors file of an MLflow model.
+
+    Args:
+        model_uri: its ``models:/`` URI.
+        param: that holds the URI; or the argument of a command that is it, or ends with it.
 
     Raises:
         UserError: the server is away, the model is unknown, or it holds no safetensors file or several.
     """
+    subject = param if param.endswith(model_uri) else f"{param} = {model_uri}"
     client()
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
@@ -97,14 +102,14 @@ def download_weights(model_uri: str, param: str) -> Path:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
     except (MlflowException, OSError) as error:
         why = f"can't be fetched from {uri()}: {str(error).splitlines()[0].rstrip('.')}. Name a version that it has."
-        raise UserError(f"{param} = {model_uri} {without_password(why)}") from None
+        raise UserError(f"{subject} {without_password(why)}") from None
     files = sorted(folder.rglob("*.safetensors"))
     if not files:
-        raise UserError(f"{param} = {model_uri} holds no .safetensors file: name a teacher that Reflux logged.")
+        raise UserError(f"{subject} holds no .safetensors file: name a teacher that Reflux logged.")
     if len(files) > 1:
         names = listed([file.relative_to(folder).as_posix() for file in files], 3)
         raise UserError(
-            f"{param} = {model_uri} holds {len(files)} .safetensors files ({names}): download the one that you mean, "
+            f"{subject} holds {len(files)} .safetensors files ({names}): download the one that you mean, "
             f"and set {param} to its path."
         )
     return files[0]

@@ -39,12 +39,12 @@ def open_source(
         known = next((each for each in reversed(FORMATS.values()) if each.recognize(path)), None)
         if known is None:
             kind = path.suffix.lower() or "nameless"
-            raise UserError(f"{path} is a {kind} file, which is no dataset: {param} takes {_forms()}.")
+            raise UserError(f"{path} is a {kind} file, which is no dataset: give {_forms()}.")
         source = known.read(path, kept)
     except PermissionError as error:
         raise UserError(f"No permission to read {error.filename or path}: make it readable and run again.") from None
     if not source.count:
-        raise UserError(f"{path} holds no images: {param} takes {_forms()}.")
+        raise UserError(f"{path} holds no images: give {_forms()}.")
     return replace(source, doubts=(*source.doubts, *doubts(source.classes)))
 
 

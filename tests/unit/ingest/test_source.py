@@ -9,7 +9,7 @@ from reflux.components.ingest.source import open_source
 @pytest.mark.parametrize("name", ["images.zip", "images.xlsx", "images"])
 def test_unknown_kind_of_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UserError, match=r"is no dataset: ingest.source takes class folders"):
+    with pytest.raises(UserError, match=r"is no dataset: give class folders"):
         open_source(tmp_path / name)
 
 

@@ -57,7 +57,7 @@ def test_links_to_files_are_followed_because_dvc_checks_out_links(tmp_path: Path
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ((), "holds no images: ingest.source takes class folders"),
+        ((), "holds no images: give class folders"),
         (("a/notes.txt", "b/more.txt"), "holds no images"),
         (("1.png", "2.png"), r"holds images outside of class folders \(1.png, 2.png\)"),
         (("a/1.png", "b/1.png", "3.png"), r"holds images outside of class folders \(3.png\)"),

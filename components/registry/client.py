@@ -25,8 +25,6 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PATIENCE_S = 15.0
 _LARGEST = 2**31 - 1  # version that MLflow's database has room for
 
-_DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # packages whose module has another name
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -48,7 +46,7 @@ def connect() -> "MlflowClient":
         with translate_errors():
             return tracking.client()
     except ModuleNotFoundError as error:
-        package = _DRIVERS.get(error.name or "", error.name)
+        package = tracking.driver(error)
         raise UserError(f"MLflow at {address()} needs the package {package}: `pip install {package}`.") from None
 
 

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.runtime.tracking import without_password
+from reflux.components.core.runtime.tracking import driver, without_password
 from reflux.components.tune.result import OBJECTIVES
 
 STORAGE_VARIABLE = "REFLUX_TUNE_STORAGE"
@@ -48,8 +48,11 @@ def open_study(url: str, name: str, objectives: Sequence[str]) -> tuple[optuna.S
                 grace_period=DEAD_AFTER_S,
                 heartbeat_stale_trial_callback=take_up,
             )
-        except ModuleNotFoundError as error:
-            raise UserError(_unusable(shown, str(error))) from None
+        except ImportError as error:
+            package = driver(error)
+            raise UserError(
+                f"The storage of studies, {shown}, needs the package {package}: `pip install {package}`."
+            ) from None
         except RuntimeError as error:
             raise UserError(
                 f"The storage of studies, {shown}, was made by another version of Optuna "

@@ -28,6 +28,7 @@ _SECONDS_BETWEEN_DELIVERIES = 0.5
 _SECONDS_AFTER_FAILURE = 15.0
 _METRICS_A_BATCH = 500
 _TRIES_OF_A_DATABASE = 6  # in six seconds; MLflow has ten tries, in 102 seconds
+_DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # packages whose module has another name
 _LATE_RUNS = 50  # runs that began before another one and arrived after it
 
 RETRAIN = "retrain"  # the tag with a pipeline run's number, counted from 1
@@ -41,6 +42,12 @@ def uri() -> str | None:
 def without_password(text: str) -> str:
     """Remove the password from an address, or from a sentence that holds one."""
     return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def driver(error: ImportError) -> str:
+    """The package that brings the driver of a database, from the error of its import."""
+    name: str = error.name or getattr(error.__cause__, "name", None) or str(error)
+    return _DRIVERS.get(name, name)
 
 
 def client() -> "MlflowClient":

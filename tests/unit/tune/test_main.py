@@ -26,7 +26,16 @@ from reflux.components.tune import study as studies
 from reflux.components.tune.__main__ import keep, main, prepared
 from reflux.components.tune.findings import completed, is_refused, repeats_begun, rows_of, table
 from reflux.components.tune.result import FIGURE, RESULT, TRIALS, read, to_repeat
-from reflux.components.tune.storage import CHANGES, CONTINUES, DEAD_AFTER_S, FIGURES, REPEATS, SEED, storage_errors
+from reflux.components.tune.storage import (
+    CHANGES,
+    CONTINUES,
+    DEAD_AFTER_S,
+    FIGURES,
+    REPEATS,
+    SEED,
+    open_study,
+    storage_errors,
+)
 from reflux.components.tune.study import begin, hopeless, repeat
 from reflux.components.tune.trial import Trial
 from tests.workspaces import PACKAGE, ROOT, training_workspace
@@ -265,6 +274,16 @@ def test_a_storage_that_is_away_or_old_is_one_sentence(workspace, monkeypatch):
         database.execute("update version_info set schema_version = 1")
     with pytest.raises(UserError, match="was made by another version of Optuna"):
         main(REQUEST)
+
+
+def test_a_storage_without_its_driver_names_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    sentence = (
+        r"^The storage of studies, postgresql://db/tune, needs the package psycopg2-binary: "
+        r"`pip install psycopg2-binary`\.$"
+    )
+    with pytest.raises(UserError, match=sentence):
+        open_study("postgresql://u:secret@db/tune", "tiny", OBJECTIVES)
 
 
 def test_an_error_of_training_is_not_blamed_on_the_storage():

@@ -76,7 +76,7 @@ def stage(pipeline: Pipeline, name: str) -> None:
     pipeline.display.begin(name)
     try:
         outcome = stage_task(name)(pipeline.runner, name, name in pipeline.cached)
-    except BaseException:
+    except Exception:  # and not what stops the whole run
         pipeline.display.close(name, "failed")
         raise
     ended(pipeline, name, outcome)

@@ -311,6 +311,7 @@ def test_a_stopped_run_leaves_no_process_and_the_next_one_says_killed(project, f
     finally:
         process.kill()
     until(lambda: not at_work(project))
+    assert ": failed" not in (project / "out.txt").read_text()
     if number == signal.SIGKILL:
         subprocess.run(
             [sys.executable, "-c", "from reflux.components.core.runtime import tracking; print(tracking.deliver())"],

@@ -8,7 +8,7 @@ of test have none. ``one round`` learns from the labels for as long as that help
 of 82 to 85 % with 5 labels, whose rounds then gain what more epochs would have gained. ``three rounds`` are
 ``finetune.rounds=3``, of which validation images choose one. It prints a table and writes
 ``benchmarks/results/self_training.json``: accuracies of the test images in percent, with Student's t over the seeds
-(95 %). Some minutes of two idle cores.
+(95 %). About 6 minutes a seed of one idle core.
 """
 
 from argparse import Namespace

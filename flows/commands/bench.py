@@ -160,12 +160,11 @@ def _last_run() -> list[str]:
     """The files of the last run, fp32 first.
 
     Raises:
-        UserError: there was none, or this is no project.
+        UserError: there was none.
     """
     folder = ARTIFACTS / "compress"
     paths = [folder / file.name for file in FILES.values()]
     if not (folder / "parity.json").is_file():
-        load_params()  # where there is no project, a run is no help
         raise UserError(f"{folder} has no files of a run: run `reflux run` first, or name a file or a version.")
     return [str(path) for path in paths if path.is_file()]
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from reflux.components.core.errors import UserError
@@ -90,4 +90,15 @@ def study_name(project: str, decides: Any) -> str:
 def take_up(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue a trial again that was broken off; it goes on from its last checkpoint."""
     kept = {name: trial.user_attrs[name] for name in (PRESENT, REPEATS, SEED) if name in trial.user_attrs}
-    study.enqueue_trial(trial.params, user_attrs=kept | {CONTINUES: trial.number})
+    # What was queued is in the trial's params only once it has begun.
+    params = trial.system_attrs.get("fixed_params", {}) | trial.params
+    study.enqueue_trial(params, user_attrs=kept | {CONTINUES: trial.number})
+
+
+def set_aside(study: optuna.Study, storage: optuna.storages.BaseStorage) -> None:
+    """Leave the trials that wait to the next call: Optuna runs them in their order, before one that is queued now."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        # Only one worker can set it running, which has it then.
+        if REPEATS not in trial.user_attrs and storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+            storage.set_trial_user_attr(trial._trial_id, UNFINISHED, True)
+            storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)

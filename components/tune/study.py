@@ -51,6 +51,7 @@ from reflux.components.tune.storage import (
     SEED,
     UNFINISHED,
     WHY,
+    set_aside,
     take_up,
 )
 from reflux.components.tune.trial import Trial, figures_of, train
@@ -361,6 +362,7 @@ def repeat(search: Search, row: Row) -> None:
     tried = {each.user_attrs[SEED] for each in own if each.state is not TrialState.FAIL}
     seeds = ((search.params.seed + _SEED_STEP * number) % 2**32 for number in count(1))
     seed = next(seed for seed in seeds if seed not in tried)
+    set_aside(search.study, search.storage)
     search.study.enqueue_trial(trials[row.number].params, user_attrs={REPEATS: row.number, SEED: seed})
     search.run()
 

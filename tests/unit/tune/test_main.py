@@ -187,6 +187,19 @@ def test_a_repeat_that_another_worker_is_at_is_left_to_it(workspace):
     assert len(rows_of(own.study)[0].repeats) == 3, "of the present student, the first one counts as well"
 
 
+def test_a_repeat_goes_before_what_waits_and_the_next_call_takes_that_up(workspace):
+    own = search(1)
+    (row,) = rows_of(own.study)
+    waiting = own.study.trials[0].params | {"steps": 20.0}
+    own.study.enqueue_trial(waiting)
+    repeat(own, row)
+    assert [trial.state.name for trial in own.study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert own.study.trials[2].user_attrs[REPEATS] == 0
+    search(1)
+    taken_up = own.study.trials[3]
+    assert (taken_up.params, taken_up.state.name) == (waiting, "COMPLETE")
+
+
 @pytest.mark.long
 def test_a_search_ends_in_its_time(workspace, capfd):
     began = time.monotonic()

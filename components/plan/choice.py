@@ -71,7 +71,7 @@ def _as_yaml(value: Any) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """True if YAML reads the text as it is written, without quotes."""
+    """True if YAML reads the same text without quotes."""
     try:
         return bool(YAML(typ="safe").load(text) == text)
     except YAMLError:

@@ -39,7 +39,7 @@ def finite(number: float | None) -> float | None:
         BadParameter: it is one of them.
     """
     if number is not None and not math.isfinite(number):
-        raise typer.BadParameter(f"{number:g} is no finite number.")
+        raise typer.BadParameter(f"{number:g} is not a finite number.")
     return number
 
 

@@ -47,7 +47,7 @@ def predict(paths: list[Path], model: str, top: int | None, as_csv: bool) -> Non
     from reflux.components.registry.predict import predict as classify
 
     if not re.fullmatch("[^/@]+", model):
-        raise UserError(f"--model {model} is no alias and no version's number: `reflux history` lists both.")
+        raise UserError(f"--model {model} is neither an alias nor a version number: `reflux history` lists both.")
     params = registry_params()
     name = params.registry.model_name
     uri = f"models:/{name}/{model}" if model.isdecimal() else f"models:/{name}@{model}"

@@ -94,10 +94,10 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
         if lacking := [key for key, value in found.items() if not value]:
             raise UserError(f"{MANIFEST}: entry {number} of deployments has no {lacking[0]}: add it.")
         if not isinstance(given.get("parameters") or {}, dict):
-            raise UserError(f"{MANIFEST}: parameters of entry {number} of deployments are no mapping: correct them.")
+            raise UserError(f"{MANIFEST}: parameters of entry {number} of deployments must be a mapping.")
         schedules = given.get("schedules") or []
         if not isinstance(schedules, list) or not all(isinstance(each, dict) for each in schedules):
-            raise UserError(f"{MANIFEST}: schedules of entry {number} of deployments are no list: correct them.")
+            raise UserError(f"{MANIFEST}: schedules of entry {number} of deployments must be a list of mappings.")
     return document
 
 

@@ -155,7 +155,7 @@ def test_outside_a_project_the_command_says_where_to_go_and_leaves_nothing_behin
 @pytest.mark.parametrize("model", ["", "pets/3", "pets@champion", "models:/pets/3"])
 def test_a_model_to_predict_with_is_an_alias_or_a_number(reflux, model):
     code, _, err = reflux("predict", "a.png", "--model", model)
-    sentence = f"--model {model} is no alias and no version's number: `reflux history` lists both."
+    sentence = f"--model {model} is neither an alias nor a version number: `reflux history` lists both."
     assert (code, err) == (2, f"Error: {sentence}\n")
 
 

@@ -104,7 +104,10 @@ def test_workers_clone_what_the_variable_says_or_else_origin(tmp_path, monkeypat
         ("deployments: [{name: a, work_pool: {name: cpu}}]", "entry 1 of deployments has no entrypoint"),
         ("deployments: [{name: a, entrypoint: b}]", r"entry 1 of deployments has no work_pool\.name"),
         (f"{ENTRY}, parameters: [1]}}]", "parameters of entry 1 of deployments must be a mapping"),
-        (f"{ENTRY}, schedules: {{cron: '* * * * *'}}}}]", "schedules of entry 1 of deployments must be a list of mappings"),
+        (
+            f"{ENTRY}, schedules: {{cron: '* * * * *'}}}}]",
+            "schedules of entry 1 of deployments must be a list of mappings",
+        ),
         (f"{ENTRY}, schedules: [nightly]}}]", "schedules of entry 1 of deployments must be a list of mappings"),
     ],
 )

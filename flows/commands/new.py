@@ -69,8 +69,13 @@ def _place(project: Path, folder: Path) -> None:
     if not folder.is_dir():
         project.rename(folder)
         return
-    for path in project.iterdir():
-        shutil.move(path, folder)
+    try:
+        for path in project.iterdir():
+            shutil.move(path, folder)
+    except BaseException:
+        for path in folder.iterdir():  # it was empty
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
 
 
 def _write(folder: Path, name: str, demo: bool) -> None:

@@ -40,12 +40,14 @@ def add_to(
             return add(path, name, minutes, max_kb, min_accuracy)
     if not NAME.fullmatch(pipeline):
         raise UserError(f"{pipeline} can't name a pipeline: begin with a letter or digit, go on with those, - and _.")
-    if not (root() / ".dvc").is_dir():
-        load_params()
-        prepare_dvc()
     target = root() / PIPELINES / pipeline
     if target.exists():
         raise UserError(f"{target} is no pipeline, as it has no {PARAMS}: choose another name, or remove it.")
+    dvc = (root() / ".dvc").absolute()
+    first = not dvc.is_dir()
+    if first:
+        load_params()
+        prepare_dvc()
     partial = target.with_name(f".{pipeline}-partial")
     shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
     try:
@@ -55,6 +57,10 @@ def add_to(
         with contextlib.chdir(partial):
             added = add(path, name, minutes, max_kb, min_accuracy, pipeline)
         partial.rename(target)
+    except BaseException:
+        if first:
+            shutil.rmtree(dvc, ignore_errors=True)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         with contextlib.suppress(OSError):  # others are in it

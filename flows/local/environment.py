@@ -90,7 +90,7 @@ def only_run() -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
-            "Another `reflux run`, `reflux tune` or `reflux teachers` of this pipeline is in progress in this folder: "
+            "Another `reflux run`, `tune`, `teachers` or `upgrade` of this pipeline is in progress in this folder: "
             "wait until it ends, or stop it. A run's log is .reflux/run.log."
         ) from None
     except OSError as error:

@@ -47,6 +47,8 @@ def refusals_of_dvc() -> Iterator[None]:
         yield
     except DvcException as error:
         raise _refusal((str(error).strip().splitlines() or [type(error).__name__])[0]) from None
+    except UnicodeDecodeError:
+        raise _refusal("one of its files, such as .dvcignore, is not UTF-8 text") from None
 
 
 def _refusal(reason: str) -> UserError:

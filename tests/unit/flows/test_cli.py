@@ -194,7 +194,7 @@ def test_a_second_run_in_the_same_checkout_is_kept_out(reflux):
     with only_run():
         code, _, err = reflux("run")
     assert code == 2
-    assert "Another `reflux run`, `reflux tune` or `reflux teachers` of this pipeline is in progress" in err
+    assert "Another `reflux run`, `tune`, `teachers` or `upgrade` of this pipeline is in progress" in err
 
 
 def test_unknown_options_are_refused_with_the_usage(reflux):

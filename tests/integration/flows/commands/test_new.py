@@ -1,5 +1,7 @@
 import contextlib
+import errno
 import re
+import shutil
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -99,3 +101,20 @@ def test_the_empty_folder_that_a_shell_works_in_becomes_a_project_and_stays_that
     assert Path.cwd() == folder, "a folder that was replaced would leave the shell in one that is gone"
     assert git(folder, "status", "--porcelain") == ""
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_an_empty_folder_is_empty_again_after_a_failure_in_the_middle_of_filling_it(tmp_path, monkeypatch, call_reflux):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    move, moved = shutil.move, []
+
+    def full(path: Path, target: Path) -> str:
+        if len(moved) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        moved.append(path)
+        return move(path, target)
+
+    monkeypatch.setattr(shutil, "move", full)
+    assert call_reflux("new", str(folder))[0] != 0
+    assert len(moved) == 2
+    assert [*tmp_path.rglob("*")] == [folder]

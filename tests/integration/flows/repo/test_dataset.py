@@ -65,5 +65,11 @@ def test_data_that_only_the_remote_has_has_the_version_of_its_pointer(tmp_path, 
     Path("dvc.lock").write_text("stages:\n<<<<<<< HEAD\n  ingest: {}\n=======\n")
     with pytest.raises(UserError, match=r"^DVC refuses this project \(unable to read: 'dvc.lock'.*\): correct that"):
         version("data/shapes")
+    Path("dvc.lock").unlink()
+    ignored = Path(".dvcignore").read_bytes()
+    Path(".dvcignore").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"^DVC refuses this project \(one of its files, such as \.dvcignore, is not"):
+        version("data/shapes")
+    Path(".dvcignore").write_bytes(ignored)
     shutil.rmtree("data/shapes")
     assert version("data/shapes") == here

@@ -55,7 +55,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# About a quarter of an hour on two idle cores. make bench ARGS="--data path/to/parquet"
+# 15 to 25 minutes on two idle cores. make bench ARGS="--data path/to/parquet"
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
 	$(BIN)/python -m benchmarks.show

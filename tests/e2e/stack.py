@@ -137,7 +137,8 @@ def local_stack() -> Iterator[LocalStack]:
     """A stack of its own."""
     with folder() as home:
         state = home / "state"
-        done = local("up", "--state", str(state), REFLUX_TUNE_DATABASE="tune", **ports())
+        quick = {"PREFECT_WORKER_QUERY_SECONDS": "1"}  # of the 15 s that a run would wait for its worker
+        done = local("up", "--state", str(state), REFLUX_TUNE_DATABASE="tune", **quick, **ports())
         try:
             assert done.returncode == 0, done.stdout + done.stderr + logs_of(state)
             kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "REFLUX_", "AWS_"))}

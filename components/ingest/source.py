@@ -38,8 +38,8 @@ def open_source(
             raise UserError(f"{param} = {path} does not exist: put a dataset there, or point {param} at yours.")
         known = next((each for each in reversed(FORMATS.values()) if each.recognize(path)), None)
         if known is None:
-            kind = path.suffix.lower() or "nameless"
-            raise UserError(f"{path} is a {kind} file, which is no dataset: give {_forms()}.")
+            kind = f"a {path.suffix.lower()} file" if path.suffix else "a file without an extension"
+            raise UserError(f"{path} is {kind}, which is no dataset: give {_forms()}.")
         source = known.read(path, kept)
     except PermissionError as error:
         raise UserError(f"No permission to read {error.filename or path}: make it readable and run again.") from None

@@ -328,8 +328,8 @@ def _unreadable_kinds(path: Path, source: "Source", max_quarantined: float) -> l
     for suffix, kind in kinds.items():
         if len(kind.refused) < kind.opened:
             continue
-        files = f"{suffix} files" if suffix else "files without an ending"
-        sentence = f"{path} has {kind.files:,} {files} that can't be read: {kind.refused[0]}"
+        which = f"{suffix} files" if suffix else "files without an extension"
+        sentence = f"{path} has {which} that can't be read ({kind.files:,}): {kind.refused[0]}"
         if kind.files > max_quarantined * source.count:
             raise UserError(f"{sentence}; convert them, or take them out.")
         doubts.append(sentence)

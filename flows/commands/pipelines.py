@@ -47,10 +47,11 @@ def add_to(
     first = not dvc.is_dir()
     if first:
         load_params()
-        prepare_dvc()
     partial = target.with_name(f".{pipeline}-partial")
     shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
     try:
+        if first:
+            prepare_dvc()  # by which a folder below knows the project's root
         partial.mkdir(parents=True)
         for file in (PARAMS, PIPELINE):
             shutil.copy(TEMPLATE / file, partial)

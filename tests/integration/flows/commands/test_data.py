@@ -55,13 +55,23 @@ def unreadable(folder: Path, suffix: str) -> Path:
     return folder
 
 
+def without_extension(folder: Path) -> Path:
+    """Files that are text, as a CSV names them."""
+    rows = [f"{file.parent.name}/{file.stem},{file.parent.name}" for file in sorted(pictures(folder).rglob("*.png"))]
+    for file in sorted(folder.rglob("*.png")):
+        file.with_suffix("").write_text(str(file))
+        file.unlink()
+    (folder / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    return folder
+
+
 def test_rare_files_that_can_not_be_read_and_doubtful_folders_are_warned_of(checkout, tmp_path):
     folder = pictures(tmp_path / "pets", classes=("a/1", "a/2", "b/3", "b/4"))
     (folder / "a" / "1" / "one.heic").write_bytes(b"\0\0\0\x18ftypheic")
     override_params(["ingest.max_quarantined=0.2"])
     message = add(folder, None)
     assert "Warning: the classes of" in message
-    assert "has 1 .heic files that can't be read: a/1/one.heic is in the format HEIC: convert it" in message
+    assert "has .heic files that can't be read (1): a/1/one.heic is in the format HEIC: convert it" in message
 
 
 def sections(lines: list[str], *names: str) -> list[str]:
@@ -155,18 +165,22 @@ def test_what_git_versions_needs_no_dvc_file(checkout):
             r"fewer than two classes \(cats\): a classifier needs at least two\.",
         ),
         (lambda at: (pictures(at / "inner"), at)[1], r"\(inner\): .*; if .*pets/inner is the dataset, give that\."),
-        (lambda at: (at.write_text("path,label"), at)[1], "is a nameless file, which is no dataset"),
+        (lambda at: (at.write_text("path,label"), at)[1], "is a file without an extension, which is no dataset"),
         (
             lambda at: ((file := at.with_suffix(".csv")).write_text("path,label\ncats/0.png,cats\n"), file)[1],
             r"pets\.csv is a file: give the folder that contains it and its images\.",
         ),
         (
             lambda at: unreadable(pictures(at), "png"),
-            r"has 12 \.png files that can't be read: cats/0-more.png is text",
+            r"has \.png files that can't be read \(12\): cats/0-more.png is text",
         ),
         (
             lambda at: unreadable(pictures(at), "heic"),
-            r"has 12 \.heic files that can't be read: cats/0-more.heic is text",
+            r"has \.heic files that can't be read \(12\): cats/0-more.heic is text",
+        ),
+        (
+            without_extension,
+            r"has files without an extension that can't be read \(6\): cats/0 is text",
         ),
     ],
 )

@@ -205,7 +205,7 @@ def read(api: str) -> dict[str, dict]:
 
 
 def ask(method: str, address: str, body: object = None) -> Any:
-    """A server that is too busy says 503, after which Prefect's own client asks again."""
+    """Ask the API, and again while it says 503 because it is too busy, as Prefect's own client does."""
 
     def asked() -> httpx.Response | None:
         answer = httpx.request(method, address, json=body, timeout=120)

@@ -59,12 +59,15 @@ def prepare_dvc() -> None:
     """Make DVC work in this folder, under git or not, and not wait for minutes on an S3 that is away.
 
     Raises:
-        UserError: the folder is not writable, or DVC's settings are damaged.
+        UserError: the folder is not writable, or DVC's settings or .dvcignore are damaged.
     """
     # By themselves its S3 clients try each request of a push again and again; a push is itself tried again as a whole.
     os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
     config, local = root() / ".dvc/config", root() / ".dvc/config.local"
     try:
+        if (ignore := root() / ".dvcignore").is_file():
+            with refusals_of_dvc():
+                ignore.read_text(encoding="utf-8")
         if not config.is_file():
             config.parent.mkdir(exist_ok=True)
             config.write_text(_CONFIG, encoding="utf-8")

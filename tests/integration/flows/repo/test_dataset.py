@@ -70,6 +70,8 @@ def test_data_that_only_the_remote_has_has_the_version_of_its_pointer(tmp_path, 
     Path(".dvcignore").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"^DVC refuses this project \(one of its files, such as \.dvcignore, is not"):
         version("data/shapes")
+    with pytest.raises(UserError, match=r"^DVC refuses this project \(one of its files, such as \.dvcignore, is not"):
+        prepare_dvc()
     Path(".dvcignore").write_bytes(ignored)
     shutil.rmtree("data/shapes")
     assert version("data/shapes") == here

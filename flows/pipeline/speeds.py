@@ -22,9 +22,12 @@ def measure(assignments: Sequence[str], classes: int, shared: bool = True) -> di
     Raises:
         UserError: a network is unknown or can't take such images, or the device is not there.
     """
-    asked = measurements(check_overrides(list(assignments)), classes, shared)
+    params = check_overrides(list(assignments))
+    asked = measurements(params, classes, shared)
     if any(each.kept() is None for each in asked.values()):
-        print("Measuring how fast this machine is with these networks, once …", flush=True)
+        teacher = f"{params.pretrain.model} at {params.finetune.image_size}"
+        student = f"{params.student.model} at {params.student.image_size}"
+        print(f"Measuring, once, how fast this machine is with {teacher} and {student} pixels …", flush=True)
         command = [
             sys.executable,
             "-m",

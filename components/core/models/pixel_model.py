@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from reflux.components.core.artifacts import atomic
 from reflux.components.core.errors import UserError
 from reflux.components.core.models import image_text
+from reflux.components.core.models.first_stages import cut, whole_and_stages
 from reflux.components.core.models.small_nets import SMALL_NETS, small_net
 from reflux.components.core.models.widths import set_widths
 
@@ -81,6 +82,8 @@ class PixelModel(nn.Module):
 def network(name: str, num_classes: int, in_chans: int) -> nn.Module:
     """Build an untrained network by its name: timm's, a small net's or that of an image-text model of open_clip.
 
+    Of timm's it may be the first stages alone; see :mod:`reflux.components.core.models.first_stages`.
+
     Raises:
         UserError: the name is unknown; the nearest known names are suggested.
     """
@@ -91,25 +94,29 @@ def network(name: str, num_classes: int, in_chans: int) -> nn.Module:
     import timm  # more than a second, which a small student does without
 
     check_timm_name(name)
-    return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_chans)
+    whole, _ = whole_and_stages(name)
+    return cut(
+        timm.create_model(whole, pretrained=False, num_classes=num_classes, in_chans=in_chans), name, num_classes
+    )
 
 
 def check_timm_name(name: str) -> None:
-    """Look for a name among timm's, with the tag of its weights or without.
+    """Look for a name among timm's, with the tag of its weights or without, and with a number of stages or without.
 
     Raises:
         UserError: it is unknown; the nearest known names are suggested.
     """
     import timm
 
-    known = timm.is_model(name)
+    whole, _ = whole_and_stages(name)
+    known = timm.is_model(whole)
     with suppress(RuntimeError):  # of an unknown tag
         if known:
-            timm.models.get_pretrained_cfg(name)
+            timm.models.get_pretrained_cfg(whole)
             return
-    model = name.partition(".")[0]
+    model = whole.partition(".")[0]
     names = timm.list_models(f"{model}.*", pretrained=True) if known else [*SMALL_NETS, *timm.list_models()]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(whole, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "`timm.list_models()` lists the names."
     raise UserError(f"No model is named {name}; {hint}")
 

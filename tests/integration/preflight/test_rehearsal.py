@@ -36,6 +36,13 @@ def test_a_plan_knows_what_a_students_files_weigh(name, classes):
     assert network.kb_of(classes, int8=True) == pytest.approx(sizes["onnx_int8"] / 1024, abs=1)
 
 
+def test_the_first_stages_of_a_network_ship_as_any_student():
+    student = checks.untrained("tf_efficientnet_lite0_stages3", 32, 3)
+    facts = rehearse(student, "auto", 1e-3)
+    assert facts["params"] == sum(parameter.numel() for parameter in student.parameters())
+    assert facts["size_bytes"]["onnx_int8"] < facts["size_bytes"]["onnx"] / 2
+
+
 def test_parity_is_rehearsed_as_well():
     with pytest.raises(UserError, match=r"student\.(pt2|onnx) is not the student"):
         rehearse(checks.untrained("resnet8", 12, 1), "auto", 1e-15)

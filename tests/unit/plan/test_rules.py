@@ -8,6 +8,7 @@ from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import check_overrides
 from reflux.components.plan import rules
 from reflux.components.plan.choice import Answers, Choice, Wishes, as_assignments
+from reflux.components.plan.networks import PRETRAINED
 from reflux.components.plan.pace import Pace
 from reflux.components.plan.profile import Profile
 from reflux.components.plan.times import run_seconds, stage_seconds
@@ -145,6 +146,33 @@ def test_smaller_sizes_come_next_where_the_time_is_short():
     assert rules.affordable(data, Wishes(), tried[0], FAST)
     assert not rules.affordable(data, Wishes(2), tried[0], SLOW)
     assert not rules.affordable(data, Wishes(2), tried[-1], SLOW)
+
+
+def test_color_pictures_begin_with_a_pretrained_student_that_needs_fewer_steps():
+    data = profile(3000, color=True, sides=(40, 40, 40))
+    tried = list(rules.setups(data, Wishes(), Answers(teacher_size=80)))
+    pretrained = [(setup.student_size, setup.teacher_size) for setup in tried if setup.network == PRETRAINED]
+    assert pretrained == [(student, teacher) for teacher in (80, 64) for student in (64, 48)]
+    assert [setup.network for setup in tried[: len(pretrained)]] == [PRETRAINED] * len(pretrained)
+    quick = tried[len(pretrained) - 1]
+    assert rules.affordable(data, Wishes(1.6), quick, FAST)
+    assert not rules.affordable(data, Wishes(1.5), quick, FAST)
+    assert not rules.affordable(data, Wishes(2.7), replace(quick, network=rules.DEFAULT_NETWORK), FAST)
+
+
+@pytest.mark.parametrize(
+    ("color", "max_kb", "model", "weights", "ships"),
+    [
+        (True, None, PRETRAINED.name, "pypi", "onnx-int8"),
+        (True, 100, PRETRAINED.name, "pypi", "onnx-int8"),
+        (True, 300, PRETRAINED.name, "pypi", "auto"),
+        (True, 60, "resnet8_slim", "random", "onnx-int8"),  # its file would not fit
+        (False, None, "resnet8_slim", "random", "auto"),
+    ],
+)
+def test_the_students_weights_follow_from_color_and_size(color, max_kb, model, weights, ships):
+    plan = chosen(profile(color=color), Wishes(max_kb=max_kb))
+    assert (plan["student.model"], plan["student.weights"], plan["compress.ships"]) == (model, weights, ships)
 
 
 @pytest.mark.parametrize(("train", "minutes"), [(300, 2.1), (3000, 2.8), (60_000, 8.9)])

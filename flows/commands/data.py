@@ -242,16 +242,16 @@ def _plan(profile: "Profile", wishes: "Wishes", answers: "Answers") -> "tuple[li
     from reflux.components.plan.pace import Pace
     from reflux.components.plan.times import stage_seconds
 
-    classes = len(profile.classes)
+    classes, decoding = len(profile.classes), {"decoding": profile.decoding}
     for setup in rules.setups(profile, wishes, answers):
         assignments = as_assignments(rules.structure(profile, wishes, setup, answers))
         sized = check_overrides(assignments)
-        pace = Pace.of(sized, profile.counts, measure(assignments, classes))
+        pace = Pace.of(sized, profile.counts, measure(assignments, classes) | decoding)
         if rules.affordable(profile, wishes, setup, pace):
             break
     chosen = rules.choices(profile, wishes, setup, answers, pace)
     assignments = as_assignments(chosen)
-    speeds = measure(assignments, classes)
+    speeds = measure(assignments, classes) | decoding
     return chosen, stage_seconds(check_overrides(assignments), profile.counts, speeds)
 
 

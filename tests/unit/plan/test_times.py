@@ -87,6 +87,12 @@ def test_every_step_of_a_run_has_a_time_that_grows_with_the_start_of_a_process()
     assert all(slow[name] > fast[name] > 0 for name in STEPS)
 
 
+def test_images_that_take_long_to_decode_take_as_long_to_ingest():
+    assert stage_seconds(params(), COUNTS, SPEEDS | {"decoding": 0.002})["ingest"] == pytest.approx(6100 * 0.002)
+    fast = SPEEDS | {"decoding": 1e-6}  # they are hashed and written, too
+    assert stage_seconds(params(), COUNTS, fast)["ingest"] == stage_seconds(params(), COUNTS, SPEEDS)["ingest"]
+
+
 def test_what_overlaps_counts_once():
     seconds = {"ingest": 5.0, "validate": 1.0, "pretrain": 9.0, "finetune": 10.0, "distill": 20.0, "control": 18.0}
     assert run_seconds(seconds) == pytest.approx(run_seconds({}) + 5 + 9 + 10 + 20)

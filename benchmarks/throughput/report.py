@@ -43,7 +43,7 @@ TABLE: dict[str, tuple[str, tuple[str, float] | None]] = {
         ("at most", 1.25),
     ),
     "wall_over_busy": ("the same ÷ the time in which at least one of them trained", None),
-    "unchanged_rerun_s": ("`reflux run` when nothing changed", ("at most", 15)),
+    "unchanged_rerun_s": ("`reflux run` when nothing changed", ("at most", 10)),
 }
 BARS = {
     "images_per_s_bare": "bare student step (limit)",

@@ -45,11 +45,12 @@ def keep(experiment_name: str, champion: str | None) -> list[str]:
                     _set(mlflow, experiment, _NOTE, note(experiment, champion, ()))
                 return [f"{too_old}: there are no boards"]
             versions = _read(experiment.tags.get(VERSIONS_TAG, "{}"))
-            problems = [problem for board in BOARDS.values() for problem in _keep(mlflow, experiment, board, versions)]
+            retrains = _runs(mlflow, experiment, PIPELINES)
+            kept = [_keep(mlflow, experiment, board, versions, retrains) for board in BOARDS.values()]
             _set(mlflow, experiment, VERSIONS_TAG, json.dumps(versions))
             if champion is not None:
                 _set(mlflow, experiment, _NOTE, note(experiment, champion, tuple(BOARDS.values())))
-            return problems
+            return [problem for problems in kept for problem in problems]
     except (MlflowException, UserError) as error:
         return [f"MLflow took no boards ({str(error).splitlines()[0]})"]
 
@@ -72,9 +73,14 @@ def note(experiment: Any, champion: str, boards: Sequence[Board]) -> str:
     return "\n\n".join([f"Boards: {first}"] * bool(boards) + [champion, _OURS]) + theirs
 
 
-def _keep(mlflow: "MlflowClient", experiment: Any, board: Board, versions: dict[str, tuple[int, str]]) -> list[str]:
+def _keep(
+    mlflow: "MlflowClient",
+    experiment: Any,
+    board: Board,
+    versions: dict[str, tuple[int, str]],
+    retrains: list["Run"],
+) -> list[str]:
     """Write one board if it has changed; returns a sentence for each thing that could not be done."""
-    retrains = _runs(mlflow, experiment, PIPELINES)
     runs = retrains if board.runs == PIPELINES else _runs(mlflow, experiment, board.runs)
     # Many trials of a search must not hide what the retrains next to them have.
     present = _metrics([*runs, *retrains] if board.runs == STUDENTS else runs)

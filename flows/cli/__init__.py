@@ -1,5 +1,6 @@
 """The ``reflux`` command: a thin function a verb, which imports what it needs, so that ``-h`` is instant."""
 
+import gc
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ def main() -> None:
         if not isinstance(user_error, UserError):
             raise
         _complain(user_error)
+    finally:
+        gc.freeze()  # Python looks through all objects once more before it ends: 1.2 s of a run, for nothing
 
 
 def _complain(error: UserError) -> None:

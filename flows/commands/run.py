@@ -87,8 +87,10 @@ def _run(screen: Console, assignments: list[str], server: PrefectServer | None) 
             display: Display = stack.enter_context(LiveDisplay(screen, logger))
         else:
             display = Display(lambda text: print(text, flush=True), logger)
+        import mlflow  # noqa: F401 - like Prefect, while the server is still coming up
+
         from reflux.flows.report.result import NotRegistered
-        from reflux.flows.retrain import retrain  # imports Prefect while the server is still coming up
+        from reflux.flows.retrain import retrain
 
         if server is not None:
             server.wait()

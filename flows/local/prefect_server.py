@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from reflux.components.core.errors import UserError
@@ -19,6 +20,7 @@ from reflux.flows.outcome import StageFailed
 _SECONDS_TO_START = 120.0
 _SECONDS_BETWEEN_LOOKS = 0.1
 _GRACE_S = 5.0
+_MIGRATED = "migrated"  # holds the release of Prefect that the database was last opened by
 
 
 class PrefectServer:
@@ -30,7 +32,7 @@ class PrefectServer:
 
     def __init__(self, home: Path = HOME / "prefect") -> None:
         home.mkdir(parents=True, exist_ok=True)
-        self._log = home / "server.log"
+        self._log, self._migrated = home / "server.log", home / _MIGRATED
         port = free_port()
         self.api = f"http://127.0.0.1:{port}/api"
         self.environment = {"PREFECT_HOME": str(home.resolve()), "PREFECT_API_URL": self.api}
@@ -40,7 +42,7 @@ class PrefectServer:
         with self._log.open("w", encoding="utf-8") as log:
             self._process = supervised(
                 [*server, "--no-ui", "--log-level", "WARNING"],
-                {"PREFECT_HOME": self.environment["PREFECT_HOME"], "PREFECT_API_URL": ""},
+                _settings(home.resolve()),
                 stdout=log.fileno(),
                 grace_s=_GRACE_S,
                 asked_by=signal.SIGTERM,  # 0.2 s; after SIGINT Python takes its time to unload the server, 1.5 s
@@ -60,6 +62,7 @@ class PrefectServer:
                     "holds only the history of local runs) and run again, or set PREFECT_API_URL to your own server."
                 )
             time.sleep(_SECONDS_BETWEEN_LOOKS)
+        self._migrated.write_text(version("prefect"), encoding="utf-8")
 
     @contextmanager
     def needed(self) -> Iterator[None]:
@@ -83,6 +86,22 @@ class PrefectServer:
     def stop(self) -> None:
         """End the server."""
         stop(self._process)
+
+
+def _settings(home: Path) -> dict[str, str]:
+    """Those of the server: its database is in ``home``, and it does at its start only what a run needs."""
+    database, migrated = home / "prefect.db", home / _MIGRATED
+    settings = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": "",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        # Nothing asks it for blocks; registering those of all packages takes half a second or, with many, two.
+        "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+        "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
+    }
+    if database.is_file() and migrated.is_file() and migrated.read_text(encoding="utf-8") == version("prefect"):
+        settings["PREFECT_SERVER_DATABASE_MIGRATE_ON_START"] = "false"  # to find nothing to migrate takes a second
+    return settings
 
 
 @contextmanager

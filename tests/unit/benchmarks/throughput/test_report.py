@@ -11,7 +11,7 @@ def test_a_row_has_median_rounds_and_whether_the_target_is_missed(tmp_path: Path
     write("pipeline", [Figure("unchanged_rerun_s", 9.0, 8.0, 15.5, "s")], tmp_path)
     text = section(tmp_path)
     assert "| 0.92 | 0.9 … 0.95 | at least 0.93: missed |\n" in text
-    assert "| 9 s | 8 … 15.5 | at most 15 |\n" in text
+    assert "| 9 s | 8 … 15.5 | at most 10 |\n" in text
     assert str(read("pipeline", tmp_path)) in text
 
 

@@ -25,7 +25,7 @@ _STARTS_S = {
 }
 _FIXED_S = {
     **{"ingest": 1.0, "validate": 3.5, "pretrain": 1.0, "finetune": 1.0, "label": 1.5, "distill": 1.5},
-    **{"control": 1.5, "compress": 4.5, "evaluate": 10.0, "register": 3.0, "promote": 2.0},
+    **{"control": 1.5, "compress": 4.5, "evaluate": 10.0, "register": 6.0, "promote": 2.0},
 }
 # An earlier run of another speed than this says more of what happened to it: it was resumed, or found its soft labels.
 _MOST_OFF = 3.0

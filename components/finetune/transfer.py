@@ -8,10 +8,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 import torch
-from timm.layers import freeze_batch_norm_2d
+from timm.layers import FrozenBatchNormAct2d, freeze_batch_norm_2d
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import FrozenBatchNorm2d
 
 from reflux.components.core.images.shards import Images, Shard, at_once
 from reflux.components.core.models.pixel_model import PixelModel
@@ -153,9 +154,34 @@ def layer_decay_groups(
     return param_groups_layer_decay(model.net, weight_decay, spared, layer_decay=layer_decay)
 
 
+def _normalized(layer: Any, x: Tensor) -> Tensor:
+    """A frozen layer's maps by one kernel.
+
+    Validation computes in bfloat16, where the four kernels of torchvision and timm write maps of float32: an image of
+    80 pixels takes tf_efficientnet_lite0 2.1 ms, and 0.85 with this one. A step of training takes as long with either.
+    """
+    return F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias, eps=layer.eps)
+
+
+class _FusedNorm(FrozenBatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return _normalized(self, x)
+
+
+class _FusedNormAct(FrozenBatchNormAct2d):
+    def forward(self, x: Tensor) -> Tensor:
+        activated: Tensor = self.act(self.drop(_normalized(self, x)))
+        return activated
+
+
+_FUSED: dict[type[nn.Module], type[nn.Module]] = {FrozenBatchNorm2d: _FusedNorm, FrozenBatchNormAct2d: _FusedNormAct}
+
+
 def freeze_batch_norm(model: PixelModel) -> None:
     """Keep the BatchNorm layers of pretraining: their statistics, which a few hundred images estimate badly.
 
     Their scale and shift are kept with them and not trained.
     """
     model.net = freeze_batch_norm_2d(model.net)
+    for layer in model.net.modules():
+        layer.__class__ = _FUSED.get(type(layer), type(layer))

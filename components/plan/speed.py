@@ -140,15 +140,15 @@ def seconds_an_image(
 def _network(model: str, image_size: int, channels: int, classes: int, frozen: bool, device: Any) -> Any:
     """A network with random weights, whose draws leave torch's generator as it was."""
     import torch
-    from timm.layers import freeze_batch_norm_2d
 
     from reflux.components.core.models.pixel_model import pixel_model
+    from reflux.components.finetune.transfer import freeze_batch_norm
 
     names = [str(number) for number in range(classes)]
     with torch.random.fork_rng(devices=[]):
         network = pixel_model(model, names, image_size, channels, (0.5,) * channels, (0.25,) * channels).to(device)
     if frozen:
-        network.net = freeze_batch_norm_2d(network.net)
+        freeze_batch_norm(network)
     return network
 
 

@@ -1,8 +1,10 @@
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from timm.layers import freeze_batch_norm_2d
 from torch import nn
 
 from reflux.components.core.images.shards import Dataset, Shard
@@ -95,6 +97,27 @@ def test_frozen_batch_norm_keeps_its_statistics_scale_and_shift_in_train_mode(te
     teacher.train()(torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)).sum().backward()
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.net.named_buffers())
     assert not [m for m in teacher.net.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("name", ["resnet8", "tf_efficientnet_lite0"])  # torch's BatchNorm, and timm's
+def test_frozen_batch_norm_computes_what_timms_does(name: str):
+    torch.manual_seed(0)
+    model = pixel_model(name, DATASET.classes, 32, 3, [0.5] * 3, [0.5] * 3)
+    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        for tensor in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
+            tensor.uniform_(0.5, 1.5)
+    timms = deepcopy(model)
+    timms.net = freeze_batch_norm_2d(timms.net)
+    freeze_batch_norm(model)
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    for mode in (True, False):
+        logits = []
+        for each in (model, deepcopy(model), timms):
+            torch.manual_seed(0)
+            logits.append(each.train(mode)(pixels))
+        assert torch.equal(logits[0], logits[1])
+        torch.testing.assert_close(logits[0], logits[2], rtol=1e-4, atol=1e-4)
+    assert model.state_dict().keys() == timms.state_dict().keys()
 
 
 def test_layer_decay_slows_the_layers_near_the_input(teacher):

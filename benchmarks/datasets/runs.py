@@ -81,8 +81,9 @@ def read_runs(folder: Path) -> list[Run]:
 
 
 def keep_run(run: Run, folder: Path) -> list[Run]:
-    """Keep a finished run, in place of an earlier one of the same key; returns all that are kept."""
-    runs = sorted([run, *(kept for kept in read_runs(folder) if kept.key != run.key)], key=lambda kept: kept.key)
+    """Keep a finished run, in place of an earlier one, also of the set's images before; returns all that are kept."""
+    others = [kept for kept in read_runs(folder) if kept.key[:-1] != run.key[:-1]]
+    runs = sorted([run, *others], key=lambda kept: kept.key)
     write_json(folder / KEPT, {"runs": [asdict(kept) for kept in runs]})
     return runs
 

@@ -85,12 +85,13 @@ def test_a_kept_run_takes_the_place_of_its_like_alone(tmp_path: Path):
     def of(seed: int, minutes: float, digest: str, size_kb: float) -> Run:
         return Run("icons", seed, minutes, digest, {"test": 5}, "abc", Outcome({}, size_kb, 1, 2, "", True, [1, 2]))
 
-    kept = [of(0, 10, "a", 1), of(0, 10, "b", 2), of(0, 5, "a", 3), of(1, 10, "a", 4)]
+    kept = [of(0, 10, "a", 1), of(0, 5, "a", 3), of(1, 10, "a", 4)]
     for each in kept:
         keep_run(each, tmp_path)
-    again = of(0, 10, "a", 9)
-    assert keep_run(again, tmp_path) == read_runs(tmp_path)
-    assert sorted(read_runs(tmp_path), key=str) == sorted([again, *kept[1:]], key=str)
+    for digest in "ab":  # the set's images may have changed
+        again = of(0, 10, digest, 9)
+        assert keep_run(again, tmp_path) == read_runs(tmp_path)
+        assert sorted(read_runs(tmp_path), key=str) == sorted([again, *kept[1:]], key=str)
 
 
 @pytest.mark.parametrize(("code", "ended_well"), [(2, True), (1, False)])

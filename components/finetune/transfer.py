@@ -183,5 +183,5 @@ def freeze_batch_norm(model: PixelModel) -> None:
     Their scale and shift are kept with them and not trained.
     """
     model.net = freeze_batch_norm_2d(model.net)
-    for layer in model.net.modules():
+    for layer in model.net.modules():  # they keep their tensors and activations
         layer.__class__ = _FUSED.get(type(layer), type(layer))

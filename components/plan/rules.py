@@ -296,6 +296,7 @@ def augment(profile: Profile, answers: Answers) -> Iterator[Choice]:
     if answers.flip is None:
         flip = profile.color
         why = "mirrored: usual for color pictures" if flip else "not mirrored: gray pictures may be characters"
+        why += f" ({answers.flip_reason})" if answers.flip_reason else ""
     else:
         flip, why = answers.flip, answers.flip_reason
     for section in ("finetune", "student"):

@@ -62,7 +62,7 @@ def test_arrows_are_not_mirrored_and_shapes_are():
     arrows = ask(look(arrow), ("left", "right"), (64,), *MODEL)
     assert arrows.flip is False
     assert arrows.flip_reason.startswith("not mirrored: a linear probe gets ")
-    shapes = ask(look(shape), ("box", "ball"), (64, 80), *MODEL)
+    shapes = ask(look(shape, 120), ("box", "ball"), (64, 80), *MODEL)
     assert shapes.flip is True
     assert shapes.teacher_size == 64
 
@@ -90,7 +90,14 @@ def test_the_smallest_size_within_one_standard_error_is_taken():
 
 
 def test_a_drop_that_chance_explains_is_none():
-    plain = right(90, 10)
-    assert may_mirror(plain, right(88, 12))[0] is True
-    assert may_mirror(plain, right(80, 20))[0] is False
-    assert may_mirror(right(80, 20), plain)[0] is True, "better mirrored is no reason against it"
+    plain = right(540, 60)
+    assert may_mirror(plain, right(526, 34, 8, 32))[0] is True
+    assert may_mirror(plain, right(480, 120))[0] is False
+    assert may_mirror(right(480, 120), plain)[0] is True, "better mirrored is no reason against it"
+
+
+def test_too_few_images_to_exclude_a_loss_leave_it_open():
+    mirrored, reason = may_mirror(right(82, 18), right(79, 21))
+    assert mirrored is None
+    assert reason == "a linear probe gets 82.0% of the images and 79.0% of their mirror images, too few to tell"
+    assert may_mirror(right(82, 18), right(62, 38))[0] is False, "a large loss shows even so"

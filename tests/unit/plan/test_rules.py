@@ -256,6 +256,7 @@ def test_views_are_mirrored_where_validation_images_say_so_or_the_pictures_are_c
     assert chosen(profile())["student.augment.flip"] is False
     assert chosen(color, answers=Answers(flip=False, flip_reason="characters"))["student.augment.flip"] is False
     assert chosen(profile(), answers=Answers(flip=True, flip_reason="asked"))["finetune.augment.flip"] is True
+    assert chosen(profile(), answers=Answers(flip_reason="too few to tell"))["student.augment.flip"] is False
 
 
 def test_views_are_shifted_by_two_of_28_pixels():

@@ -48,6 +48,7 @@ from reflux.components.finetune.self_training import (
 from reflux.components.finetune.strategy import (
     PROBED,
     TRAINED,
+    epochs_between_validations,
     in_effect,
     learns_from_unlabeled,
     refuse_no_labels,
@@ -276,8 +277,9 @@ def _train(
     batch_size, epoch = _batch_and_epoch(stage, lesson)
     steps = lesson.epochs * epoch
     begun = lesson.begun + (settings.probe_steps if settings.strategy in PROBED else 0)
+    every = epoch * epochs_between_validations(lesson.epochs)
     recipe = Recipe.of(
-        settings.model_dump(), batch_size=batch_size, steps=steps, eval_every=epoch, compile=params.run.compile
+        settings.model_dump(), batch_size=batch_size, steps=steps, eval_every=every, compile=params.run.compile
     )
     batches = _batches(stage, lesson, batch_size, device)
     others = [lesson.source.labels] if lesson.source else []

@@ -3,7 +3,6 @@
 Noisy student (Xie et al. 2020): the pseudo-labels are those of images as they are, and the student sees strong views.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,7 @@ from reflux.components.core.images.shards import Shard, join, some
 from reflux.components.core.inference import predict
 from reflux.components.core.models.pixel_model import PixelModel
 from reflux.components.core.runtime.world import World
+from reflux.components.core.significance import standard_error
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -138,7 +138,7 @@ def kept_round(rounds: Sequence[Round], images: int) -> int:
         images: in the validation split.
     """
     best = max(each.val_accuracy for each in rounds)
-    least = best - math.sqrt(best * (1 - best) / images)
+    least = best - standard_error(best, images)
     return max(number for number, each in enumerate(rounds, 1) if each.val_accuracy >= least)
 
 

@@ -1,9 +1,24 @@
 """Which parts each ``finetune.strategy`` has."""
 
+import math
+
 from reflux.components.core.errors import UserError
 
 PROBED = ("feature-extraction", "lp-ft")  # the head alone is trained first, on features
 TRAINED = ("full", "lp-ft", "gradual-unfreezing", "lora")  # the network is trained
+
+
+_VALIDATIONS = 15
+
+
+def epochs_between_validations(epochs: int) -> int:
+    """How often a training run of so many epochs is validated: after each, or at most about fifteen times.
+
+    The more often few validation images are asked, the likelier is a lucky moment: of a teacher of 100 images of
+    Fashion-MNIST, which 25 others judged after each of 60 epochs, the 14th was kept (64.6 % of test images; the last
+    72.1).
+    """
+    return math.ceil(epochs / _VALIDATIONS)
 
 
 def in_effect(strategy: str, when: str) -> str:

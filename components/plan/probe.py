@@ -14,7 +14,7 @@ import torch
 from reflux.components.core.images.shards import UNLABELED, Pixels
 from reflux.components.core.models.pixel_model import PixelModel, adapted
 from reflux.components.core.runtime.device import resolve_device
-from reflux.components.core.significance import mcnemar, paired_score_bound
+from reflux.components.core.significance import mcnemar, paired_score_bound, standard_error
 from reflux.components.finetune.transfer import features_of_images
 from reflux.components.plan.choice import Answers
 from reflux.components.plan.profile import Look
@@ -26,8 +26,8 @@ _BATCH = 32  # on CPUs half the time of 256
 _PENALTIES = (0.003, 0.03, 0.3, 3.0)  # of ridge regression, times the mean square of the features
 _FLIP_ALPHA = 0.05
 
-# The accuracy that mirroring may cost without notice. A hundred images of MNIST lost 3 points, which chance explains, and
-# so it does a loss of 8; six hundred of Fashion-MNIST lost 2, and no more than 4 at the worst.
+# The accuracy that mirroring may cost without notice. A hundred images of MNIST lost 3 points, which chance explains,
+# and so it does a loss of 8; six hundred of Fashion-MNIST lost 2, and no more than 4 at the worst.
 _FLIP_MARGIN = 0.05
 
 Floats = npt.NDArray[np.float64]
@@ -118,7 +118,7 @@ def smallest_as_good(right: Mapping[int, Correct]) -> tuple[int, str]:
     """The smallest image size whose accuracy is within one standard error of the best, and why it is that."""
     accuracies = {size: float(each.mean()) for size, each in right.items()}
     best, n = max(accuracies.values()), len(next(iter(right.values())))
-    error = math.sqrt(best * (1 - best) / n)
+    error = standard_error(best, n)
     size = min(size for size, accuracy in accuracies.items() if accuracy >= best - error)
     tried = ", ".join(f"{accuracy:.1%} at {each}" for each, accuracy in accuracies.items())
     return size, f"a linear probe gets {tried} (±{error:.1%})"

@@ -7,7 +7,7 @@ from reflux.components.core.contract import STEPS
 from reflux.components.core.params.distill import BornAgain, DeepMutualLearning, TeacherAssistant
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime.machine import usable_cores
-from reflux.components.finetune.strategy import PROBED, TRAINED, in_effect
+from reflux.components.finetune.strategy import PROBED, TRAINED, epochs_between_validations, in_effect
 from reflux.components.plan.speed import Measurement, seconds_a_view, seconds_an_image, seconds_to_start
 
 Speeds = Mapping[str, float]
@@ -189,7 +189,8 @@ def _round(params: Params, images: int, val: int, domain: int, epochs: int, spee
             batches = 2 + (settings.adaptation != "none")
             visits = max(1, (images + domain) // (2 * settings.batch_size)) * settings.batch_size * batches
         step = speeds["teacher view"] + speeds["teacher training"]
-        seconds += epochs * (visits * step + (val + min(_ACCURACY_ON, images)) * inference)
+        looks = math.ceil(epochs / epochs_between_validations(epochs))
+        seconds += epochs * visits * step + looks * (val + min(_ACCURACY_ON, images)) * inference
     return seconds
 
 

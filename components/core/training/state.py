@@ -1,6 +1,5 @@
 """The progress of a training run, as its checkpoints hold it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from reflux.components.core.errors import UserError
 from reflux.components.core.runtime.checkpoint import Checkpoints, random_states, set_random_states
+from reflux.components.core.significance import standard_error
 
 
 @dataclass
@@ -71,8 +71,7 @@ class TrainState:
         self.history.append(row)
         self.losses = {}
         self.best_accuracy = max(self.best_accuracy, row["val_accuracy"])
-        standard_error = math.sqrt(self.best_accuracy * (1 - self.best_accuracy) / count)
-        if row["val_accuracy"] >= self.best_accuracy - standard_error:
+        if row["val_accuracy"] >= self.best_accuracy - standard_error(self.best_accuracy, count):
             self.kept = {name: tensor.detach().clone() for name, tensor in eval_model.state_dict().items()}
 
 

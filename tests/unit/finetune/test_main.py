@@ -105,6 +105,13 @@ def test_the_teacher_learns_from_the_training_split_and_is_chosen_on_the_validat
     assert np.array_equal(call["val"].ids, ids("val"))
 
 
+@pytest.mark.parametrize(("epochs", "looks"), [(3, [2, 4, 6]), (15, [*range(2, 31, 2)]), (31, [*range(6, 61, 6), 62])])
+def test_validation_images_are_asked_after_each_epoch_or_a_dozen_times(finetuned, epochs: int, looks: list[int]):
+    """Two steps an epoch: after each of 15 epochs, after every third of 31, and at the end."""
+    call = finetuned(f"epochs={epochs}")
+    assert [row["step"] for row in call["result"]] == looks
+
+
 def test_the_teacher_learns_each_images_own_label(finetuned):
     batch, labels = next(finetuned("augment={shift: 0}")["batches"](0)), pictures("train")
     assert [labels[image.numpy().tobytes()] for image in batch.pixels] == batch.targets[0].tolist()

@@ -84,7 +84,15 @@ def test_labeled_images_come_first_and_keep_their_labels():
 
 @pytest.mark.parametrize(
     ("accuracies", "kept"),
-    [([0.8], 1), ([0.8, 0.9, 0.88], 3), ([0.8, 0.9, 0.86], 2), ([0.9, 0.8, 0.8], 1), ([0.9, 0.9], 2), ([1.0, 0.99], 1)],
+    [
+        ([0.8], 1),
+        ([0.8, 0.9, 0.88], 3),
+        ([0.8, 0.9, 0.86], 2),
+        ([0.9, 0.8, 0.8], 1),
+        ([0.9, 0.9], 2),
+        ([1.0, 0.99], 2),
+        ([1.0, 0.98], 1),
+    ],
 )
 def test_the_latest_round_within_one_standard_error_of_the_best_is_kept(accuracies: list[float], kept: int):
     """Of 100 images, an accuracy of 0.9 has a standard error of 0.03."""

@@ -86,7 +86,7 @@ def test_the_smallest_size_within_one_standard_error_is_taken():
     at = {80: right(86, 14), 112: right(90, 10), 144: right(88, 12)}
     assert smallest_as_good(at)[0] == 112
     assert smallest_as_good({**at, 80: right(88, 12)})[0] == 80
-    assert smallest_as_good(at)[1] == "a linear probe gets 86.0% at 80, 90.0% at 112, 88.0% at 144 (±3.0%)"
+    assert smallest_as_good(at)[1] == "a linear probe gets 86.0% at 80, 90.0% at 112, 88.0% at 144 (±3.1%)"
 
 
 def test_a_drop_that_chance_explains_is_none():

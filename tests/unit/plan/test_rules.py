@@ -114,7 +114,10 @@ def test_a_time_that_is_too_short_for_the_images_says_what_is_enough():
 
 
 def test_the_teacher_gets_as_many_epochs_as_its_share_of_the_time_allows():
-    assert chosen(profile(500))["finetune.epochs"] == 12
+    assert chosen(profile(500))["finetune.epochs"] == chosen(profile(3000))["finetune.epochs"] == 12
+    assert chosen(profile(80))["finetune.epochs"] == 90, "few images need as many steps"
+    assert chosen(profile(10))["finetune.epochs"] == 180
+    assert chosen(profile(80), Wishes(3), pace=SLOW)["finetune.epochs"] < 90, "in half of the time at most"
     assert chosen(profile(20_000))["finetune.epochs"] == 3
     plan = chosen(profile(60_000), pace=replace(FAST, fine_tuning=0.03))
     assert (plan["finetune.strategy"], plan["finetune.probe_views"]) == ("feature-extraction", 1)

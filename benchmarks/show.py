@@ -61,6 +61,7 @@ class Section:
 SECTIONS = (
     Section(GAIN, "seeds", seeds.section),
     Section(GAIN, "datasets", datasets.section),
+    Section(ROOT / "README.md", "datasets in short", datasets.in_short),
     Section(SPEED, "how fast", throughput.section),
     Section(SPEED, "scale", scale.section),
     Section(FILES, "edge", edge.section),

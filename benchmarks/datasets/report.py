@@ -11,6 +11,8 @@ from benchmarks.harness.results import Figure, Result, of_rounds, of_seeds, read
 
 MODELS = ("teacher", "student", "control")
 _TITLES = ("set", "images", "labeled + unlabeled, test", "seeds", *MODELS, "gain", "KB", "minutes planned", "taken")
+_WORDS = ("set", "images")  # the columns that have no numbers
+_NONE = "Not measured yet."
 MEAN_GAIN, PLAN_OFF, NOT_ENDED = "mean gain", "plan off", "runs that ended in neither a champion nor a sentence"
 
 
@@ -78,44 +80,59 @@ def bars(result: Result) -> dict[str, bool]:
     return held
 
 
-def table(result: Result) -> str:
-    """A row for each set, as Markdown; under it the sentences of runs without a champion, and the bars."""
-    lines = [
-        f"| {' | '.join(_TITLES)} |",
-        f"| --- | --- |{' ---: |' * (len(_TITLES) - 2)}",
-    ]
-    for name, images in SETS.items():
-        if f"{name}/labeled" in result:
-            low, high = images.pixels
-            size = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-            kind = f"{images.kind}, {'color' if images.color else 'gray'}, {size} px"
-            lines.append(f"| {name} | {kind} | {' | '.join(_cells(result, name))} |")
-    lines += ["", *(f"- `{name}`: {sentence}" for name, sentence in result.notes.items())] if result.notes else []
-    verdicts = [f"- {'holds' if holds else '**missed**'}: {bar}" for bar, holds in bars(result).items()]
-    return "\n".join([*lines, "", *verdicts])
+def table(result: Result, titles: Sequence[str] = _TITLES) -> str:
+    """A row for each set, with the columns of these titles, as Markdown."""
+    rows = [_row(result, name) for name in SETS if f"{name}/labeled" in result]
+    sides = ["---" if title in _WORDS else "---:" for title in titles]
+    cells = [list(titles), sides, *([row[title] for title in titles] for row in rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
-def _cells(result: Result, name: str) -> list[str]:
+def _row(result: Result, name: str) -> dict[str, str]:
+    """A set's cells, by title."""
+
     def text(figure: str, digits: int) -> str:
         known = f"{name}/{figure}" in result
         return f"{result[f'{name}/{figure}'].value:,.{digits}f}" if known else ""
 
+    images = SETS[name]
+    low, high = images.pixels
+    size = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     unlabeled = text("unlabeled", 0)
     test = text("test", 0) if result[f"{name}/test"].value else "drawn"
-    counts = f"{text('labeled', 0)}{f' + {unlabeled}' if unlabeled != '0' else ''}, {test}"
     gain = ""
     if f"{name}/gain" in result:
         figure = result[f"{name}/gain"]
         gain = f"{figure.value:+.2f} ({figure.low:.2f} to {figure.high:.2f})"
-    models = [text(model, 2) for model in MODELS]
-    return [counts, text("seeds", 0), *models, gain, text("size_kb", 0), text("planned_min", 1), text("taken_min", 1)]
+    cells = [
+        name,
+        f"{images.kind}, {'color' if images.color else 'gray'}, {size} px",
+        f"{text('labeled', 0)}{f' + {unlabeled}' if unlabeled != '0' else ''}, {test}",
+        text("seeds", 0),
+        *(text(model, 2) for model in MODELS),
+        gain,
+        *(text(figure, digits) for figure, digits in (("size_kb", 0), ("planned_min", 1), ("taken_min", 1))),
+    ]
+    return dict(zip(_TITLES, cells, strict=True))
+
+
+def _measured(folder: Path) -> Result | None:
+    return read("datasets", folder) if (folder / "datasets.json").is_file() else None
 
 
 def section(folder: Path) -> str:
-    """The page's table from the results in a folder, as Markdown."""
-    if not (folder / "datasets.json").is_file():
-        return "Not measured yet."
-    result = read("datasets", folder)
+    """The page's table from the results in a folder, with the sentences of runs without a champion, and the bars."""
+    if not (result := _measured(folder)):
+        return _NONE
+    sentences = [f"- `{name}`: {sentence}" for name, sentence in result.notes.items()]
+    verdicts = [f"- {'holds' if holds else '**missed**'}: {bar}" for bar, holds in bars(result).items()]
     commits = Counter(run.commit for run in read_runs(folder))
     runs = ", ".join(f"{count} at {commit}" for commit, count in commits.items())
-    return f"{table(result)}\n\n{result} Runs: {runs}."
+    lists = ["\n".join(each) for each in (sentences, verdicts) if each]
+    return "\n\n".join([table(result), *lists, f"{result} Runs: {runs}."])
+
+
+def in_short(folder: Path) -> str:
+    """The README's table: the page says what the images are."""
+    result = _measured(folder)
+    return table(result, [title for title in _TITLES if title != "images"]) if result else _NONE

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.datasets.report import bars, figures_of, notes_of, section
+from benchmarks.datasets.report import bars, figures_of, in_short, notes_of, section
 from benchmarks.datasets.runs import Outcome, Run, keep_run
 from benchmarks.harness.results import Result, read, write
 
@@ -62,7 +62,15 @@ def test_only_sets_that_were_run_have_a_row_and_stopped_runs_their_sentence(tmp_
 
 
 def test_there_is_no_table_before_the_first_run(tmp_path: Path):
-    assert section(tmp_path) == "Not measured yet."
+    assert section(tmp_path) == in_short(tmp_path) == "Not measured yet."
+
+
+def test_the_readme_leaves_out_what_the_images_are(tmp_path: Path):
+    published(tmp_path, {"digits": [outcome(96.0, 92.0)]})
+    title, sides, row = in_short(tmp_path).splitlines()
+    assert title.startswith("| set | labeled + unlabeled, test | seeds | teacher |")
+    assert sides == "| --- |" + " ---: |" * 9
+    assert row == "| digits | 2,000, drawn | 1 | 90.00 | 96.00 | 92.00 | +4.00 (2.50 to 5.50) | 186 | 8.0 | 8.0 |"
 
 
 @pytest.mark.parametrize(

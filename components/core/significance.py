@@ -80,16 +80,6 @@ def score_bound(wins: int, losses: int, total: int, confidence: float = 0.95) ->
     return float(brentq(lambda tested: _score(wins, losses, total, tested) - z, -1 + 1e-12, (wins - losses) / total))
 
 
-def standard_error(share: float, n: int) -> float:
-    """The standard error of a share that ``n`` images show, with two successes and two failures added to them.
-
-    Without these (Agresti and Coull 1998, The American Statistician 52) it is 0 where all images are right, as if a few
-    could prove that no other is wrong.
-    """
-    adjusted = (share * n + 2) / (n + 4)
-    return math.sqrt(adjusted * (1 - adjusted) / (n + 4))
-
-
 def images_needed(margin: float, disagreement: float = 0.0, confidence: float = 0.95) -> int:
     """The number of images from which the score bound of equal models is above -margin.
 

@@ -14,7 +14,8 @@ import torch
 from reflux.components.core.images.shards import UNLABELED, Pixels
 from reflux.components.core.models.pixel_model import PixelModel, adapted
 from reflux.components.core.runtime.device import resolve_device
-from reflux.components.core.significance import mcnemar, paired_score_bound, standard_error
+from reflux.components.core.significance import mcnemar, paired_score_bound
+from reflux.components.core.training.state import standard_error
 from reflux.components.finetune.transfer import features_of_images
 from reflux.components.plan.choice import Answers
 from reflux.components.plan.profile import Look

@@ -1,5 +1,6 @@
 """The progress of a training run, as its checkpoints hold it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 
 from reflux.components.core.errors import UserError
 from reflux.components.core.runtime.checkpoint import Checkpoints, random_states, set_random_states
-from reflux.components.core.significance import standard_error
 
 
 @dataclass
@@ -73,6 +73,16 @@ class TrainState:
         self.best_accuracy = max(self.best_accuracy, row["val_accuracy"])
         if row["val_accuracy"] >= self.best_accuracy - standard_error(self.best_accuracy, count):
             self.kept = {name: tensor.detach().clone() for name, tensor in eval_model.state_dict().items()}
+
+
+def standard_error(share: float, n: int) -> float:
+    """The standard error of a share that ``n`` images show, with two successes and two failures added to them.
+
+    Without these (Agresti and Coull 1998, The American Statistician 52) it is 0 where all images are right, as if a few
+    could prove that no other is wrong.
+    """
+    adjusted = (share * n + 2) / (n + 4)
+    return math.sqrt(adjusted * (1 - adjusted) / (n + 4))
 
 
 def save(state: TrainState, stateful: Mapping[str, Any], checkpoints: Checkpoints) -> None:

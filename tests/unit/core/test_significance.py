@@ -15,7 +15,6 @@ from reflux.components.core.significance import (
     paired_score_bound,
     score_bound,
     share_bound,
-    standard_error,
     too_low,
 )
 
@@ -228,11 +227,3 @@ def test_the_worst_of_many_groups_is_low_by_chance():
 def test_unpaired_answers_are_refused(a, b):
     with pytest.raises(ValueError, match="one length"):
         paired_bootstrap(np.array(a, dtype=bool), np.array(b, dtype=bool), 100, seed=0)
-
-
-@pytest.mark.parametrize(("right", "n"), [(0, 25), (24, 25), (25, 25), (450, 500)])
-def test_the_standard_error_is_that_of_agresti_and_coull(right, n):
-    low, high = proportion_confint(right + 2, n + 4, alpha=0.05)
-    assert standard_error(right / n, n) > 0
-    if low > 0 and high < 1:
-        assert standard_error(right / n, n) == pytest.approx((high - low) / 2 / stats.norm.ppf(0.975))

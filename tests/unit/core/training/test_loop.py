@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 from timm.layers import freeze_batch_norm_2d
 
 from reflux.components.core.errors import UserError
@@ -16,6 +18,7 @@ from reflux.components.core.params.sections import Training
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.training import loop, optim
 from reflux.components.core.training.loop import Batch, Recipe, cross_entropy, fit
+from reflux.components.core.training.state import standard_error
 from reflux.components.core.views.augment import batch_indices, to_pixels
 
 CPU = torch.device("cpu")
@@ -128,6 +131,14 @@ def test_the_latest_weights_within_one_standard_error_of_the_best_are_kept(
     monkeypatch.setattr("reflux.components.core.training.loop.validate", scripted)
     model = train(tmp_path, steps=40)[0]
     assert torch.equal(model.net.head.weight, weights[2])
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 25), (24, 25), (25, 25), (450, 500)])
+def test_the_standard_error_is_that_of_agresti_and_coull(right, n):
+    low, high = proportion_confint(right + 2, n + 4, alpha=0.05)
+    assert standard_error(right / n, n) > 0
+    if low > 0 and high < 1:
+        assert standard_error(right / n, n) == pytest.approx((high - low) / 2 / stats.norm.ppf(0.975))
 
 
 def test_the_same_run_twice_is_the_same_to_the_bit(tmp_path: Path):

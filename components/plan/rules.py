@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from reflux.components.core.errors import UserError
 from reflux.components.plan.choice import SLACK, Answers, Choice, Wishes
 from reflux.components.plan.gates import gates
+from reflux.components.plan.lesson import learned_from, method, scarce
 from reflux.components.plan.networks import DEFAULT_NETWORK, PRETRAINED, Network, networks, size_limit
 from reflux.components.plan.pace import VALIDATIONS, Pace
 from reflux.components.plan.profile import Profile
@@ -103,13 +104,13 @@ def setups(profile: Profile, wishes: Wishes, answers: Answers) -> Iterator[Setup
 
 def affordable(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -> bool:
     """Tell if the time allows a teacher that is taught enough, and a student that sees each image often enough."""
-    train, images = max(1, profile.counts["train"]), _images(profile)
+    train, images = max(1, profile.counts["train"]), learned_from(profile)
     enough, affords = min(EPOCHS, math.ceil(GOOD_FINE_TUNING / train)), _epochs_in(profile, wishes, pace)
     if affords < enough and setup.teacher_size > TEACHER_SIZES[0]:
         return False
     steps = GOOD_STEPS if setup.network.weights == "random" else GOOD_PRETRAINED_STEPS
     views = max(steps * _student_batch(images), GOOD_VISITS * images)
-    labels = images * (_few_views(GOOD_VISITS) if _scarce(profile) else _least_views(views / images))
+    labels = images * (_few_views(GOOD_VISITS) if scarce(profile) else _least_views(views / images))
     fine_tuning = max(1, min(enough, affords)) * train * pace.fine_tuning
     return wishes.seconds >= pace.fixed + fine_tuning + labels * pace.labeling + views * pace.learning
 
@@ -204,7 +205,7 @@ def _teacher_batch(train: int) -> int:
 
 def batch_sizes(profile: Profile) -> Iterator[Choice]:
     """The batch sizes that the learning rates were chosen with, or smaller ones for few images."""
-    train, images = profile.counts["train"], _images(profile)
+    train, images = profile.counts["train"], learned_from(profile)
     sizes = {
         "finetune": (_teacher_batch(train), TEACHER_BATCH, train),
         "student": (_student_batch(images), STUDENT_BATCH, images),
@@ -227,34 +228,6 @@ FEW_REPEATS, ENOUGH_VIEWS, MOST_REPEATS = 4, 16, 16
 # With many unlabeled images four views are as good as views that never repeat (84.7 and 84.4).
 FEW_VIEWS = 4
 
-# Many unlabeled images: their soft labels at T = 1 (T = 2 was 84.1 instead of 84.7), while labels hardly count (0.1).
-# Nearly all labeled: the teacher has memorized its training images, so that T = 4 and labels at full weight gained 0.9
-# where T = 2 lost 4.3 and T = 1 lost 3.0. A teacher that had little time is no better than what it teaches, and does
-# less harm at a weight of 0.3 than of 1 (control, at 1, at 0.3; one seed, test splits): emoji 62.6, 63.4, 64.9, with a
-# better teacher 61.6, 62.0, 63.8; letters 91.3, 90.5, 91.6; 57 stamps 52.6, 64.9, 63.2; then tried on cards: 74.5,
-# 74.5, 75.3, and clip art: 45.6, 49.3, 48.0. On validation images, of the makers of the training images, the student
-# at 0.3 is 0.2 to 1.2 below the control on emoji, letters and cards, 1.5 above on 68 stamps: within their noise.
-SCARCE = 2.0  # unlabeled images for each labeled one
-SOFT_TEMPERATURE, SOFT_LABEL_WEIGHT, SOFT_TEACHER_WEIGHT = 1.0, 0.1, 1.0
-HARD_TEMPERATURE, HARD_LABEL_WEIGHT, HARD_TEACHER_WEIGHT = 4.0, 1.0, 0.3
-
-
-def method(profile: Profile) -> Iterator[Choice]:
-    """What the student learns: by how many images have labels."""
-    train, unlabeled = profile.counts["train"], profile.unlabeled
-    if _scarce(profile):
-        why = f"{unlabeled:,} unlabeled images for {train:,} labeled ones: their soft labels are the lesson"
-        temperature, weight, weighs = SOFT_TEMPERATURE, SOFT_LABEL_WEIGHT, "the soft labels teach more than few labels"
-        teacher, because = SOFT_TEACHER_WEIGHT, "its answers are what there is to learn from"
-    else:
-        some = f"{unlabeled:,} unlabeled images for {train:,} labeled ones" if unlabeled else "all images are labeled"
-        why = f"{some}: the teacher is sure of the images that it was trained on, and a temperature softens that"
-        temperature, weight, weighs = HARD_TEMPERATURE, HARD_LABEL_WEIGHT, "the labels are there to be learned"
-        teacher, because = HARD_TEACHER_WEIGHT, "the labels are more reliable than the teacher"
-    yield Choice("distill.method", {"name": "kd", "temperature": temperature}, why)
-    yield Choice("distill.label_weight", weight, weighs)
-    yield Choice("distill.teacher_weight", teacher, because)
-
 
 def student_budget(profile: Profile, wishes: Wishes, pace: Pace) -> Iterator[Choice]:
     """Views and steps: as many as are wanted, or the time allows.
@@ -262,13 +235,13 @@ def student_budget(profile: Profile, wishes: Wishes, pace: Pace) -> Iterator[Cho
     Raises:
         UserError: the time is too short for one visit of each image; it says what is enough.
     """
-    images, train = _images(profile), profile.counts["train"]
+    images, train = learned_from(profile), profile.counts["train"]
     batch = _student_batch(images)
     wanted = max(STEPS, math.ceil(VISITS * images / batch))
     taken = _epochs_in(profile, wishes, pace) * train * pace.fine_tuning or PROBE_PASSES * train * pace.labeling
     left = wishes.seconds - pace.fixed - taken
-    scarce = _scarce(profile)
-    if scarce:
+    soft = scarce(profile)
+    if soft:
         views = _few_views(VISITS)
         while views > 1 and views * images * pace.labeling > left / 2:
             views -= 1
@@ -287,7 +260,7 @@ def student_budget(profile: Profile, wishes: Wishes, pace: Pace) -> Iterator[Cho
         )
     steps, why = (wanted, "as many as help") if steps >= wanted else (steps, "what the time allows")
     visits = steps * batch / images
-    if not scarce:
+    if not soft:
         affords = int((left - steps * batch * pace.learning) / (images * pace.labeling))
         helps = max(min(ENOUGH_VIEWS, math.ceil(visits)), math.ceil(visits / FEW_REPEATS))
         views = max(_least_views(visits), min(affords, helps))
@@ -296,7 +269,7 @@ def student_budget(profile: Profile, wishes: Wishes, pace: Pace) -> Iterator[Cho
     yield Choice("student.eval_every", every, f"steps; {VALIDATIONS} looks at the validation images")
     repeats = round(visits / views)
     why = f"each seen {repeats} times" if repeats > 1 else "a new one for each visit"
-    why = f"{why}: with so many unlabeled images that is enough" if scarce and repeats > 1 else why
+    why = f"{why}: with so many unlabeled images that is enough" if soft and repeats > 1 else why
     yield Choice("label.views", views, f"of each image, {why}")
 
 
@@ -360,15 +333,6 @@ def choices(profile: Profile, wishes: Wishes, setup: Setup, answers: Answers, pa
         *student_budget(profile, wishes, pace),
         *gates(profile, wishes),
     ]
-
-
-def _images(profile: Profile) -> int:
-    """What the student learns from."""
-    return max(1, profile.counts["train"] + profile.unlabeled)
-
-
-def _scarce(profile: Profile) -> bool:
-    return profile.unlabeled >= SCARCE * profile.counts["train"]
 
 
 def _few_views(visits: int) -> int:

@@ -45,7 +45,7 @@ class Answers:
     """What validation images said, each None if they were not asked.
 
     Attributes:
-        flip: mirroring keeps the class; None, too, if they were too few to tell.
+        flip: mirroring keeps the class; also None if the images were too few to tell.
         flip_reason: how that was found.
         teacher_size: the teacher's image size.
         teacher_reason: how that was found.

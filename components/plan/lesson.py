@@ -30,7 +30,7 @@ def method(profile: Profile) -> Iterator[Choice]:
     if scarce(profile):
         why = f"{unlabeled:,} unlabeled images for {train:,} labeled ones: their soft labels are the lesson"
         temperature, weight, weighs = SOFT_TEMPERATURE, _soft_label_weight(profile), "the soft labels teach more"
-        weighs += " than few labels" if weight == SOFT_LABEL_WEIGHT else ", but so few labels must be heard"
+        weighs += " than few labels" if weight == SOFT_LABEL_WEIGHT else ", but so few labels need a larger weight"
         teacher, because = SOFT_TEACHER_WEIGHT, "its answers are what there is to learn from"
     else:
         some = f"{unlabeled:,} unlabeled images for {train:,} labeled ones" if unlabeled else "all images are labeled"

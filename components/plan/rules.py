@@ -195,7 +195,7 @@ def _epochs_in(profile: Profile, wishes: Wishes, pace: Pace) -> int:
 
 
 def _epochs_of(train: int) -> int:
-    """Those that a teacher of so many images needs; a batch that they don't fill is left out."""
+    """The epochs that a teacher of so many images needs; images that don't fill a batch wait for the next epoch."""
     return max(EPOCHS, math.ceil(FINE_TUNING_STEPS / max(1, train // _teacher_batch(train))))
 
 

@@ -76,10 +76,10 @@ class TrainState:
 
 
 def standard_error(share: float, n: int) -> float:
-    """The standard error of a share that ``n`` images show, with two successes and two failures added to them.
+    """The standard error of a share of ``n`` images, after adding two successes and two failures to them.
 
-    Without these (Agresti and Coull 1998, The American Statistician 52) it is 0 where all images are right, as if a few
-    could prove that no other is wrong.
+    Without these (Agresti and Coull 1998, The American Statistician 52) it would be 0 when all images are right, however
+    few they are.
     """
     adjusted = (share * n + 2) / (n + 4)
     return math.sqrt(adjusted * (1 - adjusted) / (n + 4))

@@ -78,8 +78,8 @@ class TrainState:
 def standard_error(share: float, n: int) -> float:
     """The standard error of a share of ``n`` images, after adding two successes and two failures to them.
 
-    Without these (Agresti and Coull 1998, The American Statistician 52) it would be 0 when all images are right, however
-    few they are.
+    Without these (Agresti and Coull 1998, The American Statistician 52) it would be 0 when all images are right, no
+    matter how few they are.
     """
     adjusted = (share * n + 2) / (n + 4)
     return math.sqrt(adjusted * (1 - adjusted) / (n + 4))

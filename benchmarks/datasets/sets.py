@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.datasets.sources import cards, clipart, digits, emoji, gray, icons, letters, stamps
+from benchmarks.datasets.sources import cards, clipart, digits, emoji, few, gray, icons, letters, stamps
 from benchmarks.datasets.sources.packages import debian, npm
 from benchmarks.harness.results import ROOT
 from reflux.components.core.images.shards import UNLABELED
@@ -57,6 +57,14 @@ def _shipped(_: Place, out: Path) -> None:
     shutil.copytree(ROOT / "data/fashion-mnist", out, dirs_exist_ok=True)
 
 
+def _few_labels(write: Callable[[Place, Path], None], per_class: int) -> Callable[[Place, Path], None]:
+    def write_few(place: Place, out: Path) -> None:
+        write(place, out)
+        few.keep_labels(out, per_class)
+
+    return write_few
+
+
 def _emoji(place: Place, out: Path) -> None:
     google, microsoft, twitter = (npm(*each, place.cache) for each in (emoji.GOOGLE, emoji.MICROSOFT, emoji.TWITTER))
     emoji.build(google, microsoft, twitter, out)
@@ -64,6 +72,9 @@ def _emoji(place: Place, out: Path) -> None:
 
 _CLOTHES = ("photographs of clothes", (28, 28), False, "MIT")
 _HANDWRITING = ("handwritten digits", (28, 28), False, "CC BY-SA 3.0")
+
+_LETTERS = ("letters, test: other fonts", (28, 28), False, "of the fonts, free")
+_EMOJI = ("emoji, test: another maker", (64, 264), True, "Apache 2.0, MIT, CC BY 4.0")
 
 SETS = {
     "fashion-500": ImageSet(*_CLOTHES, _shipped),
@@ -73,11 +84,11 @@ SETS = {
     "mnist-100": ImageSet(*_HANDWRITING, _gray("mnist", 100, 59_900, per_class=True)),
     "mnist-1000": ImageSet(*_HANDWRITING, _gray("mnist", 1_000)),
     "digits": ImageSet("handwritten digits", (8, 8), False, "CC BY 4.0", lambda _, out: digits.build(out)),
-    "letters": ImageSet(
-        "letters, test: other fonts", (28, 28), False, "of the fonts, free", _debian(letters.PACKAGES, letters.build)
-    ),
+    "letters": ImageSet(*_LETTERS, _debian(letters.PACKAGES, letters.build)),
+    "letters-200": ImageSet(*_LETTERS, _few_labels(_debian(letters.PACKAGES, letters.build), 20)),
     "stamps": ImageSet("cut-out photographs", (20, 2_348), True, "GPL-2", _debian(stamps.PACKAGE, stamps.build)),
-    "emoji": ImageSet("emoji, test: another maker", (64, 264), True, "Apache 2.0, MIT, CC BY 4.0", _emoji),
+    "emoji": ImageSet(*_EMOJI, _emoji),
+    "emoji-360": ImageSet(*_EMOJI, _few_labels(_emoji, 40)),
     "cards": ImageSet(
         "playing cards, test: other decks", (26, 400), True, "GPL-2", _debian(cards.PACKAGE, cards.cards)
     ),

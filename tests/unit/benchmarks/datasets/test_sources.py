@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, features
 
-from benchmarks.datasets.sources import cards, clipart, digits, emoji, gray, icons, letters, stamps
+from benchmarks.datasets.sources import cards, clipart, digits, emoji, few, gray, icons, letters, stamps
 from reflux.components.ingest.items import Source
 from reflux.components.ingest.source import open_source
 
@@ -128,6 +128,21 @@ def test_one_maker_of_emoji_is_the_test(tmp_path: Path):
         ("train", "flags"): 1,
         ("test", "food-drink"): 1,
         ("test", "flags"): 1,
+    }
+
+
+def test_a_set_of_few_labels_has_as_many_of_each_class(tmp_path: Path):
+    for label, number in (("flags", 5), ("food", 3), ("places", 1)):
+        for i in range(number):
+            picture(tmp_path / f"train/{label}/{i}.png")
+    picture(tmp_path / "test/flags/0.png")
+    few.keep_labels(tmp_path, 2)
+    assert counts(open_source(tmp_path)) == {
+        ("train", "flags"): 2,
+        ("train", "food"): 2,
+        ("train", "places"): 1,
+        ("test", "flags"): 1,
+        ("unlabeled", ""): 4,
     }
 
 

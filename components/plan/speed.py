@@ -10,12 +10,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import update_wrapper
 from inspect import signature
 from pathlib import Path
 from statistics import median
+from threading import Event, Thread
 from typing import Any, Generic, ParamSpec
 
 from reflux.components.core.artifacts import read_json, write_json
@@ -102,6 +104,7 @@ def seconds_an_image(
     threads: int,
     precision: str = "auto",
     freeze_batch_norm: bool = False,
+    in_company: bool = False,
 ) -> float:
     """Seconds that a network takes for an image, on a machine that has nothing else to do.
 
@@ -116,6 +119,7 @@ def seconds_an_image(
         threads: CPU threads; 0 is torch's own choice.
         precision: of the training, as in the params.
         freeze_batch_norm: as in ``finetune.freeze_batch_norm``.
+        in_company: while another such network computes the same, as student and control do: they share the memory.
 
     Raises:
         UserError: the network is unknown or can't take such images, or the device is not there.
@@ -127,14 +131,37 @@ def seconds_an_image(
     before = torch.get_num_threads()
     try:
         where = resolve_device(device, threads, deterministic=False)
-        network = _network(model, image_size, channels, classes, freeze_batch_norm, where)
         shape = (batch_size, channels, stored_size, stored_size)
         pixels = torch.randint(256, shape, generator=torch.Generator(), dtype=torch.uint8)
         pixels = pixels.to(where, memory_format=torch.channels_last)
-        step = _training_step(network, pixels, classes, precision) if training else _inference_step(network, pixels)
-        return _timed(step, batch_size, where)
+
+        def a_step() -> Callable[[int], object]:
+            network = _network(model, image_size, channels, classes, freeze_batch_norm, where)
+            return _training_step(network, pixels, classes, precision) if training else _inference_step(network, pixels)
+
+        step = a_step()
+        with _repeated(a_step(), batch_size) if in_company else nullcontext():
+            return _timed(step, batch_size, where)
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _repeated(step: Callable[[int], object], count: int) -> Iterator[None]:
+    """Take steps in a thread of its own until the block ends."""
+    ended = Event()
+
+    def repeat() -> None:
+        while not ended.is_set():
+            step(count)
+
+    thread = Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _network(model: str, image_size: int, channels: int, classes: int, frozen: bool, device: Any) -> Any:

@@ -45,7 +45,8 @@ def measurements(params: Params, classes: int, shared: bool = True) -> dict[str,
         shared: student and control train at the same time, each on half of the cores.
     """
     run, student, finetune = params.run, params.student, params.finetune
-    half = max(1, usable_cores() // 2) if shared and not run.deterministic else 0
+    shared = shared and not run.deterministic
+    half = max(1, usable_cores() // 2) if shared else 0
     threads = {"teacher": run.threads, "student": run.threads or half}
     stored = params.ingest.image_size
     sizes = {
@@ -60,7 +61,8 @@ def measurements(params: Params, classes: int, shared: bool = True) -> dict[str,
         section = finetune if role == "teacher" else student
         frozen = role == "teacher" and finetune.freeze_batch_norm
         for training, batch_size in ((True, section.batch_size), (False, _VALIDATED_AT_ONCE)):
-            step = (batch_size, training, run.device, threads[role], section.precision, frozen and training)
+            in_company = role == "student" and shared
+            step = (batch_size, training, run.device, threads[role], section.precision, frozen and training, in_company)
             name_of_step = f"{name} {'training' if training else 'inference'}"
             asked[name_of_step] = Measurement(seconds_an_image, (model, *sizes[role], classes, *step))
     for role, augment in (("teacher", finetune.augment), ("student", student.augment)):

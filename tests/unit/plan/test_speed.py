@@ -1,4 +1,5 @@
 import os
+import time
 
 import pytest
 import torch
@@ -74,6 +75,27 @@ def test_measuring_leaves_threads_and_random_numbers_as_they_are():
     seconds_an_image(*NETWORK, True, "cpu", threads + 1)
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_keeps_it_company_computes_until_it_is_measured():
+    steps: list[int] = []
+
+    def step(count: int) -> None:
+        steps.append(count)
+        time.sleep(0.001)
+
+    with speed._repeated(step, 4):
+        while len(steps) < 3:
+            time.sleep(0.001)
+    taken = len(steps)
+    time.sleep(0.02)
+    assert steps == [4] * taken
+
+
+def test_in_company_is_another_measurement():
+    alone, together = ((*NETWORK, True, "cpu", 1, "auto", False, in_company) for in_company in (False, True))
+    assert seconds_an_image(*together) > 0
+    assert seconds_an_image.file(*alone) != seconds_an_image.file(*together)
 
 
 def test_a_larger_network_takes_longer():

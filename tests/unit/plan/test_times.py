@@ -106,6 +106,15 @@ def test_the_speeds_that_are_measured_are_those_that_are_asked_for():
     assert all(3 in measure.arguments for name, measure in asked.items() if name != "start")
 
 
+def test_the_student_is_measured_while_another_computes_where_the_control_will():
+    def in_company(*assignments: str, shared: bool = True) -> set[str]:
+        asked = measurements(params(*assignments), 10, shared)
+        return {name for name, measure in asked.items() if measure.arguments[-1] is True}
+
+    assert in_company() == {"student training", "student inference"}
+    assert in_company(shared=False) == in_company("run.deterministic=true") == set()
+
+
 def test_an_earlier_run_beats_the_estimate():
     foreseen = stage_seconds(params(), COUNTS, SPEEDS)
     experience = experience_of(params(), COUNTS, SPEEDS, {"finetune": 1.5 * foreseen["finetune"]})

@@ -109,7 +109,7 @@ def test_the_speeds_that_are_measured_are_those_that_are_asked_for():
 def test_the_student_is_measured_while_another_computes_where_the_control_will():
     def in_company(*assignments: str, shared: bool = True) -> set[str]:
         asked = measurements(params(*assignments), 10, shared)
-        return {name for name, measure in asked.items() if measure.arguments[-1:] == (True,)}
+        return {name for name, measure in asked.items() if any(each is True for each in measure.arguments[-1:])}
 
     assert in_company() == {"student training", "student inference"}
     assert in_company(shared=False) == in_company("run.deterministic=true") == set()

@@ -16,12 +16,14 @@ class Pace:
     Attributes:
         fixed: of everything that is not listed below.
         fine_tuning: an image in an epoch of the teacher, with its share of the validation.
+        self_training: the same of its second round, which learns from unlabeled images, too.
         labeling: a view that the teacher labels.
         learning: a view that student and control learn from, at the same time.
     """
 
     fixed: float
     fine_tuning: float
+    self_training: float
     labeling: float
     learning: float
 
@@ -35,12 +37,19 @@ class Pace:
                 "label": params.label.model_copy(update={"views": 1}),
             }
         )
-        two = least.model_copy(update={"finetune": least.finetune.model_copy(update={"epochs": 2})})
-        once, twice = (stage_seconds(each, counts, speeds) for each in (least, two))
-        epoch = twice["finetune"] - once["finetune"]
+
+        def fine_tuned(**settings: int) -> dict[str, float]:
+            section = least.finetune.model_copy(update={"rounds": 1, **settings})
+            return stage_seconds(least.model_copy(update={"finetune": section}), counts, speeds)
+
+        once = fine_tuned()
+        epoch = fine_tuned(epochs=2)["finetune"] - once["finetune"]
+        one, two = (fine_tuned(rounds=2, round_epochs=each)["finetune"] for each in (1, 2))
         labeling = speeds["student view"] + speeds["teacher inference"]
         learning = speeds["student view"] + speeds["student training"]
-        counted = (counts["train"] + counts["unlabeled"]) * labeling
+        images = counts["train"] + counts["unlabeled"]
+        counted = images * labeling
         counted += VALIDATIONS * params.student.batch_size * learning
         fixed = max(0.0, run_seconds(once) - epoch - counted)
-        return cls(fixed, epoch / max(1, counts["train"]), labeling, learning)
+        fine_tuning, self_training = epoch / max(1, counts["train"]), (two - one) / max(1, images)
+        return cls(fixed, fine_tuning, self_training, labeling, learning)

@@ -11,11 +11,12 @@ from reflux.components.plan.choice import Answers, Choice, Wishes, as_assignment
 from reflux.components.plan.networks import DEFAULT_NETWORK, PRETRAINED, networks
 from reflux.components.plan.pace import Pace
 from reflux.components.plan.profile import Profile
+from reflux.components.plan.teacher import teacher_seconds
 from reflux.components.plan.times import run_seconds, stage_seconds
 from tests.workspaces import ROOT
 
-FAST = Pace(fixed=60, fine_tuning=0.004, labeling=0.0005, learning=0.00015)
-SLOW = Pace(fixed=60, fine_tuning=0.04, labeling=0.005, learning=0.0015)
+FAST = Pace(fixed=60, fine_tuning=0.004, self_training=0.004, labeling=0.0005, learning=0.00015)
+SLOW = Pace(fixed=60, fine_tuning=0.04, self_training=0.04, labeling=0.005, learning=0.0015)
 SPEEDS = {
     **{"teacher training": 0.004, "teacher inference": 0.0005, "teacher view": 0.00002, "start": 2.6},
     **{"student training": 0.0001, "student inference": 0.00002, "student view": 0.00002},
@@ -58,7 +59,8 @@ def test_the_method_follows_from_how_many_images_have_labels(
 @pytest.mark.parametrize(
     ("train", "unlabeled", "pace", "steps", "views"),
     [
-        (500, 9000, FAST, 4500, 4),  # many unlabeled images need no more views
+        (500, 9000, FAST, 4500, 16),  # many unlabeled images get as many views if there is time left
+        (500, 59_500, FAST, 17500, 4),  # and else no more
         (500, 0, FAST, 4500, 288),  # fully labeled: each view is seen four times
         (3000, 0, FAST, 4500, 48),
         (60_000, 0, FAST, 6818, 4),  # as many as the time allows
@@ -71,6 +73,22 @@ def test_steps_and_views_are_as_many_as_help_or_the_time_allows(train, unlabeled
     assert (plan["student.steps"], plan["label.views"]) == (steps, views)
 
 
+@pytest.mark.parametrize(
+    ("train", "unlabeled", "pace", "rounds", "epochs"),
+    [
+        (160, 6_800, FAST, 2, 4),
+        (160, 20_000, FAST, 2, 2),  # as many as the rest of the teacher's half of the time allows
+        (160, 59_900, FAST, 1, 4),  # no time for one
+        (160, 6_800, SLOW, 1, 4),
+        (500, 990, FAST, 1, 4),  # many labels
+        (500, 0, FAST, 1, 4),
+    ],
+)
+def test_a_teacher_of_few_labels_also_learns_from_images_that_it_labels_itself(train, unlabeled, pace, rounds, epochs):
+    plan = chosen(profile(train, unlabeled), pace=pace)
+    assert (plan["finetune.rounds"], plan["finetune.round_epochs"]) == (rounds, epochs)
+
+
 @pytest.mark.parametrize("train", [60, 300, 3000, 20_000, 60_000])
 @pytest.mark.parametrize("unlabeled", [0, 100, 200_000])
 @pytest.mark.parametrize("minutes", [10, 30, 60])
@@ -81,6 +99,8 @@ def test_a_plan_keeps_to_the_time_and_a_labeled_view_is_not_seen_often(train, un
     visited = plan["student.steps"] * plan["student.batch_size"]
     full = plan["finetune.strategy"] == "full"
     teacher = plan["finetune.epochs"] * train * FAST.fine_tuning * full
+    if plan["finetune.rounds"] > 1:
+        teacher += unlabeled * FAST.labeling + plan["finetune.round_epochs"] * images * FAST.self_training
     seconds = FAST.fixed + teacher + images * plan["label.views"] * FAST.labeling + visited * FAST.learning
     assert seconds <= 60 * minutes
     assert visited >= images, "every image is seen"
@@ -98,10 +118,8 @@ def test_what_the_rules_count_on_is_what_the_stages_are_foreseen_to_take(train, 
     pace = Pace.of(first, data.counts, SPEEDS)
     plan = rules.choices(data, wishes, setup, Answers(), pace)
     params = check_overrides(as_assignments(plan), ROOT / "params.yaml")
-    visited, full = params.student.steps * params.student.batch_size, params.finetune.strategy == "full"
-    teacher = train * (params.finetune.epochs * pace.fine_tuning if full else rules.PROBE_PASSES * pace.labeling)
-    labels = params.label.views * (train + unlabeled)
-    counted = pace.fixed + teacher + labels * pace.labeling + visited * pace.learning
+    visited, labels = params.student.steps * params.student.batch_size, params.label.views * (train + unlabeled)
+    counted = pace.fixed + teacher_seconds(data, wishes, pace) + labels * pace.labeling + visited * pace.learning
     foreseen = run_seconds(stage_seconds(params, data.counts, SPEEDS))
     assert counted == pytest.approx(foreseen, rel=0.05)
     assert foreseen <= 60 * minutes

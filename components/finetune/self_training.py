@@ -131,8 +131,6 @@ def with_pseudo_labels(train: Shard, unlabeled: Shard, taught: PseudoLabels) -> 
 def kept_round(rounds: Sequence[Round], images: int) -> int:
     """The number, from 1, of the latest round whose accuracy is within one standard error of the best.
 
-    A single training run keeps its weights by the same rule: :func:`reflux.components.core.training.loop.fit`.
-
     Args:
         rounds: those that have ended.
         images: in the validation split.

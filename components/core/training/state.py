@@ -58,10 +58,12 @@ class TrainState:
     def choose(self, row: dict[str, float], eval_model: nn.Module, count: int) -> None:
         """Add a validation to the history, drop its losses, and keep the weights it measured if they are the choice.
 
-        The choice is the latest weights whose validation accuracy is within one standard error of the best (Breiman et
-        al. 1984): on a few hundred images the plain best picks a lucky moment before the learning rate has come down.
-        In effect that keeps the last weights unless accuracy has fallen by more than a standard error: right where a
-        schedule ends at a low learning rate, as all of these do; it does not notice a slow decline within that error.
+        The choice is the latest weights whose validation accuracy is within two standard errors of the best: on a few
+        hundred images the plain best picks a lucky moment before the learning rate has come down. Breiman et al. (1984)
+        take one standard error, but the best of 15 looks is too good by more than that: of 24 runs on letters and
+        clothes with 25 or 42 validation images, one kept weights 3.4 points below the last ones with one, with two 1.2.
+        In effect that keeps the last weights unless accuracy has surely fallen: right where a schedule ends at a low
+        learning rate, as all of these do; it does not notice a slow decline within that error.
 
         Args:
             row: of the history.
@@ -71,7 +73,7 @@ class TrainState:
         self.history.append(row)
         self.losses = {}
         self.best_accuracy = max(self.best_accuracy, row["val_accuracy"])
-        if row["val_accuracy"] >= self.best_accuracy - standard_error(self.best_accuracy, count):
+        if row["val_accuracy"] >= self.best_accuracy - 2 * standard_error(self.best_accuracy, count):
             self.kept = {name: tensor.detach().clone() for name, tensor in eval_model.state_dict().items()}
 
 

@@ -117,11 +117,11 @@ def test_the_training_accuracy_is_reported_and_changes_nothing(tmp_path: Path):
     assert [(row["step"], row["val_accuracy"]) for row in history] == [(r["step"], r["val_accuracy"]) for r in without]
 
 
-def test_the_latest_weights_within_one_standard_error_of_the_best_are_kept(
+def test_the_latest_weights_within_two_standard_errors_of_the_best_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Best 0.9 of 40 images, standard error 0.047: 0.87 later is as good, 0.80 at the end is not."""
-    measured = iter([(0.5, 0.6), (0.4, 0.9), (0.4, 0.87), (0.4, 0.8)])
+    """Best 0.9 of 40 images, standard error 0.052: 0.82 later is as good, 0.77 at the end is not."""
+    measured = iter([(0.5, 0.6), (0.4, 0.9), (0.4, 0.82), (0.4, 0.77)])
     weights: list[torch.Tensor] = []
 
     def scripted(eval_model, *_):

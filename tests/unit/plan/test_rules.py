@@ -80,8 +80,9 @@ def test_steps_and_views_are_as_many_as_help_or_the_time_allows(train, unlabeled
         (160, 20_000, FAST, 2, 2),  # as many as the rest of the teacher's half of the time allows
         (160, 59_900, FAST, 1, 4),  # no time for one
         (160, 6_800, SLOW, 1, 4),
-        (500, 990, FAST, 1, 4),  # many labels
-        (500, 0, FAST, 1, 4),
+        (500, 9_000, FAST, 1, 4),  # enough labels
+        (160, 300, FAST, 1, 4),
+        (160, 0, FAST, 1, 4),
     ],
 )
 def test_a_teacher_of_few_labels_also_learns_from_images_that_it_labels_itself(train, unlabeled, pace, rounds, epochs):

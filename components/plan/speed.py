@@ -119,7 +119,7 @@ def seconds_an_image(
         threads: CPU threads; 0 is torch's own choice.
         precision: of the training, as in the params.
         freeze_batch_norm: as in ``finetune.freeze_batch_norm``.
-        in_company: while another such network computes the same, as student and control do: they share the memory.
+        in_company: time it while a second one computes the same, as student and control train side by side.
 
     Raises:
         UserError: the network is unknown or can't take such images, or the device is not there.

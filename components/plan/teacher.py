@@ -19,12 +19,14 @@ TEACHER_BATCH = 32
 # Without time for an epoch, one view of each image is probed; learning from the features takes about as long again.
 PROBE_VIEWS, PROBE_PASSES = 4, 2
 
-# Few labels leave a teacher much to learn from the images that it is sure of. Test accuracy after the labels alone and
-# after a second round of 4 epochs: 158 letters, and 6,720 unlabeled ones, 75.2 and 79.1; 100 of Fashion-MNIST, and
-# 9,000, 72.1 and 76.1; one seed. With 500, 50 of each class, validation accuracy was 86.2 and 84.0. A short round is
-# worse than none, as it begins anew: after one epoch of 306 emoji, and 3,398, the teacher had 47.6 instead of 55.2.
+# A teacher of few labels learns more from unlabeled images, as it labels those that it is sure of. Test accuracy after
+# the labels alone and after a second round of 4 epochs: 158 letters, and 6,720 unlabeled ones, 75.2 and 79.1; 100 of
+# Fashion-MNIST, and 9,000, 72.1 and 76.1; one seed. With 500, 50 of each class, validation accuracy was 86.2 and 84.0.
+# A short round is worse than none, as it begins anew: after one epoch the teacher of 306 emoji, and 3,398, had 47.6
+# instead of 55.2.
 FEW_LABELS = 40  # of each class
-ROUND_EPOCHS, ROUND_VISITS = 4, 27_500  # at least, as of the letters: of all images, though half of them may be seen
+# At least as many epochs, and visits of all images, as of the letters.
+ROUND_EPOCHS, ROUND_VISITS = 4, 27_500
 
 
 def teacher(profile: Profile, wishes: Wishes, pace: Pace) -> Iterator[Choice]:
@@ -50,9 +52,9 @@ def _second_round(profile: Profile, wishes: Wishes, pace: Pace) -> Iterator[Choi
     epochs = _round_epochs_in(profile, wishes, pace)
     if epochs:
         seconds = _round_seconds(profile, epochs, pace)
-        why = f"few labels: the first teacher labels images that it is sure of, for a second; about {seconds:,.0f} s"
+        why = f"few labels: a second teacher also learns from labels of the first; about {seconds:,.0f} s"
     else:
-        why = "there is no time for a second" if _has_few_labels(profile) else "the labels are enough"
+        why = "no time for a second one" if _has_few_labels(profile) else "the labels are enough"
     yield Choice("finetune.rounds", 2 if epochs else 1, why)
     yield Choice("finetune.round_epochs", epochs or ROUND_EPOCHS, "of the second round" if epochs else "not used")
 

@@ -60,8 +60,9 @@ class TrainState:
 
         The choice is the latest weights whose validation accuracy is within two standard errors of the best: on a few
         hundred images the plain best picks a lucky moment before the learning rate has come down. Breiman et al. (1984)
-        take one standard error, but the best of 15 looks is too good by more than that: of 24 runs on letters and
-        clothes with 25 or 42 validation images, one kept weights 3.4 points below the last ones with one, with two 1.2.
+        take one standard error, but the best of 15 validations is too good by more than that: in 24 runs with 25 or 42
+        validation images, the weights kept were up to 3.4 points worse on the test images than the last ones, and with
+        two standard errors up to 1.2.
         In effect that keeps the last weights unless accuracy has surely fallen: right where a schedule ends at a low
         learning rate, as all of these do; it does not notice a slow decline within that error.
 

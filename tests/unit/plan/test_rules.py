@@ -73,6 +73,15 @@ def test_steps_and_views_are_as_many_as_help_or_the_time_allows(train, unlabeled
     assert (plan["student.steps"], plan["label.views"]) == (steps, views)
 
 
+def test_views_of_few_unlabeled_images_are_not_seen_often_where_the_time_is_short():
+    train, unlabeled = 90, 1000
+    plan = chosen(profile(train, unlabeled), pace=SLOW)
+    assert plan["student.steps"] < 4500
+    visits = plan["student.steps"] * plan["student.batch_size"] / (train + unlabeled)
+    assert visits > 64
+    assert visits / plan["label.views"] <= 4.5
+
+
 @pytest.mark.parametrize(
     ("train", "unlabeled", "pace", "rounds", "epochs"),
     [

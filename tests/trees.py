@@ -28,12 +28,16 @@ time.sleep(600)
 LEAVES = 9  # depth 2, three branches each
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it has not ended; one that has may be a zombie until init reaps it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def living(marker: str) -> list[psutil.Process]:
-    processes = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if process.info["status"] != psutil.STATUS_ZOMBIE and marker in " ".join(process.info["cmdline"] or ()):
-            processes.append(process)
-    return processes
+    return [process for process in psutil.process_iter() if marker in command_line(process) and is_alive(process)]
 
 
 def command_line(process: psutil.Process) -> str:

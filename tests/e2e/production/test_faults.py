@@ -17,7 +17,7 @@ from tests.e2e.stack import (
     logs_of,
 )
 from tests.servers import has_postgres
-from tests.trees import command_line
+from tests.trees import command_line, is_alive
 from tests.workspaces import until
 
 pytestmark = [
@@ -233,7 +233,7 @@ def footprint(stack: LocalStack) -> dict[str, int]:
 def left(processes: list[psutil.Process], seconds: float = 120) -> list[str]:
     """What still runs after a while: they are asked, and killed after 20 s of a machine that is not busy."""
     _, there = psutil.wait_procs(processes, timeout=seconds)
-    return [" ".join(process.cmdline()) for process in there if process.status() != psutil.STATUS_ZOMBIE]
+    return [command_line(process) for process in there if is_alive(process)]
 
 
 def runs(stack: LocalStack, run: str, stage: str, project: str = "shapes") -> list[Any]:

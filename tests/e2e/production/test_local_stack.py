@@ -16,7 +16,7 @@ from infra.local import s3
 from infra.local.settings import USER
 from tests.e2e.stack import LOCAL, LocalStack, deploy_to, logs_of
 from tests.servers import has_postgres
-from tests.trees import command_line
+from tests.trees import command_line, is_alive
 
 pytestmark = [
     pytest.mark.long,
@@ -160,7 +160,7 @@ def test_down_leaves_no_process_and_up_finds_all_again(stack):
     assert stack.local("down").returncode == 0
     assert time.monotonic() - began < 60
     _, there = psutil.wait_procs(everyone, timeout=1)
-    assert not [process for process in there if process.status() != psutil.STATUS_ZOMBIE]  # init has not reaped it yet
+    assert not any(map(is_alive, there))
     assert stack.local("status").returncode == 1
     up = stack.local("up")
     assert up.returncode == 0, up.stderr

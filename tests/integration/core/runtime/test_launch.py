@@ -18,7 +18,8 @@ from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.contract import STAGES
 from reflux.components.core.models.pixel_model import load
 from reflux.components.core.params.file import override_params
-from tests.workspaces import make_tiny_project, make_workspace
+from tests.trees import is_alive
+from tests.workspaces import make_tiny_project, make_workspace, until
 
 pytestmark = pytest.mark.slow
 
@@ -176,8 +177,7 @@ def test_lost_processes_start_again_and_cost_no_bit(tmp_path: Path, start):
     alive = wait_for(lambda: both(launcher), launcher, killed)
     launcher.kill()
     launcher.wait()
-    psutil.wait_procs(alive.values(), timeout=120)
-    assert not [p for p in alive.values() if p.is_running()]
+    assert until(lambda: not any(map(is_alive, alive.values())))
     text = (killed / "output.txt").read_text()
     assert "(1 of 2)" in text
     assert "Traceback" not in text
@@ -205,7 +205,7 @@ def test_a_stop_ends_every_process_and_is_no_failure(tmp_path: Path, start):
     alive = processes(launcher)
     launcher.terminate()
     assert launcher.wait(120) == 130
-    assert not [p for p in alive.values() if p.is_running()]
+    assert not any(map(is_alive, alive.values()))
     (journal,) = journals(folder)
     assert journal[-1]["status"] == "KILLED"
     assert "Traceback" not in (folder / "output.txt").read_text()

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from reflux.flows.local.prefect_server import free_port
+from tests.trees import is_alive
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +61,7 @@ def test_the_ui_answers_and_stops_cleanly(project, prefect):
         assert below
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=120) == 0
-        assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in below)
+        assert not any(map(is_alive, below))
     finally:
         process.kill()
 

@@ -84,7 +84,7 @@ class Students:
         criterion = Criterion(losses, distill.label_weight, distill.teacher_weight)
         layers = criterion.teacher_layers
         module = criterion.module(student)
-        if criterion.has_memory:
+        if criterion.has_banks_to_fill:
             criterion.fill_memories(student, self._first_views(outputs, layers))
         self._train(module, criterion, order, partial(outputs.read, layers=layers), criterion.warmups)
 

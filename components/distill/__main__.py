@@ -11,12 +11,11 @@ from reflux.components.core.params.distill import (
     DeepMutualLearning,
     Schedule,
     TeacherAssistant,
-    refuse_few_classes,
-    refuse_no_labels,
 )
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage, run
 from reflux.components.distill.losses.register import LOSSES
+from reflux.components.distill.possible import refuse_few_classes, refuse_no_labels
 from reflux.components.distill.trainer import Trainer
 
 
@@ -27,10 +26,10 @@ def main(stage: Stage) -> None:
         UserError: a loss with a memory bank would learn in several processes.
     """
     params, method = stage.params, stage.params.distill
-    with_memory = [loss.name for loss in method.losses if LOSSES[loss.name].memory]
-    if with_memory and stage.world.size > 1:
+    alone = [loss.name for loss in method.losses if LOSSES[loss.name].one_process]
+    if alone and stage.world.size > 1:
         raise UserError(
-            f"distill.method {with_memory[0]} keeps its memory bank in one process: set run.launcher to local, and "
+            f"distill.method {alone[0]} keeps its memory bank in one process: set run.launcher to local, and "
             "start the stage without torchrun."
         )
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)

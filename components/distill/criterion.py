@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from reflux.components.core.errors import UserError
 from reflux.components.core.models.pixel_model import PixelModel
 from reflux.components.core.teacher.hooks import Layer, feature_shapes, find_layer, rectified, teacher_outputs
-from reflux.components.distill.losses.crd import Contrast
 from reflux.components.distill.losses.labels import hard_loss, labels_or_prediction
 from reflux.components.distill.losses.logits import kd, standardize, temperature_for
 from reflux.components.distill.losses.register import LOSSES, Features
@@ -32,7 +31,7 @@ class Term:
         loss: of the student's and the teacher's logits [B, K], or features of a pair of layers [B, …]; [B] or [].
         labels: whether the loss takes ``labels`` too.
         student: layers that are compared with ``teacher``'s, through the ``adapter``.
-        memory: the loss, where it is a module that learns and takes ``indices`` too.
+        memory: the loss, where it is a module that remembers images and takes ``indices`` too.
         warmup: the share of the steps over which the weight rises from 0.
     """
 
@@ -43,7 +42,7 @@ class Term:
     student: tuple[Layer, ...] = ()
     teacher: tuple[Layer, ...] = ()
     adapter: nn.Module | None = None
-    memory: Contrast | None = None
+    memory: nn.Module | None = None
     warmup: float = 0.0
 
 
@@ -66,9 +65,9 @@ class Criterion:
         return {term.name: term.warmup for term in self._terms if term.warmup}
 
     @property
-    def has_memory(self) -> bool:
-        """Whether a loss keeps a memory bank, which :meth:`fill_memories` fills before the first step."""
-        return any(term.memory for term in self._terms)
+    def has_banks_to_fill(self) -> bool:
+        """Whether a loss of layers keeps a memory bank, which :meth:`fill_memories` fills before the first step."""
+        return any(term.memory for term in self._terms if term.teacher)
 
     def fill_memories(self, student: PixelModel, images: Iterable[tuple[Tensor, Tensor, Sequence[Tensor]]]) -> None:
         """Fill the memory banks with what teacher and student make of the images before training.
@@ -85,17 +84,17 @@ class Criterion:
         student.train()
         for pixels, indices, teacher_features in images:
             for first, term in zip(firsts, self._terms, strict=False):
-                if term.memory:
+                if term.memory and term.teacher:
                     _, own = teacher_outputs(student, term.student, pixels, pixels.device)
-                    term.memory.fill(own, teacher_features[first], indices)
+                    term.memory.fill(own, teacher_features[first], indices)  # type: ignore[operator]
         student.load_state_dict(buffers, strict=False)
         student.train(was_training)
 
     def module(self, student: PixelModel) -> PixelModel | DistillModule:
         """Put the student together with what trains along with it, if anything does."""
-        if not self.teacher_layers:
-            return student
         memories = [term.memory for term in self._terms if term.memory]
+        if not self.teacher_layers and not memories:
+            return student
         layers, adapters = [term.student for term in self._terms], [term.adapter for term in self._terms]
         return DistillModule(student, layers, adapters, memories).to(student.mean.device)
 
@@ -148,20 +147,23 @@ def terms(
         UserError: a layer does not exist, features can't be compared, or a memory bank does not fit into memory.
     """
     return [
-        _term_of_layers(loss, student, teacher, images) if loss.layer_pairs else _term(loss, student, standardization)
+        _term_of_layers(loss, student, teacher, images)
+        if loss.layer_pairs
+        else _term(loss, student, images, standardization)
         for loss in losses
     ]
 
 
-def _term(loss: "Loss", student: PixelModel, standardization: "LogitStandardization | None") -> Term:
-    registered, settings = LOSSES[loss.name], loss.settings
+def _term(loss: "Loss", student: PixelModel, images: int, standardization: "LogitStandardization | None") -> Term:
+    registered, settings, classes = LOSSES[loss.name], loss.settings, len(student.spec.classes)
     if standardization and "temperature" in settings:
-        settings["temperature"] = standardization.temperature or temperature_for(len(student.spec.classes))
-    function = partial(registered.function, **settings)
+        settings["temperature"] = standardization.temperature or temperature_for(classes)
+    memory = registered.function(classes, images, **settings) if registered.memory else None
+    term = partial(Term, loss.name, labels=registered.labels, memory=memory, warmup=loss.warmup)
+    function = memory or partial(registered.function, **settings)
     if not standardization:
-        return Term(loss.name, loss.weight, function, registered.labels, warmup=loss.warmup)
-    weight = loss.weight * standardization.weight
-    return Term(loss.name, weight, _of_z_scores(function), registered.labels, warmup=loss.warmup)
+        return term(loss.weight, function)
+    return term(loss.weight * standardization.weight, _of_z_scores(function))
 
 
 def _term_of_layers(loss: "Loss", student: PixelModel, teacher: PixelModel | None, images: int) -> Term:

@@ -186,7 +186,7 @@ class Trainer:
         if teacher is None:
             return run(self._soft_and_hard_targets)
         outputs = partial(teacher_outputs, teacher, criterion.teacher_layers, device=self._device)
-        if criterion.has_memory and checkpoints.state is None:
+        if criterion.has_banks_to_fill and checkpoints.state is None:
             criterion.fill_memories(student, self._every_image(outputs))
         return run(self._hard_targets, teacher=outputs)
 

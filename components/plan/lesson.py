@@ -21,23 +21,32 @@ SOFT_TEMPERATURE, SOFT_LABEL_WEIGHT, SOFT_TEACHER_WEIGHT = 1.0, 0.1, 1.0
 # 76.9 (at 0.5), 72.6; one seed each.
 SOFT_LABEL_SHARE, MOST_LABEL_WEIGHT = 500 / 9500, 5.0
 
+# With so few of each class a teacher is often wrong, and over all its visits the student finds out. Test accuracy of
+# students with kd alone, and with temporal ensembling at a weight of 3 and of 9, of the same teachers: letters-200
+# 78.5, 81.1, 82.1; a hundred labels of MNIST 91.8, 94.2, 94.3, of Fashion-MNIST 78.2, 79.4, 78.8; then tried on
+# emoji-360: 59.6, 63.6, 62.7. With 50 of each class of Fashion-MNIST it was 85.8, 85.5, 82.3; one seed each.
+FEW_LABELS = 40  # of each class
+
 HARD_TEMPERATURE, HARD_LABEL_WEIGHT, HARD_TEACHER_WEIGHT = 4.0, 1.0, 0.3
 
 
 def method(profile: Profile) -> Iterator[Choice]:
     """What the student learns: by how many images have labels."""
-    train, unlabeled = profile.counts["train"], profile.unlabeled
+    train, unlabeled, few = profile.counts["train"], profile.unlabeled, has_few_labels(profile)
     if scarce(profile):
         why = f"{unlabeled:,} unlabeled images for {train:,} labeled ones: their soft labels are the lesson"
         temperature, weight, weighs = SOFT_TEMPERATURE, _soft_label_weight(profile), "the soft labels teach more"
         weighs += " than few labels" if weight == SOFT_LABEL_WEIGHT else ", but so few labels need a larger weight"
         teacher, because = SOFT_TEACHER_WEIGHT, "its answers are what there is to learn from"
+        if few:
+            why += ", and as the teacher had few labels, the student's own earlier answers correct them"
     else:
         some = f"{unlabeled:,} unlabeled images for {train:,} labeled ones" if unlabeled else "all images are labeled"
         why = f"{some}: the teacher is sure of the images that it was trained on, and a temperature softens that"
         temperature, weight, weighs = HARD_TEMPERATURE, HARD_LABEL_WEIGHT, "the labels are there to be learned"
         teacher, because = HARD_TEACHER_WEIGHT, "the labels are more reliable than the teacher"
-    yield Choice("distill.method", {"name": "kd", "temperature": temperature}, why)
+    kd = {"name": "kd", "temperature": temperature}
+    yield Choice("distill.method", [kd, "temporal-ensembling"] if few else kd, why)
     yield Choice("distill.label_weight", weight, weighs)
     yield Choice("distill.teacher_weight", teacher, because)
 
@@ -56,3 +65,8 @@ def learned_from(profile: Profile) -> int:
 def scarce(profile: Profile) -> bool:
     """True if soft labels of unlabeled images are most of what there is to learn from."""
     return profile.unlabeled >= SCARCE * profile.counts["train"]
+
+
+def has_few_labels(profile: Profile) -> bool:
+    """True if labels are scarce, and so few that a teacher is often wrong."""
+    return scarce(profile) and profile.counts["train"] <= FEW_LABELS * len(profile.classes)

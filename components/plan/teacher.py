@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from reflux.components.plan.choice import Choice, Wishes
-from reflux.components.plan.lesson import learned_from, scarce
+from reflux.components.plan.lesson import has_few_labels, learned_from
 from reflux.components.plan.pace import Pace
 from reflux.components.plan.profile import Profile
 
@@ -23,9 +23,7 @@ PROBE_VIEWS, PROBE_PASSES = 4, 2
 # the labels alone and after a second round of 4 epochs: 158 letters, and 6,720 unlabeled ones, 75.2 and 79.1; 100 of
 # Fashion-MNIST, and 9,000, 72.1 and 76.1; one seed. With 500, 50 of each class, validation accuracy was 86.2 and 84.0.
 # A short round is worse than none, as it begins anew: after one epoch the teacher of 306 emoji, and 3,398, had 47.6
-# instead of 55.2.
-FEW_LABELS = 40  # of each class
-# At least as many epochs, and visits of all images, as of the letters.
+# instead of 55.2. So it has at least as many epochs, and visits of all images, as of the letters.
 ROUND_EPOCHS, ROUND_VISITS = 4, 27_500
 
 
@@ -54,7 +52,7 @@ def _second_round(profile: Profile, wishes: Wishes, pace: Pace) -> Iterator[Choi
         seconds = _round_seconds(profile, epochs, pace)
         why = f"few labels: a second teacher also learns from labels of the first; about {seconds:,.0f} s"
     else:
-        why = "no time for a second one" if _has_few_labels(profile) else "the labels are enough"
+        why = "no time for a second one" if has_few_labels(profile) else "the labels are enough"
     yield Choice("finetune.rounds", 2 if epochs else 1, why)
     yield Choice("finetune.round_epochs", epochs or ROUND_EPOCHS, "of the second round" if epochs else "not used")
 
@@ -77,15 +75,11 @@ def epochs_in(profile: Profile, wishes: Wishes, pace: Pace) -> int:
 def _round_epochs_in(profile: Profile, wishes: Wishes, pace: Pace) -> int:
     """The epochs that a second round needs, if the rest of the teacher's share of the time allows them; else 0."""
     train = max(1, profile.counts["train"])
-    if not _has_few_labels(profile) or epochs_in(profile, wishes, pace) < _epochs_of(train):
+    if not has_few_labels(profile) or epochs_in(profile, wishes, pace) < _epochs_of(train):
         return 0
     left = _share(wishes, pace) - _epochs_of(train) * train * pace.fine_tuning
     epochs = max(ROUND_EPOCHS, math.ceil(ROUND_VISITS / learned_from(profile)))
     return epochs if _round_seconds(profile, epochs, pace) <= left else 0
-
-
-def _has_few_labels(profile: Profile) -> bool:
-    return scarce(profile) and profile.counts["train"] <= FEW_LABELS * len(profile.classes)
 
 
 def _round_seconds(profile: Profile, epochs: int, pace: Pace) -> float:

@@ -113,7 +113,7 @@ def check_networks(params: Params) -> None:
 
 def _refuse_several_processes(loss: str, params: Params) -> None:
     alone = params.run.launcher == "local" or (params.run.nproc_per_node, params.run.nnodes) == (1, 1)
-    if LOSSES[loss].memory and not alone:
+    if LOSSES[loss].one_process and not alone:
         raise UserError(f"distill.method {loss} keeps its memory bank in one process: set run.launcher to local.")
 
 

@@ -12,9 +12,9 @@ from typing import Any
 from reflux.components.core.artifacts import ARTIFACTS, read_json
 from reflux.components.core.contract import FIGURES, SLICE
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
-from reflux.components.core.params import distill
 from reflux.components.core.params.file import load_params
 from reflux.components.core.params.sections import Params
+from reflux.components.distill import possible
 from reflux.components.finetune.strategy import refuse_no_labels, refuse_nothing_to_learn_from
 from reflux.components.pretrain.possible import refuse_no_images
 from reflux.components.registry.policy import gates, slices
@@ -36,7 +36,7 @@ def check_ingested(params: Params) -> None:
     refuse_no_images(params.pretrain.mode, dataset["counts"]["unlabeled"])
     labeled = dataset["counts"]["train"]
     refuse_no_labels(finetune.strategy, labeled)
-    distill.refuse_no_labels(params.distill, labeled)
+    possible.refuse_no_labels(params.distill, labeled)
     if params.registry.gates.gain and not labeled:
         raise UserError(
             "registry.gates.gain compares the student with a control that learns labels, and no training image has "
@@ -57,7 +57,7 @@ def check_data(params: Params, classes: int, test_images: int, counts: Mapping[s
     Raises:
         UserError: training would end in an error, or nothing can pass the gates.
     """
-    distill.refuse_few_classes(params.distill.method, classes)
+    possible.refuse_few_classes(params.distill.method, classes)
     rules = params.registry.model_dump(exclude_none=True)
     for name, bound in rules["gates"].items():
         if "confidence" in bound:

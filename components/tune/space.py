@@ -62,7 +62,7 @@ def distributions(params: Params) -> dict[str, BaseDistribution]:
         drawn["width"] = _range("width", present["width"], present["width"])
     elif not any(small_net(name) for name in drawn["network"].choices):  # type: ignore[attr-defined]
         del drawn["width"]
-    if _mixes_in_store(params):
+    if _mixes_in_store(params) or "temporal-ensembling" in (*methods, *(entry.name for entry in params.distill.method)):
         drawn["mixup"] = _range("mixup", present["mixup"], present["mixup"])
     return drawn
 

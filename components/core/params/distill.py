@@ -13,7 +13,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, GetCoreSchemaHandler, ValidationInfo, field_serializer, field_validator, model_validator
 from pydantic_core import CoreSchema
 
-from reflux.components.core.errors import UserError
 from reflux.components.core.params.section import AboveZero, Fraction, Positive, Section
 
 Temperature = Annotated[float, Field(gt=0)]
@@ -135,6 +134,21 @@ class PseudoLabels(Loss):
     hard_labels = 0.1  # as next to kd, whose control it is
 
     name: Literal["pseudo-labels"] = "pseudo-labels"
+
+
+class TemporalEnsembling(Loss):
+    """Laine and Aila 2017, with the teacher's soft label as the first answer; their momentum, and MixMatch's sharpness.
+
+    Theirs rises over the first 80 of 300 epochs. Weight and warmup were chosen with few labels (``components.plan``).
+    """
+
+    hard_labels = 0.1  # as next to kd
+
+    name: Literal["temporal-ensembling"] = "temporal-ensembling"
+    weight: Weight = 3.0
+    warmup: Fraction = 0.5
+    momentum: float = Field(0.6, ge=0, lt=1)
+    sharpness: float = Field(2.0, ge=1)
 
 
 class Fitnet(LayerLoss):
@@ -263,31 +277,6 @@ AnyMethod = Annotated[Method, _Registered()]
 def losses_of(method: Sequence[Method]) -> tuple[Loss, ...]:
     """List the losses of a method's entries; kd where only a modifier or a schedule is named."""
     return tuple(entry for entry in method if isinstance(entry, Loss)) or (Kd(),)
-
-
-def refuse_few_classes(method: Sequence[Method], classes: int) -> None:
-    """Check that an entry of ``distill.method`` is made for so few classes.
-
-    Raises:
-        UserError: it is not.
-    """
-    for entry in method:
-        if classes < entry.min_classes:
-            raise UserError(
-                f"distill.method {entry.name} needs at least {entry.min_classes} classes, and there are {classes}: "
-                "take it out, or set distill.method to kd."
-            )
-
-
-def refuse_no_labels(distill: "Distill", labeled: int) -> None:
-    """Refuse to teach the student labels where none of so many training images has one.
-
-    Raises:
-        UserError: its phase or its method learns nothing else.
-    """
-    wanting = "method = deep-mutual-learning" if distill.targets_from == "peers" else "finish = labels"
-    if not labeled and (distill.targets_from == "peers" or distill.finish == "labels"):
-        raise UserError(f"distill.{wanting} learns labels, and no training image has one: label some, or change it.")
 
 
 class Distill(Section):

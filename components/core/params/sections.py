@@ -343,6 +343,16 @@ class Params(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def remembers_whole_images(self) -> "Params":
+        remembers = any(entry.name == "temporal-ensembling" for entry in self.distill.method)
+        if remembers and self.student.augment.mixup + self.student.augment.cutmix:
+            raise ValueError(
+                "distill.method temporal-ensembling remembers what the student says of an image, and a mixed view "
+                "shows two; set student.augment.mixup and cutmix to 0, or take it out"
+            )
+        return self
+
     @property
     def datasets(self) -> dict[str, str]:
         """The paths of the datasets that a run reads, by the params that name them; its own is the first."""

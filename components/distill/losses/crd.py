@@ -1,14 +1,13 @@
 """Contrastive representation distillation (Tian, Krishnan and Isola 2020)."""
 
 import math
-import os
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reflux.components.core.errors import UserError
 from reflux.components.core.models.precision import single_precision
+from reflux.components.distill.losses.banks import refuse_large_banks
 from reflux.components.distill.losses.register import loss
 
 
@@ -32,17 +31,6 @@ def nce(scores: Tensor, log_z: Tensor, images: int) -> Tensor:
 def bank_bytes(images: int, dimensions: int) -> int:
     """Bytes of the two memory banks of :class:`Contrast`."""
     return 2 * 4 * images * dimensions
-
-
-def _refuse_large_banks(images: int, dimensions: int) -> None:
-    copies = 3 * bank_bytes(images, dimensions)  # in training, in the kept weights, and in the checkpoint being written
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if copies > memory:
-        raise UserError(
-            f"distill.method crd keeps memory banks of {images:,} images, which take {copies / 2**30:,.1f} GiB with "
-            f"their copies, where this machine has {memory / 2**30:,.1f}: lower its dimensions ({dimensions}), or take "
-            "rkd."
-        )
 
 
 @loss("crd", memory=True)
@@ -87,7 +75,8 @@ class Contrast(nn.Module):
         momentum: float,
     ) -> None:
         super().__init__()
-        _refuse_large_banks(images, dimensions)
+        remedy = f"lower its dimensions ({dimensions}), or take rkd"
+        refuse_large_banks("crd", images, bank_bytes(images, dimensions), remedy)
         self.embed_student, self.embed_teacher = nn.Linear(student_dim, dimensions), nn.Linear(teacher_dim, dimensions)
         self.negatives, self.temperature, self.momentum = negatives, temperature, momentum
         reach = math.sqrt(3 / dimensions)  # rows have length 1 on average

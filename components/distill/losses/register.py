@@ -22,6 +22,12 @@ class Registered:
     features: Features
     adapter: Adapter | None
     memory: bool
+    shared: bool
+
+    @property
+    def one_process(self) -> bool:
+        """Whether what it remembers, or learns, is known to one process only."""
+        return self.memory and not self.shared
 
 
 LOSSES: dict[str, Registered] = {}
@@ -34,6 +40,7 @@ def loss(
     features: Features = "any",
     adapter: Adapter | None = None,
     memory: bool = False,
+    shared: bool = False,
 ) -> Callable[[F], F]:
     """Register a loss under the name of its params class, a ``Loss`` or ``LayerLoss``.
 
@@ -48,10 +55,11 @@ def loss(
         adapter: makes the module that brings the student's features to the teacher's shapes, from the shapes of both,
             (C, H, W) or (D,), and which of the teacher's features are never negative. It is trained and checkpointed
             with the student, and ships in no file.
-        memory: the loss learns and remembers, in one process. What is registered makes a module, as
-            ``Module(student_dim, teacher_dim, images, **params)``; it is called as ``module(student, teacher,
-            indices)``, and trained and checkpointed like an adapter. Before the first step its ``fill`` is called with
-            the same arguments, for all images.
+        memory: the loss remembers the images. What is registered makes a module, as ``Module(classes, images,
+            **params)`` for logits and ``Module(student_dim, teacher_dim, images, **params)`` for layers; it is called
+            as ``module(student, teacher, indices)``, and trained and checkpointed like an adapter. Where it compares
+            layers, its ``fill`` is called before the first step with the same arguments, for all images.
+        shared: what the loss remembers is the same in all processes that train together; otherwise they are refused.
 
     Raises:
         ValueError: the name is taken.
@@ -61,7 +69,7 @@ def loss(
         if name in LOSSES:
             first, second = (f"{each.__module__}.{each.__qualname__}" for each in (LOSSES[name].function, function))
             raise ValueError(f"Two losses are named {name}: {first} and {second}.")
-        LOSSES[name] = Registered(function, labels, features, adapter, memory)
+        LOSSES[name] = Registered(function, labels, features, adapter, memory, shared)
         return function
 
     return register

@@ -14,6 +14,7 @@ EQUATIONS = {  # as on the pages in components/distill, which explain the symbol
     "dist": "T² (β (1 - mean_b ρ(p_b, q_b)) + γ (1 - mean_k ρ(p_k, q_k)))",
     "mse-logits": "½ mean_k (z_s - z_t)²",
     "pseudo-labels": "-log p_c",
+    "temporal-ensembling": "Σ_k a_k log(a_k / p_k)",
     "fitnet": "mean (r(f_s) - f_t)²",
     "attention-transfer": "mean (a_s - a_t)²",
     "similarity-preserving": "‖G_t - G_s‖² / B²",

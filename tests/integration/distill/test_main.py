@@ -123,10 +123,11 @@ def load_named(name: str):
     "taught",
     [
         ["distill.method=[kd, {name: crd, negatives: 16}, reviewkd]"],
+        ["distill.method=[kd, temporal-ensembling]"],
         ["distill.method={name: born-again, generations: 2}"],
         ["student.weights=distilled-features", "distill.finish=labels", "distill.finish_share=0.4"],
     ],
-    ids=["layers", "generations", "phases"],
+    ids=["layers", "answers", "generations", "phases"],
 )
 def test_kill_9_costs_no_bit_of_what_is_trained_along_with_the_student(labeled: Path, tmp_path: Path, taught):
     folders = [tmp_path / name for name in ("whole", "killed")]

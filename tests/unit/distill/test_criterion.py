@@ -101,6 +101,19 @@ def test_losses_of_logits_leave_the_student_as_it_is_and_need_no_teacher():
         terms([distill.Rkd()], student)
 
 
+def test_a_loss_of_logits_that_remembers_trains_along_and_needs_no_teacher():
+    student = model("resnet8_slim", 28)
+    criterion = Criterion(terms([distill.Kd(), wanted("temporal-ensembling")], student, None, IMAGES), 0.1, 1.0)
+    module = criterion.module(student).train()
+    assert not criterion.has_banks_to_fill
+    pixels, targets = batch(student, criterion)
+    first, second = (criterion(module(pixels), *targets)["temporal-ensembling"] for _ in range(2))
+    assert not torch.equal(first, second)
+    (means,) = (value for name, value in module.state_dict().items() if name.endswith("means"))
+    assert means.isfinite().all(1).tolist() == [True] * 8 + [False] * (IMAGES - 8)
+    assert criterion.warmups == {"temporal-ensembling": 0.5}
+
+
 def test_terms_can_be_made_without_params():
     torch.manual_seed(0)
     logits, teacher = torch.randn(2, 4, 3)
@@ -139,7 +152,7 @@ def test_memories_are_filled_with_the_features_of_their_own_layers():
     pixels, (_, *features, _, _, indices) = batch(teacher, criterion)
     before = {name: value.clone() for name, value in student.state_dict().items()}
     features[0] = torch.full_like(features[0], float("nan"))  # of rkd
-    assert criterion.has_memory
+    assert criterion.has_banks_to_fill
     criterion.fill_memories(student, [(pixels, indices, features)])
     (memory,) = module.memories
     assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())

@@ -39,6 +39,7 @@ def chosen(data: Profile, wishes: Wishes = Wishes(), answers: Answers = Answers(
     [
         (500, 9000, 1.0, 0.1, 1.0),
         (500, 1000, 1.0, 0.1, 1.0),
+        (400, 9000, 1.0, 0.12, 1.0),
         (100, 9000, 1.0, 0.48, 1.0),  # the fewer have labels, the more each counts
         (80, 59_900, 1.0, 3.9, 1.0),
         (80, 100_000, 1.0, 5.0, 1.0),
@@ -51,7 +52,8 @@ def test_the_method_follows_from_how_many_images_have_labels(
     train, unlabeled, temperature, label_weight, teacher_weight
 ):
     plan = chosen(profile(train, unlabeled))
-    assert plan["distill.method"] == {"name": "kd", "temperature": temperature}
+    kd = {"name": "kd", "temperature": temperature}
+    assert plan["distill.method"] == ([kd, "temporal-ensembling"] if train <= 400 else kd)
     assert plan["distill.label_weight"] == label_weight
     assert plan["distill.teacher_weight"] == teacher_weight
 

@@ -79,6 +79,14 @@ def test_what_the_params_leave_out_holds_the_present_student():
     assert "lr" not in held({"lr": 0.1}, narrow)
 
 
+def test_views_that_a_method_remembers_are_not_mixed():
+    for method in ("temporal-ensembling", "[kd, temporal-ensembling]"):
+        drawn = distributions(params_with(f"distill.method={method}"))["mixup"]
+        assert (drawn.low, drawn.high) == (0, 0)
+    drawn = distributions(params_with("tune.space.method=[kd, temporal-ensembling]"))["mixup"]
+    assert (drawn.low, drawn.high) == (0, 0)
+
+
 def test_every_draw_is_a_student_that_the_params_allow():
     drawn, rng = distributions(DEFAULT), np.random.default_rng(0)
     for _ in range(50):

@@ -176,6 +176,7 @@ _METHODS: dict[str, dict[str, Any]] = {  # another value of each param of each m
     "dist": {"weight": 4.0, "beta": 3.0, "gamma": 3.0, "temperature": 1.0},
     "mse-logits": {"weight": 2.0},
     "pseudo-labels": {"weight": 2.0},
+    "temporal-ensembling": {"weight": 2.0, "momentum": 0.1, "sharpness": 1.0},
     "fitnet": {"weight": 1.0, "student": "stage:-1", "teacher": "stage:-1"},
     "attention-transfer": {"weight": 1.0, "student": ["stage:-1"], "teacher": ["stage:-1"]},
     "similarity-preserving": {"weight": 1.0, "student": "stage:-2", "teacher": "stage:-2"},

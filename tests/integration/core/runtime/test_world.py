@@ -14,6 +14,7 @@ from reflux.components.core.models.pixel_model import pixel_model
 from reflux.components.core.runtime.world import ALONE, World
 from reflux.components.core.teacher.soft_labels import SHARD_IMAGES, Format
 from reflux.components.core.training.parallel import data_parallel, shard_of_batch
+from reflux.components.distill.losses.ensembling import TemporalEnsembling
 from reflux.components.evaluate.scoring import on_device, predict_all
 from reflux.components.label.store import FilledStore, fill
 
@@ -58,6 +59,16 @@ def evaluate(world: World) -> dict[str, np.ndarray]:
     return predict_all(images, teacher, models[1], models[2], {}, lambda _count: None, world)
 
 
+def answered(share: slice) -> torch.Tensor:
+    """The means of the student's answers that remember a process's share of two batches."""
+    remembered = TemporalEnsembling(classes=3, images=30, momentum=0.6, sharpness=2.0)
+    student, teacher = torch.randn(2, 24, 3, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    for batch, images in ((slice(0, 12), order[:12]), (slice(12, 24), order[6:18])):
+        remembered(student[batch][share], teacher[batch][share], images[share])
+    return remembered.means
+
+
 def of_two(rank: int, folder: str, port: int) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     world = World(rank, 2)
@@ -78,6 +89,7 @@ def of_two(rank: int, folder: str, port: int) -> None:
         learn(trained, whole_batch()[shard_of_batch(world, 12, "batch_size")], world.size)
     assert [vars(module).get("forward") for module in network.modules()] == forwards
     del trained  # the process group can end only when nothing holds it
+    results["means"] = answered(shard_of_batch(world, 12, "batch_size"))
     results["state"] = network.state_dict()
     results["gradients"] = [p.grad for p in network.parameters()]
     torch.save(results, Path(folder) / f"{rank}.pt")
@@ -101,6 +113,13 @@ def test_collectives_give_both_the_same(results_of_both: list[dict]):
         assert (results["broadcast"]["b"], results["broadcast"]["a"][0], results["nothing"]) == ("text", 1, None)
         assert results["broadcast"]["a"][1].tolist() == [1, 1, 1]
         assert results["given"].tolist() == [0, 0]
+
+
+def test_each_process_remembers_the_answers_of_both(results_of_both: list[dict]):
+    of_one = answered(slice(None))
+    assert of_one.isnan().any(1).sum() == 12
+    for results in results_of_both:
+        assert torch.equal(results["means"].nan_to_num(-1), of_one.nan_to_num(-1))
 
 
 def test_labelling_is_shared_and_its_store_is_that_of_one(results_of_both: list[dict], tmp_path: Path):

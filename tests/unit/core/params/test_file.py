@@ -181,6 +181,14 @@ def test_no_param_is_refused_in_the_words_of_the_library():
     assert refused > 500
 
 
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_views_that_show_two_images_and_a_memory_of_whole_ones_are_a_sentence(file: Path, mixing: str):
+    assignments = ["distill.method=[kd, temporal-ensembling]", f"student.augment.{mixing}=0.1"]
+    with pytest.raises(UserError, match=r"a mixed view shows two; set student.augment.mixup and cutmix to 0, or take"):
+        check_overrides(assignments, file)
+    check_overrides(assignments[:1], file)
+
+
 def test_checking_overrides_leaves_the_file_alone(file: Path):
     before = file.read_bytes()
     assert check_overrides(["seed=7"], file).seed == 7

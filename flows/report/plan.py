@@ -80,4 +80,6 @@ def _words(value: object) -> str:
     """A value without braces."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {inner}" for key, inner in value.items())
+    if isinstance(value, list):
+        return " + ".join(map(_words, value))
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,8 +1,10 @@
-"""What the student learns, by how many images have labels: method, temperature and the weights of both losses."""
+"""What the student learns, by how many images have labels: its losses and their weights, and how long it learns."""
 
+import math
 from collections.abc import Iterator
 
 from reflux.components.plan.choice import Choice
+from reflux.components.plan.pace import Pace
 from reflux.components.plan.profile import Profile
 
 # Many unlabeled images: their soft labels at T = 1 (T = 2 was 84.1 instead of 84.7), while labels hardly count (0.1).
@@ -28,6 +30,18 @@ SOFT_LABEL_SHARE, MOST_LABEL_WEIGHT = 500 / 9500, 5.0
 FEW_LABELS = 40  # of each class
 
 HARD_TEMPERATURE, HARD_LABEL_WEIGHT, HARD_TEACHER_WEIGHT = 4.0, 1.0, 0.3
+
+# Three times the steps of the default recipe, which gained 0.4 points (85.1 instead of 84.7); on clip art 4,000 instead
+# of 1,500 gained 4.8 on validation images.
+STEPS, VISITS = 4500, 40
+STUDENT_BATCH = 128
+
+# With many unlabeled images four views are as good as views that never repeat (84.7 and 84.4), unless they are seen
+# very often: 12 instead of 4 brought the test accuracy of the last weights from 76.8 to 77.7 with 158 labeled letters
+# among 6,878, seen 84 times, and from 75.7 to 76.4 with 100 clothes among 9,100, seen 42 times (one seed). Of 89 icons
+# among 1,076, the student had 55.1 % of 216 test images when each view was seen 8 times, and 49.5 at 34 times.
+# Where time is left, or four views would be seen more than 16 times each, they are as many as for labeled images.
+FEW_VIEWS = 4
 
 
 def method(profile: Profile) -> Iterator[Choice]:
@@ -55,6 +69,27 @@ def _soft_label_weight(profile: Profile) -> float:
     share = max(1, profile.counts["train"]) / learned_from(profile)
     fair = SOFT_LABEL_WEIGHT * SOFT_LABEL_SHARE / share
     return float(f"{min(MOST_LABEL_WEIGHT, max(SOFT_LABEL_WEIGHT, fair)):.2g}")
+
+
+def wanted_steps(images: int) -> int:
+    """The student's steps over so many images, where the time allows them."""
+    return max(STEPS, math.ceil(VISITS * images / student_batch(images)))
+
+
+def student_batch(images: int) -> int:
+    """The student's batch size, smaller where images are few."""
+    return power_of_two(images // 2, 16, STUDENT_BATCH)
+
+
+def wanted_seconds(profile: Profile, pace: Pace) -> float:
+    """Seconds of all the steps that are wanted, with few views."""
+    images = learned_from(profile)
+    return images * FEW_VIEWS * pace.labeling + wanted_steps(images) * student_batch(images) * pace.learning
+
+
+def power_of_two(most: int, least: int, usual: int) -> int:
+    """The largest power of two up to ``most`` and ``usual``, but ``least`` at least."""
+    return max(least, min(usual, 2 ** int(math.log2(max(1, most)))))
 
 
 def learned_from(profile: Profile) -> int:

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from reflux.components.core.errors import UserError
 from reflux.components.plan.choice import SLACK, Answers, Choice, Wishes
 from reflux.components.plan.gates import gates
-from reflux.components.plan.lesson import learned_from, method, scarce
+from reflux.components.plan.lesson import (
+    FEW_VIEWS,
+    STUDENT_BATCH,
+    VISITS,
+    learned_from,
+    method,
+    scarce,
+    student_batch,
+    wanted_steps,
+)
 from reflux.components.plan.networks import DEFAULT_NETWORK, PRETRAINED, Network, networks, size_limit
 from reflux.components.plan.pace import VALIDATIONS, Pace
 from reflux.components.plan.profile import Profile
@@ -20,7 +29,6 @@ from reflux.components.plan.teacher import (
     EPOCHS,
     TEACHER_BATCH,
     epochs_in,
-    power_of_two,
     teacher,
     teacher_batch,
     teacher_seconds,
@@ -118,7 +126,7 @@ def affordable(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -> bo
     if affords < enough and setup.teacher_size > TEACHER_SIZES[0]:
         return False
     steps = GOOD_STEPS if setup.network.weights == "random" else GOOD_PRETRAINED_STEPS
-    views = max(steps * _student_batch(images), GOOD_VISITS * images)
+    views = max(steps * student_batch(images), GOOD_VISITS * images)
     labels = images * (_few_views(GOOD_VISITS) if scarce(profile) else _least_views(views / images))
     fine_tuning = max(1, min(enough, affords)) * train * pace.fine_tuning
     return wishes.seconds >= pace.fixed + fine_tuning + labels * pace.labeling + views * pace.learning
@@ -173,7 +181,7 @@ def batch_sizes(profile: Profile) -> Iterator[Choice]:
     train, images = profile.counts["train"], learned_from(profile)
     sizes = {
         "finetune": (teacher_batch(train), TEACHER_BATCH, train),
-        "student": (_student_batch(images), STUDENT_BATCH, images),
+        "student": (student_batch(images), STUDENT_BATCH, images),
     }
     for section, (batch, usual, count) in sizes.items():
         why = "the one that the learning rate was chosen with" if batch == usual else f"there are only {count:,} images"
@@ -182,20 +190,9 @@ def batch_sizes(profile: Profile) -> Iterator[Choice]:
 
 # --- the student ----------------------------------------------------------------------------------------------------
 
-# Three times the steps of the default recipe, which gained 0.4 points (85.1 instead of 84.7); on clip art 4,000 instead
-# of 1,500 gained 4.8 on validation images.
-STEPS, VISITS = 4500, 40
-STUDENT_BATCH = 128
-
 # Four fixed views of 3,000 labeled pictures, seen 16 times each, cost 3.0 points; 16, seen 4 times each, gained 0.9,
 # and views that never repeat lost 0.4. On clip art 21 views, seen 16 times each, lost 0.3 on validation images.
 FEW_REPEATS, ENOUGH_VIEWS, MOST_REPEATS = 4, 16, 16
-# With many unlabeled images four views are as good as views that never repeat (84.7 and 84.4), unless they are seen
-# very often: 12 instead of 4 brought the test accuracy of the last weights from 76.8 to 77.7 with 158 labeled letters
-# among 6,878, seen 84 times, and from 75.7 to 76.4 with 100 clothes among 9,100, seen 42 times (one seed). Of 89 icons
-# among 1,076, the student had 55.1 % of 216 test images when each view was seen 8 times, and 49.5 at 34 times.
-# Where time is left, or four views would be seen more than 16 times each, they are as many as for labeled images.
-FEW_VIEWS = 4
 
 
 def student_budget(profile: Profile, wishes: Wishes, pace: Pace) -> Iterator[Choice]:
@@ -205,8 +202,7 @@ def student_budget(profile: Profile, wishes: Wishes, pace: Pace) -> Iterator[Cho
         UserError: the time is too short for one visit of each image; it says what is enough.
     """
     images = learned_from(profile)
-    batch = _student_batch(images)
-    wanted = max(STEPS, math.ceil(VISITS * images / batch))
+    batch, wanted = student_batch(images), wanted_steps(images)
     left = wishes.seconds - pace.fixed - teacher_seconds(profile, wishes, pace)
     soft = scarce(profile)
     if soft:
@@ -315,10 +311,6 @@ def _few_views(visits: int) -> int:
 def _least_views(visits: float) -> int:
     """The views of a labeled image that are needed, lest they are memorized."""
     return max(min(ENOUGH_VIEWS, math.ceil(visits / FEW_REPEATS)), math.ceil(visits / MOST_REPEATS))
-
-
-def _student_batch(images: int) -> int:
-    return power_of_two(images // 2, 16, STUDENT_BATCH)
 
 
 def _plain(number: float) -> float | int:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from reflux.components.plan.choice import Choice, Wishes
-from reflux.components.plan.lesson import has_few_labels, learned_from
+from reflux.components.plan.lesson import has_few_labels, learned_from, power_of_two, wanted_seconds
 from reflux.components.plan.pace import Pace
 from reflux.components.plan.profile import Profile
 
@@ -73,11 +73,12 @@ def epochs_in(profile: Profile, wishes: Wishes, pace: Pace) -> int:
 
 
 def _round_epochs_in(profile: Profile, wishes: Wishes, pace: Pace) -> int:
-    """The epochs that a second round needs, if the rest of the teacher's share of the time allows them; else 0."""
+    """The epochs that a second round needs, if the teacher's share or what the student can spare allows it; else 0."""
     train = max(1, profile.counts["train"])
     if not has_few_labels(profile) or epochs_in(profile, wishes, pace) < _epochs_of(train):
         return 0
-    left = _share(wishes, pace) - _epochs_of(train) * train * pace.fine_tuning
+    spare = wishes.seconds - pace.fixed - wanted_seconds(profile, pace)
+    left = max(_share(wishes, pace), spare) - _epochs_of(train) * train * pace.fine_tuning
     epochs = max(ROUND_EPOCHS, math.ceil(ROUND_VISITS / learned_from(profile)))
     return epochs if _round_seconds(profile, epochs, pace) <= left else 0
 
@@ -98,8 +99,3 @@ def _epochs_of(train: int) -> int:
 def teacher_batch(train: int) -> int:
     """The teacher's batch size, smaller where images are few."""
     return power_of_two(train // 2, 8, TEACHER_BATCH)
-
-
-def power_of_two(most: int, least: int, usual: int) -> int:
-    """The largest power of two up to ``most`` and ``usual``, but ``least`` at least."""
-    return max(least, min(usual, 2 ** int(math.log2(max(1, most)))))

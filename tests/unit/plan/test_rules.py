@@ -91,6 +91,8 @@ def test_views_of_few_unlabeled_images_are_not_seen_often_where_the_time_is_shor
         (160, 3_500, FAST, 2, 8),  # fewer images need more epochs
         (160, 20_000, FAST, 1, 4),  # more than the rest of the teacher's half of the time
         (160, 6_800, SLOW, 1, 4),
+        (160, 6_800, replace(FAST, self_training=0.01), 2, 4),  # more than that half, but the student can spare it
+        (160, 6_800, replace(FAST, self_training=0.015), 1, 4),
         (500, 9_000, FAST, 1, 4),  # enough labels
         (160, 300, FAST, 1, 4),
         (160, 0, FAST, 1, 4),

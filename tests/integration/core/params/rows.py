@@ -176,7 +176,7 @@ _METHODS: dict[str, dict[str, Any]] = {  # another value of each param of each m
     "dist": {"weight": 4.0, "beta": 3.0, "gamma": 3.0, "temperature": 1.0},
     "mse-logits": {"weight": 2.0},
     "pseudo-labels": {"weight": 2.0},
-    "temporal-ensembling": {"weight": 2.0, "momentum": 0.1, "sharpness": 1.0},
+    "temporal-ensembling": {"weight": 2.0, "sharpness": 1.0},
     "fitnet": {"weight": 1.0, "student": "stage:-1", "teacher": "stage:-1"},
     "attention-transfer": {"weight": 1.0, "student": ["stage:-1"], "teacher": ["stage:-1"]},
     "similarity-preserving": {"weight": 1.0, "student": "stage:-2", "teacher": "stage:-2"},
@@ -321,8 +321,11 @@ ROWS: dict[str, tuple[Row | Proven, ...]] = {
         for method, params in _METHODS.items()
         for param, value in params.items()
     },
+    "distill.method.temporal-ensembling.momentum": (  # of images that are seen more than once
+        Row("label distill", 0.1, given=("student.steps=16", "student.eval_every=8")),
+    ),
     **{
-        f"distill.method.{method}.warmup": (Row("label distill", 0.5),)
+        f"distill.method.{method}.warmup": (Row("label distill", 0.75),)
         for method, entry in METHODS.items()
         if issubclass(entry, Loss)
     },

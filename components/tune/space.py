@@ -51,6 +51,7 @@ def distributions(params: Params) -> dict[str, BaseDistribution]:
     ranges |= {"weight_decay": space.weight_decay, "steps": steps}
     if any(_tempered(name, params) for name in methods):
         ranges["temperature"] = space.temperature
+    named = [_entry(name, params) for name in methods]
     drawn: dict[str, BaseDistribution] = {}
     for name, listed in choices.items():
         held = present.get(name) if name not in given else None
@@ -62,7 +63,7 @@ def distributions(params: Params) -> dict[str, BaseDistribution]:
         drawn["width"] = _range("width", present["width"], present["width"])
     elif not any(small_net(name) for name in drawn["network"].choices):  # type: ignore[attr-defined]
         del drawn["width"]
-    if _mixes_in_store(params) or "temporal-ensembling" in (*methods, *(entry.name for entry in params.distill.method)):
+    if _mixes_in_store(params) or any(_sees_whole_images(entry) for entry in (*named, *params.distill.method)):
         drawn["mixup"] = _range("mixup", present["mixup"], present["mixup"])
     return drawn
 
@@ -211,6 +212,10 @@ def _mixes_in_store(params: Params) -> bool:
     return params.distill.mixed_targets == "teacher" and augment.mixup + augment.cutmix > 0
 
 
+def _sees_whole_images(entry: Method) -> bool:
+    return isinstance(entry, Loss) and entry.whole_images
+
+
 def _ships(params: Params) -> str:
     """The file that ships; where it is left to validation images, the smaller one, which they may choose."""
     return "onnx-int8" if params.compress.ships == "auto" else params.compress.ships
@@ -223,6 +228,12 @@ def _check_method(name: str, params: Params) -> None:
         raise UserError(
             f"tune.space.method names {name}, which does not learn from stored soft labels alone: name losses of "
             "logits, such as kd, dkd or dist."
+        )
+    augment = params.student.augment
+    if _sees_whole_images(_entry(name, params)) and augment.mixup + augment.cutmix:
+        raise UserError(
+            f"tune.space.method names {name}, which remembers images, and a mixed view shows two: take it out, or set "
+            "student.augment.mixup and cutmix to 0."
         )
 
 

@@ -55,6 +55,7 @@ class Loss(Method):
     """
 
     hard_labels: ClassVar[float] = 1.0  # the weight that the paper gives the labels next to it
+    whole_images: ClassVar[bool] = False  # it remembers images, so that a view must show only one
 
     weight: Weight = 1.0
     warmup: Fraction = 0.0
@@ -143,6 +144,7 @@ class TemporalEnsembling(Loss):
     """
 
     hard_labels = 0.1  # as next to kd
+    whole_images = True
 
     name: Literal["temporal-ensembling"] = "temporal-ensembling"
     weight: Weight = 3.0

@@ -345,11 +345,11 @@ class Params(Section):
 
     @model_validator(mode="after")
     def remembers_whole_images(self) -> "Params":
-        remembers = any(entry.name == "temporal-ensembling" for entry in self.distill.method)
+        remembers = next((loss.name for loss in self.distill.losses if loss.whole_images), None)
         if remembers and self.student.augment.mixup + self.student.augment.cutmix:
             raise ValueError(
-                "distill.method temporal-ensembling remembers what the student says of an image, and a mixed view "
-                "shows two; set student.augment.mixup and cutmix to 0, or take it out"
+                f"distill.method {remembers} remembers what the student says of an image, and a mixed view shows two; "
+                "set student.augment.mixup and cutmix to 0, or take it out"
             )
         return self
 

@@ -83,8 +83,11 @@ def test_views_that_a_method_remembers_are_not_mixed():
     for method in ("temporal-ensembling", "[kd, temporal-ensembling]"):
         drawn = distributions(params_with(f"distill.method={method}"))["mixup"]
         assert (drawn.low, drawn.high) == (0, 0)
-    drawn = distributions(params_with("tune.space.method=[kd, temporal-ensembling]"))["mixup"]
+    both = "tune.space.method=[kd, temporal-ensembling]"
+    drawn = distributions(params_with(both))["mixup"]
     assert (drawn.low, drawn.high) == (0, 0)
+    with pytest.raises(UserError, match=r"names temporal-ensembling, which remembers images, .*mixup and cutmix to 0"):
+        distributions(params_with(both, "student.augment.cutmix=0.1"))
 
 
 def test_every_draw_is_a_student_that_the_params_allow():

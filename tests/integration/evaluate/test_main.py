@@ -235,7 +235,7 @@ def test_the_card_and_the_figures_tell_the_rounds_of_the_teacher(finished):
     assert [each["kept"] for each in metrics_of(finished)["rounds"]] == [False, True]
     card = (finished / "artifacts/evaluate/model-card.md").read_text()
     assert "The teacher was trained in 2 rounds" in card
-    assert "| 2 | 31 | 0.62 | 75.00% | kept |" in card
+    assert "| 2 | 31 | 0.6250 | 75.00% | kept |" in card
 
 
 def pictures(folder: Path) -> list[str]:

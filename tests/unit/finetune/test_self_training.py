@@ -100,9 +100,9 @@ def test_the_latest_round_within_one_standard_error_of_the_best_is_kept(accuraci
 
 
 def test_a_round_says_what_it_learned_from_and_what_it_gained():
-    rounds = [Round(0.8), Round(0.82, 1200, 0.75)]
+    rounds = [Round(0.8), Round(0.82, 1200, 0.99761)]
     assert sentence(rounds[:1], 2000) == "round 1, on the labels: validation accuracy 80.00 %"
     assert sentence(rounds, 2000) == (
-        "round 2, also on 1,200 of 2,000 unlabeled images, labeled by the last one with a confidence of at least 0.75: "
-        "validation accuracy 82.00 % (+2.00 points)"
+        "round 2, also on 1,200 of 2,000 unlabeled images, labeled by the last one with a confidence of at least "
+        "0.9976: validation accuracy 82.00 % (+2.00 points)"
     )

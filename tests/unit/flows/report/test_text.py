@@ -64,12 +64,12 @@ def test_the_rounds_of_a_teacher_have_their_gain_and_one_round_is_not_told():
         {"val_accuracy": 0.82, "kept": False},
     ]
     assert text.rounds({"rounds": every}) == (
-        "The teacher's rounds of self-training reached 80.00 %, 83.00 %, 82.00 % of the validation images: round 2 was "
-        "kept, which gained +3.00 points over the labels alone."
+        "In its rounds of self-training the teacher got 80.00 %, then 83.00 %, then 82.00 % of the validation images "
+        "right: round 2 was kept, which gained +3.00 points over the labels alone."
     )
     assert text.rounds({"rounds": [{"val_accuracy": 0.8, "kept": True}, {"val_accuracy": 0.79, "kept": False}]}) == (
-        "The teacher's rounds of self-training reached 80.00 %, 79.00 % of the validation images: round 1 was kept, "
-        "the labels alone."
+        "In its rounds of self-training the teacher got 80.00 %, then 79.00 % of the validation images right: round 1 "
+        "was kept, the labels alone."
     )
     assert text.rounds(METRICS) == ""
 

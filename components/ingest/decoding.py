@@ -1,12 +1,12 @@
 """Decodes every image once, in parallel, and keeps the pixels on disk: a dataset may be larger than the memory."""
 
-from collections import deque
+import errno
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
@@ -14,12 +14,12 @@ import pandas as pd
 import pyarrow as pa
 
 from reflux.components.core.images.pixels import UnreadableImage, decode
+from reflux.components.core.images.processes import share_out
 from reflux.components.core.runtime import progress
 from reflux.components.ingest.items import Item
 
-# Small images take a fraction of a millisecond: handed out one by one, the threads would wait for each other.
+# Small images take a fraction of a millisecond, less than handing one to another process.
 _BATCH = 32
-_BATCHES_AHEAD = 4
 _ROWS_A_CHUNK = 4096
 _word = pa.dictionary(pa.int32(), pa.string())
 _FACTS = (
@@ -38,21 +38,6 @@ class Failure:
     path: str
     reason: str
     kind: str
-
-
-class Scratch:
-    """A file that several threads append to, so that an image is in memory no longer than it is being decoded."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._lock, self._end = file, Lock(), 0
-
-    def append(self, data: bytes) -> tuple[int, int]:
-        """Write ``data``; returns where it begins and ends."""
-        with self._lock:
-            begin = self._end
-            self._file.write(data)
-            self._end += len(data)
-            return begin, self._end
 
 
 class Columns:
@@ -92,21 +77,21 @@ def level_columns(channels: int) -> list[str]:
 def decode_all(
     items: Iterable[Item],
     count: int,
-    scratch: BinaryIO,
+    scratch: Path,
     channels: int,
     image_size: int,
     min_size_px: int,
     max_megapixels: float,
     encoded: bool,
-    threads: int,
+    processes: int,
     slices: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, list[Failure]]:
-    """Decode all items, which are ``count``, in several threads.
+    """Decode all items, which are ``count``, in several processes if it takes long.
 
     Args:
         items: the dataset.
-        scratch: takes each image, in no particular order: its pixels, uint8 [image_size, image_size, channels], or
-            the file that it came as, if ``encoded``.
+        scratch: a file that takes each image, in no particular order: its pixels, uint8 [image_size, image_size,
+            channels], or the file that it came as, if ``encoded``.
         min_size_px: images that are narrower or lower fail.
         max_megapixels: larger images fail without being decoded.
         slices: the names of the items' slices.
@@ -114,25 +99,17 @@ def decode_all(
     Returns:
         A row for each decoded image in the order of ``items``: the manifest's columns, where it ``begin``s and ``end``s
         in the scratch file, the ``level_columns`` and the slices; and the failures.
+
+    Raises:
+        UserError: a process was killed.
     """
-    kept = Scratch(scratch)
-
-    def work(batch: list[Item]) -> list[Row | Failure]:
-        return [_decode(item, kept, channels, image_size, min_size_px, max_megapixels, encoded) for item in batch]
-
+    work = partial(_decode_batch, scratch, channels, image_size, min_size_px, max_megapixels, encoded)
+    scratch.touch()
     rows = Columns(channels, slices)
     failures: list[Failure] = []
-    with progress.bar("ingest", "decode", count) as bar, ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[list[Row | Failure]]] = deque()
-        try:
-            for batch in _batches(items):
-                waiting.append(pool.submit(work, batch))
-                if len(waiting) >= threads * _BATCHES_AHEAD:
-                    bar.advance(_collect(waiting.popleft().result(), rows, failures))
-            while waiting:
-                bar.advance(_collect(waiting.popleft().result(), rows, failures))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with progress.bar("ingest", "decode", count) as bar:
+        for results in share_out(work, _batches(items), processes):
+            bar.advance(_collect(results, rows, failures))
     return rows.frame(), failures
 
 
@@ -142,9 +119,23 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield batch
 
 
+def _decode_batch(
+    scratch: Path,
+    channels: int,
+    image_size: int,
+    min_size_px: int,
+    max_megapixels: float,
+    encoded: bool,
+    batch: list[Item],
+) -> list[Row | Failure]:
+    # All processes append to the one file: each image is in memory no longer than it is being decoded.
+    with scratch.open("ab", buffering=0) as kept:
+        return [_decode(item, kept, channels, image_size, min_size_px, max_megapixels, encoded) for item in batch]
+
+
 def _decode(
     item: Item,
-    kept: Scratch,
+    kept: BinaryIO,
     channels: int,
     image_size: int,
     min_size_px: int,
@@ -165,11 +156,23 @@ def _decode(
         return Failure(
             item.path, f"{item.path} has {size}, and ingest.min_size_px asks for {min_size_px} each way.", "small"
         )
-    place = kept.append(content if encoded else image.pixels.tobytes())
+    place = _append(kept, content if encoded else image.pixels.tobytes())
     levels = image.pixels.reshape(-1, channels).astype(np.int64)
     sums = (*levels.sum(axis=0).tolist(), *(levels**2).sum(axis=0).tolist())
     facts = (image.width, image.height, image.mode, image.format, image.sha256, image.phash, image.pixel_std)
     return (item.path, item.split, item.label, *facts, len(content), *place, *sums, *item.slices)
+
+
+def _append(file: BinaryIO, data: bytes) -> tuple[int, int]:
+    """Write ``data`` at the end of a file that other processes append to, too; returns where it begins and ends.
+
+    Raises:
+        OSError: there is no room for all of it.
+    """
+    if file.write(data) < len(data):  # a disk that is just full takes a part
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    end = file.tell()
+    return end - len(data), end
 
 
 def _collect(results: list[Row | Failure], rows: Columns, failures: list[Failure]) -> int:

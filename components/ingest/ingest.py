@@ -88,7 +88,7 @@ def ingest(
         max_quarantined: share of images that may be set aside as damaged, 0..1.
         min_size_px: images that are narrower or lower count as damaged.
         max_megapixels: larger images count as unreadable.
-        threads: how many images are decoded at the same time; 0 for one on each core.
+        threads: how many images are decoded at the same time, each in a process; 0 for one on each core.
         slices: columns of the source that the manifest keeps, as ``slice:<name>``.
         group: the column of the source whose equal values are on one side of every split.
         classes: those that it must have, which then are in this order; None takes its own.
@@ -108,9 +108,8 @@ def ingest(
     encoded = keeps_encoded(storage, dataset.count, shape, decoded_max_gb)
     with _building(out) as building:
         scratch = building / "images"
-        with scratch.open("wb") as file:
-            sizes = (image_size, min_size_px, max_megapixels)
-            frame, left_out = decode_all(dataset.items, dataset.count, file, channels, *sizes, encoded, cores, columns)
+        sizes = (image_size, min_size_px, max_megapixels)
+        frame, left_out = decode_all(dataset.items, dataset.count, scratch, channels, *sizes, encoded, cores, columns)
         frame, contradictions = drop_two_labels(frame, dataset.classes)
         left_out += contradictions
         _refuse_damaged(left_out, dataset.count, max_quarantined, source, out / "quarantine.csv")

@@ -7,10 +7,10 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from PIL import Image
 
 from reflux.components.core.contract import LABELED_SPLITS, MISSING
 from reflux.components.core.images.pixels import FORMATS, Decoded, UnreadableImage, decode
+from reflux.components.core.images.processes import share_out
 from reflux.components.core.images.shards import UNLABELED, Pixels, ids_of
 from reflux.components.core.shift import NO_PREDICTIONS, Sample, class_counts, compare, statistics
 from reflux.components.ingest.checks import drop_two_labels, refuse_damaged, refuse_unlearnable
@@ -30,6 +31,7 @@ from reflux.components.ingest.splits import assign, drawn
 # Images of each split that are looked into; of a source without splits, those of train, val and test together.
 _QUOTA = {"train": 1500, "val": 800, "test": 400, "unlabeled": 400, None: 2700}
 _MEGAPIXELS = 300  # decoded at most: some seconds on two cores
+_ITEMS_A_PART = 8  # that a process decodes at once
 _SIDE = 144  # pixels; the sample is kept no larger, for the memory's sake
 _COMPARED_BYTES = 2**30  # of files that might be repeats, because another one has their size
 _COLORFUL = 0.01  # share of images with color from which a dataset is one of color
@@ -108,7 +110,7 @@ def look_at(
     test: float,
     max_megapixels: float,
     max_quarantined: float,
-    threads: int,
+    processes: int,
     group: int | None = None,
 ) -> tuple[Profile, Look]:
     """Profile a dataset; 100,000 images take seconds.
@@ -119,7 +121,7 @@ def look_at(
         val, test: shares of the training images that become a split which the source lacks.
         max_megapixels: larger images count as unreadable.
         max_quarantined: share of images that ``ingest`` may set aside.
-        threads: how many images are decoded at the same time.
+        processes: how many images are decoded at the same time.
         group: the place among the items' slices of what keeps images on one side of the splits.
 
     Raises:
@@ -130,7 +132,8 @@ def look_at(
     sides = np.quantile([header.side for header in headers.values()] or [0], [0.1, 0.5, 0.9]).astype(np.int64).tolist()
     size = max(1, min(_SIDE, sides[1]))
     began = time.perf_counter()
-    decoded = _decode_some(listed.drawn, headers, partial(_decoded, size=size, max_megapixels=max_megapixels), threads)
+    decode_part = partial(_decode_part, size=size, max_megapixels=max_megapixels)
+    decoded = _decode_some(listed.drawn, headers, decode_part, processes)
     decoding = (time.perf_counter() - began) / max(1, len(decoded))
     rows, names = np.array(list(decoded), np.int64), {row: item.path for row, item in listed.drawn}
     hashes = pd.Series(listed.hashes)  # where an image was not decoded, its name stands in for its content
@@ -235,16 +238,21 @@ def _header(item: Item) -> _Header | None:
 def _decode_some(
     drawn: Sequence[tuple[int, Item]],
     headers: Mapping[int, _Header],
-    decode_one: Callable[[Item], Decoded | None],
-    threads: int,
+    decode_part: Callable[[list[Item]], list[Decoded | None]],
+    processes: int,
 ) -> dict[int, Decoded]:
     """Decode as many of the drawn images as are affordable, by their rows; unreadable ones are missing."""
     readable = [(row, item) for row, item in drawn if row in headers]
     areas = np.cumsum([headers[row].area for row, _ in readable])
     affordable = max(1, int(np.searchsorted(areas, _MEGAPIXELS * 1e6, "right")))
-    with ThreadPoolExecutor(threads) as pool:
-        images = list(pool.map(decode_one, [item for _, item in readable[:affordable]]))
+    items = [item for _, item in readable[:affordable]]
+    parts = (items[begin : begin + _ITEMS_A_PART] for begin in range(0, len(items), _ITEMS_A_PART))
+    images = chain.from_iterable(share_out(decode_part, parts, processes))
     return {row: image for (row, _), image in zip(readable, images, strict=False) if image is not None}
+
+
+def _decode_part(items: list[Item], size: int, max_megapixels: float) -> list[Decoded | None]:
+    return [_decoded(item, size, max_megapixels) for item in items]
 
 
 def _decoded(item: Item, size: int, max_megapixels: float) -> Decoded | None:

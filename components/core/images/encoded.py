@@ -3,14 +3,9 @@
 They lie one after the other in ``images.bin``; row i is the bytes from ``offsets[i]`` to ``offsets[i + 1]``.
 """
 
-import signal
-import threading
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
-from multiprocessing import get_context, parent_process
-from os import _exit
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +14,7 @@ from numpy.typing import NDArray
 from reflux.components.core.artifacts import read_json, write_json
 from reflux.components.core.errors import UserError
 from reflux.components.core.images.pixels import UnreadableImage, fitted
+from reflux.components.core.images.processes import decoding_processes
 
 Rows = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
@@ -27,10 +23,8 @@ Pixels = NDArray[np.uint8]
 class EncodedImages:
     """Encoded images with the interface of decoded ones: the same pixels to the bit, for a fraction of the disk.
 
-    With ``workers`` the images of a batch are decoded by that many processes, which all splits share, and which end
-    with this one, however it ends. Processes and not threads: small images are decoded mostly in Python, where threads
-    wait for each other. The decoding of a batch is a pure function of its rows, so that the number of workers changes
-    nothing but the time.
+    With ``workers`` the images of a batch are decoded by that many processes, which all splits share. The decoding of a
+    batch is a pure function of its rows, so that the number of workers changes nothing but the time.
 
     Raises:
         OSError, ValueError: a file is missing or damaged.
@@ -99,21 +93,7 @@ def write_encoding(folder: Path, ends: Rows, image_size: int, channels: int) -> 
 
 @lru_cache(maxsize=1)
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # Spawned, not forked: a copy of a process with threads may hold a lock that is never released.
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
-
-
-def _begin() -> None:
-    """Set up a worker: leave Ctrl-C to its parent, and end with it, even by kill -9."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    assert parent is not None  # noqa: S101 - a worker always has one
-    threading.Thread(target=_end_after, args=(parent.join,), daemon=True).start()
-
-
-def _end_after(wait: Callable[[], None]) -> None:
-    wait()
-    _exit(1)
+    return decoding_processes(workers)
 
 
 @lru_cache(maxsize=8)

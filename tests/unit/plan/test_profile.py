@@ -18,7 +18,7 @@ SHARES = {"val": 0.2, "test": 0.2}
 def looked(folder: Path, slices: tuple[str, ...] = (), group: str | None = None) -> tuple[Profile, Look]:
     source = open_source(folder, slices, group)
     place = len(slices) if group else None
-    return look_at(source, folder, **SHARES, max_megapixels=50, max_quarantined=0.02, threads=2, group=place)
+    return look_at(source, folder, **SHARES, max_megapixels=50, max_quarantined=0.02, processes=2, group=place)
 
 
 def split_by_ingest(folder: Path, out: Path, **more) -> dict[str, list[int]]:

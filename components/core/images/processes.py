@@ -1,0 +1,78 @@
+"""Processes that decode images: small ones are decoded mostly in Python, where threads wait for each other."""
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from os import _exit
+from typing import TypeVar
+
+from reflux.components.core.errors import UserError
+
+# A process takes nearly as long to start and to import what decodes.
+_SECONDS_ALONE = 1.0
+_PARTS_AHEAD = 4
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+def decoding_processes(count: int) -> ProcessPoolExecutor:
+    """A pool of processes that end with this one, however it ends, and leave Ctrl-C to it."""
+    # Spawned, not forked: a copy of a process with threads may hold a lock that is never released.
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin)
+
+
+def share_out(work: Callable[[Part], Result], parts: Iterable[Part], processes: int) -> Iterator[Result]:
+    """Do some work on each part, in this process for a second, and what is left then in several.
+
+    Args:
+        work: a function at a module's head, or a ``partial`` of one.
+        parts: of which only a few are asked for ahead.
+        processes: that work at the same time.
+
+    Yields:
+        The results in the order of the parts.
+
+    Raises:
+        UserError: a process was killed.
+    """
+    rest = iter(parts)
+    alone_until = time.monotonic() + _SECONDS_ALONE
+    for part in rest:
+        yield work(part)
+        if processes > 1 and time.monotonic() >= alone_until:
+            break
+    else:
+        return
+    waiting: deque[Future[Result]] = deque()
+    with decoding_processes(processes) as pool:
+        try:
+            for part in rest:
+                waiting.append(pool.submit(work, part))
+                if len(waiting) >= processes * _PARTS_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(
+                "A process that decodes images was killed, perhaps for lack of memory: free some, or set "
+                "run.threads to 1, and run again."
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None  # noqa: S101 - a worker always has one
+    threading.Thread(target=_end_after, args=(parent.join,), daemon=True).start()
+
+
+def _end_after(wait: Callable[[], None]) -> None:
+    wait()
+    _exit(1)

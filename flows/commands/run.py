@@ -49,7 +49,7 @@ def run_pipeline(assignments: list[str]) -> int:
         stop = Stop()
         try:
             with prefect_server() as server:  # it starts meanwhile
-                preflight(assignments)
+                preflight(assignments, meanwhile=_import_libraries)
                 return _run(screen, assignments, server)
         except StageFailed as failed:
             if not stop.requested:
@@ -77,18 +77,24 @@ class Stop:
         raise KeyboardInterrupt
 
 
-def _run(screen: Console, assignments: list[str], server: PrefectServer | None) -> int:
+def _import_libraries() -> None:
+    """Import Prefect and MLflow, which take seconds, while other processes are awaited."""
     # A live list and Prefect's own log lines would draw over each other; the log file has them.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")
+    import mlflow  # noqa: F401
+
+    import reflux.flows.retrain  # noqa: F401
+
+
+def _run(screen: Console, assignments: list[str], server: PrefectServer | None) -> int:
     with contextlib.ExitStack() as stack:
         logger = logging.getLogger("prefect.flow_runs")
         if screen.is_terminal:
             display: Display = stack.enter_context(LiveDisplay(screen, logger))
         else:
             display = Display(lambda text: print(text, flush=True), logger)
-        import mlflow  # noqa: F401 - like Prefect, while the server is still coming up
-
+        _import_libraries()
         from reflux.flows.report.result import NotRegistered
         from reflux.flows.retrain import retrain
 

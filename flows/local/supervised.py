@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from reflux.components.core.errors import UserError
@@ -66,14 +66,21 @@ def supervised(
     )
 
 
-def output_of(process: "subprocess.Popen[str]") -> tuple[int, list[str]]:
+def output_of(
+    process: "subprocess.Popen[str]", meanwhile: Callable[[], object] = lambda: None
+) -> tuple[int, list[str]]:
     """Wait for a supervised process whose ``stdout`` is a pipe; returns its exit code and the lines that it printed.
 
     Its notes are printed at once, as they say why it takes long.
+
+    Args:
+        process: that is awaited.
+        meanwhile: work that is done first, while it runs.
     """
     lines = []
     with process:
         try:
+            meanwhile()
             for line in process.stdout or ():
                 lines.append(line.rstrip("\n"))
                 if line.startswith("Note: "):

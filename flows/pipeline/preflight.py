@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from reflux.components.core.artifacts import read_json
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
@@ -15,11 +15,12 @@ from reflux.flows.local.supervised import output_of, supervised
 from reflux.flows.repo.stages import own_sentence
 
 
-def preflight(assignments: Sequence[str] = ()) -> None:
+def preflight(assignments: Sequence[str] = (), meanwhile: Callable[[], object] = lambda: None) -> None:
     """Check what can be known before training; params that were checked before cost nothing.
 
     Args:
         assignments: of the params, which ``params.yaml`` does not have yet.
+        meanwhile: work that is done while a process checks them, if one has to.
 
     Raises:
         UserError: training would end in an error, nothing could pass the gates, or a key of signatures can't be used.
@@ -32,7 +33,7 @@ def preflight(assignments: Sequence[str] = ()) -> None:
     if not facts.is_file():
         print("Checking names, layers and the student's export before anything is trained …", flush=True)
         command = [sys.executable, "-m", "reflux.components.preflight", *assignments]
-        code, lines = output_of(supervised(command, {}, stdout=subprocess.PIPE))
+        code, lines = output_of(supervised(command, {}, stdout=subprocess.PIPE), meanwhile)
         if code == EXIT_USER_ERROR:
             raise UserError(own_sentence(lines))
         if code != 0:  # out of memory, say: the stages themselves may do better

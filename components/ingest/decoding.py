@@ -1,6 +1,7 @@
 """Decodes every image once, in parallel, and keeps the pixels on disk: a dataset may be larger than the memory."""
 
 import errno
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def decode_all(
     rows = Columns(channels, slices)
     failures: list[Failure] = []
     with progress.bar("ingest", "decode", count) as bar:
-        for results in share_out(work, _batches(items), processes):
+        for results in share_out(work, _batches(items), math.ceil(count / _BATCH), processes):
             bar.advance(_collect(results, rows, failures))
     return rows.frame(), failures
 

@@ -246,8 +246,8 @@ def _decode_some(
     areas = np.cumsum([headers[row].area for row, _ in readable])
     affordable = max(1, int(np.searchsorted(areas, _MEGAPIXELS * 1e6, "right")))
     items = [item for _, item in readable[:affordable]]
-    parts = (items[begin : begin + _ITEMS_A_PART] for begin in range(0, len(items), _ITEMS_A_PART))
-    images = chain.from_iterable(share_out(decode_part, parts, processes))
+    parts = [items[begin : begin + _ITEMS_A_PART] for begin in range(0, len(items), _ITEMS_A_PART)]
+    images = chain.from_iterable(share_out(decode_part, parts, len(parts), processes))
     return {row: image for (row, _), image in zip(readable, images, strict=False) if image is not None}
 
 

@@ -78,10 +78,11 @@ class Stop:
 
 
 def _import_libraries() -> None:
-    """Import Prefect and MLflow, which take seconds, while other processes are awaited."""
+    """Import DVC, MLflow and Prefect, which take seconds, while other processes are awaited."""
     # A live list and Prefect's own log lines would draw over each other; the log file has them.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")
+    import dvc.repo  # noqa: F401
     import mlflow  # noqa: F401
 
     import reflux.flows.retrain  # noqa: F401

@@ -13,8 +13,10 @@ from typing import TypeVar
 
 from reflux.components.core.errors import UserError
 
-# A process takes nearly as long to start and to import what decodes.
-_SECONDS_ALONE = 1.0
+# Until then nobody knows the pace; the first part imports what decodes.
+_SECONDS_ALONE = 0.5
+# Alone: two processes start and import for a second, and then need half as long for the rest.
+_WORTH_SHARING_S = 2.0
 _PARTS_AHEAD = 4
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -26,12 +28,13 @@ def decoding_processes(count: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin)
 
 
-def share_out(work: Callable[[Part], Result], parts: Iterable[Part], processes: int) -> Iterator[Result]:
-    """Do some work on each part, in this process for a second, and what is left then in several.
+def share_out(work: Callable[[Part], Result], parts: Iterable[Part], count: int, processes: int) -> Iterator[Result]:
+    """Do some work on each part: in this process, or in several as soon as what is left would take it seconds.
 
     Args:
         work: a function at a module's head, or a ``partial`` of one.
         parts: of which only a few are asked for ahead.
+        count: of the parts.
         processes: that work at the same time.
 
     Yields:
@@ -40,11 +43,12 @@ def share_out(work: Callable[[Part], Result], parts: Iterable[Part], processes: 
     Raises:
         UserError: a process was killed.
     """
-    rest = iter(parts)
-    alone_until = time.monotonic() + _SECONDS_ALONE
-    for part in rest:
+    rest, began = iter(parts), time.monotonic()
+    for done, part in enumerate(rest, 1):
         yield work(part)
-        if processes > 1 and time.monotonic() >= alone_until:
+        seconds = time.monotonic() - began
+        left = seconds / done * (count - done)
+        if processes > 1 and seconds >= _SECONDS_ALONE and left >= _WORTH_SHARING_S:
             break
     else:
         return

@@ -19,7 +19,8 @@ def picture(value: int, size: int = 4) -> bytes:
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("encoded", [False, True])
 def test_decoding_keeps_order_and_names_what_failed(tmp_path: Path, monkeypatch, encoded: bool, count: int) -> None:
-    monkeypatch.setattr(processes, "_SECONDS_ALONE", 0.0)  # all but the first batch goes to other processes
+    for limit in ("_SECONDS_ALONE", "_WORTH_SHARING_S"):  # all but the first batch goes to other processes
+        monkeypatch.setattr(processes, limit, 0.0)
     (tmp_path / "file.png").write_bytes(picture(200))
     items = [Item(f"{i}.png", None, i % 2, picture(i)) for i in range(100)]
     items[7] = Item("7.png", "train", 0, b"")

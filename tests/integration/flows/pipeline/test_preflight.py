@@ -14,11 +14,12 @@ TINY = ("pretrain.model=resnet20", "pretrain.weights=random", "finetune.image_si
 
 
 def test_params_are_checked_once_and_their_gates_each_time(checkout, monkeypatch, capsys):
-    before = Path("params.yaml").read_bytes()
-    preflight([*TINY, "student.steps=7"])
+    before, done = Path("params.yaml").read_bytes(), []
+    preflight([*TINY, "student.steps=7"], meanwhile=lambda: done.append("imports"))
+    assert done == ["imports"]
     assert "before anything is trained" in capsys.readouterr().out
     monkeypatch.setattr(module, "supervised", lambda command, *_, **__: pytest.fail(f"{command} ran again"))
-    preflight([*TINY, "student.steps=8"])
+    preflight([*TINY, "student.steps=8"], meanwhile=lambda: pytest.fail("no process is awaited"))
     assert capsys.readouterr().out == ""
     with pytest.raises(UserError, match=r"registry\.gates\.size_kb\.max = 9 can't be passed"):
         preflight([*TINY, "registry.gates.size_kb.max=9"])
@@ -33,6 +34,6 @@ def test_a_refusal_is_the_sentence_of_the_process_and_is_not_kept(checkout):
 
 
 def test_a_check_that_is_killed_refuses_nothing(checkout, monkeypatch, capsys):
-    monkeypatch.setattr(module, "output_of", lambda _: (137, ["Killed"]))
+    monkeypatch.setattr(module, "output_of", lambda *_: (137, ["Killed"]))
     preflight(TINY)
     assert "Warning: the check ended with code 137 (Killed)" in capsys.readouterr().err

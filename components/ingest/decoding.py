@@ -3,7 +3,7 @@
 import errno
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -104,7 +104,15 @@ def decode_all(
     Raises:
         UserError: a process was killed.
     """
-    work = partial(_decode_batch, scratch, channels, image_size, min_size_px, max_megapixels, encoded)
+    decode_item = partial(
+        _decode,
+        channels=channels,
+        image_size=image_size,
+        min_size_px=min_size_px,
+        max_megapixels=max_megapixels,
+        encoded=encoded,
+    )
+    work = partial(_decode_batch, scratch, decode_item)
     scratch.touch()
     rows = Columns(channels, slices)
     failures: list[Failure] = []
@@ -121,17 +129,11 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def _decode_batch(
-    scratch: Path,
-    channels: int,
-    image_size: int,
-    min_size_px: int,
-    max_megapixels: float,
-    encoded: bool,
-    batch: list[Item],
+    scratch: Path, decode_item: Callable[[Item, BinaryIO], Row | Failure], batch: list[Item]
 ) -> list[Row | Failure]:
     # All processes append to the one file: each image is in memory no longer than it is being decoded.
     with scratch.open("ab", buffering=0) as kept:
-        return [_decode(item, kept, channels, image_size, min_size_px, max_megapixels, encoded) for item in batch]
+        return [decode_item(item, kept) for item in batch]
 
 
 def _decode(

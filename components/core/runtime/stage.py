@@ -259,5 +259,9 @@ def _report(sentence: str) -> None:
         print(f"Error: {sentence}", file=sys.stderr)
 
 
+class _Stopped(KeyboardInterrupt):
+    """A stop by SIGTERM: after a KeyboardInterrupt itself in an import, Python would not end with our exit code."""
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+    raise _Stopped

@@ -92,3 +92,20 @@ def test_a_stop_while_an_error_is_reported_is_no_traceback(tmp_path: Path):
     command = [sys.executable, "-c", STOPPED]
     done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "")
+
+
+STOPPED_IN_AN_IMPORT = """
+import os, signal
+from reflux.components.core.runtime import stage
+
+def body(_):
+    exec("os.kill(os.getpid(), signal.SIGTERM)\\nsignal.pause()")  # as the import of a named tuple runs code
+
+stage.run("control", body)
+"""
+
+
+def test_a_stop_in_an_import_has_its_exit_code(tmp_path: Path):
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (tmp_path / "stopped.py").write_text(STOPPED_IN_AN_IMPORT)
+    assert subprocess.run([sys.executable, "-m", "stopped"], cwd=tmp_path, check=False).returncode == 130

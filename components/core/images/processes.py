@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from reflux.components.core.errors import UserError
 
-# Until then nobody knows the pace; the first part imports what decodes.
+# Before that the pace is not known: the first part imports what decodes.
 _SECONDS_ALONE = 0.5
-# Alone: two processes start and import for a second, and then need half as long for the rest.
+# Two processes take nearly a second to start and to import, and then half as long for the rest as one.
 _WORTH_SHARING_S = 2.0
 _PARTS_AHEAD = 4
 Part = TypeVar("Part")

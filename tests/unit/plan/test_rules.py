@@ -45,7 +45,9 @@ def chosen(data: Profile, wishes: Wishes = Wishes(), answers: Answers = Answers(
         (80, 100_000, 1.0, 5.0, 1.0),
         (500, 990, 4.0, 1.0, 0.3),
         (500, 0, 4.0, 1.0, 0.3),
-        (60_000, 10_000, 4.0, 1.0, 0.3),
+        (6_000, 0, 4.0, 1.0, 0.3),
+        (20_000, 0, 4.0, 1.0, 0.1),  # the more have labels, the less the teacher's answers count
+        (50_000, 10_000, 4.0, 1.0, 0.04),
     ],
 )
 def test_the_method_follows_from_how_many_images_have_labels(

@@ -71,7 +71,8 @@ def test_validation_says_how_different_they_look(here: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize("method", ["none", "dan", "deep-coral", "dann"])
 def test_the_teacher_reads_digits_with_two_labels_a_class(here: Path, method: str):
-    run("finetune", f"finetune.adaptation={method}")
+    # At a weight of 1 dann ends anywhere, by seed and processor: from 8 to 80 % (at 0.1 from 84 to 90).
+    run("finetune", f"finetune.adaptation={method}", "finetune.adaptation_weight=0.1")
     history = pq.read_table("artifacts/finetune/history.parquet").to_pandas()
     assert history["val_accuracy"].iloc[-1] > 0.5
     if method != "none":

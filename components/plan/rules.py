@@ -14,7 +14,6 @@ from reflux.components.plan.gates import gates
 from reflux.components.plan.lesson import (
     FEW_VIEWS,
     STUDENT_BATCH,
-    VISITS,
     learned_from,
     method,
     scarce,
@@ -118,13 +117,12 @@ def affordable(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -> bo
     """Tell if the time allows a teacher that is taught enough, and a student that sees each image often enough."""
     train, images = max(1, profile.counts["train"]), learned_from(profile)
     enough, affords = _enough_epochs(profile, wishes, setup), epochs_in(profile, wishes, setup, pace)
-    last = setup.scratch or not may_start_from_scratch(profile, wishes)
-    smallest = last and setup.teacher_size == min(STUDENT_SIZES if setup.scratch else TEACHER_SIZES)
-    if affords < enough and not smallest:
+    has_another = may_start_from_scratch(profile, wishes) or setup.teacher_size > TEACHER_SIZES[0]
+    if affords < enough and has_another:
         return False
     steps = GOOD_STEPS if setup.network.weights == "random" else GOOD_PRETRAINED_STEPS
     views = max(steps * student_batch(images), GOOD_VISITS * images)
-    labels = images * (_few_views(GOOD_VISITS) if scarce(profile) else _least_views(views / images))
+    labels = images * _least_views(profile, setup, views / images)
     fine_tuning = max(1, min(enough, affords)) * train * pace.fine_tuning
     return wishes.seconds >= pace.fixed + fine_tuning + labels * pace.labeling + views * pace.learning
 
@@ -132,7 +130,7 @@ def affordable(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -> bo
 def _enough_epochs(profile: Profile, wishes: Wishes, setup: Setup) -> int:
     """The epochs that the teacher needs to be worth it, while there is another to turn to."""
     if setup.scratch:
-        return GOOD_VISITS
+        return 1
     if may_start_from_scratch(profile, wishes):
         return EPOCHS
     return min(EPOCHS, math.ceil(GOOD_FINE_TUNING / max(1, profile.counts["train"])))
@@ -218,7 +216,7 @@ def student_budget(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -
     if setup.scratch:
         steps = int(left / (batch * (pace.learning + pace.labeling)))
     elif soft:
-        views = _few_views(VISITS)
+        views = FEW_VIEWS
         while views > 1 and views * images * pace.labeling > left / 2:
             views -= 1
         steps = int((left - views * images * pace.labeling) / (batch * pace.learning))
@@ -242,12 +240,12 @@ def student_budget(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -
     visits = steps * batch / images
     affords = int((left - steps * batch * pace.learning) / (images * pace.labeling))
     if setup.scratch:
-        views = math.ceil(visits)
+        views = _least_views(profile, setup, visits)
     elif soft:
         views = max(views, min(affords, math.ceil(visits / FEW_REPEATS)))
     else:
         helps = max(min(ENOUGH_VIEWS, math.ceil(visits)), math.ceil(visits / FEW_REPEATS))
-        views = max(_least_views(visits), min(affords, helps))
+        views = max(_least_views(profile, setup, visits), min(affords, helps))
     yield Choice("student.steps", steps, f"{visits:,.0f} visits of each image, {why}")
     every = max(1, steps // VALIDATIONS)
     yield Choice("student.eval_every", every, f"steps; {VALIDATIONS} looks at the validation images")
@@ -303,7 +301,7 @@ def structure(profile: Profile, wishes: Wishes, setup: Setup, answers: Answers) 
         *student_model(profile, wishes, setup),
         *augment(profile, answers),
         *balance(profile),
-        *method(profile, setup),
+        *method(profile),
     ]
 
 
@@ -321,12 +319,12 @@ def choices(profile: Profile, wishes: Wishes, setup: Setup, answers: Answers, pa
     ]
 
 
-def _few_views(visits: int) -> int:
-    return min(FEW_VIEWS, visits)
-
-
-def _least_views(visits: float) -> int:
-    """The views of a labeled image that are needed, lest they are memorized."""
+def _least_views(profile: Profile, setup: Setup, visits: float) -> int:
+    """The views of an image that are needed, lest they are memorized."""
+    if setup.scratch:
+        return math.ceil(visits)
+    if scarce(profile):
+        return min(FEW_VIEWS, math.ceil(visits))
     return max(min(ENOUGH_VIEWS, math.ceil(visits / FEW_REPEATS)), math.ceil(visits / MOST_REPEATS))
 
 

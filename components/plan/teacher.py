@@ -6,15 +6,20 @@ from collections.abc import Iterator
 from reflux.components.core.params.sections import Params
 from reflux.components.plan.choice import Choice, Wishes
 from reflux.components.plan.lesson import (
+    HARD_TEACHER_WEIGHT,
+    SOFT_TEACHER_WEIGHT,
     STUDENT_BATCH,
     VISITS,
+    hard_teacher_weight,
     has_few_labels,
     learned_from,
     power_of_two,
     scarce,
+    student_batch,
     wanted_seconds,
+    wanted_steps,
 )
-from reflux.components.plan.networks import TEACHER, TEACHER_WEIGHTS, WIDER, Setup
+from reflux.components.plan.networks import TEACHER, TEACHER_WEIGHTS, Setup
 from reflux.components.plan.pace import Pace
 from reflux.components.plan.profile import Profile
 
@@ -41,6 +46,11 @@ ROUND_EPOCHS, ROUND_VISITS = 4, 27_500
 # runs). A teacher of twice the student's width, from random weights, has 92.7 and 93.1, with 40 and 13 epochs in about
 # as long, and labels a view in a fraction of the time; its student gained 0.3 and 0.5 instead of losing 0.1 and 0.3.
 MANY_LABELS = 10_000
+# With 50,500 labels half of the time is for a third of its epochs, and what these teach may hurt or help: on views that
+# never repeat one student lost 0.3 (14 visits, 92.4 %), and one gained 0.5 (19 visits, 93.1 %). So it gets what a
+# student of all its visits leaves, this share at least, and counts by how many of its epochs it has.
+LEAST_TEACHER_SHARE = 0.25
+
 # The learning rates at the head, what is left of them a layer further down, and whether BatchNorm stays as it was.
 PRETRAINED_RECIPE = {"lr": 0.001, "layer_decay": 0.8, "freeze_batch_norm": True}
 SCRATCH_RECIPE = {"lr": 0.01, "layer_decay": 1.0, "freeze_batch_norm": False}  # the student's
@@ -61,8 +71,8 @@ def is_own_teacher(params: Params) -> bool:
 def start(setup: Setup, wishes: Wishes) -> Iterator[Choice]:
     """The teacher's network and weights, and how those are trained; nothing for a teacher that stays."""
     if setup.scratch:
-        why = f"{WIDER} times as wide as the student; so many labels teach it more in the time than a pretrained one"
-        yield Choice("pretrain.model", f"{setup.network.name}_x{WIDER}", why)
+        why = "twice as wide as the student; so many labels teach it more in the time than a pretrained one"
+        yield Choice("pretrain.model", f"{setup.network.name}_x2", why)
         yield Choice("pretrain.weights", "random", "small nets have no pretrained weights")
         yield from recipe(scratch=True)
     elif not wishes.own_teacher:
@@ -83,8 +93,8 @@ def teacher(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -> Itera
     train = max(1, profile.counts["train"])
     affords, wanted = epochs_in(profile, wishes, setup, pace), _epochs_of(train, setup)
     if affords:
-        why = "full fine-tuning is the better teacher, and there is time for it"
-        why = "all of its weights are random" if setup.scratch else why
+        better = "full fine-tuning is the better teacher, and there is time for it"
+        why = "all of its weights are random" if setup.scratch else better
         yield Choice("finetune.strategy", "full", why)
     else:
         yield Choice("finetune.strategy", "feature-extraction", "there is no time for an epoch of full fine-tuning")
@@ -96,6 +106,18 @@ def teacher(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -> Itera
     why = "not used" if affords else "the time is short"
     yield Choice("finetune.probe_views", PROBE_VIEWS if affords else 1, why)
     yield from _second_round(profile, wishes, setup, pace)
+    yield _weight(profile, wishes, setup, pace)
+
+
+def _weight(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -> Choice:
+    """How much the teacher's answers count, next to the labels."""
+    if scarce(profile):
+        return Choice("distill.teacher_weight", SOFT_TEACHER_WEIGHT, "its answers are what there is to learn from")
+    why, trained = "the labels are more reliable than the teacher", epochs_in(profile, wishes, setup, pace) / VISITS
+    weight = HARD_TEACHER_WEIGHT * trained if setup.scratch else hard_teacher_weight(profile.counts["train"])
+    if weight < HARD_TEACHER_WEIGHT:
+        why += f", which has {trained:.0%} of the epochs it needs" if setup.scratch else ", and they are many"
+    return Choice("distill.teacher_weight", float(f"{weight:.2g}"), why)
 
 
 def _second_round(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -> Iterator[Choice]:
@@ -130,7 +152,7 @@ def epochs_in(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -> int
         0 where there is no time for one, and a probe of pretrained features has to do.
     """
     train = max(1, profile.counts["train"])
-    affords = int(_share(wishes, pace) / (train * pace.fine_tuning))
+    affords = int(_share(profile, wishes, setup, pace) / (train * pace.fine_tuning))
     return max(1 if setup.scratch else 0, min(_epochs_of(train, setup), affords))
 
 
@@ -141,7 +163,7 @@ def _round_epochs_in(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace)
     if not has_few_labels(profile) or epochs_in(profile, wishes, setup, pace) < wanted:
         return 0
     spare = wishes.seconds - pace.fixed - wanted_seconds(profile, pace)
-    left = max(_share(wishes, pace), spare) - wanted * train * pace.fine_tuning
+    left = max(_share(profile, wishes, setup, pace), spare) - wanted * train * pace.fine_tuning
     epochs = max(ROUND_EPOCHS, math.ceil(ROUND_VISITS / learned_from(profile)))
     return epochs if _round_seconds(profile, epochs, pace) <= left else 0
 
@@ -150,8 +172,13 @@ def _round_seconds(profile: Profile, epochs: int, pace: Pace) -> float:
     return profile.unlabeled * pace.labeling + epochs * learned_from(profile) * pace.self_training
 
 
-def _share(wishes: Wishes, pace: Pace) -> float:
-    return TEACHER_SHARE * (wishes.seconds - pace.fixed)
+def _share(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -> float:
+    """Seconds for the teacher: half of all, but one from random weights leaves the student what it needs first."""
+    seconds, images = wishes.seconds - pace.fixed, learned_from(profile)
+    if not setup.scratch:
+        return TEACHER_SHARE * seconds
+    spare = seconds - wanted_steps(images) * student_batch(images) * (pace.learning + pace.labeling)
+    return min(TEACHER_SHARE * seconds, max(LEAST_TEACHER_SHARE * seconds, spare))
 
 
 def _epochs_of(train: int, setup: Setup) -> int:

@@ -32,13 +32,14 @@ FEW_LABELS = 40  # of each class
 
 HARD_TEMPERATURE, HARD_LABEL_WEIGHT, HARD_TEACHER_WEIGHT = 4.0, 1.0, 0.3
 
-# With many labels even that is too much: they teach more than a teacher of ten minutes knows. So from about 6,700
-# labels on all its answers together count for as much as 2,000 labels. Gains at 0.3 and at about this weight, of fp32
-# students on test images, by hand: 17,000 labels of Fashion-MNIST -0.21 and 0.08 (three students of one teacher,
+# With many labels even that is too much: they teach more than a pretrained teacher of ten minutes knows. So from about
+# 6,700 labels on all its answers together count for as much as 2,000 labels. Gains at 0.3 and at about this weight, of
+# fp32 students on test images, by hand: 17,000 labels of Fashion-MNIST -0.21 and 0.08 (three students of one teacher,
 # standard errors of 0.05 and 0.03), 50,500 -0.4 and 0.1 (at 0.1; one student, ±0.4); then tried on 51,000 of MNIST,
-# whose teacher has 94.1 % and control 99.7: -0.29 and -0.05 (one student, ±0.15). Without the teacher's losses, on
-# the same stored views, which unlike the control's repeat: -0.15 (0.07) with the 17,000. Ending on labels alone, with
-# 30 % of the steps, after 0.3: -0.1 with the 50,500. Whole runs by this rule still lost up to 0.33 with these.
+# whose teacher has 94.1 % and control 99.7: -0.29 and -0.05 (one student, ±0.15). Without the teacher's losses, on the
+# same stored views, which unlike the control's repeat: -0.15 (0.07) with the 17,000. Ending on labels alone, with 30 %
+# of the steps, after 0.3: -0.1 with the 50,500. Whole runs by this rule still lost up to 0.33 with these, which is why
+# so many gray images get another teacher (MANY_LABELS in teacher.py).
 HARD_TEACHER_LABELS = 2000
 
 # Three times the steps of the default recipe, which gained 0.4 points (85.1 instead of 84.7); on clip art 4,000 instead

@@ -116,24 +116,17 @@ def setups(profile: Profile, wishes: Wishes, answers: Answers) -> Iterator[Setup
 def affordable(profile: Profile, wishes: Wishes, setup: Setup, pace: Pace) -> bool:
     """Tell if the time allows a teacher that is taught enough, and a student that sees each image often enough."""
     train, images = max(1, profile.counts["train"]), learned_from(profile)
-    enough, affords = _enough_epochs(profile, wishes, setup), epochs_in(profile, wishes, setup, pace)
-    has_another = may_start_from_scratch(profile, wishes) or setup.teacher_size > TEACHER_SIZES[0]
-    if affords < enough and has_another:
-        return False
+    epochs, from_scratch = epochs_in(profile, wishes, setup, pace), may_start_from_scratch(profile, wishes)
+    if not setup.scratch:
+        enough = EPOCHS if from_scratch else min(EPOCHS, math.ceil(GOOD_FINE_TUNING / train))
+        if epochs < enough and (from_scratch or setup.teacher_size > TEACHER_SIZES[0]):
+            return False
+        epochs = max(1, min(enough, epochs))
     steps = GOOD_STEPS if setup.network.weights == "random" else GOOD_PRETRAINED_STEPS
     views = max(steps * student_batch(images), GOOD_VISITS * images)
     labels = images * _least_views(profile, setup, views / images)
-    fine_tuning = max(1, min(enough, affords)) * train * pace.fine_tuning
+    fine_tuning = epochs * train * pace.fine_tuning
     return wishes.seconds >= pace.fixed + fine_tuning + labels * pace.labeling + views * pace.learning
-
-
-def _enough_epochs(profile: Profile, wishes: Wishes, setup: Setup) -> int:
-    """The epochs that the teacher needs to be worth it, while there is another to turn to."""
-    if setup.scratch:
-        return 1
-    if may_start_from_scratch(profile, wishes):
-        return EPOCHS
-    return min(EPOCHS, math.ceil(GOOD_FINE_TUNING / max(1, profile.counts["train"])))
 
 
 def image_sizes(profile: Profile, setup: Setup, answers: Answers) -> Iterator[Choice]:
@@ -198,8 +191,7 @@ def batch_sizes(profile: Profile, setup: Setup) -> Iterator[Choice]:
 
 # Four fixed views of 3,000 labeled pictures, seen 16 times each, cost 3.0 points; 16, seen 4 times each, gained 0.9,
 # and views that never repeat lost 0.4. On clip art 21 views, seen 16 times each, lost 0.3 on validation images. A
-# teacher from random weights labels so fast that no view need repeat: with 50,500 labels of Fashion-MNIST, of one such
-# teacher, six views, seen 4 times each, lost 0.3, and 19, seen once, in about as long, gained 0.5 (one student, ±0.4).
+# teacher from random weights labels so fast that no view need repeat, as none does for the control.
 FEW_REPEATS, ENOUGH_VIEWS, MOST_REPEATS = 4, 16, 16
 
 

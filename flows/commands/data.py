@@ -64,7 +64,6 @@ def add(
             refuses it, or what was asked for is impossible. Nothing is left half-done.
     """
     from reflux.components.plan.choice import Wishes, as_assignments
-    from reflux.components.plan.profile import look_at
     from reflux.components.plan.rules import refuse_wishes
     from reflux.components.plan.teacher import is_own_teacher
 
@@ -78,9 +77,7 @@ def add(
     unread = _unreadable_kinds(path, _opened(path, params)[0], params.ingest.max_quarantined)
     target, inside = _target(path, name)
     print(f"Looking at {dataset.count:,} images …", flush=True)
-    ingest, split = params.ingest, params.ingest.split
-    limits = (ingest.max_megapixels, ingest.max_quarantined)
-    profile, look = look_at(dataset, path, split.val, split.test, *limits, usable_cores(), group)
+    profile, look = _looked_at(dataset, path, group, params)
     chosen, seconds = _plan(profile, wishes, _asked(profile, look, wishes, params))
     pipeline = pipeline or current()
     names = _names(target, pipeline or (target.stem if path.is_file() else target.name))
@@ -214,6 +211,14 @@ def _opened(path: Path, params: Params) -> "tuple[Source, int | None, list[Choic
         why = "the columns of another dataset are not in this one"
         none: dict[str, object] = {"ingest.slices": [], "ingest.group": None, "registry.slices.gates": {}}
         return open_source(path), None, [Choice(param, value, why) for param, value in none.items()]
+
+
+def _looked_at(dataset: "Source", path: Path, group: int | None, params: Params) -> "tuple[Profile, Look]":
+    from reflux.components.plan.profile import look_at
+
+    ingest, split = params.ingest, params.ingest.split
+    limits = (ingest.max_megapixels, ingest.max_quarantined)
+    return look_at(dataset, path, split.val, split.test, *limits, usable_cores(), group)
 
 
 def _asked(profile: "Profile", look: "Look", wishes: "Wishes", params: Params) -> "Answers":

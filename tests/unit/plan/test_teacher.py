@@ -6,11 +6,11 @@ import pytest
 
 from reflux.components.core.params.file import check_overrides
 from reflux.components.plan import rules
-from reflux.components.plan.choice import Answers, Wishes
-from reflux.components.plan.networks import DEFAULT_NETWORK
+from reflux.components.plan.choice import Answers, Wishes, as_assignments
+from reflux.components.plan.networks import DEFAULT_NETWORK, TEACHER, TEACHER_WEIGHTS
 from reflux.components.plan.pace import Pace
 from reflux.components.plan.profile import Profile
-from reflux.components.plan.teacher import is_own_teacher
+from reflux.components.plan.teacher import is_own_teacher, recipe
 from tests.unit.plan.test_rules import FAST, SLOW, chosen, profile
 from tests.workspaces import ROOT
 
@@ -68,7 +68,7 @@ def test_many_gray_labeled_images_teach_a_teacher_from_random_weights(data, wish
     plan = {choice.param: choice.value for choice in rules.choices(data, wishes, setup, Answers(), FAST)}
     if scratch:
         assert (plan["pretrain.model"], plan["pretrain.weights"]) == (f"{plan['student.model']}_x2", "random")
-        assert not plan["finetune.freeze_batch_norm"]
+        assert (plan["finetune.freeze_batch_norm"], plan["label.batch_size"]) == (False, 512)
         for param in ("image_size", "batch_size", "augment.flip"):
             assert plan[f"finetune.{param}"] == plan[f"student.{param}"]
     elif not wishes.own_teacher:
@@ -78,26 +78,24 @@ def test_many_gray_labeled_images_teach_a_teacher_from_random_weights(data, wish
 
 
 @pytest.mark.parametrize(
-    ("train", "fine_tuning", "epochs", "weight", "visits"),
+    ("train", "fine_tuning", "minutes", "epochs", "weight", "visits"),
     [
-        (17_000, 0.0003, 40, 0.3, 41),  # half of the time would do for more, but the student needs no more either
-        (20_000, 0.0003, 37, 0.28, 40),  # what the student leaves
-        (50_000, 0.0003, 8, 0.06, 23),  # a quarter of the time
-        (50_000, 0.01, 1, 0.0075, 0),  # an untrained one would teach nothing
+        (17_000, 0.0003, 10, 40, 0.3, 41),  # half of the time would do for more, but the student needs no more either
+        (20_000, 0.0003, 10, 37, 0.28, 40),  # what the student leaves
+        (50_000, 0.0003, 10, 8, 0.06, 23),  # a quarter of the time
+        (50_000, 0.01, 12, 1, 0.0075, 6),  # an untrained one would teach nothing
     ],
 )
 def test_a_teacher_from_random_weights_leaves_the_student_its_time_and_counts_for_as_much_as_it_was_trained(
-    train, fine_tuning, epochs, weight, visits
+    train, fine_tuning, minutes, epochs, weight, visits
 ):
     pace = Pace(fixed=60, fine_tuning=fine_tuning, self_training=0, labeling=0.00007, learning=0.00025)
     data, setup = profile(train), rules.Setup(DEFAULT_NETWORK, 28, 28, scratch=True)
-    wishes = Wishes() if visits else Wishes(12)
-    plan = {choice.param: choice.value for choice in rules.choices(data, wishes, setup, Answers(), pace)}
+    plan = {choice.param: choice.value for choice in rules.choices(data, Wishes(minutes), setup, Answers(), pace)}
     assert (plan["finetune.strategy"], plan["finetune.epochs"]) == ("full", epochs)
     assert plan["distill.teacher_weight"] == weight
-    if visits:
-        assert plan["label.views"] == visits, "no view repeats"
-        assert visits - 1 < plan["student.steps"] * plan["student.batch_size"] / train <= visits + 0.01
+    assert plan["label.views"] == visits, "no view repeats"
+    assert visits - 1 < plan["student.steps"] * plan["student.batch_size"] / train <= visits
 
 
 def test_a_plan_sets_back_what_another_one_has_set():
@@ -109,15 +107,35 @@ def test_a_plan_sets_back_what_another_one_has_set():
     assert first == second
 
 
-def test_the_teacher_of_a_plan_is_nobodys_own():
-    params = check_overrides([], ROOT / "params.yaml")
-    for own, assignments in {
-        False: [[], ["pretrain.weights=random"], ["pretrain.model=resnet8_slim_x2", "pretrain.weights=random"]],
-        True: [["pretrain.model=resnet18"], ["pretrain.weights=mine.safetensors"], ["pretrain.mode=self-supervised"]],
-    }.items():
-        for each in assignments:
-            assert is_own_teacher(check_overrides(each, ROOT / "params.yaml")) == own, each
-    assert not is_own_teacher(params)
+@pytest.mark.parametrize(
+    ("assignments", "own"),
+    [
+        ([], False),
+        (["pretrain.model=resnet8_slim_x2", "pretrain.weights=random"], False),
+        (["pretrain.model=resnet18", "pretrain.weights=random"], True),
+        (["pretrain.model=resnet18"], True),
+        (["pretrain.weights=mine.safetensors"], True),
+        (["pretrain.mode=self-supervised"], True),
+    ],
+)
+def test_the_teacher_of_a_plan_is_nobodys_own(assignments, own):
+    assert is_own_teacher(check_overrides(assignments, ROOT / "params.yaml")) == own
+
+
+def test_a_plan_trains_the_pretrained_teacher_as_the_params_that_ship_do():
+    shipped = check_overrides([], ROOT / "params.yaml")
+    planned = check_overrides(as_assignments([*recipe(scratch=False)]), ROOT / "params.yaml")
+    assert planned == shipped
+    assert (shipped.pretrain.model, shipped.pretrain.weights) == (TEACHER, TEACHER_WEIGHTS)
+
+
+def test_a_student_of_larger_images_keeps_its_time_next_to_a_teacher_from_random_weights():
+    data = profile(20_000, sides=(64, 64, 64))
+    setup = rules.Setup(DEFAULT_NETWORK, 64, 64, scratch=True)
+    pace = Pace(fixed=60, fine_tuning=0.0015, self_training=0, labeling=0.0003, learning=0.00148)
+    # 120 s for four epochs of the teacher, 360 for ten visits of the student.
+    assert rules.affordable(data, Wishes(), setup, pace)
+    assert not rules.affordable(data, Wishes(), setup, replace(pace, learning=0.00155))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 from benchmarks.datasets.runs import Outcome, Run, read_runs
 from benchmarks.datasets.sets import SETS
@@ -13,6 +14,7 @@ MODELS = ("teacher", "student", "control")
 _TITLES = ("set", "images", "labeled + unlabeled, test", "seeds", *MODELS, "gain", "KB", "minutes planned", "taken")
 _WORDS = ("set", "images")  # the columns that have no numbers
 _NONE = "Not measured yet."
+_FEW_LABELS = 9  # unlabeled images for each labeled one
 MEAN_GAIN, PLAN_OFF, NOT_ENDED = "mean gain", "plan off", "runs that ended in neither a champion nor a sentence"
 
 
@@ -80,6 +82,33 @@ def bars(result: Result) -> dict[str, bool]:
     return held
 
 
+def by_labels(result: Result) -> list[str]:
+    """The mean gain over the sets with few labels, and over the others, in words."""
+    few: list[float] = []
+    others: list[float] = []
+    for figure in result.figures:
+        name, _, kind = figure.name.rpartition("/")
+        if kind == "gain":
+            is_few = result[f"{name}/unlabeled"].value >= _FEW_LABELS * result[f"{name}/labeled"].value
+            (few if is_few else others).append(figure.value)
+    total = len(few) + len(others)
+    kinds = {f"at least {_FEW_LABELS} unlabeled images for each labeled one": few, "fewer": others}
+    return [
+        f"the mean gain with {kind} is {fmean(gains):+.2f} points ({len(gains)} of {total} sets)"
+        for kind, gains in kinds.items()
+        if gains
+    ]
+
+
+def overtime(runs: Sequence[Run]) -> str:
+    """How many runs took longer than they were allowed, in words; empty if none ended in a model."""
+    minutes = [(run.outcome.taken_min, run.minutes) for run in runs if run.outcome.accuracy and run.outcome.taken_min]
+    if not minutes:
+        return ""
+    late = sum(taken > allowed for taken, allowed in minutes)
+    return f"{late} of {len(minutes)} runs took longer than they were allowed, the longest {max(minutes)[0]:.1f} min"
+
+
 def table(result: Result, titles: Sequence[str] = _TITLES) -> str:
     """A row for each set, with the columns of these titles, as Markdown."""
     rows = [_row(result, name) for name in SETS if f"{name}/labeled" in result]
@@ -121,14 +150,16 @@ def _measured(folder: Path) -> Result | None:
 
 
 def section(folder: Path) -> str:
-    """The page's table from the results in a folder, with the sentences of runs without a champion, and the bars."""
+    """The page's table from the results in a folder, why runs have no champion, the bars, and figures of all runs."""
     if not (result := _measured(folder)):
         return _NONE
     sentences = [f"- `{name}`: {sentence}" for name, sentence in result.notes.items()]
     verdicts = [f"- {'holds' if holds else '**missed**'}: {bar}" for bar, holds in bars(result).items()]
-    commits = Counter(run.commit for run in read_runs(folder))
+    measured = read_runs(folder)
+    commits = Counter(run.commit for run in measured)
+    facts = [f"- {fact}" for fact in (*by_labels(result), overtime(measured)) if fact]
     runs = ", ".join(f"{count} at {commit}" for commit, count in commits.items())
-    lists = ["\n".join(each) for each in (sentences, verdicts) if each]
+    lists = ["\n".join(each) for each in (sentences, verdicts, facts) if each]
     return "\n\n".join([table(result), *lists, f"{result} Runs: {runs}."])
 
 

@@ -40,6 +40,18 @@ def test_a_row_has_the_means_over_the_seeds_and_the_interval_of_the_gain(tmp_pat
     assert text.endswith("Runs: 3 at 1234abcd.")
 
 
+def test_below_the_bars_stand_the_gains_by_labels_and_the_runs_that_took_too_long(tmp_path: Path):
+    published(tmp_path, {"emoji-360": [outcome(64.0, 56.0, 9.9)]}, {"labeled": 360, "unlabeled": 3398, "test": 1906})
+    some = {"labeled": 360, "unlabeled": 3000, "test": 1906}
+    published(tmp_path, {"emoji": [outcome(70.0, 69.0, 10.1)], "cards": [outcome(81.0, 80.5, 11.1)]}, some)
+    *_, facts, _ = section(tmp_path).split("\n\n")
+    assert facts.splitlines() == [
+        "- the mean gain with at least 9 unlabeled images for each labeled one is +8.00 points (1 of 3 sets)",
+        "- the mean gain with fewer is +0.75 points (2 of 3 sets)",
+        "- 2 of 3 runs took longer than they were allowed, the longest 11.1 min",
+    ]
+
+
 def test_a_single_run_has_the_interval_of_its_test_images(tmp_path: Path):
     published(tmp_path, {"digits": [outcome(96.0, 92.0, interval=2.5)]})
     assert "| +4.00 (1.50 to 6.50) |" in section(tmp_path)

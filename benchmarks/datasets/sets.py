@@ -80,6 +80,7 @@ SETS = {
     "fashion-500": ImageSet(*_CLOTHES, _shipped),
     "fashion-2000": ImageSet(*_CLOTHES, _gray("fashion-mnist", 2_000, 18_000)),
     "fashion-20000": ImageSet(*_CLOTHES, _gray("fashion-mnist", 20_000)),
+    "fashion-mixed": ImageSet(*_CLOTHES, _gray("fashion-mnist", 20_000, 40_000)),
     "fashion-60000": ImageSet(*_CLOTHES, _gray("fashion-mnist", None)),
     "mnist-100": ImageSet(*_HANDWRITING, _gray("mnist", 100, 59_900, per_class=True)),
     "mnist-1000": ImageSet(*_HANDWRITING, _gray("mnist", 1_000)),

@@ -57,7 +57,8 @@ def test_the_teacher_gets_as_many_epochs_as_its_share_of_the_time_allows():
         (profile(20_000), Wishes(), True),
         (profile(20_000), Wishes(60), False),  # there is time for all epochs of a pretrained one
         (profile(9_000), Wishes(), False),
-        (profile(20_000, 50_000), Wishes(), False),
+        (profile(20_000, 50_000), Wishes(), True),
+        (profile(20_000, 50_000, classes=600), Wishes(), False),  # few labels of each
         (profile(20_000, color=True), Wishes(), False),
         (profile(20_000), Wishes(own_teacher=True), False),
     ],
@@ -78,24 +79,25 @@ def test_many_gray_labeled_images_teach_a_teacher_from_random_weights(data, wish
 
 
 @pytest.mark.parametrize(
-    ("train", "fine_tuning", "minutes", "epochs", "weight", "visits"),
+    ("train", "unlabeled", "fine_tuning", "minutes", "epochs", "weight", "visits"),
     [
-        (17_000, 0.0003, 10, 40, 0.3, 41),  # half of the time would do for more, but the student needs no more either
-        (20_000, 0.0003, 10, 37, 0.28, 40),  # what the student leaves
-        (50_000, 0.0003, 10, 8, 0.06, 23),  # a quarter of the time
-        (50_000, 0.01, 12, 1, 0.0075, 6),  # an untrained one would teach nothing
+        (17_000, 0, 0.0003, 10, 40, 0.3, 41),  # half of the time would do for more, but the student needs no more
+        (20_000, 0, 0.0003, 10, 37, 0.28, 40),  # what the student leaves
+        (50_000, 0, 0.0003, 10, 8, 0.06, 23),  # a quarter of the time
+        (50_000, 0, 0.01, 12, 1, 0.0075, 6),  # an untrained one would teach nothing
+        (17_000, 40_000, 0.0003, 10, 40, 1.0, 16),  # soft labels are the lesson: the student gets what is left
     ],
 )
 def test_a_teacher_from_random_weights_leaves_the_student_its_time_and_counts_for_as_much_as_it_was_trained(
-    train, fine_tuning, minutes, epochs, weight, visits
+    train, unlabeled, fine_tuning, minutes, epochs, weight, visits
 ):
     pace = Pace(fixed=60, fine_tuning=fine_tuning, self_training=0, labeling=0.00007, learning=0.00025)
-    data, setup = profile(train), rules.Setup(DEFAULT_NETWORK, 28, 28, scratch=True)
+    data, setup = profile(train, unlabeled), rules.Setup(DEFAULT_NETWORK, 28, 28, scratch=True)
     plan = {choice.param: choice.value for choice in rules.choices(data, Wishes(minutes), setup, Answers(), pace)}
     assert (plan["finetune.strategy"], plan["finetune.epochs"]) == ("full", epochs)
     assert plan["distill.teacher_weight"] == weight
     assert plan["label.views"] == visits, "no view repeats"
-    assert visits - 1 < plan["student.steps"] * plan["student.batch_size"] / train <= visits
+    assert visits - 1 < plan["student.steps"] * plan["student.batch_size"] / (train + unlabeled) <= visits
 
 
 def test_a_plan_sets_back_what_another_one_has_set():

@@ -61,7 +61,7 @@ def method(profile: Profile) -> Iterator[Choice]:
     if scarce(profile):
         why = f"{unlabeled:,} unlabeled images for {train:,} labeled ones: their soft labels are the lesson"
         temperature, weight, weighs = SOFT_TEMPERATURE, _soft_label_weight(profile), "the soft labels teach more"
-        weighs += " than few labels" if weight == SOFT_LABEL_WEIGHT else ", but so few labels need a larger weight"
+        weighs += ", but so few labels need a larger weight" if weight > SOFT_LABEL_WEIGHT else ""
         if few:
             why += ", and as the teacher had few labels, the student's own earlier answers correct them"
     else:

@@ -127,10 +127,11 @@ def test_each_of_many_images_is_visited_forty_times():
 
 
 @pytest.mark.parametrize("scratch", [False, True])
+@pytest.mark.parametrize("train", [20_000, 60_000])
 @pytest.mark.parametrize("epoch_s", [60, 2400])
-def test_a_time_that_is_too_short_for_the_images_says_what_is_enough(scratch, epoch_s):
-    data, setup = profile(60_000), rules.Setup(DEFAULT_NETWORK, 28, 28 if scratch else 80, scratch)
-    pace = replace(SLOW, fine_tuning=epoch_s / 60_000)
+def test_a_time_that_is_too_short_for_the_images_says_what_is_enough(scratch, train, epoch_s):
+    data, setup = profile(train, 60_000 - train), rules.Setup(DEFAULT_NETWORK, 28, 28 if scratch else 80, scratch)
+    pace = replace(SLOW, fine_tuning=epoch_s / train)
     with pytest.raises(UserError, match=r"--minutes 2 is too short for 60,000 images on this machine") as refused:
         rules.choices(data, Wishes(2), setup, Answers(), pace)
     enough = float(str(refused.value).split()[-3])

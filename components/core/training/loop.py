@@ -5,6 +5,7 @@ import math
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import reduce
 from itertools import islice
@@ -24,7 +25,7 @@ from reflux.components.core.runtime.device import usage
 from reflux.components.core.runtime.world import ALONE, World
 from reflux.components.core.training import optim
 from reflux.components.core.training.balance import adjusted
-from reflux.components.core.training.parallel import compile_network, data_parallel, gradient_sync
+from reflux.components.core.training.parallel import compiled, data_parallel, gradient_sync
 from reflux.components.core.training.state import resume, save
 
 if TYPE_CHECKING:
@@ -148,14 +149,17 @@ def fit(
         The history, a row for each validation, as :class:`reflux.components.core.training.state.TrainState` has it.
 
     Raises:
-        UserError: the loss is no longer finite; the message names the step and the latest checkpoint.
+        UserError: the loss is no longer finite (the message names the step and the latest checkpoint), or the network
+            can't be compiled.
     """
     run = _Run(model, optimizer, val, train, recipe, device, checkpoints, world)
     for row in run.state.history:
         report(row)
     run.go_on()
-    with data_parallel(model, world, recipe.sync_batch_norm) as module:
-        network = compile_network(module) if recipe.compile else module
+    with (
+        data_parallel(model, world, recipe.sync_batch_norm) as module,
+        compiled(module) if recipe.compile else nullcontext(module) as network,
+    ):
         for batch in islice(batches(run.state.step), recipe.steps - run.state.step):
             run.seed_step()
             rise = {name: _rise(run.state.step, recipe.steps, share) for name, share in (warmups or {}).items()}

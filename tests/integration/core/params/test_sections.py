@@ -187,7 +187,7 @@ def run(stage: str, params: Params) -> None:
 def watch(patch: pytest.MonkeyPatch):
     """Watch what leaves no trace in the artifacts; returns a function that tells it."""
     patch.setattr(torch, "compile", lambda network: network)  # compiling takes a minute
-    compiled = watched(patch, loop, "compile_network")
+    compiled = watched(patch, loop, "compiled")
     parallel = watched(patch, loop, "data_parallel")
     saves = watched(patch, loop, "save")
     opened = watched(patch, shards, "_open_images")

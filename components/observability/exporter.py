@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import get_args
 
 from prometheus_client import Metric
@@ -23,6 +24,12 @@ HELP = {
     "reflux_accuracy_gate_ratio": "registry.gates.accuracy.min of params.yaml, from 0 to 1.",
     "reflux_last_decision": "1 for the outcome of the last promotion or rollback that was tried, 0 for all others.",
     "reflux_last_decision_timestamp_seconds": "When it was tried, in seconds since 1970.",
+    "reflux_open_attempts": "Attempts to promote or roll back that are open.",
+    "reflux_open_attempt_age_seconds": "Time since the oldest of them began.",
+    "reflux_last_failed_attempt_timestamp_seconds": "When one was last closed as failed, in seconds since 1970.",
+    "reflux_aliases_moved_by_hand": "Aliases that are not where the ledger's last move has put them.",
+    "reflux_events_waiting": "Events that a webhook's receiver has not taken, on the exporter's machine.",
+    "reflux_event_age_seconds": "Time since the oldest of them was written.",
     "reflux_last_retrain": "1 for the status of the last retrain that has ended, 0 for all others.",
     "reflux_last_retrain_end_timestamp_seconds": "When it ended, in seconds since 1970.",
     "reflux_last_retrain_duration_seconds": "How long it took.",
@@ -45,10 +52,19 @@ class Exporter(Collector):
         model_name: the registered model.
         accuracy_gate: ``registry.gates.accuracy.min``; None for no gate.
         note: takes a sentence on why MLflow can't be read, once until it can be.
+        outboxes: the folders where events wait for their receivers.
     """
 
-    def __init__(self, project: str, model_name: str, accuracy_gate: float | None, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        project: str,
+        model_name: str,
+        accuracy_gate: float | None,
+        note: Callable[[str], None],
+        outboxes: Sequence[Path] = (),
+    ) -> None:
         self._project, self._model, self._gate, self._note = project, model_name, accuracy_gate, note
+        self._outboxes = outboxes
         self._lock = threading.Lock()
         self._read_at = -CACHE_S
         self._snapshot: Snapshot | None = None
@@ -69,7 +85,7 @@ class Exporter(Collector):
         """Read MLflow; None if that fails for any reason."""
         before, self._problem = self._problem, ""
         try:
-            return snapshot.read(self._project, self._model)
+            return snapshot.read(self._project, self._model, self._outboxes)
         except UserError as error:
             self._problem = str(error)
         except Exception as error:  # MLflow's own, such as a login that is refused: the exporter outlives them
@@ -119,6 +135,7 @@ def samples(state: Snapshot | None, accuracy_gate: float | None, now: float) -> 
         for outcome in get_args(Outcome):
             yield "reflux_last_decision", {"outcome": outcome}, float(outcome == decision.outcome)
         yield "reflux_last_decision_timestamp_seconds", {}, decision.at
+    yield from _open_questions(state, now)
     if retrain := state.retrain:
         for status in STATUSES:
             yield "reflux_last_retrain", {"status": status}, float(status == retrain.status)
@@ -130,3 +147,18 @@ def samples(state: Snapshot | None, accuracy_gate: float | None, now: float) -> 
         yield "reflux_drift_check_timestamp_seconds", {}, drift.at
         for compared, distance in drift.distances.items():
             yield "reflux_drift_distance", {"compared": compared}, distance
+
+
+def _open_questions(state: Snapshot, now: float) -> Iterator[Sample]:
+    """What the registry leaves to a person: attempts, aliases and events."""
+    if attempts := state.attempts:
+        yield "reflux_open_attempts", {}, len(attempts.opened)
+        if attempts.opened:
+            yield "reflux_open_attempt_age_seconds", {}, max(0.0, now - min(attempts.opened))
+        if attempts.failed_at is not None:
+            yield "reflux_last_failed_attempt_timestamp_seconds", {}, attempts.failed_at
+        if attempts.by_hand is not None:
+            yield "reflux_aliases_moved_by_hand", {}, attempts.by_hand
+    yield "reflux_events_waiting", {}, state.events.waiting
+    if state.events.oldest is not None:
+        yield "reflux_event_age_seconds", {}, max(0.0, now - state.events.oldest)

@@ -1,12 +1,14 @@
-"""The state of a project that is worth an alert, read from MLflow; nothing is written there."""
+"""The state of a project that is worth an alert, read from MLflow and from where events wait; nothing is written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reflux.components.monitor import report
-from reflux.components.registry import client
+from reflux.components.registry import client, webhooks
 from reflux.components.registry.client import CHAMPION
+from reflux.components.registry.history import by_hand
 from reflux.components.registry.ledger import ledger
 
 if TYPE_CHECKING:
@@ -38,6 +40,30 @@ class Decision:
 
     outcome: str
     at: float
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """What in the ledger a person should look at; times are in seconds since 1970.
+
+    Attributes:
+        opened: when each open attempt began.
+        failed_at: when one was last closed as failed, as it could not be settled; None if none was.
+        by_hand: aliases that are not where the ledger's last move has put them; None while an attempt is open, which
+            may have moved them.
+    """
+
+    opened: tuple[float, ...]
+    failed_at: float | None
+    by_hand: int | None
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events of the registry that its receivers have not taken; ``oldest`` is in seconds since 1970, None for none."""
+
+    waiting: int
+    oldest: float | None
 
 
 @dataclass(frozen=True)
@@ -80,14 +106,17 @@ class Snapshot:
     decision: Decision | None
     retrain: Retrain | None
     drift: Drift | None
+    attempts: Attempts | None = None
+    events: Events = Events(0, None)
 
 
-def read(project: str, model_name: str) -> Snapshot:
+def read(project: str, model_name: str, outboxes: Sequence[Path] = ()) -> Snapshot:
     """Read the present state.
 
     Args:
         project: ``project.name``, the experiment of its pipeline runs.
         model_name: the registered model.
+        outboxes: the folders where events wait for their receivers.
 
     Raises:
         Unreachable: MLflow does not answer.
@@ -108,7 +137,30 @@ def read(project: str, model_name: str) -> Snapshot:
             decision=Decision(str(attempt.outcome), attempt.at.timestamp()) if attempt else None,
             retrain=_retrain(retrain) if retrain else None,
             drift=_drift(check) if check else None,
+            attempts=_attempts(mlflow, project, model_name),
+            events=events(outboxes),
         )
+
+
+def events(outboxes: Sequence[Path]) -> Events:
+    """Look at the events that wait."""
+    # A file's name begins with the nanosecond in which the event was written.
+    began = [int(path.name.split("-")[0]) / 1e9 for outbox in outboxes for path in webhooks.waiting(outbox)]
+    return Events(len(began), min(began, default=None))
+
+
+def _attempts(mlflow: "MlflowClient", project: str, model_name: str) -> Attempts | None:
+    models = mlflow.search_registered_models(f"name = '{model_name}'", max_results=1)
+    if not models:
+        return None
+    opened = ledger.opened(mlflow, project, model_name)
+    failed, last = ledger.last_failure(mlflow, project, model_name), ledger.last_move(mlflow, project, model_name)
+    aliases = {alias: int(number) for alias, number in models[0].aliases.items()}
+    return Attempts(
+        opened=tuple(at.timestamp() for at in opened),
+        failed_at=failed.timestamp() if failed else None,
+        by_hand=None if opened else len(by_hand([last] if last else [], aliases)),
+    )
 
 
 def _champion(mlflow: "MlflowClient", model_name: str) -> Champion | None:

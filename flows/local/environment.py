@@ -65,7 +65,7 @@ def keep_home(project: str, flow_run_id: str) -> None:
     kept = os.environ.get("REFLUX_HOME")
     if not kept or HOME.exists():
         return
-    folder = Path(kept).resolve() / re.sub(r"[^\w-]", "_", project)
+    folder = Path(kept).resolve() / _folder_name(project)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         HOME.unlink(missing_ok=True)  # a link that leads nowhere
@@ -73,6 +73,21 @@ def keep_home(project: str, flow_run_id: str) -> None:
         (HOME / "flow-run").write_text(flow_run_id, encoding="utf-8")
     except OSError as error:
         raise translate_os_error(error, folder) from error
+
+
+def homes(project: str) -> list[Path]:
+    """What stands for ``.reflux`` in clones of this machine's workers: below ``$REFLUX_HOME``, as a worker has it.
+
+    The variable may also name the folder of all the machine's workers, as ``infra/local/worker --home`` takes it.
+    """
+    kept = os.environ.get("REFLUX_HOME")
+    name = _folder_name(project)
+    found = [Path(kept) / name, *Path(kept).glob(f"*/kept/{name}")] if kept else []
+    return [folder for folder in found if folder.is_dir()]
+
+
+def _folder_name(project: str) -> str:
+    return re.sub(r"[^\w-]", "_", project)
 
 
 @contextmanager

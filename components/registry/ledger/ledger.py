@@ -230,6 +230,27 @@ def newest(mlflow: "MlflowClient", project: str, model: str) -> Entry | None:
     return _entry(run) if run else None
 
 
+def last_move(mlflow: "MlflowClient", project: str, model: str) -> Entry | None:
+    """The last attempt that moved the champion; None if there is none."""
+    moved = [
+        next(_runs(mlflow, project, f"{_of(model)} AND tags.`{_OUTCOME}` = '{outcome}'", at_once=1), None)
+        for outcome in MOVED
+    ]
+    return max(map(_entry, filter(None, moved)), key=lambda entry: (entry.number, entry.at), default=None)
+
+
+def opened(mlflow: "MlflowClient", project: str, model: str) -> list[datetime]:
+    """When each open attempt began; without the lock it may be one that another process is carrying out."""
+    return [_began(run) for run in _runs(mlflow, project, _open(model))]
+
+
+def last_failure(mlflow: "MlflowClient", project: str, model: str) -> datetime | None:
+    """When an attempt was last closed as failed, however long before it began; None if none was."""
+    failed = _runs(mlflow, project, f"{_of(model)} AND tags.`{_OUTCOME}` = '{FAILED}'")
+    ended = [run.info.end_time for run in failed if run.info.end_time]
+    return datetime.fromtimestamp(max(ended) / 1000, UTC) if ended else None
+
+
 def entry(mlflow: "MlflowClient", run_id: str) -> Entry:
     """One attempt."""
     return _entry(mlflow.get_run(run_id))
@@ -285,7 +306,7 @@ def _entry(run: "Run") -> Entry:
         model=tags[_MODEL],
         version=int(tags[_VERSION]),
         outcome=cast(Outcome | None, tags.get(_OUTCOME)) if run.info.status != "RUNNING" else None,
-        at=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+        at=_began(run),
         by=tags[_BY],
         reason=tags[_REASON],
         champion=int(tags[_FROM]) if tags[_FROM] != _text(None) else None,
@@ -293,6 +314,10 @@ def _entry(run: "Run") -> Entry:
         lineage={key: tags[key] for key in LINEAGE if key in tags},
         figures=dict(run.data.metrics),
     )
+
+
+def _began(run: "Run") -> datetime:
+    return datetime.fromtimestamp(run.info.start_time / 1000, UTC)
 
 
 def _name(version: int, outcome: Outcome) -> str:

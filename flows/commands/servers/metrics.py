@@ -8,7 +8,9 @@ from prometheus_client import CollectorRegistry, generate_latest, start_http_ser
 
 from reflux.components.core.errors import UserError
 from reflux.components.observability.exporter import Exporter
+from reflux.components.registry import webhooks
 from reflux.flows.commands.registry import registry_params
+from reflux.flows.local.environment import HOME, homes
 
 # Prometheus gives up on a scrape after ten seconds, so an MLflow that does not answer must be given up on before.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "PGCONNECT_TIMEOUT": "5"}
@@ -28,8 +30,9 @@ def metrics(port: int | None, host: str) -> None:
     for variable, value in _PATIENCE.items():
         os.environ.setdefault(variable, value)
     gate = params.registry.gates.accuracy
-    registry = CollectorRegistry()
-    registry.register(Exporter(params.project.name, params.registry.model_name, gate.min if gate else None, _note))
+    registry, project = CollectorRegistry(), params.project.name
+    outboxes = [home / webhooks.HOOKS.relative_to(HOME) for home in (HOME, *homes(project))]
+    registry.register(Exporter(project, params.registry.model_name, gate.min if gate else None, _note, outboxes))
     if port is None:
         sys.stdout.write(generate_latest(registry).decode())
         return

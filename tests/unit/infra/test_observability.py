@@ -46,6 +46,23 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {f"reflux_champion_accuracy_ratio{MODEL}": "0.79x2000", f"reflux_accuracy_gate_ratio{MODEL}": "0.8x2000"},
         {f"reflux_champion_accuracy_ratio{MODEL}": "0.8x2000", f"reflux_accuracy_gate_ratio{MODEL}": "0.8x2000"},
     ),
+    "RefluxAttemptOpen": (
+        {f"reflux_open_attempt_age_seconds{MODEL}": "960x2000"},
+        {f"reflux_open_attempt_age_seconds{MODEL}": "840x2000"},
+    ),
+    "RefluxAttemptFailed": (
+        {f"reflux_last_failed_attempt_timestamp_seconds{MODEL}": "0x2000"},
+        {f"reflux_last_failed_attempt_timestamp_seconds{MODEL}": f"{-2 * DAY}x2000"},
+    ),
+    "RefluxAliasMovedByHand": (
+        {f"reflux_aliases_moved_by_hand{MODEL}": "1x2000"},
+        # A promotion that is at work moves an alias for a moment before the ledger has it.
+        {f"reflux_aliases_moved_by_hand{MODEL}": "0x20 1x4 0x2000"},
+    ),
+    "RefluxEventsWaiting": (
+        {f"reflux_event_age_seconds{MODEL}": "3700x2000"},
+        {f"reflux_event_age_seconds{MODEL}": "3500x2000"},
+    ),
 }
 
 
@@ -85,7 +102,7 @@ def interpolated(text: str, **variables: str) -> str:
 
 
 def test_the_exporter_in_compose_takes_the_params_of_the_pipeline_that_is_named():
-    (mount,) = COMPOSE["metrics"]["volumes"]
+    mount, _ = COMPOSE["metrics"]["volumes"]
     assert interpolated(mount) == "../../params.yaml:/srv/project/params.yaml:ro"
     named = interpolated(mount, REFLUX_PIPELINE="birds")
     assert named == "../../pipelines/birds/params.yaml:/srv/project/params.yaml:ro"

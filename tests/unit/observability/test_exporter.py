@@ -7,13 +7,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from reflux.components.core.errors import UserError
 from reflux.components.observability import exporter, snapshot
 from reflux.components.observability.exporter import HELP, Exporter, families
-from reflux.components.observability.snapshot import Champion, Decision, Drift, Retrain, Snapshot
+from reflux.components.observability.snapshot import Attempts, Champion, Decision, Drift, Events, Retrain, Snapshot
 
 STATE = Snapshot(
     Champion(version=3, registered_at=1000.0, accuracy=0.91, size_bytes=56_000.0),
     Decision("rejected", at=2000.0),
     Retrain("FAILED", ended_at=3000.0, duration_s=60.0),
     Drift(at=4000.0, differs=True, new_images=250.0, distances={"brightness": 0.3, "class balance": 0.1}),
+    Attempts(opened=(4000.0, 4500.0), failed_at=2500.0, by_hand=1),
+    Events(waiting=2, oldest=4900.0),
 )
 NOTHING = Snapshot(None, None, None, None)
 
@@ -40,18 +42,27 @@ def test_each_figure_has_its_unit_and_an_enum_is_1_for_one_of_its_values_alone()
     assert found["reflux_accuracy_gate_ratio", ""] == 0.85
     assert found["reflux_last_retrain_duration_seconds", ""] == 60
     assert found["reflux_drift_distance", "class balance"] == 0.1
+    assert found["reflux_open_attempts", ""] == 2
+    assert found["reflux_open_attempt_age_seconds", ""] == 1000
+    assert found["reflux_event_age_seconds", ""] == 100
     for name, value in (("reflux_last_decision", "rejected"), ("reflux_last_retrain", "FAILED")):
         assert {label: number for (each, label), number in found.items() if each == name and number} == {value: 1}
 
 
 def test_what_there_is_not_yet_is_absent_and_never_zero():
-    assert values(NOTHING, gate=None) == {("reflux_up", ""): 1}
+    assert values(NOTHING, gate=None) == {("reflux_up", ""): 1, ("reflux_events_waiting", ""): 0}
     unmeasured = Snapshot(Champion(1, 1000.0, None, None), None, None, None)
     assert {name for name, _ in values(unmeasured, gate=None)} == {
         "reflux_up",
         "reflux_champion_version",
         "reflux_champion_age_seconds",
+        "reflux_events_waiting",
     }
+
+
+def test_aliases_are_not_called_moved_by_hand_while_an_attempt_may_be_moving_them():
+    at_work = Snapshot(None, None, None, None, Attempts(opened=(4000.0,), failed_at=None, by_hand=None))
+    assert {name for name, _ in values(at_work)} & {"reflux_aliases_moved_by_hand"} == set()
 
 
 def test_a_clock_behind_that_of_mlflow_makes_no_negative_age():
@@ -61,7 +72,7 @@ def test_a_clock_behind_that_of_mlflow_makes_no_negative_age():
 
 @pytest.mark.parametrize("error", [UserError("MLflow at http://a does not answer."), RuntimeError("403\nforbidden")])
 def test_an_mlflow_that_cannot_be_read_is_one_metric_and_one_note_until_it_is_back(monkeypatch, error):
-    def fail(project: str, model: str) -> Snapshot:
+    def fail(*_: object) -> Snapshot:
         raise error
 
     registry, notes = CollectorRegistry(), []
@@ -71,7 +82,7 @@ def test_an_mlflow_that_cannot_be_read_is_one_metric_and_one_note_until_it_is_ba
     for _ in range(2):
         (family,) = text_string_to_metric_families(generate_latest(registry).decode())
         assert [(sample.name, sample.value) for sample in family.samples] == [("reflux_up", 0.0)]
-    monkeypatch.setattr(snapshot, "read", lambda project, model: STATE)
+    monkeypatch.setattr(snapshot, "read", lambda *_: STATE)
     assert "reflux_champion_version" in generate_latest(registry).decode()
     monkeypatch.setattr(snapshot, "read", fail)
     generate_latest(registry)
@@ -87,4 +98,4 @@ def test_scrapes_that_follow_each_other_ask_mlflow_once(monkeypatch):
     registry.register(Exporter("shapes", "shapes-student", None, pytest.fail))
     assert not asked
     assert generate_latest(registry) == generate_latest(registry)
-    assert asked == [("shapes", "shapes-student")]
+    assert asked == [("shapes", "shapes-student", ())]

@@ -88,6 +88,7 @@ def test_the_text_says_what_mlflow_holds(project, call_reflux):
     assert (code, err) == (0, "")
     found = parsed(out)
     assert 0 < found.pop("reflux_champion_age_seconds") < 600
+    assert 0 < found.pop("reflux_open_attempt_age_seconds") < 600
     assert found.pop("reflux_last_decision_timestamp_seconds") > 1_700_000_000
     assert found == {
         "reflux_up": 1,
@@ -96,6 +97,7 @@ def test_the_text_says_what_mlflow_holds(project, call_reflux):
         "reflux_champion_size_bytes": 56_000,
         "reflux_accuracy_gate_ratio": 0.9,
         "reflux_last_decision rejected": 1,
+        "reflux_open_attempts": 1,
         "reflux_last_retrain FINISHED": 1,
         "reflux_last_retrain_end_timestamp_seconds": 1180.003,
         "reflux_last_retrain_duration_seconds": 180,
@@ -105,13 +107,35 @@ def test_the_text_says_what_mlflow_holds(project, call_reflux):
         "reflux_drift_check_timestamp_seconds": 1000.001,
     }
     override_params(["registry.model_name=another"])
-    assert parsed(call_reflux("metrics")[1].replace("another", MODEL)).keys() == {
+    assert parsed(call_reflux("metrics")[1].replace("another", MODEL)).keys() == {  # samples that are not zero
         "reflux_up",
         "reflux_accuracy_gate_ratio",
         "reflux_last_retrain FINISHED",
         "reflux_last_retrain_end_timestamp_seconds",
         "reflux_last_retrain_duration_seconds",
     }
+
+
+def test_an_alias_moved_by_hand_an_attempt_closed_as_failed_and_events_that_wait_are_seen(
+    project, call_reflux, monkeypatch
+):
+    mlflow = client.connect()
+    ((attempt, _),) = ledger.open_attempts(mlflow, "shapes", MODEL)
+    ledger.end(mlflow, attempt, "failed", "nobody can settle it")
+    found = parsed(call_reflux("metrics")[1])
+    assert not found.keys() & {"reflux_open_attempts", "reflux_open_attempt_age_seconds", "reflux_events_waiting"}
+    assert found["reflux_last_failed_attempt_timestamp_seconds"] > 1_700_000_000
+    assert "reflux_aliases_moved_by_hand" not in found
+    mlflow.set_registered_model_alias(MODEL, "champion", "1")
+    for folder, at in ((".reflux", 2), ("machine/cpu/kept/shapes", 1), ("machine/cpu/kept/other", 0)):
+        path = Path(folder, "outbox/hooks", f"{at * 10**9}-id.slack.json")
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    monkeypatch.setenv("REFLUX_HOME", "machine")
+    found = parsed(call_reflux("metrics")[1])
+    assert found["reflux_aliases_moved_by_hand"] == 1
+    assert found["reflux_events_waiting"] == 2
+    assert found["reflux_event_age_seconds"] > 1_700_000_000
 
 
 def test_an_mlflow_that_is_away_is_a_metric_and_a_note(alone, call_reflux):
@@ -186,6 +210,8 @@ def test_a_real_prometheus_scrapes_them_fires_the_alerts_that_are_due_and_answer
     if (prometheus := shutil.which("prometheus")) is None:
         pytest.skip("NO PROMETHEUS: install Debian's prometheus to see it scrape the exporter")
     shutil.copy(OBSERVABILITY / "alerts.yaml", tmp_path)
+    ((attempt, _),) = ledger.open_attempts(client.connect(), "shapes", MODEL)
+    ledger.end(client.connect(), attempt, "failed", "nobody can settle it")
     with served(port := free_port()):
         job = {"job_name": "reflux", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
         settings = {"scrape_interval": "2s", "evaluation_interval": "2s"}
@@ -203,8 +229,8 @@ def test_a_real_prometheus_scrapes_them_fires_the_alerts_that_are_due_and_answer
                     return []
                 return answer.json()["data"]["result"] if answer.is_success else []
 
-            # The project's champion is below its gate, its data drifts, and its retrain ended in 1970.
-            due = {"RefluxAccuracyBelowGate", "RefluxDataDrift", "RefluxRetrainMissing"}
+            # The champion is below its gate, its data drifts, its retrain ended in 1970, an attempt could not be settled.
+            due = {"RefluxAccuracyBelowGate", "RefluxAttemptFailed", "RefluxDataDrift", "RefluxRetrainMissing"}
             firing = f'ALERTS{{alertstate="firing", model="{MODEL}"}}'
             until(lambda: {alert["metric"]["alertname"] for alert in query(firing)} == due)
             dashboard = json.loads((OBSERVABILITY / "grafana/dashboard.json").read_text(encoding="utf-8"))

@@ -229,7 +229,7 @@ def test_a_real_prometheus_scrapes_them_fires_the_alerts_that_are_due_and_answer
                     return []
                 return answer.json()["data"]["result"] if answer.is_success else []
 
-            # The champion is below its gate, its data drifts, its retrain ended in 1970, an attempt could not be settled.
+            # The champion is below its gate, its data drifts, its retrain ended in 1970, an attempt was not settled.
             due = {"RefluxAccuracyBelowGate", "RefluxAttemptFailed", "RefluxDataDrift", "RefluxRetrainMissing"}
             firing = f'ALERTS{{alertstate="firing", model="{MODEL}"}}'
             until(lambda: {alert["metric"]["alertname"] for alert in query(firing)} == due)

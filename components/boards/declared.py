@@ -5,6 +5,7 @@ every pipeline run has the same value in the tag ``run_kind``.
 """
 
 from reflux.components.boards.view import Bar, Board, Chart, Difference, Images, Line, Parallel, Scatter, Section
+from reflux.components.core.registry import Registry
 
 BENCH, BENCH_PICTURE = "bench on one machine", "bench/files"
 # Of pipeline, tune, tune trial and BENCH, which have an "ne": MLflow's filter has no OR.
@@ -28,7 +29,7 @@ EXPECTATIONS = (
     "nothing_quarantined",
 )
 
-BOARDS: dict[str, Board] = {}
+BOARDS: Registry[Board] = Registry("boards")
 
 
 def board(declared: Board) -> Board:
@@ -37,9 +38,7 @@ def board(declared: Board) -> Board:
     Raises:
         ValueError: its slug is taken.
     """
-    if declared.slug in BOARDS:
-        raise ValueError(f"Two boards have the slug {declared.slug}.")
-    BOARDS[declared.slug] = declared
+    BOARDS.add(declared.slug, declared)
     return declared
 
 

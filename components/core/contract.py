@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from reflux.components.core.registry import Registry
+
 
 @dataclass(frozen=True)
 class StageSpec:
@@ -183,18 +185,19 @@ class Figure:
     share: bool = False
 
 
-FIGURES = {  # those that a gate can bound
-    "accuracy": Figure("Accuracy", share=True),
-    "macro_f1": Figure("Macro F1"),
-    "worst_class_recall": Figure("Worst class recall"),
-    "ece": Figure("Calibration error (ECE)"),
-    "size_kb": Figure("Size", "KB"),
-    "latency_ms_p95": Figure("Latency p95", "ms"),
-    "params": Figure("Parameters"),
-    "corrupted_accuracy": Figure("Accuracy under corruptions"),
-    "noise_accuracy": Figure("Accuracy under noise", share=True),
-    "blur_accuracy": Figure("Accuracy under blur", share=True),
-    "brightness_accuracy": Figure("Accuracy under brightness", share=True),
-    "jpeg_accuracy": Figure("Accuracy under JPEG", share=True),
-    "gain": Figure("Gain over the control"),
-}
+FIGURES = Registry(  # those that a gate can bound
+    "figures",
+    accuracy=Figure("Accuracy", share=True),
+    macro_f1=Figure("Macro F1"),
+    worst_class_recall=Figure("Worst class recall"),
+    ece=Figure("Calibration error (ECE)"),
+    size_kb=Figure("Size", "KB"),
+    latency_ms_p95=Figure("Latency p95", "ms"),
+    params=Figure("Parameters"),
+    corrupted_accuracy=Figure("Accuracy under corruptions"),
+    noise_accuracy=Figure("Accuracy under noise", share=True),
+    blur_accuracy=Figure("Accuracy under blur", share=True),
+    brightness_accuracy=Figure("Accuracy under brightness", share=True),
+    jpeg_accuracy=Figure("Accuracy under JPEG", share=True),
+    gain=Figure("Gain over the control"),
+)

@@ -11,6 +11,7 @@ from scipy.special import logsumexp, softmax
 from reflux.components.core.contract import Figure
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.registry import gate_on
+from reflux.components.core.registry import Registry
 
 BINS = 15
 
@@ -18,7 +19,7 @@ Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 Measure = Callable[[Floats, Ints], float]
 
-MEASURES: dict[str, Measure] = {}
+MEASURES: Registry[Measure] = Registry("figures")
 
 
 def figure(name: str, gate: Figure | None = None) -> Callable[[Measure], Measure]:
@@ -36,11 +37,9 @@ def figure(name: str, gate: Figure | None = None) -> Callable[[Measure], Measure
     """
 
     def register(function: Measure) -> Measure:
-        if name in MEASURES:
-            raise ValueError(f"Two figures are named {name}.")
         if gate is not None:
             gate_on(name, gate)
-        MEASURES[name] = function
+        MEASURES.add(name, function)
         return function
 
     return register

@@ -36,6 +36,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_before_delay, w
 
 from reflux.components.core.artifacts import read_json, write_json
 from reflux.components.core.errors import UserError
+from reflux.components.core.registry import Registry
 from reflux.components.core.runtime.journal import OUTBOX
 
 HOOKS = OUTBOX / "hooks"
@@ -103,7 +104,7 @@ class Notifier:
     secret: str | None
 
 
-NOTIFIERS: dict[str, Notifier] = {}
+NOTIFIERS: Registry[Notifier] = Registry("notifiers")
 
 
 def notifier(name: str, variable: str, secret: str | None = None) -> Callable[[Message], Message]:
@@ -119,14 +120,7 @@ def notifier(name: str, variable: str, secret: str | None = None) -> Callable[[M
     Raises:
         ValueError: the name is taken.
     """
-
-    def register(message: Message) -> Message:
-        if name in NOTIFIERS:
-            raise ValueError(f"Two notifiers are named {name}.")
-        NOTIFIERS[name] = Notifier(variable, message, secret)
-        return message
-
-    return register
+    return NOTIFIERS.registers(name, lambda message: Notifier(variable, message, secret))
 
 
 @notifier("webhook", WEBHOOK_URL, WEBHOOK_SECRET)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from reflux.components.core.registry import Registry
 from reflux.components.validate import suite, tables
 from reflux.components.validate.suite import Expectations
 
@@ -37,7 +38,7 @@ class Data:
 
 Expected = Callable[[Data], Expectations]
 
-TABLES: dict[str, Expected] = {}
+TABLES: Registry[Expected] = Registry("tables of expectations")
 
 
 def expect(name: str) -> Callable[[Expected], Expected]:
@@ -49,14 +50,7 @@ def expect(name: str) -> Callable[[Expected], Expected]:
     Raises:
         ValueError: the name is taken.
     """
-
-    def register(function: Expected) -> Expected:
-        if name in TABLES:
-            raise ValueError(f"Two tables of expectations are named {name}.")
-        TABLES[name] = function
-        return function
-
-    return register
+    return TABLES.registers(name, lambda function: function)
 
 
 @expect("images")

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reflux.components.core.registry import Registry
+
 
 class SmallNet(nn.Module):
     """A convolutional trunk, global average pooling and one linear head.
@@ -202,31 +204,32 @@ def _initialized(trunk: nn.Sequential) -> nn.Sequential:
     return trunk
 
 
-SMALL_NETS: dict[str, Callable[..., SmallNet]] = {
-    "resnet8": partial(resnet, 1, (16, 16, 32, 64)),
-    "resnet14": partial(resnet, 2, (16, 16, 32, 64)),
-    "resnet20": partial(resnet, 3, (16, 16, 32, 64)),
-    "resnet32": partial(resnet, 5, (16, 16, 32, 64)),
-    "resnet56": partial(resnet, 9, (16, 16, 32, 64)),
-    "resnet110": partial(resnet, 18, (16, 16, 32, 64)),
-    "resnet8x4": partial(resnet, 1, (32, 64, 128, 256)),
-    "resnet32x4": partial(resnet, 5, (32, 64, 128, 256)),
-    "wrn_16_1": partial(wide_resnet, 2, 1),
-    "wrn_16_2": partial(wide_resnet, 2, 2),
-    "wrn_40_1": partial(wide_resnet, 6, 1),
-    "wrn_40_2": partial(wide_resnet, 6, 2),
-    "vgg8": partial(vgg, 1),
-    "vgg13_cifar": partial(vgg, 2),
-    "mlp_30": partial(mlp, 30, False),
-    "mlp_300": partial(mlp, 300, False),
-    "mlp_800": partial(mlp, 800, False),
-    "mlp_1200_dropout": partial(mlp, 1200, True),
+SMALL_NETS: Registry[Callable[..., SmallNet]] = Registry(
+    "networks",
+    resnet8=partial(resnet, 1, (16, 16, 32, 64)),
+    resnet14=partial(resnet, 2, (16, 16, 32, 64)),
+    resnet20=partial(resnet, 3, (16, 16, 32, 64)),
+    resnet32=partial(resnet, 5, (16, 16, 32, 64)),
+    resnet56=partial(resnet, 9, (16, 16, 32, 64)),
+    resnet110=partial(resnet, 18, (16, 16, 32, 64)),
+    resnet8x4=partial(resnet, 1, (32, 64, 128, 256)),
+    resnet32x4=partial(resnet, 5, (32, 64, 128, 256)),
+    wrn_16_1=partial(wide_resnet, 2, 1),
+    wrn_16_2=partial(wide_resnet, 2, 2),
+    wrn_40_1=partial(wide_resnet, 6, 1),
+    wrn_40_2=partial(wide_resnet, 6, 2),
+    vgg8=partial(vgg, 1),
+    vgg13_cifar=partial(vgg, 2),
+    mlp_30=partial(mlp, 30, False),
+    mlp_300=partial(mlp, 300, False),
+    mlp_800=partial(mlp, 800, False),
+    mlp_1200_dropout=partial(mlp, 1200, True),
     # For phones: a file under 200 KB, and a stem of stride 2 that makes it four times as fast.
-    "resnet8_slim": partial(resnet, 1, (16, 16, 24, 48), stem_kernel=5, stem_stride=2),
-    "resnet14_slim": partial(resnet, 2, (16, 16, 24, 48), stem_kernel=5, stem_stride=2),
-    "resnet8_thin": partial(resnet, 1, (12, 12, 16, 32), stem_kernel=5, stem_stride=2),
-    "resnet8_tiny": partial(resnet, 1, (8, 8, 12, 24), stem_kernel=5, stem_stride=2),
-}
+    resnet8_slim=partial(resnet, 1, (16, 16, 24, 48), stem_kernel=5, stem_stride=2),
+    resnet14_slim=partial(resnet, 2, (16, 16, 24, 48), stem_kernel=5, stem_stride=2),
+    resnet8_thin=partial(resnet, 1, (12, 12, 16, 32), stem_kernel=5, stem_stride=2),
+    resnet8_tiny=partial(resnet, 1, (8, 8, 12, 24), stem_kernel=5, stem_stride=2),
+)
 
 Builder = TypeVar("Builder", bound=Callable[..., SmallNet])
 
@@ -237,14 +240,7 @@ def network(name: str) -> Callable[[Builder], Builder]:
     Raises:
         ValueError: the name is taken.
     """
-
-    def register(builder: Builder) -> Builder:
-        if name in SMALL_NETS:
-            raise ValueError(f"Two networks are named {name}.")
-        SMALL_NETS[name] = builder
-        return builder
-
-    return register
+    return SMALL_NETS.registers(name, lambda builder: builder)
 
 
 _WITH_WIDTH = re.compile(r"(.+)_x(\d+(?:\.\d+)?)")

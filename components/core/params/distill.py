@@ -14,6 +14,7 @@ from pydantic import Field, GetCoreSchemaHandler, ValidationInfo, field_serializ
 from pydantic_core import CoreSchema
 
 from reflux.components.core.params.section import AboveZero, Fraction, Positive, Section
+from reflux.components.core.registry import Registry
 
 Temperature = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(gt=0)]
@@ -22,7 +23,7 @@ Layers = Annotated[tuple[str, ...], Field(min_length=1)]
 # Of 240 epochs, dkd's and ReviewKD's authors let their losses rise over the first 20.
 _FIRST_EPOCHS = 20 / 240
 
-METHODS: dict[str, type["Method"]] = {}
+METHODS: Registry[type["Method"]] = Registry("methods")
 
 
 class Method(Section):
@@ -35,12 +36,8 @@ class Method(Section):
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         name = cls.model_fields["name"].default
-        if not isinstance(name, str):
-            return
-        if name in METHODS:
-            first, second = (f"{each.__module__}.{each.__name__}" for each in (METHODS[name], cls))
-            raise ValueError(f"Two methods are named {name}: {first} and {second}.")
-        METHODS[name] = cls
+        if isinstance(name, str):
+            METHODS.add(name, cls)
 
     def __str__(self) -> str:
         params = ", ".join(f"{key}={getattr(self, key)}" for key in type(self).model_fields if key != "name")

@@ -89,9 +89,7 @@ def gate_on(name: str, figure: Figure) -> None:
     Raises:
         ValueError: the name is taken.
     """
-    if name in FIGURES:
-        raise ValueError(f"Two figures are named {name}.")
-    FIGURES[name] = figure
+    FIGURES.add(name, figure)
     add_param(Gates, name, (SureBound if figure.share else Bound) | None, None)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from torch import nn
 
+from reflux.components.core.registry import Registry
 from reflux.components.distill.modules import Shape
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,7 +31,7 @@ class Registered:
         return self.memory and not self.shared
 
 
-LOSSES: dict[str, Registered] = {}
+LOSSES: Registry[Registered] = Registry("losses")
 
 
 def loss(
@@ -64,12 +65,4 @@ def loss(
     Raises:
         ValueError: the name is taken.
     """
-
-    def register(function: F) -> F:
-        if name in LOSSES:
-            first, second = (f"{each.__module__}.{each.__qualname__}" for each in (LOSSES[name].function, function))
-            raise ValueError(f"Two losses are named {name}: {first} and {second}.")
-        LOSSES[name] = Registered(function, labels, features, adapter, memory, shared)
-        return function
-
-    return register
+    return LOSSES.registers(name, lambda function: Registered(function, labels, features, adapter, memory, shared))

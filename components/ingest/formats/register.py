@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from reflux.components.core.registry import Registry
 from reflux.components.ingest.items import Source
 
 Read = Callable[[Path, Mapping[str, str]], Source]
@@ -18,7 +19,7 @@ class Format:
     read: Read
 
 
-FORMATS: dict[str, Format] = {}
+FORMATS: Registry[Format] = Registry("formats")
 
 
 def dataset_format(name: str, form: str, recognize: Callable[[Path], bool]) -> Callable[[Read], Read]:
@@ -35,11 +36,4 @@ def dataset_format(name: str, form: str, recognize: Callable[[Path], bool]) -> C
     Raises:
         ValueError: the name is taken.
     """
-
-    def register(read: Read) -> Read:
-        if name in FORMATS:
-            raise ValueError(f"Two formats are named {name}.")
-        FORMATS[name] = Format(form, recognize, read)
-        return read
-
-    return register
+    return FORMATS.registers(name, lambda read: Format(form, recognize, read))

@@ -12,7 +12,7 @@ def test_the_boards_fit_next_to_a_hundred_other_metrics():
 
 
 def test_a_board_has_a_slug_of_its_own():
-    with pytest.raises(ValueError, match="Two boards have the slug reflux-retraining-health"):
+    with pytest.raises(ValueError, match="Two boards are named reflux-retraining-health"):
         board(HEALTH)
 
 

@@ -36,7 +36,7 @@ DVC.pop("installed")  # writes that file, and has no result of its own
 
 # How a process runs and files are written, and names: a wrong one fails, and keeps no wrong result. Values of params
 # are dependencies by themselves.
-NEUTRAL = {"artifacts.py", "contract.py", "errors.py", "params", "project.py", "runtime"}
+NEUTRAL = {"artifacts.py", "contract.py", "errors.py", "params", "project.py", "registry.py", "runtime"}
 PARTS = sorted(
     path.relative_to(CORE).as_posix()
     for path in CORE.iterdir()

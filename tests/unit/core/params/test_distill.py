@@ -9,7 +9,7 @@ def settings(method: object, **others: object) -> Distill:
 
 
 def test_a_second_method_of_a_name_is_refused_and_the_first_stays():
-    with pytest.raises(ValueError, match=r"Two methods are named kd: .*distill\.Kd and .*test_distill\.Other"):
+    with pytest.raises(ValueError, match=r"Two methods are named kd\."):
 
         class Other(Loss):
             name: str = "kd"

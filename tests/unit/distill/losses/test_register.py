@@ -10,7 +10,7 @@ def test_every_loss_of_the_params_is_registered_and_no_other():
 
 def test_a_second_registration_is_refused_and_the_first_stays():
     first = LOSSES["kd"]
-    with pytest.raises(ValueError, match=r"named kd: reflux\.components\.distill\.losses\.logits\.kd and .*other"):
+    with pytest.raises(ValueError, match="Two losses are named kd"):
 
         @loss("kd")
         def other() -> None: ...

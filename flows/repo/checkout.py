@@ -15,6 +15,8 @@ from reflux.components.core.project import root
 from reflux.flows.local.supervised import output_of, supervised
 
 _SECONDS_TO_WRITE_A_LOCK = 0.5
+_SITE_CACHE = "DVC_SITE_CACHE_DIR"
+_OURS = f"site-{os.getuid()}"
 _CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
 
 
@@ -30,6 +32,7 @@ def dvc(*arguments: str) -> tuple[int, list[str]]:
 def start_dvc(*arguments: str, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
     """Start a DVC command under the supervisor; its output is a pipe."""
     remove_torn_lock()
+    keep_cache_private()
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     return supervised(command, environment or {}, stdout=subprocess.PIPE)
 
@@ -43,6 +46,7 @@ def refusals_of_dvc() -> Iterator[None]:
     """
     from dvc.exceptions import DvcException
 
+    keep_cache_private()
     try:
         yield
     except DvcException as error:
@@ -81,6 +85,37 @@ def prepare_dvc() -> None:
                 raise _refusal(next(iter(said), "no reason given"))
     except OSError as error:
         raise translate_os_error(error, config) from error
+
+
+def keep_cache_private() -> None:
+    """Keep DVC's index of this checkout's files in the checkout, for its user alone, unless DVC is told otherwise.
+
+    By itself DVC keeps it in ``/var/tmp/dvc``, where all users of a machine may write, and unpickles what is there
+    (CVE-2025-69872, issue 40); a container with a read-only root has no such folder.
+
+    Raises:
+        UserError: the folder can't be made, or is another user's.
+    """
+    set_before = Path(os.environ.get(_SITE_CACHE, "")).name
+    if not (root() / ".dvc").is_dir() or set_before not in ("", _OURS) or _is_configured():
+        return
+    folder = root().resolve() / ".dvc/tmp" / _OURS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise translate_os_error(error, folder) from error
+    os.environ[_SITE_CACHE] = str(folder)
+
+
+def _is_configured() -> bool:
+    """Whether ``core.site_cache_dir`` is set for this project, user or machine."""
+    from dvc.config import Config, ConfigError
+
+    try:
+        return bool(Config.from_cwd(validate=False).get("core", {}).get("site_cache_dir"))
+    except (ConfigError, UnicodeDecodeError):
+        return False  # DVC itself says what is wrong
 
 
 def in_git() -> bool:

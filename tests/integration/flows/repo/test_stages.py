@@ -134,7 +134,7 @@ def test_leaving_the_runner_for_any_reason_ends_what_runs(project, marker):
 
 
 def test_a_lock_table_cut_short_by_a_kill_does_not_stop_the_next_run(project):
-    Path(".dvc/tmp").mkdir()
+    Path(".dvc/tmp").mkdir(exist_ok=True)
     Path(".dvc/tmp/rwlock").write_text('{"/a": {"wri')
     with Runner(Ears(), {"MLFLOW_TRACKING_URI": "none"}) as runner:
         assert runner.run("copy") is StageOutcome.RAN

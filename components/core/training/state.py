@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from reflux.components.core.errors import UserError
 from reflux.components.core.runtime.checkpoint import Checkpoints, random_states, set_random_states
 
+KEPT_WITHIN = 2  # standard errors of the best validation accuracy; see TrainState.choose
+
 
 @dataclass
 class TrainState:
@@ -74,7 +76,7 @@ class TrainState:
         self.history.append(row)
         self.losses = {}
         self.best_accuracy = max(self.best_accuracy, row["val_accuracy"])
-        if row["val_accuracy"] >= self.best_accuracy - 2 * standard_error(self.best_accuracy, count):
+        if row["val_accuracy"] >= self.best_accuracy - KEPT_WITHIN * standard_error(self.best_accuracy, count):
             self.kept = {name: tensor.detach().clone() for name, tensor in eval_model.state_dict().items()}
 
 

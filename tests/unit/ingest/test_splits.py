@@ -43,6 +43,14 @@ def test_every_class_of_three_has_an_image_in_each_split(labels: list[int], seed
         assert len(own) < 3 or min(own.count(split) for split in ("train", "val", "test")) >= least
 
 
+@pytest.mark.parametrize("count", range(3, 20))
+def test_a_small_class_gives_a_quarter_to_each_split_and_any_other_three_images(count: int) -> None:
+    ids = [2**63 + i for i in range(count)]  # none of them is taken for its hash
+    splits = place(ids, 0.01, 0.01)
+    least = max(1, count // 4) if count < 12 else 3
+    assert (splits.count("val"), splits.count("test")) == (least, least)
+
+
 def test_few_images_move_while_a_class_grows() -> None:
     rng = np.random.default_rng(0)
     moves = []

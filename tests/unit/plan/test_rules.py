@@ -86,6 +86,17 @@ def test_views_of_few_unlabeled_images_are_not_seen_often_where_the_time_is_shor
     assert visits / plan["label.views"] <= 4.5
 
 
+def test_steps_leave_the_time_to_label_a_view_for_every_sixteen_visits():
+    train, pace = 300, replace(SLOW, labeling=0.01, learning=0.0003)
+    plan = chosen(profile(train), pace=pace)
+    visited = plan["student.steps"] * plan["student.batch_size"]
+    assert visited / train > 256, "sixteen views are not enough"
+    assert visited / train / plan["label.views"] <= 16
+    teacher = plan["finetune.epochs"] * train * pace.fine_tuning
+    labels = train * plan["label.views"]
+    assert pace.fixed + teacher + labels * pace.labeling + visited * pace.learning <= 600
+
+
 @pytest.mark.parametrize("train", [60, 300, 3000, 20_000, 60_000])
 @pytest.mark.parametrize("unlabeled", [0, 100, 200_000])
 @pytest.mark.parametrize("minutes", [10, 30, 60])

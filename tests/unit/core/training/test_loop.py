@@ -1,5 +1,6 @@
 import contextlib
 import itertools
+import re
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from reflux.components.core.params.sections import Training
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.training import loop, optim
 from reflux.components.core.training.loop import Batch, Recipe, cross_entropy, fit
-from reflux.components.core.training.state import standard_error
+from reflux.components.core.training.state import KEPT_WITHIN, standard_error
 from reflux.components.core.views.augment import batch_indices, to_pixels
+from tests.workspaces import ROOT
 
 CPU = torch.device("cpu")
 
@@ -131,6 +133,12 @@ def test_the_latest_weights_within_two_standard_errors_of_the_best_are_kept(
     monkeypatch.setattr("reflux.components.core.training.loop.validate", scripted)
     model = train(tmp_path, steps=40)[0]
     assert torch.equal(model.net.head.weight, weights[2])
+
+
+@pytest.mark.parametrize("page", ["params.yaml", "components/finetune/README.md", "components/pretrain/README.md"])
+def test_what_is_said_of_the_kept_weights_is_the_number_in_the_code(page: str):
+    said = re.findall(r"(?:latest|accuracy is) within\s(\w+)\sstandard\serrors", (ROOT / page).read_text("utf-8"))
+    assert {{"two": 2}.get(word) for word in said} == {KEPT_WITHIN}
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 25), (24, 25), (25, 25), (450, 500)])

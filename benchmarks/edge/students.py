@@ -11,6 +11,7 @@ from benchmarks.harness.results import ROOT, Figure, argument_parser, write
 from reflux.components.core.errors import UserError
 from reflux.components.core.models.pixel_model import PixelModel
 from reflux.components.core.models.small_nets import base_and_width, small_net
+from reflux.components.core.params.distill import targets_from
 from reflux.components.core.params.file import override_params
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime.device import resolve_device
@@ -48,7 +49,7 @@ def small_student(params: Params) -> tuple[str, float]:
         UserError: it is none of the small nets, or no stored soft labels teach it.
     """
     base, width = base_and_width(params.student.model)
-    if small_net(base) is None or params.distill.targets_from != "store":
+    if small_net(base) is None or targets_from(params.distill) != "store":
         raise UserError("It compares one of the small nets, taught by stored soft labels: run with such params.")
     return base, width
 

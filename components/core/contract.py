@@ -1,10 +1,12 @@
-"""The names that stages share: stages with the code that decides their results, splits, shipped files, figures."""
+"""The names that stages share: stages, splits, shipped files, figures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePath
 from typing import Any
 
+from reflux.components.core.errors import UserError
 from reflux.components.core.registry import Registry
 
 
@@ -13,8 +15,6 @@ class StageSpec:
     """A stage of the pipeline.
 
     Attributes:
-        code: the folders and files of ``components/core`` that decide its result, along with its own package; see
-            :func:`code_of`.
         role: the model that it trains: teacher, student or control.
         trains: it wants a GPU, so that ``run.placement: two-pools`` runs it on the pool ``gpu``.
         distributed: it can run as several processes, with ``run.launcher: torchrun``.
@@ -23,7 +23,6 @@ class StageSpec:
         ships: it makes or measures the files that ship, so that their runtimes are such packages, too.
     """
 
-    code: tuple[str, ...] = ()
     role: str | None = None
     trains: bool = False
     distributed: bool = False
@@ -31,39 +30,23 @@ class StageSpec:
     ships: bool = False
 
 
-_INFERENCE = ("images", "models", "views")
-_TRAINING = (*_INFERENCE, "inference.py", "training")
 _TORCH = ("torch", "torchvision", "timm")
 _SHIPPING = (*_TORCH, "onnxruntime")
 
 # In the order data meets them; control needs no teacher and runs alongside distill.
 STAGES = {
-    "ingest": StageSpec(("images",)),
-    "validate": StageSpec(("images", "shift.py")),
-    "pretrain": StageSpec((*_TRAINING, "student.py"), trains=True, packages=_TORCH),
-    "finetune": StageSpec(_TRAINING, role="teacher", trains=True, distributed=True, packages=_TORCH),
-    "label": StageSpec((*_INFERENCE, "teacher"), trains=True, distributed=True, packages=_TORCH),
-    "distill": StageSpec(
-        (*_TRAINING, "params/distill.py", "student.py", "teacher"),
-        role="student",
-        trains=True,
-        distributed=True,
-        packages=_TORCH,
-    ),
-    "control": StageSpec((*_TRAINING, "student.py"), role="control", trains=True, distributed=True, packages=_TORCH),
-    "compress": StageSpec(("images", "models", "export", "significance.py"), packages=_SHIPPING, ships=True),
-    "evaluate": StageSpec(
-        (*_INFERENCE, "inference.py", "export", "significance.py"), distributed=True, packages=_SHIPPING, ships=True
-    ),
+    "ingest": StageSpec(),
+    "validate": StageSpec(),
+    "pretrain": StageSpec(trains=True, packages=_TORCH),
+    "finetune": StageSpec(role="teacher", trains=True, distributed=True, packages=_TORCH),
+    "label": StageSpec(trains=True, distributed=True, packages=_TORCH),
+    "distill": StageSpec(role="student", trains=True, distributed=True, packages=_TORCH),
+    "control": StageSpec(role="control", trains=True, distributed=True, packages=_TORCH),
+    "compress": StageSpec(packages=_SHIPPING, ships=True),
+    "evaluate": StageSpec(distributed=True, packages=_SHIPPING, ships=True),
 }
 STEPS = (*STAGES, "register", "promote")  # the last two change the outside world, so that DVC knows nothing of them
 TRAINING = tuple(name for name, stage in STAGES.items() if stage.trains)
-
-
-def code_of(stage: str) -> tuple[str, ...]:
-    """The folders and files that decide a stage's result, relative to ``components``."""
-    return (stage, *(f"core/{part}" for part in STAGES[stage].code))
-
 
 UNTRAINED_CONTROL = (
     "No training image has a label, so that the control is the student before its training: the gain over it says "
@@ -92,6 +75,20 @@ class FormatSpec:
     label: str
     runtime: str
     extra: str | None = None
+
+    def installed(self, who: str) -> str:
+        """Return the installed release of the runtime, with its build.
+
+        Args:
+            who: needs it, as a sentence begins with it.
+
+        Raises:
+            UserError: it is not installed.
+        """
+        try:
+            return version(self.runtime)
+        except PackageNotFoundError:
+            raise UserError(f"{who} needs the package {self.runtime}: `pip install {self.runtime}`.") from None
 
 
 FORMATS = {

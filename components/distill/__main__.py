@@ -11,6 +11,7 @@ from reflux.components.core.params.distill import (
     DeepMutualLearning,
     Schedule,
     TeacherAssistant,
+    targets_from,
 )
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage, run
@@ -43,7 +44,7 @@ def main(stage: Stage) -> None:
     networks = networks_between(method.schedule, params.student.model)
     if isinstance(method.schedule, TeacherAssistant):
         refuse_to_grow(parameter_count(trainer.teacher), networks, trainer.dataset)
-    teacher = None if method.targets_from == "store" else trainer.teacher
+    teacher = None if targets_from(method) == "store" else trainer.teacher
     for number, name in enumerate(networks, 1):
         teacher = trainer.train_before(f"{number}-{name}", name, seed_before(params.seed, number), teacher)
     trainer.train_student(teacher)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.params.distill import Distill, Method
+from reflux.components.core.params.distill import Distill, Method, targets_from
 
 
 def refuse_few_classes(method: Sequence[Method], classes: int) -> None:
@@ -26,6 +26,6 @@ def refuse_no_labels(distill: Distill, labeled: int) -> None:
     Raises:
         UserError: its phase or its method learns nothing else.
     """
-    wanting = "method = deep-mutual-learning" if distill.targets_from == "peers" else "finish = labels"
-    if not labeled and (distill.targets_from == "peers" or distill.finish == "labels"):
+    wanting = "method = deep-mutual-learning" if targets_from(distill) == "peers" else "finish = labels"
+    if not labeled and (targets_from(distill) == "peers" or distill.finish == "labels"):
         raise UserError(f"distill.{wanting} learns labels, and no training image has one: label some, or change it.")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+from reflux.components.core.params.distill import targets_from
 from reflux.components.core.params.sections import Params
 
 _HIGH = 4.0  # the temperature of Hinton et al. for targets that a teacher is sure of
@@ -17,7 +18,7 @@ def remedy(params: Params, counts: Mapping[str, int], accuracies: Mapping[str, f
         accuracies: on the test split, of ``teacher``, ``student`` and ``control``.
         teacher_leads: whether the teacher is measurably better than the control.
     """
-    if params.distill.targets_from == "peers":
+    if targets_from(params.distill) == "peers":
         return "a teacher (distill.method=kd), as peers know no more than the student"
     better = "a better teacher (another pretrain.model or pretrain.weights, a larger finetune.image_size, more images)"
     shares = {name: f"{100 * value:.1f} %" for name, value in accuracies.items()}
@@ -47,7 +48,7 @@ def _softer(params: Params, images: int) -> list[str]:
         settings.append(f"a higher temperature (distill.method={{name: {temperature[0]}, temperature: {_HIGH:g}}})")
     if distill.label_weight < 1:
         settings.append("more weight for the labels (distill.label_weight=1)")
-    if distill.targets_from == "store" and params.views_of_each(images) < visits:
+    if targets_from(distill) == "store" and params.views_of_each(images) < visits:
         settings.append("views that do not repeat (label.views=auto or distill.teacher=live)")
     return settings
 

@@ -12,6 +12,7 @@ from reflux.components.core.artifacts import write_json
 from reflux.components.core.errors import UserError
 from reflux.components.core.images.shards import Shard, join, open_shard, read_dataset
 from reflux.components.core.models.precision import computing
+from reflux.components.core.params.distill import targets_from
 from reflux.components.core.runtime import lineage, progress
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import Stage, run
@@ -43,7 +44,7 @@ def main(stage: Stage) -> None:
         if params.label.views == "auto":
             _note(f"label.views = auto: {views:,} of each image, as often as the student visits it")
         stage.journal.params({"views_of_each_image": views})
-    if params.distill.targets_from != "store":
+    if targets_from(params.distill) != "store":
         if stage.world.first:
             publish_empty(images.ids, stage.out("store"))
             write_json(stage.out("manifest.json"), {"views": views, "images": len(images), "shards": []})

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from reflux.components.core.contract import STEPS
-from reflux.components.core.params.distill import BornAgain, DeepMutualLearning, TeacherAssistant
+from reflux.components.core.params.distill import BornAgain, DeepMutualLearning, TeacherAssistant, targets_from
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime.machine import usable_cores
 from reflux.components.finetune.strategy import PROBED, TRAINED, epochs_between_validations, in_effect
@@ -27,6 +27,7 @@ _FIXED_S = {
     **{"ingest": 1.0, "validate": 3.5, "pretrain": 1.0, "finetune": 1.0, "label": 1.5, "distill": 1.5},
     **{"control": 1.5, "compress": 4.5, "evaluate": 10.0, "register": 6.0, "promote": 2.0},
 }
+_OTHER_STAGE_S = 2.5  # likewise, of a stage that was not timed: to start, and then
 # An earlier run of another speed than this says more of what happened to it: it was resumed, or found its soft labels.
 _MOST_OFF = 3.0
 _RUN_S = 6.0  # Prefect's server, the checks before anything starts, and DVC's look at all stages
@@ -94,7 +95,8 @@ def stage_seconds(
     """
     scale = speeds["start"] / _START_S
     seconds = _computing_seconds(params, counts, speeds)
-    return {name: scale * _STARTS_S[name] + seconds[name] * (experience or {}).get(name, 1.0) for name in STEPS}
+    starts = {name: scale * _STARTS_S.get(name, _OTHER_STAGE_S) for name in STEPS}
+    return {name: start + seconds[name] * (experience or {}).get(name, 1.0) for name, start in starts.items()}
 
 
 def experience_of(
@@ -118,7 +120,7 @@ def _computing_seconds(params: Params, counts: Mapping[str, int], speeds: Speeds
     student, distill = params.student, params.distill
     teacher_s, student_s = speeds["teacher inference"], speeds["student inference"]
     images = train + unlabeled
-    labels = params.views_of_each(images) * images if distill.targets_from == "store" else 0
+    labels = params.views_of_each(images) * images if targets_from(distill) == "store" else 0
     visits, validations = student.steps * student.batch_size, math.ceil(student.steps / student.eval_every)
     own = {phase: steps * student.batch_size for phase, steps in params.phases.items()}
     *before, lesson = _lessons(params, speeds)
@@ -139,7 +141,7 @@ def _computing_seconds(params: Params, counts: Mapping[str, int], speeds: Speeds
         "evaluate": test * (teacher_s + 10 * student_s + _CORRUPT_S),
     }
     scale = speeds["start"] / _START_S
-    return {name: work.get(name, 0.0) + scale * _FIXED_S[name] for name in STEPS}
+    return {name: work.get(name, 0.0) + scale * _FIXED_S.get(name, _OTHER_STAGE_S) for name in STEPS}
 
 
 def run_seconds(seconds: Mapping[str, float]) -> float:
@@ -199,7 +201,7 @@ def _round(params: Params, images: int, val: int, domain: int, epochs: int, spee
 def _lessons(params: Params, speeds: Speeds) -> Iterator[float]:
     """Seconds an image of each training run of ``distill``, one after the other."""
     schedule, student = params.distill.schedule, speeds["student training"]
-    live = speeds["teacher inference"] if params.distill.targets_from == "teacher" else 0.0
+    live = speeds["teacher inference"] if targets_from(params.distill) == "teacher" else 0.0
     match schedule:
         case DeepMutualLearning():
             yield (1 + schedule.peers) * student

@@ -8,7 +8,7 @@ from reflux.components.core.errors import UserError
 from reflux.components.core.images.shards import Dataset
 from reflux.components.core.models import image_text
 from reflux.components.core.models.pixel_model import PixelModel, parameter_count, pixel_model, read
-from reflux.components.core.params.distill import TeacherAssistant, Vkd
+from reflux.components.core.params.distill import TeacherAssistant, Vkd, targets_from
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.distill.__main__ import networks_between, refuse_to_grow
@@ -95,13 +95,13 @@ def check_networks(params: Params) -> None:
         layers_to_adapt(teacher, params.finetune.lora_targets)
     for loss in method.losses:
         _refuse_several_processes(loss.name, params)
-    if method.targets_from == "peers":
+    if targets_from(method) == "peers":
         return
     between = networks_between(method.schedule, params.student.model)
     if isinstance(method.schedule, TeacherAssistant):
         dataset = Dataset(CLASSES, size, channels, (0.5,) * channels, (0.25,) * channels)
         refuse_to_grow(parameter_count(teacher), between, dataset)
-    teaches: PixelModel | None = teacher if method.targets_from == "teacher" else None
+    teaches: PixelModel | None = teacher if targets_from(method) == "teacher" else None
     for name in between:
         learns = untrained(name, size, channels)
         terms(method.losses, learns, teaches, _FEW_IMAGES, method.standardization)

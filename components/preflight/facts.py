@@ -9,16 +9,11 @@ from typing import Any
 
 from reflux.components.core.contract import FIGURES, kind_of, made
 from reflux.components.core.errors import UserError
-from reflux.components.core.params.extras import installed
 from reflux.components.core.params.sections import Params
-from reflux.components.core.runtime.lineage import files_sha256
+from reflux.components.core.runtime.lineage import code_sha256
 from reflux.components.registry.policy.gates import Bounds, format_value, gated_figures, sides, within
 
 FACTS = Path(".reflux/preflight")
-_CODE = (
-    *("preflight", "compress", "distill", "finetune", "pretrain"),
-    *("core/export", "core/images", "core/models", "core/params", "core/teacher"),
-)
 _PACKAGES = ("torch", "timm", "onnx", "onnxruntime", "onnxscript")
 
 
@@ -61,11 +56,11 @@ def runtimes(ships: str) -> dict[str, str]:
         UserError: one is not installed.
     """
     named = {kind: file.format for kind, file in made(ships).items() if file.format.extra}
-    return {kind: installed(each, f"compress.ships = {ships}") for kind, each in named.items()}
+    return {kind: each.installed(f"compress.ships = {ships}") for kind, each in named.items()}
 
 
 def _file(kind: str, *parts: Any) -> Path:
-    code = files_sha256(_CODE)
+    code = code_sha256("preflight", "core.params")
     packages = [version(package) for package in _PACKAGES]
     key = hashlib.sha256(json.dumps([code, packages, parts]).encode()).hexdigest()
     return FACTS / f"{kind}-{key[:32]}.json"

@@ -15,13 +15,12 @@ from reflux.components.core.artifacts import atomic, sha256_file
 from reflux.components.core.images.shards import Pixels
 from reflux.components.core.models.pixel_model import PixelModel, adapted
 from reflux.components.core.runtime import installed
-from reflux.components.core.runtime.lineage import files_sha256
+from reflux.components.core.runtime.lineage import code_sha256
 from reflux.components.plan.probe import Floats, features_of
 from reflux.components.pretrain.weights import pretrained
 from reflux.components.teachers.candidates import Candidate
 
 KEPT = Path(".reflux/teachers/features")
-_CODE = ("core/images", "core/models", "finetune/transfer.py", "plan/probe.py", "pretrain/weights.py")
 _AT_ONCE = 64  # images between two reports of progress
 
 Hashes = npt.NDArray[np.uint64]
@@ -96,7 +95,7 @@ def _network(candidate: Candidate, _sha256: str) -> PixelModel:
 
 def _file(candidate: Candidate, image_size: int, device: torch.device) -> Path:
     weights = [candidate.model, candidate.weights == "timm", sha256_file(candidate.file)]
-    computed_by = [files_sha256(_CODE), installed.builds("pretrain"), device.type]
+    computed_by = [code_sha256("teachers.features"), installed.builds("pretrain"), device.type]
     key = hashlib.sha256(json.dumps([weights, image_size, computed_by]).encode()).hexdigest()
     return KEPT / f"{key[:32]}.npz"
 

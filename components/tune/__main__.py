@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from reflux.components.core.artifacts import ARTIFACTS, atomic, read_json
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.images.shards import open_shard, read_dataset
+from reflux.components.core.params.distill import targets_from
 from reflux.components.core.params.file import load_params
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime.device import THREADS_VARIABLE, resolve_device
@@ -104,7 +105,7 @@ def check(params: Params) -> None:
     """
     manifest = ARTIFACTS / "label" / "manifest.json"
     schedule = params.distill.schedule
-    if schedule is not None or params.distill.targets_from != "store":
+    if schedule is not None or targets_from(params.distill) != "store":
         why = f"{schedule.name} trains several networks" if schedule else "it asks the teacher at every step"
         raise UserError(
             f"reflux tune trains students on stored soft labels, and distill.method can't be searched so ({why}): set "
@@ -138,7 +139,7 @@ def prepared(request: Mapping[str, Any], params: Params, url: str) -> Search:
         reader.read("pretrain/student")
     device = resolve_device(params.run.device, params.run.threads, params.run.deterministic)
     drawn, objectives = distributions(params), tuple(request["objectives"])
-    code = [code_sha256("distill"), code_sha256("compress")]
+    code = code_sha256("tune.trial", "distill", "compress")
     facts = [decides(params, drawn), objectives, code, reader.inputs(), reader.environment]
     study, storage = open_study(url, study_name(params.project.name, facts), objectives)
     return Search(

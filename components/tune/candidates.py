@@ -19,12 +19,11 @@ from reflux.components.core.export.network import fit_rows
 from reflux.components.core.images.shards import Dataset, Images
 from reflux.components.core.models.pixel_model import PixelModel, parameter_count, pixel_model, seed_everything
 from reflux.components.core.runtime import installed
-from reflux.components.core.runtime.lineage import files_sha256
+from reflux.components.core.runtime.lineage import code_sha256
 from reflux.components.core.runtime.machine import machine
 from reflux.components.preflight.rehearsal import as_if_trained
 
 KEPT = Path(".reflux/tune/files")
-_CODE = ("compress", "core/export", "core/images", "core/models", "tune/candidates.py")
 _IMAGES = 16
 _ROUNDS = 3  # what else the machine does can only add to a time, so that the least of a few is nearest
 
@@ -95,5 +94,5 @@ def _measured(student: PixelModel, ships: str, pixels: Any, runs: int) -> Files:
 
 def _key(name: str, image_size: int, ships: str, dataset: Dataset, runs: int) -> str:
     facts = [name, image_size, list(made(ships)), asdict(dataset), runs, machine()]
-    facts += [installed.builds("evaluate", ships), files_sha256(_CODE)]
+    facts += [installed.builds("evaluate", ships), code_sha256("tune.candidates")]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reflux.components.core.artifacts import sha256_file
-from reflux.components.core.contract import STAGES, code_of
+from reflux.components.core.contract import STAGES
 from reflux.components.core.dvc_yaml import PIPELINE
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import installed, lineage
@@ -20,11 +20,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TAG = "inputs.sha256"
-_CODE = (
-    *sorted({part for stage in STAGES for part in code_of(stage)}),
-    # What a version is made of, and what happens to it.
-    *(f"registry/{part}" for part in ("policy", "promote.py", "register.py", "versions")),
-)
+# With the parts of the registry that say what a version is made of, and what happens to it.
+_CODE = (*STAGES, *(f"registry.{part}" for part in ("policy", "promote", "register", "versions")))
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def identity(params: Params) -> str | None:
         return None
     releases = installed.releases(params.compress.ships) if params.run.retrain_on_upgrade else None
     settings = [lineage.params_sha256(), params.model_dump_json(by_alias=True)]  # the file, and the defaults
-    code = [sha256_file(PIPELINE), lineage.files_sha256(_CODE)]
+    code = [sha256_file(PIPELINE), lineage.code_sha256(*_CODE)]
     parts = [*code, *weights, *settings, dataset.version(own[1]), releases]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

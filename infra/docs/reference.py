@@ -15,7 +15,8 @@ from reflux.components.core.contract import FIGURES, FILES, FORMATS, STAGES
 from reflux.components.core.params.comments import comments_of
 from reflux.components.core.params.distill import METHODS
 from reflux.components.core.params.section import Section
-from reflux.components.core.params.sections import Params, Training
+from reflux.components.core.params.sections import Params
+from reflux.components.core.params.training import Training
 
 _MARKER = re.compile(r"<!-- generated: (\w+) -->")
 _WORDS = {

@@ -16,7 +16,6 @@ from reflux.components.core.export.formats import executorch, litert, onnx, open
 from reflux.components.core.export.logits import Logits
 from reflux.components.core.images.preprocess import fit
 from reflux.components.core.images.shards import Images, Pixels, at_once
-from reflux.components.core.params.extras import installed
 
 if TYPE_CHECKING:
     from reflux.components.core.export.program import Source
@@ -102,7 +101,7 @@ def load(path: Path, threads: int = 0) -> Network:
         UserError: its runtime is not installed, or the file is missing, damaged, or takes something else than raw
             pixels.
     """
-    installed(FORMATS[path.suffix], str(path))
+    FORMATS[path.suffix].installed(str(path))
     with _readable(path):
         run, dtype, shape = MODULES[path.suffix].load(path, threads)
     if dtype != "uint8" or len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):

@@ -358,7 +358,7 @@ class Distill(Section):
             )
         if self.teachers and layered:
             raise ValueError(f"{layered[0]} compares the layers of one teacher; set distill.teachers to []")
-        if self.targets_from != "store" and self.mixed_targets == "mixture":
+        if targets_from(self) != "store" and self.mixed_targets == "mixture":
             raise ValueError(
                 "mixed_targets = mixture mixes stored soft labels, and none are stored here; set it to teacher"
             )
@@ -379,10 +379,10 @@ class Distill(Section):
         """The schedule, where the teacher does not simply teach the student."""
         return next((entry for entry in self.method if isinstance(entry, Schedule)), None)
 
-    @property
-    def targets_from(self) -> Literal["store", "teacher", "peers"]:
-        """Where the soft targets come from: the stored soft labels, a live teacher, or the student's peers."""
-        if isinstance(self.schedule, DeepMutualLearning):
-            return "peers"
-        live = self.teacher == "live" or any(isinstance(loss, LayerLoss) for loss in self.losses)
-        return "teacher" if live else "store"
+
+def targets_from(distill: Distill) -> Literal["store", "teacher", "peers"]:
+    """Return where the soft targets come from: stored soft labels, a live teacher, or the student's peers."""
+    if isinstance(distill.schedule, DeepMutualLearning):
+        return "peers"
+    live = distill.teacher == "live" or any(isinstance(loss, LayerLoss) for loss in distill.losses)
+    return "teacher" if live else "store"

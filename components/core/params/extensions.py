@@ -19,13 +19,8 @@ from reflux.components.core.params.augment import Augment, StudentAugment
 from reflux.components.core.params.distill import Distill
 from reflux.components.core.params.registry import Gates, Registry
 from reflux.components.core.params.section import Section, rebuild
-from reflux.components.core.params.sections import (
-    Finetune,
-    Params,
-    Pretrain,
-    Student,
-    Training,
-)
+from reflux.components.core.params.sections import Params
+from reflux.components.core.params.training import Finetune, Pretrain, Student, Training
 from reflux.components.core.project import root
 
 FOLDER = Path("extensions")

@@ -18,12 +18,11 @@ from ruamel.yaml.error import YAMLError
 
 from reflux.components.core import dvc_yaml
 from reflux.components.core.artifacts import ARTIFACTS, write_json
-from reflux.components.core.contract import STAGES, code_of, made
+from reflux.components.core.contract import STAGES, made
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
-from reflux.components.core.params import extras
 from reflux.components.core.params.file import load_params
 from reflux.components.core.params.sections import Params
-from reflux.components.core.runtime.lineage import LOCK, extensions_sha256, part_sha256
+from reflux.components.core.runtime.lineage import LOCK, code_by_folder
 
 FILE = ARTIFACTS / "installed.json"
 _DIGITS = 16  # of a hash: enough to tell versions apart, and short enough to read in a lock file
@@ -42,7 +41,7 @@ def builds(stage: str, ships: str = "auto") -> Versions:
     spec = STAGES[stage]
     formats = [file.format for file in made(ships).values() if file.format.extra] if spec.ships else []
     own = {name: version(name) for name in spec.packages}
-    return own | {each.runtime: extras.installed(each, f"compress.ships = {ships}") for each in formats}
+    return own | {each.runtime: each.installed(f"compress.ships = {ships}") for each in formats}
 
 
 def releases(ships: str = "auto") -> dict[str, Versions]:
@@ -59,8 +58,7 @@ def releases(ships: str = "auto") -> dict[str, Versions]:
 
 def code(stage: str) -> dict[str, str]:
     """The hashes of the code that decides a stage's result, by folder or file of ``components``, and by extension."""
-    own = {f"components/{part}": part_sha256(part) for part in code_of(stage)}
-    return {part: sha256[:_DIGITS] for part, sha256 in (own | extensions_sha256(code_of(stage))).items()}
+    return {part: sha256[:_DIGITS] for part, sha256 in code_by_folder(stage).items()}
 
 
 def defaults(section: BaseModel, names: Collection[str]) -> dict[str, Any]:

@@ -4,25 +4,24 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from configparser import ConfigParser
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from reflux.components.core.artifacts import sha256_file
-from reflux.components.core.contract import code_of
 from reflux.components.core.errors import UserError
 from reflux.components.core.params import extensions
 from reflux.components.core.params.file import PARAMS
 from reflux.components.core.project import root
+from reflux.components.core.runtime import closure
 
 COMPONENTS = Path(__file__).parents[2]
 NONE = "none"
 LOCK = Path("dvc.lock")
-_CODE = (".py", ".j2")
 
 
 @dataclass(frozen=True)
@@ -51,39 +50,55 @@ def code() -> Code:
     return Code(sha, dirty, None)
 
 
-def code_sha256(stage: str) -> str:
-    """The hash of the code that decides a stage's result, as :mod:`reflux.components.core.contract` lists it.
+def code_sha256(*names: str) -> str:
+    """Hash the code that decides what modules compute, with the extensions of it.
 
-    Checkpoints and soft labels are kept under it.
+    Checkpoints, soft labels and all that is kept from one run for the next are kept under it.
+
+    Args:
+        names: modules and packages of ``components``, such as ``distill`` or ``teachers.features``.
     """
-    return files_sha256(code_of(stage))
+    code = _code_of(*names)
+    return _sha256(_sha256s(code) | _extensions_sha256(code))
 
 
-def files_sha256(parts: Sequence[str]) -> str:
-    """The hash of the files and folders ``parts`` of the package's ``components``, and of what extends them."""
-    return _sha256(_sources(parts) | extensions_sha256(parts))
+def code_by_folder(stage: str) -> dict[str, str]:
+    """Hash the code that decides a stage's result, by folder or file of ``components`` and of core, and by extension.
+
+    Returns:
+        Hashes by names such as ``components/distill``, ``components/core/student.py``, ``extensions/losses/mine.py``.
+    """
+    code = _code_of(stage)
+    folders = dict[str, list[str]]()
+    for path in code:
+        top, *below = path.split("/")
+        folders.setdefault("/".join(["components", top, *(below[:1] if top == "core" else [])]), []).append(path)
+    return {name: _sha256(_sha256s(paths)) for name, paths in folders.items()} | _extensions_sha256(code)
 
 
-def part_sha256(part: str) -> str:
-    """The hash of a file or folder of the package's ``components``."""
-    return _sha256(_sources([part]))
+def _code_of(*names: str) -> list[str]:
+    """The source files that decide what modules compute, relative to ``components``."""
+    return [*closure.files(*names), *(path for name in names for path in _templates(name))]
 
 
-def _sources(parts: Sequence[str]) -> dict[str, str]:
-    """The hashes of the files of some parts, by their paths; pages do not count."""
-    paths = [COMPONENTS / part for part in parts]
-    found = (file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]))
-    files = sorted(file for file in found if file.suffix in _CODE)
-    return {file.relative_to(COMPONENTS).as_posix(): sha256_file(file) for file in files}
+def _sha256s(code: Iterable[str]) -> dict[str, str]:
+    return {path: sha256_file(COMPONENTS / path) for path in code}
+
+
+def _templates(name: str) -> list[str]:
+    found = (COMPONENTS / name.replace(".", "/")).rglob("*.j2")
+    return sorted(file.relative_to(COMPONENTS).as_posix() for file in found)
 
 
 def _sha256(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 
-def extensions_sha256(parts: Collection[str]) -> dict[str, str]:
-    """The hashes of the extensions of these folders of ``components``, by name."""
-    return {each.name: sha256_file(each.file) for each in extensions.found() if extensions.EXTENDED[each.kind] in parts}
+def _extensions_sha256(code: Iterable[str]) -> dict[str, str]:
+    """The hashes of the extensions of the folders that these files are in, by name."""
+    folders = {str(folder) for path in code for folder in PurePosixPath(path).parents}
+    found = [each for each in extensions.found() if extensions.EXTENDED[each.kind] in folders]
+    return {each.name: sha256_file(each.file) for each in found}
 
 
 def data_md5(lock: Path = LOCK) -> str | None:

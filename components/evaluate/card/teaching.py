@@ -5,7 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from reflux.components.core.params.sections import Params, Student
+from reflux.components.core.params.distill import targets_from
+from reflux.components.core.params.sections import Params
+from reflux.components.core.params.training import Student
 
 PEERS = "deep-mutual-learning"
 EQUATIONS = {  # as on the pages in components/distill, which explain the symbols
@@ -47,14 +49,14 @@ def facts(params: Params) -> dict[str, Any]:
         ``trained`` here; and what validation images have ``chosen``.
     """
     distill = params.distill
-    peers = distill.targets_from == "peers"
+    peers = targets_from(distill) == "peers"
     losses = () if peers else distill.losses
     standardized = {loss.name for loss in losses if distill.standardization and not loss.layer_pairs}
     factor = distill.standardization.weight if distill.standardization else 1.0
     weights = [loss.weight * (factor if loss.name in standardized else 1.0) for loss in losses]
     sum_of_losses = " + ".join(f"{weight:g} · {loss.name}" for weight, loss in zip(weights, losses, strict=True))
     others = [entry for entry in distill.method if entry not in losses]
-    used, made = _SOFT_LABELS[distill.targets_from]
+    used, made = _SOFT_LABELS[targets_from(distill)]
     count = next((getattr(entry, "peers", 0) for entry in distill.method if entry.name == PEERS), 0)
     views = "each view" if params.label.views == "auto" else f"{params.label.views} views"
     lessons = [made.format(views=views, peers=f"{count} peers" if count > 1 else "a peer")]

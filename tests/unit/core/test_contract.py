@@ -1,6 +1,5 @@
-"""The table of the stages' code is what they import, what DVC watches and what keys are made of."""
+"""An edit of code outdates the results that it decides, for DVC and for all that is kept between runs."""
 
-import ast
 import contextlib
 import re
 import shutil
@@ -30,48 +29,35 @@ from reflux.components.core.runtime import installed, lineage
 from reflux.components.core.runtime.lineage import code_sha256
 
 ROOT = Path(__file__).parents[3]
-CORE, PREFIX = ROOT / "components/core", "reflux.components.core."
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 DVC.pop("installed")  # writes that file, and has no result of its own
 
-# How a process runs and files are written, and names: a wrong one fails, and keeps no wrong result. Values of params
-# are dependencies by themselves.
-NEUTRAL = {"artifacts.py", "contract.py", "errors.py", "params", "project.py", "registry.py", "runtime"}
-PARTS = sorted(
-    path.relative_to(CORE).as_posix()
-    for path in CORE.iterdir()
-    if (path.is_dir() and path.name != "__pycache__") or (path.suffix == ".py" and path.stem != "__init__")
-)
-OTHERS = ["boards/declared.py", "registry/text/markdown.py", "monitor/report.py"]
-
-
-def imports(file: Path) -> set[str]:
-    """The files of core that a file imports, relative to core."""
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    paths = {name.removeprefix(PREFIX).replace(".", "/") + ".py" for name in names if name.startswith(PREFIX)}
-    return {path for path in paths if (CORE / path).is_file()}
-
-
-def part_of(file: str) -> str:
-    return file if file == "params/distill.py" else file.split("/", maxsplit=1)[0]
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_the_table_lists_all_that_a_stage_imports_from_core_and_no_more(stage: str):
-    waiting, parts = list((ROOT / "components" / stage).rglob("*.py")), set()
-    seen: set[str] = set()
-    while waiting:
-        for file in imports(waiting.pop()) - seen:
-            seen.add(file)
-            if part_of(file) not in NEUTRAL:
-                parts.add(part_of(file))
-                waiting.append(CORE / file)
-    assert parts == set(STAGES[stage].code)
+TRAIN = {"pretrain", "finetune", "distill", "control"}
+NETWORKS = {*TRAIN, "label", "compress", "evaluate"}
+OUTDATED = {  # the stages, by the file that is edited
+    "core/images/shards.py": set(STAGES),
+    "core/params/derived.py": set(STAGES),
+    "core/params/distill.py": {"label", "distill", "evaluate"},
+    "core/models/pixel_model.py": NETWORKS,
+    "core/views/augment.py": {*TRAIN, "label", "evaluate"},
+    "core/views/mixing.py": {*TRAIN, "label"},
+    "core/training/loop.py": TRAIN,
+    "core/inference.py": {*TRAIN, "evaluate"},
+    "core/student.py": {"pretrain", "distill", "control"},
+    "core/teacher/soft_labels.py": {"label", "distill"},
+    "core/export/quantize.py": {"compress", "evaluate"},
+    "core/export/litert_converter.py": {"compress", "evaluate"},
+    "core/export/latency.py": {"evaluate"},
+    "core/significance.py": {"compress", "evaluate"},
+    "core/shift.py": {"validate"},
+    "distill/losses/labels.py": {"distill"},
+    "ingest/formats/labels.py": {"ingest"},
+    "evaluate/card/card.md.j2": {"evaluate"},
+}
+NOTHING = [
+    *("core/runtime/journal.py", "core/params/sections.py", "core/artifacts.py"),
+    *("boards/declared.py", "registry/text/markdown.py", "monitor/report.py"),
+]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -117,17 +103,16 @@ def outdated(copy: Path, file: Path, text: str) -> tuple[set[str], set[str]]:
                 installed.record(load_params())
 
 
-@pytest.mark.parametrize("part", [*PARTS, "params/distill.py"])
-def test_an_edit_in_core_outdates_exactly_the_stages_of_the_table(copy: Path, part: str):
-    path = copy / "components/core" / part
-    file = path if path.is_file() else path / "__init__.py"
-    expected = {name for name, stage in STAGES.items() if part in stage.code}
-    assert outdated(copy, file, file.read_text(encoding="utf-8") + "# edited\n") == (expected, expected)
+@pytest.mark.parametrize("path", OUTDATED)
+def test_an_edit_outdates_exactly_the_stages_whose_code_imports_the_file(copy: Path, path: str):
+    file = copy / "components" / path
+    text = file.read_text(encoding="utf-8") + "# edited\n"
+    assert outdated(copy, file, text) == (OUTDATED[path], OUTDATED[path])
 
 
-@pytest.mark.parametrize("part", ["core/runtime/journal.py", *OTHERS])
-def test_an_edit_of_what_decides_no_result_outdates_nothing(copy: Path, part: str):
-    file = copy / "components" / part
+@pytest.mark.parametrize("path", NOTHING)
+def test_an_edit_of_what_decides_no_result_outdates_nothing(copy: Path, path: str):
+    file = copy / "components" / path
     assert outdated(copy, file, file.read_text(encoding="utf-8") + "# edited\n") == (set(), set())
 
 

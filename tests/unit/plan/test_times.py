@@ -2,6 +2,7 @@ import pytest
 
 from reflux.components.core.contract import STEPS
 from reflux.components.core.params.file import check_overrides
+from reflux.components.plan import times
 from reflux.components.plan.times import experience_of, measurements, run_seconds, stage_seconds
 from tests.workspaces import ROOT
 
@@ -137,3 +138,10 @@ def test_a_source_domain_teaches_in_batches_of_its_own(adaptation: str, domains:
     seconds = stage_seconds(chosen, COUNTS | {"source_domain_train": 4500}, SPEEDS)
     steps = 5000 // 100  # of an epoch
     assert seconds["finetune"] == pytest.approx(10 * (steps * 50 * domains * 0.01 + 600 * 0.001))
+
+
+def test_a_stage_that_someone_adds_is_planned_to_take_a_few_seconds(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(times, "STEPS", (*STEPS, "balance"))
+    speeds = {**SPEEDS, "start": 2.6}
+    assert stage_seconds(params(), COUNTS, speeds)["balance"] == 5
+    assert run_seconds(stage_seconds(params(), COUNTS, speeds)) > 5

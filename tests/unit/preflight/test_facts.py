@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from reflux.components.core import contract
 from reflux.components.core.errors import UserError
-from reflux.components.core.params import extras
 from reflux.components.core.params.file import check_overrides
 from reflux.components.preflight.facts import refuse_hopeless_gates, student_file, whole_file
 from tests.workspaces import ROOT
@@ -101,7 +101,7 @@ def test_a_runtime_that_is_not_installed_is_one_sentence(monkeypatch):
     def gone(package: str) -> str:
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr(extras, "version", gone)
+    monkeypatch.setattr(contract, "version", gone)
     assert whole_file(params()) == whole_file(params("compress.ships=onnx-int8"))
     with pytest.raises(UserError) as refused:
         whole_file(params("compress.ships=executorch-int8"))

@@ -3,6 +3,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 
 from reflux.components.core.errors import UserError
+from reflux.components.core.params.distill import targets_from
 from reflux.components.core.params.file import check_overrides
 from reflux.components.core.params.tune import Space
 from reflux.components.tune.space import applied, changes, decides, distributions, held, narrower, present_values
@@ -102,7 +103,7 @@ def test_every_draw_is_a_student_that_the_params_allow():
         tried = applied(DEFAULT, changes(values, DEFAULT))
         assert tried.model_copy(update={"student": DEFAULT.student, "distill": DEFAULT.distill}).tune == DEFAULT.tune
         assert type(tried.student).model_validate(tried.student.model_dump()) == tried.student
-        assert tried.distill.targets_from == "store"
+        assert targets_from(tried.distill) == "store"
 
 
 def test_settings_that_params_give_the_method_stay():

@@ -1,7 +1,15 @@
 import pytest
 from pydantic import ValidationError
 
-from reflux.components.core.params.distill import METHODS, AttentionTransfer, Distill, Kd, LogitStandardization, Loss
+from reflux.components.core.params.distill import (
+    METHODS,
+    AttentionTransfer,
+    Distill,
+    Kd,
+    LogitStandardization,
+    Loss,
+    targets_from,
+)
 
 
 def settings(method: object, **others: object) -> Distill:
@@ -37,7 +45,7 @@ def test_layers_are_compared_in_pairs():
 
 
 def test_layers_are_compared_with_a_live_teacher_only():
-    assert (settings("kd").targets_from, settings(["kd", "fitnet"]).targets_from) == ("store", "teacher")
+    assert (targets_from(settings("kd")), targets_from(settings(["kd", "fitnet"]))) == ("store", "teacher")
     with pytest.raises(ValidationError, match="fitnet compares features, and only soft labels are stored"):
         settings(["kd", "fitnet"], teacher="cached")
 

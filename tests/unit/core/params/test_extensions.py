@@ -12,19 +12,13 @@ from reflux.components.boards.declared import BOARDS
 from reflux.components.core.contract import FIGURES, STAGES
 from reflux.components.core.errors import UserError
 from reflux.components.core.params import extensions
+from reflux.components.core.params.augment import Augment, StudentAugment
 from reflux.components.core.params.distill import METHODS
 from reflux.components.core.params.registry import Gates, Registry
 from reflux.components.core.params.section import rebuild
-from reflux.components.core.params.sections import (
-    Augment,
-    Finetune,
-    Params,
-    Pretrain,
-    Student,
-    StudentAugment,
-    Training,
-)
-from reflux.components.core.runtime import installed, lineage
+from reflux.components.core.params.sections import Params
+from reflux.components.core.params.training import Finetune, Pretrain, Student, Training
+from reflux.components.core.runtime import closure, installed, lineage
 from reflux.components.core.views.augment import render, view_draws
 from reflux.components.core.views.transforms import TRANSFORMS, transform
 from reflux.components.evaluate.metrics import MEASURES, measure
@@ -38,7 +32,7 @@ from tests.workspaces import ROOT
 DECIDED = {  # the stages, by the kind of extension
     "figures": {"evaluate"},
     "formats": {"ingest"},
-    "transforms": {name for name, stage in STAGES.items() if "views" in stage.code},
+    "transforms": {stage for stage in STAGES if "core/views/transforms.py" in closure.files(stage)},
     "expectations": {"validate"},
     "notifiers": set(),
     "boards": set(),
@@ -199,9 +193,8 @@ def test_it_counts_as_code_of_the_folder_that_it_extends():
     loss, network = write("losses/mine.py", "# one\n"), write("networks/net.py", "# one\n")
     others = {each: write(f"{each}/mine.py", "# one\n") for each in DECIDED}
     for stage, (code, key) in before.items():
-        named = {name for name, spec in STAGES.items() if "models" in spec.code}
         expected = {str(loss)} if stage == "distill" else set()
-        expected |= {str(network)} if stage in named else set()
+        expected |= {str(network)} if "core/models/pixel_model.py" in closure.files(stage) else set()
         expected |= {str(file) for kind, file in others.items() if stage in DECIDED[kind]}
         assert set(installed.code(stage)) - set(code) == expected
         assert (lineage.code_sha256(stage) != key) == bool(expected)

@@ -15,7 +15,7 @@ from reflux.components.core.errors import UserError
 from reflux.components.core.images.shards import Shard
 from reflux.components.core.inference import validate
 from reflux.components.core.models.pixel_model import pixel_model
-from reflux.components.core.params.sections import Training
+from reflux.components.core.params.training import Training
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.training import loop, optim
 from reflux.components.core.training.loop import Batch, Recipe, cross_entropy, fit

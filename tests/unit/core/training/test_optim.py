@@ -5,7 +5,7 @@ import torch
 from timm import create_model
 
 from reflux.components.core.models.pixel_model import pixel_model
-from reflux.components.core.params.sections import Training
+from reflux.components.core.params.training import Training
 from reflux.components.core.training import optim
 
 

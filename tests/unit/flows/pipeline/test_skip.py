@@ -5,7 +5,7 @@ import pytest
 from reflux.components.core.params.file import load_params, override_params
 from reflux.components.core.runtime import installed, lineage
 from reflux.flows.pipeline import skip
-from tests.workspaces import ROOT, git, make_tiny_project
+from tests.workspaces import git, make_tiny_project
 
 
 @pytest.fixture
@@ -59,10 +59,6 @@ def test_another_release_of_torch_is_another_input_unless_a_param_says_that_it_i
         for retrain, known in identities.items():
             known.add(skip.identity(override_params([f"run.retrain_on_upgrade={str(retrain).lower()}"])))
     assert {retrain: len(known) for retrain, known in identities.items()} == {True: 2, False: 1}
-
-
-def test_the_code_that_counts_exists():
-    assert [path for path in skip._CODE if not (ROOT / "components" / path).exists()] == []
 
 
 @pytest.mark.parametrize(

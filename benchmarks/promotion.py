@@ -13,11 +13,12 @@ speed (it must be better). It prints a table and writes ``benchmarks/results/pro
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
-from benchmarks.harness.results import ROOT, Figure, argument_parser, publish
+from benchmarks.harness.results import ROOT, Figure, argument_parser, publish, read
 from reflux.components.core.params.file import load_params
 from reflux.components.core.significance import paired_bootstrap
 from reflux.components.registry.policy.comparison import ChampionEvaluation, Measured, compare
@@ -81,6 +82,11 @@ def measure() -> Iterator[Figure]:
                     name = f"{route}: {n} images, {disagreement:.0%} differ, {100 * difference:+g} points"
                     value, least, most = (round(100 * float(share), 3) for share in (rate, low, high))
                     yield Figure(name, value, least, most, "%")
+
+
+def section(folder: Path) -> str:
+    """What is measured of the figures in the text above, as Markdown."""
+    return str(read("promotion", folder))
 
 
 def main() -> None:

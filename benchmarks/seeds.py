@@ -80,6 +80,12 @@ def section(folder: Path) -> str:
     return f"{table(result.figures)}\n\n{result}"
 
 
+def printed(folder: Path) -> str:
+    """How old the run is that the README shows: it is the one of seed 0."""
+    result = read("seeds", folder)
+    return f"It is the run of seed 0 in `seeds.json`: {result.measured_at}.{result.since}"
+
+
 def main() -> None:
     """Print the table in Markdown and write the figures."""
     parser = argument_parser(__doc__)

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from benchmarks.datasets.runs import Outcome, Run, read_runs
 from benchmarks.datasets.sets import SETS
+from benchmarks.harness import since
 from benchmarks.harness.results import Figure, Result, of_rounds, of_seeds, read
 
 MODELS = ("teacher", "student", "control")
@@ -160,10 +161,18 @@ def section(folder: Path) -> str:
     facts = [f"- {fact}" for fact in (*by_labels(result), overtime(measured)) if fact]
     runs = ", ".join(f"{count} at {commit}" for commit, count in commits.items())
     lists = ["\n".join(each) for each in (sentences, verdicts, facts) if each]
-    return "\n\n".join([table(result), *lists, f"{result} Runs: {runs}."])
+    return "\n\n".join([table(result), *lists, f"`datasets.json`: {result.machine}. Runs: {runs}.{_since(measured)}"])
 
 
 def in_short(folder: Path) -> str:
     """The README's table: the page says what the images are."""
-    result = _measured(folder)
-    return table(result, [title for title in _TITLES if title != "images"]) if result else _NONE
+    if not (result := _measured(folder)):
+        return _NONE
+    runs = read_runs(folder)
+    short = table(result, [title for title in _TITLES if title != "images"])
+    at = f"`datasets.json`: {len(runs)} runs at {len({run.commit for run in runs})} commits.{_since(runs)}"
+    return f"{short}\n\n{at}"
+
+
+def _since(runs: Sequence[Run]) -> str:
+    return since.sentence("datasets", {run.commit for run in runs})

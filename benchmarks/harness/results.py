@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.harness import since
 from reflux.components.core.artifacts import write_json
 
-ROOT = Path(__file__).parents[2]
+ROOT = since.ROOT
 RESULTS = Path(__file__).parents[1] / "results"
 PICTURES = ROOT / ".github/pictures"
 PAGES = ROOT / "infra/docs/pages/results"
@@ -54,10 +55,11 @@ class Result:
 
     Attributes:
         name: of the benchmark.
-        commit: that was measured.
+        commit: that was measured; ``unknown`` if nothing tells.
         machine: in words.
         figures: in the order in which they were measured.
         notes: what no number says, by what it is about.
+        at_latest: of an unknown commit, the one that brought the figures.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Result:
     machine: str
     figures: tuple[Figure, ...]
     notes: Mapping[str, str] = field(default_factory=dict)
+    at_latest: str = ""
 
     def __getitem__(self, name: str) -> Figure:
         """Find a figure by its name."""
@@ -73,8 +76,19 @@ class Result:
     def __contains__(self, name: str) -> bool:
         return any(figure.name == name for figure in self.figures)
 
+    @property
+    def since(self) -> str:
+        """A sentence if the code that these figures measure has changed since; see :mod:`benchmarks.harness.since`."""
+        return since.sentence(self.name, [self.at_latest or self.commit])
+
+    @property
+    def measured_at(self) -> str:
+        """The commit that was measured, in words."""
+        latest = f", {self.at_latest} at the latest" if self.at_latest else ""
+        return f"commit {self.commit}{latest}"
+
     def __str__(self) -> str:
-        return f"`{self.name}.json`: {self.machine}; commit {self.commit}."
+        return f"`{self.name}.json`: {self.machine}; {self.measured_at}.{self.since}"
 
 
 def of_rounds(name: str, values: Sequence[float], unit: str) -> Figure:
@@ -131,6 +145,7 @@ def read(name: str, folder: Path) -> Result:
         written["machine"],
         tuple(Figure(**one) for one in written["figures"]),
         written.get("notes", {}),
+        written.get("at_latest", ""),
     )
 
 

@@ -1,12 +1,13 @@
 """The arms of the benchmark of seeds, in a checkout whose runs are only recorded."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from benchmarks import seeds
-from benchmarks.harness.results import write
+from benchmarks.harness.results import RESULTS, ROOT, read, write
 
 HARD, FIRST = "distill.method=pseudo-labels", "pretrain.mode=self-supervised"
 
@@ -53,3 +54,11 @@ def test_the_table_has_each_seed_and_the_mean_with_its_interval(tmp_path: Path):
     assert text.startswith("| | seed 3 | seed 5 | mean ± 95 % |\n")
     assert "| student | 84.00 | 86.00 | 85.00 ± 12.71 |\n" in text
     assert "| student - control | 5.00 | 5.50 | 5.25 ± 3.18 |\n" in text
+
+
+def test_the_run_that_the_readme_shows_is_the_one_of_seed_0():
+    readme, result = (ROOT / "README.md").read_text(encoding="utf-8"), read("seeds", RESULTS)
+    shown = dict(re.findall(r"^(teacher|student|control) +([\d.]+) %", readme, re.MULTILINE))
+    assert {name: float(value) for name, value in shown.items()} == {
+        name: result[f"{name}, seed 0"].value for name in ("teacher", "student", "control")
+    }

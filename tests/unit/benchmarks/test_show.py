@@ -11,6 +11,7 @@ def one_figure(folder: Path) -> str:
     return str(read("speed", folder)["ratio"].value)
 
 
+@pytest.mark.usefixtures("history")
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
 def test_a_page_says_what_the_results_say(section: Section):
     _, text, _ = section.split()

@@ -24,7 +24,7 @@ def published(folder: Path, outcomes: dict[str, list[Outcome]], counts: dict[str
     runs: list[Run] = []
     for name, each in outcomes.items():
         for seed, one in enumerate(each):
-            runs = keep_run(Run(name, seed, 10, "abc", counts, "1234abcd", one), folder)
+            runs = keep_run(Run(name, seed, 10, "abc", counts, "unknown", one), folder)
     write("datasets", figures_of(runs), folder, notes_of(runs))
     return read("datasets", folder)
 
@@ -37,7 +37,7 @@ def test_a_row_has_the_means_over_the_seeds_and_the_interval_of_the_gain(tmp_pat
     )
     text = section(tmp_path)
     assert row in text.splitlines()
-    assert text.endswith("Runs: 3 at 1234abcd.")
+    assert text.endswith("Runs: 3 at unknown.")
 
 
 def test_below_the_bars_stand_the_gains_by_labels_and_the_runs_that_took_too_long(tmp_path: Path):
@@ -79,10 +79,11 @@ def test_there_is_no_table_before_the_first_run(tmp_path: Path):
 
 def test_the_readme_leaves_out_what_the_images_are(tmp_path: Path):
     published(tmp_path, {"digits": [outcome(96.0, 92.0)]})
-    title, sides, row = in_short(tmp_path).splitlines()
+    title, sides, row, _, at = in_short(tmp_path).splitlines()
     assert title.startswith("| set | labeled + unlabeled, test | seeds | teacher |")
     assert sides == "| --- |" + " ---: |" * 9
     assert row == "| digits | 2,000, drawn | 1 | 90.00 | 96.00 | 92.00 | +4.00 (2.50 to 5.50) | 186 | 8.0 | 8.0 |"
+    assert at == "`datasets.json`: 1 runs at 1 commits."
 
 
 @pytest.mark.parametrize(

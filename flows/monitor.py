@@ -24,8 +24,9 @@ from reflux.components.monitor.report import Check
 from reflux.components.registry import client
 from reflux.components.registry.client import CHAMPION
 from reflux.components.registry.versions.files import fetch_files
+from reflux.flows.local.environment import keep_home
 from reflux.flows.local.pipelines import artifact_key, enter, suffixed
-from reflux.flows.pipeline.clone import ingest, require_tracking, skipped
+from reflux.flows.pipeline.clone import flow_run_id, ingest, require_tracking, skipped
 from reflux.flows.repo import dataset
 from reflux.flows.repo.checkout import prepare_dvc
 from reflux.flows.report import flow_page
@@ -50,6 +51,7 @@ def monitor(pipeline: str = "") -> Check | State[None]:
     """
     enter(pipeline)
     logger, params = get_run_logger(), load_params()
+    keep_home(params.project.name, flow_run_id())
     require_tracking()
     prepare_dvc()
     mlflow, model = client.connect(), params.registry.model_name

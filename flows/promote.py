@@ -9,8 +9,9 @@ from reflux.components.core.artifacts import ARTIFACTS
 from reflux.components.core.params.file import load_params
 from reflux.components.registry.ledger.record import Grounds
 from reflux.components.registry.promote import challenge
+from reflux.flows.local.environment import keep_home
 from reflux.flows.local.pipelines import artifact_key, enter
-from reflux.flows.pipeline.clone import ingest, require_tracking
+from reflux.flows.pipeline.clone import flow_run_id, ingest, require_tracking
 from reflux.flows.repo.checkout import prepare_dvc
 from reflux.flows.report import flow_page, text
 
@@ -30,6 +31,7 @@ def promote(version: int, expected_champion: int | None = None, pipeline: str = 
     """
     enter(pipeline)
     logger, params = get_run_logger(), load_params()
+    keep_home(params.project.name, flow_run_id())  # a webhook that can't be sent now is sent by a later run
     require_tracking()
     prepare_dvc()
     ingest(params, logger)  # the test split, which decides

@@ -1,11 +1,12 @@
 """The environment of this machine: telemetry switched off, ``.reflux``, and MLflow's embedded default."""
 
+import itertools
 import os
 import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,6 +19,8 @@ from reflux.components.core.runtime.tracking import without_password
 HOME = Path(".reflux")
 RUN_LOG = HOME / "run.log"
 _MLFLOW_SCHEMES = ("http", "https", "postgresql", "mysql", "mssql", "sqlite", "databricks")
+
+_taken: list[FileLock] = []  # those of this process, which its end releases
 
 # No tool phones home, and DVC asks no server whether a newer version exists.
 QUIET = {
@@ -52,8 +55,8 @@ def keep_home(project: str, flow_run_id: str) -> None:
     """In a worker's clone, link ``.reflux`` to ``$REFLUX_HOME/<project>``, which outlives the clone.
 
     A run that continues where a dead one stopped needs its checkpoint; metrics that wait for MLflow, the stored soft
-    labels and the data's history are worth keeping as well. A worker takes one run at a time, and has this folder to
-    itself.
+    labels and the data's history are worth keeping as well. While it runs, a run has this folder to itself: another,
+    such as a second Job of a Kubernetes pool, takes the next, ``$REFLUX_HOME/<project>.2``.
 
     Args:
         project: ``project.name``.
@@ -67,12 +70,25 @@ def keep_home(project: str, flow_run_id: str) -> None:
         return
     folder = Path(kept).resolve() / _folder_name(project)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _take(folder)
         HOME.unlink(missing_ok=True)  # a link that leads nowhere
         HOME.symlink_to(folder)
         (HOME / "flow-run").write_text(flow_run_id, encoding="utf-8")
     except OSError as error:
         raise translate_os_error(error, folder) from error
+
+
+def _take(first: Path) -> Path:
+    """Lock the first free folder of those that runs keep, until this process ends; make it if there is none."""
+    for number in itertools.count(1):
+        folder = first if number == 1 else first.with_name(f"{first.name}.{number}")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "flow-run.lock")
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            _taken.append(lock)
+            return folder
+    raise AssertionError("unreachable")
 
 
 def homes(project: str) -> list[Path]:
@@ -82,8 +98,8 @@ def homes(project: str) -> list[Path]:
     """
     kept = os.environ.get("REFLUX_HOME")
     name = _folder_name(project)
-    found = [Path(kept) / name, *Path(kept).glob(f"*/kept/{name}")] if kept else []
-    return [folder for folder in found if folder.is_dir()]
+    patterns = [f"{above}{name}{number}" for above in ("", "*/kept/") for number in ("", ".[0-9]*")]
+    return [folder for pattern in patterns for folder in Path(kept).glob(pattern) if folder.is_dir()] if kept else []
 
 
 def _folder_name(project: str) -> str:

@@ -42,23 +42,32 @@ def become_worker(pool: str, name: str, home: Path) -> NoReturn:
     if missing := [variable for variable in _NEEDED if not os.environ.get(variable)]:
         raise UserError(f"{missing[0]} is not set: load the stack's variables first: set -a; . stack.env; set +a")
     home = home.resolve()
+    settings = prepare(name, home)
+    mark_ended(Path(settings["REFLUX_HOME"]))
+    worker = ["worker", "start", "--pool", pool, "--type", "process", "--limit", "1"]
+    name_option = ["--name", f"{name}@{socket.gethostname()}"]
+    command = [sys.executable, "-m", "prefect", "--no-prompt", *worker, *name_option]
+    os.execve(command[0], command, os.environ | settings)  # noqa: S606 - a list, and no shell
+
+
+def prepare(name: str, home: Path) -> dict[str, str]:
+    """Make a worker's folders, for as long as this process lives; returns the variables that its runs need.
+
+    Raises:
+        UserError: a worker of this name runs here.
+    """
     own = home / name
     own.mkdir(parents=True, exist_ok=True)
     _only_one(own / "lock", name, home)
     clones = own / "clones"
     shutil.rmtree(clones, ignore_errors=True)
     clones.mkdir()
-    mark_ended(own / "kept")
     dvc = home / "dvc"
     dvc.mkdir(exist_ok=True)
     bucket = os.environ["REFLUX_DVC_BUCKET"]
     (dvc / "config").write_text(_DVC.format(cache=home / "cache", bucket=bucket), encoding="utf-8")
     settings = {"DVC_GLOBAL_CONFIG_DIR": str(dvc), "PREFECT_HOME": str(own / "prefect"), "TMPDIR": str(clones)}
-    settings["REFLUX_HOME"] = str(own / "kept")
-    worker = ["worker", "start", "--pool", pool, "--type", "process", "--limit", "1"]
-    name_option = ["--name", f"{name}@{socket.gethostname()}"]
-    command = [sys.executable, "-m", "prefect", "--no-prompt", *worker, *name_option]
-    os.execve(command[0], command, os.environ | settings)  # noqa: S606 - a list, and no shell
+    return settings | {"REFLUX_HOME": str(own / "kept")}
 
 
 def mark_ended(kept: Path) -> None:

@@ -9,21 +9,45 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from reflux.flows.local.environment import keep_home, only_run, reflux_command
+from reflux.flows.local.environment import homes, keep_home, only_run, reflux_command
 from tests.workspaces import until
 
+RUN = """
+import sys
+from pathlib import Path
+from reflux.flows.local.environment import keep_home
+keep_home("shapes", f"run of {sys.argv[1]}")
+keep_home("shapes", "no other run")
+with Path(".reflux/seen").open("a") as file:
+    file.write(f"{sys.argv[1]}\\n")
+print("at work", flush=True)
+sys.stdin.read()
+"""
 
-def test_a_clone_keeps_its_home_where_the_next_one_finds_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("REFLUX_HOME", str(tmp_path / "kept"))
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-        monkeypatch.chdir(tmp_path / name)
-        keep_home("shapes", f"run of {name}")
-        keep_home("shapes", "no other run")
-        with Path(".reflux/seen").open("a") as file:
-            file.write(f"{name}\n")
-    assert (tmp_path / "kept" / "shapes" / "seen").read_text() == "first\nsecond\n"
-    assert (tmp_path / "kept" / "shapes" / "flow-run").read_text() == "run of second"
+
+def in_clone(folder: Path) -> "subprocess.Popen[str]":
+    """Start a run that has its home, and works until its input ends."""
+    folder.mkdir()
+    command = [sys.executable, "-c", RUN, folder.name]
+    run = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert run.stdout.readline() == "at work\n"
+    return run
+
+
+def test_a_clone_keeps_its_home_where_the_next_one_finds_it_and_no_other_that_runs_has_it(tmp_path, monkeypatch):
+    """Two Jobs of a Kubernetes pool: each would take the other's journals for those of a dead run."""
+    kept = tmp_path / "kept"
+    monkeypatch.setenv("REFLUX_HOME", str(kept))
+    first = in_clone(tmp_path / "first")
+    assert in_clone(tmp_path / "beside").communicate() == ("", None)
+    first.kill()
+    first.wait()
+    assert in_clone(tmp_path / "second").communicate() == ("", None)
+    assert (kept / "shapes" / "seen").read_text() == "first\nsecond\n"
+    assert (kept / "shapes" / "flow-run").read_text() == "run of second"
+    assert (kept / "shapes.2" / "seen").read_text() == "beside\n"
+    (kept / "shapes-3").mkdir()  # another project's
+    assert homes("shapes") == [kept / "shapes", kept / "shapes.2"]
 
 
 def test_a_checkout_that_has_a_home_keeps_it(tmp_path, monkeypatch):

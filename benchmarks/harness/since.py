@@ -10,9 +10,7 @@ from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
-from reflux.components.core.contract import STAGES, code_of
+from reflux.components.core.contract import STAGES
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +21,7 @@ _STUDENT = ("components/core/models", "components/core/training", "components/co
 _DISTILLED = (*_STUDENT, "components/core/teacher", "components/distill")
 _SERVERS = ("components/registry", "flows")
 
-# What decides the figures of a results file: stages, whose code is all that their results depend on, folders and files.
+# What decides the figures of a results file: stages with all that they import, folders and files.
 MEASURES: dict[str, tuple[str, ...]] = {
     "boards": ("components/boards",),
     "datasets": (*STAGES, *_PLAN),
@@ -53,7 +51,9 @@ class NoHistoryError(SystemExit):
 
 def paths_of(part: str) -> tuple[str, ...]:
     """The files and folders of a part of the code, from the root of the checkout."""
-    return tuple(f"components/{path}" for path in code_of(part)) if part in STAGES else (part,)
+    from reflux.components.core.runtime import closure  # grimp is not on a bare GPU machine
+
+    return tuple(f"components/{path}" for path in closure.files(part)) if part in STAGES else (part,)
 
 
 def changed(name: str, commits: Iterable[str]) -> list[str]:
@@ -123,7 +123,9 @@ def _says_the_same(commit: str, file: str) -> bool:
 
 def meaning(text: str, suffix: str) -> object:
     """A file's text to compare: YAML without comments, Python without docstrings and layout either."""
-    if suffix in (".yaml", ".yml"):
+    if suffix == ".yaml":
+        from ruamel.yaml import YAML  # nor is this
+
         return YAML(typ="safe").load(text)
     if suffix != ".py":
         return text

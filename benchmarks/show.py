@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import promotion, scale, seeds
+from benchmarks.datasets import chosen
 from benchmarks.datasets import report as datasets
 from benchmarks.edge import exporters, pruning, wider
 from benchmarks.edge import report as edge
@@ -77,6 +78,8 @@ SECTIONS = (
     Section(ROOT / "README.md", "printed run", seeds.printed),
     Section(GAIN, "seeds", seeds.section),
     Section(GAIN, "datasets", datasets.section),
+    Section(GAIN, "chosen", chosen.section),
+    Section(ROOT / "README.md", "chosen in short", chosen.in_short),
     Section(ROOT / "README.md", "datasets in short", datasets.in_short),
     Section(SPEED, "how fast", throughput.section),
     Section(SPEED, "scale", scale.section),

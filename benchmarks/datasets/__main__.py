@@ -12,7 +12,8 @@ set. DIR holds Fashion-MNIST and MNIST; the other sets are made of packages, whi
 The gain is the student's accuracy less its control's, in points, with Student's t interval (95 %) over the seeds. They
 share the split, so the interval covers the randomness of training, not that of the test images; a single run has the
 interval that it gives itself, which is from its test images. Minutes are those that ``data add`` foresaw for the run
-and those that it took. Accuracies are of the test split, which chooses nothing.
+and those that it took. Accuracies are of the test split. In a run it chooses nothing, but the
+rules by which runs are planned were partly chosen on test images of these sets: see ``chosen.py``.
 
 A finished run is kept in ``datasets_runs.json``, next to the figures and with its commit, and is not measured again
 unless its images, the minutes or ``--again`` ask for it. The figures are of all kept runs of as many minutes.

@@ -71,7 +71,8 @@ def plan(
 ) -> None:
     """Show what the next run will compute, why, and how long it takes.
 
-    Nothing is computed or changed. Times are those of this machine: of its earlier runs, or from a few timed steps.
+    No stage runs and nothing changes. Times are those of this machine: of its earlier runs, or from a few timed steps,
+    which take the first call up to a minute.
     """
     from reflux.flows.commands.plan import plan as show_plan
 

@@ -32,7 +32,7 @@ _STYLES = {"computed": "bold", "restored": "cyan", "unchanged": "bright_black"}
 
 
 def plan(assignments: list[str]) -> None:
-    """Print what the next run will do with each stage, why, and how long it takes; nothing is computed or changed.
+    """Print what the next run will do with each stage, why, and how long it takes; no stage runs and nothing changes.
 
     Args:
         assignments: of the params, as for ``reflux run``.

@@ -1,9 +1,8 @@
 """Write goldens.json: values of torchdistill's losses that ours must give.
 
-    pip install -c constraints.txt -e '.[bench]'
     python tests/unit/distill/losses/make_goldens.py
 
-The tests do not need torchdistill: they read the file, and compute it again only where torchdistill is installed.
+A test computes them anew and compares: the extra ``dev`` brings torchdistill.
 """
 
 import json

@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from benchmarks.datasets.report import bars, figures_of, in_short, notes_of, section
+from benchmarks.datasets.report import bars, figures_of, in_short, notes_of, noticed_loss, power, section
 from benchmarks.datasets.runs import Outcome, Run, keep_run
 from benchmarks.harness.results import Result, read, write
 
@@ -113,3 +115,21 @@ def test_the_interval_of_a_single_run_decides_whether_it_is_below(tmp_path: Path
     assert noise["on no set is the upper end of the gain's interval below 0"] is True
     worse = bars(published(tmp_path / "worse", {"icons": [outcome(69.0, 70.0, interval=0.5)]}))
     assert worse["on no set is the upper end of the gain's interval below 0 (icons)"] is False
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+def test_a_loss_that_an_interval_notices_in_four_of_five_tries_is_noticed_in_so_many(seeds: int):
+    reach = stats.t.ppf(0.975, seeds - 1) / seeds**0.5
+    loss = noticed_loss(reach, seeds)  # of gains whose standard deviation is 1
+    gains = np.random.default_rng(0).normal(-loss, 1, (20_000, seeds))
+    highs = gains.mean(1) + reach * gains.std(1, ddof=1)
+    assert (highs < 0).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_the_page_says_what_the_bar_on_the_intervals_can_notice(tmp_path: Path):
+    seeds = [outcome(96.0, 92.0), outcome(97.0, 92.0), outcome(95.0, 92.0)]
+    result = published(tmp_path, {"digits": seeds, "icons": [stopped("a sentence")]})
+    assert "a true loss of 3.3 points on half of the sets, 3.3 on digits" in power(result)
+    assert f"- {power(result)}" in section(tmp_path)
+    single = published(tmp_path / "single", {"digits": seeds[:1]})
+    assert power(single) == ""

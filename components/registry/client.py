@@ -61,7 +61,7 @@ def translate_errors() -> Iterator[None]:
 
     Raises:
         Unreachable: MLflow does not answer, or its database is damaged or of another release.
-        UserError: the disk is full or not writable.
+        UserError: the account may not do this, or the disk is full or not writable.
     """
     from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
@@ -85,6 +85,8 @@ def translate_errors() -> Iterator[None]:
         busy = "QueuePool limit" in str(error)
         if busy or error.error_code == "TEMPORARILY_UNAVAILABLE" or "failed with exception" in str(error):
             raise _unreachable() from error
+        if error.error_code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
+            raise _refused() from error
         raise
     except OSError as error:
         raise translate_os_error(error, Path(error.filename or ".reflux")) from error
@@ -95,6 +97,14 @@ def _unreachable() -> Unreachable:
     if not urlsplit(address()).scheme.startswith("http"):
         fix = "check that the database is there, writable and not locked, and run the command again"
     return Unreachable(f"MLflow at {address()} does not answer: {fix}.")
+
+
+def _refused() -> UserError:
+    account = os.environ.get("MLFLOW_TRACKING_USERNAME") or "this login"
+    return UserError(
+        f"MLflow at {address()} does not let {account} do this: set MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD to an account that may edit the project's experiments and its registered model."
+    )
 
 
 def _damaged(why: str) -> Unreachable:
@@ -132,6 +142,40 @@ def retry(work: Callable[[], T]) -> T:
 def whoami() -> str:
     """``user@host``."""
     return f"{os.environ.get('USER') or _login()}@{socket.gethostname()}"
+
+
+def identity(name: str | None = None) -> str:
+    """The author of an entry in the ledger: the account that MLflow's server knows this process by, and the host.
+
+    Args:
+        name: of the person on whose behalf this process acts, as somebody typed it; recorded next to the account.
+
+    Returns:
+        ``account@host`` or ``name (account@host)``; of a server that asks for no login ``name`` or ``user@host``.
+
+    Raises:
+        Unreachable: MLflow does not answer.
+    """
+    account = retry(_account)
+    if account is None:
+        return name or whoami()
+    known = f"{account}@{socket.gethostname()}"
+    return f"{name} ({known})" if name and name != known else known
+
+
+def _account() -> str | None:
+    """The account of this process's login; None of a database, and of a server without accounts."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    uri = tracking.uri() or ""
+    if urlsplit(uri).scheme not in ("http", "https"):
+        return None
+    response = http_request(get_default_host_creds(uri), "/api/2.0/mlflow/users/current", "GET")
+    try:
+        return str(response.json()["user"]["username"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _login() -> str:

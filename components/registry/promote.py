@@ -98,7 +98,7 @@ def challenge(
         ChampionMoved: the champion is not the expected one, or moved repeatedly during the decision.
         Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
     """
-    author = who or client.whoami()
+    author = client.identity(who)
     mlflow = client.connect()
     reconcile(mlflow, project, model_name)
     attempts = stop_after_attempt(_ATTEMPTS if expected is None else 1)
@@ -121,7 +121,7 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
     """
     if not reason.strip():
         raise UserError(f"An approval is recorded with its reason: `reflux approve {version} --reason …`.")
-    by, at = who or client.whoami(), utc_now()
+    by, at = client.identity(who), utc_now()
     mlflow = client.connect()
     reconcile(mlflow, project, model_name)
     with client.translate_errors():

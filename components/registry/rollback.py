@@ -38,7 +38,7 @@ def rollback(
     """
     if not reason.strip():
         raise UserError("A rollback is recorded with its reason: `reflux rollback --reason …`.")
-    by, at = who or client.whoami(), utc_now()
+    by, at = client.identity(who), utc_now()
     mlflow = client.connect()
     reconcile(mlflow, project, model_name)
     with client.translate_errors():

@@ -59,6 +59,6 @@ def resume(model_name: str, version: int, reason: str) -> None:
     if waiting is None:
         return
     try:
-        resume_flow_run(UUID(waiting), run_input={"by": client.whoami(), "reason": reason})
+        resume_flow_run(UUID(waiting), run_input={"by": client.identity(), "reason": reason})
     except (ObjectNotFound, NotPausedError, httpx.HTTPError) as error:
         print(f"The flow run {waiting}, which waits for it, could not be resumed: {error}", file=sys.stderr)

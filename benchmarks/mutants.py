@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 COPIED = ("benchmarks", "tests", "params.yaml", "pyproject.toml")
 PACKAGE = ROOT / "infra/package/reflux"
-MUTATED = ("registry/policy/*.py", "distill/losses/*.py", "core/significance.py")
-TESTS = ("tests/unit/registry/policy", "tests/unit/distill/losses", "tests/unit/core/test_significance.py")
+MUTATED = ("registry/policy/*.py", "stages/distill/losses/*.py", "core/significance.py")
+TESTS = ("tests/unit/registry/policy", "tests/unit/stages/distill/losses", "tests/unit/core/test_significance.py")
 
 
 def main() -> None:

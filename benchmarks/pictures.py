@@ -16,9 +16,9 @@ from playwright.sync_api import Page
 
 from benchmarks.harness import browser
 from benchmarks.harness.results import PICTURES, ROOT
-from reflux.components.boards import declared, keep
 from reflux.components.core.artifacts import ARTIFACTS
 from reflux.components.core.params.file import load_params
+from reflux.components.observe.boards import declared, keep
 from reflux.components.registry.text import urls
 
 CARD = ARTIFACTS / "evaluate/model-card.html"

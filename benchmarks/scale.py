@@ -73,7 +73,7 @@ def _png(pixels: np.ndarray, copy: int) -> bytes:
 def run(stage: str, folder: Path) -> Usage:
     """Run a stage to its end, and watch its anonymous memory."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "REFLUX"))}
-    command = [sys.executable, "-m", f"reflux.components.{stage}"]
+    command = [sys.executable, "-m", f"reflux.components.stages.{stage}"]
     return measured(command, folder, "RssAnon", environment | {"PYTHONPATH": str(ROOT / "infra/package")})
 
 

@@ -29,7 +29,14 @@ import optuna
 
 from benchmarks.harness.checkout import copy_checkout
 from benchmarks.harness.results import ROOT, Figure, Result, argument_parser, of_rounds, read, write
-from reflux.components.compress.ship import writer
+from reflux.components.advice.tune.__main__ import check, prepared
+from reflux.components.advice.tune.candidates import files_of
+from reflux.components.advice.tune.result import HOME, OF_FILES, Row, failed
+from reflux.components.advice.tune.result import Result as Found
+from reflux.components.advice.tune.result import read as found
+from reflux.components.advice.tune.space import applied, changes, held, present_values
+from reflux.components.advice.tune.study import Search, sampler
+from reflux.components.advice.tune.trial import Trial, figures_of
 from reflux.components.core.artifacts import ARTIFACTS
 from reflux.components.core.contract import FILES, kind_of
 from reflux.components.core.errors import UserError
@@ -37,16 +44,9 @@ from reflux.components.core.export.network import load, sample
 from reflux.components.core.images.shards import open_shard
 from reflux.components.core.models.precision import computing
 from reflux.components.core.params.file import load_params
-from reflux.components.distill.trainer import Trainer
-from reflux.components.evaluate.metrics import measure
-from reflux.components.tune.__main__ import check, prepared
-from reflux.components.tune.candidates import files_of
-from reflux.components.tune.result import HOME, OF_FILES, Row, failed
-from reflux.components.tune.result import Result as Found
-from reflux.components.tune.result import read as found
-from reflux.components.tune.space import applied, changes, held, present_values
-from reflux.components.tune.study import Search, sampler
-from reflux.components.tune.trial import Trial, figures_of
+from reflux.components.stages.compress.ship import writer
+from reflux.components.stages.distill.trainer import Trainer
+from reflux.components.stages.evaluate.metrics import measure
 
 TEACHERS = {"cached": "stored soft labels", "live": "the teacher, asked at every step"}
 RATIOS = ("wall time", "CPU time")

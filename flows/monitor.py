@@ -19,8 +19,8 @@ from reflux.components.core.params.file import load_params
 from reflux.components.core.params.sections import Monitor, Params
 from reflux.components.core.runtime import tracking
 from reflux.components.core.shift import Ids, Sample
-from reflux.components.monitor import reference, report
-from reflux.components.monitor.report import Check
+from reflux.components.observe.monitor import reference, report
+from reflux.components.observe.monitor.report import Check
 from reflux.components.registry import client
 from reflux.components.registry.client import CHAMPION
 from reflux.components.registry.versions.files import fetch_files

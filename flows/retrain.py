@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 
-from reflux.components.boards.keep import keep as keep_boards
+from reflux.components.advice.preflight.data import check_ingested
 from reflux.components.core.artifacts import ARTIFACTS, read_json
 from reflux.components.core.contract import STAGES, TRAINING
 from reflux.components.core.params.file import PARAMS, load_params, override_params
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import installed, lineage, tracking
 from reflux.components.core.runtime.journal import COURIER_VARIABLE, PARENT_VARIABLE, Journal, Status
-from reflux.components.preflight.data import check_ingested
+from reflux.components.observe.boards.keep import keep as keep_boards
 from reflux.components.registry.ledger.ledger import AWAITING
 from reflux.flows.local.environment import embed_mlflow, keep_home
 from reflux.flows.local.pipelines import enter

@@ -7,10 +7,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from reflux.components.advice.tune.result import DEFAULT_OBJECTIVES, read
 from reflux.components.core.params.file import load_params
 from reflux.components.core.runtime import installed, tracking
 from reflux.components.core.runtime.journal import COURIER_VARIABLE, NullJournal
-from reflux.components.tune.result import DEFAULT_OBJECTIVES, read
 from reflux.flows.local.environment import embed_mlflow, keep_home
 from reflux.flows.local.pipelines import artifact_key, enter
 from reflux.flows.pipeline import tasks

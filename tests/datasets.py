@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from reflux.components.core.params.file import override_params
-from reflux.components.ingest.ingest import Ingested, ingest
+from reflux.components.stages.ingest.ingest import Ingested, ingest
 from tests.workspaces import PACKAGE, ROOT
 
 CLASSES = ("cat", "dog", "owl")
@@ -111,7 +111,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def stage(name: str, folder: Path, prefix: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
-    command = [*prefix, sys.executable, "-m", f"reflux.components.{name}"]
+    command = [*prefix, sys.executable, "-m", f"reflux.components.stages.{name}"]
     return subprocess.run(
         command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False, timeout=120
     )

@@ -94,7 +94,7 @@ def run_stages(folder: Path) -> None:
     """Run compress and evaluate as processes."""
     for stage in ("compress", "evaluate"):
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "REFLUX"))}
-        command = [sys.executable, "-m", f"reflux.components.{stage}"]
+        command = [sys.executable, "-m", f"reflux.components.stages.{stage}"]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "Warning" not in done.stderr

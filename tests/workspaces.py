@@ -135,7 +135,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> l
 def run_stage(stage: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     """Run a stage as a process that knows no server."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "REFLUX"))}
-    command = [sys.executable, "-m", f"reflux.components.{stage}"]
+    command = [sys.executable, "-m", f"reflux.components.stages.{stage}"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.harness.results import ROOT
 
 PAGE = "infra/docs/pages/results/distillation.md#which-images-chose-the-rules"
-FILES = ("plan/rules.py", "plan/lesson.py", "plan/teacher.py", "core/training/state.py")
+FILES = ("advice/plan/rules.py", "advice/plan/lesson.py", "advice/plan/teacher.py", "core/training/state.py")
 RULES = tuple(ROOT / "components" / name for name in FILES)
 SPLITS = ("test images of ", "validation images of ", "no images", "not recorded")
 _SAID = re.compile(r"# Chosen on: (?P<on>[^;\n]+)(?:; tried on: (?P<tried>[^\n]+))?\n")

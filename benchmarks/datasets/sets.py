@@ -10,7 +10,7 @@ from benchmarks.datasets.sources import cards, clipart, digits, emoji, few, gray
 from benchmarks.datasets.sources.packages import debian, npm
 from benchmarks.harness.results import ROOT
 from reflux.components.core.images.shards import UNLABELED
-from reflux.components.ingest.source import open_source
+from reflux.components.stages.ingest.source import open_source
 
 
 @dataclass(frozen=True)

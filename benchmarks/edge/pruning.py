@@ -26,7 +26,7 @@ from reflux.components.core.inference import validate
 from reflux.components.core.models.pixel_model import PixelModel, load, parameter_count, save
 from reflux.components.core.models.small_nets import with_width
 from reflux.components.core.params.file import override_params
-from reflux.components.pretrain.pruning import prune
+from reflux.components.stages.pretrain.pruning import prune
 
 WHOLE = "the whole student"
 ARMS = ("pruned", "dense", "dense, short", "pruned - dense")

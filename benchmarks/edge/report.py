@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.edge.files import FILES, OTHER_RUNTIMES
 from benchmarks.edge.networks import BATCHES, OTHERS, STUDENT
 from benchmarks.harness.results import Figure, Result, read
-from reflux.components.bench.report import Row
+from reflux.components.advice.bench.report import Row
 
 
 def figures_of(network: str, rows: Sequence[Row]) -> list[Figure]:

@@ -16,7 +16,7 @@ from reflux.components.core.params.file import override_params
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import Stage
-from reflux.components.distill.trainer import Trainer
+from reflux.components.stages.distill.trainer import Trainer
 
 READ = ("ingest", "finetune", "label")
 

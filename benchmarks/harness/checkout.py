@@ -47,6 +47,6 @@ def accuracies(checkout: Path) -> dict[str, float]:
 
 def code_digest(*benchmark: Path) -> str:
     """A digest of a benchmark's own files and of components/core and distill, with which it trains."""
-    places = (ROOT / "components/core", ROOT / "components/distill", *benchmark)
+    places = (ROOT / "components/core", ROOT / "components/stages/distill", *benchmark)
     files = [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]

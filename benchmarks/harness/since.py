@@ -14,32 +14,32 @@ from reflux.components.core.contract import STAGES
 
 ROOT = Path(__file__).parents[2]
 
-_PLAN = ("components/plan", "components/preflight")
+_PLAN = ("components/advice/plan", "components/advice/preflight")
 _TRANSFER = ("ingest", "pretrain", "finetune")
 _FILES = ("components/core/export", "components/core/models", "compress")
 _STUDENT = ("components/core/models", "components/core/training", "components/core/views")
-_DISTILLED = (*_STUDENT, "components/core/teacher", "components/distill")
+_DISTILLED = (*_STUDENT, "components/core/teacher", "components/stages/distill")
 _SERVERS = ("components/registry", "flows")
 
 # What decides the figures of a results file: stages with all that they import, folders and files.
 MEASURES: dict[str, tuple[str, ...]] = {
-    "boards": ("components/boards",),
+    "boards": ("components/observe/boards",),
     "datasets": (*STAGES, *_PLAN),
     "edge": _FILES,
     "exporters": _FILES,
     "few_labels": _DISTILLED,
-    "hinton_mnist": (*_STUDENT, "components/distill/losses"),
+    "hinton_mnist": (*_STUDENT, "components/stages/distill/losses"),
     "imagenet": _TRANSFER,
     "methods": _DISTILLED,
     "pipeline": (*STAGES, "flows"),
     "promotion": ("components/registry/policy", "components/core/significance.py"),
-    "pruning": (*_DISTILLED, "components/pretrain/pruning.py"),
+    "pruning": (*_DISTILLED, "components/stages/pretrain/pruning.py"),
     "remote": ("flows/local/environment.py",),
     "scale": ("ingest", "validate", "label", "distill"),
     "seeds": (*STAGES, "params.yaml"),
     "servers": _SERVERS,
     "threads": ("flows/local/supervised.py",),
-    "throughput": (*_DISTILLED, "components/label"),
+    "throughput": (*_DISTILLED, "components/stages/label"),
     "transfer": _TRANSFER,
     "wider": (*_DISTILLED, *_FILES),
 }
@@ -53,7 +53,7 @@ def paths_of(part: str) -> tuple[str, ...]:
     """The files and folders of a part of the code, from the root of the checkout."""
     from reflux.components.core.runtime import closure  # grimp is not on a bare GPU machine
 
-    return tuple(f"components/{path}" for path in closure.files(part)) if part in STAGES else (part,)
+    return tuple(f"components/{path}" for path in closure.files(f"stages.{part}")) if part in STAGES else (part,)
 
 
 def changed(name: str, commits: Iterable[str]) -> list[str]:

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from reflux.components.core.images.shards import Shard
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.training.loop import Batch, Loss, Recipe, fit
-from reflux.components.distill.criterion import Criterion, Term
-from reflux.components.distill.losses.logits import kd
+from reflux.components.stages.distill.criterion import Criterion, Term
+from reflux.components.stages.distill.losses.logits import kd
 
 CPU = torch.device("cpu")
 

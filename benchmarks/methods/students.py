@@ -20,9 +20,9 @@ from reflux.components.core.teacher.hooks import Layer
 from reflux.components.core.training import loop
 from reflux.components.core.views.augment import permutation
 from reflux.components.core.views.mixing import Views
-from reflux.components.distill.__main__ import networks_between, seed_before
-from reflux.components.distill.criterion import Criterion, mutual_loss, terms
-from reflux.components.distill.modules import Peers
+from reflux.components.stages.distill.between import networks_between, seed_before
+from reflux.components.stages.distill.criterion import Criterion, mutual_loss, terms
+from reflux.components.stages.distill.modules import Peers
 
 STUDENTS = ("resnet8_slim", "resnet8")
 CONTROL, LONGER_CONTROL = "control", "control-2x"

@@ -60,7 +60,7 @@ def few_labels(kept: Path) -> Task:
         with tempfile.TemporaryDirectory() as folder:
             checkout = copy_checkout(Path(folder))
             for stage in ("ingest", "pretrain", "finetune"):
-                subprocess.run([sys.executable, "-m", f"reflux.components.{stage}"], cwd=checkout, check=True)
+                subprocess.run([sys.executable, "-m", f"reflux.components.stages.{stage}"], cwd=checkout, check=True)
             shutil.copytree(checkout / "artifacts", kept)
     labeled, unlabeled, val, test = (
         open_shard(kept / "ingest/shards" / split, 0) for split in ("train", "unlabeled", "val", "test")

@@ -16,7 +16,7 @@ from reflux.components.core.models.pixel_model import PixelModel
 from reflux.components.core.params.distill import METHODS, Loss
 from reflux.components.core.teacher.hooks import teacher_outputs
 from reflux.components.core.training import loop, optim
-from reflux.components.distill.criterion import Criterion, terms
+from reflux.components.stages.distill.criterion import Criterion, terms
 
 
 def one_step(

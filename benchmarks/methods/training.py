@@ -20,7 +20,7 @@ from reflux.components.core.runtime.journal import NullJournal
 from reflux.components.core.runtime.world import ALONE
 from reflux.components.core.training import loop
 from reflux.components.core.views.mixing import Views
-from reflux.components.distill.losses.labels import share_of_labels
+from reflux.components.stages.distill.losses.labels import share_of_labels
 
 CLASSES, MEAN, STD = tuple("0123456789"), (0.2861,), (0.3528,)
 AUGMENT: dict[str, Any] = {"shift": 0.075, "flip": True, "crop_scale": 1.0, "erase": 0.0}

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from benchmarks.harness import browser
 from benchmarks.harness.results import argument_parser, of_rounds, publish
-from reflux.components.boards import declared
-from reflux.components.boards.keep import keep
 from reflux.components.core.runtime import tracking
 from reflux.components.core.runtime.journal import Journal
+from reflux.components.observe.boards import declared
+from reflux.components.observe.boards.keep import keep
 from reflux.flows.local.prefect_server import free_port, is_up
 
 

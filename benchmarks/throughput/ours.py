@@ -38,8 +38,8 @@ from reflux.components.core.training import batches
 from reflux.components.core.training.batches import batches_of_views
 from reflux.components.core.training.loop import Batch, Recipe, fit, total
 from reflux.components.core.views.mixing import Views
-from reflux.components.distill.losses.labels import share_of_labels
-from reflux.components.label.soft_labels import teacher_logits
+from reflux.components.stages.distill.losses.labels import share_of_labels
+from reflux.components.stages.label.soft_labels import teacher_logits
 
 NEVER = 10**9
 

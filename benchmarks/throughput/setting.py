@@ -19,7 +19,7 @@ from reflux.components.core.models.pixel_model import PixelModel, pixel_model
 from reflux.components.core.teacher.soft_labels import format_for
 from reflux.components.core.training import optim
 from reflux.components.core.views.augment import batch_indices, draws, render
-from reflux.components.label.store import fill as fill_store
+from reflux.components.stages.label.store import fill as fill_store
 
 CLASSES = tuple(str(number) for number in range(10))
 MEAN, STD = (0.2861,), (0.3528,)

@@ -43,7 +43,7 @@ from benchmarks.transfer.grid import (
 )
 
 LABELS, ADAPTED = (1, 5, 10, 50), (1, 5)  # of each class; of each class where MNIST is the source domain
-PAGE, PICTURE = ROOT / "components/finetune", PICTURES / "transfer.png"
+PAGE, PICTURE = ROOT / "components/stages/finetune", PICTURES / "transfer.png"
 STEPS = 200
 VAL = 100  # images: each epoch validates, and with one label a class that is each step
 BATCH = 32

@@ -17,9 +17,9 @@ from reflux.components.core.inference import validate
 from reflux.components.core.models.pixel_model import load
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.stage import Stage
-from reflux.components.finetune.__main__ import main as finetune
-from reflux.components.ingest.__main__ import main as ingest
-from reflux.components.pretrain.__main__ import main as pretrain
+from reflux.components.stages.finetune.__main__ import main as finetune
+from reflux.components.stages.ingest.__main__ import main as ingest
+from reflux.components.stages.pretrain.__main__ import main as pretrain
 
 Accuracies = Mapping[str, float]  # in percent, of each arm
 Results = Mapping[int, Mapping[int, Accuracies]]  # by labels of a class and seed

@@ -20,7 +20,7 @@ from reflux.flows.local.supervised import STAGE_ENVIRONMENT
 from reflux.flows.report.display import console
 
 if TYPE_CHECKING:
-    from reflux.components.bench.report import Report
+    from reflux.components.advice.bench.report import Report
     from reflux.components.core.images.shards import Shard
 
 _SHARDS = ARTIFACTS / "ingest" / "shards"
@@ -42,7 +42,7 @@ def bench(names: Sequence[str], threads: str, batches: str) -> None:
     if max(counts) > usable_cores():
         raise UserError(f"--threads {max(counts)} is more than the {usable_cores()} cores that there are.")
     with _opened(names) as (files, val, classes, params):
-        from reflux.components.bench.measure import measure
+        from reflux.components.advice.bench.measure import measure
         from reflux.flows.report import bench as report
 
         say = partial(print, flush=True)
@@ -66,7 +66,7 @@ def export(names: Sequence[str], threads: str, batches: str, folder: Path) -> No
     if not (1 in counts and 1 in sizes):
         raise UserError("A gate reads the time of one image on one thread: let --threads and --batch have a 1.")
     with _opened(names, without=".pt2") as (files, val, classes, params):
-        from reflux.components.bench.export import write_folder
+        from reflux.components.advice.bench.export import write_folder
 
         images = write_folder(folder, files, val, classes, counts, sizes, params.project.name, _MOST_IMAGES)
     print(
@@ -83,7 +83,7 @@ def take(path: Path) -> None:
     Raises:
         UserError: it is no report, or of files of which none is a registered version's.
     """
-    from reflux.components.bench.report import read
+    from reflux.components.advice.bench.report import read
     from reflux.components.registry import client
     from reflux.flows.report import bench as report
 

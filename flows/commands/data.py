@@ -26,9 +26,9 @@ from reflux.flows.report.display import console
 from reflux.flows.report.plan import plan_table
 
 if TYPE_CHECKING:
-    from reflux.components.ingest.items import Source
-    from reflux.components.plan.choice import Answers, Choice, Wishes
-    from reflux.components.plan.profile import Look, Profile
+    from reflux.components.advice.plan.choice import Answers, Choice, Wishes
+    from reflux.components.advice.plan.profile import Look, Profile
+    from reflux.components.stages.ingest.items import Source
 
 DATA = Path("data")
 _REPLACED = Path(".reflux/replaced")
@@ -63,9 +63,9 @@ def add(
         UserError: it is no dataset, its images can't be read, it contains this project, the name is in use, DVC
             refuses it, or what was asked for is impossible. Nothing is left half-done.
     """
-    from reflux.components.plan.choice import Wishes, as_assignments
-    from reflux.components.plan.rules import refuse_wishes
-    from reflux.components.plan.teacher import is_own_teacher
+    from reflux.components.advice.plan.choice import Wishes, as_assignments
+    from reflux.components.advice.plan.rules import refuse_wishes
+    from reflux.components.advice.plan.teacher import is_own_teacher
 
     params = load_params()
     wishes = Wishes(minutes, max_kb, min_accuracy, is_own_teacher(params))
@@ -98,7 +98,7 @@ def add(
 
 def _added(path: Path, target: Path, inside: bool, chosen: "Sequence[Choice]") -> str:
     """Copy a dataset to where it belongs, put it under DVC and write its plan; returns what DVC tracks, in words."""
-    from reflux.components.plan.choice import as_assignments
+    from reflux.components.advice.plan.choice import as_assignments
 
     prepare_dvc()
     with _undone_if_it_fails(target, inside):
@@ -124,7 +124,7 @@ def _keep(before: bytes, source: str, target: Path) -> str:
 
 def _names(target: Path, name: str) -> "list[Choice]":
     """What is named after a dataset, or after its pipeline."""
-    from reflux.components.plan.choice import Choice
+    from reflux.components.advice.plan.choice import Choice
 
     names = {"ingest.source": str(target), "project.name": name, "registry.model_name": f"{_slug(name)}-student"}
     return [Choice(param, name, "") for param, name in names.items()]
@@ -132,7 +132,7 @@ def _names(target: Path, name: str) -> "list[Choice]":
 
 def _not_of(target: Path, params: Params) -> "list[Choice]":
     """Leave out the source domain of the dataset before, and its license if it is another one than ``target``."""
-    from reflux.components.plan.choice import Choice
+    from reflux.components.advice.plan.choice import Choice
 
     ingest, choices = params.ingest, []
     if ingest.source_domain is not None:
@@ -158,7 +158,7 @@ def _holds_images(file: Path) -> bool:
     Raises:
         UserError: it is no dataset.
     """
-    from reflux.components.ingest.source import open_source
+    from reflux.components.stages.ingest.source import open_source
 
     return any(isinstance(item.data, bytes) for item in islice(open_source(file).items, 1))
 
@@ -198,8 +198,8 @@ def _opened(path: Path, params: Params) -> "tuple[Source, int | None, list[Choic
     Raises:
         UserError: it is no dataset.
     """
-    from reflux.components.ingest.source import open_source
-    from reflux.components.plan.choice import Choice
+    from reflux.components.advice.plan.choice import Choice
+    from reflux.components.stages.ingest.source import open_source
 
     slices, group = params.ingest.slices, params.ingest.group
     if not slices and group is None:
@@ -214,7 +214,7 @@ def _opened(path: Path, params: Params) -> "tuple[Source, int | None, list[Choic
 
 
 def _looked_at(dataset: "Source", path: Path, group: int | None, params: Params) -> "tuple[Profile, Look]":
-    from reflux.components.plan.profile import look_at
+    from reflux.components.advice.plan.profile import look_at
 
     ingest, split = params.ingest, params.ingest.split
     limits = (ingest.max_megapixels, ingest.max_quarantined)
@@ -225,10 +225,10 @@ def _asked(profile: "Profile", look: "Look", wishes: "Wishes", params: Params) -
     """What a probe says of images of train and val; nothing, and why, where the pretrained weights can't be had."""
     # Read when torch is loaded: on a busy machine an image of the probe takes 8 ms of CPU so, and 14 to 23 without.
     os.environ.update({**STAGE_ENVIRONMENT, **os.environ})
-    from reflux.components.plan import probe
-    from reflux.components.plan.choice import Answers
-    from reflux.components.plan.networks import TEACHER, TEACHER_WEIGHTS
-    from reflux.components.plan.rules import teacher_candidates
+    from reflux.components.advice.plan import probe
+    from reflux.components.advice.plan.choice import Answers
+    from reflux.components.advice.plan.networks import TEACHER, TEACHER_WEIGHTS
+    from reflux.components.advice.plan.rules import teacher_candidates
 
     start, run = params.pretrain, params.run
     teacher = (start.model, start.weights) if wishes.own_teacher else (TEACHER, TEACHER_WEIGHTS)
@@ -246,10 +246,10 @@ def _plan(profile: "Profile", wishes: "Wishes", answers: "Answers") -> "tuple[li
     Raises:
         UserError: the time is too short, or no network small enough.
     """
-    from reflux.components.plan import rules
-    from reflux.components.plan.choice import as_assignments
-    from reflux.components.plan.pace import Pace
-    from reflux.components.plan.times import stage_seconds
+    from reflux.components.advice.plan import rules
+    from reflux.components.advice.plan.choice import as_assignments
+    from reflux.components.advice.plan.pace import Pace
+    from reflux.components.advice.plan.times import stage_seconds
 
     classes, decoding = len(profile.classes), {"decoding": profile.decoding}
     for setup in rules.setups(profile, wishes, answers):

@@ -7,6 +7,7 @@ from rich.text import Text
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from reflux.components.advice.plan.times import experience_of, measurements, run_seconds, stage_seconds
 from reflux.components.core.artifacts import ARTIFACTS, read_json
 from reflux.components.core.contract import STAGES
 from reflux.components.core.errors import UserError
@@ -14,7 +15,6 @@ from reflux.components.core.params.file import PARAMS, check_params, overridden
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime.lineage import LOCK
 from reflux.components.core.runtime.machine import machine
-from reflux.components.plan.times import experience_of, measurements, run_seconds, stage_seconds
 from reflux.flows.local.environment import HOME, reflux_command
 from reflux.flows.pipeline.speeds import measure
 from reflux.flows.repo import remote

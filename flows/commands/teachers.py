@@ -4,14 +4,14 @@ import json
 import sys
 from collections.abc import Sequence
 
+from reflux.components.advice.plan.choice import Choice, as_assignments
+from reflux.components.advice.plan.teacher import TEACHER_BATCH, recipe
+from reflux.components.advice.teachers.result import PICTURE, Ranking, cheapest_as_good, read
 from reflux.components.core.artifacts import ARTIFACTS
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.params.file import PARAMS, load_params, override_params
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import installed, tracking
-from reflux.components.plan.choice import Choice, as_assignments
-from reflux.components.plan.teacher import TEACHER_BATCH, recipe
-from reflux.components.teachers.result import PICTURE, Ranking, cheapest_as_good, read
 from reflux.flows.local.environment import embed_mlflow, only_run, reflux_command
 from reflux.flows.repo.checkout import dvc, prepare_dvc
 from reflux.flows.repo.dataset import fetch
@@ -72,7 +72,7 @@ def _compute(request: dict[str, object]) -> None:
     Raises:
         UserError: it said so, or ended otherwise than it should.
     """
-    code, lines = follow(_NAME, [sys.executable, "-m", "reflux.components.teachers", json.dumps(request)])
+    code, lines = follow(_NAME, [sys.executable, "-m", "reflux.components.advice.teachers", json.dumps(request)])
     if code == EXIT_USER_ERROR:
         raise UserError(own_sentence(lines))
     if code != 0:

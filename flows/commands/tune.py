@@ -3,12 +3,21 @@
 import sys
 import time
 
+from reflux.components.advice.plan.choice import Choice, as_assignments
+from reflux.components.advice.tune.result import (
+    CHOICES,
+    FIGURE,
+    OBJECTIVES,
+    RESULT,
+    Result,
+    Row,
+    only_the_present,
+    read,
+)
 from reflux.components.core.artifacts import ARTIFACTS, read_json
 from reflux.components.core.errors import UserError, listed
 from reflux.components.core.params.file import PARAMS, load_params, override_params
 from reflux.components.core.runtime.stage import EXIT_INTERRUPTED
-from reflux.components.plan.choice import Choice, as_assignments
-from reflux.components.tune.result import CHOICES, FIGURE, OBJECTIVES, RESULT, Result, Row, only_the_present, read
 from reflux.flows.commands.run import Stop
 from reflux.flows.local.environment import embed_mlflow, only_run, reflux_command
 from reflux.flows.pipeline.search import search

@@ -18,8 +18,8 @@ STAGE_ENVIRONMENT = {
     # they sleep at once (OMP_WAIT_POLICY=PASSIVE); next to a process that burns one of two cores, from 2,419 and 2,891,
     # and from 1,348 at ten times the while (`python -m benchmarks.threads`).
     "GOMP_SPINCOUNT": "3000",
-    # Memory is kept for the next step instead of given back: `time python -m reflux.components.finetune` spends a
-    # quarter of the system time with it.
+    # Memory is kept for the next step instead of given back: `time python -m reflux.components.stages.finetune`
+    # spends a quarter of the system time with it.
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }

@@ -4,11 +4,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+from reflux.components.advice.preflight.facts import refuse_hopeless_gates, whole_file
+from reflux.components.advice.preflight.sources import check_sources
 from reflux.components.core.artifacts import read_json
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.params.file import check_overrides
-from reflux.components.preflight.facts import refuse_hopeless_gates, whole_file
-from reflux.components.preflight.sources import check_sources
 from reflux.components.registry.versions import signatures
 from reflux.flows.local.pipelines import refuse_shared_names
 from reflux.flows.local.supervised import output_of, supervised
@@ -32,7 +32,7 @@ def preflight(assignments: Sequence[str] = (), meanwhile: Callable[[], object] =
     facts = whole_file(params)
     if not facts.is_file():
         print("Checking names, layers and the student's export before anything is trained …", flush=True)
-        command = [sys.executable, "-m", "reflux.components.preflight", *assignments]
+        command = [sys.executable, "-m", "reflux.components.advice.preflight", *assignments]
         code, lines = output_of(supervised(command, {}, stdout=subprocess.PIPE), meanwhile)
         if code == EXIT_USER_ERROR:
             raise UserError(own_sentence(lines))

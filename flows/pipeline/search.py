@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from reflux.components.boards.keep import keep as keep_boards
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.runtime import tracking
 from reflux.components.core.runtime.stage import EXIT_INTERRUPTED
+from reflux.components.observe.boards.keep import keep as keep_boards
 from reflux.flows.repo.stages import own_sentence
 from reflux.flows.report.followed import follow
 
@@ -34,7 +34,7 @@ def search(project: str, ends: float, objectives: Sequence[str], workers: int) -
         raise UserError("reflux tune needs the package optuna: `pip install optuna`.")
     request = {"ends": ends, "objectives": objectives, "workers": workers}
     with tracking.courier():
-        code, lines = follow(_NAME, [sys.executable, "-m", "reflux.components.tune", json.dumps(request)])
+        code, lines = follow(_NAME, [sys.executable, "-m", "reflux.components.advice.tune", json.dumps(request)])
     if code == EXIT_USER_ERROR:
         raise UserError(own_sentence(lines))
     if code not in (0, EXIT_INTERRUPTED):

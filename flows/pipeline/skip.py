@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 TAG = "inputs.sha256"
 # With the parts of the registry that say what a version is made of, and what happens to it.
-_CODE = (*STAGES, *(f"registry.{part}" for part in ("policy", "promote", "register", "versions")))
+_CODE = (
+    *(f"stages.{name}" for name in STAGES),
+    *(f"registry.{part}" for part in ("policy", "promote", "register", "versions")),
+)
 
 
 @dataclass(frozen=True)

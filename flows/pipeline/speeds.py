@@ -4,9 +4,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from reflux.components.advice.plan.times import measurements
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.params.file import check_overrides
-from reflux.components.plan.times import measurements
 from reflux.flows.local.supervised import output_of, supervised
 from reflux.flows.repo.stages import own_sentence
 
@@ -31,7 +31,7 @@ def measure(assignments: Sequence[str], classes: int, shared: bool = True) -> di
         command = [
             sys.executable,
             "-m",
-            "reflux.components.plan",
+            "reflux.components.advice.plan",
             str(classes),
             "shared" if shared else "alone",
             *assignments,

@@ -15,7 +15,7 @@ from reflux.components.core.errors import UserError, listed
 from reflux.components.core.params.file import PARAMS
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import installed
-from reflux.components.finetune.strategy import learns_from_unlabeled
+from reflux.components.stages.finetune.strategy import learns_from_unlabeled
 from reflux.flows.repo import dataset
 from reflux.flows.repo.checkout import refusals_of_dvc
 from reflux.flows.repo.images import Images, counts_of_others, look

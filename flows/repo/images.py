@@ -12,7 +12,7 @@ from reflux.components.core.errors import UserError
 from reflux.components.core.params.sections import Ingest, Params
 
 if TYPE_CHECKING:
-    from reflux.components.ingest.items import Item
+    from reflux.components.stages.ingest.items import Item
 
 _INGESTED = ARTIFACTS / "ingest"
 _OWN_SPLIT = ""  # of an image that ingest gives one, by its content
@@ -49,7 +49,7 @@ def look(settings: Ingest) -> Images:
     Raises:
         UserError: the dataset is not here, or is none.
     """
-    from reflux.components.ingest.source import open_source
+    from reflux.components.stages.ingest.source import open_source
 
     if not Path(settings.source).exists():  # DVC knows it
         raise UserError(
@@ -70,7 +70,7 @@ def counts_of_others(params: Params) -> dict[str, int]:
     Returns:
         ``source_domain_train``, ``pretrain_train`` and so on, for each split.
     """
-    from reflux.components.ingest.source import open_source
+    from reflux.components.stages.ingest.source import open_source
 
     splits = params.ingest.split
     counts: dict[str, int] = {}

@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from reflux.components.bench.report import Report, Row, slower
-from reflux.components.boards.declared import BENCH, BENCH_PICTURE
+from reflux.components.advice.bench.report import Report, Row, slower
 from reflux.components.core.artifacts import write_json
 from reflux.components.core.runtime.journal import Journal
+from reflux.components.observe.boards.declared import BENCH, BENCH_PICTURE
 from reflux.components.registry.versions import device_reports
 
 _FACTS = ("file", "KB", "accuracy", "agrees", "load ms", "peak MB")
@@ -64,7 +64,7 @@ def log(report: Report, project: str, versions: Mapping[str, Sequence[int]] | No
         project: the experiment.
         versions: those that each file is, by its hash.
     """
-    from reflux.components.bench.figure import draw
+    from reflux.components.advice.bench.figure import draw
 
     device = {device_reports.DEVICE: report.device} if versions is not None else {}
     name = "-".join(["bench", *device.values(), f"{datetime.now(UTC):%Y%m%d-%H%M%S}"])

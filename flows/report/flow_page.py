@@ -17,7 +17,7 @@ from prefect.artifacts import (
 )
 from prefect.client.orchestration import get_client
 
-from reflux.components.boards import declared
+from reflux.components.observe.boards import declared
 from reflux.components.registry import client
 from reflux.components.registry.client import Unreachable
 from reflux.components.registry.text import urls

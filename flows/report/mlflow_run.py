@@ -5,14 +5,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from reflux.components.boards.declared import PICTURES
-from reflux.components.boards.figures import cost, summary
 from reflux.components.core.artifacts import ARTIFACTS, read_json
 from reflux.components.core.contract import TRAINING
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime.journal import Journal
 from reflux.components.core.runtime.machine import usable_cores
-from reflux.components.monitor.reference import FILE, measure, save
+from reflux.components.observe.boards.declared import PICTURES
+from reflux.components.observe.boards.figures import cost, summary
+from reflux.components.observe.monitor.reference import FILE, measure, save
 from reflux.flows.report import text
 from reflux.flows.report.result import Result
 

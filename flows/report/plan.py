@@ -9,8 +9,8 @@ from reflux.components.core.contract import LABELED_SPLITS
 from reflux.flows.report.display import duration
 
 if TYPE_CHECKING:
-    from reflux.components.plan.choice import Choice
-    from reflux.components.plan.profile import Profile
+    from reflux.components.advice.plan.choice import Choice
+    from reflux.components.advice.plan.profile import Profile
 
 _HEADS = {
     "ingest.": "images",
@@ -34,7 +34,7 @@ def plan_table(profile: "Profile", chosen: "Sequence[Choice]", seconds: Mapping[
         seconds: of each stage.
         minutes: that were allowed.
     """
-    from reflux.components.plan.times import run_seconds
+    from reflux.components.advice.plan.times import run_seconds
 
     groups: dict[str, list[tuple[str, str]]] = {"data": _data(profile)}
     for choice in chosen:

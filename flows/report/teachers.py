@@ -6,8 +6,8 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
+from reflux.components.advice.teachers.result import PICTURE, RANKING, Ranking, Row, cheapest_as_good
 from reflux.components.core.runtime.journal import Journal
-from reflux.components.teachers.result import PICTURE, RANKING, Ranking, Row, cheapest_as_good
 from reflux.flows.report.display import duration
 
 _COLUMNS: dict[str, Literal["left", "right"]] = {

@@ -5,9 +5,9 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
+from reflux.components.advice.tune.result import REPEATED, Result, Row, only_the_present
 from reflux.components.core.contract import FILES
 from reflux.components.registry.policy.gates import Reason
-from reflux.components.tune.result import REPEATED, Result, Row, only_the_present
 from reflux.flows.report.display import duration
 
 _COLUMNS: dict[str, Literal["left", "right"]] = {

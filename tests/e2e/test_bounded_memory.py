@@ -74,7 +74,7 @@ def test_a_dataset_four_times_larger_than_the_memory_trains(tmp_path: Path, stor
         shutil.copy(ROOT / name, tmp_path)
     override_params([*RECIPE, f"ingest.storage={storage}"], tmp_path / "params.yaml")
     for stage in STAGES:
-        done = run(["-m", f"reflux.components.{stage}"], tmp_path)
+        done = run(["-m", f"reflux.components.stages.{stage}"], tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
     # The limit is one: a process that wants a whole split in its memory does not get it.
     for split in ("train", "val", "test"):

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from reflux.components.boards import declared
 from reflux.components.core.artifacts import read_json
 from reflux.components.core.contract import STAGES
+from reflux.components.observe.boards import declared
 from reflux.flows.local.prefect_server import free_port
 from tests.e2e.command import environment, reflux
 from tests.workspaces import until

@@ -150,4 +150,4 @@ def test_what_can_be_known_before_training_is_refused_by_dvc_alone(copy: Path, a
     assert done.returncode != 0
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
-    assert "reflux.components.finetune" not in done.stdout
+    assert "reflux.components.stages.finetune" not in done.stdout

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from reflux.components.control import __main__ as control
 from reflux.components.core.artifacts import fingerprint, sha256_file
 from reflux.components.core.contract import TRAINING
 from reflux.components.core.errors import UserError
@@ -24,8 +23,9 @@ from reflux.components.core.images.encoded import write_encoding
 from reflux.components.core.models.pixel_model import load
 from reflux.components.core.params.file import load_params, override_params
 from reflux.components.core.runtime.stage import Stage
-from reflux.components.distill import __main__ as distill
-from reflux.components.label import __main__ as label
+from reflux.components.stages.control import __main__ as control
+from reflux.components.stages.distill import __main__ as distill
+from reflux.components.stages.label import __main__ as label
 from tests.workspaces import run_stage, training_workspace, write_shard
 
 pytestmark = pytest.mark.slow
@@ -132,7 +132,7 @@ def test_label_goes_on_after_kill_9_with_the_shards_that_are_finished(trained: P
         shutil.rmtree(folder / "artifacts/label")
     assert "7,080 computed, 0 reused" in run_stage("label", folders[0]).stdout
     process = subprocess.Popen(
-        [sys.executable, "-m", "reflux.components.label"], cwd=folders[1], stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "reflux.components.stages.label"], cwd=folders[1], stdout=subprocess.DEVNULL
     )
     while not list((folders[1] / ".reflux/soft-labels").glob("*/000001.json")):
         assert process.poll() is None
@@ -235,7 +235,7 @@ def test_a_stopped_stage_ends_as_killed_and_leaves_nothing_half_written(tmp_path
     folder = training_workspace(tmp_path / "one")
     override_params(["student.steps=100000"], folder / "params.yaml")
     process = subprocess.Popen(
-        [sys.executable, "-m", "reflux.components.control"],
+        [sys.executable, "-m", "reflux.components.stages.control"],
         cwd=folder,
         stdout=subprocess.PIPE,
         env=os.environ | {"REFLUX_EVENTS": "1"},
@@ -267,7 +267,7 @@ def test_kill_9_at_any_moment_costs_no_bit(trained: Path, tmp_path: Path, stage:
     resumed = []
     for moment, images in enumerate((1, 400, 150)):
         process = subprocess.Popen(
-            [sys.executable, "-m", f"reflux.components.{stage}"],
+            [sys.executable, "-m", f"reflux.components.stages.{stage}"],
             cwd=folders[1],
             stdout=subprocess.PIPE,
             env=os.environ | {"REFLUX_EVENTS": "1"},
@@ -292,7 +292,7 @@ def interrupted(trained: Path, folder: Path) -> tuple[Path, Path]:
     shutil.copytree(trained, folder)
     kept = folder / ".reflux/checkpoints/control"
     override_params(["student.steps=100000", "run.checkpoint_every_s=0.01"], folder / "params.yaml")
-    process = subprocess.Popen([sys.executable, "-m", "reflux.components.control"], cwd=folder)
+    process = subprocess.Popen([sys.executable, "-m", "reflux.components.stages.control"], cwd=folder)
     while not list(kept.glob("[!.]*.pt")):
         assert process.poll() is None
         time.sleep(0.05)

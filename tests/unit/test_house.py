@@ -29,8 +29,8 @@ def test_dvc_knows_the_stages_of_the_design_in_their_order():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_is_the_same_word_everywhere(stage: str):
-    assert DVC[stage]["cmd"] == f"python -m reflux.components.{stage}"
-    assert (ROOT / "components" / stage / "__main__.py").is_file()
+    assert DVC[stage]["cmd"] == f"python -m reflux.components.stages.{stage}"
+    assert (ROOT / "components/stages" / stage / "__main__.py").is_file()
     outs = [o if isinstance(o, str) else next(iter(o)) for o in DVC[stage]["outs"] + DVC[stage].get("metrics", [])]
     assert all(out.startswith(f"artifacts/{stage}/") for out in outs)
     assert f"artifacts/{stage}/run.json" in outs
@@ -92,8 +92,8 @@ def test_a_test_stands_where_the_code_does():
         if not any(name == word or name.startswith(f"{word}_") for word in known):
             strangers.add("/".join((*place, file.name)))
     assert strangers == {
-        "distill/losses/test_goldens.py",  # all losses against torchdistill's values
-        "distill/test_pages.py",  # the examples on the pages next to the code
+        "stages/distill/losses/test_goldens.py",  # all losses against torchdistill's values
+        "stages/distill/test_pages.py",  # the examples on the pages next to the code
         "registry/test_command.py",  # the command's verbs on a registry
         "test_house.py",
     }

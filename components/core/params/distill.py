@@ -224,8 +224,8 @@ class LogitStandardization(Method):
     """Sun et al. 2024: the losses of logits next to it, or kd alone, compare z-scores of the logits.
 
     Their weights are multiplied by ``weight``, the authors' for CIFAR-100, and they take its temperature: null is
-    that of :func:`reflux.components.distill.losses.logits.temperature_for` for the number of classes: 2 for the paper's
-    100.
+    that of :func:`reflux.components.stages.distill.losses.logits.temperature_for` for the number of classes: 2 for the
+    paper's 100.
     """
 
     min_classes = 3  # z-scores of two logits are 1 and -1 whatever the teacher says

@@ -25,11 +25,11 @@ from reflux.components.core.project import root
 
 FOLDER = Path("extensions")
 EXTENDED: dict[str, str | None] = {  # folders of ``components``, by the kind of extension; None decides no result
-    "losses": "distill",
+    "losses": "stages/distill",
     "networks": "core/models",
-    "figures": "evaluate",
-    "formats": "ingest",
-    "expectations": "validate",
+    "figures": "stages/evaluate",
+    "formats": "stages/ingest",
+    "expectations": "stages/validate",
     "transforms": "core/views",
     "notifiers": None,
     "boards": None,

@@ -18,7 +18,10 @@ _DECIDE_NOTHING = tuple(
 # DVC knows the values of params, and not what code makes of them.
 _DERIVED = f"{_ROOT}.core.params.derived"
 _DECIDE = (_DERIVED, f"{_ROOT}.core.params.distill")
-_BY_NAME = (f"{_ROOT}.distill.losses", f"{_ROOT}.ingest.formats")  # each imports all its modules, and names none
+_BY_NAME = (
+    f"{_ROOT}.stages.distill.losses",
+    f"{_ROOT}.stages.ingest.formats",
+)  # each imports all its modules, and names none
 _PROGRAMS = {f"{_ROOT}.core.export.formats.litert": f"{_ROOT}.core.export.litert_converter"}  # a process of its own
 
 
@@ -27,7 +30,7 @@ def files(*names: str) -> tuple[str, ...]:
     """List the files that decide what modules compute: their own, and those of all that they import.
 
     Args:
-        names: modules and packages of ``components``, such as ``distill`` or ``teachers.features``.
+        names: modules and packages of ``components``, such as ``stages.distill`` or ``advice.teachers.features``.
 
     Returns:
         Paths relative to ``components``, sorted: of modules, and the packages' ``__init__.py``.

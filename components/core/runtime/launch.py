@@ -107,7 +107,7 @@ def launch(stage: str, run: Run) -> int:
             except RendezvousTimeoutError:
                 raise UserError(
                     f"{_nodes(run)[0]} machines did not meet at run.rdzv_endpoint = {run.rdzv_endpoint} in time: start "
-                    f"`python -m reflux.components.{stage}` on each of them, with the same params."
+                    f"`python -m reflux.components.stages.{stage}` on each of them, with the same params."
                 ) from None
             except RendezvousError:
                 now = time.monotonic()
@@ -183,7 +183,7 @@ def _run_agent(stage: str, run: Run, processes: int, sentence: Path) -> int:
         role=stage,
         local_world_size=processes,
         entrypoint=sys.executable,
-        args=("-m", f"reflux.components.{stage}"),
+        args=("-m", f"reflux.components.stages.{stage}"),
         rdzv_handler=handler,
         max_restarts=run.max_restarts,
         monitor_interval=0.1,

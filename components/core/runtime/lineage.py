@@ -56,23 +56,23 @@ def code_sha256(*names: str) -> str:
     Checkpoints, soft labels and all that is kept from one run for the next are kept under it.
 
     Args:
-        names: modules and packages of ``components``, such as ``distill`` or ``teachers.features``.
+        names: modules and packages of ``components``, such as ``stages.distill`` or ``advice.teachers.features``.
     """
     code = _code_of(*names)
     return _sha256(_sha256s(code) | _extensions_sha256(code))
 
 
 def code_by_folder(stage: str) -> dict[str, str]:
-    """Hash the code that decides a stage's result, by folder or file of ``components`` and of core, and by extension.
+    """Hash the code that decides a stage's result, by part of ``components``, and by extension.
 
     Returns:
-        Hashes by names such as ``components/distill``, ``components/core/student.py``, ``extensions/losses/mine.py``.
+        Hashes by names: ``components/stages/distill``, ``components/core/student.py``, ``extensions/losses/mine.py``.
     """
-    code = _code_of(stage)
+    code = _code_of(f"stages.{stage}")
     folders = dict[str, list[str]]()
     for path in code:
         top, *below = path.split("/")
-        folders.setdefault("/".join(["components", top, *(below[:1] if top == "core" else [])]), []).append(path)
+        folders.setdefault("/".join(["components", top, *below[:1]]), []).append(path)
     return {name: _sha256(_sha256s(paths)) for name, paths in folders.items()} | _extensions_sha256(code)
 
 

@@ -101,7 +101,7 @@ class Stage:
         from reflux.components.core.runtime.checkpoint import Checkpoints
 
         recipe = {section: self._section(section) for section in sections}
-        code = lineage.code_sha256(self.name)
+        code = lineage.code_sha256(f"stages.{self.name}")
         decides = [self.name, before, self.params.seed, recipe, self.inputs(), self.environment, code]
         key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
         folder = self.kept / f"{self.name}{BEFORE}" / before if before else self.kept / self.name

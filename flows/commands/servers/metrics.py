@@ -7,7 +7,7 @@ from contextlib import suppress
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
 from reflux.components.core.errors import UserError
-from reflux.components.observability.exporter import Exporter
+from reflux.components.observe.exporter.collector import Exporter
 from reflux.components.registry import webhooks
 from reflux.flows.commands.registry import registry_params
 from reflux.flows.local.environment import HOME, homes

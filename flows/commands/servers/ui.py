@@ -87,8 +87,8 @@ def print_boards(address: str) -> bool:
     Raises:
         UserError: MLflow does not answer.
     """
-    from reflux.components.boards import keep
     from reflux.components.core.params.file import load_params
+    from reflux.components.observe.boards import keep
     from reflux.components.registry import client
 
     embed_mlflow()

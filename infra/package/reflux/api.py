@@ -9,8 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reflux.components.boards.declared import board
-    from reflux.components.boards.view import Bar, Board, Images, Line, Scatter, Section
     from reflux.components.core.contract import Figure
     from reflux.components.core.errors import UserError
     from reflux.components.core.models.precision import single_precision
@@ -19,18 +17,20 @@ if TYPE_CHECKING:
     from reflux.components.core.params.file import load_params
     from reflux.components.core.params.sections import Params
     from reflux.components.core.views.transforms import transform
-    from reflux.components.distill.losses.register import loss
-    from reflux.components.evaluate.metrics import figure
-    from reflux.components.ingest.formats.register import dataset_format
-    from reflux.components.ingest.items import Item, Source
+    from reflux.components.observe.boards.declared import board
+    from reflux.components.observe.boards.view import Bar, Board, Images, Line, Scatter, Section
     from reflux.components.registry.predict import Prediction, Unreadable, predict
     from reflux.components.registry.webhooks import Delivery, notifier
-    from reflux.components.validate.expected import expect
-    from reflux.components.validate.suite import Check, Expectations
+    from reflux.components.stages.distill.losses.register import loss
+    from reflux.components.stages.evaluate.metrics import figure
+    from reflux.components.stages.ingest.formats.register import dataset_format
+    from reflux.components.stages.ingest.items import Item, Source
+    from reflux.components.stages.validate.expected import expect
+    from reflux.components.stages.validate.suite import Check, Expectations
 
 MODULES = {  # by name; below ``reflux.components``
     # Extensions: losses.
-    "loss": "distill.losses.register",
+    "loss": "stages.distill.losses.register",
     "Loss": "core.params.distill",
     "LayerLoss": "core.params.distill",
     "single_precision": "core.models.precision",
@@ -39,29 +39,29 @@ MODULES = {  # by name; below ``reflux.components``
     "SmallNet": "core.models.small_nets",
     "conv_bn": "core.models.small_nets",
     # Extensions: figures of gates.
-    "figure": "evaluate.metrics",
+    "figure": "stages.evaluate.metrics",
     "Figure": "core.contract",
     # Extensions: dataset formats.
-    "dataset_format": "ingest.formats.register",
-    "Item": "ingest.items",
-    "Source": "ingest.items",
+    "dataset_format": "stages.ingest.formats.register",
+    "Item": "stages.ingest.items",
+    "Source": "stages.ingest.items",
     # Extensions: expectations.
-    "expect": "validate.expected",
-    "Expectations": "validate.suite",
-    "Check": "validate.suite",
+    "expect": "stages.validate.expected",
+    "Expectations": "stages.validate.suite",
+    "Check": "stages.validate.suite",
     # Extensions: transforms.
     "transform": "core.views.transforms",
     # Extensions: notifiers.
     "notifier": "registry.webhooks",
     "Delivery": "registry.webhooks",
     # Extensions: boards.
-    "board": "boards.declared",
-    "Board": "boards.view",
-    "Section": "boards.view",
-    "Line": "boards.view",
-    "Bar": "boards.view",
-    "Scatter": "boards.view",
-    "Images": "boards.view",
+    "board": "observe.boards.declared",
+    "Board": "observe.boards.view",
+    "Section": "observe.boards.view",
+    "Line": "observe.boards.view",
+    "Bar": "observe.boards.view",
+    "Scatter": "observe.boards.view",
+    "Images": "observe.boards.view",
     # Scripts.
     "load_params": "core.params.file",
     "Params": "core.params.sections",

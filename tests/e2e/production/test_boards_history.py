@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reflux.components.boards import declared as boards
+from reflux.components.observe.boards import declared as boards
 from reflux.flows.local.prefect_server import free_port
 from tests.e2e.command import reflux
 from tests.servers import mlflow_server

@@ -81,9 +81,10 @@ class Recipe:
 
     def rank(self, stage: str, rank: int) -> psutil.Process | None:
         """The process of a stage that has this rank, once it is in the training's world."""
+        module = f"reflux.components.stages.{stage}"
         for process in self.processes():
             try:
-                if process.environ().get("RANK") == str(rank) and f"reflux.components.{stage}" in process.cmdline():
+                if process.environ().get("RANK") == str(rank) and module in process.cmdline():
                     return process
             except psutil.Error:
                 continue

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(not has_postgres(), reason="NO POSTGRES: install Debian's postgresql"),
 ]
 
-TRAINING = "reflux.components.distill"
+TRAINING = "reflux.components.stages.distill"
 RUNS_IN_A_ROW = 100
 
 

@@ -148,7 +148,7 @@ def test_a_newer_release_upgrades_a_project_and_computes_again_what_its_code_dec
     for name, before, after in (
         ("pyproject.toml", f'version = "{version("reflux")}"', 'version = "99.0"'),
         ("dvc.yaml", "params: [validate, ", "params: [seed, validate, "),
-        ("components/validate/suite.py", '"""\n\n', '"""\n\n# Newer.\n'),
+        ("components/stages/validate/suite.py", '"""\n\n', '"""\n\n# Newer.\n'),
     ):
         file = tmp_path / "reflux" / name
         text = file.read_text(encoding="utf-8")
@@ -159,7 +159,7 @@ def test_a_newer_release_upgrades_a_project_and_computes_again_what_its_code_dec
     printed = done(older, reflux, "upgrade")
     assert "  stages replaced by those of this release: validate\n" in printed
     assert f"  asks for Reflux 99.0, not {version('reflux')}\n" in printed
-    assert "  validate computed: seed: unset → 0; code in components/validate\n" in printed
+    assert "  validate computed: seed: unset → 0; code in components/stages/validate\n" in printed
     assert "  ingest computed" not in printed
     assert git(older, "status", "--porcelain", "--untracked-files=no").split() == [
         "M",

@@ -200,11 +200,11 @@ def test_a_cancelled_run_leaves_no_process_and_is_killed_in_mlflow(farm):
     before = {run["id"] for run in farm.flow_runs()}
     farm.prefect("deployment", "run", "retrain/retrain", "--param", f"overrides={overrides}")
     run = until(lambda: [r["id"] for r in farm.flow_runs() if r["id"] not in before and not r["auto_scheduled"]])[0]
-    killed = until(lambda: at_work(farm, "reflux.components.distill"), 600)
+    killed = until(lambda: at_work(farm, "reflux.components.stages.distill"), 600)
     for process in killed:
         process.kill()
     # A stage that was killed is tried again; then someone cancels the run.
-    until(lambda: (again := at_work(farm, "reflux.components.distill")) and not set(again) & set(killed), 600)
+    until(lambda: (again := at_work(farm, "reflux.components.stages.distill")) and not set(again) & set(killed), 600)
     farm.prefect("flow-run", "cancel", run)
     until(lambda: farm.flow_run(run)["state_type"] == "CANCELLED")
     until(lambda: not at_work(farm, "reflux.components.", "supervise.py"))
@@ -258,7 +258,7 @@ def test_with_two_pools_a_cancelled_run_cancels_its_training(in_two_pools):
     farm.prefect("deployment", "run", "retrain/retrain", "--param", f"overrides={overrides}")
     new = until(lambda: [r for r in farm.flow_runs() if r["id"] not in before and r["parent_task_run_id"]])
     training = new[0]["id"]
-    until(lambda: at_work(farm, "reflux.components.finetune"))
+    until(lambda: at_work(farm, "reflux.components.stages.finetune"))
     run = next(r["id"] for r in farm.flow_runs() if r["id"] not in before and not r["parent_task_run_id"])
     farm.prefect("flow-run", "cancel", run)
     for each in (run, training):

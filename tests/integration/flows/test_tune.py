@@ -4,9 +4,9 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 
+from reflux.components.advice.tune.result import read
 from reflux.components.core.artifacts import read_json
 from reflux.components.core.params.file import override_params
-from reflux.components.tune.result import read
 from reflux.flows.tune import tune
 
 pytestmark = pytest.mark.long

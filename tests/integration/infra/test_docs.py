@@ -40,7 +40,7 @@ def test_the_reference_is_made_from_the_code(site: Path):
 def test_pages_from_next_to_the_code_are_there_with_their_links(site: Path):
     registry = (site / "components/registry/index.html").read_text(encoding="utf-8")
     assert 'href="../../how-to/champion/"' in registry
-    distill = (site / "components/distill/index.html").read_text(encoding="utf-8")
-    assert 'href="https://git.example.com/reflux/blob/main/components/distill/losses/register.py"' in distill
+    distill = (site / "components/stages/distill/index.html").read_text(encoding="utf-8")
+    assert 'href="https://git.example.com/reflux/blob/main/components/stages/distill/losses/register.py"' in distill
     assert (site / "pictures/card.png").is_file()
     assert 'class="mermaid"' in (site / "explanation/how-it-works/index.html").read_text(encoding="utf-8")

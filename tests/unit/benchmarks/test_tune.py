@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks import tune
 from benchmarks.harness.results import Figure, write
+from reflux.components.advice.tune.study import begin
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.stage import Stage
-from reflux.components.tune.study import begin
 from tests.workspaces import training_workspace
 
 TINY = """
@@ -26,7 +26,7 @@ def test_both_teachers_train_the_same_candidates_and_fronts_are_judged_on_test_i
     params = override_params(TINY.split())
     for name in ("pretrain", "finetune", "label"):
         Path("artifacts", name).mkdir()
-        importlib.import_module(f"reflux.components.{name}.__main__").main(Stage(name, params))
+        importlib.import_module(f"reflux.components.stages.{name}.__main__").main(Stage(name, params))
     search = tune.opened()
     figures = {figure.name: figure for figure in tune.speeds(search, 2)}
     assert list(figures)[2:] == [f"ratio, {what}" for what in tune.RATIOS]

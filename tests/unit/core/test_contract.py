@@ -50,13 +50,13 @@ OUTDATED = {  # the stages, by the file that is edited
     "core/export/latency.py": {"evaluate"},
     "core/significance.py": {"compress", "evaluate"},
     "core/shift.py": {"validate"},
-    "distill/losses/labels.py": {"distill"},
-    "ingest/formats/labels.py": {"ingest"},
-    "evaluate/card/card.md.j2": {"evaluate"},
+    "stages/distill/losses/labels.py": {"distill"},
+    "stages/ingest/formats/labels.py": {"ingest"},
+    "stages/evaluate/card/card.md.j2": {"evaluate"},
 }
 NOTHING = [
     *("core/runtime/journal.py", "core/params/sections.py", "core/artifacts.py"),
-    *("boards/declared.py", "registry/text/markdown.py", "monitor/report.py"),
+    *("observe/boards/declared.py", "registry/text/markdown.py", "observe/monitor/report.py"),
 ]
 
 
@@ -90,13 +90,13 @@ def outdated(copy: Path, file: Path, text: str) -> tuple[set[str], set[str]]:
     before = file.read_text(encoding="utf-8")
     with contextlib.chdir(copy), pytest.MonkeyPatch.context() as patch, Repo() as repo:
         patch.setattr(lineage, "COMPONENTS", copy / "components")
-        keys = {stage: code_sha256(stage) for stage in STAGES}
+        keys = {stage: code_sha256(f"stages.{stage}") for stage in STAGES}
         file.write_text(text, encoding="utf-8")
         try:
             if not file.samefile(installed.FILE):
                 installed.record(load_params())
             changed = set(repo.status()) - {"installed"}
-            return changed, {stage for stage in STAGES if code_sha256(stage) != keys[stage]}
+            return changed, {stage for stage in STAGES if code_sha256(f"stages.{stage}") != keys[stage]}
         finally:
             file.write_text(before, encoding="utf-8")
             if not file.samefile(installed.FILE):

@@ -5,10 +5,10 @@ import re
 import pytest
 import torch
 
+from reflux.components.advice.plan.lesson import FEW_LABELS
+from reflux.components.advice.plan.teacher import MANY_LABELS
 from reflux.components.core.params.distill import METHODS, Loss
-from reflux.components.distill.losses import logits
-from reflux.components.plan.lesson import FEW_LABELS
-from reflux.components.plan.teacher import MANY_LABELS
+from reflux.components.stages.distill.losses import logits
 from tests.workspaces import ROOT
 
 
@@ -30,7 +30,9 @@ def test_the_page_of_data_has_the_labels_that_plans_are_made_by():
 
 
 def test_losses_of_logits_are_sums_over_the_classes_but_for_the_one_that_the_page_names():
-    exceptions = re.search(r"Sums over classes, not means.*?Only (`[^`]+`)", text("components/distill/README.md"))
+    exceptions = re.search(
+        r"Sums over classes, not means.*?Only (`[^`]+`)", text("components/stages/distill/README.md")
+    )
     assert exceptions
     assert exceptions[1] == "`mse-logits`"
     student, teacher = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 1.0]])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from reflux.components.observability.exporter import HELP
+from reflux.components.observe.exporter.collector import HELP
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "infra/observability"

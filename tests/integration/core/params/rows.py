@@ -72,8 +72,11 @@ _VIEWS = {"shift": 0.2, "flip": False, "crop_scale": 0.5, "rotate_deg": 30, "col
 _LAUNCHED = "tests/integration/core/runtime/test_launch.py::"
 
 
-PRUNED = "tests/unit/pretrain/test_pruning.py::test_student_and_control_start_from_what_is_left_and_the_origin_says_so"
-SHIPS = "tests/integration/compress/test_main.py::test_the_file_that_ships_is_named_or_chosen_on_validation_images"
+PRETRAIN = "tests/unit/stages/pretrain/test_pruning.py"
+PRUNED = f"{PRETRAIN}::test_student_and_control_start_from_what_is_left_and_the_origin_says_so"
+SHIPS = (
+    "tests/integration/stages/compress/test_main.py::test_the_file_that_ships_is_named_or_chosen_on_validation_images"
+)
 
 
 def _both(name: str, value: Any, differs: str = MODEL, given: tuple[str, ...] = ()) -> dict[str, tuple[Row, ...]]:
@@ -110,18 +113,20 @@ def _pretraining() -> dict[str, tuple[Row, ...]]:
         Row("ingest", "supervised", "pretrain-source/dataset.json", SOURCE),
     )
     rows["pretrain.source"] = (Row("ingest", "data/other.csv", "pretrain-source/dataset.json", SUPERVISED),)
-    rows["pretrain.classes"] = (Proven("tests/unit/preflight/test_sources.py::test_classes_without_words_are_refused"),)
+    rows["pretrain.classes"] = (
+        Proven("tests/unit/advice/preflight/test_sources.py::test_classes_without_words_are_refused"),
+    )
     rows["pretrain.tasks"] = (
         Row("ingest", {"size": 1}, "pretrain-source/manifest.parquet", ("pretrain.mode=supervised", *SIZED)),
-        Proven("tests/unit/pretrain/test_tasks.py::test_each_task_has_a_head_and_its_weight_counts"),
+        Proven("tests/unit/stages/pretrain/test_tasks.py::test_each_task_has_a_head_and_its_weight_counts"),
     )
     students = Row("pretrain", "student", "student/model.json", LEARNING)
     controls = Row("pretrain control", "student", given=LEARNING)
     return rows | {"pretrain.learns": (students, controls, Row("pretrain label distill", "both", given=LEARNING))}
 
 
-ADAPTED = "tests/unit/finetune/test_adaptation.py::test_"
-LORA = Proven("tests/unit/finetune/test_main.py::test_lora_trains_the_layers_it_is_given_and_the_head")
+ADAPTED = "tests/unit/stages/finetune/test_adaptation.py::test_"
+LORA = Proven("tests/unit/stages/finetune/test_main.py::test_lora_trains_the_layers_it_is_given_and_the_head")
 
 
 def _finetune() -> dict[str, tuple[Row, ...]]:
@@ -266,18 +271,24 @@ ROWS: dict[str, tuple[Row | Proven, ...]] = {
     "distill.finish_share": (Row("distill", 0.5, given=FINISHED),),
     "distill.finish_lr": (Row("distill", 0.1, given=FINISHED),),
     "compress.max_logit_difference": (
-        Proven("tests/integration/compress/test_main.py::test_no_file_appears_when_one_is_not_the_student"),
+        Proven("tests/integration/stages/compress/test_main.py::test_no_file_appears_when_one_is_not_the_student"),
     ),
     "compress.ships": (Proven(SHIPS),),
     "compress.prefer": (
-        Proven("tests/integration/compress/test_main.py::test_auto_measures_the_time_where_speed_is_preferred"),
+        Proven("tests/integration/stages/compress/test_main.py::test_auto_measures_the_time_where_speed_is_preferred"),
     ),
     "compress.max_loss": (
-        Proven("tests/integration/compress/test_main.py::test_an_int8_file_that_loses_too_much_does_not_ship"),
+        Proven("tests/integration/stages/compress/test_main.py::test_an_int8_file_that_loses_too_much_does_not_ship"),
     ),
-    "evaluate.bootstrap": (Proven("tests/integration/evaluate/test_main.py::test_the_params_reach_what_measures"),),
-    "evaluate.license": (Proven("tests/integration/evaluate/test_main.py::test_the_params_reach_what_measures"),),
-    "evaluate.latency_runs": (Proven("tests/integration/evaluate/test_main.py::test_the_params_reach_what_measures"),),
+    "evaluate.bootstrap": (
+        Proven("tests/integration/stages/evaluate/test_main.py::test_the_params_reach_what_measures"),
+    ),
+    "evaluate.license": (
+        Proven("tests/integration/stages/evaluate/test_main.py::test_the_params_reach_what_measures"),
+    ),
+    "evaluate.latency_runs": (
+        Proven("tests/integration/stages/evaluate/test_main.py::test_the_params_reach_what_measures"),
+    ),
     "registry.model_name": (
         Proven("tests/integration/registry/test_command.py::test_each_command_says_what_it_did_with_its_exit_code"),
     ),
@@ -308,8 +319,8 @@ ROWS: dict[str, tuple[Row | Proven, ...]] = {
     ),
     **{
         f"tune.space.{knob}": (
-            Proven("tests/unit/tune/test_space.py::test_each_knob_is_narrowed_by_the_params"),
-            Proven("tests/unit/tune/test_space.py::test_each_knob_decides_its_params"),
+            Proven("tests/unit/advice/tune/test_space.py::test_each_knob_is_narrowed_by_the_params"),
+            Proven("tests/unit/advice/tune/test_space.py::test_each_knob_decides_its_params"),
         )
         for knob in Space.model_fields
     },

@@ -26,12 +26,12 @@ from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime.stage import Stage
 from reflux.components.core.shift import NO_PREDICTIONS, STATISTICS, Sample
 from reflux.components.core.training import loop
-from reflux.components.distill import trainer
-from reflux.components.label import __main__ as label
 from reflux.components.registry.ledger.record import Grounds
 from reflux.components.registry.policy.comparison import ChampionEvaluation
 from reflux.components.registry.policy.decision import decide
-from reflux.components.validate.history import HISTORY, remember
+from reflux.components.stages.distill import trainer
+from reflux.components.stages.label import __main__ as label
+from reflux.components.stages.validate.history import HISTORY, remember
 from reflux.flows.monitor import judge
 from tests.datasets import SMALL, class_folders, noise
 from tests.datasets import save as save_image
@@ -175,7 +175,7 @@ def load(settings: tuple[str, ...]) -> Params:
 
 def run(stage: str, params: Params) -> None:
     """Run a stage in this process, in the working folder."""
-    main = importlib.import_module(f"reflux.components.{stage}.__main__").main
+    main = importlib.import_module(f"reflux.components.stages.{stage}.__main__").main
     Path("artifacts", stage).mkdir(parents=True, exist_ok=True)
     try:
         main(Stage(stage, params))

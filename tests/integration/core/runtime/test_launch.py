@@ -53,7 +53,7 @@ def environment() -> dict[str, str]:
 
 
 def run(stage: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", f"reflux.components.{stage}"]
+    command = [sys.executable, "-m", f"reflux.components.stages.{stage}"]
     return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
 
 
@@ -63,7 +63,7 @@ def start():
     started: list[subprocess.Popen[str]] = []
 
     def start(stage: str, folder: Path, *before: str) -> "subprocess.Popen[str]":
-        command = [*before, sys.executable, "-m", f"reflux.components.{stage}"]
+        command = [*before, sys.executable, "-m", f"reflux.components.stages.{stage}"]
         with (folder / "output.txt").open("w") as output:
             process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=output, stderr=output)
         started.append(process)

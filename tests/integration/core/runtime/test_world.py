@@ -14,9 +14,9 @@ from reflux.components.core.models.pixel_model import pixel_model
 from reflux.components.core.runtime.world import ALONE, World
 from reflux.components.core.teacher.soft_labels import SHARD_IMAGES, Format
 from reflux.components.core.training.parallel import data_parallel, shard_of_batch
-from reflux.components.distill.losses.ensembling import TemporalEnsembling
-from reflux.components.evaluate.scoring import on_device, predict_all
-from reflux.components.label.store import FilledStore, fill
+from reflux.components.stages.distill.losses.ensembling import TemporalEnsembling
+from reflux.components.stages.evaluate.scoring import on_device, predict_all
+from reflux.components.stages.label.store import FilledStore, fill
 
 ROWS = 7
 

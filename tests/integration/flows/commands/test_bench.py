@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from reflux.components.boards.declared import BENCH, STUDENTS
 from reflux.components.core.artifacts import read_json, write_json
 from reflux.components.core.contract import made
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime import tracking
+from reflux.components.observe.boards.declared import BENCH, STUDENTS
 from reflux.components.registry.register import register
 from reflux.components.registry.versions.evaluated_run import Lineage
-from tests.unit.bench.test_report import report
+from tests.unit.advice.bench.test_report import report
 
 pytestmark = pytest.mark.slow
 

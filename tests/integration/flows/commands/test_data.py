@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import load_params, override_params
-from reflux.components.ingest.formats.register import FORMATS
+from reflux.components.stages.ingest.formats.register import FORMATS
 from reflux.flows.commands import data
 from reflux.flows.commands.data import add
 from reflux.flows.repo.checkout import prepare_dvc

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from reflux.components.advice.plan.times import measurements, stage_seconds
 from reflux.components.core.artifacts import write_json
 from reflux.components.core.contract import STAGES
 from reflux.components.core.params.file import overridden, override_params
 from reflux.components.core.runtime import installed, lineage
 from reflux.components.core.runtime.machine import machine
-from reflux.components.plan.times import measurements, stage_seconds
 from reflux.flows.local.environment import QUIET
 from tests.workspaces import git, make_tiny_project, picture
 
@@ -195,10 +195,10 @@ def test_another_release_of_a_package_is_named(project, plan, monkeypatch):
 
 def test_changed_code_is_named(project, plan, monkeypatch):
     monkeypatch.setattr(lineage, "COMPONENTS", project / "components")
-    with Path("components/control/__main__.py").open("a") as file:
+    with Path("components/stages/control/__main__.py").open("a") as file:
         file.write("# edited\n")
     lines, _ = plan()
-    assert lines["control"].startswith("computed code in components/control ")
+    assert lines["control"].startswith("computed code in components/stages/control ")
     assert {name for name, fate in fates(lines).items() if fate == "computed"} == {"control", "evaluate"}
 
 

@@ -7,9 +7,9 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
+from reflux.components.advice.teachers.result import FOLDER, PICTURE, read
 from reflux.components.core.params.file import load_params, override_params
 from reflux.components.core.runtime import tracking
-from reflux.components.teachers.result import FOLDER, PICTURE, read
 from tests.workspaces import make_tiny_project
 
 pytestmark = pytest.mark.slow
@@ -77,7 +77,7 @@ def test_candidates_are_ranked_without_the_test_split_and_to_take_one_computes_n
     ("arguments", "sentence"),
     [
         (["tf_eficientnet_lite1"], "No model is named tf_eficientnet_lite1; did you mean tf_efficientnet_lite1"),
-        # tests/unit/teachers has their sentences, too
+        # tests/unit/advice/teachers has their sentences, too
         pytest.param(["--take", "lite9"], "--take lite9 is none of the teachers", marks=pytest.mark.long),
         pytest.param(
             ["test_vit=net.safetensors", "--size", "160"],

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from reflux.components.advice.tune.result import read
 from reflux.components.core.params.file import load_params, override_params
 from reflux.components.core.runtime import tracking
 from reflux.components.core.runtime.stage import Stage
-from reflux.components.tune.result import read
 from tests.workspaces import training_workspace
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ def labeled(tmp_path_factory) -> Path:
         patch.chdir(folder)
         for name in ("pretrain", "finetune", "label"):
             Path("artifacts", name).mkdir()
-            importlib.import_module(f"reflux.components.{name}.__main__").main(Stage(name, params))
+            importlib.import_module(f"reflux.components.stages.{name}.__main__").main(Stage(name, params))
     return folder
 
 

@@ -3,10 +3,10 @@ import shutil
 import mlflow
 import pytest
 
-from reflux.components.boards import declared
 from reflux.components.core.runtime import tracking
+from reflux.components.observe.boards import declared
 from reflux.flows.report import flow_page
-from tests.integration.boards.runs import retrain
+from tests.integration.observe.boards.runs import retrain
 from tests.servers import mlflow_server
 
 

@@ -13,7 +13,7 @@ import pytest
 from infra.local import databases, s3
 from infra.local.settings import USER, Stack, new_stack
 from infra.local.supervisor import records
-from reflux.components.tune.storage import open_study
+from reflux.components.advice.tune.storage import open_study
 from tests.e2e.stack import folder, ports, until
 from tests.servers import has_postgres
 

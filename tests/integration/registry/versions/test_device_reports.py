@@ -4,7 +4,7 @@ from reflux.components.core.runtime import tracking
 from reflux.flows.report.bench import log
 from tests.integration.registry.conftest import GATES
 from tests.integration.registry.faults import tags
-from tests.unit.bench.test_report import report
+from tests.unit.advice.bench.test_report import report
 
 ON_PI = {**GATES, "latency_ms_p95": {"max": 20, "device": "pi5"}}
 

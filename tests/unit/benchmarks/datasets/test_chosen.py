@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.datasets.chosen import chosen, in_short, section
 from benchmarks.datasets.sets import SETS
+from reflux.components.advice.plan import lesson, rules, teacher
 from reflux.components.core.training import state
-from reflux.components.plan import lesson, rules, teacher
 
 
 def test_every_constant_of_the_rules_says_on_which_images_it_was_chosen():

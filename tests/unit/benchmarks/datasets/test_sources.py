@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, features
 
 from benchmarks.datasets.sources import cards, clipart, digits, emoji, few, gray, icons, letters, stamps
-from reflux.components.ingest.items import Source
-from reflux.components.ingest.source import open_source
+from reflux.components.stages.ingest.items import Source
+from reflux.components.stages.ingest.source import open_source
 
 
 def picture(path: Path) -> None:

@@ -38,7 +38,7 @@ def test_each_network_learns_from_the_soft_labels_of_the_run_which_stays_as_it_w
     monkeypatch.chdir(checkout)
     for name in ("pretrain", "finetune", "label"):
         Path("artifacts", name).mkdir()
-        importlib.import_module(f"reflux.components.{name}.__main__").main(Stage(name, load_params()))
+        importlib.import_module(f"reflux.components.stages.{name}.__main__").main(Stage(name, load_params()))
     files = sorted(checkout.rglob("*"))
     (tmp_path / "scratch").mkdir()
     found = pruning.run(checkout, tmp_path / "scratch", seed=1, shares=[0.5], heal=10)

@@ -4,7 +4,7 @@ from benchmarks.edge.files import FILES
 from benchmarks.edge.networks import BATCHES, OTHERS, STUDENT
 from benchmarks.edge.report import figures_of, section
 from benchmarks.harness.results import write
-from reflux.components.bench.report import Row, Speed
+from reflux.components.advice.bench.report import Row, Speed
 
 
 def test_the_table_has_a_row_for_each_file_and_answers_of_the_trained_student_alone(tmp_path):

@@ -33,7 +33,7 @@ def test_both_networks_learn_from_the_soft_labels_of_a_run(tmp_path: Path, monke
     monkeypatch.chdir(checkout)
     for name in ("pretrain", "finetune", "label", "distill"):
         Path("artifacts", name).mkdir()
-        importlib.import_module(f"reflux.components.{name}.__main__").main(Stage(name, load_params()))
+        importlib.import_module(f"reflux.components.stages.{name}.__main__").main(Stage(name, load_params()))
     own = load_params().seed
     for seed in (own, own + 1):
         (tmp_path / str(seed)).mkdir()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.transfer.few_digits import write_digits
-from reflux.components.ingest.source import open_source
+from reflux.components.stages.ingest.source import open_source
 
 
 def test_as_many_digits_of_each_class_as_asked_for_have_labels(tmp_path: Path):

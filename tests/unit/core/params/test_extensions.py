@@ -8,7 +8,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from reflux.components.boards.declared import BOARDS
 from reflux.components.core.contract import FIGURES, STAGES
 from reflux.components.core.errors import UserError
 from reflux.components.core.params import extensions
@@ -21,18 +20,19 @@ from reflux.components.core.params.training import Finetune, Pretrain, Student, 
 from reflux.components.core.runtime import closure, installed, lineage
 from reflux.components.core.views.augment import render, view_draws
 from reflux.components.core.views.transforms import TRANSFORMS, transform
-from reflux.components.evaluate.metrics import MEASURES, measure
-from reflux.components.ingest.formats.register import FORMATS
-from reflux.components.ingest.source import open_source
+from reflux.components.observe.boards.declared import BOARDS
 from reflux.components.registry import webhooks
 from reflux.components.registry.policy.gates import thresholds
-from reflux.components.validate import expected
+from reflux.components.stages.evaluate.metrics import MEASURES, measure
+from reflux.components.stages.ingest.formats.register import FORMATS
+from reflux.components.stages.ingest.source import open_source
+from reflux.components.stages.validate import expected
 from tests.workspaces import ROOT
 
 DECIDED = {  # the stages, by the kind of extension
     "figures": {"evaluate"},
     "formats": {"ingest"},
-    "transforms": {stage for stage in STAGES if "core/views/transforms.py" in closure.files(stage)},
+    "transforms": {stage for stage in STAGES if "core/views/transforms.py" in closure.files(f"stages.{stage}")},
     "expectations": {"validate"},
     "notifiers": set(),
     "boards": set(),
@@ -85,7 +85,7 @@ from reflux.api import notifier
 def mine(delivery): ...
 """
 TAKEN_BOARD = """
-from reflux.components.boards.declared import HEALTH, board
+from reflux.components.observe.boards.declared import HEALTH, board
 
 board(HEALTH)
 """
@@ -189,15 +189,15 @@ def test_a_pipeline_has_those_of_its_projects_root(tmp_path, monkeypatch, kind):
 
 
 def test_it_counts_as_code_of_the_folder_that_it_extends():
-    before = {stage: (installed.code(stage), lineage.code_sha256(stage)) for stage in STAGES}
+    before = {stage: (installed.code(stage), lineage.code_sha256(f"stages.{stage}")) for stage in STAGES}
     loss, network = write("losses/mine.py", "# one\n"), write("networks/net.py", "# one\n")
     others = {each: write(f"{each}/mine.py", "# one\n") for each in DECIDED}
     for stage, (code, key) in before.items():
         expected = {str(loss)} if stage == "distill" else set()
-        expected |= {str(network)} if "core/models/pixel_model.py" in closure.files(stage) else set()
+        expected |= {str(network)} if "core/models/pixel_model.py" in closure.files(f"stages.{stage}") else set()
         expected |= {str(file) for kind, file in others.items() if stage in DECIDED[kind]}
         assert set(installed.code(stage)) - set(code) == expected
-        assert (lineage.code_sha256(stage) != key) == bool(expected)
+        assert (lineage.code_sha256(f"stages.{stage}") != key) == bool(expected)
     now = installed.code("distill")
     loss.write_text("# two\n")
     assert {part for part, sha256 in installed.code("distill").items() if now[part] != sha256} == {str(loss)}

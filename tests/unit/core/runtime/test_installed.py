@@ -91,7 +91,7 @@ def test_a_lock_file_that_cannot_be_read_is_left_to_dvc(lock: Path, text: str):
 def test_each_stage_knows_the_code_that_decides_it_part_by_part(lock: Path, monkeypatch: pytest.MonkeyPatch):
     before = installed.deciding(SHIPPED)
     assert {*before["validate"]["code"]} == {
-        *("components/__init__.py", "components/validate"),
+        *(f"components/{part}" for part in ("__init__.py", "stages/__init__.py", "stages/validate")),
         *(f"components/core/{part}" for part in ("__init__.py", "images", "params", "shift.py")),
     }
     shutil.copytree(lineage.COMPONENTS, "components", ignore=shutil.ignore_patterns("__pycache__"))

@@ -22,7 +22,7 @@ def test_a_checkpoint_is_kept_under_the_code_the_environment_the_seed_and_the_se
     monkeypatch.chdir(tmp_path)
 
     def key(code: str, device: str = "cpu", **changes: object) -> str:
-        monkeypatch.setattr(lineage, "code_sha256", {"control": code}.__getitem__)
+        monkeypatch.setattr(lineage, "code_sha256", {"stages.control": code}.__getitem__)
         stage = Stage("control", params.model_copy(update=changes))
         stage.environment |= {"device": device}
         return stage.checkpoints("student").path.name

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from reflux.components.core.teacher.ensemble import average, confidence_weighted
-from reflux.components.distill.losses.logits import kd
+from reflux.components.stages.distill.losses.logits import kd
 
 
 def teachers(seed: int, count: int = 3) -> torch.Tensor:

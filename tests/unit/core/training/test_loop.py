@@ -135,7 +135,9 @@ def test_the_latest_weights_within_two_standard_errors_of_the_best_are_kept(
     assert torch.equal(model.net.head.weight, weights[2])
 
 
-@pytest.mark.parametrize("page", ["params.yaml", "components/finetune/README.md", "components/pretrain/README.md"])
+@pytest.mark.parametrize(
+    "page", ["params.yaml", "components/stages/finetune/README.md", "components/stages/pretrain/README.md"]
+)
 def test_what_is_said_of_the_kept_weights_is_the_number_in_the_code(page: str):
     said = re.findall(r"(?:latest|accuracy is) within\s(\w+)\sstandard\serrors", (ROOT / page).read_text("utf-8"))
     assert {{"two": 2}.get(word) for word in said} == {KEPT_WITHIN}

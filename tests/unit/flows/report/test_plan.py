@@ -1,8 +1,8 @@
 import pytest
 from rich.console import Console
 
-from reflux.components.plan.choice import Choice
-from reflux.components.plan.profile import Profile
+from reflux.components.advice.plan.choice import Choice
+from reflux.components.advice.plan.profile import Profile
 from reflux.flows.report.plan import plan_table
 
 PROFILE = Profile(("a", "b"), dict.fromkeys(("train", "val", "test"), (5, 5)), 90, True, (28, 28, 28), False)

@@ -5,9 +5,9 @@ import mlflow
 import pytest
 from rich.console import Console
 
+from reflux.components.advice.teachers.result import PICTURE, Ranking, Row, write
 from reflux.components.core.artifacts import write_json
 from reflux.components.core.runtime import tracking
-from reflux.components.teachers.result import PICTURE, Ranking, Row, write
 from reflux.flows.report.teachers import log, reason, sentences, table
 
 BEST = Row(

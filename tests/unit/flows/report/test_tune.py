@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from reflux.flows.report.tune import markdown, nearest, reason, sentences, table
-from tests.unit.tune.test_result import GATES, result, row
+from tests.unit.advice.tune.test_result import GATES, result, row
 
 COUNTS = {"trained": 3, "stopped": 4, "refused": 5, "repeated": 2}
 FOUND = result(

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.tracking import experiment_id
-from reflux.components.monitor import report
+from reflux.components.observe.monitor import report
 from reflux.components.registry import client
 from reflux.components.registry.ledger import ledger
 from reflux.components.registry.ledger.ledger import Intent

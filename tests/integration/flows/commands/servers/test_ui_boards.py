@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from reflux.components.boards import declared
 from reflux.components.core.params.file import override_params
+from reflux.components.observe.boards import declared
 from reflux.flows.commands.servers.ui import show_boards
-from tests.integration.boards.runs import retrain
+from tests.integration.observe.boards.runs import retrain
 
 
 @pytest.mark.parametrize("retrains", [0, 1])

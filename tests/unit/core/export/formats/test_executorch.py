@@ -7,11 +7,11 @@ import pytest
 import torch
 from executorch.runtime import Runtime
 
+from reflux.components.advice.preflight.rehearsal import as_if_trained
 from reflux.components.core.export import program
 from reflux.components.core.export.formats import executorch
 from reflux.components.core.export.network import load
 from reflux.components.core.models.pixel_model import pixel_model
-from reflux.components.preflight.rehearsal import as_if_trained
 
 CLASSES = ("a", "b", "c")
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 1, 12, 12), dtype=np.uint8)

@@ -1,0 +1,1 @@
+"""Advice before time is spent: plans, checks, rankings, searches and speeds."""

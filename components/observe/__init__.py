@@ -1,0 +1,1 @@
+"""Observation of what runs: boards, drift and metrics."""

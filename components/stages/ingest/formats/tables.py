@@ -1,0 +1,151 @@
+"""What tables of images have in common: columns of labels, splits and columns to keep, and rows with names."""
+
+import math
+import os.path
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from reflux.components.core.contract import MISSING
+from reflux.components.core.errors import UserError, listed
+from reflux.components.core.images.shards import UNLABELED
+from reflux.components.stages.ingest import slices as slicing
+from reflux.components.stages.ingest.formats.labels import resolve, whole
+from reflux.components.stages.ingest.items import Item, Source, Table
+from reflux.components.stages.ingest.splits import split_of, split_of_file
+
+PATH_COLUMNS = ("path", "image_path", "file_path", "filepath", "file_name", "filename", "file", "image")
+_LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "fine_label")
+_SPLIT_COLUMNS = ("split", "subset", "set")
+_SHOWN = 5
+
+
+def source(path: Path, tables: list[Table], kept: Mapping[str, str]) -> Source:
+    """Combine the tables of a file or folder to one dataset.
+
+    Raises:
+        UserError: labels or slices do not fit together.
+    """
+    classes, labels = resolve(tables)
+    values = [{word for table in tables for word in table.slices[column]} for column in range(len(kept))]
+    slicing.refuse_many(path, kept, values)
+    return Source(classes, sum(len(table.splits) for table in tables), _Items(tables, labels), [])
+
+
+def columns_of(
+    file: Path, name: str, table: Any, columns: list[str], rows: int, kept: Mapping[str, str]
+) -> tuple[list[Any] | None, list[str | None], list[list[str]]]:
+    """Labels, splits and columns to keep of a pandas or Arrow table; ``name`` is its file relative to the dataset.
+
+    Raises:
+        UserError: a split does not exist, or a column to keep is missing.
+    """
+    label_column, split_column = label_and_split(columns)
+    labels = cells(table[label_column]) if label_column else None
+    splits = _splits(file, name, cells(table[split_column]) if split_column else [], rows)
+    if any(split != "unlabeled" for split in splits):
+        slicing.refuse_missing(file, kept, columns)
+    words = [_words(cells(table[wanted]) if wanted in columns else [None] * rows) for wanted in kept]
+    return labels, splits, words
+
+
+def label_and_split(columns: list[str]) -> tuple[str | None, str | None]:
+    """The columns of labels and of splits."""
+    return first(_LABEL_COLUMNS, columns), first(_SPLIT_COLUMNS, columns)
+
+
+def first(wanted: tuple[str, ...], columns: list[str]) -> str | None:
+    """The column with the first of the wanted names that there is, in any case."""
+    by_name = {column.strip().lower(): column for column in reversed(columns)}
+    return next((by_name[name] for name in wanted if name in by_name), None)
+
+
+def cells(column: Any) -> list[Any]:
+    """The column's values as Python objects; what is empty is None."""
+    values = column.to_pylist() if isinstance(column, pa.ChunkedArray) else column.tolist()
+    return [None if _is_empty(value) else value for value in values]
+
+
+def inside(file: Path, row: int, value: Any) -> str:
+    """A table's path to an image, if it stays in the table's folder.
+
+    Judged by the words of the path and not by where links lead: DVC may check out every image as a link to its cache.
+
+    Raises:
+        UserError: there is no path, or it leaves the folder.
+    """
+    if value is None:
+        raise UserError(f"{file} has no path in row {row}: fill it in or delete the row.")
+    path = os.path.normpath(str(value))
+    if os.path.isabs(path) or path.split(os.sep)[0] == ".." or "\0" in path:
+        raise UserError(
+            f"{file} leaves its own folder in row {row} ({value}): write paths relative to the manifest, to files next "
+            "to it or below it."
+        )
+    return path
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The Parquet files that a path is or holds, at any depth, hidden ones aside."""
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".parquet" else []
+    files = path.rglob("*.parquet")
+    return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(path).parts))
+
+
+def relative(file: Path, path: Path) -> str:
+    """A file's name in the dataset at ``path``, which may be the file itself."""
+    return file.relative_to(path.parent if path.is_file() else path).as_posix()
+
+
+def unreadable_parquet(file: Path, error: Exception) -> Exception:
+    """The error to raise when a Parquet file can't be read."""
+    if isinstance(error, PermissionError):
+        return error
+    return UserError(f"{file} is not readable Parquet ({' '.join(str(error).split())}): export it again.")
+
+
+@dataclass(frozen=True)
+class _Items:
+    tables: list[Table]
+    labels: list[list[int]]
+
+    def __iter__(self) -> Iterator[Item]:
+        for table, labels in zip(self.tables, self.labels, strict=True):
+            for index, (data, label) in enumerate(zip(table.images(), labels, strict=True)):
+                split = table.splits[index] or ("unlabeled" if label == UNLABELED else None)
+                words = tuple(column[index] for column in table.slices)
+                yield Item(table.row(index), split, label, data, words)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value is pd.NA or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _words(cells: Iterable[Any]) -> list[str]:
+    """A column's cells as text; an empty one, None or blank, is a slice of its own."""
+    known: dict[str, str] = {}  # one text for all equal cells: a dataset may have millions
+    texts = []
+    for cell in cells:
+        word = MISSING if cell is None else str(whole(cell)).strip() or MISSING
+        texts.append(known.setdefault(word, word))
+    return texts
+
+
+def _splits(file: Path, name: str, words: list[Any], rows: int) -> list[str | None]:
+    whole = split_of_file(file.stem) or split_of_file(Path(name).parent.name)
+    if not words:
+        return [whole] * rows
+    splits = [split_of(str(word)) if word is not None else whole for word in words]
+    strange = [
+        f"row {i} has {w!r}" for i, (w, s) in enumerate(zip(words, splits, strict=True)) if w is not None and not s
+    ]
+    if strange:
+        raise UserError(
+            f"{file} names splits that do not exist: {listed(strange, _SHOWN)}; use train, val, test, unlabeled."
+        )
+    return splits

@@ -1,0 +1,60 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reflux.components.core.errors import UserError
+from reflux.components.stages.ingest.source import open_source
+from tests.unit.stages.ingest.sources import NAMES, csv, hugging_face, rows_of
+
+
+def test_labels_out_of_range_are_named(tmp_path: Path) -> None:
+    hugging_face(tmp_path / "train.parquet", [0, 3, 1, -1, *[7] * 9], NAMES)
+    with pytest.raises(
+        UserError,
+        match=r"out of range in 11 rows: train.parquet#1 has 3, train.parquet#3 has -1, .*and 6 more; .* 0 to 2",
+    ):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("labels", [[[0], [1, 2]], [0.5, 1.0], ["bird", "cat"]])
+def test_what_is_no_label_is_refused(tmp_path: Path, labels: list[Any]) -> None:
+    hugging_face(tmp_path / "train.parquet", labels, NAMES)
+    with pytest.raises(UserError, match=r"labels out of range in [12] rows"):
+        open_source(tmp_path)
+
+
+def test_different_class_names_are_refused(tmp_path: Path) -> None:
+    hugging_face(tmp_path / "train.parquet", [0], NAMES)
+    hugging_face(tmp_path / "test.parquet", [0], NAMES[::-1])
+    with pytest.raises(UserError, match="have different class names"):
+        open_source(tmp_path)
+
+
+def test_whole_numbers_with_a_point_are_the_whole_numbers(tmp_path: Path) -> None:
+    csv(tmp_path, "path,label\na.png,1.0\nb.png,2\nc.png,1\nd.png,10.00\n")
+    source = open_source(tmp_path)
+    assert source.classes == ["1", "2", "10"]
+    assert [label for _, _, label in rows_of(source)] == ["1", "2", "1", "10"]
+
+
+@pytest.mark.parametrize("label", ["0.73", "-1", "-1.0", ".5", "1.5e-3"])
+def test_a_number_that_counts_nothing_is_no_class(tmp_path: Path, label: str) -> None:
+    csv(tmp_path, f"path,label\na.png,cat\nb.png,{label}\n")
+    with pytest.raises(UserError, match=r"labels out of range in 1 rows: b\.png has "):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [
+        (("cat,dog", "cat", "owl"), "labels such as 'cat,dog' look like several at once"),
+        (("cat;dog", "dog;cat"), "'cat;dog', 'dog;cat'"),
+        (("tench, Tinca tinca", "goldfish, Carassius auratus"), None),
+    ],
+)
+def test_several_labels_in_one_are_doubted(tmp_path: Path, labels: tuple[str, ...], named: str | None) -> None:
+    csv(tmp_path, "path,label\n" + "".join(f'{i}.png,"{label}"\n' for i, label in enumerate(labels)))
+    doubts = open_source(tmp_path).doubts
+    assert len(doubts) == bool(named)
+    assert not named or named in doubts[0]

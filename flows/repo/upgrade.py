@@ -90,19 +90,26 @@ def _params(text: str, path: Path) -> tuple[str, tuple[str, ...]]:
     Raises:
         UserError: it is not valid, or has what only a person can change.
     """
-    text, changes = migration.migrated(text, str(path))
     document = YAML(typ="safe").load(text)
     values = check_params(document, str(path)).model_dump(mode="json", by_alias=True)
     before = installed.locked_defaults(path.with_name(LOCK.name))
-    left_out = {name: was for name, was in before.items() if not releases.holds(document, name)}
-    now = {name: _value(values, name) for name in left_out if releases.holds(values, name)}
+    left_out = {name: was for name, was in before.items() if not _holds(document, name)}
+    now = {name: _value(values, name) for name in left_out if _holds(values, name)}
     shipped = (TEMPLATE / PARAMS).read_text(encoding="utf-8")
     text, added = migration.extended(text, shipped, values, left_out)
     return text, (
-        *map(str, changes),
         *(f"new: {name}" + (f" = {json.dumps(_value(values, name))}" if "." in name else "") for name in added),
         *(f"the default of {each}" for each in differences({name: left_out[name] for name in now}, now)),
     )
+
+
+def _holds(document: Any, name: str) -> bool:
+    """True if a document has a param of this name."""
+    for part in name.split("."):
+        if not isinstance(document, Mapping) or part not in document:
+            return False
+        document = document[part]
+    return True
 
 
 def _value(values: Any, name: str) -> Any:

@@ -161,9 +161,7 @@ def _yaml() -> YAML:
 
 def _read(path: Path) -> Any:
     releases.refuse_newer(root(path.parent))
-    _, document = read(path)
-    releases.refuse_older(document, path)
-    return document
+    return read(path)[1]
 
 
 def read(path: Path) -> tuple[str, Any]:
@@ -199,8 +197,6 @@ def _sentence(error: ValidationError) -> str:
         location = location[:-1]
     place = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
-        if change := next((each for each in releases.CHANGES if each.old == place), None):
-            return f"{change}."
         near = difflib.get_close_matches(str(first["loc"][-1]), _siblings(first["loc"]), n=1, cutoff=0.5)
         prefix = ".".join(str(part) for part in first["loc"][:-1])
         known = f"did you mean {'.'.join(filter(None, [prefix, near[0]]))}?" if near else "delete it."

@@ -1,47 +1,14 @@
-"""Bring the text of an older ``params.yaml`` up to date; comments and layout stay.
+"""Add what the text of an older YAML file lacks; comments and layout stay."""
 
-Each step changes lines, and its result is parsed again and held against the change of the values that it stands for.
-"""
-
-import io
 from collections.abc import Collection, Mapping
-from copy import deepcopy
 from functools import lru_cache
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from reflux.components.core.errors import UserError
-from reflux.components.core.params.releases import Change, changes_of, holds
-
 
 class ByHand(Exception):
     """A layout in which lines can't be moved: several params on one of them."""
-
-
-def migrated(text: str, where: str) -> tuple[str, list[Change]]:
-    """Rename and remove what newer releases know by another name, or not at all.
-
-    Args:
-        text: of the params.
-        where: the file, for a message.
-
-    Raises:
-        UserError: a param stands where only a person can change it.
-    """
-    changes = changes_of(_parsed(text))
-    for change in changes:
-        before = _parsed(text)
-        after = _changed(before, change)
-        try:
-            text = _renamed(text, change) if change.new else without(text, change.old)
-            done = after is not None and _parsed(text) == after
-        except ByHand:
-            done = False
-        if not done:
-            hint = f"write it as {change.new}" if change.new else "delete it"
-            raise UserError(f"{where}: {change}, which can't be changed automatically here: {hint}.")
-    return text, changes
 
 
 def extended(text: str, shipped: str, values: Mapping[str, Any], known: Collection[str]) -> tuple[str, list[str]]:
@@ -89,22 +56,6 @@ def cut(text: str, name: str) -> list[str]:
     return [line[column:] for line in text.splitlines()[begin:end]]
 
 
-def without(text: str, name: str) -> str:
-    """The text without a param's lines; a section that is empty then goes as well.
-
-    Raises:
-        ByHand: it shares a line with others.
-    """
-    parent = name.rpartition(".")[0]
-    if parent and len(_node(_parsed(text), parent)) == 1:
-        return without(text, parent)
-    begin, end, _ = _place(text, name)
-    lines = text.splitlines()
-    if not parent and begin and not lines[begin - 1].strip():  # one of the blank lines around a section
-        begin -= 1
-    return "\n".join([*lines[:begin], *lines[end:]]) + "\n"
-
-
 def pasted(text: str, name: str, block: list[str], order: list[str]) -> str:
     """The text with the lines of a param or section, put before what comes after it in an order of names.
 
@@ -121,53 +72,6 @@ def pasted(text: str, name: str, block: list[str], order: list[str]) -> str:
     gap = [""] if not parent else []
     new = [*new, *gap] if later else [*gap, *new]
     return "\n".join([*lines[:at], *new, *lines[at:]]) + "\n"
-
-
-def _renamed(text: str, change: Change) -> str:
-    """The text with a param under its new name, in place or in another section.
-
-    Raises:
-        ByHand: it shares a line with others, and can't stay there.
-    """
-    new, (old_parent, _, old) = str(change.new), change.old.rpartition(".")
-    parent, _, leaf = new.rpartition(".")
-    if holds(_parsed(text), new):
-        raise ByHand
-    node, lines = _node(_parsed(text), old_parent), text.splitlines()
-    row, column = node.lc.key(old)
-    value_row, value_column = node.lc.value(old)
-    line = lines[row]
-    if value_row != row or not line[column:].startswith(old):
-        raise ByHand
-    end = _end_of_value(text, row, value_column)
-    value = change.value.format(line[value_column:end])
-    lines[row] = _aligned(f"{line[:column]}{leaf}{line[column + len(old) : value_column]}{value}", line[end:], end)
-    text = "\n".join(lines) + "\n"
-    if parent == old_parent:
-        return text
-    moved = f"{old_parent}.{leaf}"
-    return pasted(without(text, moved), new, cut(text, moved), [])
-
-
-def _aligned(line: str, rest: str, end: int) -> str:
-    """A changed line with the rest of it, whose comment stays in its column where there is room."""
-    if not rest.lstrip().startswith("#"):
-        return line + rest
-    column = end + len(rest) - len(rest.lstrip())
-    return f"{line:<{column - 2}}  {rest.lstrip()}"
-
-
-def _end_of_value(text: str, row: int, column: int) -> int:
-    """The column at which a value ends that begins on a line.
-
-    Raises:
-        ByHand: it ends on another one.
-    """
-    tokens = [token for token in YAML(typ="rt").scan(io.StringIO(text)) if token.start_mark.line == row]
-    ends = [each.end_mark.column for each in tokens if each.start_mark.column == column and each.end_mark.line == row]
-    if not ends:
-        raise ByHand
-    return int(max(ends))
 
 
 def _place(text: str, name: str) -> tuple[int, int, int]:
@@ -209,19 +113,3 @@ def _node(document: Any, name: str) -> Any:
 def _parsed(text: str) -> Any:
     """What a text says, with the places of all keys; nobody changes it."""
     return YAML(typ="rt").load(text)
-
-
-def _changed(document: Any, change: Change) -> Any:
-    """What a document holds after a change; None if it already has the new param."""
-    document = deepcopy(document)
-    parent, _, leaf = change.old.rpartition(".")
-    value = _node(document, parent).pop(leaf)
-    if change.new:
-        section, _, key = change.new.rpartition(".")
-        target = document.setdefault(section, {})
-        if key in target:
-            return None
-        target[key] = value if change.value == "{}" else _parsed(change.value.format(value))
-    if not _node(document, parent):
-        del document[parent]
-    return document

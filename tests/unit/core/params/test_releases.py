@@ -6,8 +6,7 @@ from packaging.version import Version
 
 from reflux.components.core.errors import UserError
 from reflux.components.core.params import releases
-from reflux.components.core.params.file import check_overrides, load_params
-from reflux.components.core.params.sections import Params
+from reflux.components.core.params.file import load_params
 from tests.workspaces import ROOT
 
 PYPROJECT = """\
@@ -15,37 +14,6 @@ PYPROJECT = """\
 name = "flowers"
 dependencies = ["reflux[tune]==0.0.9", "polars>=1"]  # ours
 """
-NAMES = Params.model_json_schema()
-
-
-def known(name: str) -> bool:
-    """Whether today's params have one of this name."""
-    section, _, key = name.partition(".")
-    model = NAMES["properties"].get(section, {})
-    return key in NAMES["$defs"][model["$ref"].rsplit("/", 1)[1]]["properties"] if "$ref" in model else False
-
-
-@pytest.mark.parametrize("change", releases.CHANGES, ids=lambda change: change.old)
-def test_an_old_name_is_no_param_of_today_and_a_new_one_is(change):
-    assert not known(change.old), "its old name shows that a file is of an older release"
-    assert known(change.new) if change.new else change.why
-    assert Version(change.release) <= Version(version("reflux"))
-
-
-def test_a_params_file_with_an_old_name_is_one_sentence_that_names_the_upgrade(tmp_path):
-    shipped = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    path = tmp_path / "params.yaml"
-    path.write_text(shipped.replace("  max_quarantined: ", "  max_unreadable: "), encoding="utf-8")
-    sentence = (
-        f"{path}: ingest.max_unreadable is a param of releases before 0.1.0: `reflux upgrade` renames it to "
-        "ingest.max_quarantined."
-    )
-    for read in (load_params, lambda path: check_overrides(["seed=3"], path)):
-        with pytest.raises(UserError) as refused:
-            read(path)
-        assert str(refused.value) == sentence
-    with pytest.raises(UserError, match=r"^-S: compress\.int8 is gone: the int8 file is always made, and "):
-        check_overrides(["compress.int8=true"], ROOT / "params.yaml")
 
 
 def test_the_project_of_a_newer_release_is_one_sentence_wherever_its_params_are_read(tmp_path):

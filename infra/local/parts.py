@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from infra.local import databases, s3
+from infra.local import accounts, databases, s3
 from infra.local.settings import INFRA, USER, Stack
 from reflux.components.core.errors import UserError
 from reflux.flows.local.prefect_server import is_up
@@ -111,16 +111,23 @@ def _mlflow(stack: Stack) -> Part:
             "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{stack.settings['REFLUX_MLFLOW_BUCKET']}",
             "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(sorted(hosts)),
             "MLFLOW_AUTH_CONFIG_PATH": str(INFRA / "mlflow-auth.ini"),
-            "MLFLOW_AUTH_ADMIN_USERNAME": USER,
-            "MLFLOW_AUTH_ADMIN_PASSWORD": stack.secrets["MLFLOW_PASSWORD"],
+            "MLFLOW_AUTH_ADMIN_USERNAME": accounts.ADMIN,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": stack.secrets["MLFLOW_ADMIN_PASSWORD"],
             "MLFLOW_FLASK_SERVER_SECRET_KEY": stack.secrets["MLFLOW_FLASK_SERVER_SECRET_KEY"],
             "MLFLOW_S3_ENDPOINT_URL": stack.url("S3"),
-            "AWS_ACCESS_KEY_ID": USER,
-            "AWS_SECRET_ACCESS_KEY": stack.secrets["S3_SECRET_KEY"],
+            "AWS_ACCESS_KEY_ID": s3.MLFLOW,
+            "AWS_SECRET_ACCESS_KEY": stack.secrets["S3_MLFLOW_SECRET_KEY"],
         },
         lambda: is_up(f"{stack.url('MLFLOW')}/health"),
         stack.url("MLFLOW"),
+        complete=_make_account,
     )
+
+
+def _make_account(stack: Stack) -> None:
+    """Make the account of the workers and of whoever loads stack.env."""
+    known = accounts.Accounts(stack.url("MLFLOW"), stack.secrets["MLFLOW_ADMIN_PASSWORD"])
+    known.make(USER, stack.secrets["MLFLOW_PASSWORD"], promotes=True)
 
 
 def _prefect(stack: Stack) -> Part:

@@ -1,4 +1,4 @@
-"""SeaweedFS for the local stack: one process with an S3 API, two buckets, and a key that opens those alone."""
+"""SeaweedFS for the local stack: one process with an S3 API, two buckets, and a key for each."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from infra.local.settings import INFRA, USER, Stack, write_private
 from reflux.components.core.errors import UserError
 
 POLICY = INFRA / "s3-policy.json"
+MLFLOW = "reflux-mlflow"  # the key of MLflow's server; that of the workers is USER
 _ADMIN = "admin"
 _GRPC = 10_000  # SeaweedFS's convention: gRPC ten thousand above HTTP
 
@@ -39,25 +40,30 @@ def program() -> str:
     raise UserError("SeaweedFS's weed is missing: pip install -c constraints.txt -e '.[stack]'.")
 
 
-def identities(secrets: dict[str, str], policy: dict[str, Any]) -> dict[str, Any]:
-    """SeaweedFS's users: one that makes buckets, and the shared one, which the policy limits to two buckets."""
+def identities(stack: Stack) -> dict[str, Any]:
+    """SeaweedFS's users: one that makes buckets, and two that the policy limits to one bucket each."""
 
     def user(name: str, secret: str) -> dict[str, Any]:
-        return {"name": name, "credentials": [{"accessKey": name, "secretKey": secrets[secret]}]}
+        return {"name": name, "credentials": [{"accessKey": name, "secretKey": stack.secrets[secret]}]}
 
+    policy = " ".join(POLICY.read_text(encoding="utf-8").split())
+    buckets = {USER: "REFLUX_DVC_BUCKET", MLFLOW: "REFLUX_MLFLOW_BUCKET"}
     return {
         "identities": [
             user(_ADMIN, "S3_ADMIN_SECRET_KEY") | {"actions": ["Admin"]},
             user(USER, "S3_SECRET_KEY") | {"policyNames": [USER]},
+            user(MLFLOW, "S3_MLFLOW_SECRET_KEY") | {"policyNames": [MLFLOW]},
         ],
-        "policies": [{"name": USER, "content": json.dumps(policy)}],
+        "policies": [
+            {"name": name, "content": policy.replace("BUCKET", stack.settings[bucket])}
+            for name, bucket in buckets.items()
+        ],
     }
 
 
 def write_identities(stack: Stack) -> None:
     """Write the users where SeaweedFS reads them."""
-    users = identities(stack.secrets, json.loads(POLICY.read_text(encoding="utf-8")))
-    write_private(stack.state / "s3" / "identities.json", json.dumps(users))
+    write_private(stack.state / "s3" / "identities.json", json.dumps(identities(stack)))
 
 
 def make_buckets(stack: Stack) -> None:

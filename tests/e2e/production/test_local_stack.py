@@ -170,7 +170,7 @@ def test_down_leaves_no_process_and_up_finds_all_again(stack):
 
 
 def contents(stack: LocalStack, bucket: str) -> dict[str, bytes]:
-    client = s3.client(stack.known, USER, stack.known.secrets["S3_SECRET_KEY"])
+    client = s3.client(stack.known, "admin", stack.known.secrets["S3_ADMIN_SECRET_KEY"])
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
     keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
     return {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}

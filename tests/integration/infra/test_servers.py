@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,6 +18,7 @@ import requests
 
 from reflux.flows.local.prefect_server import free_port
 from tests.servers import cluster, has_postgres
+from tests.workspaces import until
 
 pytestmark = pytest.mark.long
 
@@ -99,6 +101,8 @@ def shared(tmp_path_factory) -> Iterator[Shared]:
         running = Shared(environment, secrets, processes)
         wait_for(f"{running.url('S3')}/healthz", folder / "s3.log")
         wait_for(f"{running.url('MLFLOW')}/health", folder / "mlflow.log")
+        current = f"{running.url('MLFLOW')}/api/2.0/mlflow/users/current"
+        until(lambda: requests.get(current, auth=running.login, timeout=120).status_code == 200)
         wait_for(f"{running.url('PREFECT')}/api/health", folder / "prefect.log")
         yield running
 
@@ -108,6 +112,10 @@ def test_mlflow_asks_for_a_login_and_answers_only_to_its_own_names(shared):
     address = f"{shared.url('MLFLOW')}/api/2.0/mlflow/experiments/search"
     assert requests.post(address, json=search, timeout=120).status_code == 401
     assert requests.post(address, json=search, auth=shared.login, timeout=120).status_code == 200
+    create, one = f"{shared.url('MLFLOW')}/api/2.0/mlflow/users/create", {"username": "mallory", "password": "p" * 12}
+    assert requests.post(create, json=one, auth=shared.login, timeout=120).status_code == 403
+    admin = ("reflux-admin", shared.secrets["MLFLOW_ADMIN_PASSWORD"])
+    assert requests.post(create, json=one, auth=admin, timeout=120).status_code == 200
     strange = {"Host": "evil.example.org"}
     assert requests.post(address, json=search, auth=shared.login, headers=strange, timeout=120).status_code == 403
 
@@ -127,17 +135,24 @@ def test_artifacts_go_through_mlflow_to_s3_and_users_are_in_postgres(shared, tmp
     back = client.download_artifacts(run.run_id, "model.txt", str(tmp_path / "back"))
     assert Path(back).read_text() == "weights"
 
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=shared.url("S3"),
-        aws_access_key_id=shared.secrets["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=shared.secrets["AWS_SECRET_ACCESS_KEY"],
-        region_name="us-east-1",
-    )
-    held = s3.list_objects_v2(Bucket=shared.environment["REFLUX_MLFLOW_BUCKET"])["Contents"]
+    def by(key: str) -> Any:
+        return boto3.client(
+            "s3",
+            endpoint_url=shared.url("S3"),
+            aws_access_key_id=shared.secrets[f"{key}_ACCESS_KEY_ID"],
+            aws_secret_access_key=shared.secrets[f"{key}_SECRET_ACCESS_KEY"],
+            region_name="us-east-1",
+        )
+
+    s3, artifacts = by("AWS"), shared.environment["REFLUX_MLFLOW_BUCKET"]
+    held = by("MLFLOW_S3").list_objects_v2(Bucket=artifacts)["Contents"]
     assert [item["Key"].rsplit("/", 1)[-1] for item in held] == ["model.txt"]
     s3.put_object(Bucket=shared.environment["REFLUX_DVC_BUCKET"], Key="probe", Body=b"data")
     for refused in (
+        lambda: s3.get_object(Bucket=artifacts, Key=held[0]["Key"]),
+        lambda: s3.put_object(Bucket=artifacts, Key=held[0]["Key"], Body=b"other weights"),
+        lambda: s3.list_objects_v2(Bucket=artifacts),
+        lambda: by("MLFLOW_S3").get_object(Bucket=shared.environment["REFLUX_DVC_BUCKET"], Key="probe"),
         lambda: s3.create_bucket(Bucket="another"),
         lambda: s3.put_object(Bucket="another", Key="probe", Body=b"data"),
         lambda: s3.delete_bucket(Bucket=shared.environment["REFLUX_DVC_BUCKET"]),

@@ -20,6 +20,9 @@ ROOT = Path(__file__).parents[3]
 INFRA = ROOT / "infra"
 SERVERS = ("s3", "mlflow", "prefect")
 WORKERS = ("cpu-worker", "gpu-worker")
+NAMES = {"AWS_ACCESS_KEY_ID", "MLFLOW_S3_ACCESS_KEY_ID"}  # no secrets
+OF_WORKERS = {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_AUTH_STRING"}
+OF_WORKERS |= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 PASSWORDS = re.compile(r"PASSWORD|SECRET|AUTH_STRING|ACCESS_KEY")
 
 
@@ -157,10 +160,6 @@ def test_pools_ports_buckets_and_databases_are_those_of_the_settings():
     connections = ["-N", SETTINGS["REFLUX_POSTGRES_CONNECTIONS"]]
     assert pods()["postgres"]["containers"][0]["args"] == connections
     assert list(map(filled_in, COMPOSE["services"]["postgres"]["command"])) == connections
-    buckets = {SETTINGS["REFLUX_MLFLOW_BUCKET"], SETTINGS["REFLUX_DVC_BUCKET"]}
-    policy = json.loads((INFRA / "s3-policy.json").read_text(encoding="utf-8"))
-    resources = {resource for statement in policy["Statement"] for resource in statement["Resource"]}
-    assert resources == {f"arn:aws:s3:::{bucket}{inside}" for bucket in buckets for inside in ("", "/*")}
     made = dict(re.findall(r"CREATE DATABASE (\w+) OWNER (\w+);", script("postgres-roles")))
     auth = SETTINGS["REFLUX_MLFLOW_AUTH_DATABASE"]
     assert made == {SETTINGS["REFLUX_MLFLOW_DATABASE"]: "mlflow", auth: "mlflow"} | {
@@ -203,7 +202,18 @@ def test_each_server_is_told_its_own_secrets_and_no_other(name):
     assert compose == secrets_of_pod(pods()[name]) == needed
     unit = (INFRA / f"systemd/reflux-{name}.service").read_text(encoding="utf-8")
     unset = set(re.search(r"^UnsetEnvironment=(.*)$", unit, re.MULTILINE)[1].split())
-    assert unset == {secret for secret in SECRETS if PASSWORDS.search(secret)} - needed - {"AWS_ACCESS_KEY_ID"}
+    assert unset == {secret for secret in SECRETS if PASSWORDS.search(secret)} - needed - NAMES
+
+
+def test_workers_and_runs_are_told_neither_mlflows_administrator_nor_its_key_of_s3():
+    for name in WORKERS:
+        assert {key for key in COMPOSE["services"][name]["environment"] if key in SECRETS} == OF_WORKERS
+        assert secrets_of_pod(pods()[name]) == {"PREFECT_API_AUTH_STRING"}
+    for template in TEMPLATES:
+        assert secrets_of_pod(pods()[template.stem]) == OF_WORKERS - {"PREFECT_API_AUTH_STRING"}
+    for unit in (INFRA / "systemd").glob("*worker*.service"):
+        unset = re.search(r"^UnsetEnvironment=(.*)$", unit.read_text(encoding="utf-8"), re.MULTILINE)[1].split()
+        assert set(unset) == {secret for secret in SECRETS if PASSWORDS.search(secret)} - OF_WORKERS - NAMES
 
 
 def test_no_secret_has_a_value_in_a_file_of_git():
@@ -222,7 +232,7 @@ def test_no_secret_has_a_value_in_a_file_of_git():
 def test_secrets_are_new_each_time_and_long():
     again = read_env(subprocess.run([INFRA / "new-secrets"], capture_output=True, text=True, check=True).stdout)
     same = {key for key in SECRETS if again[key] == SECRETS[key]}
-    assert same == {"MLFLOW_TRACKING_USERNAME", "AWS_ACCESS_KEY_ID"}
+    assert same == {"MLFLOW_TRACKING_USERNAME"} | NAMES
     assert all(len(value) >= 48 for key, value in SECRETS.items() if key not in same)
 
 

@@ -16,6 +16,7 @@ from infra.local.settings import INFRA, known_stack, new_stack, read_env
 from reflux.components.core.errors import UserError
 
 LOCAL = INFRA / "local"
+MLFLOWS = ("MLFLOW_ADMIN_PASSWORD", "S3_MLFLOW_SECRET_KEY")
 
 
 def call(name: str, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -42,7 +43,7 @@ def test_what_clients_load_is_plain_shell_and_holds_no_secret_of_the_servers(tmp
     loaded = dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
     assert loaded.items() >= stack.client.items()
     text = stack.client_file.read_text()
-    for name in ("POSTGRES_PASSWORD", "MLFLOW_DB_PASSWORD", "PREFECT_DB_PASSWORD", "S3_ADMIN_SECRET_KEY"):
+    for name in ("POSTGRES_PASSWORD", "MLFLOW_DB_PASSWORD", "PREFECT_DB_PASSWORD", "S3_ADMIN_SECRET_KEY", *MLFLOWS):
         assert stack.secrets[name] not in text
 
 
@@ -79,14 +80,18 @@ def test_the_studies_have_a_database_that_other_machines_reach_once_the_settings
     assert rules.read_text() == "host all all 127.0.0.1/32 scram-sha-256\n"
 
 
-def test_the_policy_names_the_two_buckets_and_nothing_else():
-    shared = read_env(INFRA / "settings.env")
-    policy = json.loads(s3.POLICY.read_text())
-    resources = {resource for statement in policy["Statement"] for resource in statement["Resource"]}
-    buckets = (shared["REFLUX_MLFLOW_BUCKET"], shared["REFLUX_DVC_BUCKET"])
-    assert resources == {f"arn:aws:s3:::{bucket}{rest}" for bucket in buckets for rest in ("", "/*")}
-    assert {statement["Effect"] for statement in policy["Statement"]} == {"Allow"}
-    assert not any("*" in action for statement in policy["Statement"] for action in statement["Action"])
+def test_each_key_opens_one_bucket_by_its_policy_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFLUX_DVC_BUCKET", "our-data")
+    made = s3.identities(new_stack(tmp_path))
+    keys = {each["name"]: each for each in made["identities"]}
+    assert {name for name, each in keys.items() if each.get("actions")} == {"admin"}
+    policies = {each["name"]: json.loads(each["content"]) for each in made["policies"]}
+    for name, bucket in {"reflux": "our-data", "reflux-mlflow": "reflux-mlflow"}.items():
+        (policy,) = (policies[each] for each in keys[name]["policyNames"])
+        resources = {resource for statement in policy["Statement"] for resource in statement["Resource"]}
+        assert resources == {f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"}
+        assert {statement["Effect"] for statement in policy["Statement"]} == {"Allow"}
+        assert not any("*" in action for statement in policy["Statement"] for action in statement["Action"])
 
 
 def test_a_port_that_is_taken_is_named_with_the_way_out(tmp_path, monkeypatch):

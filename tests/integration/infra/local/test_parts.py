@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -66,25 +67,31 @@ def supervisor(stack) -> Iterator["subprocess.Popen[bytes]"]:
         process.wait(120)
 
 
-def test_the_shared_key_opens_two_buckets_and_no_other(supervisor, stack):
+def test_the_workers_key_opens_dvcs_bucket_that_of_mlflow_its_own_and_neither_another(supervisor, stack):
     from botocore.exceptions import ClientError
 
     admin = s3.client(stack, "admin", stack.secrets["S3_ADMIN_SECRET_KEY"])
     admin.create_bucket(Bucket="payroll")
-    admin.put_object(Bucket="payroll", Key="x", Body=b"secret")
-    shared = s3.client(stack, USER, stack.secrets["S3_SECRET_KEY"])
-    for bucket in ("reflux-mlflow", "reflux-dvc"):
+    for bucket in ("payroll", "reflux-dvc", "reflux-mlflow"):
+        admin.put_object(Bucket=bucket, Key="x", Body=b"secret")
+    workers = s3.client(stack, USER, stack.secrets["S3_SECRET_KEY"])
+    mlflows = s3.client(stack, s3.MLFLOW, stack.secrets["S3_MLFLOW_SECRET_KEY"])
+    refused = []
+    for shared, bucket, others in ((workers, "reflux-dvc", "reflux-mlflow"), (mlflows, "reflux-mlflow", "reflux-dvc")):
         shared.put_object(Bucket=bucket, Key="a/b", Body=b"mine")
         assert shared.get_object(Bucket=bucket, Key="a/b")["Body"].read() == b"mine"
-        assert shared.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
+        assert shared.list_objects_v2(Bucket=bucket)["KeyCount"] == 2
         shared.delete_object(Bucket=bucket, Key="a/b")
-    refused = [
-        lambda: shared.get_object(Bucket="payroll", Key="x"),
-        lambda: shared.put_object(Bucket="payroll", Key="y", Body=b""),
-        lambda: shared.delete_object(Bucket="payroll", Key="x"),
-        lambda: shared.list_objects_v2(Bucket="payroll"),
-        lambda: shared.create_bucket(Bucket="another"),
-        lambda: shared.delete_bucket(Bucket="reflux-dvc"),
+        for closed in (others, "payroll"):
+            refused += [
+                partial(shared.get_object, Bucket=closed, Key="x"),
+                partial(shared.put_object, Bucket=closed, Key="y", Body=b""),
+                partial(shared.delete_object, Bucket=closed, Key="x"),
+                partial(shared.copy_object, Bucket=bucket, Key="z", CopySource=f"{closed}/x"),
+                partial(shared.list_objects_v2, Bucket=closed),
+            ]
+        refused += [partial(shared.create_bucket, Bucket="another"), partial(shared.delete_bucket, Bucket=bucket)]
+    refused += [
         lambda: s3.client(stack, USER, "wrong").list_objects_v2(Bucket="reflux-dvc"),
         lambda: s3.client(stack, "nobody", "").list_objects_v2(Bucket="reflux-dvc"),
     ]

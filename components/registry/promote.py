@@ -12,7 +12,7 @@ from reflux.components.core.artifacts import read_json, write_json
 from reflux.components.core.errors import UserError
 from reflux.components.registry import client
 from reflux.components.registry.client import CHAMPION, PREVIOUS
-from reflux.components.registry.ledger import ledger
+from reflux.components.registry.ledger import ledger, proof
 from reflux.components.registry.ledger.commit import ChampionMoved, commit, overtaken, reconcile
 from reflux.components.registry.ledger.ledger import Intent
 from reflux.components.registry.ledger.record import (
@@ -24,7 +24,6 @@ from reflux.components.registry.ledger.record import (
     Approval,
     Grounds,
     decision_record,
-    last_record,
     promotion_intent,
     recorded_decision,
     unchanged_record,
@@ -37,6 +36,7 @@ from reflux.components.registry.versions.files import EVALUATION, fetch_files, r
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 _ATTEMPTS = 3
 
@@ -126,16 +126,8 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
     reconcile(mlflow, project, model_name)
     with client.translate_errors():
         candidate = client.version(mlflow, model_name, version)
-        if candidate.tags.get(APPROVAL) != AWAITED:
-            given = ", as it has been approved" if candidate.tags.get(APPROVAL) == APPROVED else ""
-            raise UserError(f"{model_name} version {version} awaits no approval{given}: see `reflux history`.")
-        record = last_record(candidate)
-        if record is None:
-            raise UserError(
-                f"The decision on {model_name} version {version} is gone from MLflow: `reflux promote {version}` takes "
-                "it again."
-            )
-        record |= {"outcome": ledger.PROMOTED}
+        record = _awaiting(mlflow, project, candidate)
+        record |= {"outcome": ledger.PROMOTED, "approval": {"by": by, "reason": reason, "at": at}}
         with fetch_files(candidate) as files:
             signatures.check(f"{model_name} version {version}", files.folder)
             metrics = read_evaluation(candidate, files)
@@ -150,6 +142,21 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
         tags = {str(version): {**intent.tags[str(version)], **approval}}
         aliases = commit(mlflow, project, replace(intent, tags=tags))
         return _result(record, moved=True, existing=False, aliases=aliases)
+
+
+def _awaiting(mlflow: "MlflowClient", project: str, version: "ModelVersion") -> dict[str, Any]:
+    """The recorded decision that a version awaits approval by.
+
+    Raises:
+        UserError: it awaits none, or its record does not prove the decision.
+    """
+    record = proof.decided(mlflow, project, version)
+    outcome, tag = record["outcome"], version.tags.get(APPROVAL)
+    if outcome == ledger.AWAITING:
+        return record
+    why = ", as it has been approved" if "approval" in record else f": its recorded decision is {outcome}"
+    edited = f", and its tag {APPROVAL}, {tag}, was edited in MLflow" if tag == AWAITED else ""
+    raise UserError(f"{version.name} version {version.version} awaits no approval{why}{edited}: see `reflux history`.")
 
 
 def _challenge_once(
@@ -176,7 +183,7 @@ def _challenge_once(
     key = grounds.key(version.tags, dataset["fingerprints"]["test"], reports)
     path = artifacts / DECISION
     # `reflux promote` of the present champion changes nothing; any other version that a person names is judged again.
-    if (not again or champion == number) and (known := unchanged_record(version, key, champion)):
+    if (not again or champion == number) and (known := unchanged_record(mlflow, project, version, key, champion)):
         if not path.is_file() or read_json(path) != known:
             write_json(path, known)
         return _result(known, moved=False, existing=True, aliases=aliases)
@@ -197,7 +204,7 @@ def _challenge_once(
             decision = decision.with_smoke_test(smoke_test)
     outcome = _outcome(decision, grounds.approval)
     sha256, names = challenger.sha256, challenger.metadata
-    record = decision_record(version, sha256, metrics, dataset, decision, outcome, champion, grounds, who, at)
+    record = decision_record(project, version, sha256, metrics, dataset, decision, outcome, champion, grounds, who, at)
     intent = promotion_intent(project, version, record, metrics, names, dataset["name"], who, reason, at, key)
     aliases = commit(mlflow, project, intent)
     write_json(path, record)

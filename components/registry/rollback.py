@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from reflux.components.core.errors import UserError
 from reflux.components.registry import client
 from reflux.components.registry.client import CHAMPION, PREVIOUS
-from reflux.components.registry.ledger import ledger
+from reflux.components.registry.ledger import ledger, proof
 from reflux.components.registry.ledger.commit import commit, reconcile
 from reflux.components.registry.ledger.ledger import Intent
-from reflux.components.registry.ledger.record import PROMOTED_AT, ROLLBACK_NOTE, last_record, lineage_tags, utc_now
+from reflux.components.registry.ledger.record import ROLLBACK_NOTE, lineage_tags, utc_now
 from reflux.components.registry.text import markdown
 from reflux.components.registry.versions import signatures, smoke
 from reflux.components.registry.versions.files import fetch_files, read_evaluation
@@ -45,8 +45,7 @@ def rollback(
         aliases = client.aliases(mlflow, model_name)
         old, target = _old_and_target(aliases, model_name, to)
         back = client.version(mlflow, model_name, target)
-        if PROMOTED_AT not in back.tags:
-            raise UserError(f"{model_name} version {target} never was champion: `reflux promote {target}` judges it.")
+        record = proof.promoted(mlflow, project, back)
         with fetch_files(back) as files:
             signatures.check(f"{model_name} version {target}", files.folder)
             # Without the latency gate: a slow model beats the one that made someone roll back.
@@ -54,7 +53,6 @@ def rollback(
         if not smoke_test.passed:
             raise UserError(f"{model_name} stays at version {old}: {smoke_test.sentence}")
         since = markdown.since(at, by, reason)
-        policy = (last_record(back) or {}).get("policy")
         intent = Intent(
             action="rollback",
             model=model_name,
@@ -69,7 +67,7 @@ def rollback(
             note=f"**Back to version {target}**, from version {old}, by {by}: {reason}",
             aliases={PREVIOUS: old, CHAMPION: target},
             tags={str(old): {ROLLBACK_NOTE: f"at {at} by {by} ({reason})"}, str(target): {ROLLBACK_NOTE: None}},
-            front=markdown.front(model_name, project, target, old, since, back.tags, policy),
+            front=markdown.front(model_name, project, target, old, since, back.tags, record["policy"]),
             lineage=lineage_tags(back.tags),
         )
         commit(mlflow, project, intent)

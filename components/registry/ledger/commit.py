@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from reflux.components.core.errors import UserError
 from reflux.components.registry import client, webhooks
 from reflux.components.registry.client import CHAMPION, PREVIOUS, describe_champion
-from reflux.components.registry.ledger import ledger, lock
+from reflux.components.registry.ledger import ledger, lock, proof
 from reflux.components.registry.ledger.ledger import Intent, Outcome
 from reflux.components.registry.ledger.lock import Check
 from reflux.components.registry.text import urls
@@ -70,6 +70,8 @@ def commit(mlflow: "MlflowClient", project: str, intent: Intent) -> dict[str, in
             _settle_all(mlflow, project, intent.model, check)
             whole = replace(intent, previous=compare().get(PREVIOUS))
             run_id = client.retry(lambda: ledger.begin(mlflow, project, whole))
+            if (record := whole.record) is not None:
+                client.retry(lambda: proof.log(mlflow, run_id, record))
             return client.retry(lambda: carry_out(mlflow, run_id, whole, check))
     except _Late as late:
         raise overtaken(mlflow, project, intent, late.champion) from None
@@ -118,7 +120,8 @@ def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check)
         raise ChampionMoved(why)
     ledger.log_figures(mlflow, run_id, intent)
     if intent.record is not None:
-        client.set_tags(mlflow, intent.model, intent.version, {"gate.run_id": run_id})
+        carried = proof.tags(run_id, intent.record, intent.outcome)
+        client.set_tags(mlflow, intent.model, intent.version, carried)
     for version, tags in intent.tags.items():
         client.set_tags(mlflow, intent.model, int(version), tags)
     if intent.description is not None:
@@ -145,6 +148,9 @@ def _settle(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent | 
         mlflow.delete_run(run_id)
         return
     aliases = client.aliases(mlflow, intent.model)
+    if unproven := proof.find_problem(mlflow, project, run_id, intent):
+        _end(mlflow, run_id, intent, ledger.FAILED, aliases, f"{unproven} Nothing was moved.")
+        return
     champion, target = aliases.get(CHAMPION), intent.aliases.get(CHAMPION)
     if target is not None and champion not in (target, intent.champion):
         _end(mlflow, run_id, intent, ledger.OVERTAKEN, aliases, _moved(intent, champion))

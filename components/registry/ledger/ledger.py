@@ -159,14 +159,12 @@ def begin(mlflow: "MlflowClient", project: str, intent: Intent, outcome: Outcome
 
 
 def log_figures(mlflow: "MlflowClient", run_id: str, intent: Intent) -> None:
-    """Log an attempt's figures and its ``decision.json``."""
+    """Log an attempt's figures."""
     from mlflow.entities import Metric
 
     at = int(datetime.fromisoformat(intent.at).timestamp() * 1000)
     if intent.figures:
         mlflow.log_batch(run_id, metrics=[Metric(key, value, at, 0) for key, value in intent.figures.items()])
-    if intent.record is not None:
-        mlflow.log_dict(run_id, dict(intent.record), DECISION)
 
 
 def end(mlflow: "MlflowClient", run_id: str, outcome: Outcome, why: str | None = None) -> None:
@@ -237,6 +235,13 @@ def last_move(mlflow: "MlflowClient", project: str, model: str) -> Entry | None:
         for outcome in MOVED
     ]
     return max(map(_entry, filter(None, moved)), key=lambda entry: (entry.number, entry.at), default=None)
+
+
+def last_decision(mlflow: "MlflowClient", project: str, model: str, version: int) -> str | None:
+    """The run of the last decision on a version that was carried out; None if there is none."""
+    where = f"{_of(model)} AND tags.`{_VERSION}` = '{version}' AND tags.`{_ACTION}` = 'promote'"
+    run = next(_runs(mlflow, project, f"{where} AND attributes.status = 'FINISHED'", at_once=1), None)
+    return str(run.info.run_id) if run else None
 
 
 def opened(mlflow: "MlflowClient", project: str, model: str) -> list[datetime]:

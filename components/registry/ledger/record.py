@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from reflux.components.core.contract import shipped
 from reflux.components.core.params.sections import Params
 from reflux.components.registry.client import CHAMPION, PREVIOUS
-from reflux.components.registry.ledger import ledger
+from reflux.components.registry.ledger import ledger, proof
 from reflux.components.registry.ledger.ledger import Intent, Outcome
 from reflux.components.registry.policy.comparison import ChampionEvaluation
 from reflux.components.registry.policy.decision import Decision, Policy
@@ -19,6 +19,7 @@ from reflux.components.registry.policy.gates import NO_DEVICES, Devices, Reason
 from reflux.components.registry.text import markdown
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 DECISION = Path("promote") / ledger.DECISION
@@ -60,30 +61,25 @@ class Grounds:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def unchanged_record(version: "ModelVersion", key: str, champion: int | None) -> dict[str, Any] | None:
-    """The record of the decision that was taken on the same grounds, if there is one.
+def unchanged_record(
+    mlflow: "MlflowClient", project: str, version: "ModelVersion", key: str, champion: int | None
+) -> dict[str, Any] | None:
+    """The record of the decision that was taken on the same grounds, if there is one that is proven.
 
     The tag ``gate.key`` is written last, so a version that has it was decided on and recorded completely.
     """
-    record = last_record(version) if version.tags.get("gate.key") == key else None
-    if record is None:
+    if version.tags.get("gate.key") != key:
+        return None
+    try:
+        record = proof.decided(mlflow, project, version)
+    except proof.Unproven:
         return None
     expected = int(version.version) if record["outcome"] == ledger.PROMOTED else record["compared_with"]
     return record if champion == expected else None
 
 
-def last_record(version: "ModelVersion") -> dict[str, Any] | None:
-    """The record of the last decision on a version; None if there was none or someone deleted it."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return mlflow.artifacts.load_dict(f"runs:/{version.tags['gate.run_id']}/{ledger.DECISION}")
-    except (MlflowException, OSError, KeyError):
-        return None
-
-
 def decision_record(
+    project: str,
     version: "ModelVersion",
     artifact_sha256: str,
     metrics: Mapping[str, Any],
@@ -97,6 +93,7 @@ def decision_record(
 ) -> dict[str, Any]:
     """The content of ``decision.json``: the decision and every number that it used."""
     return {
+        "project": project,
         "model": version.name,
         "version": int(version.version),
         **asdict(decision),

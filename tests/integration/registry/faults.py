@@ -25,6 +25,7 @@ def ready(model_name: str, version: int, champion: int | None, who: str = "racer
     """A decision to promote, as ``challenge`` hands it to the act."""
     at = utc_now()
     aliases = ({"previous": champion} if champion else {}) | {"champion": version}
+    record = {"project": "clothes", "model": model_name, "version": version, "outcome": ledger.PROMOTED, "policy": {}}
     tags = {"gate.status": "VALIDATED", PROMOTED_AT: at, PROMOTED_BY: who}
     return Intent(
         action="promote",
@@ -42,6 +43,7 @@ def ready(model_name: str, version: int, champion: int | None, who: str = "racer
         tags={str(version): tags},
         description=f"Version {version}, promoted.",
         figures={"accuracy": 0.9},
+        record=record,
     )
 
 

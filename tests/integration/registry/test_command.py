@@ -16,7 +16,7 @@ from PIL import Image
 
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.tracking import experiment_id
-from reflux.components.registry.ledger import ledger
+from reflux.components.registry.ledger import ledger, proof
 from reflux.components.registry.register import register
 from tests.integration.registry.faults import ready
 from tests.servers import mlflow_server
@@ -167,6 +167,7 @@ def test_each_command_says_what_it_did_with_its_exit_code(home, model_name, anyw
     assert (code, json.loads(out)["tree"]["value"]) == (1, f"{model_name} version 4")  # there is no git here
     assert reflux("lineage", "9")[0] == 2
     assert reflux("reconcile")[:2] == (0, "Nothing was interrupted: the registry is consistent.\n")
-    ledger.begin(client, home.experiment, replace(ready(model_name, 3, 4), previous=1))
+    intent = replace(ready(model_name, 3, 4), previous=1)
+    proof.log(client, ledger.begin(client, home.experiment, intent), intent.record or {})
     assert reflux("reconcile")[:2] == (0, f"{model_name} version 3: promoted. It is better.\n")
     assert client.get_model_version_by_alias(model_name, "champion").version in ("3", 3)

@@ -254,7 +254,7 @@ def test_an_approval_is_awaited_given_by_somebody_for_a_reason_and_judged_again(
     def give(number, reason="seen on the new cameras"):
         return approve(home.experiment, model_name, number, reason, who="ada@lab")
 
-    with pytest.raises(UserError, match="awaits no approval"):
+    with pytest.raises(UserError, match="was never decided on"):
         give(version)
     waiting = judge(version, approval="human")
     assert (waiting.decision.status, waiting.outcome, waiting.promoted) == ("VALIDATED", "awaiting approval", False)

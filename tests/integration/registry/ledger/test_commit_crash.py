@@ -76,7 +76,9 @@ def test_an_act_that_is_killed_before_any_of_its_writes_is_whole_after_reconcile
         aliases, versions, entries = snapshot(home, name)
         assert aliases in (old, wanted)
         assert not ledger.is_open(mlflow, project, name)
-        assert len(entries) == len(moves) + (aliases == wanted)
+        # Without its record, logged right after it, an attempt is closed as failed.
+        new = [entry.outcome for entry in entries[: len(entries) - len(moves)]]
+        assert aliases == wanted or new in ([], ["failed"])
         if aliases == old:
             assert versions == before
         else:
@@ -126,7 +128,7 @@ def test_a_target_whose_file_was_changed_before_the_act_was_finished_is_refused_
     for number, champion in ((1, None), (2, 1)):
         commit(mlflow, project, ready(model_name, number, champion))
     # It dies when `previous` is set and `champion` is not.
-    assert killed_at(3, lambda: commit(MlflowClient(), project, ready(model_name, 3, 2)))
+    assert killed_at(5, lambda: commit(MlflowClient(), project, ready(model_name, 3, 2)))
     assert client.aliases(mlflow, model_name)["previous"] == 2
     flip_byte(model_name, 3, "model.onnx")
 
@@ -141,7 +143,7 @@ def test_an_act_that_a_hand_moved_on_from_before_it_was_finished_is_closed_as_ov
     mlflow, project, name = MlflowClient(), home.experiment, f"{original.name}-x"
     copies(original, name, 3)
     commit(mlflow, project, ready(name, 1, None))
-    assert killed_at(3, lambda: commit(MlflowClient(), project, ready(name, 2, 1)))
+    assert killed_at(5, lambda: commit(MlflowClient(), project, ready(name, 2, 1)))
     mlflow.set_registered_model_alias(name, "champion", "3")
 
     (entry,) = reconcile(mlflow, project, name)

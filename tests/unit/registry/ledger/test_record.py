@@ -46,10 +46,10 @@ def test_the_key_changes_with_everything_that_a_decision_rests_on():
 )
 def test_a_decision_stands_while_its_grounds_and_the_champion_are_the_same(monkeypatch, outcome, champion, unchanged):
     kept = {"outcome": outcome, "compared_with": 1}
-    monkeypatch.setattr(record, "last_record", lambda _: kept)
+    monkeypatch.setattr(record.proof, "decided", lambda *_: kept)
     version = SimpleNamespace(version="2", tags={"gate.key": "key"})
-    assert unchanged_record(version, "key", champion) == (kept if unchanged else None)
-    assert unchanged_record(version, "another key", champion) is None
+    assert unchanged_record(None, "clothes", version, "key", champion) == (kept if unchanged else None)
+    assert unchanged_record(None, "clothes", version, "another key", champion) is None
 
 
 @pytest.mark.parametrize(

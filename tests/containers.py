@@ -97,20 +97,21 @@ def _mirror(original: Path, copy: Path, targets: list[Path]) -> None:
 def _enter(container: Container, command: list[str]) -> None:
     """Mount what the container has, become its user and its command."""
     root = Path("/mnt") if Path("/mnt").is_dir() else Path("/media")
-    targets = [Path(target) for target in container.volumes]
+    # With links followed, such as that of /var/run: they lead out of the new root.
+    targets = {target: Path(target).parent.resolve() / Path(target).name for target in container.volumes}
     # The sources may lie below a folder that a mount hides.
     sources = {target: os.open(source, os.O_PATH) for target, source in container.volumes.items() if source}
     _mount("tmpfs", root, "tmpfs", 0)
     inside = root / "root"
     inside.mkdir()
-    _mirror(Path("/"), inside, [*targets, root])
-    for target in targets:
+    _mirror(Path("/"), inside, [*targets.values(), root])
+    for target in targets.values():
         there = inside / target.relative_to("/")
         if not there.exists():
             there.mkdir(parents=True)
     _forbid_writing(root)
     for target in container.volumes:
-        there = inside / target[1:]
+        there = inside / targets[target].relative_to("/")
         if target in sources:
             _mount(f"/proc/self/fd/{sources[target]}", there, None, _BIND)
         else:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from configparser import ConfigParser
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ KUSTOMIZATION = read_yaml(INFRA / "kubernetes/kustomization.yaml")[0]
 MANIFESTS = [document for name in KUSTOMIZATION["resources"] for document in read_yaml(INFRA / "kubernetes" / name)]
 UNITS = sorted((INFRA / "systemd").glob("*.service"))
 TEMPLATES = sorted((INFRA / "kubernetes").glob("*-job-template.json"))
+
+
+DOCKERFILE = (INFRA / "compose/Dockerfile").read_text(encoding="utf-8")
 
 
 def script(name: str) -> str:
@@ -138,12 +142,17 @@ def test_all_ways_run_the_same_images_and_scripts():
     assert {SETTINGS[key] for key in SETTINGS if key.endswith("_IMAGE")} == images
     units = {unit.name: unit.read_text(encoding="utf-8") for unit in UNITS}
     for name in SERVERS:
-        commands = COMPOSE["services"][name].get("command") or COMPOSE["services"][name]["entrypoint"]
-        assert commands[-1].endswith(f"infra/servers/{name}")
-        assert (ours[name].get("args") or ours[name]["command"])[-1].endswith(f"/{name}")
+        assert COMPOSE["services"][name]["command"] == ours[name]["args"] == [f"infra/servers/{name}"]
         assert f"ExecStart=/opt/reflux/infra/servers/{name}\n" in units[f"reflux-{name}.service"]
-    image = (INFRA / "compose/Dockerfile").read_text(encoding="utf-8")
-    assert f"--tag {SETTINGS['REFLUX_IMAGE']} " in image
+    assert f"--tag {SETTINGS['REFLUX_IMAGE']} " in DOCKERFILE
+
+
+def test_images_of_others_are_named_by_digest():
+    """A tag is whatever its registry says today."""
+    named = [SETTINGS[key] for key in SETTINGS if key.endswith("_IMAGE") and key != "REFLUX_IMAGE"]
+    named += re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert len(named) >= 4
+    assert not [image for image in named if not re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image)]
 
 
 def test_pools_ports_buckets_and_databases_are_those_of_the_settings():
@@ -236,6 +245,21 @@ def test_secrets_are_new_each_time_and_long():
     assert all(len(value) >= 48 for key, value in SECRETS.items() if key not in same)
 
 
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_services_have_no_rights_and_write_their_volumes_alone(name):
+    service = COMPOSE["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert not {"cap_add", "privileged", "pid", "network_mode", "devices"} & set(service)
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "/tmp" in service["tmpfs"]  # noqa: S108
+    writes = {mapping.split(":")[1] for mapping in service.get("volumes", ()) if not mapping.endswith(":ro")}
+    if filled_in(service["image"]) == SETTINGS["REFLUX_IMAGE"]:  # a new volume has its folder's owner
+        made = re.search(r"^RUN install --directory --owner reflux .*$", DOCKERFILE, re.MULTILINE)[0].split()
+        assert writes <= set(made), name
+    assert not {mapping for mapping in service.get("volumes", ()) if "docker.sock" in mapping}
+
+
 @pytest.mark.parametrize("name", sorted(pods()))
 def test_pods_run_unprivileged_within_limits(name):
     pod = pods()[name]
@@ -250,6 +274,71 @@ def test_pods_run_unprivileged_within_limits(name):
         assert {"cpu", "memory"} <= set(container["resources"]["limits"])
         if container["image"] == SETTINGS["REFLUX_IMAGE"]:
             assert pod["enableServiceLinks"] is False  # it would set MLFLOW_PORT, which MLflow reads as its own
+
+
+Peer = dict[str, str] | str  # a pod's labels, or an address outside
+
+
+def chosen(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a selector of labels chooses a pod."""
+    holds = {
+        "In": lambda key, values: labels.get(key) in values,
+        "NotIn": lambda key, values: labels.get(key) not in values,
+        "DoesNotExist": lambda key, _: key not in labels,
+    }
+    by_value = selector.get("matchLabels", {}).items() <= labels.items()
+    rules = selector.get("matchExpressions", ())
+    return by_value and all(holds[rule["operator"]](rule["key"], rule.get("values")) for rule in rules)
+
+
+def is_peer(rule: dict[str, Any], peer: Peer) -> bool:
+    if "ipBlock" in rule:
+        block = rule["ipBlock"]
+        inside = [ip_network(net) for net in block.get("except", ())]
+        return isinstance(peer, str) and not any(ip_address(peer) in net for net in inside)
+    return isinstance(peer, dict) and "namespaceSelector" not in rule and chosen(rule["podSelector"], peer)
+
+
+def allowed(direction: str, pod: dict[str, str], peer: Peer, port: int) -> bool:
+    """Whether the policies let a pod of the namespace send to a peer, or receive from it."""
+    policies = [m["spec"] for m in MANIFESTS if m["kind"] == "NetworkPolicy"]
+    over = [policy for policy in policies if direction in policy["policyTypes"] and chosen(policy["podSelector"], pod)]
+    word = {"Egress": "to", "Ingress": "from"}[direction]
+    rules = [rule for policy in over for rule in policy.get(direction.lower(), ())]
+    return not over or any(
+        any(is_peer(each, peer) for each in rule[word])
+        and ("ports" not in rule or port in [each["port"] for each in rule["ports"]])
+        for rule in rules
+    )
+
+
+def test_each_pod_reaches_what_it_needs_and_nothing_else():
+    labels = {name: {"app": name} for name in (*SERVERS, *WORKERS, "postgres")} | {"run": {"flow-run": "1"}}
+    ports = {"postgres": 5432, "s3": 8333, "mlflow": 5000, "prefect": 4200}
+    reached = {
+        (name, server)
+        for name, pod in labels.items()
+        for server, port in ports.items()
+        if name != server
+        and allowed("Egress", pod, labels[server], port)
+        and allowed("Ingress", labels[server], pod, port)
+    }
+    assert reached == {
+        ("mlflow", "postgres"),
+        ("mlflow", "s3"),
+        ("prefect", "postgres"),
+        *((worker, "prefect") for worker in WORKERS),
+        *(("run", server) for server in SERVERS),
+    }
+    outside = {"world": "203.0.113.9", "cluster": "10.0.0.1", "credentials of the machine": "169.254.169.254"}
+    for name, pod in labels.items():
+        open_to = {place for place, address in outside.items() if allowed("Egress", pod, address, 443)}
+        assert open_to == (
+            {"world", "cluster"} if name in WORKERS else {"world"} if name in ("run", "prefect") else set()
+        ), name
+        assert not allowed("Egress", pod, "203.0.113.9", 80), name
+    template = json.loads(TEMPLATES[0].read_text(encoding="utf-8"))["job_configuration"]["job_manifest"]["spec"]
+    assert "app" not in template["template"].get("metadata", {}).get("labels", {}), "runs are those without it"
 
 
 def test_scripts_are_sh():

@@ -102,7 +102,7 @@ def test_a_recipe_for_a_pipeline_that_is_not_there_ends_in_one_line(checkout: Pa
 def test_the_shared_names_are_plain_and_their_versions_are_the_tested_ones():
     lines = (INFRA / "settings.env").read_text(encoding="utf-8").splitlines()
     settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    assert all(re.fullmatch(r"[A-Z0-9_]+", key) and re.fullmatch(r"[\w./:-]+", settings[key]) for key in settings)
+    assert all(re.fullmatch(r"[A-Z0-9_]+", key) and re.fullmatch(r"[\w./:@-]+", settings[key]) for key in settings)
     tested = (INFRA.parent / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert f"mlflow=={settings['REFLUX_MLFLOW_VERSION']}" in tested
     assert f"prefect=={settings['REFLUX_PREFECT_VERSION']}" in tested

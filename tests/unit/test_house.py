@@ -96,6 +96,7 @@ def test_a_test_stands_where_the_code_does():
         "stages/distill/test_pages.py",  # the examples on the pages next to the code
         "registry/test_command.py",  # the command's verbs on a registry
         "test_house.py",
+        "test_workflows.py",  # .github/workflows
     }
 
 

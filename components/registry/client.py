@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PATIENCE_S = 15.0
+_COLUMN = 5000  # characters of a description, and of a version's tag
 _LARGEST = 2**31 - 1  # version that MLflow's database has room for
 
 P = ParamSpec("P")
@@ -31,6 +32,10 @@ T = TypeVar("T")
 
 class Unreachable(UserError):
     """MLflow does not answer; waiting may help."""
+
+
+class Refused(UserError):
+    """The account may not do this."""
 
 
 def connect() -> "MlflowClient":
@@ -99,9 +104,9 @@ def _unreachable() -> Unreachable:
     return Unreachable(f"MLflow at {address()} does not answer: {fix}.")
 
 
-def _refused() -> UserError:
+def _refused() -> Refused:
     account = os.environ.get("MLFLOW_TRACKING_USERNAME") or "this login"
-    return UserError(
+    return Refused(
         f"MLflow at {address()} does not let {account} do this: set MLFLOW_TRACKING_USERNAME and "
         "MLFLOW_TRACKING_PASSWORD to an account that may edit the project's experiments and its registered model."
     )
@@ -252,11 +257,16 @@ def set_alias(mlflow: "MlflowClient", model_name: str, alias: str, number: int |
         mlflow.set_registered_model_alias(model_name, alias, str(number))
 
 
+def fit(text: str, most: int = _COLUMN) -> str:
+    """Cut a text to the characters that MLflow's columns hold: Postgres refuses a longer one, SQLite takes it."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
 def set_tags(mlflow: "MlflowClient", model_name: str, number: int, values: Mapping[str, str | None]) -> None:
     """Set tags of a version, in the order given; None deletes one."""
     for key, value in values.items():
         if value is not None:
-            mlflow.set_model_version_tag(model_name, str(number), key, value)
+            mlflow.set_model_version_tag(model_name, str(number), key, fit(value))
         else:
             if_exists(mlflow.delete_model_version_tag, model_name, str(number), key)
 

@@ -93,8 +93,8 @@ def _create_version(
         model_name,
         f"{logged_models.LOGGED}{model_id}",
         lineage.run_id,
-        tags=tags | {"gate.status": "UNKNOWN"} | figures,
-        description=markdown.version(evaluated.metrics, names, evaluated.dataset["name"], tags, None),
+        tags={key: client.fit(value) for key, value in tags.items()} | {"gate.status": "UNKNOWN"} | figures,
+        description=client.fit(markdown.version(evaluated.metrics, names, evaluated.dataset["name"], tags, None)),
         model_id=model_id,
     )
     return _first_of_twins(mlflow, model_name, evaluated.lineage_key, int(version.version), model_id)

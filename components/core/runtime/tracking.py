@@ -23,6 +23,7 @@ from reflux.components.core.runtime.journal import OUTBOX, delivery, writer_is_a
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 _SECONDS_BETWEEN_DELIVERIES = 0.5
 _SECONDS_AFTER_FAILURE = 15.0
@@ -72,11 +73,30 @@ def client() -> "MlflowClient":
     return MlflowClient()
 
 
+def find_experiment(mlflow: "MlflowClient", name: str) -> "Experiment | None":
+    """Find an experiment by its name; None if there never was one.
+
+    Raises:
+        UserError: somebody deleted it.
+    """
+    found = mlflow.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        raise UserError(
+            f"MLflow's experiment {name} was deleted: restore it with "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}`."
+        )
+    return found
+
+
 def experiment_id(mlflow: "MlflowClient", name: str) -> str:
-    """The experiment's id; it is created on first use, and a race with another process is no error."""
+    """Return the experiment's id; it is created on first use, and a race with another process is no error.
+
+    Raises:
+        UserError: somebody deleted it.
+    """
     from mlflow.exceptions import MlflowException
 
-    if experiment := mlflow.get_experiment_by_name(name):
+    if experiment := find_experiment(mlflow, name):
         return str(experiment.experiment_id)
     location = None
     if str(uri()).startswith("sqlite:") and not os.environ.get("MLFLOW_ARTIFACT_ROOT"):

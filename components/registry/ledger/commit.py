@@ -14,7 +14,7 @@ from reflux.components.core.errors import UserError
 from reflux.components.registry import client, webhooks
 from reflux.components.registry.client import CHAMPION, PREVIOUS, describe_champion
 from reflux.components.registry.ledger import ledger, lock, proof
-from reflux.components.registry.ledger.ledger import Intent, Outcome
+from reflux.components.registry.ledger.ledger import Damage, Intent, Outcome
 from reflux.components.registry.ledger.lock import Check
 from reflux.components.registry.text import urls
 from reflux.components.registry.versions.files import fetch_files
@@ -103,12 +103,25 @@ def reconcile(mlflow: "MlflowClient", project: str, model: str) -> list[ledger.E
 
 
 def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check) -> dict[str, int]:
-    """Do everything that an intent states, in its order, and close it.
+    """Do everything that an intent states, the aliases last, and close it.
+
+    What MLflow refuses, it refuses before the champion has moved.
 
     Raises:
         ChampionMoved: someone moved an alias at this moment, without the lock.
         LockLost: another process holds the lock.
     """
+    check()
+    ledger.log_figures(mlflow, run_id, intent)
+    if intent.record is not None:
+        carried = proof.tags(run_id, intent.record, intent.outcome)
+        client.set_tags(mlflow, intent.model, intent.version, carried)
+    for version, tags in intent.tags.items():
+        client.set_tags(mlflow, intent.model, int(version), tags)
+    if intent.description is not None:
+        mlflow.update_model_version(intent.model, str(intent.version), client.fit(intent.description))
+    if intent.front is not None:
+        mlflow.update_registered_model(intent.model, client.fit(intent.front))
     for alias, number in intent.aliases.items():
         check()
         client.set_alias(mlflow, intent.model, alias, number)
@@ -118,29 +131,38 @@ def carry_out(mlflow: "MlflowClient", run_id: str, intent: Intent, check: Check)
         why = _moved(intent, aliases.get(CHAMPION))
         _end(mlflow, run_id, intent, ledger.OVERTAKEN, aliases, why)
         raise ChampionMoved(why)
-    ledger.log_figures(mlflow, run_id, intent)
-    if intent.record is not None:
-        carried = proof.tags(run_id, intent.record, intent.outcome)
-        client.set_tags(mlflow, intent.model, intent.version, carried)
-    for version, tags in intent.tags.items():
-        client.set_tags(mlflow, intent.model, int(version), tags)
-    if intent.description is not None:
-        mlflow.update_model_version(intent.model, str(intent.version), intent.description)
-    if intent.front is not None:
-        mlflow.update_registered_model(intent.model, intent.front)
     _end(mlflow, run_id, intent, intent.outcome, aliases)
     return aliases
 
 
 def _settle_all(mlflow: "MlflowClient", project: str, model: str, check: Check) -> list[str]:
+    """Settle each open attempt by itself: one that can't be finished is closed as failed, and holds up no other."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
     attempts = client.retry(lambda: ledger.open_attempts(mlflow, project, model))
-    for attempt in attempts:
-        client.retry(partial(_settle, mlflow, project, *attempt, check))
+    for run_id, attempt in attempts:
+        try:
+            client.retry(partial(_settle, mlflow, project, run_id, attempt, check))
+        except ChampionMoved:  # it is closed as overtaken
+            continue
+        except (client.Unreachable, client.Refused, lock.LockLost):
+            raise
+        except (UserError, MlflowException, SQLAlchemyError) as error:
+            sentence = str(error) if isinstance(error, UserError) else f"MLflow refused it ({_first_line(error)})."
+            client.retry(partial(ledger.end, mlflow, run_id, ledger.FAILED, sentence))
     return [run_id for run_id, _ in attempts]
 
 
-def _settle(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent | Outcome, check: Check) -> None:
+def _first_line(error: Exception) -> str:
+    return client.fit(str(error).strip().partition("\n")[0], 300)
+
+
+def _settle(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent | Outcome | Damage, check: Check) -> None:
     """Finish or close one open attempt."""
+    if isinstance(intent, Damage):
+        ledger.end(mlflow, run_id, ledger.FAILED, intent.sentence)
+        return
     if not isinstance(intent, Intent):  # its outcome is written already
         ledger.close(mlflow, run_id, intent)
         return
@@ -148,6 +170,7 @@ def _settle(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent | 
         mlflow.delete_run(run_id)
         return
     aliases = client.aliases(mlflow, intent.model)
+    client.version(mlflow, intent.model, intent.version)  # it may be deleted by now
     if unproven := proof.find_problem(mlflow, project, run_id, intent):
         _end(mlflow, run_id, intent, ledger.FAILED, aliases, f"{unproven} Nothing was moved.")
         return

@@ -12,9 +12,12 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+from pydantic import TypeAdapter
 
 from reflux.components.core.runtime import tracking
+from reflux.components.registry import client
 from reflux.components.registry.policy.comparison import Best
 from reflux.components.registry.text.markdown import LINEAGE
 
@@ -42,7 +45,8 @@ NOT_CARRIED_OUT = (OVERTAKEN, REFUSED, FAILED)
 DECISION = "decision.json"
 
 _INTENT, _ID = "promotion.intent.", "promotion.id"
-_TAG_CHARACTERS = 7500  # MLflow keeps 8000
+_COLUMN = 8000  # characters of a run's tag
+_TAG_CHARACTERS = 7500
 _NUMBER, _DIGITS = "promotion.number", 8  # with leading zeros, as MLflow orders tags as text
 _OUTCOME, _ACTION, _MODEL, _VERSION = "promotion.outcome", "promotion.action", "promotion.model", "promotion.version"
 _FROM, _PREVIOUS, _COMPARED = "promotion.from", "promotion.previous", "promotion.compared_with"
@@ -91,6 +95,17 @@ class Intent:
 
 
 @dataclass(frozen=True)
+class Damage:
+    """An open attempt whose intent can't be read.
+
+    Attributes:
+        sentence: why, for people.
+    """
+
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Entry:
     """One attempt in the ledger.
 
@@ -135,7 +150,7 @@ def begin(mlflow: "MlflowClient", project: str, intent: Intent, outcome: Outcome
     tags = {
         "run_kind": "promotion",
         "mlflow.user": intent.by,
-        "mlflow.note.content": intent.note,
+        "mlflow.note.content": client.fit(intent.note, _COLUMN),
         _ID: intent.id,
         _NUMBER: f"{number:0{_DIGITS}}",
         _ACTION: intent.action,
@@ -144,8 +159,8 @@ def begin(mlflow: "MlflowClient", project: str, intent: Intent, outcome: Outcome
         _FROM: _text(intent.champion),
         _PREVIOUS: _text(intent.previous),
         _BY: intent.by,
-        _REASON: intent.reason,
-        _WHY: intent.why,
+        _REASON: client.fit(intent.reason, _COLUMN),
+        _WHY: client.fit(intent.why, _COLUMN),
         **intent.lineage,
         **{f"{_INTENT}{i}": part for i, part in enumerate(parts)},
     }
@@ -171,9 +186,9 @@ def end(mlflow: "MlflowClient", run_id: str, outcome: Outcome, why: str | None =
     """Write down the outcome of an attempt, and its cause if it is not the intended one; then close it."""
     from mlflow.entities import RunTag
 
-    run = mlflow.get_run(run_id)
-    version = int(run.data.tags[_VERSION])
-    cause = {} if why is None else {_WHY: why, "mlflow.note.content": f"**Version {version} {outcome}.** {why}"}
+    version = _entry(mlflow.get_run(run_id)).version
+    note = f"**Version {version} {outcome}.** {why}"
+    cause = {} if why is None else {_WHY: why, "mlflow.note.content": client.fit(note, _COLUMN)}
     mlflow.update_run(run_id, name=_name(version, outcome))
     mlflow.log_batch(run_id, tags=[RunTag(key, value) for key, value in {_OUTCOME: outcome, **cause}.items()])
     close(mlflow, run_id, outcome)
@@ -192,19 +207,27 @@ def is_open(mlflow: "MlflowClient", project: str, model: str) -> bool:
     return any(True for _ in _runs(mlflow, project, _open(model)))
 
 
-def open_attempts(mlflow: "MlflowClient", project: str, model: str) -> list[tuple[str, Intent | Outcome]]:
-    """The open attempts, oldest first: each with its run, and its intent or the outcome that is written already.
+def open_attempts(mlflow: "MlflowClient", project: str, model: str) -> list[tuple[str, Intent | Outcome | Damage]]:
+    """List the open attempts, oldest first: each with its run, and its intent or the outcome that is written already.
 
     Only for the lock's holder, who alone writes and deletes intents.
     """
-    attempts: list[tuple[str, Intent | Outcome]] = []
-    for run in _runs(mlflow, project, _open(model)):
-        tags = run.data.tags
+    runs = [*_runs(mlflow, project, _open(model))]
+    return [(str(run.info.run_id), _intended(run.data.tags, model)) for run in reversed(runs)]
+
+
+def _intended(tags: Mapping[str, str], model: str) -> Intent | Outcome | Damage:
+    """Read what an attempt is to do, or how it ended; fields that a newer release writes are passed over."""
+    if _OUTCOME in tags:
+        return tags[_OUTCOME] if tags[_OUTCOME] in get_args(Outcome) else FAILED  # type: ignore[return-value]
+    try:
         parts = sorted((tag for tag in tags if tag.startswith(_INTENT)), key=lambda tag: int(tag.rpartition(".")[2]))
-        outcome = cast(Outcome | None, tags.get(_OUTCOME))
-        intent_or_outcome = outcome or Intent(**json.loads("".join(tags[part] for part in parts)))
-        attempts.append((str(run.info.run_id), intent_or_outcome))
-    return attempts[::-1]
+        intent = TypeAdapter(Intent).validate_json("".join(tags[part] for part in parts))
+    except ValueError:
+        return Damage("What it was to do can't be read: someone edited its tags in MLflow. Nothing was moved.")
+    if intent.model != model:
+        return Damage(f"It is about the model {intent.model}: someone edited its tags in MLflow. Nothing was moved.")
+    return intent
 
 
 def is_twin(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent) -> bool:
@@ -290,7 +313,7 @@ def _of(model: str) -> str:
 
 def _runs(mlflow: "MlflowClient", project: str, where: str, at_once: int = 1000) -> Iterator["Run"]:
     """The ledger's runs, newest first."""
-    ledger = mlflow.get_experiment_by_name(experiment(project))
+    ledger = tracking.find_experiment(mlflow, experiment(project))
     order = [f"tags.`{_NUMBER}` DESC", "attributes.start_time DESC"]
     token = None
     while ledger is not None:
@@ -301,20 +324,27 @@ def _runs(mlflow: "MlflowClient", project: str, where: str, at_once: int = 1000)
             return
 
 
+def _number(tags: Mapping[str, str], tag: str) -> int | None:
+    """Read a number; None where there is none, or somebody edited it."""
+    value = tags.get(tag, "")
+    return int(value) if value.isascii() and value.isdecimal() else None
+
+
 def _entry(run: "Run") -> Entry:
+    """Read an attempt; tags that somebody deleted or damaged are left out."""
     tags = run.data.tags
     return Entry(
         run_id=run.info.run_id,
         experiment_id=run.info.experiment_id,
-        number=int(tags.get(_NUMBER, 0)),
-        action=cast(Action, tags[_ACTION]),
-        model=tags[_MODEL],
-        version=int(tags[_VERSION]),
+        number=_number(tags, _NUMBER) or 0,
+        action="rollback" if tags.get(_ACTION) == "rollback" else "promote",
+        model=tags.get(_MODEL, ""),
+        version=_number(tags, _VERSION) or 0,
         outcome=cast(Outcome | None, tags.get(_OUTCOME)) if run.info.status != "RUNNING" else None,
         at=_began(run),
-        by=tags[_BY],
-        reason=tags[_REASON],
-        champion=int(tags[_FROM]) if tags[_FROM] != _text(None) else None,
+        by=tags.get(_BY, "somebody"),
+        reason=tags.get(_REASON, ""),
+        champion=_number(tags, _FROM),
         why=tags.get(_WHY, ""),
         lineage={key: tags[key] for key in LINEAGE if key in tags},
         figures=dict(run.data.metrics),

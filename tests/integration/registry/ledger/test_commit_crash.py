@@ -127,8 +127,8 @@ def test_a_target_whose_file_was_changed_before_the_act_was_finished_is_refused_
         register(home.evaluation(right), model_name, project, home.lineage())
     for number, champion in ((1, None), (2, 1)):
         commit(mlflow, project, ready(model_name, number, champion))
-    # It dies when `previous` is set and `champion` is not.
-    assert killed_at(5, lambda: commit(MlflowClient(), project, ready(model_name, 3, 2)))
+    # It dies when `previous` is set and `champion`, the last of all, is not.
+    assert killed_at(14, lambda: commit(MlflowClient(), project, ready(model_name, 3, 2)))
     assert client.aliases(mlflow, model_name)["previous"] == 2
     flip_byte(model_name, 3, "model.onnx")
 
@@ -143,7 +143,7 @@ def test_an_act_that_a_hand_moved_on_from_before_it_was_finished_is_closed_as_ov
     mlflow, project, name = MlflowClient(), home.experiment, f"{original.name}-x"
     copies(original, name, 3)
     commit(mlflow, project, ready(name, 1, None))
-    assert killed_at(5, lambda: commit(MlflowClient(), project, ready(name, 2, 1)))
+    assert killed_at(14, lambda: commit(MlflowClient(), project, ready(name, 2, 1)))
     mlflow.set_registered_model_alias(name, "champion", "3")
 
     (entry,) = reconcile(mlflow, project, name)

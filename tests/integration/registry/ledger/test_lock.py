@@ -155,7 +155,7 @@ def test_a_holder_that_stood_still_between_its_check_and_its_write_is_found_out(
     """The one case that no lease can prevent without a server that compares and swaps: both sides report it."""
     mlflow = MlflowClient()
     commit(mlflow, PROJECT, ready(clothes, 1, None))
-    pid, messages = stopped(clothes, 2, 1, at_check=2, checked_first=True)
+    pid, messages = stopped(clothes, 2, 1, at_check=3, checked_first=True)
     reconcile(mlflow, PROJECT, clothes)
     commit(mlflow, PROJECT, ready(clothes, 3, 2))
     os.kill(pid, signal.SIGCONT)

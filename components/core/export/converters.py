@@ -1,7 +1,8 @@
 """Packages that convert models to other formats, in folders of their own.
 
 A converter may ask for releases that can't be installed next to those that Reflux needs. Its packages are therefore
-pinned, installed on first use, without what they depend on, and are on the path of the process that converts alone.
+pinned to the hashes of their files, installed on first use, without what they depend on and without building anything,
+and are on the path of the process that converts alone.
 """
 
 import hashlib
@@ -20,12 +21,12 @@ from reflux.components.core.errors import UserError
 HOME = Path(".reflux/converters")
 
 
-def convert(label: str, pins: Sequence[str], script: Path, arguments: Sequence[str]) -> None:
+def convert(label: str, packages: str, script: Path, arguments: Sequence[str]) -> None:
     """Run a script with a converter's packages, next to this Python's own.
 
     Args:
         label: of the format, for people.
-        pins: the packages, as pip takes them.
+        packages: a requirements file of pip, with the hashes of their files.
         script: to run, without this project on its path.
         arguments: its.
 
@@ -33,7 +34,7 @@ def convert(label: str, pins: Sequence[str], script: Path, arguments: Sequence[s
         UserError: the packages can't be installed.
         ValueError: the script failed; the first line is its last one, and the others are the rest of what it wrote.
     """
-    environment = {**os.environ, "PYTHONPATH": str(folder_of(label, pins).resolve())}
+    environment = {**os.environ, "PYTHONPATH": str(folder_of(label, packages).resolve())}
     command = [sys.executable, "-P", str(script), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -41,28 +42,30 @@ def convert(label: str, pins: Sequence[str], script: Path, arguments: Sequence[s
         raise ValueError("\n".join([lines[-1], *lines[:-1]]))
 
 
-def folder_of(label: str, pins: Sequence[str]) -> Path:
+def folder_of(label: str, packages: str) -> Path:
     """The folder with a converter's packages, which are installed if they have never been.
 
     Raises:
-        UserError: the package index has none of them for this Python, or can't be reached.
+        UserError: the package index has none of them for this Python, or other files, or can't be reached.
     """
-    key = hashlib.sha256("\n".join([sysconfig.get_platform(), sys.version, *pins]).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\n".join([sysconfig.get_platform(), sys.version, packages]).encode()).hexdigest()[:12]
     folder = HOME / f"{label.lower()}-{key}"
     HOME.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             sys.stdout.write(f"Note: the converter for {label} is installed into {folder}, once.\n")
             with tempfile.TemporaryDirectory(dir=HOME) as temporary:
-                packages = Path(temporary, "packages")
-                _install(label, pins, packages)
-                packages.rename(folder)
+                installed = Path(temporary, "packages")
+                _install(label, packages, installed)
+                installed.rename(folder)
     return folder
 
 
-def _install(label: str, pins: Sequence[str], folder: Path) -> None:
+def _install(label: str, packages: str, folder: Path) -> None:
+    requirements = folder.with_name("requirements.txt")
+    requirements.write_text(packages, encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "install", "--no-input", "--no-deps", "--no-compile", "--progress-bar=off"]
-    command = [*pip, f"--target={folder}", *pins]
+    command = [*pip, "--require-hashes", "--only-binary=:all:", f"--target={folder}", f"--requirement={requirements}"]
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout or ():

@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 REQUIREMENTS = ("numpy", "ai-edge-litert")
 CLASSES = "classes.json"
 _FILE = "model.tflite"
-# The converter with what it imports, but for torch, NumPy and SciPy, which Reflux has. Its own requirements would bring
-# a second torch and a pydantic that MLflow can't use.
-_CONVERTER = (
-    *("litert-torch==0.10.0", "litert-converter==0.5.0", "ai-edge-quantizer==0.10.0", "ai-edge-litert==2.3.0"),
-    *("jax==0.10.2", "jaxlib==0.10.2", "xdsl==0.28.0", "torchao==0.18.0", "ml-dtypes==0.6.0", "opt-einsum==3.4.0"),
-    *("absl-py==2.5.1", "backports.strenum==1.2.8", "flatbuffers==25.12.19", "immutabledict==4.2.1", "lark==1.3.1"),
-    *("multipledispatch==1.0.0", "ordered-set==4.1.0", "tabulate==0.10.0"),
-)
 
 
 def make(source: "Source", calibration: "Pixels | None") -> bytes:
@@ -42,6 +34,7 @@ def make(source: "Source", calibration: "Pixels | None") -> bytes:
     import torch
 
     from reflux.components.core.export import converters
+    from reflux.components.core.export.litert_packages import PACKAGES
     from reflux.components.core.export.program import export
 
     with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +45,7 @@ def make(source: "Source", calibration: "Pixels | None") -> bytes:
             np.save(images, calibration)
             arguments.append(str(images))
         script = Path(__file__).parents[1] / "litert_converter.py"
-        converters.convert("LiteRT", _CONVERTER, script, arguments)
+        converters.convert("LiteRT", PACKAGES, script, arguments)
         buffer = io.BytesIO(out.read_bytes())
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr(zipfile.ZipInfo(CLASSES), json.dumps(source.student.spec.classes))

@@ -11,7 +11,8 @@ Their addresses come from the environment alone and are never written to a file 
 
 An address must be https, unless it is this machine's. An event is on disk before anything is sent, so a receiver that
 is down or slow delays nothing and loses nothing: a background thread sends the event and retries for at most
-``LINGER_S``; later commands, which spend ``LATER_S`` on it, send what is left, for ``KEEP_DAYS``.
+``LINGER_S``; later commands, which spend ``LATER_S`` on it, send what is left, for ``KEEP_DAYS``. An event that a
+receiver refuses for what is in it is set aside and counted; one that fails holds up no other.
 """
 
 import atexit
@@ -23,6 +24,7 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +40,7 @@ from reflux.components.core.artifacts import read_json, write_json
 from reflux.components.core.errors import UserError
 from reflux.components.core.registry import Registry
 from reflux.components.core.runtime.journal import OUTBOX
+from reflux.components.registry import client
 
 HOOKS = OUTBOX / "hooks"
 LINGER_S = 10.0
@@ -50,6 +53,9 @@ _THREAD = "reflux-hooks"
 _ATTEMPT_S = 5.0
 _FIRST_PAUSE_S = 0.25
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - only the prefix of one
+_SLACK_CHARACTERS = 3000  # of a section's text
+# Answers to what is in a message; others, such as 401, 404 or 500, are about the address, the secret or the receiver.
+_REFUSALS = (400, 406, 411, 413, 414, 415, 422, 431)
 _log = logging.getLogger(__name__)
 
 
@@ -189,6 +195,11 @@ def waiting(outbox: Path = HOOKS) -> list[Path]:
     return sorted(outbox.glob("[0-9]*.json"))  # not the files that are still being written
 
 
+def refused(outbox: Path = HOOKS) -> list[Path]:
+    """List the events of the last ``KEEP_DAYS`` that a receiver refused for what is in them, oldest first."""
+    return sorted((outbox / "refused").glob("[0-9]*.json"))
+
+
 def problems() -> list[str]:
     """A sentence on each receiver whose settings are unusable."""
     sentences = []
@@ -230,13 +241,13 @@ def slack(event: Event) -> dict[str, Any]:
         "failed": f"The promotion of {subject} failed",
     }[event["event"]]
     in_production = "no champion" if event["champion"] is None else f"champion: version {event['champion']}"
-    lines = [f"*{_escaped(headline)}*"]
-    if event["reason"]:
-        lines.append(_escaped(event["reason"]))
+    title = f"*{_escaped(headline)}*"
     footer = _escaped(f"{in_production}, by {event['by']}, {event['at']}")
     if event["run_url"]:
         footer += f", <{event['run_url']}|in MLflow>"
-    text = "\n".join([*lines, footer])
+    room = _SLACK_CHARACTERS - len(title) - len(footer) - 2
+    reason = re.sub(r"&[a-z]*…$", "…", client.fit(_escaped(event["reason"]), max(1, room)))
+    text = "\n".join(filter(None, (title, reason, footer)))
     return {"text": headline, "blocks": [{"type": "section", "text": {"type": "mrkdwn", "text": text}}]}
 
 
@@ -298,26 +309,51 @@ def _round(outbox: Path, deadline: float) -> str | None:
         for path in (path for path in waiting(outbox) if path.name.endswith(f".{receiver.name}.json")):
             try:
                 kept = read_json(path)
-                failure = _post(receiver, kept["id"], kept["event"], deadline - time.monotonic())
+                _post(receiver, kept["id"], kept["event"], deadline - time.monotonic())
             except (UserError, KeyError, TypeError):
-                failure = None  # a damaged file: it is dropped
-            if failure:
-                problem = f"the {receiver.name}: {failure}"
+                pass  # a damaged file: it is dropped
+            except _Away as error:
+                problem = f"the {receiver.name}: {error}"
                 break  # the next event would wait just as long
+            except _Refused as error:
+                _log.warning("The %s refused an event of the registry (%s): it is in %s.", receiver.name, error, outbox)
+                (outbox / "refused").mkdir(exist_ok=True)
+                path.rename(outbox / "refused" / path.name)
+                continue
+            except _Failed as error:
+                problem = f"the {receiver.name}: {error}"
+                continue
             path.unlink(missing_ok=True)
     return problem
 
 
-def _post(receiver: Receiver, id: str, event: Event, seconds: float) -> str | None:
-    """Send once; returns why it was not accepted, else None. The text never contains the address."""
+class _Failed(Exception):
+    """An event was not accepted, and may be later. The text never contains the address."""
+
+
+class _Away(_Failed):
+    """The receiver does not answer."""
+
+
+class _Refused(Exception):
+    """An event will never be accepted, for what is in it."""
+
+
+def _post(receiver: Receiver, id: str, event: Event, seconds: float) -> None:
+    """Send an event once.
+
+    Raises:
+        _Failed: it was not accepted.
+        _Refused: it never will be.
+    """
     import requests
 
     if seconds <= 0:
-        return "no time is left"
+        raise _Away("no time is left")
     try:
         body, headers = receiver.message(id, event, int(time.time()))
     except Exception as error:  # of a project's notifier
-        return f"its message can't be made ({type(error).__name__})"
+        raise _Failed(f"its message can't be made ({type(error).__name__})") from None
     try:
         # A redirect would pass the message on to another host, and the response's body is of no use.
         with requests.post(
@@ -328,13 +364,18 @@ def _post(receiver: Receiver, id: str, event: Event, seconds: float) -> str | No
             allow_redirects=False,
             stream=True,
         ) as response:
-            return None if 200 <= response.status_code < 300 else f"answers {response.status_code}"
+            status = response.status_code
     except requests.RequestException as error:
-        return type(error).__name__
+        raise _Away(type(error).__name__) from None
+    if not 200 <= status < 300:
+        raise (_Refused if status in _REFUSALS else _Failed)(f"answers {status}")
 
 
 def _forget_old(outbox: Path) -> None:
     oldest = time.time_ns() - KEEP_DAYS * 24 * 3600 * 10**9
+    for path in refused(outbox):
+        if path.name.split("-")[0] < str(oldest):
+            path.unlink(missing_ok=True)
     for path in waiting(outbox):
         if path.name.split("-")[0] < str(oldest):
             path.unlink(missing_ok=True)

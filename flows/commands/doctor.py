@@ -140,6 +140,9 @@ def _servers() -> Iterator[Finding]:
     unsent = len(webhooks.waiting())
     fix = "the next reflux command sends them, once the receiver takes them" if unsent else ""
     yield Finding("unsent events", str(unsent), fix)
+    refused = len(webhooks.refused())
+    fix = f"see {webhooks.HOOKS}/refused: a receiver answered that it takes no such message" if refused else ""
+    yield Finding("refused events", str(refused), fix)
 
 
 def _project_name() -> str:

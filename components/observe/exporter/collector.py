@@ -29,6 +29,7 @@ HELP = {
     "reflux_last_failed_attempt_timestamp_seconds": "When one was last closed as failed, in seconds since 1970.",
     "reflux_aliases_moved_by_hand": "Aliases that are not where the ledger's last move has put them.",
     "reflux_events_waiting": "Events that a webhook's receiver has not taken, on the exporter's machine.",
+    "reflux_events_refused": "Events of the last week that a receiver refused for what is in them.",
     "reflux_event_age_seconds": "Time since the oldest of them was written.",
     "reflux_last_retrain": "1 for the status of the last retrain that has ended, 0 for all others.",
     "reflux_last_retrain_end_timestamp_seconds": "When it ended, in seconds since 1970.",
@@ -160,5 +161,6 @@ def _open_questions(state: Snapshot, now: float) -> Iterator[Sample]:
         if attempts.by_hand is not None:
             yield "reflux_aliases_moved_by_hand", {}, attempts.by_hand
     yield "reflux_events_waiting", {}, state.events.waiting
+    yield "reflux_events_refused", {}, state.events.refused
     if state.events.oldest is not None:
         yield "reflux_event_age_seconds", {}, max(0.0, now - state.events.oldest)

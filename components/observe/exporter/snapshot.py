@@ -60,10 +60,17 @@ class Attempts:
 
 @dataclass(frozen=True)
 class Events:
-    """Events of the registry that its receivers have not taken; ``oldest`` is in seconds since 1970, None for none."""
+    """Events of the registry that its receivers have not taken.
+
+    Attributes:
+        waiting: those that are sent again.
+        oldest: of them, in seconds since 1970; None for none.
+        refused: those that a receiver refused for what is in them.
+    """
 
     waiting: int
     oldest: float | None
+    refused: int = 0
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,7 @@ def events(outboxes: Sequence[Path]) -> Events:
     """Look at the events that wait."""
     # A file's name begins with the nanosecond in which the event was written.
     began = [int(path.name.split("-")[0]) / 1e9 for outbox in outboxes for path in webhooks.waiting(outbox)]
-    return Events(len(began), min(began, default=None))
+    return Events(len(began), min(began, default=None), sum(len(webhooks.refused(outbox)) for outbox in outboxes))
 
 
 def _attempts(mlflow: "MlflowClient", project: str, model_name: str) -> Attempts | None:

@@ -268,3 +268,28 @@ def test_a_notifier_with_a_secret_sends_nothing_without_it(outbox, monkeypatch):
     assert webhooks.problems() == ["MINE is not set: set it, as nothing is sent unsigned."]
     monkeypatch.setenv("MINE", "key")
     assert list(webhooks.receivers())[-1].message("msg_1", EVENT, 0)[0] == b"key"
+
+
+@pytest.mark.parametrize(("status", "kept"), [(400, "refused"), (413, "refused"), (404, "waiting"), (500, "waiting")])
+def test_an_event_that_is_not_taken_holds_up_no_other(outbox, receiver, monkeypatch, status, kept):
+    monkeypatch.setattr(webhooks, "send", lambda *_: None)
+    for version in (3, 4):
+        webhooks.notify(EVENT | {"version": version}, f"msg_{version}", outbox)
+    receiver.statuses = [status]
+    webhooks._round(outbox, time.monotonic() + 20)
+    assert [json.loads(body)["version"] for _, body in receiver.got] == [3, 4]
+    left = {"waiting": webhooks.waiting(outbox), "refused": webhooks.refused(outbox)}
+    assert {where: len(files) for where, files in left.items() if files} == {kept: 1}
+    webhooks._round(outbox, time.monotonic() + 20)
+    assert len(receiver.got) == (2 if kept == "refused" else 3)
+    assert webhooks.waiting(outbox) == []
+
+
+@pytest.mark.parametrize("reason", ["x" * 9000, "<&>" * 3000])
+def test_a_text_is_cut_to_what_slack_takes(reason):
+    (block,) = webhooks.slack(EVENT | {"reason": reason})["blocks"]
+    text = block["text"]["text"]
+    assert 2990 < len(text) <= 3000
+    cut = text.splitlines()[1]
+    assert cut.endswith(("x…", "&lt;…", "&amp;…", "&gt;…"))
+    assert "in MLflow" in text

@@ -50,7 +50,11 @@ def test_each_figure_has_its_unit_and_an_enum_is_1_for_one_of_its_values_alone()
 
 
 def test_what_there_is_not_yet_is_absent_and_never_zero():
-    assert values(NOTHING, gate=None) == {("reflux_up", ""): 1, ("reflux_events_waiting", ""): 0}
+    assert values(NOTHING, gate=None) == {
+        ("reflux_up", ""): 1,
+        ("reflux_events_waiting", ""): 0,
+        ("reflux_events_refused", ""): 0,
+    }
     unmeasured = Snapshot(Champion(1, 1000.0, None, None), None, None, None)
     assert {name for name, _ in values(unmeasured, gate=None)} == {
         "reflux_up",

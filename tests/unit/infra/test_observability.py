@@ -63,6 +63,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {f"reflux_event_age_seconds{MODEL}": "3700x2000"},
         {f"reflux_event_age_seconds{MODEL}": "3500x2000"},
     ),
+    "RefluxEventsRefused": ({f"reflux_events_refused{MODEL}": "1x2000"}, {f"reflux_events_refused{MODEL}": "0x2000"}),
 }
 
 

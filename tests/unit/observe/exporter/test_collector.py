@@ -61,6 +61,7 @@ def test_what_there_is_not_yet_is_absent_and_never_zero():
         "reflux_champion_version",
         "reflux_champion_age_seconds",
         "reflux_events_waiting",
+        "reflux_events_refused",
     }
 
 

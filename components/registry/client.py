@@ -57,7 +57,7 @@ def connect() -> "MlflowClient":
 
 def address() -> str:
     """MLflow's URI without the password that it may hold."""
-    return tracking.without_password(tracking.uri() or "")
+    return tracking.without_secrets(tracking.uri() or "")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from reflux.components.core.artifacts import translate_os_error
 from reflux.components.core.errors import UserError
 from reflux.components.core.project import root
-from reflux.components.core.runtime.tracking import without_password
+from reflux.components.core.runtime.tracking import without_secrets
 
 HOME = Path(".reflux")
 RUN_LOG = HOME / "run.log"
@@ -45,7 +45,7 @@ def embed_mlflow() -> str:
     os.environ["MLFLOW_TRACKING_URI"] = uri
     if uri.partition(":")[0].partition("+")[0].lower() not in _MLFLOW_SCHEMES:
         raise UserError(
-            f"MLFLOW_TRACKING_URI = {without_password(uri)} is no MLflow server or database: set it to http://…, "
+            f"MLFLOW_TRACKING_URI = {without_secrets(uri)} is no MLflow server or database: set it to http://…, "
             "postgresql://… or sqlite:///…, or unset it to use this project's mlflow.db."
         )
     return uri

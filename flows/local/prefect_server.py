@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from reflux.components.core.errors import UserError
+from reflux.components.core.runtime.tracking import without_secrets
 from reflux.flows.local.environment import HOME
 from reflux.flows.local.supervised import stop, supervised
 from reflux.flows.outcome import StageFailed
@@ -116,7 +117,8 @@ def prefect_server() -> Iterator[PrefectServer | None]:
     if api := os.environ.get("PREFECT_API_URL"):
         if not reachable(api):
             raise UserError(
-                f"Prefect at {api} does not answer: start it, or unset PREFECT_API_URL to use the embedded server."
+                f"Prefect at {without_secrets(api)} does not answer: start it, or unset PREFECT_API_URL to use the "
+                "embedded server."
             )
         yield None
         return

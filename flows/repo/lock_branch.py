@@ -8,7 +8,7 @@ from pathlib import Path
 from reflux.components.core.params.file import PARAMS
 from reflux.components.core.runtime.journal import Journal
 from reflux.components.core.runtime.lineage import LOCK, git
-from reflux.components.core.runtime.tracking import without_password
+from reflux.components.core.runtime.tracking import without_secrets
 from reflux.flows.local.pipelines import current
 
 TAG = "dvc.lock"
@@ -71,4 +71,4 @@ def _reason(error: Exception) -> str:
     if isinstance(error, subprocess.TimeoutExpired):
         return f"git did not end within {_PUSH_S:.0f} s"
     printed = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-    return without_password(printed[0].removeprefix("fatal: "))
+    return without_secrets(printed[0].removeprefix("fatal: "))

@@ -7,7 +7,7 @@ stage that was ever computed, so their time grows with the history of the projec
 from collections.abc import Sequence
 from pathlib import Path
 
-from reflux.components.core.runtime.tracking import without_password
+from reflux.components.core.runtime.tracking import without_secrets
 from reflux.flows.outcome import StageFailed
 from reflux.flows.repo.checkout import dvc, refusals_of_dvc
 from reflux.flows.repo.stages import failure
@@ -78,4 +78,4 @@ def cache_folder() -> Path:
 def _refused(command: str, *arguments: str) -> str:
     """Run a DVC command to its end; why it failed, or nothing."""
     code, lines = dvc(command, *arguments)
-    return without_password(failure(command, code, lines).sentence).rstrip(".") if code else ""
+    return without_secrets(failure(command, code, lines).sentence).rstrip(".") if code else ""

@@ -56,7 +56,7 @@ class Accounts:
         return int(role["id"])
 
     def _call(self, method: str, version: str, path: str, known: bool = True, **fields: Any) -> Any:
-        sent = {"params": fields} if method == "GET" else {"json": fields}
+        sent: dict[str, Any] = {"params": fields} if method == "GET" else {"json": fields}
         response = self._http.request(method, f"/api/{version}/mlflow/{path}", **sent)
         if not known and response.status_code == httpx.codes.NOT_FOUND:
             return None

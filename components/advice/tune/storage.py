@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from reflux.components.advice.tune.result import OBJECTIVES
 from reflux.components.core.errors import UserError
-from reflux.components.core.runtime.tracking import driver, without_password
+from reflux.components.core.runtime.tracking import driver, without_secrets
 
 STORAGE_VARIABLE = "REFLUX_TUNE_STORAGE"
 _HEARTBEAT_S, DEAD_AFTER_S = 10, 30
@@ -35,7 +35,7 @@ def open_study(url: str, name: str, objectives: Sequence[str]) -> tuple[optuna.S
     Raises:
         UserError: the storage is away, lacks its driver, or is of another version of Optuna.
     """
-    shown = without_password(url)
+    shown = without_secrets(url)
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     # Retries of trials that are no longer alive are what Optuna calls experimental.
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -75,7 +75,7 @@ def storage_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        raise UserError(_unusable(without_password(url), str(error).strip().splitlines()[0])) from None
+        raise UserError(_unusable(without_secrets(url), str(error).strip().splitlines()[0])) from None
 
 
 def _unusable(shown: str, why: str) -> str:

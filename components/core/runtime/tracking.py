@@ -30,6 +30,9 @@ _SECONDS_AFTER_FAILURE = 15.0
 _METRICS_A_BATCH = 500
 _TRIES_OF_A_DATABASE = 6  # in six seconds; MLflow has ten tries, in 102 seconds
 _DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # packages whose module has another name
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>`]+")
+# A password may hold signs that should have been encoded; a port is none.
+_LOGIN = re.compile(r"//(?:[^/@?#]*:(?!\d+(?:[/?#]|$)).*|[^/?#]*)@")
 _LATE_RUNS = 50  # runs that began before another one and arrived after it
 
 RETRAIN = "retrain"  # the tag with a pipeline run's number, counted from 1
@@ -40,9 +43,17 @@ def uri() -> str | None:
     return os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
-def without_password(text: str) -> str:
-    """Remove the password from an address, or from a sentence that holds one."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
+def without_secrets(text: str) -> str:
+    """Hide what may be secret in the addresses of a text: user and password, the query's values, the fragment."""
+    return _ADDRESS.sub(lambda match: _hidden(match[0]), text)
+
+
+def _hidden(address: str) -> str:
+    address = _LOGIN.sub("//", address)
+    address, mark, _ = address.partition("#")
+    place, question, query = address.partition("?")
+    values = re.sub(r"(^|[&;])([^=&;]*=)?[^&;]+", r"\1\2…", query)
+    return f"{place}{question}{values}{mark}{'…' * bool(mark)}"
 
 
 def driver(error: ImportError) -> str:
@@ -129,7 +140,7 @@ def download_weights(model_uri: str, param: str) -> Path:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
     except (MlflowException, OSError) as error:
         why = f"can't be fetched from {uri()}: {str(error).splitlines()[0].rstrip('.')}. Name a version that it has."
-        raise UserError(f"{subject} {without_password(why)}") from None
+        raise UserError(f"{subject} {without_secrets(why)}") from None
     files = sorted(folder.rglob("*.safetensors"))
     if not files:
         raise UserError(f"{subject} holds no .safetensors file: name a teacher that Reflux logged.")

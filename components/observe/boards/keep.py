@@ -149,4 +149,4 @@ def _too_old() -> str | None:
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers is None or tuple(map(int, numbers.groups())) >= _OLDEST_WITH_VIEWS:
         return None
-    return f"MLflow {version} at {tracking.without_password(uri)} knows no saved views, which came with 3.15"
+    return f"MLflow {version} at {tracking.without_secrets(uri)} knows no saved views, which came with 3.15"

@@ -40,7 +40,7 @@ def card(tags: Mapping[str, str]) -> str | None:
 def flow_run(flow_run_id: str) -> str | None:
     """The full address of a flow run, if the environment names Prefect's UI or API."""
     base = os.environ.get("PREFECT_UI_URL") or os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
-    return f"{tracking.without_password(base.rstrip('/'))}/runs/flow-run/{flow_run_id}" if base else None
+    return f"{tracking.without_secrets(base.rstrip('/'))}/runs/flow-run/{flow_run_id}" if base else None
 
 
 def address(page: str | None) -> str | None:

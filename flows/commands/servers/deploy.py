@@ -23,7 +23,7 @@ from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import PARAMS, load_params
 from reflux.components.core.project import pipelines, root
 from reflux.components.core.runtime.lineage import git
-from reflux.components.core.runtime.tracking import without_password
+from reflux.components.core.runtime.tracking import without_secrets
 from reflux.flows.commands.servers import automations
 from reflux.flows.local.environment import QUIET
 from reflux.flows.local.pipelines import folder
@@ -54,7 +54,7 @@ def deploy() -> None:
     if not (api := os.environ.get("PREFECT_API_URL")):
         raise UserError("PREFECT_API_URL is not set: set it to the Prefect server to deploy to.")
     if not reachable(api):
-        raise UserError(f"Prefect at {without_password(api)} does not answer: start it, or correct PREFECT_API_URL.")
+        raise UserError(f"Prefect at {without_secrets(api)} does not answer: start it, or correct PREFECT_API_URL.")
     manifest = root() / MANIFEST
     if not manifest.is_file():
         raise UserError(f"{MANIFEST} is missing in {Path.cwd().name}/: run reflux deploy in the project's root folder.")
@@ -68,7 +68,7 @@ def deploy() -> None:
         code = error.response.status_code
         fix = "set PREFECT_API_AUTH_STRING" if code in (401, 403) else "see its log, and run reflux deploy again"
         answer = f"{code} {error.response.reason_phrase}"
-        raise UserError(f"Prefect at {without_password(api)} answers {answer}: {fix}.") from None
+        raise UserError(f"Prefect at {without_secrets(api)} answers {answer}: {fix}.") from None
     _show(rows)
 
 
@@ -194,13 +194,17 @@ def repository() -> str:
     """The address from which workers clone the project.
 
     Raises:
-        UserError: there is none, or it contains a password, which every reader of the deployment would see.
+        UserError: there is none, or it contains a secret, which every reader of the deployment would see.
     """
     address = os.environ.get(REPOSITORY) or _origin()
     if not address:
         raise UserError(f"{REPOSITORY} is not set, and this folder has no git remote: set it to what workers clone.")
-    if urlsplit(address).password:
-        raise UserError(f"{REPOSITORY} contains a password, which everyone could read: let workers use an SSH key.")
+    parts = urlsplit(address)
+    login = parts.password or (parts.username and parts.scheme != "ssh")  # ssh://git@host names no secret
+    if login or parts.query or parts.fragment:
+        raise UserError(
+            f"{REPOSITORY} contains a password or a token, which everyone could read: let workers use an SSH key."
+        )
     return address
 
 

@@ -121,7 +121,7 @@ def mlflow(uri: str, project: str) -> Iterator[Finding]:
         uri: ``MLFLOW_TRACKING_URI``, an HTTP address.
         project: the experiment of the run that gets the file; the run is deleted at once.
     """
-    address = tracking.without_password(uri).rstrip("/")
+    address = tracking.without_secrets(uri).rstrip("/")
     is_up, findings = check("MLflow", address, f"{address}/version", f"{address}/health")
     yield from findings
     if not is_up:
@@ -185,7 +185,7 @@ def _there_and_back(project: str) -> str:
 
 def prefect(api: str) -> Iterator[Finding]:
     """Check the Prefect server: clock, login and version."""
-    address = tracking.without_password(api).rstrip("/")
+    address = tracking.without_secrets(api).rstrip("/")
     is_up, findings = check("Prefect", address, f"{address}/admin/version", f"{address}/health")
     yield from findings
     if not is_up:
@@ -220,7 +220,7 @@ def dvc() -> Iterator[Finding]:
         if not (name := repo.config["core"].get("remote")):
             yield Finding("DVC remote", "none: data and results stay on this machine")
             return
-        url = tracking.without_password(str(repo.config["remote"].get(name, {}).get("url", "")))
+        url = tracking.without_secrets(str(repo.config["remote"].get(name, {}).get("url", "")))
         try:
             remote = repo.cloud.get_remote()
             probe = remote.fs.join(remote.path, f"reflux-doctor-{uuid.uuid4().hex}")
@@ -261,4 +261,4 @@ def _versions(package: str, theirs: str) -> str:
 def _first_line(error: Exception) -> str:
     """The first line of an exception, without a password."""
     text = str(error).strip() or type(error).__name__
-    return tracking.without_password(text.splitlines()[0])[:200]
+    return tracking.without_secrets(text.splitlines()[0])[:200]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from reflux.components.core.runtime import tracking
@@ -206,3 +208,43 @@ def test_retrains_are_numbered_and_their_figures_stand_at_their_number(mlflow_ho
     assert [m.step for m in client.get_metric_history(run_id, "test/student_accuracy")] == [2]
     images = [file.path for file in client.list_artifacts(run_id, "images")]
     assert any("mistakes" in path and path.endswith(".png") for path in images)
+
+
+SECRETS = st.text("abcXYZ0189-_.~!$&+,;=:@/?#%", min_size=6).filter(lambda text: not text[:6].isdigit())
+PLAIN = st.text("abcXYZ0189-_.~", min_size=6)
+
+
+@given(SECRETS, PLAIN)
+def test_no_secret_of_an_address_is_shown(secret: str, name: str):
+    for address, shown in (
+        (f"https://{name}:s3cret{secret}@host.org/api", "https://host.org/api"),
+        (f"https://:s3cret{secret}@host.org/api", "https://host.org/api"),
+        (f"https://s3cret{name}@host.org:80/api", "https://host.org:80/api"),
+    ):
+        assert (
+            tracking.without_secrets(f"MLflow at {address} does not answer.") == f"MLflow at {shown} does not answer."
+        )
+    for address in (f"https://host.org/api?token=s3cret{secret}", f"https://host.org/api#s3cret{secret}"):
+        said = tracking.without_secrets(f"Prefect at {address} does not answer.")
+        assert "s3cret" not in said
+        assert said.startswith("Prefect at https://")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sqlite:////home/ada/mlflow.db",
+        "http://127.0.0.1:5000/api",
+        "https://host.org:443/models/m@champion",
+        "models:/clothes@champion",
+        "git@host.org:ada/flowers.git",
+        "Did you mean a? b=c, at 12:30@home.",
+    ],
+)
+def test_what_holds_no_secret_is_shown_as_it_is(text: str):
+    assert tracking.without_secrets(text) == text
+
+
+def test_the_names_in_a_query_stay():
+    shown = "postgresql+psycopg2://db.org/mlflow?sslmode=…&password=…"
+    assert tracking.without_secrets("postgresql+psycopg2://ada:pw@db.org/mlflow?sslmode=require&password=x") == shown

@@ -88,10 +88,13 @@ def test_workers_clone_what_the_variable_says_or_else_origin(tmp_path, monkeypat
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run(["git", "remote", "add", "origin", "https://git.example.org/a.git"], check=True)
     assert deploy.repository() == "https://git.example.org/a.git"
-    monkeypatch.setenv(deploy.REPOSITORY, "https://ada:secret@git.example.org/b.git")
-    with pytest.raises(UserError, match="contains a password") as refused:
-        deploy.repository()
-    assert "secret" not in str(refused.value)
+    monkeypatch.setenv(deploy.REPOSITORY, "ssh://git@git.example.org/b.git")
+    assert deploy.repository() == "ssh://git@git.example.org/b.git"
+    for part in ("https://ada:secret@git.org/b", "https://secret@git.org/b", "https://git.org/b?private_token=secret"):
+        monkeypatch.setenv(deploy.REPOSITORY, part)
+        with pytest.raises(UserError, match="contains a password or a token") as refused:
+            deploy.repository()
+        assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

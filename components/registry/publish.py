@@ -14,7 +14,7 @@ from reflux.components.registry.targets.oci import Registry
 from reflux.components.registry.targets.target import Published, Target
 from reflux.components.registry.versions import signatures
 from reflux.components.registry.versions.evaluated_run import CARD
-from reflux.components.registry.versions.files import EVALUATION, VersionFiles, fetch_files
+from reflux.components.registry.versions.files import BY_DOWNLOAD, EVALUATION, VersionFiles, fetch_files
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -46,7 +46,7 @@ def publish(model_name: str, number: int, target: str, public: bool = False) -> 
             signatures.check(f"{model_name} version {number}", files.folder)
             folder = files.folder
             every = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-            names = [name for name in every if name != signatures.BY_DOWNLOAD]
+            names = [name for name in every if name != BY_DOWNLOAD]
             return place.push(folder, names, _facts(version, files))
 
 

@@ -11,6 +11,7 @@ from reflux.components.registry.ledger import lock
 from reflux.components.registry.text import markdown
 from reflux.components.registry.versions import logged_models
 from reflux.components.registry.versions.evaluated_run import EvaluatedRun, Lineage, read_evaluated_run
+from reflux.components.registry.versions.files import FILES_SHA256
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,7 +86,7 @@ def _create_version(
     if evaluate_run := logged_models.run_of(mlflow, evaluated.artifacts / "evaluate" / "run.json"):
         tags["evaluate.run_id"] = evaluate_run
     model_id = logged_models.student(mlflow, evaluated, experiment_id, lineage.run_id, teacher_id, tags)
-    tags["model_id"] = model_id
+    tags |= {"model_id": model_id, FILES_SHA256: mlflow.get_logged_model(model_id).tags[FILES_SHA256]}
     own = shipped(evaluated.metrics)
     names = logged_models.architectures(evaluated)
     figures = {name: str(own[name]) for name in ("accuracy", "size_bytes")}

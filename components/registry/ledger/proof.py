@@ -16,6 +16,7 @@ from reflux.components.registry import client
 from reflux.components.registry.client import CHAMPION
 from reflux.components.registry.ledger import ledger
 from reflux.components.registry.ledger.ledger import DECISION, Intent, Outcome
+from reflux.components.registry.versions.files import FILES_SHA256
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -88,12 +89,15 @@ def find_problem(mlflow: "MlflowClient", project: str, run_id: str, intent: Inte
     moves = intent.aliases.get(CHAMPION)
     if moves is not None and (moves, intent.outcome in ledger.MOVED) != (intent.version, True):
         return f"It would make version {moves} champion, which it is not about: someone edited it in MLflow."
+    version = client.version(mlflow, intent.model, intent.version)
     if intent.record is not None:
+        if intent.record.get(FILES_SHA256) != version.tags.get(FILES_SHA256):
+            return f"It was on other files than those of the version's tag {FILES_SHA256}."
         return _difference(_fetch(mlflow, run_id), intent)
     if intent.action == "promote":
         return "It has no decision: someone edited it in MLflow."
     try:
-        promoted(mlflow, project, client.version(mlflow, intent.model, intent.version))
+        promoted(mlflow, project, version)
     except Unproven as error:
         return str(error)
     return None
@@ -126,6 +130,8 @@ def _record(mlflow: "MlflowClient", project: str, version: "ModelVersion", where
     if subject != (project, version.name, number):
         of = f"{subject[1]} version {subject[2]} of the project {subject[0]}"
         raise Unproven(f"{name} carries the decision on another version ({of}): {again}.")
+    if record.get(FILES_SHA256) != version.tags.get(FILES_SHA256):
+        raise Unproven(f"The decision on {name} was on other files than those of its tag {FILES_SHA256}: {again}.")
     return record
 
 

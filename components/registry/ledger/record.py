@@ -17,6 +17,7 @@ from reflux.components.registry.policy.comparison import ChampionEvaluation
 from reflux.components.registry.policy.decision import Decision, Policy
 from reflux.components.registry.policy.gates import NO_DEVICES, Devices, Reason
 from reflux.components.registry.text import markdown
+from reflux.components.registry.versions.files import FILES_SHA256
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -105,6 +106,7 @@ def decision_record(
         "bootstrap": {"resamples": grounds.resamples, "seed": grounds.seed, "confidence": 0.95},
         "test": {"fingerprint": dataset["fingerprints"]["test"], "n": metrics["test"]["n"]},
         "artifact_sha256": artifact_sha256,
+        FILES_SHA256: version.tags[FILES_SHA256],
         "lineage": lineage_tags(version.tags) | {k: version.tags[k] for k in ("lineage.key",) if k in version.tags},
         "decided_at": at,
         "decided_by": who,

@@ -1,5 +1,7 @@
 """A registered version's files: fetched from MLflow and verified by their hashes."""
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 _FILE = "model.onnx"  # of versions that do not say theirs
 EVALUATION = "evaluation"
 METADATA_KEY = "reflux"
+FILES_SHA256 = "files_sha256"
+BY_DOWNLOAD = "registered_model_meta"  # MLflow adds it to the files that it hands out
 
 
 @dataclass(frozen=True)
@@ -55,39 +59,67 @@ class VersionFiles:
         return load(self.file)
 
 
+def hash_files(folder: Path) -> str:
+    """Hash a folder of MLflow with all files in it, ``MLmodel`` and code included: their paths and sha256, as JSON.
+
+    What is no regular file has no hash, so that a folder with a link is never the one that was registered.
+    """
+    files = {
+        path.relative_to(folder).as_posix(): sha256_file(path) if path.is_file() and not path.is_symlink() else None
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
+    files.pop(BY_DOWNLOAD, None)
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
 @contextmanager
 def fetch_files(version: "ModelVersion") -> Iterator[VersionFiles]:
-    """Download a version's files and check them against the hash that it was registered with.
+    """Download a version's files and check all of them against the hash that it was registered with.
+
+    Nothing of them is read, loaded or imported before.
 
     Raises:
-        UserError: a file is gone, is not the one that was evaluated, or the version was not registered by Reflux.
+        UserError: a file is gone, was changed or added, or the version was not registered by Reflux.
     """
     import mlflow
+    from mlflow.exceptions import MlflowException
     from mlflow.models import Model
 
     number = int(version.version)
     name = f"{version.name} version {number}"
-    expected = version.tags.get("artifact_sha256")
-    if expected is None:
+    expected, all_expected = version.tags.get("artifact_sha256"), version.tags.get(FILES_SHA256)
+    if expected is None or all_expected is None:
         raise UserError(
-            f"{name} has no artifact_sha256 tag: it was not registered by Reflux; register a student with `reflux run`."
+            f"{name} has no tags artifact_sha256 and {FILES_SHA256}: it was not registered by Reflux; register a "
+            "student with `reflux run`."
         )
     with tempfile.TemporaryDirectory(prefix="reflux-") as temporary:
         try:
             mlflow.artifacts.download_artifacts(f"models:/{version.name}/{number}", dst_path=temporary)
         except OSError as error:
             raise UserError(f"The files of {name} can't be read ({error}): restore them, or roll back.") from None
+        except MlflowException as error:
+            if "outside the artifact directory" not in str(error):
+                raise
+            raise UserError(f"A file of {name} is a link: it is refused; restore it, or `reflux rollback`.") from None
         folder = Path(temporary)
+        actual = hash_files(folder)
+        if actual != all_expected:
+            raise UserError(
+                f"A file of {name} was changed, added or removed (all files have sha256 {actual[:12]}…, registered was "
+                f"{all_expected[:12]}…): it is refused; restore the files, or `reflux rollback`."
+            )
         metadata = (Model.load(folder).metadata or {}).get(METADATA_KEY)
         if metadata is None:
             raise UserError(f"{name} does not say its classes: it was not registered by Reflux.")
         files = VersionFiles(number, folder, expected, metadata)
         path = files.file
-        actual = sha256_file(path) if path.is_file() else None
-        if actual != expected:
-            changed = f"was changed (sha256 {str(actual)[:12]}…, registered as {expected[:12]}…)"
-            state = "is gone" if actual is None else changed
-            raise UserError(f"The file of {name} {state}: it is refused; restore it, or `reflux rollback`.")
+        if not path.is_file() or sha256_file(path) != expected:
+            raise UserError(
+                f"The tag artifact_sha256 of {name} is not the hash of its file: someone edited it in MLflow; set it "
+                "back, or `reflux rollback`."
+            )
         yield files
 
 

@@ -23,7 +23,7 @@ from reflux.components.core.images import preprocess
 from reflux.components.registry.client import if_exists
 from reflux.components.registry.versions import sbom, signatures
 from reflux.components.registry.versions.evaluated_run import STAGE_RUNS, EvaluatedRun
-from reflux.components.registry.versions.files import EVALUATION, METADATA_KEY
+from reflux.components.registry.versions.files import EVALUATION, FILES_SHA256, METADATA_KEY, hash_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,7 +55,7 @@ def student(
     from mlflow.entities import LoggedModelInput
 
     finished = _finished(mlflow, experiment, STUDENT, "lineage.key", evaluated.lineage_key)
-    if finished and _holds(finished, evaluated):
+    if finished and _holds(mlflow, finished):
         return finished
     network = load(evaluated.file)
     names = architectures(evaluated)
@@ -139,17 +139,17 @@ def _finished(mlflow: "MlflowClient", experiment: str, name: str, key: str, valu
     return complete
 
 
-def _holds(model_id: str, evaluated: EvaluatedRun) -> bool:
-    """Tell whether a LoggedModel still has the file that was evaluated."""
+def _holds(client: "MlflowClient", model_id: str) -> bool:
+    """Tell whether a LoggedModel still has the files that it was logged with."""
     import mlflow
 
+    expected = client.get_logged_model(model_id).tags.get(FILES_SHA256)
     with tempfile.TemporaryDirectory(prefix="reflux-") as temporary:
         try:
             mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=temporary)
         except OSError:
             return False
-        path = Path(temporary, f"model{evaluated.file.suffix}")
-        return path.is_file() and sha256_file(path) == evaluated.sha256
+        return hash_files(Path(temporary)) == expected
 
 
 def _log(
@@ -172,6 +172,7 @@ def _log(
         with tempfile.TemporaryDirectory(prefix="reflux-") as temporary:
             folder = Path(temporary) / "model"
             write(Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=model_id), folder)
+            mlflow.set_logged_model_tags(model_id, {FILES_SHA256: hash_files(folder)})
             mlflow.log_model_artifacts(model_id, str(folder))
         mlflow.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
         figures(model_id)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.errors import UserError, listed
+from reflux.components.registry.versions.files import BY_DOWNLOAD
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
@@ -25,7 +26,6 @@ SIGNING_KEY, VERIFY_KEY = "REFLUX_SIGNING_KEY", "REFLUX_VERIFY_KEY"
 SIGNATURE = "model.sig"  # the name that model-signing's own command expects
 
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
-BY_DOWNLOAD = "registered_model_meta"  # MLflow adds it to the files that it hands out
 _NAMED = 3
 _MODULES = ("model_signing", "OpenSSL")  # model-signing 1.1 imports the second and doesn't bring it
 _MAKE = "make one with `openssl ecparam -name prime256v1 -genkey -noout -out signing.pem`"

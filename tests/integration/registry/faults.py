@@ -17,6 +17,7 @@ from reflux.components.registry.ledger import ledger
 from reflux.components.registry.ledger.ledger import Intent
 from reflux.components.registry.ledger.record import PROMOTED_AT, PROMOTED_BY, utc_now
 from reflux.components.registry.promote import PromotionResult
+from reflux.components.registry.versions.files import FILES_SHA256, hash_files
 
 WRITES = ("create_", "set_", "delete_", "log_", "update_", "rename_", "finalize_", "transition_")
 
@@ -26,6 +27,8 @@ def ready(model_name: str, version: int, champion: int | None, who: str = "racer
     at = utc_now()
     aliases = ({"previous": champion} if champion else {}) | {"champion": version}
     record = {"project": "clothes", "model": model_name, "version": version, "outcome": ledger.PROMOTED, "policy": {}}
+    own = MlflowClient().get_model_version(model_name, str(version)).tags
+    record["files_sha256"] = own.get("files_sha256")
     tags = {"gate.status": "VALIDATED", PROMOTED_AT: at, PROMOTED_BY: who}
     return Intent(
         action="promote",
@@ -115,3 +118,9 @@ def flip_byte(model_name: str, version: int, name: str) -> tuple[Path, bytes]:
     before = path.read_bytes()
     path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     return path, before
+
+
+def retag(model_name: str, version: int) -> None:
+    """Let the tag of all files say what they are now, as someone can who writes tags, too."""
+    sha256 = hash_files(registered_file(model_name, version, "."))
+    MlflowClient().set_model_version_tag(model_name, str(version), FILES_SHA256, sha256)

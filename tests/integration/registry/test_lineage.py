@@ -21,7 +21,7 @@ from reflux.components.registry.register import register
 from reflux.components.registry.text import urls
 from reflux.components.registry.versions.evaluated_run import Lineage
 from reflux.flows.commands import lineage as command
-from tests.integration.registry.faults import registered_file
+from tests.integration.registry.faults import registered_file, retag
 from tests.workspaces import git
 
 MD5 = "0123456789abcdef0123456789abcdef.dir"
@@ -236,13 +236,19 @@ def changed(path: Path, content: bytes | None) -> Iterator[None]:
 
 
 def test_a_changed_file_is_named(registered):
-    path = registered.file("model.onnx")
-    with changed(path, path.read_bytes() + b"\0"):
-        assert [problem for problem in registered.problems() if "was changed (sha256" in problem]
-    with changed(registered.file("evaluation/metrics.json"), b"{}"):
-        assert registered.problems() == ["evaluation: metrics.json was changed since the version was registered."]
-    with changed(registered.file("evaluation/model-card.html"), None):
-        assert registered.problems() == ["card: model-card.html is not kept with the version."]
+    after = {
+        "model.onnx": "file: The tag artifact_sha256 of",
+        "evaluation/metrics.json": "evaluation: metrics.json was changed since",
+        "evaluation/model-card.html": "card: model-card.html is not kept",
+    }
+    for name, sentence in after.items():
+        with changed(registered.file(name), None if name.endswith("html") else b"{}"):
+            (problem,) = registered.problems()
+            assert "was changed, added or removed" in problem
+            retag(registered.model, registered.number)
+            (problem,) = registered.problems()
+            assert problem.startswith(sentence)
+        retag(registered.model, registered.number)
     assert registered.problems() == []
 
 

@@ -16,7 +16,7 @@ from reflux.components.core.errors import UserError
 from reflux.components.registry import openlineage
 from reflux.components.registry.register import register
 from reflux.flows.commands import lineage as command
-from tests.integration.registry.faults import registered_file
+from tests.integration.registry.faults import registered_file, retag
 
 pytest.importorskip("openlineage")
 
@@ -79,5 +79,6 @@ def test_the_events_of_a_version_are_those_of_its_stages_and_of_its_registration
 def test_a_version_of_an_older_release_has_no_events(home, model_name, registered):
     version = registered(right=180)
     registered_file(model_name, version, "evaluation/stages.json").unlink()
+    retag(model_name, version)
     with pytest.raises(UserError, match="version 1 was registered by a release that did not keep the runs"):
         openlineage.events("shop", model_name, version)

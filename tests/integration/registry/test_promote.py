@@ -16,9 +16,9 @@ from reflux.components.registry.policy.gates import Reason
 from reflux.components.registry.promote import approve, challenge
 from reflux.components.registry.register import register
 from reflux.components.registry.rollback import rollback
-from reflux.components.registry.versions import scoring
+from reflux.components.registry.versions import scoring, smoke
 from tests.integration.registry.conftest import GATES
-from tests.integration.registry.faults import registered_file, sentence, tags
+from tests.integration.registry.faults import sentence, tags
 
 
 def test_a_first_model_that_passes_the_gates_becomes_champion(home, model_name, registered, judge, aliases):
@@ -340,31 +340,27 @@ def test_the_latency_gate_holds_in_the_smoke_tests_of_promotion_and_approval(
 
 @pytest.mark.slow
 def test_what_fails_the_smoke_test_is_neither_promoted_nor_approved_nor_rolled_back_to(
-    home, model_name, registered, judge, aliases, smoke_tested
+    home, model_name, registered, judge, aliases, smoke_tested, monkeypatch
 ):
-    registered(right=170)
-    probe = registered_file(model_name, 1, "evaluation/probe.npz")
-    whole = probe.read_bytes()
-    probe.unlink()
+    probe = home.evaluation(right=170) / "evaluate" / "probe.npz"
+    probe.write_bytes(probe.read_bytes()[:-1])
 
-    refused = judge(1)
+    refused = judge(register(home.artifacts, model_name, home.experiment, home.lineage()).version)
 
     assert (refused.outcome, refused.decision.status, refused.promoted) == ("rejected", "REJECTED", False)
     assert [reason.gate for reason in refused.decision.reasons if not reason.passed] == ["smoke"]
-    assert "evaluation/probe.npz: it is missing" in tags(model_name, 1)["gate.reasons"]
-    probe.write_bytes(whole)
-    promoted = judge(1, again=True)
+    assert "evaluation/probe.npz: it was changed" in tags(model_name, 1)["gate.reasons"]
+    promoted = judge(registered(right=171))
     assert (promoted.outcome, promoted.decision.reasons[-1].gate) == ("promoted", "smoke")
-    assert "gave the recorded answers to all" in tags(model_name, 1)["gate.reasons"]
+    assert "gave the recorded answers to all" in tags(model_name, 2)["gate.reasons"]
 
     assert judge(registered(right=190), approval="human").outcome == "awaiting approval"
-    theirs = registered_file(model_name, 2, "evaluation/probe.npz")
-    theirs.rename(theirs.with_suffix(".away"))
-    with pytest.raises(UserError, match=r"version 2 is not promoted: The smoke test .* it is missing"):
-        approve(home.experiment, model_name, 2, "seen")
-    theirs.with_suffix(".away").rename(theirs)
-    approve(home.experiment, model_name, 2, "seen")
-    probe.unlink()
-    with pytest.raises(UserError, match=r"stays at version 2: The smoke test .* it is missing"):
+    with monkeypatch.context() as machine:
+        machine.setattr(smoke, "_PROJECT", ("reflux", "onnxruntime"))  # one that has no such package
+        with pytest.raises(UserError, match=r"version 3 is not promoted: The smoke test .* it imports onnxruntime"):
+            approve(home.experiment, model_name, 3, "seen")
+    approve(home.experiment, model_name, 3, "seen")
+    monkeypatch.setattr(smoke, "_PROJECT", ("reflux", "onnxruntime"))
+    with pytest.raises(UserError, match=r"stays at version 3: The smoke test .* it imports onnxruntime"):
         rollback(home.experiment, model_name, "worse")
-    assert aliases() == {"challenger": 2, "champion": 2, "previous": 1}
+    assert aliases() == {"challenger": 3, "champion": 3, "previous": 2}

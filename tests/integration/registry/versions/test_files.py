@@ -1,8 +1,15 @@
+from collections.abc import Mapping
+from pathlib import Path
+
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 from reflux.components.core.errors import UserError
-from tests.integration.registry.faults import flip_byte, registered_file
+from reflux.components.registry.predict import predict
+from reflux.components.registry.promote import approve
+from reflux.components.registry.rollback import rollback
+from tests.integration.registry.faults import flip_byte, registered_file, retag
 
 
 def test_a_challenger_whose_file_was_changed_is_refused(model_name, registered, judge, aliases):
@@ -17,7 +24,7 @@ def test_a_champion_whose_file_was_changed_blocks_the_comparison(model_name, reg
     judge(registered(right=180))
     version = registered(right=190)
     flip_byte(model_name, 1, "model.onnx")
-    with pytest.raises(UserError, match=r"version 1 was changed .* `reflux rollback`"):
+    with pytest.raises(UserError, match=r"version 1 was changed.* `reflux rollback`"):
         judge(version)
     assert aliases()["champion"] == 1
 
@@ -26,6 +33,9 @@ def test_metrics_that_were_edited_are_refused(home, model_name, registered, judg
     version = registered(right=180)
     path = registered_file(model_name, version, "evaluation/metrics.json")
     path.write_text(path.read_text().replace("0.9", "0.99", 1))
+    with pytest.raises(UserError, match=r"A file of .* was changed"):
+        judge(version)
+    retag(model_name, version)
     with pytest.raises(UserError, match="evaluation kept with"):
         judge(version)
 
@@ -36,3 +46,53 @@ def test_a_model_from_elsewhere_is_refused(home, model_name, judge):
     mlflow_client.create_model_version(model_name, f"file://{home.folder}/mlartifacts/clothes/foreign", home.run_id)
     with pytest.raises(UserError, match="not registered by Reflux"):
         judge(1)
+
+
+def test_any_file_that_was_changed_added_or_removed_is_refused_by_every_command_that_loads_or_moves(
+    home, model_name, registered, judge, aliases, smoke_tested
+):
+    """By someone who can write a version's files, and no tag: nothing of them is imported."""
+    for right in (170, 180):
+        judge(registered(right))
+    registered(right=190)
+    assert judge(3, approval="human").outcome == "awaiting approval"
+    Image.new("L", (16, 16)).save(home.folder / "black.png")
+    ran = home.folder / f"{model_name}-ran"
+    attempts = {
+        1: [
+            lambda: rollback(home.experiment, model_name, "worse"),
+            lambda: list(predict([home.folder / "black.png"], f"models:/{model_name}/1")),
+        ],
+        3: [lambda: approve(home.experiment, model_name, 3, "seen"), lambda: judge(3, again=True)],
+    }
+    for version, commands in attempts.items():
+        folder = registered_file(model_name, version, ".")
+        own, theirs = "    loader_module: mlflow.onnx\n", "    code: code\n    loader_module: evil\n"
+        loader = (folder / "MLmodel").read_text().replace(own, theirs)
+        assert theirs in loader
+        evil = f"from pathlib import Path\nPath({str(ran)!r}).touch()\n"
+        for changes in (
+            {"MLmodel": loader, "code/evil.py": evil},  # the audit's: code that runs where the version is loaded
+            {"preprocess.py": evil},
+            {"evaluation/probe.npz": None},
+        ):
+            before = {name: (folder / name).read_bytes() if (folder / name).is_file() else None for name in changes}
+            write(folder, changes)
+            for command in commands:
+                with pytest.raises(UserError, match=f"A file of .* version {version} was changed, added or removed"):
+                    command()
+            write(folder, before)
+    (registered_file(model_name, 1, ".") / "linked.py").symlink_to("/dev/null")
+    with pytest.raises(UserError, match=r"A file of .* version 1 is a link: it is refused"):
+        rollback(home.experiment, model_name, "worse")
+    assert not ran.exists()
+    assert aliases() == {"challenger": 3, "champion": 2, "previous": 1}
+
+
+def write(folder: Path, contents: Mapping[str, str | bytes | None]) -> None:
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        if content is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)

@@ -10,11 +10,10 @@ from PIL import Image
 
 from reflux.components.core.errors import UserError
 from reflux.components.registry import client
-from reflux.components.registry.lineage import trace
 from reflux.components.registry.predict import predict
 from reflux.components.registry.promote import approve
 from reflux.components.registry.rollback import rollback
-from tests.integration.registry.faults import flip_byte
+from tests.integration.registry.faults import flip_byte, retag
 
 
 @pytest.mark.parametrize(
@@ -62,35 +61,9 @@ def test_a_swapped_source_is_refused_by_promote_predict_and_rollback(home, model
         lambda: rollback(home.experiment, model_name, "worse"),
         lambda: list(predict([home.folder / "black.png"], f"models:/{model_name}/1")),
     ):
-        with pytest.raises(UserError, match=r"The file of .* version 1 was changed"):
+        with pytest.raises(UserError, match=r"A file of .* version 1 was changed"):
             attempt()
     assert client.aliases(MlflowClient(), model_name)["champion"] == 2
-
-
-@pytest.mark.long
-def test_a_flipped_byte_of_the_recorded_answers_is_named_wherever_they_are_compared_with(
-    home, model_name, registered, judge, smoke_tested
-):
-    for right in (165, 180):
-        judge(registered(right))
-    registered(right=199)
-    judge(3, approval="human")
-    flipped = [flip_byte(model_name, version, "evaluation/probe.npz") for version in (1, 3)]
-
-    for attempt in (
-        lambda: approve(home.experiment, model_name, 3, "looks good"),
-        lambda: rollback(home.experiment, model_name, "worse"),
-    ):
-        with pytest.raises(UserError, match=r"evaluation/probe\.npz: it was changed \(sha256 [0-9a-f]{12}…"):
-            attempt()
-    refused = judge(3, again=True)
-    assert (refused.outcome, [r.gate for r in refused.decision.reasons if not r.passed]) == ("rejected", ["smoke"])
-    assert "evaluation: probe.npz was changed since it was evaluated." in trace(model_name, 3).problems()
-    assert client.aliases(MlflowClient(), model_name) == {"challenger": 3, "champion": 2, "previous": 1}
-
-    for path, content in flipped:
-        path.write_bytes(content)
-    assert judge(3, again=True).promoted
 
 
 def test_an_evaluation_that_was_changed_with_its_answers_is_refused_by_approve_and_rollback(
@@ -106,7 +79,17 @@ def test_an_evaluation_that_was_changed_with_its_answers_is_refused_by_approve_a
         lambda: approve(home.experiment, model_name, 3, "looks good"),
         lambda: rollback(home.experiment, model_name, "worse"),
     ):
+        with pytest.raises(UserError, match=r"A file of .* version [13] was changed, added or removed"):
+            attempt()
+    for version in (1, 3):
+        retag(model_name, version)
         with pytest.raises(UserError, match=r"The evaluation kept with .* version [13] was changed since"):
+            judge(version, again=True)
+    for attempt in (
+        lambda: approve(home.experiment, model_name, 3, "looks good"),
+        lambda: rollback(home.experiment, model_name, "worse"),
+    ):
+        with pytest.raises(UserError, match=r"version [13] was on other files than those of its tag files_sha256"):
             attempt()
     assert client.aliases(MlflowClient(), model_name) == {"challenger": 3, "champion": 2, "previous": 1}
 

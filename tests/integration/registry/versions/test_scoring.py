@@ -11,7 +11,7 @@ from reflux.components.registry.lineage import trace
 from reflux.components.registry.register import register
 from reflux.components.registry.versions import scoring
 from reflux.components.registry.versions.files import fetch_files
-from tests.integration.registry.faults import flip_byte, sentence
+from tests.integration.registry.faults import flip_byte, retag, sentence
 
 
 def test_the_champion_is_scored_anew_on_a_new_test_split_and_the_change_is_said(home, model_name, registered, judge):
@@ -69,6 +69,7 @@ def test_a_champion_of_an_older_release_is_said_to_be_unknown(home, model_name, 
 def test_a_changed_record_of_the_images_that_the_champion_was_trained_on_is_refused(model_name, registered, judge):
     judge(registered(right=180))
     flip_byte(model_name, 1, "evaluation/trained-on.npy")
+    retag(model_name, 1)
     version = registered(right=190)
     with pytest.raises(UserError, match=r"trained-on\.npy, kept with .* version 1, is gone or was changed"):
         judge(version)

@@ -1,17 +1,22 @@
 # Each target works on a fresh clone: it sets up what it needs, once.
-# The environment lives in .venv and is left alone until pyproject.toml or constraints.txt changes.
+# The environment lives in .venv and is left alone until pyproject.toml, constraints.txt or a hash changes.
 
 VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/sh
-ENVIRONMENT := pyproject.toml constraints.txt Makefile
+ENVIRONMENT := pyproject.toml constraints.txt Makefile $(wildcard infra/locked/*.txt)
+
+# Packages by the hashes of their files, and then what has none: this project, and the torch that fits this machine
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKED := $(INSTALL) --require-hashes --no-deps --no-build-isolation -c infra/locked/hashes.txt
+OURS := $(INSTALL) --no-build-isolation -c constraints.txt
 
 # The first Python on the PATH that is new enough, unless you name one: make setup PYTHON=python3.13
 OLDEST := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c '$(OLDEST)' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: setup run test test-all mutants lint imports format ui bench docs api
+.PHONY: setup run test test-all mutants lint imports format ui bench docs api locks
 .DELETE_ON_ERROR:
 
 # Recipes find reflux by its name, as a shell does after this; what they print is then to be typed as it is.
@@ -68,6 +73,11 @@ docs: $(VENV)/.docs
 api: $(VENV)/.dev
 	$(BIN)/python -m infra.docs.api
 
+# After a change of constraints.txt or of what pyproject.toml asks for: the hashes, in infra/locked
+locks: $(VENV)/.dev
+	$(OURS) -e '.[locks]'
+	$(BIN)/python -m infra.locks
+
 ui: $(VENV)/.run
 	$(BIN)/reflux ui
 
@@ -77,27 +87,29 @@ $(BIN)/python:
 		echo 'Error: Reflux needs Python 3.11 or newer: install it, or name it with make PYTHON=/path/to/python3.' >&2; \
 		exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
+	$(INSTALL) --require-hashes -r infra/locked/tools.txt
 
 # With what `reflux tune` needs, so that "how small can it be?" can follow the first run at once
 $(VENV)/.run: $(ENVIRONMENT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tune]'
+	$(LOCKED) -r infra/locked/run.txt
+	$(OURS) -e '.[tune]'
 	@touch $@
 
 $(VENV)/.dev: $(ENVIRONMENT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(LOCKED) -r infra/locked/dev.txt
+	$(OURS) -e '.[dev]'
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.docs: $(ENVIRONMENT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(OURS) -e '.[docs]'
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.mutants: $(ENVIRONMENT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	$(OURS) -e '.[mutants]'
 	@touch $@ $(VENV)/.dev $(VENV)/.run
 
 $(VENV)/.bench: $(ENVIRONMENT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	$(OURS) -e '.[bench]'
+	$(INSTALL) --no-deps --upgrade \
 		--target $(VENV)/torchdistill-1.1.4 torchdistill==1.1.4  # the last that caches the teacher's outputs
 	@touch $@

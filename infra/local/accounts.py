@@ -51,7 +51,7 @@ class Accounts:
         have = {(each["resource_type"], each["permission"]) for each in given if each["resource_pattern"] == "*"}
         for kind, permission in PERMISSIONS.items():
             if (kind, permission) not in have:
-                grant = {"resource_type": kind, "resource_pattern": "*", "permission": permission}
+                grant: dict[str, Any] = {"resource_type": kind, "resource_pattern": "*", "permission": permission}
                 self._call("POST", "3.0", "roles/permissions/add", role_id=role["id"], **grant)
         return int(role["id"])
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import softmax
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.files import files_below, is_picture
+from reflux.components.core.images.files import files_below, is_picture, read_image
 from reflux.components.core.images.pixels import UnreadableImage, open_image
 from reflux.components.core.images.preprocess import preprocess
 from reflux.components.registry import client
@@ -101,7 +101,7 @@ def predict(images: Sequence[Path], model_uri: str, max_megapixels: float = 50) 
 
         def read(path: Path) -> "NDArray[np.uint8] | Unreadable":
             try:
-                image, _, _ = open_image(path.read_bytes(), max_megapixels)
+                image, _, _ = open_image(read_image(path, max_megapixels), max_megapixels)
             except OSError as error:
                 return Unreadable(path, f"can't be read ({error.strerror})")
             except UnreadableImage as error:

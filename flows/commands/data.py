@@ -272,10 +272,16 @@ def _copy(path: Path, target: Path) -> None:
     partial = target.with_name(f".{target.name}-partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a copy that was killed
     try:
-        shutil.copytree(path, partial)
+        shutil.copytree(path, partial, ignore=_links_to_folders)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _links_to_folders(folder: str, names: list[str]) -> list[str]:
+    """List the links to folders, which may loop: what they lead to is copied where it is. Broken links go, too."""
+    paths = [Path(folder, name) for name in names]
+    return [path.name for path in paths if path.is_symlink() and not path.is_file()]
 
 
 @contextmanager
@@ -316,6 +322,7 @@ def _unreadable_kinds(path: Path, source: "Source", max_quarantined: float) -> l
     Raises:
         UserError: files of a kind can't be read, and ``ingest`` would refuse so many.
     """
+    from reflux.components.core.images.files import read_image
     from reflux.components.core.images.pixels import UnreadableImage, decode
 
     kinds: dict[str, _Kind] = {}
@@ -328,7 +335,7 @@ def _unreadable_kinds(path: Path, source: "Source", max_quarantined: float) -> l
             continue
         kind.opened += 1
         try:
-            data = item.data if isinstance(item.data, bytes) else item.data.read_bytes()
+            data = item.data if isinstance(item.data, bytes) else read_image(item.data, 50)
             decode(data, 3, 64, 50)
         except (UnreadableImage, OSError) as error:
             why = error if isinstance(error, UnreadableImage) else f"can't be read ({error.strerror})"

@@ -19,6 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from reflux.components.core.contract import LABELED_SPLITS, MISSING
+from reflux.components.core.images.files import open_file, read_image
 from reflux.components.core.images.pixels import FORMATS, Decoded, UnreadableImage, decode
 from reflux.components.core.images.processes import share_out
 from reflux.components.core.images.shards import UNLABELED, Pixels, ids_of
@@ -223,13 +224,14 @@ def _digests(sized: Mapping[int, list[Path]]) -> Iterator[bytes]:
     for size, files in sorted(sized.items()):
         if len(files) > 1 and (read := read + size * len(files)) <= _COMPARED_BYTES:
             for file in files:
-                with suppress(OSError):
-                    yield hashlib.sha256(file.read_bytes()).digest()
+                with suppress(OSError, UnreadableImage), open_file(file) as content:
+                    yield hashlib.file_digest(content, "sha256").digest()
 
 
 def _header(item: Item) -> _Header | None:
     try:
-        with Image.open(io.BytesIO(item.data) if isinstance(item.data, bytes) else item.data, formats=FORMATS) as image:
+        file = io.BytesIO(item.data) if isinstance(item.data, bytes) else open_file(item.data)
+        with file, Image.open(file, formats=FORMATS) as image:
             return _Header(min(image.size), math.prod(image.size), image.has_transparency_data)
     except Exception:  # Pillow's readers raise whatever a broken byte leads them to, and ingest will say what
         return None
@@ -257,7 +259,7 @@ def _decode_part(items: list[Item], size: int, max_megapixels: float) -> list[De
 
 def _decoded(item: Item, size: int, max_megapixels: float) -> Decoded | None:
     try:
-        data = item.data if isinstance(item.data, bytes) else item.data.read_bytes()
+        data = item.data if isinstance(item.data, bytes) else read_image(item.data, max_megapixels)
         return decode(data, 3, size, max_megapixels)
     except (UnreadableImage, OSError):
         return None

@@ -1,17 +1,98 @@
-"""Image files in folders, recognized by their suffixes."""
+"""Image files in folders, recognized by their suffixes, and opened only if they are regular files (issue 40)."""
 
 import os
+import re
+import stat
 from collections.abc import Iterator
+from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
 from typing import NoReturn
 
-from reflux.components.core.images.pixels import SUFFIXES
+from reflux.components.core.errors import UserError
+from reflux.components.core.images.pixels import SUFFIXES, UnreadableImage
 
 # Pictures that we can't read are named one by one: a folder of them must not vanish without a word.
 _OTHER_PICTURES = (
     *(".heic", ".heif", ".avif", ".jp2", ".jxl", ".ico", ".ppm", ".pgm", ".pbm"),
     *(".tga", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".npy"),
 )
+
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+_CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # of DVC, which may check out every file as a link to it
+# What the largest image of a format that is read can have: 16-bit RGBA without compression, and metadata.
+_BYTES_A_PIXEL, _OTHER_BYTES = 8, 64 * 2**20
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a regular file; nothing else is opened, as a pipe would wait and a device never end.
+
+    Raises:
+        UnreadableImage: it is no file.
+        OSError: it can't be opened.
+    """
+    if not stat.S_ISREG(mode := path.stat().st_mode):
+        raise UnreadableImage(f"is {_KINDS.get(stat.S_IFMT(mode), 'something else')} and no file")
+    return path.open("rb")
+
+
+def read_image(path: Path, max_megapixels: float) -> bytes:
+    """Read an image file, unless it is larger than an image of so many pixels can be.
+
+    Raises:
+        UnreadableImage: it is no file, or too large.
+        OSError: it can't be read.
+    """
+    most = round(max_megapixels * 1e6 * _BYTES_A_PIXEL) + _OTHER_BYTES
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= most:
+            return file.read(most)
+    raise UnreadableImage(
+        f"has {size / 1e6:,.0f} MB, more than the {most / 1e6:,.0f} that an image of ingest.max_megapixels "
+        f"({max_megapixels:g}) can have"
+    )
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Tell if a link on the way to a file leads out of a folder; DVC's cache counts as inside."""
+    if not path.is_symlink():
+        real = _real(path.parent)
+    elif _CACHED.search(real := os.path.realpath(path)):
+        return False
+    root = _real(folder)
+    return real != root and not real.startswith(f"{root.rstrip(os.sep)}{os.sep}")
+
+
+@lru_cache(maxsize=1024)  # a dataset has many files in few folders
+def _real(folder: Path) -> str:
+    return os.path.realpath(folder)
+
+
+def refuse_strange_files(folder: Path) -> None:
+    """Refuse a folder with pipes, devices or links that lead out of it, hidden ones included; nothing is opened.
+
+    Raises:
+        UserError: it has one.
+        OSError: a folder can't be read.
+    """
+    for where, folders, files in os.walk(folder, onerror=_raise):
+        for path in (Path(where, name) for name in (*folders, *files)):
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode) and leads_out(path, folder):
+                kind = f"a link to {os.readlink(path)}"
+            elif stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+                continue
+            else:
+                kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+            raise UserError(f"{folder} is not made of files and folders of its own: {path} is {kind}; take it out.")
 
 
 def is_picture(name: str) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from reflux.components.core.images.files import read_image
 from reflux.components.core.images.pixels import UnreadableImage, decode
 from reflux.components.core.images.processes import share_out
 from reflux.components.core.runtime import progress
@@ -146,7 +147,7 @@ def _decode(
     encoded: bool,
 ) -> Row | Failure:
     try:
-        content = item.data.read_bytes() if isinstance(item.data, Path) else item.data
+        content = read_image(item.data, max_megapixels) if isinstance(item.data, Path) else item.data
         image = decode(content, channels, image_size, max_megapixels)
     except UnreadableImage as error:
         return Failure(item.path, f"{item.path} {error}.", "unreadable")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reflux.components.core.errors import UserError
+from reflux.components.core.images.files import refuse_strange_files
 from reflux.components.stages.ingest.formats.labels import doubts
 from reflux.components.stages.ingest.formats.register import FORMATS
 from reflux.components.stages.ingest.items import Source
@@ -36,6 +37,8 @@ def open_source(
     try:
         if not path.exists():
             raise UserError(f"{param} = {path} does not exist: put a dataset there, or point {param} at yours.")
+        if path.is_dir():
+            refuse_strange_files(path)
         known = next((each for each in reversed(FORMATS.values()) if each.recognize(path)), None)
         if known is None:
             kind = f"a {path.suffix.lower()} file" if path.suffix else "a file without an extension"

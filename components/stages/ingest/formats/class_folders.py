@@ -72,7 +72,9 @@ def _has_picture(folder: Path) -> bool:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """The folders in a folder but hidden ones; a link to another one adds nothing, as its files are found there."""
+    found = (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+    return sorted(path for path in found if not path.name.startswith("."))
 
 
 def _pictures(root: Path, folder: Path, ignored: list[str]) -> Iterator[Path]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from reflux.components.core.contract import MISSING
 from reflux.components.core.errors import UserError, listed
+from reflux.components.core.images.files import leads_out
 from reflux.components.core.images.shards import UNLABELED
 from reflux.components.stages.ingest import slices as slicing
 from reflux.components.stages.ingest.formats.labels import resolve, whole
@@ -71,9 +72,7 @@ def cells(column: Any) -> list[Any]:
 
 
 def inside(file: Path, row: int, value: Any) -> str:
-    """A table's path to an image, if it stays in the table's folder.
-
-    Judged by the words of the path and not by where links lead: DVC may check out every image as a link to its cache.
+    """Return a table's path to an image, if it stays in the table's folder.
 
     Raises:
         UserError: there is no path, or it leaves the folder.
@@ -86,6 +85,8 @@ def inside(file: Path, row: int, value: Any) -> str:
             f"{file} leaves its own folder in row {row} ({value}): write paths relative to the manifest, to files next "
             "to it or below it."
         )
+    if leads_out(file.parent / path, file.parent):
+        raise UserError(f"{file} names {value}, which a link leads out of {file.parent}: copy the file there.")
     return path
 
 

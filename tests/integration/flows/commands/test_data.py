@@ -55,6 +55,13 @@ def unreadable(folder: Path, suffix: str) -> Path:
     return folder
 
 
+def with_secret(folder: Path) -> Path:
+    """A link to a private key, among the pictures."""
+    folder.with_name("id_rsa").write_text("secret")
+    (folder / "cats" / "key.png").symlink_to("../../id_rsa")
+    return folder
+
+
 def without_extension(folder: Path) -> Path:
     """Files that are text, as a CSV names them."""
     rows = [f"{file.parent.name}/{file.stem},{file.parent.name}" for file in sorted(pictures(folder).rglob("*.png"))]
@@ -97,6 +104,16 @@ def test_a_users_dataset_is_copied_versioned_and_pointed_at(checkout, tmp_path):
     assert "6 images (color), 2 classes" in message
     assert "the reason next to each value" in message
     assert "# All settings of the pipeline" in Path("params.yaml").read_text()
+
+
+def test_links_inside_are_copied_once_and_lead_in_no_circle(checkout, tmp_path):
+    folder = pictures(tmp_path / "pets")
+    (folder / "cats" / "up").symlink_to("..")
+    (folder / "cats" / "9.png").symlink_to("0.png")
+    add(folder, None)
+    copied = sorted(path.relative_to("data/pets").as_posix() for path in Path("data/pets").rglob("*"))
+    assert copied == ["cats", *(f"cats/{n}.png" for n in (0, 1, 2, 9)), "dogs", *(f"dogs/{n}.png" for n in range(3))]
+    assert not any(path.is_symlink() for path in Path("data/pets").rglob("*") if path.name == "up")
 
 
 def test_gray_images_stay_gray_and_a_name_that_yaml_takes_for_a_number_stays_a_name(checkout, tmp_path):
@@ -171,6 +188,8 @@ def test_what_git_versions_needs_no_dvc_file(checkout):
     [
         (lambda at: at, "does not exist"),
         (lambda at: (at.mkdir(), at)[1], "holds no images"),
+        (lambda at: with_secret(pictures(at)), r"cats/key\.png is a link to \.\./\.\./id_rsa; take it out\."),
+        (lambda at: (os.mkfifo(pictures(at) / "cats/9.png"), at)[1], r"9\.png is a named pipe; take it out\."),
         (lambda at: pictures(at, classes=("unlabeled",)), "has no labeled images: put some of each class into"),
         (
             lambda at: pictures(at, classes=("cats",)),

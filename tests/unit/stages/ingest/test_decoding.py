@@ -43,7 +43,7 @@ def test_decoding_keeps_order_and_names_what_failed(tmp_path: Path, monkeypatch,
     assert [f.reason for f in failures] == [
         "7.png is empty (zero bytes).",
         "50.png does not exist.",
-        "61.png can't be read (Is a directory).",
+        "61.png is a folder and no file.",
     ]
 
 

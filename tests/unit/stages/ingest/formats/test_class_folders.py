@@ -47,9 +47,9 @@ def test_other_pictures_are_kept_for_the_quarantine_and_other_files_are_named(tm
 
 def test_links_to_files_are_followed_because_dvc_checks_out_links(tmp_path: Path) -> None:
     root = tree(tmp_path / "data", "a/1.png")
-    (tmp_path / "cache").write_bytes(b"x")
+    kept = tree(tmp_path, f"cache/files/md5/0f/{'ab' * 15}") / "cache/files/md5/0f" / ("ab" * 15)
     (root / "b").mkdir()
-    (root / "b" / "2.png").symlink_to(tmp_path / "cache")
+    (root / "b" / "2.png").symlink_to(kept)
     (root / "b" / "loop").symlink_to(root)
     assert [item.path for item in open_source(root).items] == ["a/1.png", "b/2.png"]
 

@@ -1,0 +1,76 @@
+"""Datasets that were made to harm: nothing of them hangs, or leads out of their folder."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reflux.components.core.errors import UserError
+from reflux.components.stages.ingest.decoding import decode_all
+from reflux.components.stages.ingest.source import open_source
+from tests.datasets import noise, save
+from tests.unit.stages.ingest.sources import csv, tree
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_a_link_to_a_secret_is_refused_in_each_format(tmp_path: Path) -> None:
+    (tmp_path / "id_rsa").write_text("secret")
+    folder = tree(tmp_path / "pets", "cat/1.png", "dog/2.png")
+    (folder / "dog" / "key.png").symlink_to("../../id_rsa")
+    sentence = r"its own: .*key.png is a link to ../../id_rsa; take it out"
+    with pytest.raises(UserError, match=sentence):
+        open_source(folder)
+    listed = csv(folder, "path,label\ncat/1.png,cat\ndog/key.png,dog\n")
+    with pytest.raises(UserError, match=sentence):
+        open_source(folder)
+    with pytest.raises(UserError, match=r"labels.csv names dog/key.png, which a link leads out of"):
+        open_source(listed)
+    images = pa.array([{"bytes": None, "path": "dog/key.png"}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    pq.write_table(pa.table({"image": images, "label": ["dog"]}), folder / "train.parquet")
+    with pytest.raises(UserError, match=r"train.parquet names dog/key.png, which a link leads out of"):
+        list(open_source(folder / "train.parquet").items)
+
+
+def test_a_folder_that_is_a_link_out_is_refused_in_each_format(tmp_path: Path) -> None:
+    tree(tmp_path / "elsewhere", "1.png")
+    folder = tree(tmp_path / "pets", "cat/1.png")
+    (folder / "dog").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"dog is a link to .*elsewhere"):
+        open_source(folder)
+    with pytest.raises(UserError, match=r"names dog/1.png, which a link leads out of"):
+        open_source(csv(folder, "path,label\ncat/1.png,cat\ndog/1.png,dog\n"))
+
+
+@pytest.mark.parametrize("name", ["dog/p.png", "labels.csv", "train.parquet", ".hidden"])
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tree(tmp_path / "pets", "cat/1.png", "dog/2.png") / name)
+    with pytest.raises(UserError, match=f"{name} is a named pipe; take it out"):
+        open_source(tmp_path / "pets")
+
+
+def test_a_named_pipe_and_an_endless_file_of_a_manifest_are_set_aside(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with (tmp_path / "sparse.png").open("wb") as file:
+        file.truncate(30 * 2**30)
+    save(noise(1), tmp_path / "1.png")
+    source = open_source(csv(tmp_path, "path,label\n1.png,a\npipe.png,b\nsparse.png,b\n"))
+    limits = {"min_size_px": 1, "max_megapixels": 50}
+    frame, failures = decode_all(source.items, 3, tmp_path / "out", 3, 8, **limits, encoded=False, processes=1)
+    assert frame["path"].tolist() == ["1.png"]
+    assert [failure.reason for failure in failures] == [
+        "pipe.png is a named pipe and no file.",
+        "sparse.png has 32,212 MB, more than the 467 that an image of ingest.max_megapixels (50) can have.",
+    ]
+
+
+def test_links_that_lead_back_up_are_no_classes(tmp_path: Path) -> None:
+    folder = tree(tmp_path / "pets", "cat/1.png", "dog/2.png")
+    (folder / "all").symlink_to(".")
+    (folder / "cat" / "up").symlink_to("..")
+    (folder / "cat" / "train").symlink_to("../../pets")
+    source = open_source(folder)
+    assert source.classes == ["cat", "dog"]
+    assert [item.path for item in source.items] == ["cat/1.png", "dog/2.png"]

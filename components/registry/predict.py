@@ -17,6 +17,8 @@ from reflux.components.core.images.files import files_below, is_picture, read_im
 from reflux.components.core.images.pixels import UnreadableImage, open_image
 from reflux.components.core.images.preprocess import preprocess
 from reflux.components.registry import client
+from reflux.components.registry.ledger import proof
+from reflux.components.registry.versions import signatures
 from reflux.components.registry.versions.files import fetch_files
 
 if TYPE_CHECKING:
@@ -97,6 +99,9 @@ def predict(images: Sequence[Path], model_uri: str, max_megapixels: float = 50) 
         fetch_files(version := _version(mlflow, model_uri)) as files,
         ThreadPoolExecutor() as pool,
     ):
+        signatures.check(f"{version.name} version {version.version}", files.folder)
+        if model_uri.endswith(f"@{client.CHAMPION}"):
+            proof.promoted(mlflow, None, version)
         network = files.network()
 
         def read(path: Path) -> "NDArray[np.uint8] | Unreadable":

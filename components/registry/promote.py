@@ -99,6 +99,7 @@ def challenge(
         Unreachable: MLflow does not answer; the champion is untouched, or the next command finishes what was begun.
     """
     author = client.identity(who)
+    signatures.check_can_sign()
     mlflow = client.connect()
     reconcile(mlflow, project, model_name)
     attempts = stop_after_attempt(_ATTEMPTS if expected is None else 1)
@@ -122,6 +123,7 @@ def approve(project: str, model_name: str, version: int, reason: str, who: str |
     if not reason.strip():
         raise UserError(f"An approval is recorded with its reason: `reflux approve {version} --reason …`.")
     by, at = client.identity(who), utc_now()
+    signatures.check_can_sign()
     mlflow = client.connect()
     reconcile(mlflow, project, model_name)
     with client.translate_errors():

@@ -17,6 +17,7 @@ from reflux.components.registry.ledger import ledger, lock, proof
 from reflux.components.registry.ledger.ledger import Damage, Intent, Outcome
 from reflux.components.registry.ledger.lock import Check
 from reflux.components.registry.text import urls
+from reflux.components.registry.versions import signatures
 from reflux.components.registry.versions.files import fetch_files
 
 if TYPE_CHECKING:
@@ -190,7 +191,8 @@ def _settle(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent | 
 def _broken(mlflow: "MlflowClient", intent: Intent) -> str | None:
     """The reason why the target must not become champion any more, if there is one."""
     try:
-        with fetch_files(client.version(mlflow, intent.model, intent.version)):
+        with fetch_files(client.version(mlflow, intent.model, intent.version)) as files:
+            signatures.check(f"{intent.model} version {intent.version}", files.folder)
             return None
     except client.Unreachable:
         raise

@@ -16,6 +16,7 @@ from reflux.components.registry import client
 from reflux.components.registry.client import CHAMPION
 from reflux.components.registry.ledger import ledger
 from reflux.components.registry.ledger.ledger import DECISION, Intent, Outcome
+from reflux.components.registry.versions import signatures
 from reflux.components.registry.versions.files import FILES_SHA256
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 DECIDED = ("gate.run_id", "gate.sha256")  # tags that say where the last decision's record is, and its hash
 PROMOTED = ("promoted.run_id", "promoted.sha256")  # likewise of the last promotion
+SIGNATURE = "decision.sig"  # of decision.json, which names project, model, version and the hash of all files
 _LARGEST = 8 * 2**20  # bytes; a record with hundreds of gated slices has a tenth of it
 
 
@@ -37,7 +39,12 @@ def content(record: Mapping[str, Any]) -> bytes:
 
 
 def log(mlflow: "MlflowClient", run_id: str, record: Mapping[str, Any]) -> None:
-    """Log a record to its attempt."""
+    """Log a record to its attempt, with a key also its signature; the record is last, as it counts once it is there."""
+    if (signature := signatures.sign_bytes(content(record))) is not None:
+        with tempfile.TemporaryDirectory(prefix="reflux-") as temporary:
+            path = Path(temporary, SIGNATURE)
+            path.write_bytes(signature)
+            mlflow.log_artifact(run_id, str(path))
     mlflow.log_text(run_id, content(record).decode(), DECISION)
 
 
@@ -65,8 +72,8 @@ def decided(mlflow: "MlflowClient", project: str, version: "ModelVersion") -> di
     return record
 
 
-def promoted(mlflow: "MlflowClient", project: str, version: "ModelVersion") -> dict[str, Any]:
-    """Fetch the record of the last promotion of a version.
+def promoted(mlflow: "MlflowClient", project: str | None, version: "ModelVersion") -> dict[str, Any]:
+    """Fetch the record of the last promotion of a version, by whatever project where none is given.
 
     Raises:
         Unproven: it never was champion, or its record is gone or was edited.
@@ -93,7 +100,8 @@ def find_problem(mlflow: "MlflowClient", project: str, run_id: str, intent: Inte
     if intent.record is not None:
         if intent.record.get(FILES_SHA256) != version.tags.get(FILES_SHA256):
             return f"It was on other files than those of the version's tag {FILES_SHA256}."
-        return _difference(_fetch(mlflow, run_id), intent)
+        logged = _fetch(mlflow, run_id)
+        return _difference(logged, intent) or (_unsigned(mlflow, run_id, logged) if logged else None)
     if intent.action == "promote":
         return "It has no decision: someone edited it in MLflow."
     try:
@@ -113,7 +121,9 @@ def _difference(logged: bytes | None, intent: Intent) -> str | None:
     return None
 
 
-def _record(mlflow: "MlflowClient", project: str, version: "ModelVersion", where: tuple[str, str]) -> dict[str, Any]:
+def _record(
+    mlflow: "MlflowClient", project: str | None, version: "ModelVersion", where: tuple[str, str]
+) -> dict[str, Any]:
     name, number = f"{version.name} version {version.version}", int(version.version)
     run_id, sha256 = (version.tags.get(tag) for tag in where)
     again = f"`reflux promote {number}` decides on it"
@@ -125,9 +135,11 @@ def _record(mlflow: "MlflowClient", project: str, version: "ModelVersion", where
         raise Unproven(f"The record of the decision on {name} is gone from MLflow (run {run_id}): {again} again.")
     if hashlib.sha256(logged).hexdigest() != sha256:
         raise Unproven(f"The record of the decision on {name} is not the one that it was decided by: {again} again.")
+    if unsigned := _unsigned(mlflow, run_id, logged):
+        raise Unproven(f"{name} is refused. {unsigned}")
     record: dict[str, Any] = json.loads(logged)
     subject = (record.get("project"), record.get("model"), record.get("version"))
-    if subject != (project, version.name, number):
+    if subject != (project or subject[0], version.name, number):
         of = f"{subject[1]} version {subject[2]} of the project {subject[0]}"
         raise Unproven(f"{name} carries the decision on another version ({of}): {again}.")
     if record.get(FILES_SHA256) != version.tags.get(FILES_SHA256):
@@ -135,19 +147,22 @@ def _record(mlflow: "MlflowClient", project: str, version: "ModelVersion", where
     return record
 
 
-def _fetch(mlflow: "MlflowClient", run_id: str) -> bytes | None:
-    """Fetch the bytes of an attempt's ``decision.json``; None if there is none."""
+def _unsigned(mlflow: "MlflowClient", run_id: str, logged: bytes) -> str | None:
+    problem = signatures.find_problem_of_bytes(logged, _fetch(mlflow, run_id, SIGNATURE))
+    return f"Its {DECISION} can't be trusted: {problem}." if problem else None
+
+
+def _fetch(mlflow: "MlflowClient", run_id: str, name: str = DECISION) -> bytes | None:
+    """Fetch the bytes of a file of an attempt, by default ``decision.json``; None if there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
         with client.translate_errors(), tempfile.TemporaryDirectory(prefix="reflux-") as temporary:
             sizes = {file.path: file.file_size or 0 for file in mlflow.list_artifacts(run_id)}
-            if DECISION not in sizes:
+            if name not in sizes:
                 return None
-            if sizes[DECISION] > _LARGEST:
-                raise Unproven(
-                    f"{DECISION} of the run {run_id} has {sizes[DECISION]:,} bytes: it is no decision's record."
-                )
-            return Path(mlflow.download_artifacts(run_id, DECISION, temporary)).read_bytes()
+            if sizes[name] > _LARGEST:
+                raise Unproven(f"{name} of the run {run_id} has {sizes[name]:,} bytes: it is no decision's record.")
+            return Path(mlflow.download_artifacts(run_id, name, temporary)).read_bytes()
     except (MlflowException, OSError):  # no such run, or no such file
         return None

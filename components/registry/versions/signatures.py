@@ -72,6 +72,50 @@ def sign(folder: Path) -> None:
         signer.sign(folder, folder / SIGNATURE)
 
 
+def check_can_sign() -> None:
+    """Refuse to decide where decisions are checked and can't be signed.
+
+    Raises:
+        UserError: only the public key is set, or a key can't be used.
+    """
+    check_keys()
+    if os.environ.get(VERIFY_KEY) and not os.environ.get(SIGNING_KEY):
+        raise UserError(
+            f"{VERIFY_KEY} is set, so a decision must be signed: set {SIGNING_KEY}, too, where decisions are taken."
+        )
+
+
+def sign_bytes(content: bytes) -> bytes | None:
+    """Sign bytes (ECDSA with SHA-256, as openssl does); None without a key."""
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    private = _private_key()
+    return None if private is None else private.sign(content, ECDSA(SHA256()))
+
+
+def find_problem_of_bytes(content: bytes, signature: bytes | None) -> str | None:
+    """Find the reason why bytes can't be trusted, without a full stop; None without a key, or if they can.
+
+    Raises:
+        UserError: the key can't be used.
+    """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    if not _verifies():
+        return None
+    own = VERIFY_KEY if os.environ.get(VERIFY_KEY) else SIGNING_KEY
+    if signature is None:
+        return f"it is unsigned, and {own} is set"
+    try:
+        _own_public_key().verify(signature, content, ECDSA(SHA256()))
+    except InvalidSignature:
+        return f"it was not signed with {own}, or was changed since"
+    return None
+
+
 def check(name: str, folder: Path) -> None:
     """Refuse a version that is not signed with our key, or was changed since; without a key nothing is checked.
 
@@ -190,13 +234,17 @@ def _public_key() -> "EllipticCurvePublicKey | None":
     return key
 
 
-def _public_pem() -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
+def _own_public_key() -> "EllipticCurvePublicKey":
     private, public = _private_key(), _public_key()
     key = public or (private.public_key() if private else None)
     assert key is not None  # noqa: S101 - _verifies() says so
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return key
+
+
+def _public_pem() -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return _own_public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Versions are signed when they are registered, and only those of our key, with their own files, are promoted."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,14 +9,21 @@ import mlflow
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from mlflow import MlflowClient
+from PIL import Image
 
+from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.errors import UserError
+from reflux.components.registry.ledger import ledger, proof
+from reflux.components.registry.ledger.commit import reconcile
+from reflux.components.registry.ledger.ledger import DECISION
 from reflux.components.registry.lineage import Node, trace
+from reflux.components.registry.predict import predict
 from reflux.components.registry.promote import approve
 from reflux.components.registry.rollback import rollback
 from reflux.components.registry.versions import signatures
 from reflux.components.registry.versions.signatures import SIGNATURE, SIGNING_KEY, VERIFY_KEY
-from tests.integration.registry.faults import flip_byte, registered_file, retag
+from tests.integration.registry.faults import flip_byte, ready, registered_file, retag, tags
 
 pytest.importorskip("model_signing")
 
@@ -112,10 +120,10 @@ def test_without_a_key_versions_are_unsigned_and_say_so_and_with_one_they_are_re
     version = registered(right=180)
     assert not registered_file(model_name, version, SIGNATURE).exists()
     assert (signature(model_name, version).value, signature(model_name, version).problem) == ("unsigned", None)
-    monkeypatch.setenv(VERIFY_KEY, public_pem(key))
-    with pytest.raises(UserError, match="version 1 is refused: it is unsigned, and REFLUX_VERIFY_KEY is set; register"):
+    monkeypatch.setenv(SIGNING_KEY, pem(key))
+    with pytest.raises(UserError, match="version 1 is refused: it is unsigned, and REFLUX_SIGNING_KEY is set; registe"):
         judge(version)
-    monkeypatch.delenv(VERIFY_KEY)
+    monkeypatch.delenv(SIGNING_KEY)
     assert judge(version).promoted
 
 
@@ -130,3 +138,87 @@ def test_where_only_the_private_key_is_set_its_public_half_checks_and_without_ke
     monkeypatch.delenv(SIGNING_KEY)
     unchecked = signature(model_name, version)
     assert (unchecked.value, unchecked.problem) == ("signed, not checked, as REFLUX_VERIFY_KEY is not set", None)
+
+
+def rewrite(model_name: str, version: int, **changes: object) -> None:
+    """Let a version's decision, and the tags that go with it, say something else: as someone can who writes all."""
+    own = tags(model_name, version)
+    path = Path(MlflowClient().get_run(own["gate.run_id"]).info.artifact_uri.removeprefix("file://"), DECISION)
+    path.write_bytes(proof.content(json.loads(path.read_bytes()) | changes))
+    for name in ("gate.sha256", "promoted.sha256", "promoted.run_id"):
+        value = own["gate.run_id"] if name.endswith("run_id") else sha256_file(path)
+        MlflowClient().set_model_version_tag(model_name, str(version), name, value)
+
+
+def test_a_decision_that_was_rewritten_with_its_tags_moves_nothing_where_a_key_is_set_and_does_where_none_is(
+    signing, home, model_name, registered, judge, aliases, monkeypatch
+):
+    judge(registered(right=180))
+    assert judge(registered(right=100)).outcome == "rejected"
+    rewrite(model_name, 2, outcome="awaiting approval", status="VALIDATED", promote=True)
+    monkeypatch.setenv(SIGNING_KEY, "")
+    with pytest.raises(UserError, match="a decision must be signed: set REFLUX_SIGNING_KEY, too"):
+        approve(home.experiment, model_name, 2, "looks good")
+    monkeypatch.setenv(SIGNING_KEY, str(signing.with_name("signing.pem")))
+    sentence = r"decision\.json can't be trusted: it was not signed with REFLUX_VERIFY_KEY, or was changed since"
+    with pytest.raises(UserError, match=sentence):
+        approve(home.experiment, model_name, 2, "looks good")
+    rewrite(model_name, 2, outcome="promoted")
+    with pytest.raises(UserError, match=sentence):
+        rollback(home.experiment, model_name, "worse", to=2)
+    assert aliases()["champion"] == 1
+    monkeypatch.delenv(SIGNING_KEY)
+    monkeypatch.delenv(VERIFY_KEY)
+    assert rollback(home.experiment, model_name, "worse", to=2) == (2, 1)
+
+
+def test_a_signed_version_of_another_model_is_no_champion_here(
+    signing, home, model_name, registered, judge, aliases, original
+):
+    """What staging signed with the same key is replayed: files, tags, and its decision with or without its names."""
+    judge(registered(right=180))
+    judge(registered(right=190))
+    name, client = f"{model_name}-production", MlflowClient()
+    client.create_registered_model(name)
+    for version in (1, 2):
+        theirs = client.get_model_version(model_name, str(version))
+        client.create_model_version(name, theirs.source, theirs.run_id, tags=theirs.tags)
+        client.set_registered_model_alias(name, "champion", str(version))
+    with pytest.raises(UserError, match=f"version 1 carries the decision on another version \\({model_name} version 1"):
+        rollback(home.experiment, name, "worse", to=1)
+    with pytest.raises(UserError, match="version 2 carries the decision on another version"):
+        list(predict([], f"models:/{name}@champion"))
+    rewrite(name, 1, model=name)
+    with pytest.raises(UserError, match="it was not signed with REFLUX_VERIFY_KEY, or was changed since"):
+        rollback(home.experiment, name, "worse", to=1)
+
+
+def test_reconcile_finishes_no_attempt_whose_decision_no_key_signed(
+    signing, home, model_name, registered, judge, aliases, monkeypatch
+):
+    judge(registered(right=170))
+    registered(right=50)
+    client, forged = MlflowClient(), ready(model_name, 2, 1)
+    with monkeypatch.context() as patch:
+        patch.delenv(SIGNING_KEY)
+        proof.log(client, ledger.begin(client, home.experiment, forged), forged.record or {})
+    (entry,) = reconcile(client, home.experiment, model_name)
+    assert (entry.outcome, aliases()["champion"]) == ("failed", 1)
+    assert "it is unsigned, and REFLUX_VERIFY_KEY is set" in entry.why
+
+
+def test_the_public_key_is_enough_to_predict_and_to_roll_back_and_shows_classes_that_were_swapped(
+    signing, home, model_name, registered, judge, aliases, monkeypatch
+):
+    judge(registered(right=170))
+    judge(registered(right=190))
+    monkeypatch.delenv(SIGNING_KEY)
+    Image.new("L", (16, 16)).save(home.folder / "black.png")
+    assert len(list(predict([home.folder / "black.png"], f"models:/{model_name}@champion"))) == 1
+    assert rollback(home.experiment, model_name, "worse") == (1, 2)
+    path = registered_file(model_name, 1, "MLmodel")
+    path.write_text(path.read_text().replace("- boot", "- x").replace("- dress", "- boot").replace("- x", "- dress"))
+    retag(model_name, 1)
+    for which in ("@champion", "/1"):
+        with pytest.raises(UserError, match=r"its files are not those that were signed \(changed: MLmodel\)"):
+            list(predict([home.folder / "black.png"], f"models:/{model_name}{which}"))

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LOCKED = ROOT / "infra/locked"
 EXTRAS = {"run": ("tune",), "dev": ("dev",), "image": ("stack", "kubernetes", "tracing", "tune")}
 # pip takes hashes as constraints only since some release, so it comes first; setuptools builds what has no wheel.
-TOOLS = "pip\nsetuptools\n"
+TOOLS = {"tools": "pip\nsetuptools\n", "release": "build\ntwine\nsetuptools\n"}  # the second are the release workflow's
 TORCHS = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)==")
 _NOTE = "# Made by `make locks` of pyproject.toml and constraints.txt.\n"
 _COMPILE = (
@@ -36,8 +36,8 @@ def releases(*arguments: str, given: str | None = None) -> list[str]:
 def main() -> None:
     """Write all of them."""
     LOCKED.mkdir(exist_ok=True)
-    tools = releases("--generate-hashes", "-", given=TOOLS)
-    locks = {"tools": tools, "hashes": releases("--generate-hashes", "--extra", "dev", "pyproject.toml")}
+    locks = {name: releases("--generate-hashes", "-", given=text) for name, text in TOOLS.items()}
+    locks["hashes"] = releases("--generate-hashes", "--extra", "dev", "pyproject.toml")
     for name, extras in EXTRAS.items():
         found = releases(*(option for extra in extras for option in ("--extra", extra)), "pyproject.toml")
         locks[name] = [each for each in found if name == "image" or not TORCHS.match(each)]

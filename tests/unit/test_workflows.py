@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "infra/package/reflux/template/github/workflows/check.yml"
 FILES = [*sorted((ROOT / ".github/workflows").glob("*.yml")), TEMPLATE]
+RELEASE = ROOT / ".github/workflows/release.yml"
 READS = {"contents": "read"}
 
 
@@ -75,8 +76,16 @@ def test_what_a_workflow_runs_is_bash_and_names_what_is_there(path):
             assert os.access(ROOT / script, os.X_OK), text
 
 
+def test_what_can_publish_is_installed_by_hash():
+    installs = [line for text in commands(RELEASE) for line in text.splitlines() if "pip install" in line]
+    assert installs
+    for line in installs:
+        assert "--require-hashes -r infra/locked/" in line or "--constraint dist-notes/constraints.txt dist/" in line
+    assert "python -m build --no-isolation" in "\n".join(commands(RELEASE))
+
+
 def test_each_job_waits_for_the_one_whose_files_it_takes():
-    jobs = read(ROOT / ".github/workflows/release.yml")["jobs"]
+    jobs = read(RELEASE)["jobs"]
     given: dict[str, set[str]] = {}
     for name, job in jobs.items():
         before, todo = set(), [job.get("needs")]

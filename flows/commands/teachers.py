@@ -39,6 +39,7 @@ def rank(names: Sequence[str], sizes: Sequence[int], minutes: float, download: b
     params = load_params()
     embed_mlflow()
     with only_run():
+        _refuse_unknown(names, take, params, download)
         prepare_dvc()
         fetch(params.datasets)
         _ingest(params)
@@ -50,6 +51,19 @@ def rank(names: Sequence[str], sizes: Sequence[int], minutes: float, download: b
         if ranking.computed:
             report.log(ranking, params.project.name)
             tracking.deliver()
+
+
+def _refuse_unknown(names: Sequence[str], take: str | None, params: Params, download: bool) -> None:
+    """Look the candidates up before the images are ingested, which may take minutes.
+
+    Raises:
+        UserError: a name is unknown, or its weights are not here.
+    """
+    from reflux.components.advice.teachers.candidates import candidates, find
+
+    known = candidates(names, params.pretrain.model, params.pretrain.weights, download)
+    if take:
+        find(take, known)
 
 
 def _ingest(params: Params) -> None:

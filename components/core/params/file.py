@@ -2,7 +2,7 @@
 
 import difflib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,11 @@ def _overridden(assignments: list[str], path: Path) -> tuple[Any, Params]:
             if isinstance(node, dict) and node.get(parent) is None:  # a gate that is null becomes one
                 node[parent] = {}
             node = node[parent] if isinstance(node, dict) else None
+        if shared := [name for name, each in _sections(document) if each is node and name != ".".join(parents)]:
+            raise UserError(
+                f"-S {assignment}: {'.'.join(parents)} and {shared[0]} are one section in {path}, by an anchor and its "
+                "alias: write both out, or both would change."
+            )
         if not isinstance(node, dict):
             raise UserError(f"-S {assignment}: {'.'.join(parents)} holds a value, not a section of {path}.")
         try:
@@ -124,6 +129,14 @@ def _overridden(assignments: list[str], path: Path) -> tuple[Any, Params]:
                 "brackets, or put it in quotes."
             ) from None
     return document, check_params(document, "-S" if assignments else str(path))
+
+
+def _sections(document: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Each section of a document, at any depth, with its name."""
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield (inner := f"{name}.{key}".lstrip(".")), value
+            yield from _sections(value, inner)
 
 
 def check_params(document: Any, where: str) -> Params:
@@ -175,6 +188,8 @@ def read(path: Path) -> tuple[str, Any]:
         document = _yaml().load(text)
     except FileNotFoundError:
         raise UserError(f"{path} is missing in {Path.cwd().name}/: {instead()}.") from None
+    except OSError as error:  # a link to itself, say
+        raise UserError(f"{path} can't be read ({error.strerror}): restore it with `git checkout {path}`.") from None
     except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}," if mark else str(path)
@@ -187,7 +202,8 @@ def read(path: Path) -> tuple[str, Any]:
 
 def _parser_words(error: Exception) -> str:
     """The problem in the YAML parser's words, on one line."""
-    return " ".join(str(getattr(error, "problem", None) or error).split())
+    words = " ".join(str(getattr(error, "problem", None) or error).split())
+    return words.partition(" with value ")[0]  # of a key that is there twice: a Python object
 
 
 def _sentence(error: ValidationError) -> str:

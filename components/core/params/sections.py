@@ -19,7 +19,14 @@ from reflux.components.core.params.tune import Tune
 
 
 class Project(Section):
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, max_length=200)
+
+    @field_validator("name")
+    @classmethod
+    def names_a_folder(cls, value: str) -> str:
+        if re.search(r"[\\:'\x00-\x1f\x7f]|^[\s./]|(^|/)\.\.?(/|$)|//|[\s/]$", value):
+            raise ValueError("it names a folder of artifacts: letters, digits, spaces, dots, - and _, without .. or :")
+        return value
 
 
 class SplitFractions(Section):

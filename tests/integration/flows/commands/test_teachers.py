@@ -88,8 +88,9 @@ def test_candidates_are_ranked_without_the_test_split_and_to_take_one_computes_n
 )
 def test_what_is_wrong_is_one_sentence_and_changes_nothing(project, arguments, sentence):
     before = Path("params.yaml").read_bytes()
-    code, _, err = project("teachers", *arguments)
+    code, out, err = project("teachers", *arguments)
     assert code == 2
+    assert "Ingesting" not in out, "it is known before the images are looked at"
     assert err.startswith("Error: ")
     assert sentence in err
     assert len(err.splitlines()) == 1

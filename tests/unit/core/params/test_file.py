@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Iterator
 from copy import deepcopy
@@ -267,3 +268,37 @@ def test_views_that_do_not_repeat_are_as_many_as_visits_rounded_up(steps: int, v
     student = ["student.batch_size=16", f"student.steps={steps}"]
     assert check_overrides([*student, "label.views=auto"], SHIPPED).views_of_each(80) == views
     assert check_overrides([*student, "label.views=7"], SHIPPED).views_of_each(80) == 7
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/../../b", "/etc", "a//b", "a:b", "a\nb", " a", "a/", ".", "it's"])
+def test_a_projects_name_leads_out_of_no_folder(name):
+    with pytest.raises(UserError, match=r"project.name = .* is refused: it names a folder of artifacts"):
+        check_overrides([f"project.name={json.dumps(name)}"], SHIPPED)
+    assert check_overrides(["project.name=fashion-mnist 2/night.1"], SHIPPED).project.name
+
+
+def test_a_section_that_two_names_share_is_changed_under_neither(tmp_path):
+    path, text = tmp_path / "params.yaml", SHIPPED.read_text(encoding="utf-8")
+    finetune, student = text.index("\nfinetune:"), text.index("\nstudent:")
+    assert finetune < student
+    text = re.sub(r"\n  augment:.*(\n    .*)*", "", text)
+    text = text.replace("\nfinetune:\n", "\nfinetune:\n  augment: &views {flip: true}\n")
+    text = text.replace("\nstudent:\n", "\nstudent:\n  augment: *views\n")
+    path.write_text(text, encoding="utf-8")
+    before = path.read_text(encoding="utf-8")
+    with pytest.raises(UserError, match=r"student.augment and finetune.augment are one section .* by an anchor"):
+        override_params(["student.augment.flip=false"], path)
+    assert path.read_text(encoding="utf-8") == before
+
+
+def test_a_params_file_that_links_to_itself_is_one_sentence(tmp_path):
+    (tmp_path / "params.yaml").symlink_to("params.yaml")
+    with pytest.raises(UserError, match=r"params.yaml can't be read \(Too many levels of symbolic links\)"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_section_that_is_there_twice_is_named_without_pythons_words(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("student: {steps: 1}\nstudent: {steps: 2}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r'line 2, is not valid YAML: found duplicate key "student"\.$'):
+        load_params(path)

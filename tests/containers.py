@@ -42,9 +42,10 @@ def run_in(container: Container, command: list[str]) -> "subprocess.CompletedPro
 
 
 def start_in(container: Container, command: list[str], log: Path) -> "subprocess.Popen[str]":
-    """Start a command in a container; its output goes into ``log``."""
+    """Start a command in a container, in a process group of its own; its output goes into ``log``."""
+    inside = _inside(container, command)
     with log.open("w") as file:
-        return subprocess.Popen(_inside(container, command), env=_none(), text=True, stdout=file, stderr=file)
+        return subprocess.Popen(inside, env=_none(), text=True, stdout=file, stderr=file, start_new_session=True)
 
 
 @cache

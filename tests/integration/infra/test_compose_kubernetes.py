@@ -1,6 +1,7 @@
 """Runs in the containers of Compose and Kubernetes: what they may write, and what outlives them."""
 
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -100,7 +101,7 @@ def test_s3_answers_from_its_container(tmp_path, make):
         until(lambda: server.poll() is not None or answers(f"http://127.0.0.1:{port}/healthz"), 60)
         assert server.poll() is None, (tmp_path / "log").read_text()
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGKILL)
         server.wait(60)
 
 

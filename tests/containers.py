@@ -15,6 +15,7 @@ from pathlib import Path
 
 _BIND, _RECURSIVE, _PRIVATE = 4096, 16384, 1 << 18
 _MOUNT_SETATTR, _HERE, _ALL_BELOW, _READ_ONLY = 442, -100, 0x8000, 1
+_CHECKOUT = Path(__file__).resolve().parents[1]  # with its environment: a test runs both, wherever they lie
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,10 @@ def _enter(container: Container, command: list[str]) -> None:
     root = Path("/mnt") if Path("/mnt").is_dir() else Path("/media")
     # With links followed, such as that of /var/run: they lead out of the new root.
     targets = {target: Path(target).parent.resolve() / Path(target).name for target in container.volumes}
-    # The sources may lie below a folder that a mount hides.
+    # The sources may lie below a folder that a mount hides, and so may the checkout.
     sources = {target: os.open(source, os.O_PATH) for target, source in container.volumes.items() if source}
+    checkout = os.open(_CHECKOUT, os.O_PATH)
+    hidden = any(_CHECKOUT.is_relative_to(target) for target in targets.values())
     _mount("tmpfs", root, "tmpfs", 0)
     inside = root / "root"
     inside.mkdir()
@@ -119,6 +122,10 @@ def _enter(container: Container, command: list[str]) -> None:
             _mount("tmpfs", there, "tmpfs", 0)
         if target in container.read_only:
             _forbid_writing(there)
+    if hidden:
+        (there := inside / _CHECKOUT.relative_to("/")).mkdir(parents=True)
+        _mount(f"/proc/self/fd/{checkout}", there, None, _BIND)
+        _forbid_writing(there)
     become = ["unshare", "--user", f"--map-user={container.user}", f"--map-group={container.user}"]
     become += [f"--root={inside}", f"--wd={container.workdir}"]
     os.execvpe(become[0], [*become, *command], os.environ | container.variables)  # noqa: S606 - a list, and no shell

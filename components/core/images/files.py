@@ -64,15 +64,15 @@ def read_image(path: Path, max_megapixels: float) -> bytes:
 def leads_out(path: Path, folder: Path) -> bool:
     """Tell if a link on the way to a file leads out of a folder; DVC's cache counts as inside."""
     if not path.is_symlink():
-        real = _real(path.parent)
+        real = _real(os.path.abspath(path.parent))
     elif _CACHED.search(real := os.path.realpath(path)):
         return False
-    root = _real(folder)
+    root = _real(os.path.abspath(folder))
     return real != root and not real.startswith(f"{root.rstrip(os.sep)}{os.sep}")
 
 
 @lru_cache(maxsize=1024)  # a dataset has many files in few folders
-def _real(folder: Path) -> str:
+def _real(folder: str) -> str:
     return os.path.realpath(folder)
 
 

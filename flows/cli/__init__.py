@@ -5,6 +5,8 @@ import signal
 import sys
 from pathlib import Path
 
+from typer import TyperException
+
 from reflux.components.core.artifacts import translate_os_error
 from reflux.components.core.errors import UserError
 from reflux.flows.cli import learning, models, servers  # in the order of -h
@@ -19,9 +21,16 @@ def main() -> None:
     os.environ.update(QUIET)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a command which is killed also tidies up
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except UserError as error:
         _complain(error)
+    except TyperException as error:
+        from reflux.flows.cli.usage import refusal
+
+        if "\n" in error.message:  # the help, of a command that needs more
+            print(error.message, file=sys.stderr)
+            sys.exit(UserError.exit_code)
+        _complain(refusal(error))
     except BrokenPipeError:  # the reader of a pipe has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

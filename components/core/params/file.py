@@ -219,15 +219,15 @@ def _sentence(error: ValidationError) -> str:
         return f"{place} is not a parameter; {known}"
     if first["type"] == "missing":
         return f"{place} is missing; add it."
-    why, given = _reason(first, location), first.get("input")
+    why, given = reason(first, location), first.get("input")
     why = why if why.endswith("?") else f"{why}."
     if isinstance(given, dict):  # what is wrong is how its parts go together
         return f"{place}: {why}" if place else why
     return f"{place} = {_as_written(given)} is refused: {why}"
 
 
-def _reason(problem: ErrorDetails, location: tuple[Any, ...]) -> str:
-    """Say what a param must be, in pydantic's words only where the problem is a rare one."""
+def reason(problem: ErrorDetails, location: tuple[Any, ...] = ()) -> str:
+    """Say what a param or an option must be, in pydantic's words only where the problem is a rare one."""
     if problem["type"] == "model_type":
         return f"it is a section; set its params instead: {listed(_siblings((*location, '')), 6)}"
     if problem["type"] in _REASONS:

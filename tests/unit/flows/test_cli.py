@@ -197,10 +197,33 @@ def test_a_second_run_in_the_same_checkout_is_kept_out(reflux):
     assert "Another `reflux run`, `tune`, `teachers` or `upgrade` of this pipeline is in progress" in err
 
 
-def test_unknown_options_are_refused_with_the_usage(reflux):
-    code, _, err = reflux("run", "--fast")
-    assert code == 2
-    assert "No such option" in err
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("predict a.png --top 0", "--top 0 is refused: it must be 1 or more."),
+        ("ui --port 65501", "--port 65501 is refused: it must be 65500 or less."),
+        ("teachers --size 224 --size large", "--size large is refused: it must be a whole number."),
+        ("data add x --max-kb inf", "--max-kb: inf is not a finite number."),
+        ("promote abc", "version abc is refused: it must be a whole number."),
+        ("promote", "Missing argument 'version': `reflux promote -h` says what it takes."),
+        ("approve 1", "Missing option '--reason': `reflux approve -h` says what it takes."),
+        ("run --fast", "No such option: --fast: `reflux run -h` says what it takes."),
+        ("tune --minutes", "Option '--minutes' requires an argument: `reflux -h` says what it takes."),
+        ("history 3", "Got unexpected extra argument(s) (3): `reflux history -h` says what it takes."),
+        ("data ad x", "No such command 'ad'. Did you mean 'add'? `reflux data -h` says what it takes."),
+    ],
+)
+def test_a_command_line_that_can_not_be_parsed_is_one_sentence(reflux, arguments, sentence):
+    assert reflux(*arguments.split()) == (2, "", f"Error: {sentence}\n")
+
+
+@pytest.mark.parametrize("command", ["", "data"])
+def test_a_command_that_needs_more_shows_its_help(reflux, command):
+    code, _, err = reflux(*command.split())
+    assert (code, err.splitlines()[0]) == (
+        2,
+        " ".join(filter(None, ["Usage: reflux", command, "[OPTIONS] COMMAND [ARGS]..."])),
+    )
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
@@ -210,7 +233,8 @@ def test_unknown_options_are_refused_with_the_usage(reflux):
 def test_a_number_that_is_not_finite_is_refused(reflux, arguments, number):
     code, _, err = reflux(*arguments.split(), number)
     assert code == 2
-    assert f"Invalid value for '{arguments.split()[-1]}'" in err
+    assert err.startswith(f"Error: {arguments.split()[-1]}")
+    assert len(err.splitlines()) == 1
 
 
 def test_the_lock_is_free_after_a_run_that_failed(reflux):

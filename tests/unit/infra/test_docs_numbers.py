@@ -41,11 +41,3 @@ def test_losses_of_logits_are_sums_over_the_classes_but_for_the_one_that_the_pag
     assert logits.kd(*twice, 1.0).item() == pytest.approx(logits.kd(student, teacher, 1.0).item())
     assert logits.mse_logits(*twice).item() == pytest.approx(logits.mse_logits(student, teacher).item())
     assert logits.mse_logits(student, teacher).item() == pytest.approx((2**2 + 1) / 2 / 2)
-
-
-def test_a_command_line_that_cant_be_parsed_ends_in_one_sentence_below_its_usage(call_reflux):
-    code, _, error = call_reflux("promote", "abc")
-    assert code == 2
-    usage, *_, sentence = error.strip().splitlines()
-    assert re.match("Usage: .*promote", usage)
-    assert sentence.startswith("Error: Invalid value for 'version'")

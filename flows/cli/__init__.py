@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 from typer import TyperException
@@ -19,6 +20,8 @@ __all__ = ["app", "learning", "main", "models", "servers"]
 def main() -> None:
     """Run the command; a user error is one sentence and its exit code, mostly 2."""
     os.environ.update(QUIET)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a file's name may be no text
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a command which is killed also tidies up
     try:
         sys.exit(app(standalone_mode=False))

@@ -26,6 +26,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
+_BYTE = re.compile(r"\\x[0-9a-f]{2}")  # one that is no UTF-8, as it is shown
 _CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # of DVC, which may check out every file as a link to it
 # What the largest image of a format that is read can have: 16-bit RGBA without compression, and metadata.
 _BYTES_A_PIXEL, _OTHER_BYTES = 8, 64 * 2**20
@@ -76,8 +77,27 @@ def _real(folder: str) -> str:
     return os.path.realpath(folder)
 
 
+def refuse_strange_name(path: Path) -> None:
+    """Refuse a name that is not UTF-8, which neither JSON nor Parquet, DVC or a screen takes.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        parts = (os.fsencode(part).decode(errors="backslashreplace") for part in (path, path.name))
+        whole, name = (part.replace("'", "\\'") for part in parts)
+        raise UserError(
+            f"{whole} has a name that is not UTF-8: rename it, in bash with mv $'{whole}' and a new name, such as "
+            f"{_BYTE.sub('_', name)}."
+        ) from None
+
+
 def refuse_strange_files(folder: Path) -> None:
-    """Refuse a folder with pipes, devices or links that lead out of it, hidden ones included; nothing is opened.
+    """Refuse a folder with pipes, devices, links that lead out of it or names that are not UTF-8; nothing is opened.
+
+    Hidden ones are refused, too.
 
     Raises:
         UserError: it has one.
@@ -85,6 +105,7 @@ def refuse_strange_files(folder: Path) -> None:
     """
     for where, folders, files in os.walk(folder, onerror=_raise):
         for path in (Path(where, name) for name in (*folders, *files)):
+            refuse_strange_name(path)
             mode = path.lstat().st_mode
             if stat.S_ISLNK(mode) and leads_out(path, folder):
                 kind = f"a link to {os.readlink(path)}"

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.files import refuse_strange_files
-from reflux.components.stages.ingest.formats.labels import doubts
+from reflux.components.core.images.files import refuse_strange_files, refuse_strange_name
+from reflux.components.stages.ingest.formats.labels import doubts, refuse_strange_classes
 from reflux.components.stages.ingest.formats.register import FORMATS
 from reflux.components.stages.ingest.items import Source
 from reflux.components.stages.ingest.slices import GROUP, SLICES
@@ -37,6 +37,7 @@ def open_source(
     try:
         if not path.exists():
             raise UserError(f"{param} = {path} does not exist: put a dataset there, or point {param} at yours.")
+        refuse_strange_name(path)
         if path.is_dir():
             refuse_strange_files(path)
         known = next((each for each in reversed(FORMATS.values()) if each.recognize(path)), None)
@@ -48,6 +49,7 @@ def open_source(
         raise UserError(f"No permission to read {error.filename or path}: make it readable and run again.") from None
     if not source.count:
         raise UserError(f"{path} holds no images: give {_forms()}.")
+    refuse_strange_classes(path, source.classes)
     return replace(source, doubts=(*source.doubts, *doubts(source.classes)))
 
 

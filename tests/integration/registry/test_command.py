@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -92,6 +93,12 @@ def test_several_images_become_a_table_or_csv_and_those_without_a_class_are_list
     ]
     assert out.endswith(f"\n3 images, by {model_name} version 1\n")
     assert err == f"2 could not be read:\n  gone.png does not exist\n  {folder}/torn.png is empty (zero bytes)\n"
+
+    strange = folder / os.fsdecode(b"caf\xe9.png")
+    shutil.copy(folder / "shirt.png", strange)
+    code, out, _ = reflux("predict", str(strange), "--csv")
+    assert (code, out.splitlines()[1].split(",")[:2]) == (0, [f"{folder}/caf\\udce9.png", "shirt"])
+    strange.unlink()
 
     code, out, _ = reflux("predict", f"{folder}/*.png", "--csv", "--top", "2")
     rows = list(csv.DictReader(io.StringIO(out)))

@@ -1,8 +1,10 @@
 """Class names in label order, from the labels that tables carry."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from reflux.components.core.errors import UserError, listed
@@ -12,6 +14,7 @@ from reflux.components.stages.ingest.items import Table
 _SHOWN = 5
 _WHOLE = re.compile(r"-?\d+\.0+")
 _NO_CLASS = re.compile(r"-\d+|[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)  # a number that counts nothing: -1, 0.73
+_NO_LETTERS = ("Cc", "Cs")  # Unicode's control characters, and the halves of a character
 _SEPARATORS = re.compile(r"[,;|]")
 
 
@@ -73,6 +76,24 @@ def whole(value: Any) -> Any:
     return value
 
 
+def refuse_strange_classes(path: Path, classes: Sequence[str]) -> None:
+    """Stop when two classes of the dataset at ``path`` look like one, or one is no line of text.
+
+    Raises:
+        UserError: two names are spelled differently in Unicode alone, or one has control characters or half ones.
+    """
+    spellings: dict[str, str] = {}
+    for name in classes:
+        if any(unicodedata.category(letter) in _NO_LETTERS for letter in name):
+            raise UserError(f"{path} has the class {name!a}, which is more than one line of text: rename it.")
+        other = spellings.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            raise UserError(
+                f"{path} has two classes that look alike, {other!a} and {name!a}, two spellings of {name} "
+                "in Unicode: give all their images one of the two names."
+            )
+
+
 def doubts(classes: Sequence[str]) -> tuple[str, ...]:
     """A sentence where names of classes look like several labels of one image."""
     parts = {name: [part.strip() for part in _SEPARATORS.split(name)] for name in classes}
@@ -109,10 +130,10 @@ def _refuse_unknown(table: Table, column: list[Any], of_value: dict[Any, int], c
         if value is not None and (_no_label(value) or value not in of_value)
     ]
     if wrong:
-        known = f"0 to {len(classes) - 1}" if all(isinstance(v, int) for v in column if v is not None) else "names"
+        known = f", here 0 to {len(classes) - 1} or a class's name" if table.names else ""
         raise UserError(
             f"{table.file} has labels out of range in {len(wrong):,} rows: {listed(wrong, _SHOWN)}; "
-            f"labels are one whole number from 0 or one name a row, here {known}."
+            f"labels are one whole number from 0 or one name a row{known}."
         )
 
 

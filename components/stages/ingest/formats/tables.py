@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from reflux.components.core.contract import MISSING
-from reflux.components.core.errors import UserError, listed
+from reflux.components.core.errors import UserError
 from reflux.components.core.images.files import leads_out
 from reflux.components.core.images.shards import UNLABELED
 from reflux.components.stages.ingest import slices as slicing
@@ -78,16 +78,27 @@ def inside(file: Path, row: int, value: Any) -> str:
         UserError: there is no path, or it leaves the folder.
     """
     if value is None:
-        raise UserError(f"{file} has no path in row {row}: fill it in or delete the row.")
+        raise UserError(f"{file} has no path in {row_of(file, row)}: fill it in or delete the row.")
     path = os.path.normpath(str(value))
-    if os.path.isabs(path) or path.split(os.sep)[0] == ".." or "\0" in path:
+    if "\0" in path:
+        raise UserError(f"{file} has the path {value!r} in {row_of(file, row)}, with a zero byte: take that out.")
+    if os.path.isabs(path) or path.split(os.sep)[0] == "..":
         raise UserError(
-            f"{file} leaves its own folder in row {row} ({value}): write paths relative to the manifest, to files next "
-            "to it or below it."
+            f"{file} leaves its own folder with {value} in {row_of(file, row)}: write paths relative to the manifest, "
+            "to files next to it or below it."
         )
     if leads_out(file.parent / path, file.parent):
         raise UserError(f"{file} names {value}, which a link leads out of {file.parent}: copy the file there.")
     return path
+
+
+def row_of(file: Path, index: int) -> str:
+    """The number of a table's row in words, from 1 as in a spreadsheet."""
+    return f"row {index + 2} (the header is row 1)" if _has_header(file) else f"row {index + 1}"
+
+
+def _has_header(file: Path) -> bool:
+    return file.suffix.lower() == ".csv"
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -142,11 +153,11 @@ def _splits(file: Path, name: str, words: list[Any], rows: int) -> list[str | No
     if not words:
         return [whole] * rows
     splits = [split_of(str(word)) if word is not None else whole for word in words]
-    strange = [
-        f"row {i} has {w!r}" for i, (w, s) in enumerate(zip(words, splits, strict=True)) if w is not None and not s
-    ]
+    strange = [i for i, (word, split) in enumerate(zip(words, splits, strict=True)) if word is not None and not split]
     if strange:
+        more = f" and {len(strange) - 1:,} more do" if len(strange) > 1 else ""
         raise UserError(
-            f"{file} names splits that do not exist: {listed(strange, _SHOWN)}; use train, val, test, unlabeled."
+            f"{file} names a split that does not exist, {words[strange[0]]!r} in {row_of(file, strange[0])}{more}: use "
+            "train, val, test, unlabeled."
         )
     return splits

@@ -1,6 +1,7 @@
 """Datasets that were made to harm: nothing of them hangs, or leads out of their folder."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -64,6 +65,34 @@ def test_a_named_pipe_and_an_endless_file_of_a_manifest_are_set_aside(tmp_path: 
         "pipe.png is a named pipe and no file.",
         "sparse.png has 32,212 MB, more than the 467 that an image of ingest.max_megapixels (50) can have.",
     ]
+
+
+@pytest.mark.parametrize("name", [b"fl\xe9t/1.png", b"dog/caf\xe9.png", b"dog/.\xff"])
+def test_a_name_that_is_not_utf_8_is_refused_with_a_way_to_rename_it(tmp_path: Path, name: bytes) -> None:
+    folder = tree(tmp_path / "pet's", "cat/1.png", "dog/1.png")
+    strange = Path(folder, os.fsdecode(name))
+    strange.parent.mkdir(exist_ok=True)
+    strange.write_bytes(b"x")
+    with pytest.raises(UserError) as error:
+        open_source(folder)
+    assert str(error.value).isascii()
+    assert "has a name that is not UTF-8: rename it" in str(error.value)
+    new = tmp_path / "renamed"
+    subprocess.run(
+        ["bash", "-c", f"{str(error.value).partition('bash with ')[2].partition(' and a ')[0]} {new}"], check=True
+    )
+    assert new.exists()
+    assert open_source(folder).classes == ["cat", "dog"]
+
+
+def test_two_spellings_of_one_class_are_refused_in_folders(tmp_path: Path) -> None:
+    folder = tree(tmp_path / "pets", "caf\u00e9/1.png", "cafe\u0301/2.png")
+    if len(list(folder.iterdir())) == 1:
+        pytest.skip("this file system knows one spelling")
+    with pytest.raises(
+        UserError, match=r"pets has two classes that look alike, 'cafe\\u0301' and 'caf\\xe9', two spel"
+    ):
+        open_source(folder)
 
 
 def test_links_that_lead_back_up_are_no_classes(tmp_path: Path) -> None:

@@ -24,6 +24,31 @@ def test_what_is_no_label_is_refused(tmp_path: Path, labels: list[Any]) -> None:
         open_source(tmp_path)
 
 
+def test_labels_below_zero_without_names_of_classes_have_no_range(tmp_path: Path) -> None:
+    hugging_face(tmp_path / "train.parquet", [-5, -5])
+    with pytest.raises(UserError, match=r"train.parquet#0 has -5, .*; labels are one whole number from 0 or one name "):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("labels", [[0, 1], ["caf\u00e9", "cafe\u0301"]])
+def test_two_spellings_of_one_class_are_refused_in_parquet(tmp_path: Path, labels: list[Any]) -> None:
+    file = hugging_face(tmp_path / "a.parquet", labels, ["cafe\u0301", "caf\u00e9"] if 0 in labels else None)
+    with pytest.raises(UserError, match=r"two classes that look alike, 'caf.*' and 'caf.*', two spellings of caf"):
+        open_source(file)
+
+
+def test_two_spellings_of_one_class_are_refused_in_csv(tmp_path: Path) -> None:
+    file = csv(tmp_path, "path,label\n1.png,caf\u00e9\n2.png,cafe\u0301\n")
+    with pytest.raises(UserError, match=r"labels.csv has two classes that look alike, 'cafe\\u0301' and 'caf\\xe9', "):
+        open_source(file)
+
+
+@pytest.mark.parametrize("name", ["cat\ndog", "\x1b[2Jcat", "\ud800"])
+def test_a_class_that_is_no_line_of_text_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"a.parquet has the class '.*\\.*', which is more than one line of text"):
+        open_source(hugging_face(tmp_path / "a.parquet", [0, 1], [name, "dog"]))
+
+
 def test_different_class_names_are_refused(tmp_path: Path) -> None:
     hugging_face(tmp_path / "train.parquet", [0], NAMES)
     hugging_face(tmp_path / "test.parquet", [0], NAMES[::-1])

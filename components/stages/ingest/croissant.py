@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from reflux.components.core.artifacts import sha256_file, write_json
 from reflux.components.core.contract import SPLITS
-from reflux.components.stages.ingest.formats import hugging_face, tables
+from reflux.components.stages.ingest.formats import hugging_face, parquet, tables
 
 FILE, MANIFEST = "croissant.json", "manifest.parquet"
 
@@ -64,7 +64,7 @@ def write(folder: Path, source: Path, facts: Mapping[str, Any], paths: "pd.Serie
     top = (source.parent if source.is_file() else source).resolve().name
     in_tables = paths.str.extract(r"^(.+)#\d+$")[0]
     loose, tabled = paths[in_tables.isna()], set(in_tables.dropna())
-    own = [source] if source.is_file() else tables.parquet_files(source) or sorted(source.glob("*.csv"))
+    own = [source] if source.is_file() else parquet.files(source) or sorted(source.glob("*.csv"))
     names = {f"{top}/{tables.relative(file, source)}": file for file in own}
     holders = {name: file for name, file in names.items() if tables.relative(file, source) in tabled}
     described: Json = {
@@ -107,7 +107,7 @@ def _by_columns(files: Mapping[str, Path]) -> dict[tuple[pa.Field, pa.Field | No
     for name, file in files.items():
         if image := hugging_face.image_column(file):
             schema = pq.read_schema(file).remove_metadata()
-            label, _ = tables.label_and_split(schema.names)
+            label = tables.label_column(schema.names)
             groups.setdefault((schema.field(image), schema.field(label) if label else None), []).append(name)
     return groups
 

@@ -47,20 +47,21 @@ def refuse_missing(file: object, kept: Mapping[str, str], columns: Sequence[str]
             )
 
 
-def refuse_nested(file: object, kept: Mapping[str, str], schema: pa.Schema) -> None:
-    """Stop when a column of a Parquet file holds no plain values.
+def refuse_nested(file: object, wanted: Sequence[str], kept: Mapping[str, str], schema: pa.Schema) -> None:
+    """Stop when a column of a Parquet file that is ``wanted``, or ``kept`` for a param, holds no plain values.
 
     Raises:
         UserError: it holds lists, structs or bytes.
     """
     for field in schema:
         kind = field.type
-        if field.name in kept and (
+        if field.name in wanted and (
             pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
         ):
+            named = f", which {kept[field.name]} names" if field.name in kept else ""
             raise UserError(
-                f"{file} has {kind} in its column {field.name!r}, which {kept[field.name]} names: it must hold words "
-                "or numbers; name another column, or add one."
+                f"{file} has {kind} in its column {field.name!r}{named}: it must hold one word or number a row; "
+                f"{'name another column, or add one' if named else 'export it so'}."
             )
 
 

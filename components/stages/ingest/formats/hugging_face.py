@@ -6,20 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from reflux.components.stages.ingest import slices as slicing
-from reflux.components.stages.ingest.formats import tables
+from reflux.components.core.errors import UserError
+from reflux.components.stages.ingest.formats import parquet, tables
 from reflux.components.stages.ingest.formats.manifest import parquet_table
 from reflux.components.stages.ingest.formats.register import dataset_format
 from reflux.components.stages.ingest.items import Source, Table
 
-_BATCH = 256
-
 
 def recognize(path: Path) -> bool:
     """Look for a column of images in the Parquet files."""
-    return any(image_column(file) for file in tables.parquet_files(path))
+    return any(image_column(file) for file in parquet.files(path))
 
 
 @dataset_format("hugging-face", "Parquet in the Hugging Face layout", recognize)
@@ -29,22 +26,21 @@ def read(path: Path, kept: Mapping[str, str]) -> Source:
     Raises:
         UserError: a file is damaged, or has labels or columns that do not fit.
     """
-    files = tables.parquet_files(path)
+    files = parquet.files(path)
+    parquet.refuse_large(path, files)
     return tables.source(path, [_table(file, tables.relative(file, path), kept) for file in files], kept)
 
 
 def image_column(file: Path) -> str | None:
     """The first column that holds image files: a struct of bytes and path, or plain bytes."""
     try:
-        schema = pq.read_schema(file)
-    except PermissionError:
-        raise
-    except (pa.ArrowException, ValueError, OSError):
+        schema = parquet.schema(file)
+    except UserError:
         return None  # what reads it as a manifest says what is wrong
     for field in schema:
         kind = field.type
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            return str(field.name)
+            kind = kind.field("bytes").type
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             return str(field.name)
     return None
@@ -54,17 +50,11 @@ def _table(file: Path, name: str, kept: Mapping[str, str]) -> Table:
     column = image_column(file)
     if column is None:
         return parquet_table(file, name, kept)
-    try:
-        with pq.ParquetFile(file) as parquet:
-            schema = parquet.schema_arrow
-            slicing.refuse_nested(file, kept, schema)
-            label_column, split_column = tables.label_and_split(schema.names)
-            small = parquet.read(columns=[c for c in schema.names if c in (label_column, split_column, *kept)])
-            rows = parquet.metadata.num_rows
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise tables.unreadable_parquet(file, error) from None
-    labels, splits, words = tables.columns_of(file, name, small, schema.names, rows, kept)
-    names = _names(schema, label_column)
+    schema = parquet.schema(file)
+    parquet.refuse_doubled(file, [column], schema.names)
+    cells, rows = parquet.columns(file, tables.used(schema.names, kept), kept)
+    labels, splits, words = tables.columns_of(file, name, cells, schema.names, rows, kept)
+    names = _names(schema, tables.label_column(schema.names))
     return Table(file, lambda: _images(file, column), lambda index: f"{name}#{index}", labels, splits, names, words)
 
 
@@ -78,16 +68,7 @@ def _names(schema: pa.Schema, label_column: str | None) -> list[str] | None:
 
 
 def _images(file: Path, column: str) -> Iterator[bytes | Path]:
-    """The image files of a table, a batch of rows at a time: a dataset may be larger than the memory."""
-    index = 0
-    try:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=_BATCH, columns=[column]):
-                for value in batch.column(0).to_pylist():
-                    yield _image(file, index, value)
-                    index += 1
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise tables.unreadable_parquet(file, error) from None
+    return (_image(file, row, value) for row, value in enumerate(parquet.values(file, column)))
 
 
 def _image(file: Path, row: int, value: Any) -> bytes | Path:

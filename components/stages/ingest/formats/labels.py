@@ -1,6 +1,7 @@
 """Class names in label order, from the labels that tables carry."""
 
 import re
+import reprlib
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ _SHOWN = 5
 _WHOLE = re.compile(r"-?\d+\.0+")
 _NO_CLASS = re.compile(r"-\d+|[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)  # a number that counts nothing: -1, 0.73
 _NO_LETTERS = ("Cc", "Cs")  # Unicode's control characters, and the halves of a character
+_LONGEST = 250  # a folder can't have a longer name, and an MLflow tag of several classes hardly
 _SEPARATORS = re.compile(r"[,;|]")
 
 
@@ -80,12 +82,14 @@ def refuse_strange_classes(path: Path, classes: Sequence[str]) -> None:
     """Stop when two classes of the dataset at ``path`` look like one, or one is no line of text.
 
     Raises:
-        UserError: two names are spelled differently in Unicode alone, or one has control characters or half ones.
+        UserError: two names are spelled differently in Unicode alone, or one is too long or has control characters.
     """
     spellings: dict[str, str] = {}
     for name in classes:
-        if any(unicodedata.category(letter) in _NO_LETTERS for letter in name):
-            raise UserError(f"{path} has the class {name!a}, which is more than one line of text: rename it.")
+        if len(name) > _LONGEST or any(unicodedata.category(letter) in _NO_LETTERS for letter in name):
+            raise UserError(
+                f"{path} has the class {name[:_LONGEST]!a}, which is more than a line of {_LONGEST} letters: rename it."
+            )
         other = spellings.setdefault(unicodedata.normalize("NFC", name), name)
         if other != name:
             raise UserError(
@@ -125,7 +129,7 @@ def _order(value: Any) -> tuple[int, float, str]:
 
 def _refuse_unknown(table: Table, column: list[Any], of_value: dict[Any, int], classes: list[str]) -> None:
     wrong = [
-        f"{table.row(i)} has {value!r}"
+        f"{table.row(i)} has {reprlib.repr(value)}"
         for i, value in enumerate(column)
         if value is not None and (_no_label(value) or value not in of_value)
     ]

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from reflux.components.core.errors import UserError, listed
-from reflux.components.stages.ingest import slices as slicing
-from reflux.components.stages.ingest.formats import tables
+from reflux.components.stages.ingest.formats import parquet, tables
 from reflux.components.stages.ingest.formats.register import dataset_format
 from reflux.components.stages.ingest.items import Source, Table
 
@@ -26,7 +24,9 @@ def read(path: Path, kept: Mapping[str, str]) -> Source:
     Raises:
         UserError: a manifest is damaged, lacks a column, or has labels or columns that do not fit.
     """
-    return tables.source(path, [_table(file, tables.relative(file, path), kept) for file in _files(path)], kept)
+    files = _files(path)
+    parquet.refuse_large(path, [file for file in files if file.suffix.lower() == ".parquet"])
+    return tables.source(path, [_table(file, tables.relative(file, path), kept) for file in files], kept)
 
 
 def parquet_table(file: Path, name: str, kept: Mapping[str, str]) -> Table:
@@ -35,20 +35,16 @@ def parquet_table(file: Path, name: str, kept: Mapping[str, str]) -> Table:
     Raises:
         UserError: it is damaged, lacks a column, or has columns to keep that are no words or numbers.
     """
-    try:
-        with pq.ParquetFile(file) as parquet:
-            slicing.refuse_nested(file, kept, parquet.schema_arrow)
-            frame = parquet.read().to_pandas()
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise tables.unreadable_parquet(file, error) from None
-    return _manifest(file, name, frame, kept)
+    columns = parquet.schema(file).names
+    cells, _ = parquet.columns(file, _used(file, columns, kept), kept)
+    return _manifest(file, name, cells, columns, kept)
 
 
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if path.suffix.lower() in (".csv", ".parquet") else []
     with_paths = (p for p in path.glob("*.csv") if tables.first(tables.PATH_COLUMNS, _header(p)[1]))
-    return tables.parquet_files(path) or sorted(with_paths)
+    return parquet.files(path) or sorted(with_paths)
 
 
 def _header(file: Path) -> tuple[str, list[str]]:
@@ -67,17 +63,31 @@ def _table(file: Path, name: str, kept: Mapping[str, str]) -> Table:
         frame = pd.read_csv(file, sep=_header(file)[0], dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, pd.errors.ParserError) as error:
         raise UserError(f"{file} is not readable CSV ({' '.join(str(error).split())}): save it as UTF-8 CSV.") from None
-    return _manifest(file, name, frame, kept)
-
-
-def _manifest(file: Path, name: str, frame: pd.DataFrame, kept: Mapping[str, str]) -> Table:
     columns = [str(column) for column in frame.columns]
+    wanted = _used(file, columns, kept)
+    parquet.refuse_doubled(file, wanted, _header(file)[1])  # pandas gives the second another name
+    return _manifest(file, name, {column: frame[column].tolist() for column in wanted}, columns, kept)
+
+
+def _used(file: Path, columns: list[str], kept: Mapping[str, str]) -> list[str]:
+    """The columns that are read of a manifest.
+
+    Raises:
+        UserError: none holds paths.
+    """
     path_column = tables.first(tables.PATH_COLUMNS, columns)
     if not path_column:
         present = listed(columns, 10) or "none"
         raise UserError(f"{file} has no column of image paths (its columns: {present}): name one of them 'path'.")
-    paths = [tables.inside(file, index, value) for index, value in enumerate(tables.cells(frame[path_column]))]
-    labels, splits, words = tables.columns_of(file, name, frame, columns, len(paths), kept)
+    return tables.used(columns, kept, path_column)
+
+
+def _manifest(
+    file: Path, name: str, cells: Mapping[str, list[Any]], columns: list[str], kept: Mapping[str, str]
+) -> Table:
+    path_column = str(tables.first(tables.PATH_COLUMNS, columns))
+    paths = [tables.inside(file, index, value) for index, value in enumerate(cells[path_column])]
+    labels, splits, words = tables.columns_of(file, name, cells, columns, len(paths), kept)
 
     def row(index: int) -> str:
         return (Path(name).parent / paths[index]).as_posix()

@@ -2,13 +2,13 @@
 
 import math
 import os.path
-from collections.abc import Iterable, Iterator, Mapping
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from reflux.components.core.contract import MISSING
 from reflux.components.core.errors import UserError
@@ -38,37 +38,46 @@ def source(path: Path, tables: list[Table], kept: Mapping[str, str]) -> Source:
 
 
 def columns_of(
-    file: Path, name: str, table: Any, columns: list[str], rows: int, kept: Mapping[str, str]
+    file: Path, name: str, cells: Mapping[str, list[Any]], columns: Sequence[str], rows: int, kept: Mapping[str, str]
 ) -> tuple[list[Any] | None, list[str | None], list[list[str]]]:
-    """Labels, splits and columns to keep of a pandas or Arrow table; ``name`` is its file relative to the dataset.
+    """Labels, splits and columns to keep of a table.
+
+    Args:
+        file: the table's.
+        name: its name relative to the dataset.
+        cells: what the columns hold that :func:`used` lists.
+        columns: the names of all.
+        rows: their number.
+        kept: the columns to keep, with the params that name them.
 
     Raises:
         UserError: a split does not exist, or a column to keep is missing.
     """
-    label_column, split_column = label_and_split(columns)
-    labels = cells(table[label_column]) if label_column else None
-    splits = _splits(file, name, cells(table[split_column]) if split_column else [], rows)
+    label_column, split_column = first(_LABEL_COLUMNS, columns), first(_SPLIT_COLUMNS, columns)
+    filled = {column: [None if _is_empty(value) else value for value in values] for column, values in cells.items()}
+    labels = filled[label_column] if label_column else None
+    splits = _splits(file, name, filled[split_column] if split_column else [], rows)
     if any(split != "unlabeled" for split in splits):
         slicing.refuse_missing(file, kept, columns)
-    words = [_words(cells(table[wanted]) if wanted in columns else [None] * rows) for wanted in kept]
+    words = [_words(filled.get(wanted, [None] * rows)) for wanted in kept]
     return labels, splits, words
 
 
-def label_and_split(columns: list[str]) -> tuple[str | None, str | None]:
-    """The columns of labels and of splits."""
-    return first(_LABEL_COLUMNS, columns), first(_SPLIT_COLUMNS, columns)
+def used(columns: Sequence[str], kept: Mapping[str, str], *more: str) -> list[str]:
+    """The columns of a table that are read: of labels and splits, those to keep, and ``more``."""
+    found = (first(_LABEL_COLUMNS, columns), first(_SPLIT_COLUMNS, columns), *more)
+    return list(dict.fromkeys([name for name in found if name] + [name for name in kept if name in columns]))
 
 
-def first(wanted: tuple[str, ...], columns: list[str]) -> str | None:
+def label_column(columns: Sequence[str]) -> str | None:
+    """The column of labels."""
+    return first(_LABEL_COLUMNS, columns)
+
+
+def first(wanted: tuple[str, ...], columns: Sequence[str]) -> str | None:
     """The column with the first of the wanted names that there is, in any case."""
     by_name = {column.strip().lower(): column for column in reversed(columns)}
     return next((by_name[name] for name in wanted if name in by_name), None)
-
-
-def cells(column: Any) -> list[Any]:
-    """The column's values as Python objects; what is empty is None."""
-    values = column.to_pylist() if isinstance(column, pa.ChunkedArray) else column.tolist()
-    return [None if _is_empty(value) else value for value in values]
 
 
 def inside(file: Path, row: int, value: Any) -> str:
@@ -77,7 +86,7 @@ def inside(file: Path, row: int, value: Any) -> str:
     Raises:
         UserError: there is no path, or it leaves the folder.
     """
-    if value is None:
+    if _is_empty(value):
         raise UserError(f"{file} has no path in {row_of(file, row)}: fill it in or delete the row.")
     path = os.path.normpath(str(value))
     if "\0" in path:
@@ -101,24 +110,9 @@ def _has_header(file: Path) -> bool:
     return file.suffix.lower() == ".csv"
 
 
-def parquet_files(path: Path) -> list[Path]:
-    """The Parquet files that a path is or holds, at any depth, hidden ones aside."""
-    if path.is_file():
-        return [path] if path.suffix.lower() == ".parquet" else []
-    files = path.rglob("*.parquet")
-    return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(path).parts))
-
-
 def relative(file: Path, path: Path) -> str:
     """A file's name in the dataset at ``path``, which may be the file itself."""
     return file.relative_to(path.parent if path.is_file() else path).as_posix()
-
-
-def unreadable_parquet(file: Path, error: Exception) -> Exception:
-    """The error to raise when a Parquet file can't be read."""
-    if isinstance(error, PermissionError):
-        return error
-    return UserError(f"{file} is not readable Parquet ({' '.join(str(error).split())}): export it again.")
 
 
 @dataclass(frozen=True)
@@ -157,7 +151,7 @@ def _splits(file: Path, name: str, words: list[Any], rows: int) -> list[str | No
     if strange:
         more = f" and {len(strange) - 1:,} more do" if len(strange) > 1 else ""
         raise UserError(
-            f"{file} names a split that does not exist, {words[strange[0]]!r} in {row_of(file, strange[0])}{more}: use "
-            "train, val, test, unlabeled."
+            f"{file} names a split that does not exist, {reprlib.repr(words[strange[0]])} in "
+            f"{row_of(file, strange[0])}{more}: use train, val, test, unlabeled."
         )
     return splits

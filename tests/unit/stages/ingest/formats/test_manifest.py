@@ -59,6 +59,7 @@ def test_path_that_leaves_the_manifests_folder_is_refused(tmp_path: Path, path: 
             "path,label,split\n1.png,a,trian\n",
             r"a split that does not exist, 'trian' in row 2 \(the header is row 1\): use",
         ),
+        ("path,label,label\n1.png,a,b\n", "has 2 columns 'label': rename or delete all but one"),
         ("path,label,split\n1.png,,train\n2.png,,test\n", "has no label in 1.png, 2.png"),
         ("path,label\n1.png,-1\n", "labels out of range in 1 rows: 1.png has '-1'"),
         ('path,label\n1.png,a\n"2\0.png",b\n', r"has the path '2\\x00.png' in row 3 .*, with a zero byte: take"),

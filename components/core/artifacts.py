@@ -14,6 +14,7 @@ from typing import Any
 from reflux.components.core.errors import UserError
 
 ARTIFACTS = Path("artifacts")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # begins one, as OWASP's "CSV Injection" lists
 
 
 @contextmanager
@@ -79,6 +80,21 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is missing: run the stage that makes it (`reflux run`).") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): delete it and run `reflux run`.") from None
+
+
+def as_cell(value: Any) -> Any:
+    """A value as a cell of a CSV file, in which a spreadsheet takes no text for a formula; numbers stay as they are.
+
+    >>> as_cell("=1+1"), as_cell("-0.5"), as_cell(-0.5)
+    ("'=1+1", '-0.5', -0.5)
+    """
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def sha256_file(path: Path) -> str:

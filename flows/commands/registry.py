@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from reflux.components.core.artifacts import as_cell
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.file import load_params
 from reflux.components.core.params.sections import Params
@@ -108,7 +109,8 @@ def _write_csv(predictions: "Iterable[Prediction]", top: int) -> int:
         if shown == 1:
             further = [f"{name}_{n}" for n in range(2, len(classes) + 1) for name in ("class", "probability")]
             writer.writerow(["file", "class", "probability", *further])
-        writer.writerow([prediction.image, *(cell for label, share in classes for cell in (label, f"{share:.6f}"))])
+        cells = [cell for label, share in classes for cell in (as_cell(label), f"{share:.6f}")]
+        writer.writerow([as_cell(str(prediction.image)), *cells])
     return shown
 
 

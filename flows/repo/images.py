@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reflux.components.core.artifacts import ARTIFACTS
+from reflux.components.core.artifacts import ARTIFACTS, as_cell
 from reflux.components.core.contract import LABELED_SPLITS, SPLITS
 from reflux.components.core.errors import UserError
 from reflux.components.core.params.sections import Ingest, Params
@@ -107,7 +107,7 @@ def _compared(items: "list[Item]", classes: list[str], counts: Mapping[str, int]
     before = dict(zip(zip(*columns, strict=True), known["split"], strict=True))
     since = manifest.stat().st_mtime
     now = {(item.path, names[item.label], _size(item, since)): item.split or _OWN_SPLIT for item in items}
-    added = {key: split for key, split in now.items() if key not in before and key[0] not in left_out}
+    added = {key: split for key, split in now.items() if key not in before and as_cell(key[0]) not in left_out}
     removed = {key: split for key, split in before.items() if key not in now}
     touched = {*added.values(), *removed.values()}
     if _OWN_SPLIT in touched or not touched:  # it depends on their content, or one has changed that looks the same

@@ -24,7 +24,7 @@ from reflux.components.advice.tune.result import FIGURE, HOME, RESULT, TRIALS, R
 from reflux.components.advice.tune.space import decides, distributions
 from reflux.components.advice.tune.storage import STORAGE_VARIABLE, open_study, storage_errors, study_name
 from reflux.components.advice.tune.study import Search, begin, hopeless
-from reflux.components.core.artifacts import ARTIFACTS, atomic, read_json
+from reflux.components.core.artifacts import ARTIFACTS, as_cell, atomic, read_json
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
 from reflux.components.core.images.shards import open_shard, read_dataset
 from reflux.components.core.params.distill import targets_from
@@ -166,7 +166,7 @@ def keep(result: Result, trials: list[dict[str, Any]], journal: Journal) -> None
     with atomic(TRIALS) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(columns))
         writer.writeheader()
-        writer.writerows(trials)
+        writer.writerows({name: as_cell(value) for name, value in trial.items()} for trial in trials)
     for file_of_study in (RESULT, FIGURE, TRIALS):
         journal.artifact(file_of_study)
     journal.image("tune/front", FIGURE)

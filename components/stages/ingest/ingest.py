@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reflux.components.core.artifacts import atomic, translate_os_error, write_json
+from reflux.components.core.artifacts import as_cell, atomic, translate_os_error, write_json
 from reflux.components.core.contract import SPLITS
 from reflux.components.core.images.shards import UNLABELED, open_shard
 from reflux.components.core.runtime.machine import usable_cores
@@ -257,7 +257,8 @@ def _write_manifest(path: Path, frame: pd.DataFrame, classes: list[str], slices:
 def _write_quarantine(path: Path, left_out: list[Failure]) -> None:
     # For people, too: a spreadsheet takes a CSV file without this mark for one of its own country's encoding.
     with atomic(path) as temporary:
-        pd.DataFrame(left_out, columns=["path", "reason", "kind"]).to_csv(temporary, index=False, encoding="utf-8-sig")
+        cells = pd.DataFrame(left_out, columns=["path", "reason", "kind"]).map(as_cell)
+        cells.to_csv(temporary, index=False, encoding="utf-8-sig")
 
 
 def pretraining_facts(facts: dict[str, Any], mode: str) -> dict[str, Any]:

@@ -94,6 +94,8 @@ def test_several_images_become_a_table_or_csv_and_those_without_a_class_are_list
     assert out.endswith(f"\n3 images, by {model_name} version 1\n")
     assert err == f"2 could not be read:\n  gone.png does not exist\n  {folder}/torn.png is empty (zero bytes)\n"
 
+    shutil.copy(folder / "shirt.png", home.folder / "=1+1.png")
+    assert reflux("predict", "=1+1.png", "--csv")[1].splitlines()[1].startswith("'=1+1.png,shirt,0.9")
     strange = folder / os.fsdecode(b"caf\xe9.png")
     shutil.copy(folder / "shirt.png", strange)
     code, out, _ = reflux("predict", str(strange), "--csv")

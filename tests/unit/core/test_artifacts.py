@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reflux.components.core.artifacts import atomic, fingerprint, finite, read_json, translate_os_error, write_json
+from reflux.components.core.artifacts import (
+    as_cell,
+    atomic,
+    fingerprint,
+    finite,
+    read_json,
+    translate_os_error,
+    write_json,
+)
 from reflux.components.core.errors import UserError
 
 
@@ -120,3 +128,13 @@ def test_json_is_readable_by_people(tmp_path: Path):
     assert json.loads(text) == {"b": [1, 2]}
     assert text.endswith("\n")
     assert text.count("\n") > 3
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1+1", "\r=1+1", "\n=1+1", "-cat"])
+def test_a_formula_becomes_a_text(text: str):
+    assert as_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", ["-0.5", "+3", "-1e-7", "-inf", -0.5, 7, None, "cat", "a=b", "", " =1", "'=1"])
+def test_a_number_or_another_text_stays(value: object):
+    assert as_cell(value) is value

@@ -163,6 +163,16 @@ def test_unusable_images_are_listed(tmp_path: Path) -> None:
     assert reasons["dog/text.png"] == "dog/text.png is text and no image."
 
 
+def test_a_name_that_is_a_formula_is_a_text_in_the_list(tmp_path: Path) -> None:
+    folders = class_folders(tmp_path / "data")
+    (folders / "cat").rename(folders / "=cmd")
+    (folders / "=cmd" / "bad.png").write_text("no image")
+    run_ingest(folders, tmp_path / "out")
+    with (tmp_path / "out" / "quarantine.csv").open(encoding="utf-8-sig", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row == {"path": "'=cmd/bad.png", "reason": "'=cmd/bad.png is text and no image.", "kind": "unreadable"}
+
+
 def test_images_that_can_not_be_trained_or_tested_on_are_set_aside_and_the_run_goes_on(tmp_path: Path) -> None:
     folders = class_folders(tmp_path / "data")
     copy_into_splits(folders)

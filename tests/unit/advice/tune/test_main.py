@@ -156,7 +156,7 @@ def test_what_was_found_is_kept_with_a_picture_and_runs_in_mlflow(workspace):
     own.parent = journal.id
     repeat(own, rows_of(own.study)[0])
     result = own.result()
-    keep(result, table(own.study), journal)
+    keep(result, [*table(own.study), {"state": "=1+1"}], journal)
     journal.end("FINISHED")
     assert read() == result
     assert result.counts == {"trained": 1, "stopped": 0, "refused": 0, "repeated": 1}
@@ -165,7 +165,12 @@ def test_what_was_found_is_kept_with_a_picture_and_runs_in_mlflow(workspace):
     assert result.rows[0].repeats[1]["ece"] != result.rows[0].figures["ece"], "another seed, another student"
     assert result.store == read_json(Path("artifacts/label/manifest.json"))["key"]
     assert FIGURE.is_file()
-    assert [line.split(",")[1] for line in TRIALS.read_text().splitlines()] == ["state", "complete", "complete"]
+    assert [line.split(",")[1] for line in TRIALS.read_text().splitlines()] == [
+        "state",
+        "complete",
+        "complete",
+        "'=1+1",
+    ]
     assert not any(Path(".reflux/tune/trials").iterdir())
     starts = [json.loads(file.read_text().splitlines()[0]) for file in Path(".reflux/outbox").glob("*/journal.jsonl")]
     children = [start for start in starts if start["parent"] == journal.id]

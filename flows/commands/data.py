@@ -265,6 +265,11 @@ def _plan(profile: "Profile", wishes: "Wishes", answers: "Answers") -> "tuple[li
 
 
 def _copy(path: Path, target: Path) -> None:
+    """Copy a dataset, whole or not at all.
+
+    Raises:
+        UserError: a file can't be read, or the disk is full.
+    """
     if path.is_file():
         with atomic(target) as temporary:
             shutil.copy2(path, temporary)
@@ -274,6 +279,12 @@ def _copy(path: Path, target: Path) -> None:
     try:
         shutil.copytree(path, partial, ignore=_links_to_folders)
         partial.rename(target)
+    except shutil.Error as error:  # all that went wrong, as lists of source, target and reason
+        file, _, why = error.args[0][0]
+        why = why.partition("] ")[2].partition(":")[0] or why
+        raise UserError(
+            f"{file} can't be copied to {target} ({why}): make it readable, or free some space, and run again."
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -27,6 +27,7 @@ SPEEDS = {
     **{f"{role} {kind}": 0.0001 for role in ("teacher", "student") for kind in ("training", "inference", "view")},
     "start": 2.6,
 }
+WITHOUT_PRIVILEGE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +115,29 @@ def test_links_inside_are_copied_once_and_lead_in_no_circle(checkout, tmp_path):
     copied = sorted(path.relative_to("data/pets").as_posix() for path in Path("data/pets").rglob("*"))
     assert copied == ["cats", *(f"cats/{n}.png" for n in (0, 1, 2, 9)), "dogs", *(f"dogs/{n}.png" for n in range(3))]
     assert not any(path.is_symlink() for path in Path("data/pets").rglob("*") if path.name == "up")
+
+
+@pytest.mark.skipif(bool(WITHOUT_PRIVILEGE) and not shutil.which("setpriv"), reason="root may read everything")
+def test_a_file_that_can_not_be_copied_is_a_sentence_and_leaves_nothing(checkout, tmp_path):
+    folder = pictures(tmp_path / "pets")
+    (folder / "notes").write_text("mine alone")
+    (folder / "notes").chmod(0)
+    script = f"""
+from pathlib import Path
+from reflux.components.core.errors import UserError
+from reflux.flows.commands.data import _copy
+try:
+    _copy(Path("{folder}"), Path("data/pets"))
+except UserError as error:
+    print(error)
+"""
+    command = [*WITHOUT_PRIVILEGE, sys.executable, "-c", script]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == (
+        f"{folder}/notes can't be copied to data/pets (Permission denied): make it readable, or free some space, and "
+        "run again.\n"
+    )
+    assert not list(Path("data").glob("*pets*"))
 
 
 def test_gray_images_stay_gray_and_a_name_that_yaml_takes_for_a_number_stays_a_name(checkout, tmp_path):

@@ -81,6 +81,7 @@ class Compress(Section):
 class Evaluate(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     latency_runs: Annotated[int, Field(ge=20)] = 300
+    probe: Literal["patterns", "test"] = "patterns"
     license: str | None = None
 
     @field_validator("license")

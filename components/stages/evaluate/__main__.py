@@ -263,10 +263,13 @@ def _write(
 ) -> None:
     student = logits[contenders.shipped]
     _write_predictions(stage.out("predictions.parquet"), test, logits, student)
-    rows = probe.choose(test.labels, student)
     spec, probe_file = contenders.student.spec, stage.out("probe.npz")
-    pixels = fit_rows(test.images, rows, spec.image_size, spec.in_chans)
-    probe.write(probe_file, pixels, student[rows])
+    if stage.params.evaluate.probe == "test":
+        rows = probe.choose(test.labels, student)
+        probe.write(probe_file, fit_rows(test.images, rows, spec.image_size, spec.in_chans), student[rows])
+    else:
+        run_file = load(contenders.files[contenders.shipped]).run
+        probe.write(probe_file, *probe.of_patterns(run_file, spec.in_chans, spec.image_size))
     ids_file = stage.out("trained-on.npy")
     learned = {"source-domain": ("train",), "pretrain-source": ("train", "val")}
     others = [open_other(stage.read(f"ingest/{name}"), split) for name, splits in learned.items() for split in splits]

@@ -289,6 +289,9 @@ ROWS: dict[str, tuple[Row | Proven, ...]] = {
     "evaluate.latency_runs": (
         Proven("tests/integration/stages/evaluate/test_main.py::test_the_params_reach_what_measures"),
     ),
+    "evaluate.probe": (
+        Proven("tests/integration/stages/evaluate/test_main.py::test_the_probe_holds_test_images_if_a_param_says_so"),
+    ),
     "registry.model_name": (
         Proven("tests/integration/registry/test_command.py::test_each_command_says_what_it_did_with_its_exit_code"),
     ),

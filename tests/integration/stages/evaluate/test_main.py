@@ -27,6 +27,7 @@ from reflux.components.core.images.shards import open_shard
 from reflux.components.core.models import pixel_model
 from reflux.components.core.runtime import history
 from reflux.components.registry.policy.gates import gated_figures
+from reflux.components.registry.versions import smoke_process
 from reflux.components.registry.versions.evaluated_run import read_evaluated_run
 from reflux.components.stages.compress.__main__ import main as compress
 from reflux.components.stages.evaluate import __main__ as stage
@@ -200,6 +201,44 @@ def test_the_probe_is_the_shipped_file_s_own_predictions(finished):
     for batch in (1, 3, 64):
         parts = [run(pixels[i : i + batch]).argmax(axis=1) for i in range(0, 64, batch)]
         assert (np.concatenate(parts) == predicted).all()
+
+
+def test_the_probe_holds_no_image_of_the_dataset(finished):
+    with np.load(finished / "artifacts/evaluate/probe.npz", allow_pickle=False) as kept:
+        probed = kept["pixels"]
+    for split in ("train", "val", "test"):
+        seen = fit(np.array(open_shard(finished / "artifacts/ingest/shards" / split).images), SEEN, 1)
+        apart = np.abs(seen[:, None].astype(int) - probed[None]).mean(axis=(2, 3, 4))
+        assert apart.min(initial=255) > 5  # levels of 255, on average
+
+
+def test_the_probe_tells_another_model_from_the_one_that_it_recorded(finished):
+    with np.load(finished / "artifacts/evaluate/probe.npz", allow_pickle=False) as kept:
+        pixels, predicted = kept["pixels"], kept["predicted"]
+    model = load(finished / "artifacts/compress/student.onnx")
+    control = pixel_model.load(finished / "artifacts/control/model.safetensors")
+    others = {
+        "control": lambda batch: program.forward(control, batch),
+        "classes in another order": lambda batch: model.run(batch)[:, [1, 2, 0]],
+        "inverted pixels": lambda batch: model.run(255 - batch),
+        "one class": lambda batch: np.eye(3, dtype=np.float32)[np.zeros(len(batch), int)],
+    }
+    smoke_process.compare(model.run, pixels, predicted)
+    for other in others.values():
+        with pytest.raises(smoke_process.Failed, match="other classes than the evaluation recorded"):
+            smoke_process.compare(other, pixels, predicted)
+
+
+def test_the_probe_holds_test_images_if_a_param_says_so(finished, here):
+    shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
+    run_here("evaluate", evaluate, "evaluate.probe=test")
+    test = {
+        image.tobytes() for image in fit(np.array(open_shard(Path("artifacts/ingest/shards/test")).images), SEEN, 1)
+    }
+    with np.load("artifacts/evaluate/probe.npz", allow_pickle=False) as kept:
+        pixels, predicted = kept["pixels"], kept["predicted"]
+    assert {image.tobytes() for image in pixels} <= test
+    assert (load(Path("artifacts/compress/student.onnx")).run(pixels).argmax(axis=1) == predicted).all()
 
 
 def test_the_images_that_the_student_was_made_from_are_kept_by_their_ids(finished):

@@ -38,3 +38,22 @@ def test_what_is_written_is_read_without_pickle(tmp_path):
         assert kept["predicted"].tolist() == [3, 1, 0, 2, 2]
         assert kept["predicted"].dtype == np.int64
     assert [file.name for file in tmp_path.iterdir()] == ["probe.npz"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_patterns_are_the_same_each_time_and_differ_from_each_other(channels):
+    made = probe.patterns(channels, 16)
+    assert (made.shape, made.dtype) == ((512, channels, 16, 16), np.uint8)
+    assert np.array_equal(made, probe.patterns(channels, 16))
+    assert len({image.tobytes() for image in made}) > 450
+
+
+def test_of_the_patterns_as_many_of_each_answer_are_kept():
+    def bright(pixels):
+        means = pixels.mean(axis=(1, 2, 3), dtype=np.float32)
+        return np.stack([100 - means, means - 100, np.full(len(pixels), -300, np.float32)], axis=1)
+
+    pixels, logits = probe.of_patterns(bright, 1, 12)
+    assert (len(pixels), logits.shape) == (64, (64, 3))
+    assert np.array_equal(logits, bright(pixels))
+    assert np.bincount(logits.argmax(axis=1)).tolist() == [32, 32]

@@ -1,5 +1,6 @@
 """The dataset as it is now, compared with what ``ingest`` took of it: how many images there are, and which are new."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -131,5 +132,5 @@ def _size(item: "Item", since: float) -> int | None:
     """The bytes of an image; None if its file was written after a time, or is missing."""
     if isinstance(item.data, bytes):
         return len(item.data)
-    facts = item.data.stat() if item.data.is_file() else None
+    facts = item.data.stat() if os.path.isfile(item.data) else None  # a name may be too long for the disk
     return facts.st_size if facts and facts.st_mtime <= since else None

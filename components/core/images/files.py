@@ -64,7 +64,7 @@ def read_image(path: Path, max_megapixels: float) -> bytes:
 
 def leads_out(path: Path, folder: Path) -> bool:
     """Tell if a link on the way to a file leads out of a folder; DVC's cache counts as inside."""
-    if not path.is_symlink():
+    if not os.path.islink(path):  # Path.is_symlink raises where a name is too long for the disk
         real = _real(os.path.abspath(path.parent))
     elif _CACHED.search(real := os.path.realpath(path)):
         return False

@@ -95,6 +95,15 @@ def test_two_spellings_of_one_class_are_refused_in_folders(tmp_path: Path) -> No
         open_source(folder)
 
 
+def test_a_path_too_long_for_the_disk_is_set_aside(tmp_path: Path) -> None:
+    save(noise(1), tmp_path / "1.png")
+    source = open_source(csv(tmp_path, f"path,label\n1.png,a\n{'x' * 300}.png,b\n"))
+    limits = {"min_size_px": 1, "max_megapixels": 50}
+    frame, (failure,) = decode_all(source.items, 2, tmp_path / "out", 3, 8, **limits, encoded=False, processes=1)
+    assert frame["path"].tolist() == ["1.png"]
+    assert failure.reason.endswith("x.png can't be read (File name too long).")
+
+
 def test_links_that_lead_back_up_are_no_classes(tmp_path: Path) -> None:
     folder = tree(tmp_path / "pets", "cat/1.png", "dog/2.png")
     (folder / "all").symlink_to(".")

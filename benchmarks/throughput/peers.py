@@ -49,7 +49,7 @@ class SwitchedModel(nn.Module):
     def __init__(self, model: PixelModel, channels_last: bool, bf16: bool, compiled: bool) -> None:
         super().__init__()
         format = torch.channels_last if channels_last else torch.contiguous_format
-        self.model, self._format, self._bf16 = model.to(memory_format=format), format, bf16  # type: ignore[call-overload]
+        self.model, self._format, self._bf16 = model.to(memory_format=format), format, bf16
         # Attributes that timm's tasks read; where teacher and student are normalized alike, they leave pixels alone.
         self.num_classes, self.in_chans = len(CLASSES), model.spec.in_chans
         self.pretrained_cfg = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

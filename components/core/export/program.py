@@ -52,7 +52,7 @@ def export(model: PixelModel, batch: int | None = None, shape: tuple[int, int, i
         shape: C, H and W; None takes the network's own, so that no resize is in the program.
     """
     # Serialization warns of channels-last weights, whose strides it takes for those of a part.
-    model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
     model.net = deployed(model.net)
     own = (model.spec.in_chans, model.spec.image_size, model.spec.image_size)
     example = torch.zeros(batch or _EXAMPLE_BATCH, *(shape or own), dtype=torch.uint8)

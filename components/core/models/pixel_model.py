@@ -132,7 +132,7 @@ def pixel_model(
     spec = ModelSpec(name, tuple(classes), image_size, in_chans, tuple(mean), tuple(std))
     model = PixelModel(network(name, len(classes), in_chans), spec)
     _try_out(model, in_chans)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(memory_format=torch.channels_last)
 
 
 def adapted(pretrained: PixelModel, classes: Sequence[str], image_size: int, channels: int) -> PixelModel:
@@ -150,7 +150,7 @@ def adapted(pretrained: PixelModel, classes: Sequence[str], image_size: int, cha
         pretrained.net.reset_classifier(len(classes))  # type: ignore[operator]
     model = PixelModel(pretrained.net, spec)
     _try_out(model, channels)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(memory_format=torch.channels_last)
 
 
 def check_channels(spec: ModelSpec, channels: int) -> None:
@@ -213,7 +213,7 @@ def load(path: Path) -> PixelModel:
         model.net.load_state_dict(state)
     except RuntimeError:
         raise UserError(f"{path} does not fit today's {spec.name}: run `reflux run` to make it again.") from None
-    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return model.to(memory_format=torch.channels_last).eval()
 
 
 def read(path: Path) -> tuple[ModelSpec | None, dict[str, Tensor]]:

@@ -35,7 +35,7 @@ def patterns(channels: int, image_size: int) -> Pixels:
         if rng.random() < 0.7:  # on a black ground, as things often are
             levels *= rng.integers(0, 2, (cells, cells), dtype=np.uint8)
         for channel, coarse in enumerate(levels):
-            image[channel] = Image.fromarray(coarse).resize((image_size, image_size), painted)
+            image[channel] = np.asarray(Image.fromarray(coarse).resize((image_size, image_size), painted))
     return made
 
 

@@ -24,15 +24,15 @@ from torch import Tensor
 
 from benchmarks.harness.results import Figure, argument_parser, of_rounds, publish
 from benchmarks.harness.training import kd_criterion, train
-from reflux.components.core.images.shards import Shard
-from reflux.components.core.models.pixel_model import PixelModel, pixel_model
-from reflux.components.core.models.precision import autocast
+from reflux.components.core.data.shards import Shard
+from reflux.components.core.precision import autocast
 from reflux.components.core.runtime.device import resolve_device
-from reflux.components.core.teacher.hooks import teacher_outputs
 from reflux.components.core.training import optim
 from reflux.components.core.training.batches import batches_of_views
 from reflux.components.core.training.loop import Batch, Recipe, total
-from reflux.components.core.views.mixing import Views
+from reflux.components.modalities.image.layers import teacher_outputs
+from reflux.components.modalities.image.models.pixel_model import PixelModel, pixel_model
+from reflux.components.modalities.image.views.mixing import Views
 
 CLASSES = tuple(str(number) for number in range(100))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.harness.results import argument_parser, of_rounds, publish
 from benchmarks.throughput.setting import CLASSES, MEAN, STD, optimizer_of
-from reflux.components.core.models.pixel_model import pixel_model
+from reflux.components.modalities.image.models.pixel_model import pixel_model
 from reflux.flows.local.supervised import STAGE_ENVIRONMENT
 
 BATCH, STEPS, ROUNDS = 128, 100, 5

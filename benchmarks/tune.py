@@ -39,11 +39,11 @@ from reflux.components.advice.tune.study import Search, sampler
 from reflux.components.advice.tune.trial import Trial, figures_of
 from reflux.components.core.artifacts import ARTIFACTS
 from reflux.components.core.contract import FILES, kind_of
+from reflux.components.core.data.shards import open_shard
 from reflux.components.core.errors import UserError
 from reflux.components.core.export.network import load, sample
-from reflux.components.core.images.shards import open_shard
-from reflux.components.core.models.precision import computing
 from reflux.components.core.params.file import load_params
+from reflux.components.core.precision import computing
 from reflux.components.stages.compress.ship import writer
 from reflux.components.stages.distill.trainer import Trainer
 from reflux.components.stages.evaluate.metrics import measure

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import torch
 from torch.nn import functional as F
 
-from reflux.components.core.images.shards import open_shard
-from reflux.components.core.models import pixel_model
+from reflux.components.core.data.shards import open_shard
 from reflux.components.core.params.file import load_params, override_params
 from reflux.components.core.runtime import history
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models import pixel_model
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["dark", "middling", "bright"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.datasets.sources import cards, clipart, digits, emoji, few, gray, icons, letters, stamps
 from benchmarks.datasets.sources.packages import debian, npm
 from benchmarks.harness.results import ROOT
-from reflux.components.core.images.shards import UNLABELED
+from reflux.components.core.data.shards import UNLABELED
 from reflux.components.stages.ingest.source import open_source
 
 

@@ -31,9 +31,10 @@ from benchmarks.edge import files
 from benchmarks.edge.command import run_benchmark
 from benchmarks.edge.report import table
 from benchmarks.harness.results import read
-from reflux.components.core.export import program, quantize
-from reflux.components.core.images.shards import Pixels
-from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.data.shards import Pixels
+from reflux.components.core.export import program
+from reflux.components.modalities.image import quantize
+from reflux.components.modalities.image.models.pixel_model import PixelModel
 
 OURS = {"fp32": files.FILES["onnx"], "int8": files.FILES["int8"]}
 OPSET = 18  # best_onnx_opset of Ultralytics for torch 2.4 and later

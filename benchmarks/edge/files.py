@@ -11,10 +11,11 @@ from onnxruntime.quantization import QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from reflux.components.core import contract
-from reflux.components.core.export import program, quantize
+from reflux.components.core.data.shards import Pixels
+from reflux.components.core.export import program
 from reflux.components.core.export.network import MODULES
-from reflux.components.core.images.shards import Pixels
-from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.modalities.image import quantize
+from reflux.components.modalities.image.models.pixel_model import PixelModel
 
 FILES = {"onnx": "ONNX, fp32", "int8": "ONNX, int8", "defaults": "ONNX, int8, defaults"}
 FILES |= {"int4": "ONNX, int4 weights", "pt2": "torch.export, fp32"}

@@ -10,9 +10,9 @@ import torch
 from reflux.components.advice.bench.measure import measure
 from reflux.components.advice.bench.report import Row
 from reflux.components.advice.preflight.rehearsal import as_if_trained
+from reflux.components.core.data.shards import Pixels, Shard, open_shard
 from reflux.components.core.export.network import sample
-from reflux.components.core.images.shards import Pixels, Shard, open_shard
-from reflux.components.core.models.pixel_model import PixelModel, load, pixel_model
+from reflux.components.modalities.image.models.pixel_model import PixelModel, load, pixel_model
 
 STUDENT = "the default student"
 OTHERS = {"resnet8x4": (28, 1), "mobilenetv3_small_100": (64, 3)}  # image size and channels

@@ -20,12 +20,12 @@ import torch
 
 from benchmarks.edge.students import measure, seeds_parser, small_student, trained, workspace
 from benchmarks.harness.results import Figure, of_seeds, read
+from reflux.components.core.data.shards import open_shard
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import open_shard
 from reflux.components.core.inference import validate
-from reflux.components.core.models.pixel_model import PixelModel, load, parameter_count, save
-from reflux.components.core.models.small_nets import with_width
 from reflux.components.core.params.file import override_params
+from reflux.components.modalities.image.models.pixel_model import PixelModel, load, parameter_count, save
+from reflux.components.modalities.image.models.small_nets import with_width
 from reflux.components.stages.pretrain.pruning import prune
 
 WHOLE = "the whole student"

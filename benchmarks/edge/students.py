@@ -9,13 +9,13 @@ from pathlib import Path
 
 from benchmarks.harness.results import ROOT, Figure, argument_parser, write
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import PixelModel
-from reflux.components.core.models.small_nets import base_and_width, small_net
 from reflux.components.core.params.distill import targets_from
 from reflux.components.core.params.file import override_params
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models.pixel_model import PixelModel
+from reflux.components.modalities.image.models.small_nets import base_and_width, small_net
 from reflux.components.stages.distill.trainer import Trainer
 
 READ = ("ingest", "finetune", "label")

@@ -18,14 +18,14 @@ import numpy as np
 from benchmarks.edge.networks import CALIBRATION
 from benchmarks.edge.students import measure, seeds_parser, small_student, trained, workspace
 from benchmarks.harness.results import Figure, of_seeds, read
+from reflux.components.core.data.shards import open_shard
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import network as files
 from reflux.components.core.export.formats import onnx
 from reflux.components.core.export.program import Source
-from reflux.components.core.images.shards import open_shard
-from reflux.components.core.models.pixel_model import PixelModel, load
-from reflux.components.core.models.small_nets import with_width
 from reflux.components.core.params.file import load_params
+from reflux.components.modalities.image.models.pixel_model import PixelModel, load
+from reflux.components.modalities.image.models.small_nets import with_width
 
 STUDENT = Path("artifacts/distill/model.safetensors")
 NETWORKS, PRECISIONS = ("the student", "wider"), ("fp32", "int8")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from reflux.components.core.images.shards import UNLABELED, Shard
+from reflux.components.core.data.shards import UNLABELED, Shard
 
 SIZE = 28
 

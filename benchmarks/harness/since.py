@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 _PLAN = ("components/advice/plan", "components/advice/preflight")
 _TRANSFER = ("ingest", "pretrain", "finetune")
-_FILES = ("components/core/export", "components/core/models", "compress")
-_STUDENT = ("components/core/models", "components/core/training", "components/core/views")
+_MODELS = "components/modalities/image/models"
+_FILES = ("components/core/export", _MODELS, "compress")
+_STUDENT = (_MODELS, "components/core/training", "components/modalities/image/views")
 _DISTILLED = (*_STUDENT, "components/core/teacher", "components/stages/distill")
 _SERVERS = ("components/registry", "flows")
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from reflux.components.core.images.shards import Shard
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.training.loop import Batch, Loss, Recipe, fit
 from reflux.components.stages.distill.criterion import Criterion, Term

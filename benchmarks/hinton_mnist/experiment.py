@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from benchmarks.harness.images import SIZE, part
 from benchmarks.harness.training import CPU, kd_criterion, train
 from benchmarks.hinton_mnist.paper import TEMPERATURES, WIDTHS
-from reflux.components.core.images.shards import Shard
-from reflux.components.core.models.pixel_model import PixelModel, pixel_model
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.training import optim
 from reflux.components.core.training.batches import batches_of_views
 from reflux.components.core.training.loop import Recipe, cross_entropy
-from reflux.components.core.views.mixing import Views
+from reflux.components.modalities.image.models.pixel_model import PixelModel, pixel_model
+from reflux.components.modalities.image.views.mixing import Views
 
 # Twice as fast, on CPUs that have it; weights, losses and what is measured are in single precision anyway.
 PRECISION = "bf16" if torch.cpu.get_capabilities().get("avx512_bf16") else "fp32"

@@ -12,9 +12,9 @@ from benchmarks.methods.outputs import TeacherOutputs
 from benchmarks.methods.students import Students, compared_layers
 from benchmarks.methods.task import Task
 from reflux.components.core.artifacts import read_json, write_json
-from reflux.components.core.images.shards import Shard
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.inference import predict
-from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.modalities.image.models.pixel_model import PixelModel
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from benchmarks.harness.training import CPU
 from benchmarks.methods.training import AUGMENT, Indices
-from reflux.components.core.images.shards import Shard
-from reflux.components.core.models.pixel_model import PixelModel
-from reflux.components.core.teacher.hooks import Layer, teacher_outputs
-from reflux.components.core.views.mixing import Views
+from reflux.components.core.data.shards import Shard
+from reflux.components.modalities.image.layers import Layer, teacher_outputs
+from reflux.components.modalities.image.models.pixel_model import PixelModel
+from reflux.components.modalities.image.views.mixing import Views
 
 
 class TeacherOutputs:

@@ -14,12 +14,12 @@ from benchmarks.harness.training import CPU
 from benchmarks.methods.outputs import TeacherOutputs
 from benchmarks.methods.task import Task
 from benchmarks.methods.training import AUGMENT, Indices, hard, train, untrained
-from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.data.draws import permutation
 from reflux.components.core.params.distill import METHODS, Distill
-from reflux.components.core.teacher.hooks import Layer
 from reflux.components.core.training import loop
-from reflux.components.core.views.augment import permutation
-from reflux.components.core.views.mixing import Views
+from reflux.components.modalities.image.layers import Layer
+from reflux.components.modalities.image.models.pixel_model import PixelModel
+from reflux.components.modalities.image.views.mixing import Views
 from reflux.components.stages.distill.between import networks_between, seed_before
 from reflux.components.stages.distill.criterion import Criterion, mutual_loss, terms
 from reflux.components.stages.distill.modules import Peers

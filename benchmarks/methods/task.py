@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.harness.checkout import copy_checkout
 from benchmarks.harness.images import part, read_split
 from benchmarks.methods.training import hard, train, untrained
-from reflux.components.core.images.shards import Shard, join, open_shard
-from reflux.components.core.models.pixel_model import PixelModel, load, save
+from reflux.components.core.data.shards import Shard, join, open_shard
+from reflux.components.modalities.image.models.pixel_model import PixelModel, load, save
 
 TEACHER = "resnet20"
 LABELED, VALIDATION = 10_000, 5000

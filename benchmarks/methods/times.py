@@ -12,10 +12,10 @@ from benchmarks.harness.training import CPU
 from benchmarks.methods.students import CONTROL, STUDENTS, params_of
 from benchmarks.methods.task import LABELED
 from benchmarks.methods.training import BATCH, CLASSES, recipe_of, untrained
-from reflux.components.core.models.pixel_model import PixelModel
 from reflux.components.core.params.distill import METHODS, Loss
-from reflux.components.core.teacher.hooks import teacher_outputs
 from reflux.components.core.training import loop, optim
+from reflux.components.modalities.image.layers import teacher_outputs
+from reflux.components.modalities.image.models.pixel_model import PixelModel
 from reflux.components.stages.distill.criterion import Criterion, terms
 
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from benchmarks.harness.images import SIZE
 from benchmarks.harness.training import CPU
 from reflux.components.core import student as pipeline
-from reflux.components.core.images.shards import Shard
-from reflux.components.core.models.pixel_model import PixelModel, pixel_model
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.runtime.journal import NullJournal
 from reflux.components.core.runtime.world import ALONE
 from reflux.components.core.training import loop
-from reflux.components.core.views.mixing import Views
+from reflux.components.modalities.image.models.pixel_model import PixelModel, pixel_model
+from reflux.components.modalities.image.views.mixing import Views
 from reflux.components.stages.distill.losses.labels import share_of_labels
 
 CLASSES, MEAN, STD = tuple("0123456789"), (0.2861,), (0.3528,)

@@ -35,7 +35,7 @@ from benchmarks.throughput.arm import Arm, measure
 from benchmarks.throughput.figures import figures_of
 from benchmarks.throughput.peers import TORCHDISTILL_WITH_CACHE
 from benchmarks.throughput.setting import Setting, write_store
-from reflux.components.core.images.shards import open_shard
+from reflux.components.core.data.shards import open_shard
 
 PLAIN = {"channels_last": False, "bf16_student": False, "bf16_teacher": False, "compiled": False}
 EAGER = {"channels_last": True, "bf16_student": True, "bf16_teacher": True, "compiled": False}

@@ -29,15 +29,15 @@ from benchmarks.throughput.setting import (
     student_of,
     teacher_of,
 )
-from reflux.components.core.images.shards import Shard
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.runtime import progress
 from reflux.components.core.runtime.checkpoint import Checkpoints
-from reflux.components.core.teacher.hooks import teacher_outputs
 from reflux.components.core.teacher.soft_labels import SoftLabels, format_for
 from reflux.components.core.training import batches
 from reflux.components.core.training.batches import batches_of_views
 from reflux.components.core.training.loop import Batch, Recipe, fit, total
-from reflux.components.core.views.mixing import Views
+from reflux.components.modalities.image.layers import teacher_outputs
+from reflux.components.modalities.image.views.mixing import Views
 from reflux.components.stages.distill.losses.labels import share_of_labels
 from reflux.components.stages.label.soft_labels import teacher_logits
 

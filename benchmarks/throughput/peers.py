@@ -29,8 +29,8 @@ from benchmarks.throughput.setting import (
     student_of,
     teacher_of,
 )
-from reflux.components.core.images.shards import Shard
-from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.core.data.shards import Shard
+from reflux.components.modalities.image.models.pixel_model import PixelModel
 
 # Where `make bench` installs the last release of torchdistill that has a cache.
 TORCHDISTILL_WITH_CACHE = ROOT / ".venv/torchdistill-1.1.4"

@@ -16,7 +16,7 @@ import torch
 from benchmarks.throughput.ours import bare, fill, live, store
 from benchmarks.throughput.peers import plain, timm, torchdistill, torchdistill_cached
 from benchmarks.throughput.setting import Clock, Setting
-from reflux.components.core.images.shards import open_shard
+from reflux.components.core.data.shards import open_shard
 
 ARMS: dict[str, Callable[..., None]] = {
     function.__name__: function

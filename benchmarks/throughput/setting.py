@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness.processes import status_kb
-from reflux.components.core.images.shards import Shard
-from reflux.components.core.models.pixel_model import PixelModel, pixel_model
+from reflux.components.core.data.draws import batch_indices, draws
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.teacher.soft_labels import format_for
 from reflux.components.core.training import optim
-from reflux.components.core.views.augment import batch_indices, draws, render
+from reflux.components.modalities.image.models.pixel_model import PixelModel, pixel_model
+from reflux.components.modalities.image.views.augment import render
 from reflux.components.stages.label.store import fill as fill_store
 
 CLASSES = tuple(str(number) for number in range(10))
@@ -108,7 +109,7 @@ def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
 def first_batch(setting: Setting, images: Shard) -> tuple[Tensor, Tensor]:
     """Pixels and labels of our loop's first batch, by whose loss the arms are compared."""
     indices, _ = batch_indices(SEED, 0, len(images), setting.batch_size)
-    uniform = draws(SEED, images.ids[indices], np.zeros(len(indices), np.int64))
+    uniform = draws(SEED, images.ids[indices], np.zeros(len(indices), np.int64), 11)
     return render(images.images[indices], uniform, **AUGMENT, device=CPU), torch.from_numpy(images.labels[indices])
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.harness.results import ROOT
-from reflux.components.core.images.shards import Pixels
+from reflux.components.core.data.shards import Pixels
 
 MNIST = ROOT / "tests/data/mnist"
 VAL, TEST = 200, 600

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness.results import ROOT, Figure, Result, of_seeds, read, write
-from reflux.components.core.images.shards import open_shard
+from reflux.components.core.data.shards import open_shard
 from reflux.components.core.inference import validate
-from reflux.components.core.models.pixel_model import load
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models.pixel_model import load
 from reflux.components.stages.finetune.__main__ import main as finetune
 from reflux.components.stages.ingest.__main__ import main as ingest
 from reflux.components.stages.pretrain.__main__ import main as pretrain

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reflux.components.core.images.shards import Images, Shard, at_once
-from reflux.components.core.models.precision import autocast
+from reflux.components.core.data.shards import Images, Shard, at_once
+from reflux.components.core.precision import autocast
 from reflux.components.core.runtime.world import ALONE, World
-from reflux.components.core.views.augment import to_pixels
+from reflux.components.modalities.image.views.augment import to_pixels
 
 _BATCH = 512
 

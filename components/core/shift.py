@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from reflux.components.core.images.shards import UNLABELED, Images, Pixels, Shard, at_once
+from reflux.components.core.data.shards import UNLABELED, Images, Pixels, Shard, at_once
 
 STATISTICS = ("brightness", "contrast", "sharpness")
 SAMPLE = 2000

@@ -7,16 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reflux.components.core.images.shards import Dataset, Shard
-from reflux.components.core.models.pixel_model import (
-    PixelModel,
-    adapted,
-    load,
-    parameter_count,
-    pixel_model,
-    save,
-    seed_everything,
-)
+from reflux.components.core.data.shards import Dataset, Shard
 from reflux.components.core.runtime import history, progress
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.runtime.journal import Journal
@@ -26,7 +17,16 @@ from reflux.components.core.training.balance import BalancedOrder
 from reflux.components.core.training.batches import TargetsOf, batches_of_views
 from reflux.components.core.training.loop import Loss, Recipe, fit
 from reflux.components.core.training.parallel import shard_of_batch
-from reflux.components.core.views.mixing import Indices, Views, mixed_labels
+from reflux.components.modalities.image.models.pixel_model import (
+    PixelModel,
+    adapted,
+    load,
+    parameter_count,
+    pixel_model,
+    save,
+    seed_everything,
+)
+from reflux.components.modalities.image.views.mixing import Indices, Views, mixed_labels
 
 
 def untrained(name: str, image_size: int, dataset: Dataset, device: torch.device) -> PixelModel:

@@ -13,9 +13,9 @@ import numpy as np
 from scipy.special import softmax
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.files import files_below, is_picture, read_image
-from reflux.components.core.images.pixels import UnreadableImage, open_image
-from reflux.components.core.images.preprocess import preprocess
+from reflux.components.modalities.image.files import files_below, is_picture, read_image
+from reflux.components.modalities.image.pixels import UnreadableImage, open_image
+from reflux.components.modalities.image.preprocess import preprocess
 from reflux.components.registry import client
 from reflux.components.registry.ledger import proof
 from reflux.components.registry.versions import signatures

@@ -21,7 +21,7 @@ from reflux.flows.report.display import console
 
 if TYPE_CHECKING:
     from reflux.components.advice.bench.report import Report
-    from reflux.components.core.images.shards import Shard
+    from reflux.components.core.data.shards import Shard
 
 _SHARDS = ARTIFACTS / "ingest" / "shards"
 _MOST_IMAGES = 1000  # that a device gets: an accuracy then has a standard error of about a point
@@ -213,7 +213,7 @@ def _validation() -> "tuple[Shard, list[str]]":
     Raises:
         UserError: there are none.
     """
-    from reflux.components.core.images.shards import open_shard
+    from reflux.components.core.data.shards import open_shard
 
     if not (_SHARDS / "val").is_dir():
         raise UserError(f"{_SHARDS} has no validation images: run `reflux run` first.")

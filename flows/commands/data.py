@@ -333,8 +333,8 @@ def _unreadable_kinds(path: Path, source: "Source", max_quarantined: float) -> l
     Raises:
         UserError: files of a kind can't be read, and ``ingest`` would refuse so many.
     """
-    from reflux.components.core.images.files import read_image
-    from reflux.components.core.images.pixels import UnreadableImage, decode
+    from reflux.components.modalities.image.files import read_image
+    from reflux.components.modalities.image.pixels import UnreadableImage, decode
 
     kinds: dict[str, _Kind] = {}
     for number, item in enumerate(source.items):

@@ -81,7 +81,7 @@ def test_a_dataset_four_times_larger_than_the_memory_trains(tmp_path: Path, stor
         folder = tmp_path / "artifacts/ingest/shards" / split
         assert (folder / "images.npy").exists() == (storage == "decoded")
         program = (
-            f"from reflux.components.core.images.shards import *; open_shard(Path({str(folder)!r})).images[:].copy()"
+            f"from reflux.components.core.data.shards import *; open_shard(Path({str(folder)!r})).images[:].copy()"
         )
         assert "MemoryError" in run(["-c", program], tmp_path).stderr
     shutil.rmtree(tmp_path / "artifacts")

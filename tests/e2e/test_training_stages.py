@@ -19,10 +19,10 @@ from PIL import Image
 from reflux.components.core.artifacts import fingerprint, sha256_file
 from reflux.components.core.contract import TRAINING
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.encoded import write_encoding
-from reflux.components.core.models.pixel_model import load
 from reflux.components.core.params.file import load_params, override_params
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.encoded import write_encoding
+from reflux.components.modalities.image.models.pixel_model import load
 from reflux.components.stages.control import __main__ as control
 from reflux.components.stages.distill import __main__ as distill
 from reflux.components.stages.label import __main__ as label

@@ -11,10 +11,10 @@ from ruamel.yaml import YAML
 
 from benchmarks.harness.checkout import accuracies, copy_checkout, reflux_run
 from benchmarks.harness.results import ROOT
-from reflux.components.core.models.pixel_model import network, parameter_count
 from reflux.components.core.params.distill import METHODS
 from reflux.components.core.params.file import override_params
 from reflux.components.core.params.sections import Params
+from reflux.components.modalities.image.models.pixel_model import network, parameter_count
 
 PAIRS = ("resnet56:resnet20", "resnet110:resnet32", "resnet32x4:resnet8x4", "wrn_40_2:wrn_16_2", "vgg13_cifar:vgg8")
 # The authors' entries for CIFAR-100 that are not the method's defaults; dkd's beta is by pair (mdistiller's configs).

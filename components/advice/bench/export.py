@@ -15,10 +15,10 @@ from reflux.components.advice.bench import device
 from reflux.components.advice.bench.report import FORMAT
 from reflux.components.core.artifacts import sha256_file, translate_os_error, write_json
 from reflux.components.core.contract import FORMATS
+from reflux.components.core.data.shards import Shard, at_once
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import timing
 from reflux.components.core.export.network import MODULES, Network, code_of, load
-from reflux.components.core.images.shards import Shard, at_once
 
 _BATCH = 256
 _PARTS = ("files", "images", "answers", "formats")

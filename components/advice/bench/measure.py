@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reflux.components.advice.bench.export import write_folder
 from reflux.components.advice.bench.report import Report, read
-from reflux.components.core.images.shards import Shard
+from reflux.components.core.data.shards import Shard
 
 _HERE = "this-machine"
 

@@ -13,11 +13,11 @@ import torch
 
 from reflux.components.advice.plan.choice import Answers
 from reflux.components.advice.plan.profile import Look
-from reflux.components.core.images.shards import UNLABELED, Pixels
-from reflux.components.core.models.pixel_model import PixelModel, adapted
+from reflux.components.core.data.shards import UNLABELED, Pixels
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.significance import mcnemar, paired_score_bound
 from reflux.components.core.training.state import standard_error
+from reflux.components.modalities.image.models.pixel_model import PixelModel, adapted
 from reflux.components.stages.finetune.transfer import features_of_images
 from reflux.components.stages.pretrain.weights import pretrained, weights_file
 

@@ -19,11 +19,11 @@ import pandas as pd
 from PIL import Image
 
 from reflux.components.core.contract import LABELED_SPLITS, MISSING
-from reflux.components.core.images.files import open_file, read_image
-from reflux.components.core.images.pixels import FORMATS, Decoded, UnreadableImage, decode
-from reflux.components.core.images.processes import share_out
-from reflux.components.core.images.shards import UNLABELED, Pixels, ids_of
+from reflux.components.core.data.processes import share_out
+from reflux.components.core.data.shards import UNLABELED, Pixels, ids_of
 from reflux.components.core.shift import NO_PREDICTIONS, Sample, class_counts, compare, statistics
+from reflux.components.modalities.image.files import open_file, read_image
+from reflux.components.modalities.image.pixels import FORMATS, Decoded, UnreadableImage, decode
 from reflux.components.stages.ingest.checks import drop_two_labels, refuse_damaged, refuse_unlearnable
 from reflux.components.stages.ingest.groups import COLUMN, groups_of, ids_for_splits
 from reflux.components.stages.ingest.items import Item, Source
@@ -95,7 +95,7 @@ class Look:
         pixels: uint8 [N, S, S, 3].
         labels: int64 [N].
         splits: [N], those that ``ingest`` will give them.
-        ids: uint64 [N], as in :class:`reflux.components.core.images.shards.Shard`.
+        ids: uint64 [N], as in :class:`reflux.components.core.data.shards.Shard`.
     """
 
     pixels: Pixels

@@ -168,7 +168,7 @@ def _network(model: str, image_size: int, channels: int, classes: int, frozen: b
     """A network with random weights, whose draws leave torch's generator as it was."""
     import torch
 
-    from reflux.components.core.models.pixel_model import pixel_model
+    from reflux.components.modalities.image.models.pixel_model import pixel_model
     from reflux.components.stages.finetune.transfer import freeze_batch_norm
 
     names = [str(number) for number in range(classes)]
@@ -183,7 +183,7 @@ def _training_step(network: Any, pixels: Any, classes: int, precision: str) -> C
     import torch
     from torch.nn import functional as F
 
-    from reflux.components.core.models.precision import autocast
+    from reflux.components.core.precision import autocast
     from reflux.components.core.training import optim
 
     labels = (torch.arange(len(pixels)) % classes).to(pixels.device)
@@ -203,7 +203,7 @@ def _training_step(network: Any, pixels: Any, classes: int, precision: str) -> C
 def _inference_step(network: Any, pixels: Any) -> Callable[[int], object]:
     import torch
 
-    from reflux.components.core.models.precision import autocast
+    from reflux.components.core.precision import autocast
 
     network.eval()
 
@@ -221,9 +221,9 @@ def seconds_a_view(image_size: int, channels: int, augment: dict[str, Any], devi
     import numpy as np
     import torch
 
-    from reflux.components.core.images.shards import Shard
+    from reflux.components.core.data.shards import Shard
     from reflux.components.core.runtime.device import resolve_device
-    from reflux.components.core.views.mixing import Views
+    from reflux.components.modalities.image.views.mixing import Views
 
     rng, indices = np.random.default_rng(0), np.arange(_RENDERED)
     images = rng.integers(0, 256, (_RENDERED, image_size, image_size, channels), np.uint8)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
+from reflux.components.core.data.shards import Dataset
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import Dataset
-from reflux.components.core.models import image_text
-from reflux.components.core.models.pixel_model import PixelModel, parameter_count, pixel_model, read
 from reflux.components.core.params.distill import TeacherAssistant, Vkd, targets_from
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime.device import resolve_device
+from reflux.components.modalities.image.models import image_text
+from reflux.components.modalities.image.models.pixel_model import PixelModel, parameter_count, pixel_model, read
 from reflux.components.stages.distill.between import networks_between, refuse_to_grow
 from reflux.components.stages.distill.criterion import terms
 from reflux.components.stages.distill.losses.register import LOSSES

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from reflux.components.core.contract import made
+from reflux.components.core.data.shards import Pixels
 from reflux.components.core.export import program
-from reflux.components.core.images.shards import Pixels
-from reflux.components.core.models.pixel_model import PixelModel, parameter_count
+from reflux.components.modalities.image.models.pixel_model import PixelModel, parameter_count
 from reflux.components.stages.compress.ship import ship
 
 _IMAGES = 8

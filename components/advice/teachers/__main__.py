@@ -16,8 +16,8 @@ from reflux.components.advice.teachers.figure import accuracy_against_cost
 from reflux.components.advice.teachers.ranking import SIZES, costs, rank, sample, sizes_of
 from reflux.components.advice.teachers.result import PICTURE, Ranking, write
 from reflux.components.core.artifacts import ARTIFACTS, read_json
+from reflux.components.core.data.shards import join, open_shard, read_dataset
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
-from reflux.components.core.images.shards import join, open_shard, read_dataset
 from reflux.components.core.params.file import load_params
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.progress import bar

@@ -12,9 +12,9 @@ from pathlib import Path
 import timm
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.first_stages import whole_and_stages
-from reflux.components.core.models.pixel_model import check_timm_name, read
-from reflux.components.core.models.small_nets import small_net
+from reflux.components.modalities.image.models.first_stages import whole_and_stages
+from reflux.components.modalities.image.models.pixel_model import check_timm_name, read
+from reflux.components.modalities.image.models.small_nets import small_net
 from reflux.components.stages.pretrain.weights import (
     PACKAGES,
     OfAnotherNetwork,

@@ -14,10 +14,10 @@ import torch
 from reflux.components.advice.plan.probe import Floats, features_of
 from reflux.components.advice.teachers.candidates import Candidate
 from reflux.components.core.artifacts import atomic, sha256_file
-from reflux.components.core.images.shards import Pixels
-from reflux.components.core.models.pixel_model import PixelModel, adapted
+from reflux.components.core.data.shards import Pixels
 from reflux.components.core.runtime import installed
 from reflux.components.core.runtime.lineage import code_sha256
+from reflux.components.modalities.image.models.pixel_model import PixelModel, adapted
 from reflux.components.stages.pretrain.weights import pretrained
 
 KEPT = Path(".reflux/teachers/features")

@@ -18,13 +18,13 @@ from reflux.components.advice.plan.times import measured, run_seconds, stage_sec
 from reflux.components.advice.teachers.candidates import Candidate, forbids_commerce
 from reflux.components.advice.teachers.features import features, missing
 from reflux.components.advice.teachers.result import Ranking, Row
+from reflux.components.core.data.shards import UNLABELED, Pixels, Shard
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import UNLABELED, Pixels, Shard
-from reflux.components.core.models.first_stages import whole_and_stages
-from reflux.components.core.models.pixel_model import network, parameter_count
-from reflux.components.core.models.small_nets import small_net
 from reflux.components.core.params.sections import Params
 from reflux.components.core.significance import mcnemar, share_bound
+from reflux.components.modalities.image.models.first_stages import whole_and_stages
+from reflux.components.modalities.image.models.pixel_model import network, parameter_count
+from reflux.components.modalities.image.models.small_nets import small_net
 
 SIZES = (80, 128, 224)
 MOST = 1000  # images that are asked about: an accuracy is then known to ±3 points; the probe's time grows with its cube

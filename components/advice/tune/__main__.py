@@ -25,8 +25,8 @@ from reflux.components.advice.tune.space import decides, distributions
 from reflux.components.advice.tune.storage import STORAGE_VARIABLE, open_study, storage_errors, study_name
 from reflux.components.advice.tune.study import Search, begin, hopeless
 from reflux.components.core.artifacts import ARTIFACTS, as_cell, atomic, read_json
+from reflux.components.core.data.shards import open_shard, read_dataset
 from reflux.components.core.errors import EXIT_USER_ERROR, UserError
-from reflux.components.core.images.shards import open_shard, read_dataset
 from reflux.components.core.params.distill import targets_from
 from reflux.components.core.params.file import load_params
 from reflux.components.core.params.sections import Params

@@ -13,14 +13,19 @@ import numpy as np
 from reflux.components.advice.preflight.rehearsal import as_if_trained
 from reflux.components.core.artifacts import read_json, write_json
 from reflux.components.core.contract import made
+from reflux.components.core.data.shards import Dataset, Images
 from reflux.components.core.errors import UserError
 from reflux.components.core.export.latency import latency
 from reflux.components.core.export.network import fit_rows
-from reflux.components.core.images.shards import Dataset, Images
-from reflux.components.core.models.pixel_model import PixelModel, parameter_count, pixel_model, seed_everything
 from reflux.components.core.runtime import installed
 from reflux.components.core.runtime.lineage import code_sha256
 from reflux.components.core.runtime.machine import machine
+from reflux.components.modalities.image.models.pixel_model import (
+    PixelModel,
+    parameter_count,
+    pixel_model,
+    seed_everything,
+)
 from reflux.components.stages.compress.ship import writer
 
 KEPT = Path(".reflux/tune/files")

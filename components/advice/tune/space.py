@@ -11,10 +11,10 @@ from optuna.distributions import (
 )
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import check_timm_name
-from reflux.components.core.models.small_nets import base_and_width, small_net, with_width
 from reflux.components.core.params.distill import METHODS, LayerLoss, Loss, Method
 from reflux.components.core.params.sections import Params
+from reflux.components.modalities.image.models.pixel_model import check_timm_name
+from reflux.components.modalities.image.models.small_nets import base_and_width, small_net, with_width
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

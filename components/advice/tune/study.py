@@ -50,8 +50,8 @@ from reflux.components.advice.tune.storage import (
 )
 from reflux.components.advice.tune.trial import Trial, figures_of, train
 from reflux.components.core.contract import kind_of
+from reflux.components.core.data.shards import Dataset, Shard
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import Dataset, Shard
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime.journal import Status
 from reflux.components.registry.policy.gates import Bounds, format_value

@@ -16,14 +16,14 @@ import torch
 
 from reflux.components.advice.tune.result import HOME
 from reflux.components.core.contract import FILES
+from reflux.components.core.data.shards import Shard, at_once, open_shard
 from reflux.components.core.export import program
 from reflux.components.core.export.network import fit_rows, load, sample
-from reflux.components.core.images.shards import Shard, at_once, open_shard
-from reflux.components.core.models.pixel_model import PixelModel
-from reflux.components.core.models.precision import computing
 from reflux.components.core.params.sections import Params
+from reflux.components.core.precision import computing
 from reflux.components.core.runtime.journal import Journal, Status
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models.pixel_model import PixelModel
 from reflux.components.stages.compress.ship import writer
 from reflux.components.stages.distill.trainer import Trainer
 from reflux.components.stages.evaluate.metrics import Floats, measure

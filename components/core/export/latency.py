@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from reflux.components.core.data.shards import Pixels
 from reflux.components.core.export.network import load
 from reflux.components.core.export.timing import LOW, WARM_UP, batch_of, in_turn
-from reflux.components.core.images.shards import Pixels
 
 _WARM_UP_SHARE = 0.1
 

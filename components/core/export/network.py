@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from reflux.components.core.contract import FORMATS
+from reflux.components.core.data.shards import Images, Pixels, at_once
 from reflux.components.core.errors import UserError
 from reflux.components.core.export.formats import executorch, litert, onnx, openvino, pt2
 from reflux.components.core.export.logits import Logits
-from reflux.components.core.images.preprocess import fit
-from reflux.components.core.images.shards import Images, Pixels, at_once
+from reflux.components.modalities.image.preprocess import fit
 
 if TYPE_CHECKING:
     from reflux.components.core.export.program import Source
-    from reflux.components.core.models.pixel_model import ModelSpec
+    from reflux.components.modalities.image.models.pixel_model import ModelSpec
 
 _BATCH = 256
 Run = Callable[[Pixels], Logits]

@@ -13,10 +13,10 @@ from torch import nn
 from torch._ops import OpOverload
 from torch.export import Dim, ExportedProgram
 
+from reflux.components.core.data.shards import Pixels
 from reflux.components.core.export.logits import Logits
-from reflux.components.core.images.shards import Pixels
-from reflux.components.core.models.pixel_model import PixelModel
-from reflux.components.core.models.small_nets import SmallNet
+from reflux.components.modalities.image.models.pixel_model import PixelModel
+from reflux.components.modalities.image.models.small_nets import SmallNet
 
 INPUT, OUTPUT = "pixels", "logits"
 # A batch of one would be baked into the program: torch.export takes a size of 1 for a constant.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from reflux.components.core.images.shards import Pixels
+    from reflux.components.core.data.shards import Pixels
 
 WARM_UP = 10
 ROUNDS, RUNS = 15, 40

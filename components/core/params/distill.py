@@ -1,7 +1,7 @@
 """The section ``distill``: the methods by name, with their papers' defaults.
 
 An entry of ``distill.method`` is a loss, a modifier of the losses next to it, or a schedule: which network teaches
-which, in what order. Layers are addressed as in :func:`reflux.components.core.teacher.hooks.find_layer`.
+which, in what order. Layers are addressed as in :func:`reflux.components.modalities.image.layers.find_layer`.
 """
 
 import difflib

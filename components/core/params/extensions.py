@@ -26,11 +26,11 @@ from reflux.components.core.project import root
 FOLDER = Path("extensions")
 EXTENDED: dict[str, str | None] = {  # folders of ``components``, by the kind of extension; None decides no result
     "losses": "stages/distill",
-    "networks": "core/models",
+    "networks": "modalities/image/models",
     "figures": "stages/evaluate",
     "formats": "stages/ingest",
     "expectations": "stages/validate",
-    "transforms": "core/views",
+    "transforms": "modalities/image/views",
     "notifiers": None,
     "boards": None,
 }

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflux.components.core.artifacts import sha256_file
-from reflux.components.core.models.pixel_model import PixelModel, check_classes, load
-from reflux.components.core.models.precision import single_precision
+from reflux.components.core.precision import single_precision
+from reflux.components.modalities.image.models.pixel_model import PixelModel, check_classes, load
 
 
 @single_precision

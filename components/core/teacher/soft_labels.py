@@ -156,7 +156,7 @@ def open_store(
     """Open the store that ``label`` wrote, and check every file of it.
 
     It must hold the soft labels of the current teacher, for the views that the student will see; ``views_key`` is
-    :func:`reflux.components.core.views.augment.views_key`.
+    :func:`reflux.components.core.data.draws.views_key`.
 
     Raises:
         UserError: the store has another teacher, other images, views or classes, or a file is missing or damaged.

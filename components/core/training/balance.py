@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reflux.components.core.views.augment import batch_indices
+from reflux.components.core.data.draws import batch_indices
 
 Indices = npt.NDArray[np.int64]
 

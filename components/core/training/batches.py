@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reflux.components.core.images.shards import decoded
+from reflux.components.core.data.draws import batch_indices
+from reflux.components.core.data.shards import decoded
 from reflux.components.core.training.balance import BalancedOrder
 from reflux.components.core.training.loop import Batch
-from reflux.components.core.views.augment import batch_indices
-from reflux.components.core.views.mixing import Indices, Views
+from reflux.components.modalities.image.views.mixing import Indices, Views
 
 _AHEAD = 2
 

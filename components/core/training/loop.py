@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from reflux.components.core.images.shards import Shard, some_labeled
+from reflux.components.core.data.shards import Shard, some_labeled
 from reflux.components.core.inference import validate
-from reflux.components.core.models.precision import autocast
+from reflux.components.core.precision import autocast
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.runtime.device import usage
 from reflux.components.core.runtime.world import ALONE, World
@@ -67,7 +67,7 @@ class Recipe:
         clip_norm: the largest norm of the gradient; 0 leaves it as it is.
         accumulate: micro-batches a batch is computed in, one after the other, for less memory.
         ema_decay: decay of the averaged weights that are validated and kept; 0 keeps the trained ones.
-        precision: see :func:`reflux.components.core.models.precision.autocast`.
+        precision: see :func:`reflux.components.core.precision.autocast`.
         sync_batch_norm, compile: see :mod:`reflux.components.core.training.parallel`.
     """
 

@@ -7,8 +7,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from reflux.components.core.artifacts import atomic
+from reflux.components.core.data.shards import Shard, open_shard, read_dataset
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import Shard, open_shard, read_dataset
 from reflux.components.core.shift import DIGITS, STATISTICS, Ids, Sample, class_counts, sample, statistics
 
 FILE = "drift/reference.npz"  # where a retrain's run in MLflow keeps it

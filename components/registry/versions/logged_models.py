@@ -19,7 +19,7 @@ from reflux.components.core.artifacts import finite, read_json, sha256_file, wri
 from reflux.components.core.contract import shipped
 from reflux.components.core.errors import UserError
 from reflux.components.core.export.network import MODULES, Network, code_of, load
-from reflux.components.core.images import preprocess
+from reflux.components.modalities.image import preprocess
 from reflux.components.registry.client import if_exists
 from reflux.components.registry.versions import sbom, signatures
 from reflux.components.registry.versions.evaluated_run import STAGE_RUNS, EvaluatedRun
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import Model, ModelSignature
 
-    from reflux.components.core.models.pixel_model import PixelModel
+    from reflux.components.modalities.image.models.pixel_model import PixelModel
 
 STUDENT, TEACHER = "student", "teacher"
 LOGGED = "models:/"  # MLflow on SQLite drops a version's model_id, but keeps its source
@@ -96,7 +96,7 @@ def teacher(mlflow: "MlflowClient", evaluated: EvaluatedRun, experiment: str, ru
     if finished := _finished(mlflow, experiment, TEACHER, "weights.sha256", sha256):
         return finished
     # Torch and timm take seconds to import, which a registered teacher does not need.
-    from reflux.components.core.models import pixel_model
+    from reflux.components.modalities.image.models import pixel_model
 
     model = pixel_model.load(evaluated.teacher)
     origin = run_of(mlflow, evaluated.artifacts / "finetune" / "run.json") or run_id
@@ -118,7 +118,7 @@ def architectures(evaluated: EvaluatedRun) -> dict[str, str]:
     Raises:
         UserError: Reflux did not write their weights.
     """
-    from reflux.components.core.models import pixel_model
+    from reflux.components.modalities.image.models import pixel_model
 
     spec, _ = pixel_model.read(evaluated.teacher)
     student_spec, _ = pixel_model.read(evaluated.artifacts / "distill" / "model.safetensors")

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reflux.components.core.contract import shipped
+from reflux.components.core.data.shards import Shard, open_shard
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import Shard, open_shard
 from reflux.components.registry import client
 from reflux.components.registry.policy.comparison import ChampionEvaluation, Measured, compare
 from reflux.components.registry.versions.files import VersionFiles, fetch_files, read_evaluation, read_trained_on

@@ -7,11 +7,11 @@ from dataclasses import asdict
 
 from reflux.components.core.artifacts import atomic, write_json
 from reflux.components.core.contract import EDGE, made
+from reflux.components.core.data.shards import open_shard
 from reflux.components.core.export.network import sample
-from reflux.components.core.images.shards import open_shard
-from reflux.components.core.models import pixel_model
 from reflux.components.core.runtime import progress
 from reflux.components.core.runtime.stage import Stage, run
+from reflux.components.modalities.image.models import pixel_model
 from reflux.components.stages.compress.choice import choose
 from reflux.components.stages.compress.ship import ship
 

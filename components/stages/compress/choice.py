@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from reflux.components.core.contract import FILES, kind_of
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.export.network import load
 from reflux.components.core.export.timing import batch_of, in_turn
-from reflux.components.core.images.shards import Shard
 from reflux.components.core.params.sections import Compress
 from reflux.components.core.significance import paired_score_bound
 from reflux.components.stages.compress.parity import require_int8

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from reflux.components.core.data.shards import Pixels
 from reflux.components.core.errors import UserError
 from reflux.components.core.export.logits import Logits, disagreements
-from reflux.components.core.images.shards import Pixels
 from reflux.components.core.significance import paired_score_bound, share_bound
 
 BATCHES = (1, 2, 5)  # a program exported for one batch size would refuse these, or get them wrong

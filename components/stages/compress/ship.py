@@ -9,11 +9,11 @@ from typing import Any
 
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.contract import FILES
+from reflux.components.core.data.shards import Pixels
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import program
 from reflux.components.core.export.network import MODULES, load
-from reflux.components.core.images.shards import Pixels
-from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.modalities.image.models.pixel_model import PixelModel
 from reflux.components.stages.compress import parity
 
 _COLORS = re.compile(r"\x1b\[\d+m")

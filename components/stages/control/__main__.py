@@ -3,14 +3,14 @@
 import sys
 from functools import partial
 
-from reflux.components.core.images.shards import open_shard, read_dataset
-from reflux.components.core.models.precision import computing
+from reflux.components.core.data.shards import open_shard, read_dataset
+from reflux.components.core.precision import computing
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import Stage, run
 from reflux.components.core.student import labels_of, new_student, save_trained, train
 from reflux.components.core.training.balance import log_priors_for, order_for
 from reflux.components.core.training.loop import Recipe, cross_entropy
-from reflux.components.core.views.mixing import Views
+from reflux.components.modalities.image.views.mixing import Views
 
 
 def main(stage: Stage) -> None:

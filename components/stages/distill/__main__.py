@@ -3,15 +3,15 @@
 import shutil
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import parameter_count
-from reflux.components.core.models.precision import computing
 from reflux.components.core.params.distill import (
     DeepMutualLearning,
     TeacherAssistant,
     targets_from,
 )
+from reflux.components.core.precision import computing
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage, run
+from reflux.components.modalities.image.models.pixel_model import parameter_count
 from reflux.components.stages.distill.between import networks_between, refuse_to_grow, seed_before
 from reflux.components.stages.distill.losses.register import LOSSES
 from reflux.components.stages.distill.possible import refuse_few_classes, refuse_no_labels

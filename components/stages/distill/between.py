@@ -1,9 +1,9 @@
 """The networks between a teacher and its student, where a schedule wants some."""
 
+from reflux.components.core.data.shards import Dataset
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import Dataset
-from reflux.components.core.models.pixel_model import network, parameter_count
 from reflux.components.core.params.distill import BornAgain, Schedule, TeacherAssistant
+from reflux.components.modalities.image.models.pixel_model import network, parameter_count
 
 
 def networks_between(schedule: Schedule | None, student: str) -> list[str]:

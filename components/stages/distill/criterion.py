@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import PixelModel
-from reflux.components.core.teacher.hooks import Layer, feature_shapes, find_layer, rectified, teacher_outputs
+from reflux.components.modalities.image.layers import Layer, feature_shapes, find_layer, rectified, teacher_outputs
+from reflux.components.modalities.image.models.pixel_model import PixelModel
 from reflux.components.stages.distill.losses.labels import hard_loss, labels_or_prediction
 from reflux.components.stages.distill.losses.logits import kd, standardize, temperature_for
 from reflux.components.stages.distill.losses.register import LOSSES, Features

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import orthogonal
 
-from reflux.components.core.models.pixel_model import PixelModel
-from reflux.components.core.models.small_nets import conv_bn
-from reflux.components.core.teacher.hooks import Layer, logits_and_features
+from reflux.components.modalities.image.layers import Layer, logits_and_features
+from reflux.components.modalities.image.models.pixel_model import PixelModel
+from reflux.components.modalities.image.models.small_nets import conv_bn
 
 Shape = tuple[int, ...]
 

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from reflux.components.core.artifacts import read_json
-from reflux.components.core.images.shards import Dataset, join, open_shard, read_dataset
-from reflux.components.core.models.pixel_model import PixelModel, load, save, seed_everything
+from reflux.components.core.data.draws import permutation, views_key
+from reflux.components.core.data.shards import Dataset, join, open_shard, read_dataset
 from reflux.components.core.params.distill import Vkd
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.runtime.stage import Stage
 from reflux.components.core.student import labels_of, new_student, save_trained, train, untrained
 from reflux.components.core.teacher.ensemble import load_teacher
-from reflux.components.core.teacher.hooks import teacher_outputs
 from reflux.components.core.teacher.soft_labels import Indices, SoftLabels, open_store
 from reflux.components.core.training.balance import log_priors_for, order_for
 from reflux.components.core.training.batches import TargetsOf
 from reflux.components.core.training.loop import Loss, Recipe, cross_entropy
-from reflux.components.core.views.augment import permutation, views_key
-from reflux.components.core.views.mixing import Views, mixed_labels, stored_augment
+from reflux.components.modalities.image.layers import teacher_outputs
+from reflux.components.modalities.image.models.pixel_model import PixelModel, load, save, seed_everything
+from reflux.components.modalities.image.views.mixing import Views, mixed_labels, stored_augment
 from reflux.components.stages.distill.criterion import Criterion, mutual_loss, terms
 from reflux.components.stages.distill.losses.labels import mixture, share_of_labels
 from reflux.components.stages.distill.modules import Peers, ProbedStudent

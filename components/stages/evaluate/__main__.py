@@ -17,20 +17,20 @@ import torch
 
 from reflux.components.core.artifacts import atomic, read_json, sha256_file, write_json
 from reflux.components.core.contract import FILES, STAGES
+from reflux.components.core.data.shards import Pixels, Shard, open_other, open_shard
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import program
 from reflux.components.core.export.latency import latency, side_by_side
 from reflux.components.core.export.logits import Logits
 from reflux.components.core.export.network import fit_rows, load
-from reflux.components.core.images.preprocess import fit
-from reflux.components.core.images.shards import Pixels, Shard, open_other, open_shard
-from reflux.components.core.models import pixel_model
-from reflux.components.core.models.pixel_model import PixelModel
-from reflux.components.core.models.precision import computing
+from reflux.components.core.precision import computing
 from reflux.components.core.runtime import progress
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import Stage, run
 from reflux.components.core.significance import mcnemar, paired_bootstrap
+from reflux.components.modalities.image.models import pixel_model
+from reflux.components.modalities.image.models.pixel_model import PixelModel
+from reflux.components.modalities.image.preprocess import fit
 from reflux.components.stages.evaluate import advice, metrics, pictures, probe, scoring, slices, trained_on
 from reflux.components.stages.evaluate.card import describe, render
 from reflux.components.stages.evaluate.card.front_matter import front_matter

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from reflux.components.core.images.shards import Pixels
+from reflux.components.core.data.shards import Pixels
 from reflux.components.stages.evaluate.metrics import BINS, Floats, Ints, Reliability
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from reflux.components.core.contract import alternatives, shipped, ships
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.export.logits import Logits
-from reflux.components.core.images.preprocess import resize
-from reflux.components.core.images.shards import Shard
-from reflux.components.stages.evaluate import corruptions, figures, metrics, probe
+from reflux.components.modalities.image import stress
+from reflux.components.modalities.image.preprocess import resize
+from reflux.components.stages.evaluate import figures, metrics, probe
 from reflux.components.stages.evaluate.figures import clipped
 
 _PICTURED_MISTAKES = 15
@@ -74,7 +75,7 @@ def draw(
     rows = probe.spread(labels, _PICTURED_CORRUPTIONS)
     images, own = resize(test.images[rows], side).transpose(0, 2, 3, 1), shipped(measured)
     strips = [(f"unchanged\n{own['accuracy']:.1%}", images)]
-    for kind, changed in corruptions.corrupted(images, test.ids[rows]):
+    for kind, changed in stress.corrupted(images, test.ids[rows]):
         strips.append((f"{kind}\n{own[f'{kind}_accuracy']:.1%}", changed))
     figures.strips(strips, "Test images in each corruption", folder / "corruptions.png")
     strips = []

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from reflux.components.core.artifacts import atomic
+from reflux.components.core.data.shards import Pixels
 from reflux.components.core.export.logits import Logits, tied
-from reflux.components.core.images.shards import Pixels
 from reflux.components.stages.evaluate.metrics import Ints
 
 IMAGES = 64

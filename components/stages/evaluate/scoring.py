@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from reflux.components.core.data.shards import Images, Pixels, Shard, at_once
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import program
 from reflux.components.core.export.logits import Logits, disagreements
 from reflux.components.core.export.network import load
-from reflux.components.core.images.preprocess import fit, resize
-from reflux.components.core.images.shards import Images, Pixels, Shard, at_once
 from reflux.components.core.inference import predict
-from reflux.components.core.models.pixel_model import ModelSpec, PixelModel
 from reflux.components.core.runtime.world import ALONE, World
-from reflux.components.stages.evaluate import corruptions
+from reflux.components.modalities.image import stress
+from reflux.components.modalities.image.models.pixel_model import ModelSpec, PixelModel
+from reflux.components.modalities.image.preprocess import fit, resize
 
 _CHUNK = 1024
 _BATCH = 256
@@ -94,24 +94,24 @@ def corrupted_accuracies(
     """Accuracy on the test images in each common corruption; ``runs`` take pixels as ``spec`` does, to logits.
 
     Returns:
-        By contender, ``noise_accuracy`` and so on for each of ``corruptions.KINDS``, and their mean,
+        By contender, ``noise_accuracy`` and so on for each of ``stress.KINDS``, and their mean,
         ``corrupted_accuracy``.
     """
-    right = torch.zeros(len(runs), len(corruptions.KINDS), dtype=torch.int64)
+    right = torch.zeros(len(runs), len(stress.KINDS), dtype=torch.int64)
     mine = world.shard(len(test))
     few = max(1, min(_BATCH, _BYTES_TO_CORRUPT // (spec.image_size**2 * test.images.shape[3])))
     size = at_once(test.images, few)
     for begin in mine[::size]:
         rows = slice(begin, min(begin + size, mine.stop))
         resized = resize(test.images[rows], spec.image_size).transpose(0, 2, 3, 1)
-        for kind, (_, images) in enumerate(corruptions.corrupted(resized, test.ids[rows])):
+        for kind, (_, images) in enumerate(stress.corrupted(resized, test.ids[rows])):
             pixels = fit(images, spec.image_size, spec.in_chans)
             for contender, run in enumerate(runs.values()):
                 right[contender, kind] += int((run(pixels).argmax(axis=1) == test.labels[rows]).sum())
         advance((rows.stop - rows.start) * world.size)
     shares = (world.sum(right).double() / len(test)).tolist()
     return {
-        name: {f"{kind}_accuracy": share for kind, share in zip(corruptions.KINDS, row, strict=True)}
+        name: {f"{kind}_accuracy": share for kind, share in zip(stress.KINDS, row, strict=True)}
         | {"corrupted_accuracy": sum(row) / len(row)}
         for name, row in zip(runs, shares, strict=True)
     }

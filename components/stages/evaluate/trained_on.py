@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from reflux.components.core.artifacts import atomic
-from reflux.components.core.images.shards import Shard, ids_of
+from reflux.components.core.data.shards import Shard, ids_of
 
 
 def write(manifest: Path, path: Path, others: Iterable[Shard] = ()) -> None:

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from reflux.components.core.artifacts import write_json
-from reflux.components.core.images.shards import Dataset, Shard, join, open_other, open_shard, read_dataset
+from reflux.components.core.data.shards import Dataset, Shard, join, open_other, open_shard, read_dataset
 from reflux.components.core.inference import validate
-from reflux.components.core.models.pixel_model import PixelModel, adapted, load, save, seed_everything
-from reflux.components.core.models.precision import computing
 from reflux.components.core.params.augment import Augment
+from reflux.components.core.precision import computing
 from reflux.components.core.runtime import history, progress
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.runtime.device import resolve_device
@@ -25,7 +24,8 @@ from reflux.components.core.training.balance import class_shares, class_weights_
 from reflux.components.core.training.batches import batches_of_views
 from reflux.components.core.training.loop import Loss, Recipe, cross_entropy, fit
 from reflux.components.core.training.parallel import shard_of_batch
-from reflux.components.core.views.mixing import Indices, Views
+from reflux.components.modalities.image.models.pixel_model import PixelModel, adapted, load, save, seed_everything
+from reflux.components.modalities.image.views.mixing import Indices, Views
 from reflux.components.stages.finetune.adaptation.batches import Batches, side_by_side
 from reflux.components.stages.finetune.adaptation.domains import (
     DomainNetwork,

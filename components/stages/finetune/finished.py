@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import ModelSpec, check_channels
+from reflux.components.modalities.image.models.pixel_model import ModelSpec, check_channels
 
 
 def check_finished(spec: ModelSpec, classes: Sequence[str], channels: int, weights: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from reflux.components.core.errors import UserError, listed
-from reflux.components.core.models.pixel_model import PixelModel
+from reflux.components.modalities.image.models.pixel_model import PixelModel
 from reflux.components.stages.finetune.l2_sp import backbone
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reflux.components.core.images.shards import Shard, join, some
+from reflux.components.core.data.shards import Shard, join, some
 from reflux.components.core.inference import predict
-from reflux.components.core.models.pixel_model import PixelModel
 from reflux.components.core.runtime.world import World
 from reflux.components.core.training.state import standard_error
+from reflux.components.modalities.image.models.pixel_model import PixelModel
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

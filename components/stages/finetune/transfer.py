@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
-from reflux.components.core.images.shards import Images, Shard, at_once
-from reflux.components.core.models.pixel_model import PixelModel
-from reflux.components.core.models.precision import autocast
+from reflux.components.core.data.shards import Images, Shard, at_once
+from reflux.components.core.precision import autocast
 from reflux.components.core.training.balance import adjusted
 from reflux.components.core.training.optim import exempt_from_decay
-from reflux.components.core.views.augment import render, to_pixels, view_draws
+from reflux.components.modalities.image.models.pixel_model import PixelModel
+from reflux.components.modalities.image.views.augment import render, to_pixels, view_draws
 
 _PROBE_REPORTS = 10
 _PROBE_BATCH = 4096

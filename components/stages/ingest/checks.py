@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from reflux.components.core.data.shards import UNLABELED
 from reflux.components.core.errors import UserError, listed
-from reflux.components.core.images.shards import UNLABELED
 from reflux.components.stages.ingest import groups
 from reflux.components.stages.ingest.decoding import Failure
 

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from reflux.components.core.images.files import read_image
-from reflux.components.core.images.pixels import UnreadableImage, decode
-from reflux.components.core.images.processes import share_out
+from reflux.components.core.data.processes import share_out
 from reflux.components.core.runtime import progress
+from reflux.components.modalities.image.files import read_image
+from reflux.components.modalities.image.pixels import UnreadableImage, decode
 from reflux.components.stages.ingest.items import Item
 
 # Handed over one by one, at 0.1 ms each, small images would take half as long again: they are decoded in 0.2 to 0.3 ms.

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from reflux.components.core.contract import LABELED_SPLITS
+from reflux.components.core.data.shards import UNLABELED, open_shard
 from reflux.components.core.errors import UserError, listed
-from reflux.components.core.images.shards import UNLABELED, open_shard
 from reflux.components.stages.ingest.items import Source
 
 _SHOWN = 3

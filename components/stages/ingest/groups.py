@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from reflux.components.core.contract import MISSING
+from reflux.components.core.data.shards import ids_of
 from reflux.components.core.errors import UserError, listed
-from reflux.components.core.images.shards import ids_of
 from reflux.components.stages.ingest.decoding import Failure
 
 COLUMN = "group"  # of the manifest

@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 
 from reflux.components.core.artifacts import as_cell, atomic, translate_os_error, write_json
 from reflux.components.core.contract import SPLITS
-from reflux.components.core.images.shards import UNLABELED, open_shard
+from reflux.components.core.data.shards import UNLABELED, open_shard
 from reflux.components.core.runtime.machine import usable_cores
-from reflux.components.stages.ingest import croissant, groups, sheet
+from reflux.components.modalities.image import sheet
+from reflux.components.stages.ingest import croissant, groups
 from reflux.components.stages.ingest.checks import (
     drop_overlaps,
     drop_repeats,

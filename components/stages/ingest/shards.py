@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from reflux.components.core.contract import SPLITS
-from reflux.components.core.images.encoded import write_encoding
-from reflux.components.core.images.shards import ids_of
+from reflux.components.core.data.shards import ids_of
+from reflux.components.modalities.image.encoded import write_encoding
 
 _ROWS_AT_ONCE = 4096
 
@@ -31,7 +31,7 @@ def write_shards(
         shape: [H, W, C] of an image.
         encoded: whether they are files.
         folder: receives ``<split>/{labels,ids}.npy``, and ``images.npy`` or what
-            :class:`reflux.components.core.images.encoded.EncodedImages` reads.
+            :class:`reflux.components.modalities.image.encoded.EncodedImages` reads.
 
     Returns:
         The frame in the order of the shards, split by split, with ``row``, its row in its split's shard.

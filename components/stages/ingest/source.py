@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.files import refuse_strange_files, refuse_strange_name
+from reflux.components.modalities.image.files import refuse_strange_files, refuse_strange_name
 from reflux.components.stages.ingest.formats.labels import doubts, refuse_strange_classes
 from reflux.components.stages.ingest.formats.register import FORMATS
 from reflux.components.stages.ingest.items import Source

@@ -9,17 +9,17 @@ from typing import Any
 from torch import Tensor
 
 from reflux.components.core.artifacts import write_json
+from reflux.components.core.data.draws import Uint64s, views_key
+from reflux.components.core.data.shards import Shard, join, open_shard, read_dataset
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import Shard, join, open_shard, read_dataset
-from reflux.components.core.models.precision import computing
 from reflux.components.core.params.distill import targets_from
+from reflux.components.core.precision import computing
 from reflux.components.core.runtime import lineage, progress
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import Stage, run
 from reflux.components.core.teacher.ensemble import load_teacher
 from reflux.components.core.teacher.soft_labels import Format, Indices, SoftLabels, format_for
-from reflux.components.core.views.augment import Uint64s, views_key
-from reflux.components.core.views.mixing import Views, mixing_of, own_ids, stored_augment
+from reflux.components.modalities.image.views.mixing import Views, mixing_of, own_ids, stored_augment
 from reflux.components.stages.label.soft_labels import prove, teacher_logits
 from reflux.components.stages.label.store import FilledStore, fill, publish, publish_empty, remove_others, share_of_disk
 

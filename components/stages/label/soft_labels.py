@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import PixelModel
-from reflux.components.core.teacher.hooks import teacher_outputs
 from reflux.components.core.teacher.soft_labels import Format, Indices, SoftLabels
-from reflux.components.core.views.mixing import Views
+from reflux.components.modalities.image.layers import teacher_outputs
+from reflux.components.modalities.image.models.pixel_model import PixelModel
+from reflux.components.modalities.image.views.mixing import Views
 from reflux.components.stages.label.store import KEPT
 
 # bfloat16 keeps 8 bits: two runs of the teacher on other batches may differ by this share of the logits' range.

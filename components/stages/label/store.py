@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from reflux.components.core.artifacts import atomic, read_json, sha256_file, write_json
+from reflux.components.core.data.draws import Uint64s
 from reflux.components.core.errors import UserError
 from reflux.components.core.runtime.world import ALONE, World
 from reflux.components.core.teacher.soft_labels import (
@@ -30,8 +31,7 @@ from reflux.components.core.teacher.soft_labels import (
     shard_file,
     shard_rows,
 )
-from reflux.components.core.views.augment import Uint64s
-from reflux.components.core.views.mixing import own_ids
+from reflux.components.modalities.image.views.mixing import own_ids
 
 KEPT = Path(".reflux/soft-labels")
 

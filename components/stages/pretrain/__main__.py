@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 from reflux.components.core.artifacts import sha256_file, write_json
-from reflux.components.core.images.shards import read_dataset
-from reflux.components.core.models.pixel_model import PixelModel, parameter_count, save, seed_everything
+from reflux.components.core.data.shards import read_dataset
 from reflux.components.core.runtime.stage import Stage, run
+from reflux.components.modalities.image.models.pixel_model import PixelModel, parameter_count, save, seed_everything
 from reflux.components.stages.pretrain.names import read_names
 from reflux.components.stages.pretrain.pruning import prune
 from reflux.components.stages.pretrain.training import Pretraining

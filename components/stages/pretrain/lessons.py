@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from reflux.components.core.images.shards import Dataset, Shard, join, open_shard, read_dataset
+from reflux.components.core.data.shards import Dataset, Shard, join, open_shard, read_dataset
 from reflux.components.core.inference import predict
-from reflux.components.core.models.pixel_model import PixelModel
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models.pixel_model import PixelModel
 from reflux.components.stages.pretrain.possible import check_installed, refuse_no_images
 from reflux.components.stages.pretrain.tasks import Headed, Task, read_tasks
 

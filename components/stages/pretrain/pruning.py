@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import PixelModel, network, parameter_count
-from reflux.components.core.models.widths import set_widths
+from reflux.components.modalities.image.models.pixel_model import PixelModel, network, parameter_count
+from reflux.components.modalities.image.models.widths import set_widths
 
 _MULTIPLE = 4  # of channels that a layer keeps: what vector instructions take at once, as in the small nets
 _TOLERANCE = 1e-4

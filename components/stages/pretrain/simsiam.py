@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reflux.components.core.images.shards import UNLABELED, decoded
-from reflux.components.core.models.pixel_model import PixelModel
-from reflux.components.core.models.precision import single_precision
+from reflux.components.core.data.draws import batch_indices
+from reflux.components.core.data.shards import UNLABELED, decoded
+from reflux.components.core.precision import single_precision
 from reflux.components.core.training.batches import ahead
 from reflux.components.core.training.loop import Batch
-from reflux.components.core.views.augment import batch_indices
-from reflux.components.core.views.mixing import Views
+from reflux.components.modalities.image.models.pixel_model import PixelModel
+from reflux.components.modalities.image.views.mixing import Views
 from reflux.components.stages.pretrain.tasks import width_of
 
 _WIDEST, _FACTOR, _BOTTLENECK = 2048, 8, 4  # the paper's widths are 2048 and 512, for the 2048 features of a ResNet50

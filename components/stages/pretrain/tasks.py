@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reflux.components.core.contract import MISSING, SLICE
+from reflux.components.core.data.shards import UNLABELED
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import UNLABELED
-from reflux.components.core.models.pixel_model import PixelModel
 from reflux.components.core.training.batches import TargetsOf
 from reflux.components.core.training.loop import Loss, cross_entropy
+from reflux.components.modalities.image.models.pixel_model import PixelModel
 
 Labels = npt.NDArray[np.int64]
 

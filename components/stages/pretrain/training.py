@@ -10,8 +10,7 @@ from typing import Any
 from torch import nn
 
 from reflux.components.core.artifacts import read_json, write_json
-from reflux.components.core.models.pixel_model import PixelModel, adapted, parameter_count, seed_everything
-from reflux.components.core.models.precision import computing
+from reflux.components.core.precision import computing
 from reflux.components.core.runtime import history, progress
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage
@@ -19,7 +18,8 @@ from reflux.components.core.student import labels_of, untrained
 from reflux.components.core.training import optim
 from reflux.components.core.training.batches import batches_of_views
 from reflux.components.core.training.loop import Batch, Loss, Recipe, cross_entropy, fit
-from reflux.components.core.views.mixing import Views
+from reflux.components.modalities.image.models.pixel_model import PixelModel, adapted, parameter_count, seed_everything
+from reflux.components.modalities.image.views.mixing import Views
 from reflux.components.stages.pretrain import simsiam
 from reflux.components.stages.pretrain.lessons import Lesson, Reached, from_source, reached, reached_in, without_labels
 from reflux.components.stages.pretrain.tasks import MultiTask, loss_of, targets_of

@@ -10,9 +10,9 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.first_stages import cut, whole_and_stages
-from reflux.components.core.models.pixel_model import ModelSpec, PixelModel, network, read
 from reflux.components.core.runtime import tracking
+from reflux.components.modalities.image.models.first_stages import cut, whole_and_stages
+from reflux.components.modalities.image.models.pixel_model import ModelSpec, PixelModel, network, read
 
 _IMAGENET_CLASSES = 1000
 _DEFAULT_SIZE = 32

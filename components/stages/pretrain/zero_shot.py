@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.image_text import ImageTower, config_of, split
-from reflux.components.core.models.pixel_model import ModelSpec, PixelModel
+from reflux.components.modalities.image.models.image_text import ImageTower, config_of, split
+from reflux.components.modalities.image.models.pixel_model import ModelSpec, PixelModel
 
 
 def zero_shot_teacher(name: str, classes: Sequence[str], words: Sequence[str], prompts: Sequence[str]) -> PixelModel:
@@ -17,7 +17,7 @@ def zero_shot_teacher(name: str, classes: Sequence[str], words: Sequence[str], p
     encoders φ and ψ, and the prompts p filled with the words of the class.
 
     Args:
-        name: as :func:`reflux.components.core.models.image_text.config_of` takes it.
+        name: as :func:`reflux.components.modalities.image.models.image_text.config_of` takes it.
         classes: of the dataset, in label order.
         words: for each of them.
         prompts: with ``{}`` in the place of the words.

@@ -3,8 +3,8 @@
 import sys
 
 from reflux.components.core.artifacts import read_json
+from reflux.components.core.data.shards import open_other, open_shard
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import open_other, open_shard
 from reflux.components.core.runtime.stage import Stage, run
 from reflux.components.stages.validate import domains, findings, history
 from reflux.components.stages.validate.validate import Verdict, metrics, tags, validate

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reflux.components.core.images.shards import Shard
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.shift import NO_PREDICTIONS, Sample, ShiftTest, compare, sample, statistics
 
 _ALPHA = 0.01

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reflux.components.core.contract import Figure
     from reflux.components.core.errors import UserError
-    from reflux.components.core.models.precision import single_precision
-    from reflux.components.core.models.small_nets import SmallNet, conv_bn, network
     from reflux.components.core.params.distill import LayerLoss, Loss
     from reflux.components.core.params.file import load_params
     from reflux.components.core.params.sections import Params
-    from reflux.components.core.views.transforms import transform
+    from reflux.components.core.precision import single_precision
+    from reflux.components.modalities.image.models.small_nets import SmallNet, conv_bn, network
+    from reflux.components.modalities.image.views.transforms import transform
     from reflux.components.observe.boards.declared import board
     from reflux.components.observe.boards.view import Bar, Board, Images, Line, Scatter, Section
     from reflux.components.registry.predict import Prediction, Unreadable, predict
@@ -33,11 +33,11 @@ MODULES = {  # by name; below ``reflux.components``
     "loss": "stages.distill.losses.register",
     "Loss": "core.params.distill",
     "LayerLoss": "core.params.distill",
-    "single_precision": "core.models.precision",
+    "single_precision": "core.precision",
     # Extensions: networks.
-    "network": "core.models.small_nets",
-    "SmallNet": "core.models.small_nets",
-    "conv_bn": "core.models.small_nets",
+    "network": "modalities.image.models.small_nets",
+    "SmallNet": "modalities.image.models.small_nets",
+    "conv_bn": "modalities.image.models.small_nets",
     # Extensions: figures of gates.
     "figure": "stages.evaluate.metrics",
     "Figure": "core.contract",
@@ -50,7 +50,7 @@ MODULES = {  # by name; below ``reflux.components``
     "Expectations": "stages.validate.suite",
     "Check": "stages.validate.suite",
     # Extensions: transforms.
-    "transform": "core.views.transforms",
+    "transform": "modalities.image.views.transforms",
     # Extensions: notifiers.
     "notifier": "registry.webhooks",
     "Delivery": "registry.webhooks",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reflux.components.core.artifacts import read_json
-from reflux.components.core.models.pixel_model import load, parameter_count
+from reflux.components.modalities.image.models.pixel_model import load, parameter_count
 from tests.e2e.command import reflux
 
 pytestmark = pytest.mark.long

@@ -13,8 +13,8 @@ import pytest
 from mlflow.artifacts import download_artifacts
 from PIL import Image
 
-from reflux.components.core.images import preprocess
 from reflux.components.core.runtime import tracking
+from reflux.components.modalities.image import preprocess
 from reflux.components.registry.register import register
 from reflux.components.registry.versions.evaluated_run import Lineage
 from tests.trained import SEEN, STORED

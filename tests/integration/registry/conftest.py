@@ -21,9 +21,9 @@ from mlflow import MlflowClient
 from onnx import TensorProto, helper, numpy_helper
 
 from reflux.components.core.artifacts import sha256_file, write_json
-from reflux.components.core.models import pixel_model
 from reflux.components.core.params.registry import Registry
 from reflux.components.core.runtime import tracking
+from reflux.components.modalities.image.models import pixel_model
 from reflux.components.registry import client, promote, rollback
 from reflux.components.registry.ledger.record import Grounds
 from reflux.components.registry.policy.decision import Policy

@@ -114,8 +114,8 @@ def test_the_registered_file_is_the_evaluated_one_and_answers_raw_pixels(home, m
 
 
 def test_the_teacher_answers_from_the_registry_as_it_does_here(home, model_name):
-    from reflux.components.core.models import pixel_model
-    from reflux.components.core.views.augment import to_pixels
+    from reflux.components.modalities.image.models import pixel_model
+    from reflux.components.modalities.image.views.augment import to_pixels
 
     artifacts = home.evaluation(right=184)
     made = register(artifacts, model_name, home.experiment, home.lineage())

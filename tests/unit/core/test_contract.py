@@ -35,17 +35,17 @@ DVC.pop("installed")  # writes that file, and has no result of its own
 TRAIN = {"pretrain", "finetune", "distill", "control"}
 NETWORKS = {*TRAIN, "label", "compress", "evaluate"}
 OUTDATED = {  # the stages, by the file that is edited
-    "core/images/shards.py": set(STAGES),
+    "core/data/shards.py": set(STAGES),
     "core/params/derived.py": set(STAGES),
     "core/params/distill.py": {"label", "distill", "evaluate"},
-    "core/models/pixel_model.py": NETWORKS,
-    "core/views/augment.py": {*TRAIN, "label", "evaluate"},
-    "core/views/mixing.py": {*TRAIN, "label"},
+    "modalities/image/models/pixel_model.py": NETWORKS,
+    "modalities/image/views/augment.py": {*TRAIN, "label", "evaluate"},
+    "modalities/image/views/mixing.py": {*TRAIN, "label"},
     "core/training/loop.py": TRAIN,
     "core/inference.py": {*TRAIN, "evaluate"},
     "core/student.py": {"pretrain", "distill", "control"},
     "core/teacher/soft_labels.py": {"label", "distill"},
-    "core/export/quantize.py": {"compress", "evaluate"},
+    "modalities/image/quantize.py": {"compress", "evaluate"},
     "core/export/litert_converter.py": {"compress", "evaluate"},
     "core/export/latency.py": {"evaluate"},
     "core/significance.py": {"compress", "evaluate"},

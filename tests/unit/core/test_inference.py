@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from reflux.components.core.images.shards import Shard
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.inference import predict, validate
-from reflux.components.core.models.pixel_model import pixel_model
+from reflux.components.modalities.image.models.pixel_model import pixel_model
 
 CPU = torch.device("cpu")
 COUNT = 520  # more than a batch

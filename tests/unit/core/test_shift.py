@@ -7,8 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from reflux.components.core.images.pixels import decode
-from reflux.components.core.images.shards import UNLABELED, Shard
+from reflux.components.core.data.shards import UNLABELED, Shard
 from reflux.components.core.shift import (
     NO_PREDICTIONS,
     Sample,
@@ -20,6 +19,7 @@ from reflux.components.core.shift import (
     sample,
     statistics,
 )
+from reflux.components.modalities.image.pixels import decode
 
 DATA = Path(__file__).parents[3] / "data" / "fashion-mnist"
 CLASSES = tuple("abcdefghij")

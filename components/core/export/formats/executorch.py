@@ -15,8 +15,8 @@ import numpy as np
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+    from reflux.components.core.data.shards import Pixels
     from reflux.components.core.export.program import Source
-    from reflux.components.core.images.shards import Pixels
 
 REQUIREMENTS = ("numpy", "torch", "executorch")
 _FILE = "model.pte"

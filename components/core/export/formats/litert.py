@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from reflux.components.core.data.shards import Pixels
     from reflux.components.core.export.program import Source
-    from reflux.components.core.images.shards import Pixels
 
 REQUIREMENTS = ("numpy", "ai-edge-litert")
 CLASSES = "classes.json"

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reflux.components.core.data.shards import Pixels
     from reflux.components.core.export.program import Source
-    from reflux.components.core.images.shards import Pixels
 
 REQUIREMENTS = ("numpy", "onnxruntime")
 
 
 def make(source: "Source", calibration: "Pixels | None") -> bytes:
     """Make a file without what no runtime reads, with the class names in it."""
-    from reflux.components.core.export import program, quantize
+    from reflux.components.core.export import program
+    from reflux.components.modalities.image import quantize
 
     model = source.translated if calibration is None else quantize.int8(source.translated, calibration)
     return program.slim(model, source.student.spec.classes).SerializeToString()

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reflux.components.core.data.shards import Pixels
     from reflux.components.core.export.program import Source
-    from reflux.components.core.images.shards import Pixels
 
 REQUIREMENTS = ("numpy", "torch")
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reflux.components.core.models.precision import single_precision
+from reflux.components.core.precision import single_precision
 from reflux.components.stages.distill.losses.banks import refuse_large_banks
 from reflux.components.stages.distill.losses.register import loss
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reflux.components.core.models.precision import single_precision
+from reflux.components.core.precision import single_precision
 from reflux.components.stages.distill.losses.register import loss
 from reflux.components.stages.distill.modules import OrthogonalProjectors, Regressors, ReviewFusion
 

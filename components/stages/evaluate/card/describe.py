@@ -9,16 +9,16 @@ import numpy.typing as npt
 
 from reflux.components.core.contract import FILES, SPLITS, STAGES, UNTRAINED_CONTROL, shipped, ships
 from reflux.components.core.export.logits import Logits
-from reflux.components.core.images import preprocess
-from reflux.components.core.models.pixel_model import ModelSpec
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import lineage
 from reflux.components.core.runtime.journal import flatten
 from reflux.components.core.runtime.machine import processor
 from reflux.components.core.significance import Interval
+from reflux.components.modalities.image import preprocess
+from reflux.components.modalities.image.models.pixel_model import ModelSpec
+from reflux.components.modalities.image.stress import levels_for
 from reflux.components.stages.evaluate.card import origin, teaching
 from reflux.components.stages.evaluate.card.render import kilobytes, milliseconds, percent, points
-from reflux.components.stages.evaluate.corruptions import levels_for
 from reflux.components.stages.evaluate.metrics import Ints, confusion, models, recalls
 from reflux.components.stages.evaluate.slices import CLASS
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from reflux.components.core.models.precision import single_precision
+from reflux.components.core.precision import single_precision
 
 _HALF_OCTAVES = 16  # DAN's bandwidths are from 2^-8 to 2^8 times the median, by factors of √2
 

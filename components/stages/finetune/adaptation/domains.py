@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reflux.components.core.data.shards import UNLABELED
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import UNLABELED
-from reflux.components.core.models.pixel_model import PixelModel
 from reflux.components.core.training.loop import Batch, Loss
+from reflux.components.modalities.image.models.pixel_model import PixelModel
 from reflux.components.stages.finetune.adaptation.adversarial import (
     discriminator,
     domain_loss,

@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from reflux.components.core.data.shards import UNLABELED
 from reflux.components.core.errors import UserError, listed
-from reflux.components.core.images.files import files_below, is_picture
-from reflux.components.core.images.shards import UNLABELED
+from reflux.components.modalities.image.files import files_below, is_picture
 from reflux.components.stages.ingest.formats.register import dataset_format
 from reflux.components.stages.ingest.items import Item, Source
 from reflux.components.stages.ingest.slices import refuse_any

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reflux.components.core.data.shards import UNLABELED
 from reflux.components.core.errors import UserError, listed
-from reflux.components.core.images.shards import UNLABELED
 from reflux.components.stages.ingest.items import Table
 
 _SHOWN = 5

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from reflux.components.core.contract import MISSING
+from reflux.components.core.data.shards import UNLABELED
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.files import leads_out
-from reflux.components.core.images.shards import UNLABELED
+from reflux.components.modalities.image.files import leads_out
 from reflux.components.stages.ingest import slices as slicing
 from reflux.components.stages.ingest.formats.labels import resolve, whole
 from reflux.components.stages.ingest.items import Item, Source, Table

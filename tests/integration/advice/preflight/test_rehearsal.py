@@ -12,7 +12,7 @@ from reflux.components.advice.preflight import checks
 from reflux.components.advice.preflight.rehearsal import rehearse
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import program
-from reflux.components.core.models import small_nets
+from reflux.components.modalities.image.models import small_nets
 from reflux.components.stages.compress.ship import writer
 from tests.trained import CLASSES, SEEN
 

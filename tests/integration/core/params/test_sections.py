@@ -16,9 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
+from reflux.components.core.data import shards
 from reflux.components.core.errors import UserError
-from reflux.components.core.images import shards
-from reflux.components.core.models.pixel_model import pixel_model, save
 from reflux.components.core.params.distill import METHODS
 from reflux.components.core.params.file import check_overrides, override_params
 from reflux.components.core.params.section import Section
@@ -26,6 +25,7 @@ from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime.stage import Stage
 from reflux.components.core.shift import NO_PREDICTIONS, STATISTICS, Sample
 from reflux.components.core.training import loop
+from reflux.components.modalities.image.models.pixel_model import pixel_model, save
 from reflux.components.registry.ledger.record import Grounds
 from reflux.components.registry.policy.comparison import ChampionEvaluation
 from reflux.components.registry.policy.decision import decide

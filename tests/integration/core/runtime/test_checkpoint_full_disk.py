@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import load, pixel_model, save
+from reflux.components.modalities.image.models.pixel_model import load, pixel_model, save
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 

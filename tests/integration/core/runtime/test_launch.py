@@ -16,8 +16,8 @@ import pytest
 
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.contract import STAGES
-from reflux.components.core.models.pixel_model import load
 from reflux.components.core.params.file import override_params
+from reflux.components.modalities.image.models.pixel_model import load
 from tests.trees import is_alive
 from tests.workspaces import make_tiny_project, make_workspace, until
 

@@ -10,10 +10,10 @@ import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from reflux.components.core.models.pixel_model import pixel_model
 from reflux.components.core.runtime.world import ALONE, World
 from reflux.components.core.teacher.soft_labels import SHARD_IMAGES, Format
 from reflux.components.core.training.parallel import data_parallel, shard_of_batch
+from reflux.components.modalities.image.models.pixel_model import pixel_model
 from reflux.components.stages.distill.losses.ensembling import TemporalEnsembling
 from reflux.components.stages.evaluate.scoring import on_device, predict_all
 from reflux.components.stages.label.store import FilledStore, fill

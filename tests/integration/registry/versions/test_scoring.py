@@ -5,8 +5,8 @@ import pytest
 from mlflow import MlflowClient
 
 from reflux.components.core.artifacts import read_json, write_json
+from reflux.components.core.data.shards import open_shard
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import open_shard
 from reflux.components.registry.lineage import trace
 from reflux.components.registry.register import register
 from reflux.components.registry.versions import scoring

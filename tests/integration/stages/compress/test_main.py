@@ -12,13 +12,13 @@ import pytest
 
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.contract import FILES, made
+from reflux.components.core.data.shards import open_shard
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import converters, program
 from reflux.components.core.export.network import MODULES, load
-from reflux.components.core.images.preprocess import fit
-from reflux.components.core.images.shards import open_shard
-from reflux.components.core.models import pixel_model
 from reflux.components.core.params.sections import Compress
+from reflux.components.modalities.image.models import pixel_model
+from reflux.components.modalities.image.preprocess import fit
 from reflux.components.stages.compress.__main__ import main as compress
 from reflux.components.stages.compress.choice import choose
 from reflux.components.stages.compress.ship import writer

@@ -16,10 +16,10 @@ import torch
 
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import load, parameter_count, pixel_model, save
 from reflux.components.core.params.distill import METHODS, LayerLoss
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models.pixel_model import load, parameter_count, pixel_model, save
 from reflux.components.stages.distill import __main__ as distill
 from reflux.components.stages.finetune import __main__ as finetune
 from reflux.components.stages.label import __main__ as label

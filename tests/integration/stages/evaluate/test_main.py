@@ -18,20 +18,21 @@ from PIL import Image
 
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.contract import shipped
+from reflux.components.core.data.shards import open_shard
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import program
 from reflux.components.core.export.network import load
-from reflux.components.core.images.pixels import decode
-from reflux.components.core.images.preprocess import fit, resize
-from reflux.components.core.images.shards import open_shard
-from reflux.components.core.models import pixel_model
 from reflux.components.core.runtime import history
+from reflux.components.modalities.image import stress
+from reflux.components.modalities.image.models import pixel_model
+from reflux.components.modalities.image.pixels import decode
+from reflux.components.modalities.image.preprocess import fit, resize
 from reflux.components.registry.policy.gates import gated_figures
 from reflux.components.registry.versions import smoke_process
 from reflux.components.registry.versions.evaluated_run import read_evaluated_run
 from reflux.components.stages.compress.__main__ import main as compress
 from reflux.components.stages.evaluate import __main__ as stage
-from reflux.components.stages.evaluate import corruptions, figures
+from reflux.components.stages.evaluate import figures
 from reflux.components.stages.evaluate.__main__ import main as evaluate
 from reflux.components.stages.evaluate.metrics import confidences
 from tests.trained import CLASSES, SEEN, STORED, run_here
@@ -158,7 +159,7 @@ def test_corrupted_figures_are_those_of_the_shipped_file_on_corrupted_images(fin
     run = load(finished / "artifacts/compress/student.onnx").run
     resized = resize(np.array(test.images), SEEN).transpose(0, 2, 3, 1)
     shipped, accuracies = metrics_of(finished)["shipped"]["onnx"], []
-    for kind, images in corruptions.corrupted(resized, test.ids):
+    for kind, images in stress.corrupted(resized, test.ids):
         pixels = fit(images, spec.image_size, spec.in_chans)
         accuracies.append((run(pixels).argmax(axis=1) == test.labels).mean())
         assert shipped[f"{kind}_accuracy"] == pytest.approx(accuracies[-1])

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.transfer.few_digits import MNIST, write_digits
+from reflux.components.core.data.shards import open_shard
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import open_shard
 from reflux.components.core.params.file import check_overrides
 from reflux.components.core.runtime.stage import Stage
 from reflux.components.stages.finetune.__main__ import main as finetune

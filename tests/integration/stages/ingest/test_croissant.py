@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reflux.components.core.artifacts import sha256_file
-from reflux.components.core.images.pixels import decode
+from reflux.components.modalities.image.pixels import decode
 from tests.datasets import CLASSES, class_folders, run_ingest
 
 MIT = "https://spdx.org/licenses/MIT"

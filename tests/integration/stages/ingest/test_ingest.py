@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from reflux.components.core.contract import SPLITS
+from reflux.components.core.data.shards import open_shard
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import open_shard
 from tests.datasets import (
     CLASSES,
     bad_files,

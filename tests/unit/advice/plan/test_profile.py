@@ -7,8 +7,8 @@ from PIL import Image
 
 from reflux.components.advice.plan import profile as profiling
 from reflux.components.advice.plan.profile import Look, Profile, look_at
+from reflux.components.core.data.shards import open_shard
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import open_shard
 from reflux.components.stages.ingest.source import open_source
 from tests.datasets import CLASSES, class_folders, copy_into_splits, noise, run_ingest, save
 

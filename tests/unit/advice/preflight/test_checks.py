@@ -7,8 +7,8 @@ import torch
 
 from reflux.components.advice.preflight import checks
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import pixel_model, save
 from reflux.components.core.params.file import check_overrides
+from reflux.components.modalities.image.models.pixel_model import pixel_model, save
 from tests.workspaces import ROOT
 
 

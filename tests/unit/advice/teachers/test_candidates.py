@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from reflux.components.advice.teachers.candidates import candidates, find, forbids_commerce
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import network, pixel_model, save
+from reflux.components.modalities.image.models.pixel_model import network, pixel_model, save
 from reflux.components.stages.pretrain.weights import PACKAGES, from_hub, pretrained
 
 RANDOM = ("resnet20", "random")

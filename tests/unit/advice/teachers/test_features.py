@@ -10,7 +10,7 @@ from reflux.components.advice.teachers import features as module
 from reflux.components.advice.teachers.candidates import Candidate
 from reflux.components.advice.teachers.features import features, missing
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import adapted, network, pixel_model, save
+from reflux.components.modalities.image.models.pixel_model import adapted, network, pixel_model, save
 from reflux.components.stages.pretrain.weights import pretrained
 from tests.workspaces import watched
 

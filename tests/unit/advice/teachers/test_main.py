@@ -9,8 +9,8 @@ from reflux.components.advice.teachers.__main__ import main
 from reflux.components.advice.teachers.result import RANKING, read
 from reflux.components.core.artifacts import write_json
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import network
 from reflux.components.core.params.file import load_params
+from reflux.components.modalities.image.models.pixel_model import network
 from tests.workspaces import training_workspace
 
 REQUEST = {"names": ["resnet8=net.safetensors"], "sizes": [16], "minutes": 1, "download": False, "take": None}

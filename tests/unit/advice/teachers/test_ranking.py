@@ -17,9 +17,9 @@ from reflux.components.advice.teachers.ranking import (
     sizes_of,
 )
 from reflux.components.advice.teachers.result import cheapest_as_good, read, write
+from reflux.components.core.data.shards import UNLABELED, Shard
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import UNLABELED, Shard
-from reflux.components.core.models.pixel_model import parameter_count, pixel_model, save
+from reflux.components.modalities.image.models.pixel_model import parameter_count, pixel_model, save
 
 CLASSES = ("dark", "bright")
 CANDIDATE = Candidate("one", "resnet8", "one.safetensors", Path("one.safetensors"))

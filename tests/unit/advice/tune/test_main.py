@@ -34,10 +34,10 @@ from reflux.components.advice.tune.study import begin, hopeless, repeat
 from reflux.components.advice.tune.trial import Trial
 from reflux.components.core.artifacts import read_json
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import load, save
 from reflux.components.core.params.file import load_params, override_params
 from reflux.components.core.runtime.journal import Journal
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models.pixel_model import load, save
 from tests.workspaces import PACKAGE, ROOT, training_workspace
 
 OBJECTIVES = ["accuracy", "size_kb"]

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.edge import exporters
 from benchmarks.edge.files import FILES
 from reflux.components.core.export.network import load
-from reflux.components.core.models.pixel_model import PixelModel, pixel_model
+from reflux.components.modalities.image.models.pixel_model import PixelModel, pixel_model
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 1, 12, 12), dtype=np.uint8)
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 
 from benchmarks.edge.files import FILES, write_files
-from reflux.components.core.models.pixel_model import pixel_model
+from reflux.components.modalities.image.models.pixel_model import pixel_model
 
 
 def test_beside_what_ships_stands_what_onnxruntime_makes_by_default(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks.edge import wider
 from benchmarks.harness.results import write
-from reflux.components.core.models.pixel_model import load
 from reflux.components.core.params.file import load_params
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models.pixel_model import load
 from tests.workspaces import training_workspace
 
 

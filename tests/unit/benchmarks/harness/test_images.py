@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.harness.images import part, read_images, read_split
-from reflux.components.core.images.shards import UNLABELED
+from reflux.components.core.data.shards import UNLABELED
 
 
 @pytest.fixture

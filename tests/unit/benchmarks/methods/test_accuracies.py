@@ -4,7 +4,7 @@ import torch
 from benchmarks.harness.training import CPU
 from benchmarks.methods.accuracies import measured
 from benchmarks.methods.training import untrained
-from reflux.components.core.images.shards import Shard
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.inference import predict
 
 

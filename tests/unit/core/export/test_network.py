@@ -5,8 +5,8 @@ from onnx import TensorProto, helper
 
 from reflux.components.core.errors import UserError
 from reflux.components.core.export.network import fit_rows, load, sample
-from reflux.components.core.images.preprocess import fit
-from reflux.components.core.models.pixel_model import ModelSpec
+from reflux.components.modalities.image.models.pixel_model import ModelSpec
+from reflux.components.modalities.image.preprocess import fit
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
 def test_rows_are_fitted_a_few_at_a_time_in_their_order(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (9, 12, 12, 1), dtype=np.uint8)
     rows = np.array([8, 0, 5, 5, 1])
-    monkeypatch.setattr("reflux.components.core.images.shards._BYTES_AT_ONCE", 2 * 12 * 12)
+    monkeypatch.setattr("reflux.components.core.data.shards._BYTES_AT_ONCE", 2 * 12 * 12)
     assert np.array_equal(fit_rows(images, rows, 8, 3), fit(images[rows], 8, 3))
     assert fit_rows(images, rows[:0], 8, 3).shape == (0, 3, 8, 8)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import program
 from reflux.components.core.export.network import load
-from reflux.components.core.models.pixel_model import parameter_count, pixel_model
+from reflux.components.modalities.image.models.pixel_model import parameter_count, pixel_model
 
 CLASSES = ("cat", "dog", "naïve")
 

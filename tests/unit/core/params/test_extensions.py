@@ -18,8 +18,8 @@ from reflux.components.core.params.section import rebuild
 from reflux.components.core.params.sections import Params
 from reflux.components.core.params.training import Finetune, Pretrain, Student, Training
 from reflux.components.core.runtime import closure, installed, lineage
-from reflux.components.core.views.augment import render, view_draws
-from reflux.components.core.views.transforms import TRANSFORMS, transform
+from reflux.components.modalities.image.views.augment import render, view_draws
+from reflux.components.modalities.image.views.transforms import TRANSFORMS, transform
 from reflux.components.observe.boards.declared import BOARDS
 from reflux.components.registry import webhooks
 from reflux.components.registry.policy.gates import thresholds
@@ -29,10 +29,11 @@ from reflux.components.stages.ingest.source import open_source
 from reflux.components.stages.validate import expected
 from tests.workspaces import ROOT
 
+IMAGE = "modalities/image"
 DECIDED = {  # the stages, by the kind of extension
     "figures": {"evaluate"},
     "formats": {"ingest"},
-    "transforms": {stage for stage in STAGES if "core/views/transforms.py" in closure.files(f"stages.{stage}")},
+    "transforms": {each for each in STAGES if f"{IMAGE}/views/transforms.py" in closure.files(f"stages.{each}")},
     "expectations": {"validate"},
     "notifiers": set(),
     "boards": set(),
@@ -194,7 +195,7 @@ def test_it_counts_as_code_of_the_folder_that_it_extends():
     others = {each: write(f"{each}/mine.py", "# one\n") for each in DECIDED}
     for stage, (code, key) in before.items():
         expected = {str(loss)} if stage == "distill" else set()
-        expected |= {str(network)} if "core/models/pixel_model.py" in closure.files(f"stages.{stage}") else set()
+        expected |= {str(network)} if f"{IMAGE}/models/pixel_model.py" in closure.files(f"stages.{stage}") else set()
         expected |= {str(file) for kind, file in others.items() if stage in DECIDED[kind]}
         assert set(installed.code(stage)) - set(code) == expected
         assert (lineage.code_sha256(f"stages.{stage}") != key) == bool(expected)

@@ -92,7 +92,8 @@ def test_each_stage_knows_the_code_that_decides_it_part_by_part(lock: Path, monk
     before = installed.deciding(SHIPPED)
     assert {*before["validate"]["code"]} == {
         *(f"components/{part}" for part in ("__init__.py", "stages/__init__.py", "stages/validate")),
-        *(f"components/core/{part}" for part in ("__init__.py", "images", "params", "shift.py")),
+        *(f"components/core/{part}" for part in ("__init__.py", "data", "params", "shift.py")),
+        *(f"components/modalities/{part}" for part in ("__init__.py", "image")),
     }
     shutil.copytree(lineage.COMPONENTS, "components", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(lineage, "COMPONENTS", Path("components"))

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from reflux.components.core.images.shards import Shard
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.params.augment import Augment
 from reflux.components.core.training import batches
 from reflux.components.core.training.batches import batches_of_views
-from reflux.components.core.views.mixing import Views
+from reflux.components.modalities.image.views.mixing import Views
 
 
 def test_fetching_ahead_and_in_line_give_the_same_batches(monkeypatch: pytest.MonkeyPatch):

@@ -11,16 +11,17 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 from timm.layers import freeze_batch_norm_2d
 
+from reflux.components.core.data.draws import batch_indices
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import Shard
 from reflux.components.core.inference import validate
-from reflux.components.core.models.pixel_model import pixel_model
 from reflux.components.core.params.training import Training
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.training import loop, optim
 from reflux.components.core.training.loop import Batch, Recipe, cross_entropy, fit
 from reflux.components.core.training.state import KEPT_WITHIN, standard_error
-from reflux.components.core.views.augment import batch_indices, to_pixels
+from reflux.components.modalities.image.models.pixel_model import pixel_model
+from reflux.components.modalities.image.views.augment import to_pixels
 from tests.workspaces import ROOT
 
 CPU = torch.device("cpu")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from timm import create_model
 
-from reflux.components.core.models.pixel_model import pixel_model
 from reflux.components.core.params.training import Training
 from reflux.components.core.training import optim
+from reflux.components.modalities.image.models.pixel_model import pixel_model
 
 
 def test_params_know_every_optimizer():

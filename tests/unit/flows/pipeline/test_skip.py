@@ -47,7 +47,7 @@ def test_the_inputs_are_the_same_until_data_code_or_params_change(project, monke
 
     monkeypatch.setattr(lineage, "COMPONENTS", project / "components")
     assert skip.identity(load_params()) == first
-    with Path("components/core/models/pixel_model.py").open("a") as code:
+    with Path("components/modalities/image/models/pixel_model.py").open("a") as code:
         code.write("\n")
     assert skip.identity(load_params()) not in (None, first)
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from reflux.components.core import student
-from reflux.components.core.images.shards import read_dataset
-from reflux.components.core.models.pixel_model import load
+from reflux.components.core.data.shards import read_dataset
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models.pixel_model import load
 from reflux.components.stages.control import __main__ as control
 from tests.workspaces import ids, pictures, training_workspace, watched
 

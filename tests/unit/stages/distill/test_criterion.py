@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import PixelModel, pixel_model
 from reflux.components.core.params import distill
 from reflux.components.core.params.distill import METHODS, LayerLoss, Loss
-from reflux.components.core.teacher.hooks import find_layer, teacher_outputs
 from reflux.components.core.training.loop import total
+from reflux.components.modalities.image.layers import find_layer, teacher_outputs
+from reflux.components.modalities.image.models.pixel_model import PixelModel, pixel_model
 from reflux.components.stages.distill.criterion import Criterion, Term, mutual_loss, terms
 from reflux.components.stages.distill.losses.logits import kd, standardize, temperature_for
 

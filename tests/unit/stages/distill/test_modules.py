@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from reflux.components.core.models.pixel_model import PixelModel, pixel_model
-from reflux.components.core.teacher.hooks import find_layer
 from reflux.components.core.training import optim
+from reflux.components.modalities.image.layers import find_layer
+from reflux.components.modalities.image.models.pixel_model import PixelModel, pixel_model
 from reflux.components.stages.distill.losses.features import vkd
 from reflux.components.stages.distill.modules import (
     DistillModule,

@@ -11,10 +11,10 @@ import torch
 
 from reflux.components.core import student
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import PixelModel, pixel_model, save
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.stage import Stage
 from reflux.components.core.training.loop import cross_entropy
+from reflux.components.modalities.image.models.pixel_model import PixelModel, pixel_model, save
 from reflux.components.stages.distill import __main__ as distill
 from reflux.components.stages.distill import trainer
 from reflux.components.stages.distill.losses.crd import Contrast

@@ -3,13 +3,14 @@ import onnx
 import pytest
 import torch
 
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.errors import UserError
 from reflux.components.core.export import program
 from reflux.components.core.export.network import load
-from reflux.components.core.images.preprocess import fit
-from reflux.components.core.images.shards import Shard
-from reflux.components.core.models.pixel_model import pixel_model
-from reflux.components.stages.evaluate import corruptions, scoring
+from reflux.components.modalities.image import stress
+from reflux.components.modalities.image.models.pixel_model import pixel_model
+from reflux.components.modalities.image.preprocess import fit
+from reflux.components.stages.evaluate import scoring
 
 CLASSES = ("a", "b", "c")
 CPU = torch.device("cpu")
@@ -61,11 +62,11 @@ def test_corrupted_accuracies_are_those_of_each_contender(model, files, images):
     accuracies = scoring.corrupted_accuracies(test, runs, model.spec, seen.append)
     assert sum(seen) == 1030
     assert set(accuracies["always b"].values()) == {343 / 1030}
-    noisy = dict(corruptions.corrupted(images, test.ids))["noise"]
+    noisy = dict(stress.corrupted(images, test.ids))["noise"]
     pixels = fit(noisy, model.spec.image_size, model.spec.in_chans)
     expected = program.forward(model, pixels).argmax(axis=1) == test.labels
     assert accuracies["onnx"]["noise_accuracy"] == pytest.approx(expected.mean())
-    four = [accuracies["onnx"][f"{kind}_accuracy"] for kind in corruptions.KINDS]
+    four = [accuracies["onnx"][f"{kind}_accuracy"] for kind in stress.KINDS]
     assert accuracies["onnx"]["corrupted_accuracy"] == pytest.approx(np.mean(four))
 
 

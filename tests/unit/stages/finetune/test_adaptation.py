@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from reflux.components.core.data.shards import UNLABELED
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import UNLABELED
-from reflux.components.core.models.pixel_model import load, pixel_model, save
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models.pixel_model import load, pixel_model, save
 from reflux.components.stages.finetune import __main__ as finetune
 from tests.unit.stages.finetune.resumed import steps_of_resumed
 from tests.workspaces import ids, training_workspace, watched, write_shard

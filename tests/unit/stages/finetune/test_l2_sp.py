@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from reflux.components.core.models.pixel_model import network
 from reflux.components.core.training.loop import cross_entropy
+from reflux.components.modalities.image.models.pixel_model import network
 from reflux.components.stages.finetune.l2_sp import backbone, l2_sp, with_l2_sp
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import ModelSpec, PixelModel, pixel_model
+from reflux.components.modalities.image.models.pixel_model import ModelSpec, PixelModel, pixel_model
 from reflux.components.stages.finetune import lora
 from reflux.components.stages.finetune.lora import adaptable, inject, layers_to_adapt, merge
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from reflux.components.core.artifacts import read_json
+from reflux.components.core.data.shards import open_shard
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import open_shard
 from reflux.components.core.inference import predict
-from reflux.components.core.models.pixel_model import load, pixel_model, save
 from reflux.components.core.params.augment import Augment
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models.pixel_model import load, pixel_model, save
 from reflux.components.stages.finetune import __main__ as finetune
 from reflux.components.stages.finetune import self_training
 from reflux.components.stages.finetune.l2_sp import backbone

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from reflux.components.core.images.shards import UNLABELED, Shard
-from reflux.components.core.models.pixel_model import ModelSpec, PixelModel
+from reflux.components.core.data.shards import UNLABELED, Shard
 from reflux.components.core.runtime.world import ALONE
+from reflux.components.modalities.image.models.pixel_model import ModelSpec, PixelModel
 from reflux.components.stages.finetune.self_training import (
     PseudoLabels,
     Round,

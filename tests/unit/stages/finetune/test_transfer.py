@@ -7,8 +7,8 @@ import torch
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
 
-from reflux.components.core.images.shards import Dataset, Shard
-from reflux.components.core.models.pixel_model import adapted, pixel_model
+from reflux.components.core.data.shards import Dataset, Shard
+from reflux.components.modalities.image.models.pixel_model import adapted, pixel_model
 from reflux.components.stages.finetune import transfer
 from reflux.components.stages.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
 

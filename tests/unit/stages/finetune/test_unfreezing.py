@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from reflux.components.core.models.pixel_model import network
+from reflux.components.modalities.image.models.pixel_model import network
 from reflux.components.stages.finetune.unfreezing import frozen, layer_groups
 
 

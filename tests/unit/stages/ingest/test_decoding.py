@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from reflux.components.core.images import processes
+from reflux.components.core.data import processes
 from reflux.components.stages.ingest.decoding import decode_all
 from reflux.components.stages.ingest.items import Item
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reflux.components.core.data.shards import UNLABELED
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import UNLABELED
 from reflux.components.stages.ingest.domains import in_order_of, refuse_shared_images
 from reflux.components.stages.ingest.items import Item, Source
 from tests.workspaces import write_shard

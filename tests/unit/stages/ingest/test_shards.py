@@ -6,7 +6,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reflux.components.core.images.shards import open_shard
+from reflux.components.core.data.shards import open_shard
 from reflux.components.stages.ingest.decoding import level_columns
 from reflux.components.stages.ingest.shards import channel_moments, fingerprint, write_shards
 

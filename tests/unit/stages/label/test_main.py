@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from reflux.components.core.models.pixel_model import pixel_model, save
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models.pixel_model import pixel_model, save
 from reflux.components.stages.label import __main__ as label
 from reflux.components.stages.label.store import share_of_disk
 from tests.workspaces import training_workspace, watched

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from reflux.components.core.data.draws import draws
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import Shard
-from reflux.components.core.models.pixel_model import pixel_model
 from reflux.components.core.teacher.soft_labels import Format, SoftLabels, format_for
-from reflux.components.core.views.augment import draws, render
-from reflux.components.core.views.mixing import Views
+from reflux.components.modalities.image.models.pixel_model import pixel_model
+from reflux.components.modalities.image.views.augment import render
+from reflux.components.modalities.image.views.mixing import Views
 from reflux.components.stages.label.soft_labels import prove, storing_error, teacher_logits
 from reflux.components.stages.label.store import fill
 
@@ -55,7 +56,7 @@ def write(kept: Path, teacher, images: Shard, batch_size: int = 4, format: Forma
 def test_every_stored_logit_is_the_teachers_answer_to_that_view(tmp_path: Path, teacher, images: Shard, format):
     store = write(tmp_path, teacher, images, format=format)
     for view in range(3):
-        pixels = render(images.images, draws(7, images.ids, np.full(10, view)), **AUGMENT, device=CPU)
+        pixels = render(images.images, draws(7, images.ids, np.full(10, view), 11), **AUGMENT, device=CPU)
         with torch.inference_mode():
             logits = teacher(pixels)
         records = store.records(np.arange(10), np.full(10, view))

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from reflux.components.core.artifacts import fingerprint
-from reflux.components.core.images.encoded import EncodedImages, write_encoding
-from reflux.components.core.images.shards import Shard
-from reflux.components.core.models.pixel_model import PixelModel, pixel_model
+from reflux.components.core.data.shards import Shard
 from reflux.components.core.teacher.soft_labels import Format, SoftLabels
-from reflux.components.core.views.mixing import Views, mixing_of, own_ids
+from reflux.components.modalities.image.encoded import EncodedImages, write_encoding
+from reflux.components.modalities.image.models.pixel_model import PixelModel, pixel_model
+from reflux.components.modalities.image.views.mixing import Views, mixing_of, own_ids
 from reflux.components.stages.label.soft_labels import teacher_logits
 from reflux.components.stages.label.store import FilledStore, fill, publish, remove_others
 

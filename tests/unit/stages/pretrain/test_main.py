@@ -11,9 +11,9 @@ import torch
 
 from reflux.components.core import student
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import load
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models.pixel_model import load
 from reflux.components.stages.control import __main__ as control
 from reflux.components.stages.pretrain import __main__ as pretrain
 from reflux.components.stages.pretrain import possible, training

@@ -9,9 +9,16 @@ import torch
 
 from reflux.components.core.artifacts import read_json
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import PixelModel, load, network, parameter_count, pixel_model, save
 from reflux.components.core.params.file import check_overrides, override_params
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models.pixel_model import (
+    PixelModel,
+    load,
+    network,
+    parameter_count,
+    pixel_model,
+    save,
+)
 from reflux.components.stages.control import __main__ as control
 from reflux.components.stages.pretrain import __main__ as pretrain
 from reflux.components.stages.pretrain import pruning

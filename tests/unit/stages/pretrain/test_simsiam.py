@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from reflux.components.core.images.shards import Shard
-from reflux.components.core.models.pixel_model import PixelModel, pixel_model
-from reflux.components.core.views.mixing import Views
+from reflux.components.core.data.shards import Shard
+from reflux.components.modalities.image.models.pixel_model import PixelModel, pixel_model
+from reflux.components.modalities.image.views.mixing import Views
 from reflux.components.stages.pretrain.simsiam import SimSiam, loss, pairs_of_views, simsiam
 
 CPU = torch.device("cpu")

@@ -11,11 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from reflux.components.core.artifacts import sha256_file
+from reflux.components.core.data.shards import UNLABELED
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import UNLABELED
-from reflux.components.core.models.pixel_model import load
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.stage import Stage
+from reflux.components.modalities.image.models.pixel_model import load
 from reflux.components.stages.pretrain import __main__ as pretrain
 from reflux.components.stages.pretrain.tasks import Task, loss_of, read_tasks
 from tests.workspaces import training_workspace, write_source

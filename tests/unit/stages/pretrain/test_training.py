@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from reflux.components.core.data.shards import Shard, read_dataset
 from reflux.components.core.errors import UserError
-from reflux.components.core.images.shards import Shard, read_dataset
-from reflux.components.core.models.pixel_model import load, pixel_model
 from reflux.components.core.params.file import check_overrides, override_params
 from reflux.components.core.runtime.stage import Stage
 from reflux.components.core.student import new_student
+from reflux.components.modalities.image.models.pixel_model import load, pixel_model
 from reflux.components.stages.pretrain import __main__ as pretrain
 from reflux.components.stages.pretrain import training
 from reflux.components.stages.pretrain.lessons import reached

@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_image
 from torch import nn
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import network, pixel_model, save
+from reflux.components.modalities.image.models.pixel_model import network, pixel_model, save
 from reflux.components.stages.pretrain.weights import PACKAGES, load_in_order, pretrained, weights_file
 
 # Rows of ImageNet-1k's class list.

@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.image_text import config_of, image_size
-from reflux.components.core.models.pixel_model import load, network, save
 from reflux.components.core.params.file import check_overrides
+from reflux.components.modalities.image.models.image_text import config_of, image_size
+from reflux.components.modalities.image.models.pixel_model import load, network, save
 from reflux.components.stages.pretrain.zero_shot import zero_shot_teacher
 from tests.pairs import MEAN, SIDE, STD, write_pair
 from tests.workspaces import ROOT

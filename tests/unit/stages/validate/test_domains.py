@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reflux.components.core.images.shards import UNLABELED, Shard
+from reflux.components.core.data.shards import UNLABELED, Shard
 from reflux.components.stages.validate.domains import compare_domains, sentence
 
 

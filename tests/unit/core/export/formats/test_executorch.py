@@ -11,7 +11,7 @@ from reflux.components.advice.preflight.rehearsal import as_if_trained
 from reflux.components.core.export import program
 from reflux.components.core.export.formats import executorch
 from reflux.components.core.export.network import load
-from reflux.components.core.models.pixel_model import pixel_model
+from reflux.components.modalities.image.models.pixel_model import pixel_model
 
 CLASSES = ("a", "b", "c")
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 1, 12, 12), dtype=np.uint8)

@@ -11,7 +11,7 @@ from reflux.components.advice.preflight.rehearsal import as_if_trained
 from reflux.components.core.export import converters, program
 from reflux.components.core.export.formats import litert
 from reflux.components.core.export.network import load
-from reflux.components.core.models.pixel_model import pixel_model
+from reflux.components.modalities.image.models.pixel_model import pixel_model
 
 pytestmark = pytest.mark.long
 pytest.importorskip("ai_edge_litert", reason="pip install ai-edge-litert")

@@ -11,7 +11,7 @@ from reflux.components.advice.preflight.rehearsal import as_if_trained
 from reflux.components.core.export import program
 from reflux.components.core.export.formats import openvino as module
 from reflux.components.core.export.network import load
-from reflux.components.core.models.pixel_model import pixel_model
+from reflux.components.modalities.image.models.pixel_model import pixel_model
 
 pytestmark = pytest.mark.long
 openvino = pytest.importorskip("openvino", reason="pip install openvino")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from reflux.components.core.contract import FILES
-from reflux.components.core.models.pixel_model import ModelSpec
 from reflux.components.core.params.file import override_params
 from reflux.components.core.significance import Interval
+from reflux.components.modalities.image.models.pixel_model import ModelSpec
 from reflux.components.stages.evaluate.card import describe, render
 from tests.workspaces import ROOT
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from reflux.components.core.errors import UserError
-from reflux.components.core.models.pixel_model import PixelModel, pixel_model
 from reflux.components.core.training.loop import Batch, cross_entropy
+from reflux.components.modalities.image.models.pixel_model import PixelModel, pixel_model
 from reflux.components.stages.finetune.adaptation.adversarial import domain_loss, strength
 from reflux.components.stages.finetune.adaptation.discrepancies import coral, mk_mmd
 from reflux.components.stages.finetune.adaptation.domains import (

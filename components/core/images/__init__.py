@@ -1,1 +1,0 @@
-"""Images on disk: decoded in memory maps, or encoded as they came."""

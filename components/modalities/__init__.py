@@ -1,0 +1,1 @@
+"""Kinds of examples, a package each; nothing outside of one names it."""

@@ -1,0 +1,1 @@
+"""Images: how they are read, seen, shown and learned from."""

@@ -28,7 +28,7 @@ from reflux.components.stages.distill import __main__ as distill
 from reflux.components.stages.label import __main__ as label
 from tests.workspaces import run_stage, training_workspace, write_shard
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 STAGES = {"label": label, "distill": distill, "control": control}
 

@@ -191,6 +191,7 @@ def run(name: str, body: Callable[[Stage], None]) -> NoReturn:
 
 def _run(name: str, body: Callable[[Stage], None]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGALRM, _interrupt)
     # A disk that fills up must reach us as an error of the write, not as a signal.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     stage: Stage | None = None
@@ -231,6 +232,7 @@ def _run(name: str, body: Callable[[Stage], None]) -> int:
     except KeyboardInterrupt:
         status, code = "KILLED", EXIT_INTERRUPTED
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         if launch.in_rank():  # the launcher asks all to end as soon as one has
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if stage is not None:
@@ -263,5 +265,11 @@ class _Stopped(KeyboardInterrupt):
     """A stop by SIGTERM: after a KeyboardInterrupt itself in an import, Python would not end with our exit code."""
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise _Stopped
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Raise :class:`_Stopped`, and again each half second until it is on its way up.
+
+    Python drops what is raised in a destructor or in a callback of C code, and with it a stop that falls there.
+    """
+    if not isinstance(sys.exception(), _Stopped):
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        raise _Stopped

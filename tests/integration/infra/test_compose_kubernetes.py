@@ -15,7 +15,7 @@ from tests.manifests import INFRA, compose_service, of_a_job, of_a_server, of_co
 from tests.servers import has_postgres
 from tests.workspaces import git, make_tiny_project, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not())]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
 BIN = Path(sys.executable).parent
 REPOSITORY = "/srv/repository"

@@ -7,7 +7,9 @@ accuracy and any disagreement with another one.
 import itertools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,12 +21,14 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from onnx import TensorProto, helper, numpy_helper
+from sqlalchemy import create_engine, text
 
 from reflux.components.core.artifacts import sha256_file, write_json
 from reflux.components.core.params.registry import Registry
 from reflux.components.core.runtime import tracking
 from reflux.components.modalities.image.models import pixel_model
 from reflux.components.registry import client, promote, rollback
+from reflux.components.registry.ledger import ledger
 from reflux.components.registry.ledger.record import Grounds
 from reflux.components.registry.policy.decision import Policy
 from reflux.components.registry.policy.gates import Reason
@@ -33,6 +37,7 @@ from reflux.components.registry.register import register
 from reflux.components.registry.versions import sbom
 from reflux.components.registry.versions.evaluated_run import Lineage
 from tests.hub import TOKEN, Hub
+from tests.servers import has_postgres, postgres
 
 CLASSES = ("boot", "dress", "shirt")
 SIDE = 16
@@ -173,11 +178,21 @@ class Home:
     folder: Path
     experiment: str
     run_id: str
+    database: str  # its URI
     salt: str = ""  # keeps one test's evaluations apart from another's
 
     @property
     def artifacts(self) -> Path:
         return self.folder / "artifacts"
+
+    def sql(self, statement: str, **values: str | int) -> list[tuple[object, ...]]:
+        """Run a statement in MLflow's database, for what its interface has no way to do; returns the rows it gives."""
+        engine = create_engine(self.database)
+        with engine.begin() as connection:
+            done = connection.execute(text(statement), values)
+            rows = [tuple(row) for row in done] if done.returns_rows else []
+        engine.dispose()
+        return rows
 
     def evaluation(
         self,
@@ -208,21 +223,37 @@ def hub(monkeypatch) -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="session")
-def registry_folder(tmp_path_factory, mlflow_template) -> Path:
-    folder = tmp_path_factory.mktemp("registry")
-    shutil.copy(mlflow_template, folder / "mlflow.db")
-    return folder
+def registry_databases(tmp_path_factory, mlflow_template) -> Iterator[Callable[[str], tuple[Path, str]]]:
+    """A working folder and the URI of MLflow's database in it, by the kind of database."""
+    with ExitStack() as stack:
+
+        @cache
+        def made(kind: str) -> tuple[Path, str]:
+            folder = tmp_path_factory.mktemp(f"registry-{kind}")
+            if kind == "postgres":
+                if not has_postgres():
+                    pytest.skip("needs Postgres (initdb, pg_ctl) and psycopg2")
+                return folder, stack.enter_context(postgres())
+            shutil.copy(mlflow_template, folder / "mlflow.db")
+            return folder, f"sqlite:///{folder}/mlflow.db"
+
+        yield made
 
 
-@pytest.fixture(scope="module")
-def home(registry_folder) -> Iterator[Home]:
-    """One MLflow database and teacher for all of these tests; each takes its own registered model."""
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
+def home(registry_databases, request) -> Iterator[Home]:
+    """One MLflow database and teacher for all of these tests; each takes its own registered model.
+
+    SQLite forgives what Postgres refuses, lengths and locks among it: what holds on one is to hold on the other.
+    """
+    folder, database = registry_databases(request.param)
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(registry_folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registry_folder}/mlflow.db")
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", database)
         mlflow = tracking.client()
+        tracking.experiment_id(mlflow, ledger.experiment("clothes"))  # before a server's, which keeps files elsewhere
         run = mlflow.create_run(tracking.experiment_id(mlflow, "clothes"), run_name="retrain")
-        yield Home(registry_folder, "clothes", run.info.run_id)
+        yield Home(folder, "clothes", run.info.run_id, database)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Lineage: a version registered from a real checkout, whose links are then broken one after the other."""
 
 import json
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -291,16 +290,13 @@ def test_a_swapped_source_is_named(registered, home):
     """MLflow has no call that changes a source; who can write to its database can."""
     other = MlflowClient().get_logged_model(registered.tag("teacher.model_id")).model_id
     source = MlflowClient().get_model_version(registered.model, str(registered.number)).source
-    with sqlite3.connect(home.folder / "mlflow.db") as database:
-        swap = "UPDATE model_versions SET source = ? WHERE name = ?"
-        database.execute(swap, (f"models:/{other}", registered.model))
-        database.commit()
-        try:
-            problems = registered.problems()
-            assert any("the version's source was changed" in problem for problem in problems)
-        finally:
-            database.execute(swap, (source, registered.model))
-            database.commit()
+    swap = "UPDATE model_versions SET source = :source WHERE name = :name"
+    home.sql(swap, source=f"models:/{other}", name=registered.model)
+    try:
+        problems = registered.problems()
+        assert any("the version's source was changed" in problem for problem in problems)
+    finally:
+        home.sql(swap, source=source, name=registered.model)
 
 
 def test_models_that_were_deleted_are_named_and_the_rest_is_printed(home, model_name, capsys):

@@ -7,6 +7,8 @@ from scipy import stats
 
 from benchmarks.promotion import RULE, promotions, rates
 
+pytestmark = pytest.mark.long
+
 LEVEL = 0.025  # one-sided, of the non-inferiority bound; McNemar's alpha / 2 for "better"
 
 

@@ -6,6 +6,8 @@ from benchmarks import show
 from benchmarks.harness.results import RESULTS, Figure, read, write
 from benchmarks.show import SECTIONS, Section
 
+pytestmark = pytest.mark.long
+
 
 def one_figure(folder: Path) -> str:
     return str(read("speed", folder)["ratio"].value)

@@ -27,6 +27,7 @@ def test_the_rehearsed_file_is_as_large_as_the_trained_one(finished):
     assert facts["params"] == sum(parameter.numel() for parameter in student.parameters())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "classes"), [("resnet8_slim", 10), ("resnet8_tiny", 100), (PRETRAINED.name, 10)])
 def test_a_plan_knows_what_a_students_files_weigh(name, classes):
     student = checks.untrained(name, 28, 3, tuple(map(str, range(classes))))

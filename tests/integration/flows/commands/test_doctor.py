@@ -9,7 +9,7 @@ import pytest
 
 from tests.workspaces import git
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def doctor(folder: Path, **changes: str) -> "subprocess.CompletedProcess[str]":

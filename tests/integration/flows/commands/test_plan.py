@@ -150,6 +150,7 @@ def test_another_dataset_that_is_not_written_yet(project, plan):
     assert fates(lines) == {**dict.fromkeys(STAGES, "computed"), "pretrain": "unchanged"}
 
 
+@pytest.mark.long
 def test_how_long_a_stage_took_counts_for_the_dataset_that_it_worked_on_alone(project, plan):
     def seconds(lines: dict[str, str]) -> int:
         return int(re.search(r"(\d+) s$", lines["control"])[1])
@@ -202,6 +203,7 @@ def test_changed_code_is_named(project, plan, monkeypatch):
     assert {name for name, fate in fates(lines).items() if fate == "computed"} == {"control", "evaluate"}
 
 
+@pytest.mark.long
 def test_what_was_computed_before_is_restored(project, plan):
     before = Path("params.yaml").read_text()
     override_params(["student.steps=80"])
@@ -222,6 +224,7 @@ def test_lost_results_come_from_dvcs_cache_or_are_computed(project, plan):
     assert lines["pretrain"].startswith("computed its result is no longer kept ")
 
 
+@pytest.mark.long
 def test_a_fresh_clone_restores_everything_from_dvcs_remote(finished, tmp_path, monkeypatch, plan):
     git(tmp_path, "clone", "-q", str(finished), "clone")
     monkeypatch.chdir(tmp_path / "clone")

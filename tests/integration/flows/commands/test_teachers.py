@@ -12,7 +12,7 @@ from reflux.components.core.params.file import load_params, override_params
 from reflux.components.core.runtime import tracking
 from tests.workspaces import make_tiny_project
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 NETWORK = "test_resnet"
 ARGUMENTS = ("teachers", f"{NETWORK}=net.safetensors", "--size", "32", "--minutes", "5")

@@ -19,7 +19,7 @@ from tests.e2e.stack import folder, ports, until
 from tests.servers import has_postgres
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(not has_postgres(), reason="NO POSTGRES: install Debian's postgresql"),
 ]
 

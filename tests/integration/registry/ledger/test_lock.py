@@ -124,6 +124,7 @@ def stopped(tmp_path, monkeypatch, request):
     return start
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("at_check", "reached"),
     [pytest.param(2, 1, id="before champion"), pytest.param(3, 2, id="before the outcome", marks=pytest.mark.long)],

@@ -1,6 +1,5 @@
 """Figures and files that were changed in MLflow are detected, named and refused."""
 
-import sqlite3
 import time
 
 import pytest
@@ -96,12 +95,16 @@ def test_an_evaluation_that_was_changed_with_its_answers_is_refused_by_approve_a
 
 def swap(home, model_name: str, version: int) -> None:
     """Point a version at the files of the next one, in MLflow's database: its interface has no way to do it."""
-    with sqlite3.connect(home.folder / "mlflow.db") as database:
-        columns = database.execute(
-            "SELECT source, storage_location FROM model_versions WHERE name = ? AND version = ?",
-            (model_name, version + 1),
-        ).fetchone()
-        database.execute(
-            "UPDATE model_versions SET source = ?, storage_location = ? WHERE name = ? AND version = ?",
-            (*columns, model_name, version),
-        )
+    [(source, stored)] = home.sql(
+        "SELECT source, storage_location FROM model_versions WHERE name = :name AND version = :version",
+        name=model_name,
+        version=version + 1,
+    )
+    home.sql(
+        "UPDATE model_versions SET source = :source, storage_location = :stored"
+        " WHERE name = :name AND version = :version",
+        source=source,
+        stored=stored,
+        name=model_name,
+        version=version,
+    )

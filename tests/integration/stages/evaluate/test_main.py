@@ -230,6 +230,7 @@ def test_the_probe_tells_another_model_from_the_one_that_it_recorded(finished):
             smoke_process.compare(other, pixels, predicted)
 
 
+@pytest.mark.long
 def test_the_probe_holds_test_images_if_a_param_says_so(finished, here):
     shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
     run_here("evaluate", evaluate, "evaluate.probe=test")
@@ -321,6 +322,7 @@ def test_the_card_s_code_sees_what_the_pipeline_sees(finished, tmp_path):
         assert said == CLASSES[expected.argmax()]
 
 
+@pytest.mark.long
 def test_the_params_reach_what_measures(finished, here, monkeypatch):
     shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
     timed, resampled = (watched(monkeypatch, stage, name) for name in ("latency", "paired_bootstrap"))
@@ -345,6 +347,7 @@ def test_a_teacher_that_was_used_as_it_came_has_no_learning_curve(finished, here
     assert (here / "artifacts/evaluate/figures/learning-curves.png").is_file()
 
 
+@pytest.mark.long
 def test_a_file_that_is_not_the_student_is_refused_on_the_test_split(finished, here):
     shutil.copytree(finished / "artifacts/compress", here / "artifacts/compress")
     other = pixel_model.load(here / "artifacts/control/model.safetensors")

@@ -19,6 +19,8 @@ from reflux.components.stages.pretrain.__main__ import main as pretrain
 from reflux.components.stages.validate.__main__ import main as validate
 from tests.workspaces import ROOT
 
+pytestmark = pytest.mark.long
+
 SETTINGS = (
     *("ingest.source=data/digits", f"ingest.source_domain={MNIST}", "ingest.image_size=16", "run.threads=1"),
     *("pretrain.model=resnet8", "pretrain.weights=random", "finetune.strategy=full", "finetune.image_size=16"),

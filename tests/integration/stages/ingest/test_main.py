@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from reflux.components.core.params.file import override_params
 from tests.datasets import bad_files, environment, journal, noise, project, save, stage
@@ -117,8 +118,10 @@ def test_missing_read_permission_is_one_sentence(tmp_path: Path) -> None:
 
 def test_a_stopped_ingest_leaves_nothing(tmp_path: Path) -> None:
     folder = project(tmp_path)
-    for seed in range(30):
-        save(noise(seed, 800), folder / "data" / "tiny" / "owl" / f"big-{seed}.png", compress_level=1)
+    big = folder / "data" / "tiny" / "owl" / "big.png"
+    save(Image.new("RGB", (4000, 4000)), big)
+    for copy in range(60):  # many seconds of decoding, that the stop falls into them on a busy machine too
+        big.with_name(f"big-{copy}.png").write_bytes(big.read_bytes() + bytes([copy]))
     process = subprocess.Popen(
         [sys.executable, "-m", "reflux.components.stages.ingest"],
         cwd=folder,

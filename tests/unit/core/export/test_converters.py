@@ -12,7 +12,7 @@ from reflux.components.core.errors import UserError
 from reflux.components.core.export import converters
 from reflux.components.core.export.litert_packages import PACKAGES
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 FACTS = "tiny_converter-1.0.dist-info"
 
 

@@ -13,6 +13,8 @@ from reflux.components.core.export import latency as latency_module
 from reflux.components.core.export import timing
 from reflux.components.core.export.latency import latency, side_by_side
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def matrix_power(tmp_path):

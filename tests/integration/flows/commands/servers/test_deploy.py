@@ -97,6 +97,7 @@ def test_with_two_pools_a_retrain_holds_no_gpu_while_it_waits(deploy, deployed, 
     assert read(prefect_api)["retrain"]["work_pool_name"] == "gpu"
 
 
+@pytest.mark.long
 def test_a_paused_deployment_stays_paused_and_a_renamed_schedule_replaces_the_old_one(
     deploy, deployed, project, prefect_api
 ):

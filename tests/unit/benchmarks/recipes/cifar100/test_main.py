@@ -6,6 +6,8 @@ from benchmarks.recipes.cifar100.__main__ import PAIRS, dry_run
 from reflux.components.core.params.distill import METHODS
 from reflux.components.modalities.image.models.pixel_model import network, parameter_count
 
+pytestmark = pytest.mark.long
+
 
 def test_every_pair_and_method_of_the_cifar_100_protocol_would_run(tmp_path: Path):
     runs = dry_run(tmp_path)

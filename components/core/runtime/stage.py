@@ -176,6 +176,7 @@ def run(name: str, body: Callable[[Stage], None]) -> NoReturn:
     try:
         code = _run(name, body)
     except KeyboardInterrupt:  # it was already ending when it was asked to
+        signal.setitimer(signal.ITIMER_REAL, 0)
         code = EXIT_INTERRUPTED
     except BaseException:
         if not launch.in_rank():
@@ -266,10 +267,10 @@ class _Stopped(KeyboardInterrupt):
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """Raise :class:`_Stopped`, and again each half second until it is on its way up.
+    """Raise :class:`_Stopped`, and again every half second unless one is already being handled.
 
-    Python drops what is raised in a destructor or in a callback of C code, and with it a stop that falls there.
+    Python drops an exception raised in a destructor or in a callback from C, and a stop would be lost with it.
     """
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
     if not isinstance(sys.exception(), _Stopped):
-        signal.setitimer(signal.ITIMER_REAL, 0.5)
         raise _Stopped

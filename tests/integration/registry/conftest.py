@@ -186,7 +186,7 @@ class Home:
         return self.folder / "artifacts"
 
     def sql(self, statement: str, **values: str | int) -> list[tuple[object, ...]]:
-        """Run a statement in MLflow's database, for what its interface has no way to do; returns the rows it gives."""
+        """Run a statement in MLflow's database, for what its API has no call for; returns its rows."""
         engine = create_engine(self.database)
         with engine.begin() as connection:
             done = connection.execute(text(statement), values)
@@ -232,7 +232,7 @@ def registry_databases(tmp_path_factory, mlflow_template) -> Iterator[Callable[[
             folder = tmp_path_factory.mktemp(f"registry-{kind}")
             if kind == "postgres":
                 if not has_postgres():
-                    pytest.skip("needs Postgres (initdb, pg_ctl) and psycopg2")
+                    pytest.skip("NO POSTGRES: install Debian's postgresql")
                 return folder, stack.enter_context(postgres())
             shutil.copy(mlflow_template, folder / "mlflow.db")
             return folder, f"sqlite:///{folder}/mlflow.db"
@@ -244,14 +244,15 @@ def registry_databases(tmp_path_factory, mlflow_template) -> Iterator[Callable[[
 def home(registry_databases, request) -> Iterator[Home]:
     """One MLflow database and teacher for all of these tests; each takes its own registered model.
 
-    SQLite forgives what Postgres refuses, lengths and locks among it: what holds on one is to hold on the other.
+    SQLite forgives what Postgres refuses, lengths and locks among it: what holds on one must hold on the other.
     """
     folder, database = registry_databases(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", database)
         mlflow = tracking.client()
-        tracking.experiment_id(mlflow, ledger.experiment("clothes"))  # before a server's, which keeps files elsewhere
+        # Made before a server on this database makes it, as it would then keep its files behind the server.
+        tracking.experiment_id(mlflow, ledger.experiment("clothes"))
         run = mlflow.create_run(tracking.experiment_id(mlflow, "clothes"), run_name="retrain")
         yield Home(folder, "clothes", run.info.run_id, database)
 

@@ -16,10 +16,8 @@ from tests.servers import mlflow_server
 
 
 @pytest.fixture
-def served(tmp_path, mlflow_template, monkeypatch):
-    database = tmp_path / "server.db"
-    database.write_bytes(mlflow_template.read_bytes())
-    with mlflow_server(tmp_path, f"sqlite:///{database}") as server:
+def served(tmp_path, home, monkeypatch):
+    with mlflow_server(tmp_path, home.database) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
         yield server
 

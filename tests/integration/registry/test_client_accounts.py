@@ -18,7 +18,7 @@ from reflux.components.registry.register import register
 from reflux.components.registry.rollback import rollback
 from tests.servers import mlflow_server
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 PASSWORD = "a-long-password-of-its-own"
 MODEL = "clothes-of-accounts"
 HOST = socket.gethostname()

@@ -17,6 +17,7 @@ from PIL import Image
 
 from reflux.components.core.params.file import override_params
 from reflux.components.core.runtime.tracking import experiment_id
+from reflux.components.registry.client import address
 from reflux.components.registry.ledger import ledger, proof
 from reflux.components.registry.register import register
 from tests.integration.registry.faults import ready
@@ -26,13 +27,12 @@ PARAMS = Path(__file__).parents[3] / "params.yaml"
 
 
 @pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.long)])
-def anywhere(request, home, tmp_path, mlflow_template, monkeypatch) -> Iterator[None]:
-    """MLflow as a file of this checkout, then as a server."""
+def anywhere(request, home, tmp_path, monkeypatch) -> Iterator[None]:
+    """MLflow's database itself, then a server in front of it."""
     if request.param == "embedded":
         yield
         return
-    (tmp_path / "server.db").write_bytes(mlflow_template.read_bytes())
-    with mlflow_server(tmp_path, f"sqlite:///{tmp_path}/server.db") as server:
+    with mlflow_server(tmp_path, home.database) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
         yield
 
@@ -130,7 +130,7 @@ def test_each_command_says_what_it_did_with_its_exit_code(home, model_name, anyw
 
     assert reflux("promote", "1")[::2] == (
         2,
-        f"Error: No model is registered as {model_name} in {client.tracking_uri}: `reflux run` makes one.\n",
+        f"Error: No model is registered as {model_name} in {address()}: `reflux run` makes one.\n",
     )
     registered(170)
     assert reflux("rollback", "--reason", "worse")[0] == 2  # there is nothing to go back to

@@ -130,7 +130,7 @@ def test_a_server_that_stands_still_for_a_while_is_waited_for_and_nothing_is_don
 def test_a_locked_database_is_waited_for_and_then_named(home, original, monkeypatch, for_good):
     """Another program holds the database: MLflow itself waits five seconds for it, and we try again."""
     if not home.database.startswith("sqlite"):
-        pytest.skip("of Postgres nobody can hold the whole database")
+        pytest.skip("Postgres locks rows, not the whole database")
     mlflow, name = MlflowClient(), f"{original.name}-locked-{for_good}"
     copies(original, name, 2)
     commit(mlflow, home.experiment, ready(name, 1, None))

@@ -29,7 +29,6 @@ def decides(path: str) -> bool:
     return part not in DECIDE_NOTHING and (part != "params" or Path(path).name in {"derived.py", "distill.py"})
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", MODULES)
 def test_all_that_python_loads_for_it_is_in_the_closure(name: str):
     program = f"{name}.__main__" if name.startswith("stages") or name == "advice.preflight" else name

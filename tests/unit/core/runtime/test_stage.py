@@ -109,3 +109,34 @@ def test_a_stop_in_an_import_has_its_exit_code(tmp_path: Path):
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     (tmp_path / "stopped.py").write_text(STOPPED_IN_AN_IMPORT)
     assert subprocess.run([sys.executable, "-m", "stopped"], cwd=tmp_path, check=False).returncode == 130
+
+
+STOPPED_IN_A_DESTRUCTOR = """
+import os, signal, sys, time
+from reflux.components.core.runtime import stage
+
+class Dropped:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def body(_):
+    Dropped()
+    print("went on", flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        time.sleep(1.2)  # twice as long as a stop waits before it is raised again
+        print("cleaned up", flush=True)
+
+stage.run("control", body)
+"""
+
+
+def test_a_stop_that_python_drops_is_raised_again_and_lets_clean_up(tmp_path: Path):
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / PACKAGE)}
+    command = [sys.executable, "-c", STOPPED_IN_A_DESTRUCTOR]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True, timeout=50
+    )
+    assert (done.returncode, done.stdout) == (130, "went on\ncleaned up\n")

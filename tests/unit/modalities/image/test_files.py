@@ -76,3 +76,6 @@ def test_links_that_stay_are_a_folders_own_and_those_to_dvcs_cache(tmp_path: Pat
     (tmp_path / "link").symlink_to("pets")
     refuse_strange_files(folder)
     refuse_strange_files(tmp_path / "link")
+    (folder / "out").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="out"):
+        refuse_strange_files(folder)

@@ -69,22 +69,22 @@ def forked(work: Callable[[], None]) -> int:
         os._exit(code)
 
 
-def die_at(write: int) -> None:
-    """Kill this process right before its ``write``-th write to MLflow (1 is the first)."""
+def die_at(write: int, method: str = "") -> None:
+    """Kill this process right before its ``write``-th write to MLflow (1 is the first), or its ``write``-th ``method``."""
     count = 0
 
-    def dying(method: Callable) -> Callable:
+    def dying(writes: Callable) -> Callable:
         def call(*args, **kwargs):
             nonlocal count
             count += 1
             if count == write:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return method(*args, **kwargs)
+            return writes(*args, **kwargs)
 
         return call
 
     for name in dir(MlflowClient):
-        if name.startswith(WRITES):
+        if name.startswith(method or WRITES):
             setattr(MlflowClient, name, dying(getattr(MlflowClient, name)))
 
 

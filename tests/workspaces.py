@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -164,3 +165,10 @@ def write_shard(folder: Path, count: int, seed: int, labeled: bool = True, class
     np.save(folder / "images.npy", images.astype(np.uint8))
     np.save(folder / "labels.npy", labels if labeled else np.full(count, -1))
     np.save(folder / "ids.npy", np.sort(rng.integers(0, 2**63, count, np.uint64)))
+
+
+def example(page: str, named: str) -> str:
+    """The block of Python on a page of the documentation that has a name in it."""
+    text = (ROOT / "infra/docs/pages" / page).read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if named in block]
+    return block

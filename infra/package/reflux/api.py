@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reflux.components.modalities.image.views.transforms import transform
     from reflux.components.observe.boards.declared import board
     from reflux.components.observe.boards.view import Bar, Board, Images, Line, Scatter, Section
-    from reflux.components.registry.predict import Prediction, Unreadable, predict
+    from reflux.components.registry.predict import Model, Prediction, Unreadable, load_model, predict
     from reflux.components.registry.webhooks import Delivery, notifier
     from reflux.components.stages.distill.losses.register import loss
     from reflux.components.stages.evaluate.metrics import figure
@@ -65,6 +65,8 @@ MODULES = {  # by name; below ``reflux.components``
     # Scripts.
     "load_params": "core.params.file",
     "Params": "core.params.sections",
+    "load_model": "registry.predict",
+    "Model": "registry.predict",
     "predict": "registry.predict",
     "Prediction": "registry.predict",
     "Unreadable": "registry.predict",
@@ -84,6 +86,7 @@ __all__ = [
     "LayerLoss",
     "Line",
     "Loss",
+    "Model",
     "Params",
     "Prediction",
     "Scatter",
@@ -97,6 +100,7 @@ __all__ = [
     "dataset_format",
     "expect",
     "figure",
+    "load_model",
     "load_params",
     "loss",
     "network",

@@ -70,7 +70,7 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def die_at(write: int, method: str = "") -> None:
-    """Kill this process right before its ``write``-th write to MLflow (1 is the first), or its ``write``-th ``method``."""
+    """Kill this process right before its ``write``-th write to MLflow (1 is the first), or such a ``method``."""
     count = 0
 
     def dying(writes: Callable) -> Callable:

@@ -13,8 +13,9 @@ from PIL import Image
 
 from reflux.components.core.errors import UserError
 from reflux.components.registry import client
-from reflux.components.registry.predict import Prediction, Unreadable, find, predict
+from reflux.components.registry.predict import Prediction, Unreadable, find, load_model, predict
 from reflux.components.registry.register import register
+from tests.integration.registry.faults import flip_byte
 
 CLASSES = ["boot", "dress", "shirt"]
 
@@ -63,6 +64,20 @@ def test_a_changed_file_is_refused(champion, image, model_name):
         file.write(b"\x00")
     with pytest.raises(UserError, match="version 1 was changed"):
         classify(image, champion)
+
+
+def test_a_model_is_checked_when_it_is_loaded_and_then_needs_neither_its_files_nor_mlflow(
+    champion, image, model_name, monkeypatch
+):
+    model = load_model(champion)
+    assert (model.name, model.version, model.classes) == (model_name, 1, CLASSES)
+    monkeypatch.setattr(client, "connect", None)
+    (prediction,) = model.predict([image])
+    assert prediction.class_name == "shirt"
+    flip_byte(model_name, 1, "requirements.txt")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="version 1 was changed"):
+        load_model(champion)
 
 
 def test_what_is_missing_is_said(home, image, model_name):

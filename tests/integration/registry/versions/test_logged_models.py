@@ -1,7 +1,6 @@
 """The champion as others use it: served by MLflow, through pyfunc, in onnxruntime; and what the pages' lines find."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -18,21 +17,14 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 from scipy.special import softmax
 
+from reflux.components.core.errors import UserError
 from reflux.components.core.runtime import tracking
 from reflux.components.registry.predict import predict
 from reflux.components.registry.register import register
 from reflux.components.registry.versions.files import fetch_files
 from reflux.flows.local.prefect_server import free_port
-from tests.workspaces import ROOT
-
-PAGES = ROOT / "infra/docs/pages"
-
-
-def example(page: str, named: str) -> str:
-    """The block of Python on a page of the documentation that has a name in it."""
-    text = (PAGES / page).read_text(encoding="utf-8")
-    (block,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if named in block]
-    return block
+from tests.integration.registry.faults import flip_byte
+from tests.workspaces import example
 
 
 @pytest.fixture
@@ -153,8 +145,22 @@ def test_the_pages_lines_find_the_best_student_under_100_kb_and_all_versions_of_
     assert sorted(int(version.version) for version in matches) == [1, 2, 4]
 
 
-def test_the_pages_lines_load_the_champion(home, champion, model_name):
-    lines = example("how-to/champion.md", "pyfunc.load_model")
+def test_the_pages_lines_load_the_champion_and_refuse_a_changed_file(home, champion, model_name, monkeypatch):
+    stored = np.load(home.artifacts / "ingest" / "shards" / "test" / "images.npy")
+    Image.fromarray(stored[2, ..., 0]).save(home.folder / "shoe.png")
+    monkeypatch.chdir(home.folder)
+    ours, theirs = (
+        example("how-to/champion.md", named).replace("fashion-mnist-student", model_name)
+        for named in ("reflux.api", "pyfunc.load_model")
+    )
     names: dict = {}
-    exec(lines.replace("fashion-mnist-student", model_name).replace("28, 28", "16, 16"), names)  # noqa: S102
+    exec(ours.replace("data/shoe.png", "shoe.png"), names)  # noqa: S102 - our own page
+    assert names["prediction"].class_name == "shirt"
+    exec(theirs.replace("28, 28", "16, 16"), names)  # noqa: S102
     assert names["logits"].shape == (1, 3)
+
+    flip_byte(model_name, 1, "requirements.txt")
+    with pytest.raises(UserError, match=r"A file of .* was changed"):
+        exec(ours, {})  # noqa: S102
+    with pytest.raises(SystemExit, match=r"A file of .* version 1 was changed"):
+        exec(theirs, {})  # noqa: S102

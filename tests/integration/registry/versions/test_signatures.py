@@ -24,6 +24,7 @@ from reflux.components.registry.rollback import rollback
 from reflux.components.registry.versions import signatures
 from reflux.components.registry.versions.signatures import SIGNATURE, SIGNING_KEY, VERIFY_KEY
 from tests.integration.registry.faults import flip_byte, ready, registered_file, retag, tags
+from tests.workspaces import example
 
 pytest.importorskip("model_signing")
 
@@ -68,6 +69,22 @@ def test_a_signed_version_is_promoted_and_model_signings_own_command_verifies_it
     options = ["--signature", f"{folder}/{SIGNATURE}", "--public_key", str(signing)]
     verified = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert (verified.returncode, verified.stdout.strip()) == (0, "Verification succeeded"), verified.stderr
+
+
+def test_the_pages_line_verifies_a_signature_and_refuses_changed_files_whose_tags_were_changed_with_them(
+    signing, model_name, registered, judge, tmp_path, monkeypatch
+):
+    assert judge(registered(right=180)).promoted
+    monkeypatch.chdir(signing.parent)
+    lines = example("how-to/champion.md", "model_signing")
+    theirs = example("how-to/champion.md", "pyfunc.load_model").replace("fashion-mnist-student", model_name)
+    checked = theirs.partition("model = ")[0]
+    exec(checked + lines, {})  # noqa: S102 - our own page
+    flip_byte(model_name, 1, "requirements.txt")
+    retag(model_name, 1)
+    exec(checked, {})  # noqa: S102 - without a signature it passes, as the page says
+    with pytest.raises(subprocess.CalledProcessError):
+        exec(checked + lines, {})  # noqa: S102
 
 
 def test_a_version_with_a_changed_file_is_neither_promoted_nor_approved_nor_rolled_back_to(

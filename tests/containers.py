@@ -59,6 +59,17 @@ def why_not() -> str:
     return f"NO NAMESPACES: this system allows no user namespace with mounts ({last})" if done.returncode else ""
 
 
+@cache
+def no_network_of_its_own() -> str:
+    """Why a user of this machine can have no network namespace; empty where one can."""
+    if not (unshare := shutil.which("unshare")):
+        return "NO NAMESPACES: util-linux's unshare is not here"
+    done = subprocess.run([unshare, "--user", "--net", "true"], capture_output=True, text=True, check=False)
+    return (
+        f"NO NAMESPACES: this system allows no user its own network ({done.stderr.strip()})" if done.returncode else ""
+    )
+
+
 def _none() -> dict[str, str]:
     return {"PATH": os.environ["PATH"]}
 

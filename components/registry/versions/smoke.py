@@ -1,7 +1,7 @@
 """Smoke test: does a version work without this project, as it must in production?
 
 Like TFX's InfraValidator it loads the shipped files in a process of their own and lets them predict. This is not a
-sandbox: code that a model brings along runs with this user's rights.
+sandbox: code that a model brings along runs with this user's rights to files.
 """
 
 import json
@@ -20,7 +20,7 @@ import psutil
 from reflux.components.core.contract import FORMATS
 from reflux.components.core.export.network import code_of
 from reflux.components.registry.policy.gates import Reason
-from reflux.components.registry.versions import smoke_process
+from reflux.components.registry.versions import offline, smoke_process
 from reflux.components.registry.versions.files import VersionFiles
 
 LIMIT_S = 120.0
@@ -42,9 +42,10 @@ def check(
 ) -> Reason:
     """Load a version's files in a fresh process and compare its predictions with those that evaluation recorded.
 
-    The process starts in an empty folder, with a minimal environment and without access to this project's packages. It
-    refuses pickles, loads the file in its own runtime and the folder through MLflow's pyfunc, and lets both predict the
-    images of ``evaluation/probe.npz``, all at once and one by one. It takes seconds, most of them to import MLflow.
+    The process starts in an empty folder, with a minimal environment and without access to this project's packages or,
+    where the system allows it, a network. It refuses pickles, loads the file in its own runtime and the folder through
+    MLflow's pyfunc, and lets both predict the images of ``evaluation/probe.npz``, all at once and one by one. It takes
+    seconds, most of them to import MLflow.
 
     Args:
         files: the version's files, fetched and verified.
@@ -71,22 +72,24 @@ def check(
             "latency_ms_p95_max": latency_ms_p95_max,
             "limit_s": limit_s,
         }
-        code = _run([sys.executable, "-I", smoke_process.__file__, json.dumps(request)], empty, errors, limit_s)
+        command = [sys.executable, "-I", offline.__file__, smoke_process.__file__, json.dumps(request)]
+        code = _run(command, empty, errors, limit_s)
         lines = _lines(report)
         last = lines[-1] if lines else {}
         if "p95_ms" in last:
             seconds = time.monotonic() - began
-            return _passed(runtime, last["images"], last["p95_ms"], latency_ms_p95_max, seconds)
+            return _passed(runtime, last["network"], last["images"], last["p95_ms"], latency_ms_p95_max, seconds)
         step = next((line["at"] for line in reversed(lines) if "at" in line), "starting Python")
         why = last.get("failed") or _death(code, limit_s, errors)
     sentence = f"The smoke test in a fresh process failed at {step}: {why[:_MAX_CHARACTERS]}."
     return Reason("smoke", "max", latency_ms_p95_max, None, False, sentence)
 
 
-def _passed(runtime: str, images: int, p95_ms: float, maximum: float | None, seconds: float) -> Reason:
+def _passed(runtime: str, network: str, images: int, p95_ms: float, maximum: float | None, seconds: float) -> Reason:
+    without = "without this project and without a network" if network == "offline" else "without this project"
     sentence = (
-        f"A fresh process without this project loaded the files through MLflow and {runtime} and gave the recorded "
-        f"answers to all {images} images, in {p95_ms:.3g} ms each at p95 (smoke test, {seconds:.1f} s)."
+        f"A fresh process {without} loaded the files through MLflow and {runtime} and gave the recorded answers to all "
+        f"{images} images, in {p95_ms:.3g} ms each at p95 (smoke test, {seconds:.1f} s)."
     )
     return Reason("smoke", "max", maximum, p95_ms, True, sentence)
 

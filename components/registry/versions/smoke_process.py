@@ -1,7 +1,8 @@
 """The process of the smoke test: a version's files without this project, as in production.
 
-:mod:`reflux.components.registry.versions.smoke` starts it as ``python -I smoke_process.py REQUEST``. It imports nothing
-of the project but a copy of one module, and nothing that it loads can. REQUEST is JSON: ``folder`` (of the version's
+:mod:`reflux.components.registry.versions.smoke` starts it as ``python -I smoke_process.py REQUEST NETWORK``, by way of
+``offline``, whose result NETWORK is. It imports nothing of the project but a copy of one module, and nothing that it
+loads can. REQUEST is JSON: ``folder`` (of the version's
 files), ``file`` (the name of the one that answers), ``runtime`` (its name), ``code`` (a module that loads such a file),
 ``probe_sha256`` (hash of the recorded predictions), ``report`` (the file that gets a line of JSON at each step, so that
 one can see where a process hung or died), ``blocked`` (packages that can't be imported), ``latency_ms_p95_max`` (or
@@ -165,7 +166,7 @@ def latency(run: Callable[[Pixels], object], pixels: Pixels, maximum: float | No
     raise Failed(f"one image takes {best:.3g} ms at p95, and the maximum is {maximum:g} ms")
 
 
-def main(request: dict[str, Any]) -> None:
+def main(request: dict[str, Any], network: str) -> None:
     """Examine the folder and write the result as the last line of the report."""
     signal.alarm(int(request["limit_s"]) + 5)  # the process that started this one may be gone by then
 
@@ -184,8 +185,8 @@ def main(request: dict[str, Any]) -> None:
         first = (str(error).strip().splitlines() or [""])[0]
         report(failed=first if isinstance(error, ModuleNotFoundError) else f"{type(error).__name__}: {first}")
     else:
-        report(images=images, p95_ms=p95)
+        report(images=images, p95_ms=p95, network=network)
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(json.loads(sys.argv[1]), sys.argv[2])

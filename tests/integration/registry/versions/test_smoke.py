@@ -1,9 +1,11 @@
 """The smoke test's own test: real processes, each with something that production would stumble over."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
+from textwrap import dedent
 
 import mlflow.onnx
 import mlflow.pyfunc
@@ -16,6 +18,7 @@ from ruamel.yaml import YAML
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.registry.versions import smoke, smoke_process
 from reflux.components.registry.versions.files import VersionFiles
+from tests.containers import no_network_of_its_own
 from tests.trees import is_alive
 
 pytestmark = pytest.mark.slow
@@ -53,6 +56,13 @@ def serve_with(version, module: str, **conf) -> None:
     document["flavors"]["python_function"] |= {"loader_module": module, **conf}
     with path.open("w") as file:
         yaml.dump(document, file)
+
+
+def serve_by(version, code: str) -> None:
+    """Let MLflow run code that the version brings."""
+    (version.folder / "code").mkdir()
+    (version.folder / "code" / "brought.py").write_text(dedent(code))
+    serve_with(version, "brought", code="code")
 
 
 def test_a_sound_version_passes_and_says_how_fast_it_answers(version, monkeypatch):
@@ -94,18 +104,56 @@ def test_a_pickle_is_refused(version, tmp_path):
 
 
 def test_a_folder_that_answers_otherwise_than_its_onnx_file_is_found(version):
-    (version.folder / "code").mkdir()
-    (version.folder / "code" / "other_answers.py").write_text(
-        "import numpy as np\n"
-        "class Model:\n"
-        "    def predict(self, pixels, params=None):\n"
-        "        return {'logits': np.eye(3, dtype=np.float32)[np.zeros(len(pixels), int)]}\n"
-        "def _load_pyfunc(path):\n"
-        "    return Model()\n"
+    serve_by(
+        version,
+        """
+        import numpy as np
+        class Model:
+            def predict(self, pixels, params=None):
+                return {"logits": np.eye(3, dtype=np.float32)[np.zeros(len(pixels), int)]}
+        def _load_pyfunc(path):
+            return Model()
+        """,
     )
-    serve_with(version, "other_answers", code="code")
     reason = check(version)
     assert "answering through MLflow's pyfunc: a batch of 12 gets 8 other classes than" in reason.sentence
+
+
+def test_code_of_a_version_finds_no_secret_in_its_environment(version, monkeypatch):
+    secrets = {"REFLUX_SIGNING_KEY", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "ANY_OTHER"}
+    for name in secrets:
+        monkeypatch.setenv(name, "secret")
+    find = f"', '.join(sorted(os.environ.keys() & {secrets | {'HOME', 'PATH'}!r}))"
+    serve_by(version, f"import os\ndef _load_pyfunc(path):\n    raise RuntimeError('found: ' + {find})")
+    assert "RuntimeError: found: HOME, PATH." in check(version).sentence
+
+
+def test_code_of_a_version_reaches_no_network_and_no_other_process_where_namespaces_are_allowed(version):
+    if why_not := no_network_of_its_own():
+        pytest.skip(why_not)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        reach = f"""
+        import os, socket
+        from pathlib import Path
+        def attempt(what):
+            try:
+                return str(what())
+            except OSError as error:
+                return error.strerror
+        def _load_pyfunc(path):
+            socket_ = attempt(lambda: socket.create_connection({server.getsockname()!r}, timeout=5))
+            environment = attempt(lambda: Path("/proc/{os.getpid()}/environ").read_bytes())
+            raise RuntimeError(f"{{socket_}}, {{environment}}")
+        """
+        serve_by(version, reach)
+        assert "pyfunc: RuntimeError: Network is unreachable, Permission denied" in check(version).sentence
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+        # The same code in a process that was not isolated, so that it is this that keeps it in.
+        outside = f"{dedent(reach)}\n_load_pyfunc(None)"
+        done = subprocess.run([sys.executable, "-c", outside], capture_output=True, text=True, check=False)
+        assert "RuntimeError: <socket.socket " in done.stderr and "PATH=" in done.stderr
 
 
 def test_answers_that_evaluation_did_not_record_are_counted(version):

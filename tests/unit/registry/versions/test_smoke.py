@@ -13,7 +13,7 @@ def test_the_process_gets_the_gate_on_latency_and_the_reason_states_it(tmp_path:
 
     def run(command, *_):
         requests.append(json.loads(command[-1]))
-        Path(requests[0]["report"]).write_text('{"at": "timing"}\n{"images": 12, "p95_ms": 0.2}\n')
+        Path(requests[0]["report"]).write_text('{"at": "timing"}\n{"images": 12, "p95_ms": 0.2, "network": "online"}\n')
         return 0
 
     monkeypatch.setattr(smoke, "_run", run)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reflux.components.core.artifacts import atomic
-from reflux.components.core.errors import UserError
+from reflux.components.core.errors import UserError, printable
 from reflux.components.core.params.file import PARAMS, check_overrides, load_params, override_params
 from reflux.components.core.params.sections import Params
 from reflux.components.core.project import root
@@ -87,7 +87,7 @@ def add(
     before = PARAMS.read_bytes()
     tracked = _added(path, target, inside, chosen)
     console().print(plan_table(profile, chosen, seconds, wishes.minutes))
-    doubts = "".join(f"Warning: {doubt}.\n" for doubt in (*dataset.doubts, *unread))
+    doubts = "".join(f"Warning: {printable(doubt)}.\n" for doubt in (*dataset.doubts, *unread))
     return (
         f"{target}: {dataset.count:,} images ({'color' if profile.color else 'gray'}), {len(dataset.classes)} classes; "
         f"{tracked}\nparams.yaml has this plan now, with the reason next to each value.\n{doubts}"

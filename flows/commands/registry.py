@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from reflux.components.core.artifacts import as_cell
-from reflux.components.core.errors import UserError
+from reflux.components.core.errors import UserError, printable
 from reflux.components.core.params.file import load_params
 from reflux.components.core.params.sections import Params
+from reflux.components.core.runtime import tracking
 from reflux.components.registry import webhooks
 from reflux.flows.local.environment import embed_mlflow
 from reflux.flows.report.display import console
@@ -68,7 +69,7 @@ def predict(paths: list[Path], model: str, top: int | None, as_csv: bool) -> Non
         which = sentences[0] if len(sentences) == 1 else f"None of {len(sentences):,} can be read, as {sentences[0]}"
         raise UserError(f"{which}: give PNG, JPEG, WebP, BMP, TIFF or GIF files, or folders of them.")
     if unread:
-        print(f"{len(unread):,} could not be read:", *sentences, sep="\n  ", file=sys.stderr)
+        print(f"{len(unread):,} could not be read:", *map(printable, sentences), sep="\n  ", file=sys.stderr)
 
 
 def _print_bars(predictions: "Iterable[Prediction]", top: int) -> int:
@@ -94,7 +95,7 @@ def _print_table(predictions: "Iterable[Prediction]", top: int) -> int:
             table.add_column(f"class {number}" if number > 1 else "class", overflow="fold")
             table.add_column("probability", justify="right")
         cells = [cell for label, share in classes for cell in (label, f"{100 * share:.2f} %")]
-        table.add_row(*map(Text, (str(prediction.image), *cells)))
+        table.add_row(*(Text(printable(cell)) for cell in (str(prediction.image), *cells)))
     if table.row_count:
         console().print(table)
         print(f"\n{table.row_count:,} {'image' if table.row_count == 1 else 'images'}, by {model}")
@@ -221,7 +222,7 @@ def reconcile() -> None:
     params = registry_params()
     settled = settle(client.connect(), params.project.name, params.registry.model_name)
     for entry in settled:
-        print(f"{params.registry.model_name} version {entry.version}: {entry.outcome}. {entry.why}")
+        print(printable(f"{params.registry.model_name} version {entry.version}: {entry.outcome}. {entry.why}"))
     if not settled:
         print("Nothing was interrupted: the registry is consistent.")
 
@@ -254,6 +255,7 @@ def registry_params() -> Params:
     """
     params = load_params()
     webhooks.send(linger_s=webhooks.LATER_S)
-    if embed_mlflow().startswith("sqlite:///") and not Path(embed_mlflow().removeprefix("sqlite:///")).is_file():
+    embed_mlflow()
+    if (file := tracking.database()) is not None and not file.is_file():
         raise UserError("There is no model yet (this project has no mlflow.db): run `reflux run` first.")
     return params

@@ -111,7 +111,7 @@ def _run(screen: Console, assignments: list[str], server: PrefectServer | None) 
         except NotRegistered as away:
             result, problem = away.result, str(away)
         except UserError as refused:
-            raise UserError("\n".join([str(refused), *_kept(assignments)])) from None
+            raise UserError(" ".join([str(refused), *_kept(assignments)])) from None
     show(screen, result)
     if problem is not None:
         print(f"Trained, but not registered: {problem}", file=sys.stderr)

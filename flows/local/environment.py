@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from reflux.components.core.artifacts import translate_os_error
 from reflux.components.core.errors import UserError
 from reflux.components.core.project import root
-from reflux.components.core.runtime.tracking import without_secrets
+from reflux.components.core.runtime.tracking import refuse_empty_database, without_secrets
 
 HOME = Path(".reflux")
 RUN_LOG = HOME / "run.log"
@@ -39,7 +39,7 @@ def embed_mlflow() -> str:
     """Point MLflow at the SQLite file of this project, unless the user has named a server; returns the URI.
 
     Raises:
-        UserError: the user has named what is neither a server nor a database.
+        UserError: the user has named what is neither a server nor a database, or the database's file is empty.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root() / 'mlflow.db').resolve()}"
     os.environ["MLFLOW_TRACKING_URI"] = uri
@@ -48,6 +48,7 @@ def embed_mlflow() -> str:
             f"MLFLOW_TRACKING_URI = {without_secrets(uri)} is no MLflow server or database: set it to http://…, "
             "postgresql://… or sqlite:///…, or unset it to use this project's mlflow.db."
         )
+    refuse_empty_database()
     return uri
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from reflux.components.core.errors import UserError
+from reflux.components.core.errors import UserError, printable
 from reflux.flows.local.environment import QUIET
 
 GRACE_S = 20.0  # below the 30 s a Prefect worker gives a cancelled run
@@ -82,7 +82,7 @@ def output_of(
         try:
             meanwhile()
             for line in process.stdout or ():
-                lines.append(line.rstrip("\n"))
+                lines.append(printable(line.rstrip("\n")))
                 if line.startswith("Note: "):
                     print(lines[-1], flush=True)
         except BaseException:

@@ -14,7 +14,7 @@ import psutil
 
 from reflux.components.core.contract import STAGES
 from reflux.components.core.dvc_yaml import PIPELINE
-from reflux.components.core.errors import EXIT_USER_ERROR
+from reflux.components.core.errors import EXIT_USER_ERROR, printable
 from reflux.components.core.runtime.machine import usable_cores
 from reflux.components.core.runtime.progress import EVENTS_VARIABLE, RECORD
 from reflux.flows.outcome import StageFailed, StageOutcome
@@ -126,7 +126,7 @@ class Running:
             text = raw.rstrip()
             if text.startswith(RECORD):
                 self._event(text.removeprefix(RECORD))
-            elif text:
+            elif text := printable(text):
                 self._tail.append(text)
                 if text.startswith(_RUNNING):
                     self._executed = True

@@ -10,14 +10,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from reflux.components.core.contract import STEPS
+from reflux.components.core.errors import printable
 from reflux.flows.outcome import StageOutcome
 
 if TYPE_CHECKING:
@@ -206,9 +208,17 @@ class LiveDisplay(Display):
                 return Text.from_markup(_MARKS[state]), name, "", Text(state), ""
 
 
+class _Console(Console):
+    """Shows control characters of names and reasons instead of sending them to the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else "\n".join(map(printable, text.split("\n"))), style, control)
+
+
 def console() -> Console:
     """The console for a command's output: as wide as the terminal, or 120 columns where there is none."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH)
+    return _Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH)
 
 
 def progress_text(event: dict[str, Any], with_accuracy: bool = True) -> str:

@@ -5,6 +5,7 @@ import logging
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from reflux.components.core.errors import printable
 from reflux.components.core.runtime.progress import EVENTS_VARIABLE, RECORD
 from reflux.flows.local.supervised import stop, supervised
 from reflux.flows.report.display import Display, LiveDisplay, console
@@ -45,7 +46,7 @@ def _followed(name: str, process: "subprocess.Popen[str]", display: Display) -> 
                 display.event(name, json.loads(text.removeprefix(RECORD)))
             except json.JSONDecodeError:  # cut short by a kill, or mixed with another process's
                 continue
-        elif text:
+        elif text := printable(text):
             lines.append(text)
             display.line(name, text)
     return process.wait(), lines

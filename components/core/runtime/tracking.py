@@ -29,6 +29,7 @@ _SECONDS_BETWEEN_DELIVERIES = 0.5
 _SECONDS_AFTER_FAILURE = 15.0
 _METRICS_A_BATCH = 500
 _TRIES_OF_A_DATABASE = 6  # in six seconds; MLflow has ten tries, in 102 seconds
+_SECONDS_TO_BEGIN = 3.0
 _DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # packages whose module has another name
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>`]+")
 # A password may hold signs that should have been encoded; a port is none.
@@ -56,6 +57,28 @@ def _hidden(address: str) -> str:
     return f"{place}{question}{values}{mark}{'…' * bool(mark)}"
 
 
+def database() -> Path | None:
+    """The SQLite file that is MLflow's database; None with another database or a server."""
+    address = uri() or ""
+    return Path(address.removeprefix("sqlite:///").partition("?")[0]) if address.startswith("sqlite:///") else None
+
+
+def refuse_empty_database() -> None:
+    """Stop where MLflow would take the remains of a lost database for a new one, and begin anew without a word.
+
+    Raises:
+        UserError: the SQLite file is there and empty.
+    """
+    file, began = database(), time.monotonic()
+    while file is not None and file.is_file() and not file.stat().st_size:
+        if time.monotonic() - began > _SECONDS_TO_BEGIN:
+            raise UserError(
+                f"MLflow's database {file} is empty (0 bytes), so that all runs and models in it are lost: restore a "
+                "copy of it, or delete it to begin anew."
+            )
+        time.sleep(0.1)  # another process may just be making it
+
+
 def driver(error: ImportError) -> str:
     """The package that brings the driver of a database, from the error of its import."""
     name: str = error.name or getattr(error.__cause__, "name", None) or str(error)
@@ -67,7 +90,9 @@ def client() -> "MlflowClient":
 
     Raises:
         sqlalchemy.exc.OperationalError: the database at ``uri()`` does not answer; a server is first asked later.
+        UserError: the database is an empty file.
     """
+    refuse_empty_database()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -171,8 +196,8 @@ def deliver(outbox: Path = OUTBOX) -> int:
     unfinished: set[str | None] = set()
     mlflow: MlflowClient | None = None
     if folders:
-        # The database is away, its driver is, or it is of another release of MLflow.
-        with suppress(SQLAlchemyError, ModuleNotFoundError, CommandError, MlflowException):
+        # The database is away or lost, its driver is, or it is of another release of MLflow.
+        with suppress(SQLAlchemyError, ModuleNotFoundError, CommandError, MlflowException, UserError):
             mlflow = client()
     for folder in folders:
         key = _start(folder).get("tags", {}).get("reflux.journal")

@@ -89,7 +89,7 @@ def _passed(runtime: str, network: str, images: int, p95_ms: float, maximum: flo
     without = "without this project and without a network" if network == "offline" else "without this project"
     sentence = (
         f"A fresh process {without} loaded the files through MLflow and {runtime} and gave the recorded answers to all "
-        f"{images} images, in {p95_ms:.3g} ms each at p95 (smoke test, {seconds:.1f} s)."
+        f"{images} probe images, in {p95_ms:.3g} ms each at p95 (smoke test, {seconds:.1f} s)."
     )
     return Reason("smoke", "max", maximum, p95_ms, True, sentence)
 

@@ -101,6 +101,11 @@ def test_several_images_become_a_table_or_csv_and_those_without_a_class_are_list
     code, out, _ = reflux("predict", str(strange), "--csv")
     assert (code, out.splitlines()[1].split(",")[:2]) == (0, [f"{folder}/caf\\udce9.png", "shirt"])
     strange.unlink()
+    shutil.copy(folder / "shirt.png", folder / "\x1b[2Jshirt.png")
+    code, out, err = reflux("predict", str(folder), "\x1b[2Jgone.png")
+    assert (code, r"\x1b[2Jshirt.png" in out, r"\x1b[2Jgone.png does not exist" in err) == (0, True, True)
+    assert "\x1b" not in out + err
+    (folder / "\x1b[2Jshirt.png").unlink()
 
     code, out, _ = reflux("predict", f"{folder}/*.png", "--csv", "--top", "2")
     rows = list(csv.DictReader(io.StringIO(out)))

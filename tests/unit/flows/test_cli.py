@@ -57,6 +57,7 @@ def test_every_command_has_help_with_a_real_example(reflux, command):
         (["run"], "ingest.source = data/fashion-mnist does not exist"),
         (["run", "-S", "ingest.source=nowhere"], "ingest.source = nowhere does not exist"),
         (["data", "add", "nowhere"], "nowhere does not exist"),
+        (["data", "add", "no\x1b[2J\nwhere"], r"no\x1b[2J\nwhere does not exist"),
         (["data", "add", "."], ". contains this project's data folder: give the folder of your dataset alone"),
         (["data", "add", ".."], ".. contains this project's data folder"),
         (["data", "add", "data"], "data contains this project's data folder"),
@@ -164,6 +165,17 @@ def test_an_empty_tracking_uri_is_none(reflux, monkeypatch):
     code, _, err = reflux("history")
     assert (code, os.environ["MLFLOW_TRACKING_URI"]) == (2, f"sqlite:///{Path('mlflow.db').resolve()}")
     assert err.startswith("Error: There is no model yet")
+
+
+@pytest.mark.parametrize("arguments", [["history"], ["promote", "1"], ["run", "-S", "seed=1"], ["ui"], ["boards"]])
+def test_a_database_that_was_lost_is_not_taken_for_a_new_one(reflux, monkeypatch, arguments):
+    monkeypatch.setattr(tracking, "_SECONDS_TO_BEGIN", 0)
+    database, before = Path("mlflow.db").resolve(), Path("params.yaml").read_bytes()
+    database.touch()
+    code, _, err = reflux(*arguments)
+    sentence = f"Error: MLflow's database {database} is empty (0 bytes), so that all runs and models in it are lost: "
+    assert (code, err) == (2, f"{sentence}restore a copy of it, or delete it to begin anew.\n")
+    assert (database.stat().st_size, Path("params.yaml").read_bytes()) == (0, before)
 
 
 @pytest.mark.parametrize("uri", ["file:///tmp/runs", "./mlruns", "htp://ada:secret@mlflow", "postgres://db/mlflow"])

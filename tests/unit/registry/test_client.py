@@ -1,5 +1,6 @@
 import sqlite3
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -80,6 +81,10 @@ def no_database(file: Path) -> None:
     file.write_text("nothing that SQLite knows " * 100)
 
 
+def emptied(file: Path) -> None:
+    file.touch()
+
+
 def of_a_later_release(file: Path) -> None:
     """As Alembic finds it: MLflow's tables are incomplete, and their revision is unknown here."""
     with closing(sqlite3.connect(file)) as connection, connection:
@@ -91,6 +96,7 @@ def of_a_later_release(file: Path) -> None:
     ("make", "sentence"),
     [
         (no_database, r"^MLflow's database sqlite:///.*mlflow\.db can't be read \(file is not a database\): restore"),
+        (emptied, r"^MLflow's database .*/mlflow\.db is empty \(0 bytes\).*: restore a copy of it, or delete it to begin"),
         (
             of_a_later_release,
             r"mlflow\.db is of another release than MLflow \d.*: copy it and run `mlflow db upgrade s",
@@ -101,10 +107,22 @@ def test_a_database_that_can_not_be_used_is_one_sentence_and_journals_wait(tmp_p
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    with pytest.raises(client.Unreachable, match=sentence):
+    monkeypatch.setattr(tracking, "_SECONDS_TO_BEGIN", 0.2)
+    with pytest.raises(UserError, match=sentence):
         client.connect()
     Journal("demo", "distill", {}).end("FINISHED")
     assert tracking.deliver() == 1
+
+
+def test_a_database_that_another_process_is_making_is_waited_for(tmp_path, monkeypatch):
+    file = tmp_path / "mlflow.db"
+    file.touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+    maker = threading.Timer(0.3, sqlite3.connect(file, check_same_thread=False).execute, ["create table a (b)"])
+    maker.start()
+    tracking.refuse_empty_database()
+    maker.join()
+    assert file.stat().st_size
 
 
 def test_the_tables_of_another_release_are_one_sentence(tmp_path, monkeypatch):

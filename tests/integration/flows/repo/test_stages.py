@@ -44,6 +44,7 @@ for i in range(3000):
     sys.stdout.write("\\x1e" + json.dumps(event) + "\\n")
     sys.stdout.flush()
     print("noise " + "z" * 200, file=sys.stderr)
+print("Note: a\\x1b[2J.png is empty")
 print("tracking:", os.environ["MLFLOW_TRACKING_URI"])
 """
 BAD = """
@@ -87,6 +88,7 @@ def test_every_event_and_line_arrives_and_dvc_decides_what_runs(project):
         assert [event["done"] for _, event in ears.events] == list(range(3000))
         assert sum(text.startswith("noise") for _, text in ears.lines) == 3000
         assert ("copy", "tracking: sqlite:///x.db") in ears.lines
+        assert ("copy", r"Note: a\x1b[2J.png is empty") in ears.lines
         assert not any("lock file" in text or text.startswith(">") for _, text in ears.lines)
         assert runner.run("copy") is StageOutcome.CACHED
         Path("in.txt").write_text("two")

@@ -76,7 +76,7 @@ def test_a_sound_version_passes_and_says_how_fast_it_answers(version, monkeypatc
     assert reason.passed, reason.sentence
     assert (reason.gate, reason.side, reason.limit) == ("smoke", "max", 1000)
     assert 0 < reason.value < 1000
-    assert "gave the recorded answers to all 12 images" in reason.sentence
+    assert "gave the recorded answers to all 12 probe images" in reason.sentence
 
 
 def test_code_of_this_project_is_out_of_reach(version):

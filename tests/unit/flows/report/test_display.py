@@ -2,6 +2,7 @@ import logging
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from reflux.components.core.contract import STEPS
 from reflux.flows.outcome import StageOutcome
@@ -10,6 +11,7 @@ from reflux.flows.report.display import (
     LiveDisplay,
     Row,
     accuracy_text,
+    console,
     current_display,
     duration,
     progress_text,
@@ -94,6 +96,16 @@ def test_a_terminal_that_went_away_does_not_stop_the_run():
     display.executing("ingest")
     display.end("ingest", StageOutcome.RAN)
     assert display.rows["ingest"].state == "ran"
+
+
+def test_what_names_would_make_a_terminal_do_is_shown_instead(capsys):
+    screen = console()
+    screen.print(Text("a\x1b[2J\u202e.png", style="bold"))
+    screen.print("two\nlines")
+    out = capsys.readouterr().out
+    assert r"a\x1b[2J\u202e.png" in out
+    assert out.endswith("two\nlines\n")
+    assert not {"\x1b", "\u202e"} & set(out)
 
 
 def test_the_live_list_shows_every_stage_and_its_state():

@@ -19,6 +19,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from mlflow import MlflowClient
 from onnx import TensorProto, helper, numpy_helper
 from sqlalchemy import create_engine, text
@@ -36,6 +38,7 @@ from reflux.components.registry.promote import PromotionResult, challenge
 from reflux.components.registry.register import register
 from reflux.components.registry.versions import sbom
 from reflux.components.registry.versions.evaluated_run import Lineage
+from reflux.components.registry.versions.signatures import SIGNING_KEY
 from tests.hub import TOKEN, Hub
 from tests.servers import has_postgres, postgres
 
@@ -264,6 +267,15 @@ def model_name(home) -> str:
 
 
 _NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(params=["without keys", "with keys"])
+def keys(request, monkeypatch) -> None:
+    """Asked for by a test of what holds whether versions and decisions are signed or not."""
+    if request.param == "with keys":
+        pytest.importorskip("model_signing")
+        pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        monkeypatch.setenv(SIGNING_KEY, pem.decode())
 
 
 @pytest.fixture

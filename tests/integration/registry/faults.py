@@ -120,6 +120,18 @@ def flip_byte(model_name: str, version: int, name: str) -> tuple[Path, bytes]:
     return path, before
 
 
+def bring_code(model_name: str, version: int, ran: Path) -> None:
+    """Let a version bring code, which makes the file ``ran`` when it is loaded and changes no answer."""
+    folder = registered_file(model_name, version, ".")
+    own, theirs = "    loader_module: mlflow.onnx\n", "    code: code\n    loader_module: evil\n"
+    loader = (folder / "MLmodel").read_text().replace(own, theirs)
+    assert theirs in loader
+    (folder / "MLmodel").write_text(loader)
+    (folder / "code").mkdir()
+    touch = f"from pathlib import Path\nPath({str(ran)!r}).touch()\n"
+    (folder / "code" / "evil.py").write_text(f"from mlflow.onnx import _load_pyfunc\n{touch}")
+
+
 def retag(model_name: str, version: int) -> None:
     """Let the tag of all files say what they are now, as someone can who writes tags, too."""
     sha256 = hash_files(registered_file(model_name, version, "."))

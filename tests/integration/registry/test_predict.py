@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from textwrap import dedent
 
+import mlflow.pyfunc
 import numpy as np
 import pytest
 from mlflow import MlflowClient
@@ -13,8 +14,10 @@ from PIL import Image
 
 from reflux.components.core.errors import UserError
 from reflux.components.registry import client
+from reflux.components.registry.history import history
 from reflux.components.registry.predict import Prediction, Unreadable, find, load_model, predict
 from reflux.components.registry.register import register
+from reflux.components.registry.rollback import rollback
 from tests.integration.registry.faults import flip_byte
 
 CLASSES = ["boot", "dress", "shirt"]
@@ -78,6 +81,42 @@ def test_a_model_is_checked_when_it_is_loaded_and_then_needs_neither_its_files_n
     monkeypatch.undo()
     with pytest.raises(UserError, match="version 1 was changed"):
         load_model(champion)
+
+
+def test_a_champion_that_was_set_by_hand_is_loaded_only_if_it_was_promoted_before_but_mlflow_alone_loads_any(
+    keys, home, model_name, registered, judge, aliases
+):
+    for right in (170, 180):
+        assert judge(registered(right)).promoted
+    assert judge(registered(right=100)).outcome == "rejected"
+    champion, mlflow_client = f"models:/{model_name}@champion", MlflowClient()
+    mlflow_client.set_registered_model_alias(model_name, "champion", "3")
+    with pytest.raises(UserError, match="version 3 never was champion"):
+        load_model(champion)
+    with pytest.raises(UserError, match="version 3 never was champion"):
+        predict([], champion)
+    assert mlflow.pyfunc.load_model(champion).metadata.model_uuid
+    mlflow_client.set_registered_model_alias(model_name, "champion", "1")
+    assert load_model(champion).version == 1
+    (moved, *_) = history(home.experiment, model_name).by_hand
+    assert "The alias champion was moved by hand: it is version 1" in moved
+
+
+def test_a_champion_whose_files_or_hash_were_changed_is_refused_until_a_rollback(
+    keys, home, model_name, registered, judge, aliases
+):
+    for right in (160, 170, 180):
+        assert judge(registered(right)).promoted
+    for version, harm in (
+        (3, lambda: MlflowClient().set_model_version_tag(model_name, "3", "files_sha256", "0" * 64)),
+        (2, lambda: flip_byte(model_name, 2, "model.onnx")),
+    ):
+        assert load_model(f"models:/{model_name}@champion").version == version
+        harm()
+        with pytest.raises(UserError, match=f"version {version} was changed, added or removed"):
+            load_model(f"models:/{model_name}@champion")
+        rollback(home.experiment, model_name, "it was changed", to=version - 1)
+    assert load_model(f"models:/{model_name}@champion").version == 1
 
 
 def test_what_is_missing_is_said(home, image, model_name):

@@ -15,6 +15,8 @@ from reflux.components.registry.promote import approve
 from reflux.components.registry.rollback import rollback
 from tests.integration.registry.faults import ready, tags
 
+pytestmark = pytest.mark.usefixtures("keys")
+
 
 def edit(model_name: str, version: int, **values: str) -> None:
     for key, value in values.items():
@@ -102,6 +104,34 @@ def test_reconcile_finishes_no_attempt_that_someone_wrote_into_the_ledger(
     assert "Nothing was moved" in entry.why
     assert aliases() == {"challenger": 3, "champion": 2, "previous": 1}
     assert history(home.experiment, model_name).by_hand == []
+
+
+def test_a_rollback_to_an_earlier_champion_can_be_forged_in_any_name(home, model_name, registered, judge, aliases):
+    """Signed or not: who may write the ledger's entries may roll back, and the author of one is what is written."""
+    judge(registered(right=170))
+    judge(registered(right=180))
+    forged = replace(ready(model_name, 1, 2, who="ada@lab"), action="rollback", outcome="rolled back", record=None)
+    ledger.begin(MlflowClient(), home.experiment, forged)
+
+    (entry,) = reconcile(MlflowClient(), home.experiment, model_name)
+
+    assert (entry.outcome, entry.by) == ("rolled back", "ada@lab")
+    assert aliases() == {"challenger": 2, "champion": 1, "previous": 2}
+    assert history(home.experiment, model_name).by_hand == []
+
+
+def test_a_later_decision_can_be_hidden_by_the_tags_of_its_entry_so_that_a_person_approves_an_earlier_one(
+    home, model_name, registered, judge, aliases
+):
+    version = registered(right=180)
+    judge(version, approval="human")
+    earlier = tags(model_name, version)
+    assert judge(version, gates={"accuracy": {"min": 0.95}}, approval="human").outcome == "rejected"
+    MlflowClient().set_tag(tags(model_name, version)["gate.run_id"], "promotion.version", "99")
+    edit(model_name, version, **{f"gate_{name}": earlier[f"gate.{name}"] for name in ("run_id", "sha256")})
+    assert "champion" not in aliases()
+    approve(home.experiment, model_name, version, "looks good")
+    assert aliases()["champion"] == version
 
 
 def test_a_decision_that_was_edited_where_it_is_kept_counts_no_more(home, model_name, registered, judge, aliases):

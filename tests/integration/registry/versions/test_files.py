@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -6,10 +8,11 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from reflux.components.core.errors import UserError
-from reflux.components.registry.predict import predict
+from reflux.components.registry.predict import load_model, predict
 from reflux.components.registry.promote import approve
 from reflux.components.registry.rollback import rollback
-from tests.integration.registry.faults import flip_byte, registered_file, retag
+from tests.integration.registry.faults import bring_code, flip_byte, registered_file, retag
+from tests.workspaces import example
 
 
 def test_a_challenger_whose_file_was_changed_is_refused(model_name, registered, judge, aliases):
@@ -49,7 +52,7 @@ def test_a_model_from_elsewhere_is_refused(home, model_name, judge):
 
 
 def test_any_file_that_was_changed_added_or_removed_is_refused_by_every_command_that_loads_or_moves(
-    home, model_name, registered, judge, aliases, smoke_tested
+    keys, home, model_name, registered, judge, aliases, smoke_tested
 ):
     """By someone who can write a version's files, and no tag: nothing of them is imported."""
     for right in (170, 180):
@@ -87,6 +90,23 @@ def test_any_file_that_was_changed_added_or_removed_is_refused_by_every_command_
         rollback(home.experiment, model_name, "worse")
     assert not ran.exists()
     assert aliases() == {"challenger": 3, "champion": 2, "previous": 1}
+
+
+@pytest.mark.slow
+def test_code_that_was_put_to_a_champion_runs_where_mlflow_alone_loads_it_and_not_where_its_hash_is_checked(
+    keys, home, model_name, registered, judge
+):
+    judge(registered(right=180))
+    champion, ran = f"models:/{model_name}@champion", home.folder / f"{model_name}-ran"
+    bring_code(model_name, 1, ran)
+    with pytest.raises(UserError, match=r"A file of .* version 1 was changed"):
+        load_model(champion)
+    lines = example("how-to/champion.md", "pyfunc.load_model").replace("fashion-mnist-student", model_name)
+    with pytest.raises(SystemExit, match="version 1 was changed"):
+        exec(lines, {})  # noqa: S102 - our own page
+    assert not ran.exists()
+    subprocess.run([sys.executable, "-c", f"import mlflow; mlflow.pyfunc.load_model({champion!r})"], check=True)
+    assert ran.exists()
 
 
 def write(folder: Path, contents: Mapping[str, str | bytes | None]) -> None:

@@ -1,6 +1,7 @@
 """Versions are signed when they are registered, and only those of our key, with their own files, are promoted."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,12 @@ from reflux.components.registry.ledger import ledger, proof
 from reflux.components.registry.ledger.commit import reconcile
 from reflux.components.registry.ledger.ledger import DECISION
 from reflux.components.registry.lineage import Node, trace
-from reflux.components.registry.predict import predict
+from reflux.components.registry.predict import load_model, predict
 from reflux.components.registry.promote import approve
 from reflux.components.registry.rollback import rollback
 from reflux.components.registry.versions import signatures
 from reflux.components.registry.versions.signatures import SIGNATURE, SIGNING_KEY, VERIFY_KEY
-from tests.integration.registry.faults import flip_byte, ready, registered_file, retag, tags
+from tests.integration.registry.faults import bring_code, flip_byte, ready, registered_file, retag, tags
 from tests.workspaces import example
 
 pytest.importorskip("model_signing")
@@ -208,6 +209,60 @@ def test_a_signed_version_of_another_model_is_no_champion_here(
     rewrite(name, 1, model=name)
     with pytest.raises(UserError, match="it was not signed with REFLUX_VERIFY_KEY, or was changed since"):
         rollback(home.experiment, name, "worse", to=1)
+
+
+@pytest.mark.slow
+def test_who_writes_files_and_tags_promotes_what_brings_code_where_no_key_is_set_and_not_where_one_is(
+    signing, home, model_name, registered, judge, aliases, monkeypatch, smoke_tested
+):
+    judge(registered(right=170))
+    registered(right=190)
+    ran = home.folder / f"{model_name}-ran"
+    bring_code(model_name, 2, ran)
+    retag(model_name, 2)
+    with pytest.raises(UserError, match=r"not those that were signed \(changed: MLmodel; added: code/evil\.py\)"):
+        judge(2)
+    assert not ran.exists()
+    monkeypatch.delenv(SIGNING_KEY)
+    monkeypatch.delenv(VERIFY_KEY)
+    assert judge(2).promoted
+    assert ran.exists()
+
+
+@pytest.mark.parametrize("holds_key", [True, False])
+def test_who_writes_files_and_tags_and_holds_the_key_forges_a_promotion_and_with_none_set_anyone_does(
+    signing, home, model_name, registered, judge, aliases, monkeypatch, holds_key
+):
+    if not holds_key:
+        monkeypatch.delenv(SIGNING_KEY)
+        monkeypatch.delenv(VERIFY_KEY)
+    judge(registered(right=170))
+    registered(right=50)
+    flip_byte(model_name, 2, "requirements.txt")
+    retag(model_name, 2)
+    (registered_file(model_name, 2, SIGNATURE)).unlink(missing_ok=True)
+    signatures.sign(registered_file(model_name, 2, ".").resolve())
+    retag(model_name, 2)
+    client, forged = MlflowClient(), ready(model_name, 2, 1)
+    proof.log(client, ledger.begin(client, home.experiment, forged), forged.record or {})
+    (entry,) = reconcile(client, home.experiment, model_name)
+    assert (entry.outcome, aliases()["champion"]) == ("promoted", 2)
+    assert load_model(f"models:/{model_name}@champion").version == 2
+
+
+def test_a_version_can_be_given_the_signed_files_of_another_one_which_then_is_no_champion(
+    signing, model_name, registered, judge
+):
+    for right in (170, 190):
+        judge(registered(right))
+    (one, two), theirs = (registered_file(model_name, version, ".") for version in (1, 2)), tags(model_name, 1)
+    shutil.rmtree(two)
+    shutil.copytree(one, two)
+    MlflowClient().set_model_version_tag(model_name, "2", "artifact_sha256", theirs["artifact_sha256"])
+    retag(model_name, 2)
+    assert load_model(f"models:/{model_name}/2").version == 2
+    with pytest.raises(UserError, match="version 2 was on other files than those of its tag files_sha256"):
+        load_model(f"models:/{model_name}@champion")
 
 
 def test_reconcile_finishes_no_attempt_whose_decision_no_key_signed(

@@ -2,10 +2,12 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import requests
 from mlflow import MlflowClient
+from mlflow import artifacts as mlflow_artifacts
 from mlflow.exceptions import MlflowException
 
 from infra.local.accounts import ADMIN, PERMISSIONS, ROLE, Accounts
@@ -13,6 +15,7 @@ from reflux.components.core.errors import UserError
 from reflux.components.core.runtime.tracking import experiment_id
 from reflux.components.registry import client
 from reflux.components.registry.history import history
+from reflux.components.registry.predict import load_model
 from reflux.components.registry.promote import challenge
 from reflux.components.registry.register import register
 from reflux.components.registry.rollback import rollback
@@ -119,6 +122,24 @@ def test_an_account_that_trains_writes_its_own_experiment(champion, act_as, home
     mlflow.log_metric(run.info.run_id, "loss", 1.0)
     with pytest.raises(MlflowException, match="Permission denied"):
         mlflow.delete_experiment(run.info.experiment_id)
+
+
+def test_an_account_that_trains_writes_files_of_versions_which_are_then_refused(champion, act_as, tmp_path):
+    """What may be written in MLflow: files with the right to edit the experiment, tags with that to edit the model."""
+    mlflow = act_as("trainer")
+    model_id = mlflow.get_model_version(MODEL, champion).source.removeprefix("models:/")
+    folder = mlflow_artifacts.download_artifacts(f"models:/{MODEL}/{champion}", dst_path=str(tmp_path))
+    file = Path(folder, "requirements.txt")
+    before = file.read_bytes()
+    for content in (b"evil", before):
+        file.write_bytes(content)
+        mlflow.log_model_artifact(model_id, str(file))
+        if content != before:
+            with pytest.raises(UserError, match=r"A file of .* was changed, added or removed"):
+                load_model(f"models:/{MODEL}/{champion}")
+    assert load_model(f"models:/{MODEL}/{champion}").version == int(champion)
+    with pytest.raises(MlflowException, match="Permission denied"):
+        mlflow.set_model_version_tag(MODEL, champion, "files_sha256", "0" * 64)
 
 
 def test_only_the_administrator_makes_accounts_and_an_account_that_was_one_is_none_anymore(served):

@@ -19,6 +19,7 @@ from tests.integration.registry.faults import flip_byte, retag
     ("tag", "value", "measured"),
     [("accuracy", "0.99", "0.9"), ("size_bytes", "1", r"\d+"), ("test_fingerprint", "0" * 64, "f" * 64)],
 )
+@pytest.mark.usefixtures("keys")
 def test_a_tag_that_was_edited_is_named_with_what_was_measured(model_name, registered, judge, tag, value, measured):
     version = registered(right=180)
     MlflowClient().set_model_version_tag(model_name, str(version), tag, value)
@@ -27,6 +28,7 @@ def test_a_tag_that_was_edited_is_named_with_what_was_measured(model_name, regis
     assert client.aliases(MlflowClient(), model_name) == {"challenger": 1}
 
 
+@pytest.mark.usefixtures("keys")
 def test_a_metric_of_the_logged_model_that_was_edited_is_named(home, model_name, registered, judge):
     mlflow = MlflowClient()
     version = registered(right=180)
@@ -40,6 +42,7 @@ def test_a_metric_of_the_logged_model_that_was_edited_is_named(home, model_name,
         judge(version)
 
 
+@pytest.mark.usefixtures("keys")
 def test_a_version_that_was_edited_while_it_awaited_approval_is_not_approved(home, model_name, registered, judge):
     version = registered(right=180)
     assert judge(version, approval="human").outcome == "awaiting approval"

@@ -128,6 +128,13 @@ def test_code_of_a_version_finds_no_secret_in_its_environment(version, monkeypat
     assert "RuntimeError: found: HOME, PATH." in check(version).sentence
 
 
+def test_code_of_a_version_reads_what_its_user_may(version, tmp_path):
+    (tmp_path / "credentials").write_text("of this user")
+    read = f"open({str(tmp_path / 'credentials')!r}).read()"
+    serve_by(version, f"def _load_pyfunc(path):\n    raise RuntimeError({read})")
+    assert "RuntimeError: of this user." in check(version).sentence
+
+
 def test_code_of_a_version_reaches_no_network_and_no_other_process_where_namespaces_are_allowed(version):
     if why_not := no_network_of_its_own():
         pytest.skip(why_not)

@@ -71,6 +71,16 @@ def test_sound_data_passes(tmp_path: Path) -> None:
     assert all((tmp_path / "validate" / "docs" / link).exists() for link in links)
 
 
+def test_labels_are_taken_at_their_word(tmp_path: Path) -> None:
+    """Nothing tells a wrong label from a right one: here half of the cats and dogs have changed places."""
+    folders = class_folders(tmp_path / "data")
+    for cat, dog in zip(*(sorted((folders / name).iterdir())[:10] for name in ("cat", "dog")), strict=True):
+        cat.rename(folders / "dog" / f"cat-{cat.name}")
+        dog.rename(folders / "cat" / f"dog-{dog.name}")
+    assert run_ingest(folders, tmp_path / "ingest").left_out == {}
+    assert failures(run_validate(tmp_path / "ingest")) == {}
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_unusable_images_are_warned_of(tmp_path: Path) -> None:
     folders = class_folders(tmp_path / "data")

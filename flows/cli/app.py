@@ -2,8 +2,10 @@
 
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 UI_PORT = 5000
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 HELP = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
@@ -41,6 +44,18 @@ def finite(number: float | None) -> float | None:
     if number is not None and not math.isfinite(number):
         raise typer.BadParameter(f"{number:g} is not a finite number.")
     return number
+
+
+def span(text: str) -> timedelta:
+    """Read a time span: a whole number of hours, days or weeks, such as ``36h``, ``90d`` or ``12w``.
+
+    Raises:
+        BadParameter: it is none, or goes back beyond the calendar.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})([hdw])", text)
+    if match is None or (length := int(match[1]) * _UNITS[match[2]]) > timedelta(weeks=5200):
+        raise typer.BadParameter(f"{text} is no time span such as 90d: give hours (h), days (d) or weeks (w).")
+    return length
 
 
 def in_pipeline(verb: Callable[..., None]) -> Callable[..., None]:

@@ -1,10 +1,11 @@
 """Verbs on boards, metrics, schedules and what all needs."""
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
-from reflux.flows.cli.app import UI_PORT, app, in_pipeline
+from reflux.flows.cli.app import UI_PORT, app, in_pipeline, span
 
 
 @app.command(epilog="Example: reflux ui --port 5001")
@@ -63,6 +64,33 @@ def deploy() -> None:
     from reflux.flows.commands.servers import deploy
 
     deploy.deploy()
+
+
+@app.command(
+    epilog="""
+    \b
+    Example: reflux gc --dry-run
+             reflux gc --older-than 30d --yes
+    """
+)
+@in_pipeline
+def gc(
+    older_than: Annotated[
+        timedelta,
+        typer.Option(parser=span, metavar="SPAN", help="Remove only what is older: hours, days or weeks (36h, 12w)."),
+    ] = "90d",  # type: ignore[assignment]  # typer parses it
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove what nothing refers to any more.
+
+    That is: checkpoints of training that was never resumed, soft labels, and runs and models in MLflow. What a
+    registered version, an open promotion, a search or the present artifacts refer to stays, and so does the record of
+    promotions. On a terminal it asks first.
+    """
+    from reflux.flows.commands.gc import collect
+
+    collect(older_than, dry_run, yes)
 
 
 @app.command(epilog="Example: reflux doctor")

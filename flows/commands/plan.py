@@ -15,7 +15,7 @@ from reflux.components.core.params.file import PARAMS, check_params, overridden
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime.lineage import LOCK
 from reflux.components.core.runtime.machine import machine
-from reflux.flows.local.environment import HOME, reflux_command
+from reflux.flows.local.environment import SOFT_LABELS, reflux_command
 from reflux.flows.pipeline.speeds import measure
 from reflux.flows.repo import remote
 from reflux.flows.repo.changes import Change, Foreseen, foresee
@@ -26,7 +26,6 @@ from reflux.flows.report.display import console, duration
 _RESTORED_S, _REGISTERED_BEFORE_S = 2.0, 4.0
 # Soft labels of the same teacher are stored image by image and view by view.
 _REUSED_IN_SPITE_OF = ("ingest changes", "student.steps: ", "student.batch_size: ", "label.views: ")
-_SOFT_LABELS = HOME / "soft-labels"
 _LABELED = ("train", "unlabeled", "")
 _STYLES = {"computed": "bold", "restored": "cyan", "unchanged": "bright_black"}
 
@@ -71,7 +70,7 @@ def _share_to_label(params: Params, foreseen: Foreseen) -> float:
     if (
         before is None
         or not images
-        or not _SOFT_LABELS.is_dir()
+        or not SOFT_LABELS.is_dir()
         or not all(reason.startswith(_REUSED_IN_SPITE_OF) for reason in why)
     ):
         return 1.0

@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,6 +18,8 @@ from reflux.components.core.runtime.tracking import refuse_empty_database, witho
 
 HOME = Path(".reflux")
 RUN_LOG = HOME / "run.log"
+SOFT_LABELS = HOME / "soft-labels"
+_LOCK_OF_RUN = "flow-run.lock"  # in the folder that a worker's run keeps
 _MLFLOW_SCHEMES = ("http", "https", "postgresql", "mysql", "mssql", "sqlite", "databricks")
 
 _taken: list[FileLock] = []  # those of this process, which its end releases
@@ -84,7 +86,7 @@ def _take(first: Path) -> Path:
     for number in itertools.count(1):
         folder = first if number == 1 else first.with_name(f"{first.name}.{number}")
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "flow-run.lock")
+        lock = FileLock(folder / _LOCK_OF_RUN)
         with suppress(Timeout):
             lock.acquire(timeout=0)
             _taken.append(lock)
@@ -101,6 +103,20 @@ def homes(project: str) -> list[Path]:
     name = _folder_name(project)
     patterns = [f"{above}{name}{number}" for above in ("", "*/kept/") for number in ("", ".[0-9]*")]
     return [folder for pattern in patterns for folder in Path(kept).glob(pattern) if folder.is_dir()] if kept else []
+
+
+@contextmanager
+def idle_homes(project: str) -> Iterator[list[Path]]:
+    """Those of ``homes`` that no run has, and none can take during the block."""
+    with ExitStack() as stack:
+        idle = list[Path]()
+        for folder in homes(project):
+            lock = FileLock(folder / _LOCK_OF_RUN)
+            with suppress(Timeout):
+                lock.acquire(timeout=0)
+                stack.callback(lock.release)
+                idle.append(folder)
+        yield idle
 
 
 def _folder_name(project: str) -> str:
@@ -122,8 +138,8 @@ def only_run() -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
-            "Another `reflux run`, `tune`, `teachers` or `upgrade` of this pipeline is in progress in this folder: "
-            "wait until it ends, or stop it. A run's log is .reflux/run.log."
+            "Another `reflux run`, `tune`, `teachers`, `upgrade` or `gc` of this pipeline is in progress in this "
+            "folder: wait until it ends, or stop it. A run's log is .reflux/run.log."
         ) from None
     except OSError as error:
         raise translate_os_error(error, HOME / "run.lock") from error

@@ -68,6 +68,9 @@ def test_every_command_has_help_with_a_real_example(reflux, command):
         (["approve", "1", "--reason", "seen"], "There is no model yet"),
         (["reconcile"], "There is no model yet"),
         (["promote", "1"], "There is no model yet"),
+        (["gc"], "There is no model yet"),
+        (["gc", "--older-than", "soon"], "soon is no time span such as 90d"),
+        (["gc", "--older-than", "999999w"], "999999w is no time span such as 90d"),
     ],
 )
 def test_a_user_error_is_one_sentence_and_exit_code_2(reflux, arguments, sentence):
@@ -206,7 +209,7 @@ def test_a_second_run_in_the_same_checkout_is_kept_out(reflux):
     with only_run():
         code, _, err = reflux("run")
     assert code == 2
-    assert "Another `reflux run`, `tune`, `teachers` or `upgrade` of this pipeline is in progress" in err
+    assert "Another `reflux run`, `tune`, `teachers`, `upgrade` or `gc` of this pipeline is in progress" in err
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,10 @@ from reflux.components.core.params.file import PARAMS, load_params
 from reflux.components.core.params.sections import Params
 from reflux.components.core.project import PIPELINES, pipelines, root
 from reflux.components.observe.monitor import report as monitor
-from reflux.components.registry import client, unused
-from reflux.components.registry.unused import References, Unused
+from reflux.components.registry import client
+from reflux.components.registry.unused import runs as unused
+from reflux.components.registry.unused.references import References, references
+from reflux.components.registry.unused.runs import Unused
 from reflux.flows.commands.registry import registry_params
 from reflux.flows.local import leftovers
 from reflux.flows.local.environment import HOME, idle_homes, only_run
@@ -87,7 +89,7 @@ def collect(older_than: timedelta, dry_run: bool, yes: bool) -> None:
 def _parts(params: Params, homes: list[Path], before: datetime) -> Iterator[Part]:
     mlflow = client.connect()
     with client.translate_errors():
-        kept = unused.references(mlflow, params.project.name, params.registry.model_name, _named_weights())
+        kept = references(mlflow, params.project.name, params.registry.model_name, _named_weights())
     checkpoints = leftovers.checkpoints(homes, before)
     why = f"of training that was interrupted before {before:%Y-%m-%d} and never resumed"
     row = Row("checkpoints", len(checkpoints), leftovers.size(checkpoints), why)
@@ -106,7 +108,7 @@ def _in_mlflow(mlflow: "MlflowClient", params: Params, kept: References, before:
         return unused.find(mlflow, experiments, kept, _present_runs(), before)
 
     def find_again() -> Unused:
-        return found(unused.references(mlflow, project, model_name, _named_weights()))
+        return found(references(mlflow, project, model_name, _named_weights()))
 
     def remove() -> None:
         unused.mark(mlflow, model_name, find_again)

@@ -96,7 +96,10 @@ def of_a_later_release(file: Path) -> None:
     ("make", "sentence"),
     [
         (no_database, r"^MLflow's database sqlite:///.*mlflow\.db can't be read \(file is not a database\): restore"),
-        (emptied, r"^MLflow's database .*/mlflow\.db is empty \(0 bytes\).*: restore a copy of it, or delete it to begin"),
+        (
+            emptied,
+            r"^MLflow's database .*/mlflow\.db is empty \(0 bytes\).*: restore a copy of it, or delete it to begin",
+        ),
         (
             of_a_later_release,
             r"mlflow\.db is of another release than MLflow \d.*: copy it and run `mlflow db upgrade s",

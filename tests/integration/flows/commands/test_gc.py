@@ -12,7 +12,7 @@ from mlflow.entities import ViewType
 
 from reflux.components.core.artifacts import write_json
 from reflux.components.core.params.file import override_params
-from reflux.components.registry import unused
+from reflux.components.registry.unused import runs as unused
 from tests.nights import night, with_file
 
 PARAMS = Path(__file__).parents[4] / "params.yaml"

@@ -8,8 +8,10 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from reflux.components.core.runtime import tracking
-from reflux.components.registry import client, unused
+from reflux.components.registry import client
 from reflux.components.registry.ledger import ledger
+from reflux.components.registry.unused import runs as unused
+from reflux.components.registry.unused.references import references
 from tests.nights import night, with_file
 from tests.servers import mlflow_server
 
@@ -32,7 +34,7 @@ def find(model_name):
 
     def find(present=(), named=()) -> unused.Unused:
         mlflow = client.connect()
-        kept = unused.references(mlflow, model_name, model_name, named)
+        kept = references(mlflow, model_name, model_name, named)
         return unused.find(mlflow, [model_name], kept, present, BEFORE)
 
     return find

@@ -1,4 +1,4 @@
-"""What nothing in the registry refers to any more: runs and LoggedModels in MLflow, found and removed.
+"""Runs and LoggedModels in MLflow that nothing refers to, found and removed.
 
 MLflow removes in two steps: what is deleted is only marked, and can be restored in its UI, until its files and rows are
 removed for good, which takes access to its database.
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reflux.components.registry import client
-from reflux.components.registry.ledger import ledger, lock
+from reflux.components.registry.ledger import lock
+from reflux.components.registry.unused.references import References, every
 from reflux.components.registry.versions import device_reports
-from reflux.components.registry.versions.logged_models import LOGGED, STUDENT, TEACHER
+from reflux.components.registry.versions.logged_models import STUDENT, TEACHER
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
-    from mlflow.store.entities import PagedList
 
 MARK = "reflux.removed"  # a tag: of what a person deleted in the UI, nothing is removed for good
 LAST = 50  # runs of each experiment that stay however old they are, so that boards and numbers of retrains go on
@@ -30,66 +30,11 @@ _NEVER = ("tune", "tune trial", "promotion")
 
 
 @dataclass(frozen=True)
-class References:
-    """What versions of registered models and open attempts of the ledger were made from, by ids and hashes.
-
-    Attributes:
-        files: hashes of the files that ship.
-        data: DVC's hashes of datasets.
-        soft_labels: keys of their stores.
-    """
-
-    runs: frozenset[str]
-    models: frozenset[str]
-    files: frozenset[str]
-    data: frozenset[str]
-    commits: frozenset[str]
-    soft_labels: frozenset[str]
-    flow_runs: frozenset[str]
-
-
-@dataclass(frozen=True)
 class Unused:
     """Runs, children before their parents, and LoggedModels that nothing refers to."""
 
     runs: list["Run"]
     models: list["LoggedModel"]
-
-
-def references(mlflow: "MlflowClient", project: str, model_name: str, named: Iterable[str]) -> References:
-    """Collect what must stay.
-
-    Versions of all registered models count, as those of another pipeline may share runs, teachers or data.
-
-    Args:
-        mlflow: the client.
-        project: whose ledger may have open attempts.
-        model_name: the registered model.
-        named: weights that params name.
-    """
-    versions = _all(lambda token: mlflow.search_model_versions(page_token=token))
-    opened = [entry for entry in ledger.entries(mlflow, project, model_name) if entry.outcome is None]
-    tags = [*(version.tags for version in versions), *(entry.lineage for entry in opened)]
-    sources = [str(version.source) for version in versions]
-    models = {source.removeprefix(LOGGED) for source in [*sources, *named] if source.startswith(LOGGED)}
-    models |= _values(tags, "model_id", "teacher.model_id")
-    runs = {str(version.run_id) for version in versions} | _values(tags, "run_id", "evaluate.run_id")
-    waiting = list(models)
-    while waiting:
-        if model := client.if_exists(mlflow.get_logged_model, waiting.pop()):
-            runs.add(str(model.source_run_id))
-            teachers = {model.params[name] for name in ("teacher_model_id",) if name in model.params} - models
-            models |= teachers
-            waiting += teachers
-    return References(
-        runs=frozenset(runs),
-        models=frozenset(models),
-        files=_values(tags, "artifact_sha256"),
-        data=_values(tags, "dvc.data_md5"),
-        commits=_values(tags, "git.sha"),
-        soft_labels=_values(tags, "soft_labels.key"),
-        flow_runs=_values(tags, "prefect.flow_run_id"),
-    )
 
 
 def find(
@@ -116,10 +61,10 @@ def find(
         if experiment is None or experiment.lifecycle_stage == "deleted":
             continue
         ids = [experiment.experiment_id]
-        families = _families(_all(lambda token: mlflow.search_runs(ids, page_token=token)))  # noqa: B023 - at once
+        families = _families(every(lambda token: mlflow.search_runs(ids, page_token=token)))  # noqa: B023 - at once
         stay = _staying(families, kept, {*kept.runs, *present}, before)
         runs += [run for root, family in families.items() if root not in stay for run in family]
-        logged = _all(lambda token: mlflow.search_logged_models(ids, page_token=token))  # noqa: B023 - at once
+        logged = every(lambda token: mlflow.search_logged_models(ids, page_token=token))  # noqa: B023 - at once
         models += [model for model in logged if _may_go(model, kept.models, before)]
     return Unused(runs, models)
 
@@ -155,7 +100,7 @@ def marked(mlflow: "MlflowClient", experiments: Sequence[str]) -> Unused:
     if store is None or not ids:
         return Unused([], [])
     where = f"tags.`{MARK}` LIKE '%'"
-    runs = _all(lambda token: mlflow.search_runs(ids, where, ViewType.DELETED_ONLY, page_token=token))
+    runs = every(lambda token: mlflow.search_runs(ids, where, ViewType.DELETED_ONLY, page_token=token))
     deleted = [store.get_logged_model(each, allow_deleted=True) for each in store._get_deleted_logged_models()]
     return Unused(runs, [model for model in deleted if model.experiment_id in ids and MARK in model.tags])
 
@@ -200,20 +145,6 @@ def _database(mlflow: "MlflowClient") -> Any:
     """MLflow's store, where this process has its database; None where it asks a server."""
     store = mlflow._tracking_client.store
     return store if hasattr(store, "_hard_delete_run") else None
-
-
-def _all(search: "Callable[[str | None], PagedList[Any]]") -> list[Any]:
-    """All pages of a search."""
-    page = search(None)
-    found = list(page)
-    while page.token:
-        page = search(page.token)
-        found += page
-    return found
-
-
-def _values(tags: Iterable[Mapping[str, str]], *names: str) -> frozenset[str]:
-    return frozenset(each[name] for each in tags for name in names if name in each)
 
 
 def _families(runs: Sequence["Run"]) -> dict[str, list["Run"]]:

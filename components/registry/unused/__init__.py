@@ -1,0 +1,1 @@
+"""What nothing in the registry refers to any more."""

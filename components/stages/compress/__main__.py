@@ -5,13 +5,20 @@ import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 
+import numpy as np
+import numpy.typing as npt
+import torch
+
 from reflux.components.core.artifacts import atomic, write_json
 from reflux.components.core.contract import EDGE, made
-from reflux.components.core.data.shards import open_shard
+from reflux.components.core.data.shards import Shard, open_shard
 from reflux.components.core.export.network import sample
+from reflux.components.core.inference import predict
 from reflux.components.core.runtime import progress
 from reflux.components.core.runtime.stage import Stage, run
 from reflux.components.modalities.image.models import pixel_model
+from reflux.components.modalities.image.models.pixel_model import PixelModel
+from reflux.components.stages.compress import candidate
 from reflux.components.stages.compress.choice import choose
 from reflux.components.stages.compress.ship import ship
 
@@ -19,10 +26,13 @@ _CALIBRATION_IMAGES = _PARITY_IMAGES = 512
 
 
 def main(stage: Stage) -> None:
-    """Export and quantize the student, compare each file in its own runtime, and only then publish the files."""
-    student = pixel_model.load(stage.read("distill/model.safetensors"))
+    """Export and quantize the student, compare each file in its own runtime, and only then publish the files.
+
+    Where the control is right on more validation images, it is what the files are made from.
+    """
     train, val = open_shard(stage.read("ingest/shards/train")), open_shard(stage.read("ingest/shards/val"))
     seen = train if len(train) else open_shard(stage.read("ingest/shards/unlabeled"))
+    student, chosen = _candidate(stage, val)
     calibration = sample(seen.images, _CALIBRATION_IMAGES, student.spec)
     pixels = sample(val.images, _PARITY_IMAGES, student.spec)
     files, edge = made(stage.params.compress.ships), stage.out(EDGE)
@@ -34,7 +44,10 @@ def main(stage: Stage) -> None:
         choice = choose(stage.params.compress, paths, val)
     write_json(edge / "classes.json", list(student.spec.classes))  # in the order of the logits
     write_json(stage.out("parity.json"), entries)
+    write_json(stage.out("candidate.json"), asdict(chosen))
     write_json(stage.out("ships.json"), asdict(choice))
+    if chosen.trained == "labels":
+        sys.stdout.write(f"Note: the control ships, as distillation did not pay: {chosen.why}.\n")
     if stage.params.compress.ships == "auto":
         sys.stdout.write(f"Note: {choice.file} ships: {choice.why}\n")
     for kind, file in files.items():
@@ -42,6 +55,20 @@ def main(stage: Stage) -> None:
         facts = {fact: value for fact, value in entries[kind].items() if fact not in ("sha256", "n")}
         stage.journal.metrics({f"{kind}/{fact}": float(value) for fact, value in facts.items()})
     stage.journal.artifact(stage.out("parity.json"))
+
+
+def _candidate(stage: Stage, val: Shard) -> tuple[PixelModel, candidate.Candidate]:
+    """The model that the files are made from."""
+    student, control = (pixel_model.load(stage.read(f"{name}/model.safetensors")) for name in ("distill", "control"))
+    chosen = candidate.choose(_right(student, val), _right(control, val))
+    return (control if chosen.trained == "labels" else student), chosen
+
+
+def _right(model: PixelModel, val: Shard) -> npt.NDArray[np.bool_]:
+    """Whether a model is right on each of the labeled images [N]."""
+    logits = predict(model, val.images, torch.device("cpu")).numpy()
+    right: npt.NDArray[np.bool_] = logits.argmax(axis=1) == val.labels
+    return right
 
 
 if __name__ == "__main__":

@@ -42,7 +42,12 @@ _LISTED_CONFUSIONS = 3
 
 @dataclass(frozen=True)
 class Contenders:
-    """The models and files that are measured, the files that they were read from, and which of them ships."""
+    """The models and files that are measured, the files that they were read from, and which of them ships.
+
+    Attributes:
+        student: what the files were made from: the distilled student, or its control where that ships.
+        distilled: the student that does not ship, if it is the control that does.
+    """
 
     teacher: PixelModel
     student: PixelModel
@@ -50,6 +55,7 @@ class Contenders:
     weights: Mapping[str, Path]
     files: Mapping[str, Path]
     ships: Mapping[str, str]
+    distilled: PixelModel | None = None
 
     @property
     def shipped(self) -> str:
@@ -93,11 +99,11 @@ def main(stage: Stage) -> None:
 
 
 def _load(stage: Stage, classes: list[str]) -> Contenders:
-    weights = {
-        "teacher": stage.read("finetune/model.safetensors"),
-        "student": stage.read("distill/model.safetensors"),
-        "control": stage.read("control/model.safetensors"),
-    }
+    distilled, control = (stage.read(f"{name}/model.safetensors") for name in ("distill", "control"))
+    weights = {"teacher": stage.read("finetune/model.safetensors"), "student": distilled, "control": control}
+    candidate = read_json(stage.read("compress/candidate.json"))
+    if candidate["trained"] == "labels":
+        weights |= {"student": control, "distilled": distilled}
     loaded = {name: pixel_model.load(path) for name, path in weights.items()}
     for name, model in loaded.items():
         pixel_model.check_classes(model, classes, weights[name])
@@ -136,10 +142,13 @@ def _predict(stage: Stage, contenders: Contenders, test: Shard, onnx_files: Mapp
         teacher = scoring.one_by_one(onnx_files["teacher"], torch.get_num_threads())
     else:
         teacher = scoring.on_device(contenders.teacher, device)
-    with progress.bar(stage.name, "test images", (3 + len(contenders.files)) * len(test)) as bar:
-        return scoring.predict_all(
-            test.images, teacher, contenders.student, contenders.control, contenders.files, bar.advance, stage.world
-        )
+    models = {"student": contenders.student, "control": contenders.control}
+    if contenders.distilled is not None:
+        models = {"distilled": contenders.distilled, "control": contenders.control}
+    passes = 1 + len(models) + len(contenders.files)
+    with progress.bar(stage.name, "test images", passes * len(test)) as bar:
+        logits = scoring.predict_all(test.images, teacher, models, contenders.files, bar.advance, stage.world)
+    return logits if "student" in logits else logits | {"student": logits["control"]}
 
 
 def _corrupted(
@@ -171,34 +180,42 @@ def _measure(
         measured[name] |= {"params": pixel_model.parameter_count(source), "size_bytes": sizes[name].stat().st_size}
         measured[name] |= extra[name]
     student = logits[contenders.shipped]
-    right, control = _correct(student, test), _correct(logits["control"], test)
-    gain = paired_bootstrap(right, control, stage.params.evaluate.bootstrap, stage.params.seed)
-    accuracies = {name: measured[kind]["accuracy"] for name, kind in metrics.models(contenders.shipped).items()}
-    lead = paired_bootstrap(
-        _correct(logits["teacher"], test), control, stage.params.evaluate.bootstrap, stage.params.seed
-    )
-    remedy = advice.remedy(stage.params, dataset["counts"], accuracies, lead.low > 0)
+    gains = {name: _gain(stage, test, logits, name) for name in ("teacher", "student", "distilled") if name in logits}
+    distilled = {"distilled": measured["distilled"] | {"gain": gains["distilled"]}} if "distilled" in logits else {}
+    accuracies = {name: measured[name]["accuracy"] for name in ("teacher", "control")}
+    accuracies["student"] = measured["distilled" if distilled else contenders.shipped]["accuracy"]
+    leads = gains["teacher"]["ci95"][0] > 0
+    remedy = {"remedy": advice.remedy(stage.params, dataset["counts"], accuracies, leads)}
     rounds = read_json(stage.read("finetune/rounds.json"))
     return {
         "test": {"fingerprint": dataset["fingerprints"]["test"], "n": len(test)},
         **{name: measured[name] for name in ("teacher", "student", "control")},
         "shipped": {kind: measured[kind] for kind in contenders.files},
         "ships": dict(contenders.ships),
-        "gain": {
-            "accuracy": gain.difference,
-            "ci95": [gain.low, gain.high],
-            "p_value": mcnemar(right, control),
-            "wins": int((right & ~control).sum()),  # images that the student alone got right
-            "losses": int((control & ~right).sum()),
-        },
-        **({} if gain.low > 0 else {"remedy": remedy}),
-        "slices": slices.measure(dataset["classes"], test.labels, columns, right),
+        "candidate": read_json(stage.read("compress/candidate.json")),
+        "gain": gains["student"],
+        **distilled,
+        **({} if gains["student"]["ci95"][0] > 0 else remedy),
+        "slices": slices.measure(dataset["classes"], test.labels, columns, _correct(student, test)),
         "confusions": _confusions(dataset["classes"], metrics.confusion(student, test.labels)),
         **({"rounds": rounds} if rounds else {}),
         **({} if dataset["counts"]["train"] else {"control_untrained": True}),
         "classes": dataset["classes"],
         "dataset": {"name": dataset["name"], "fingerprints": dataset["fingerprints"]},
         "artifact_sha256": {kind: sha256_file(path) for kind, path in contenders.files.items()},
+    }
+
+
+def _gain(stage: Stage, test: Shard, logits: Mapping[str, Logits], name: str) -> dict[str, Any]:
+    """What a model gains over the control: both as they were trained, so that no file's precision is in it."""
+    right, control = _correct(logits[name], test), _correct(logits["control"], test)
+    gain = paired_bootstrap(right, control, stage.params.evaluate.bootstrap, stage.params.seed)
+    return {
+        "accuracy": gain.difference,
+        "ci95": [gain.low, gain.high],
+        "p_value": mcnemar(right, control),
+        "wins": int((right & ~control).sum()),  # images that it alone got right
+        "losses": int((control & ~right).sum()),
     }
 
 

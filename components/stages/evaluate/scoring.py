@@ -28,13 +28,12 @@ _BYTES_TO_CORRUPT = 2**20
 def predict_all(
     images: Images,
     teacher: Callable[[Pixels], Logits],
-    student: PixelModel,
-    control: PixelModel,
+    models: Mapping[str, PixelModel],
     files: Mapping[str, Path],
     advance: Callable[[int], None],
     world: World = ALONE,
 ) -> dict[str, Logits]:
-    """Logits of teacher, student, control and each shipped file.
+    """Logits of the teacher, of further models and of each shipped file.
 
     All but the teacher take the same pixels as a shipped file, on the CPU in full precision, as they are compared with
     it.
@@ -42,8 +41,7 @@ def predict_all(
     Args:
         images: uint8 [N, H, W, C], as stored.
         teacher: stored images to logits, :func:`on_device` or :func:`one_by_one`.
-        student: what the files were made from.
-        control: the same network, trained without a teacher.
+        models: the student, its control and what else is compared, by name: networks of one kind.
         files: the shipped files by kind, each opened in its own runtime.
         advance: called with the number of images after each that one contender has predicted.
         world: the processes that share the images; each gets the logits of all.
@@ -55,11 +53,11 @@ def predict_all(
         UserError: a contender's logits are not finite.
     """
     runs: dict[str, Callable[[Pixels], Logits]] = {
-        "student": partial(program.forward, student),
-        "control": partial(program.forward, control),
+        **{name: partial(program.forward, model) for name, model in models.items()},
         **{kind: load(path).run for kind, path in files.items()},
     }
     parts: dict[str, list[Logits]] = {name: [] for name in ("teacher", *runs)}
+    spec = next(iter(models.values())).spec
     mine, size = world.shard(len(images)), at_once(images, _CHUNK)
     for begin in mine[::size]:
         chunk = np.array(images[begin : min(begin + size, mine.stop)])
@@ -67,11 +65,11 @@ def predict_all(
             part = chunk[i : i + _BATCH]
             parts["teacher"].append(teacher(part))
             advance(len(part) * world.size)
-        pixels = fit(chunk, student.spec.image_size, student.spec.in_chans)
+        pixels = fit(chunk, spec.image_size, spec.in_chans)
         for name, run in runs.items():
             parts[name] += [run(pixels[i : i + _BATCH]) for i in range(0, len(pixels), _BATCH)]
             advance(len(chunk) * world.size)
-    none = np.empty((0, len(student.spec.classes)), np.float32)
+    none = np.empty((0, len(spec.classes)), np.float32)
     own = {name: torch.from_numpy(np.concatenate([none, *part])) for name, part in parts.items()}
     whole: dict[str, Logits] = {name: world.all_gather(rows, len(images)).numpy() for name, rows in own.items()}
     for name, logits in whole.items():

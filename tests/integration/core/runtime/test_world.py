@@ -56,7 +56,7 @@ def evaluate(world: World) -> dict[str, np.ndarray]:
     models = [pixel_model("resnet8_slim", ("a", "b"), 12, 1, (0.5,), (0.25,)).eval() for _ in range(3)]
     images = np.random.default_rng(0).integers(0, 255, (ROWS, 12, 12, 1), np.uint8)
     teacher = on_device(models[0], torch.device("cpu"))
-    return predict_all(images, teacher, models[1], models[2], {}, lambda _count: None, world)
+    return predict_all(images, teacher, {"student": models[1], "control": models[2]}, {}, lambda _count: None, world)
 
 
 def answered(share: slice) -> torch.Tensor:

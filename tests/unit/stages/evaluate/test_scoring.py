@@ -36,7 +36,9 @@ def images():
 
 def test_everyone_answers_every_image_in_order(model, files, images):
     seen = []
-    logits = scoring.predict_all(images, scoring.on_device(model, CPU), model, model, files, seen.append)
+    logits = scoring.predict_all(
+        images, scoring.on_device(model, CPU), {"student": model, "control": model}, files, seen.append
+    )
     assert set(logits) == {"teacher", "student", "control", "onnx"}
     assert all(rows.shape == (1030, 3) and rows.dtype == np.float32 for rows in logits.values())
     assert sum(seen) == 4 * 1030
@@ -49,7 +51,9 @@ def test_logits_that_are_not_finite_are_one_sentence(model, files, images):
     broken = pixel_model("resnet8", CLASSES, 12, 1, [0.3], [0.2]).eval()
     torch.nn.init.constant_(broken.net.head.bias, float("nan"))
     with pytest.raises(UserError, match="The control gives 3 of 3 test images logits that are not finite"):
-        scoring.predict_all(images[:3], scoring.on_device(model, CPU), model, broken, files, lambda count: None)
+        scoring.predict_all(
+            images[:3], scoring.on_device(model, CPU), {"student": model, "control": broken}, files, lambda count: None
+        )
 
 
 def test_corrupted_accuracies_are_those_of_each_contender(model, files, images):

@@ -53,6 +53,26 @@ UNTRAINED_CONTROL = (
     "nothing of soft labels. Compare with a run of distill.method=pseudo-labels."
 )
 
+
+def trained(metrics: Mapping[str, Any]) -> str:
+    """By what the model that ships was trained, by the content of ``metrics.json``: ``distilled``, or ``labels``."""
+    by: str = metrics.get("candidate", {}).get("trained", "distilled")
+    return by
+
+
+def not_distilled(metrics: Mapping[str, Any]) -> str:
+    """Why the control ships instead of the distilled student, from ``metrics.json``; empty where it does not."""
+    if trained(metrics) != "labels":
+        return ""
+    distilled, gain = metrics["distilled"], metrics["distilled"]["gain"]
+    low, high = (100 * bound for bound in gain["ci95"])
+    return (
+        f"The control ships, not the distilled student: {metrics['candidate']['why']}. On the {metrics['test']['n']:,} "
+        f"test images the student has {100 * distilled['accuracy']:.2f} %, {100 * gain['accuracy']:+.2f} points "
+        f"against the control (95% interval {low:+.2f} to {high:+.2f})."
+    )
+
+
 LABELED_SPLITS = ("train", "val", "test")
 SPLITS = (*LABELED_SPLITS, "unlabeled")
 

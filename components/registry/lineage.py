@@ -277,6 +277,8 @@ def _teacher(mlflow: "MlflowClient", tags: Mapping[str, str]) -> Node:
 
 def _soft_labels(tags: Mapping[str, str]) -> Node:
     key = tags.get("soft_labels.key")
+    if tags.get("trained") == "labels":
+        return Node("soft labels", None, "none: it was trained on the labels alone")
     if key is None or key == LIVE:
         note = "the teacher predicted at every step" if key else ""
         return Node("soft labels", key, note, problem=None if key else _NOT_RECORDED)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reflux.components.core.contract import shipped
+from reflux.components.core.contract import shipped, trained
 from reflux.components.core.runtime import tracking
 from reflux.components.registry import client
 from reflux.components.registry.ledger import lock
@@ -82,6 +82,7 @@ def _create_version(
         "test_fingerprint": evaluated.metrics["test"]["fingerprint"],
         "experiment_id": experiment_id,
         "teacher.model_id": teacher_id,
+        "trained": trained(evaluated.metrics),
     }
     if evaluate_run := logged_models.run_of(mlflow, evaluated.artifacts / "evaluate" / "run.json"):
         tags["evaluate.run_id"] = evaluate_run

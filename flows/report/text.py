@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reflux.components.core.contract import UNTRAINED_CONTROL, alternatives, shipped
+from reflux.components.core.contract import UNTRAINED_CONTROL, alternatives, not_distilled, shipped
 from reflux.components.registry.history import History
 from reflux.components.registry.ledger.ledger import AWAITING, Entry
 from reflux.components.registry.promote import PromotionResult
@@ -25,6 +25,7 @@ def rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     files = metrics.get("shipped", {})
     student = {**metrics.get("student", {}), **shipped(metrics)}
     models = {"teacher": metrics.get("teacher", {}), "student": student, "control": metrics.get("control", {})}
+    models |= {"distilled student": metrics["distilled"]} if "distilled" in metrics else {}
     models |= {name: files[kind] for name, kind in alternatives(metrics).items()}
     for name, figures in models.items():
         yield (
@@ -42,6 +43,8 @@ def gain(metrics: Mapping[str, Any]) -> str:
     """The gain of distillation, with its interval and what that leaves out, or why there is none to tell."""
     if metrics.get("control_untrained"):
         return UNTRAINED_CONTROL
+    if instead := not_distilled(metrics):
+        return instead
     gain = metrics["gain"]
     low, high = (100 * bound for bound in gain["ci95"])
     return (

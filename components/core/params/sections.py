@@ -75,7 +75,7 @@ class Compress(Section):
     max_logit_difference: AboveZero = 1e-3
     ships: Literal[Ships, "auto"] = "auto"
     prefer: Literal["smallest", "fastest"] = "smallest"
-    max_loss: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    max_loss: Annotated[float, Field(gt=0, lt=1)] = 0.01
 
 
 class Evaluate(Section):

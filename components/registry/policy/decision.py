@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from reflux.components.core.contract import UNTRAINED_CONTROL, ships
+from reflux.components.core.contract import UNTRAINED_CONTROL, not_distilled, ships
 from reflux.components.core.params.registry import Registry
 from reflux.components.core.significance import images_needed, margin_shown, optimism
 from reflux.components.registry.policy import comparison as champions
@@ -166,8 +166,11 @@ def _worse_than_control(metrics: Mapping[str, Any], alpha: float) -> str:
 
 
 def _no_gain(metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    """Warn if what distillation brought may be nothing."""
-    if not (helps := _helps(metrics)):
+    """Warn if what distillation brought may be nothing, or if it is the control that ships."""
+    helps = _helps(metrics)
+    if instead := not_distilled(metrics):
+        return (f"{instead}{helps}",)
+    if not helps:
         return ()
     return (f"Distillation brought no measurable gain here: the 95% interval of its gain is not above 0.{helps}",)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from reflux.components.core.contract import FILES, ships
+from reflux.components.core.contract import FILES, ships, trained
 from reflux.components.registry.policy.decision import Decision
 from reflux.components.registry.policy.gates import gated_figures, in_percent, sides
 from reflux.components.registry.text import urls
@@ -20,6 +20,7 @@ LINEAGE = {
     "model_id": "Model",
     "teacher.model_id": "Teacher",
     "soft_labels.key": "Soft labels",
+    "trained": "Trained",
     "test_fingerprint": "Test split",
     "artifact_sha256": "File (sha256)",
 }
@@ -160,10 +161,13 @@ def _pages(tags: Mapping[str, str]) -> dict[str, str]:
 
 def _summary(metrics: Mapping[str, Any], names: Mapping[str, str], dataset: str) -> str:
     figures = gated_figures(metrics)
-    text = f"**{names['student']}** distilled from {names['teacher']} on {dataset}"
+    origin = {"distilled": f"distilled from {names['teacher']} on", "labels": "trained on the labels alone of"}
+    text = f"**{names['student']}** {origin[trained(metrics)]} {dataset}"
     if "accuracy" in figures:
         text += f": {100 * figures['accuracy']:.2f} % accuracy on {metrics['test']['n']:,} test images"
     others = {"teacher": "teacher", "control": "same student without teacher"}
+    if trained(metrics) == "labels":
+        others = {"teacher": "teacher", "distilled": "same student distilled from it"}
     compared = [
         f"{label} {100 * metrics[key]['accuracy']:.2f} %"
         for key, label in others.items()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reflux.components.core.artifacts import read_json, sha256_file
-from reflux.components.core.contract import FILES, STAGES, ships
+from reflux.components.core.contract import FILES, STAGES, ships, trained
 from reflux.components.core.errors import UserError
 
 LIVE = "live"
@@ -66,7 +66,7 @@ class EvaluatedRun:
         if pretrained.is_file():
             weights = read_json(pretrained)
             values |= {f"pretrained.{name}": weights.get(name) for name in ("model", "weights", "sha256")}
-        if labels.is_file():
+        if labels.is_file() and trained(self.metrics) == "distilled":
             # A live teacher predicts at every step: it leaves a manifest, but no store that would have a key.
             values["soft_labels.key"] = read_json(labels).get("key", LIVE)
         return {name: str(value) for name, value in values.items() if value is not None}

@@ -4,16 +4,16 @@ import shutil
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from reflux.components.core.artifacts import atomic, write_json
 from reflux.components.core.contract import EDGE, made
 from reflux.components.core.data.shards import Shard, open_shard
-from reflux.components.core.export.network import sample
-from reflux.components.core.inference import predict
+from reflux.components.core.export import program
+from reflux.components.core.export.network import Network, sample
 from reflux.components.core.runtime import progress
 from reflux.components.core.runtime.stage import Stage, run
 from reflux.components.modalities.image.models import pixel_model
@@ -66,8 +66,8 @@ def _candidate(stage: Stage, val: Shard) -> tuple[PixelModel, candidate.Candidat
 
 def _right(model: PixelModel, val: Shard) -> npt.NDArray[np.bool_]:
     """Whether a model is right on each of the labeled images [N]."""
-    logits = predict(model, val.images, torch.device("cpu")).numpy()
-    right: npt.NDArray[np.bool_] = logits.argmax(axis=1) == val.labels
+    network = Network(partial(program.forward, model), model.spec.in_chans, model.spec.image_size)
+    right: npt.NDArray[np.bool_] = network.logits(val.images).argmax(axis=1) == val.labels
     return right
 
 

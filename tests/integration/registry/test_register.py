@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from reflux.components.core.artifacts import read_json, sha256_file, write_json
 from reflux.components.core.errors import UserError
+from reflux.components.registry.lineage import trace
 from reflux.components.registry.register import _first_of_twins, register
 
 
@@ -49,6 +50,24 @@ def test_a_version_carries_its_lineage_figures_and_alias(home, model_name):
     assert version.run_id == home.run_id
     assert "90.00 % accuracy on 200 test images" in version.description
     assert "Not decided yet" in version.description
+
+
+def test_a_control_that_ships_is_named_as_what_it_is(home, model_name):
+    artifacts = home.evaluation(right=180)
+    path = artifacts / "evaluate" / "metrics.json"
+    lost = {"accuracy": 0.88, "gain": {"accuracy": -0.02, "ci95": [-0.04, 0.0]}}
+    instead = {"candidate": {"trained": "labels", "why": "of 50 images …"}, "distilled": lost}
+    write_json(path, read_json(path) | instead)
+
+    register(artifacts, model_name, home.experiment, home.lineage())
+
+    (version,) = versions(model_name)
+    assert version.tags["trained"] == "labels"
+    assert "soft_labels.key" not in version.tags
+    assert "trained on the labels alone of" in version.description
+    assert "same student distilled from it 88.00 %" in version.description
+    (labels,) = [node for node in trace(model_name, 1).children[0].children if node.name == "soft labels"]
+    assert (labels.note, labels.problem) == ("none: it was trained on the labels alone", None)
 
 
 def test_logged_models_carry_signature_figures_and_the_link_between_student_and_teacher(home, model_name):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reflux.components.core.contract import FILES, SPLITS, STAGES, UNTRAINED_CONTROL, shipped, ships
+from reflux.components.core.contract import FILES, SPLITS, STAGES, UNTRAINED_CONTROL, not_distilled, shipped, ships
 from reflux.components.core.export.logits import Logits
 from reflux.components.core.params.sections import Params
 from reflux.components.core.runtime import lineage
@@ -51,6 +51,8 @@ def results_facts(
         "n": metrics["test"]["n"],
         "classes": metrics["classes"],
         "gain": metrics["gain"],
+        "instead": not_distilled(metrics),
+        "student": metrics["student"],
         "remedy": metrics.get("remedy"),
         "teacher": metrics["teacher"],
         "control": metrics["control"],
@@ -97,7 +99,8 @@ def results(metrics: Mapping[str, Any], intervals: Mapping[str, tuple[float, flo
     rows = [("teacher", "teacher", metrics["teacher"])]
     files = metrics["shipped"]
     rows += [(kind, f"student: {file.label}", files[kind]) for kind, file in FILES.items() if kind in files]
-    rows.append(("control", "control", metrics["control"]))
+    others = {"distilled": "distilled student", "control": "control"}
+    rows += [(name, label, metrics[name]) for name, label in others.items() if name in metrics]
     return [{"label": label, "m": figures, "interval": intervals[name]} for name, label, figures in rows]
 
 
@@ -165,6 +168,13 @@ def tiles(metrics: Mapping[str, Any], teacher_gap: Interval) -> list[dict[str, s
     own, gain = shipped(metrics), metrics["gain"]
     low, high = gain["ci95"]
     smaller = metrics["teacher"]["params"] / own["params"]
+    over = ("Over the control", points(gain["accuracy"]), f"points, 95% from {points(low)} to {points(high)}")
+    if not_distilled(metrics):
+        over = (
+            "Over the distilled student",
+            points(-metrics["distilled"]["gain"]["accuracy"]),
+            "points; the control ships",
+        )
     figures = [
         (
             "Test accuracy",
@@ -172,7 +182,7 @@ def tiles(metrics: Mapping[str, Any], teacher_gap: Interval) -> list[dict[str, s
             f"{metrics['test']['n']:,} images; macro F1 {own['macro_f1']:.4f}, worst class "
             f"{percent(own['worst_class_recall'])}",
         ),
-        ("Over the control", points(gain["accuracy"]), f"points, 95% from {points(low)} to {points(high)}"),
+        over,
         ("Against the teacher", points(teacher_gap.difference), f"points, with {smaller:,.0f} times fewer parameters"),
         ("File", f"{kilobytes(own['size_bytes'])} KB", FILES[ships(metrics)].label),
         ("Latency", milliseconds(own["latency_ms_p50"]), f"95% within {milliseconds(own['latency_ms_p95'])}"),

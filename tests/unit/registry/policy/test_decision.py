@@ -154,6 +154,17 @@ def test_an_evaluation_of_an_older_release_has_no_advice():
     assert "below 0.05). registry.worse_than_control=allow" in reason.sentence
 
 
+def test_a_control_that_ships_instead_of_the_student_is_judged_by_the_gates_and_named():
+    gain = {"accuracy": -0.02, "ci95": [-0.03, -0.01], "p_value": 0.001, "wins": 10, "losses": 30}
+    instead = {"candidate": {"trained": "labels", "why": "of 50 images …"}, "gain": {"accuracy": 0, "p_value": 1}}
+    decision = decide({**metrics(), **instead, "distilled": {"accuracy": 0.81, "gain": gain}}, BASE, None)
+    assert decision.promote
+    assert (
+        "The control ships, not the distilled student: of 50 images …. On the 5,000 test images the student has 81.00 %, "
+        "-2.00 points against the control (95% interval -3.00 to -1.00)."
+    ) in decision.notes
+
+
 def test_a_control_that_had_no_labels_is_named():
     decision = decide(metrics() | {"control_untrained": True}, BASE, None)
     assert [note for note in decision.notes if "the control is the student before its training" in note]

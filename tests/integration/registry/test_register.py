@@ -66,7 +66,7 @@ def test_a_control_that_ships_is_named_as_what_it_is(home, model_name):
     assert "soft_labels.key" not in version.tags
     assert "trained on the labels alone of" in version.description
     assert "same student distilled from it 88.00 %" in version.description
-    (labels,) = [node for node in trace(model_name, 1).children[0].children if node.name == "soft labels"]
+    (labels,) = [node for node in trace(model_name, 1).children if node.name == "soft labels"]
     assert (labels.note, labels.problem) == ("none: it was trained on the labels alone", None)
 
 

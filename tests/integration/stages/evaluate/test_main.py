@@ -159,32 +159,6 @@ def test_the_file_that_ships_is_the_student_everywhere(here, monkeypatch):
     assert gated_figures(metrics)["size_kb"] == file.stat().st_size / 1024
 
 
-def test_where_the_control_is_right_on_more_validation_images_it_ships_and_the_gain_it_would_have_lost_is_said(
-    finished, here, capsys
-):
-    distilled, control = (Path("artifacts", stage, "model.safetensors") for stage in ("distill", "control"))
-    better, worse = distilled.read_bytes(), control.read_bytes()
-    control.write_bytes(better)
-    distilled.write_bytes(worse)
-    run_here("compress", compress)
-    run_here("evaluate", evaluate)
-
-    before, metrics = metrics_of(finished), metrics_of(here)
-    table = pq.read_table("artifacts/evaluate/predictions.parquet")
-    assert "Note: the control ships, as distillation did not pay: of 40 valid" in capsys.readouterr().out
-    assert metrics["candidate"]["trained"] == "labels"
-    assert table["onnx"].equals(table["control"])
-    assert metrics["shipped"]["onnx"]["accuracy"] == metrics["control"]["accuracy"] == before["student"]["accuracy"]
-    assert metrics["distilled"]["accuracy"] == before["control"]["accuracy"]
-    gain, lost = before["gain"], metrics["distilled"]["gain"]
-    assert (lost["accuracy"], lost["wins"], lost["losses"]) == (-gain["accuracy"], gain["losses"], gain["wins"])
-    assert metrics["gain"] == {"accuracy": 0, "ci95": [0, 0], "p_value": 1, "wins": 0, "losses": 0}
-    card = Path("artifacts/evaluate/model-card.md").read_text()
-    assert "It was trained on labels alone" in card
-    assert "The control ships, not the distilled student: of 40" in card
-    assert "| distilled student |" in card
-
-
 def test_corrupted_figures_are_those_of_the_shipped_file_on_corrupted_images(finished):
     test = open_shard(finished / "artifacts/ingest/shards/test")
     spec = pixel_model.load(finished / "artifacts/distill/model.safetensors").spec

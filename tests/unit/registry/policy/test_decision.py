@@ -160,8 +160,8 @@ def test_a_control_that_ships_instead_of_the_student_is_judged_by_the_gates_and_
     decision = decide({**metrics(), **instead, "distilled": {"accuracy": 0.81, "gain": gain}}, BASE, None)
     assert decision.promote
     assert (
-        "The control ships, not the distilled student: of 50 images …. On the 5,000 test images the student has 81.00 %, "
-        "-2.00 points against the control (95% interval -3.00 to -1.00)."
+        "The control ships, not the distilled student: of 50 images …. On the 5,000 test images the student has "
+        "81.00 %, -2.00 points against the control (95% interval -3.00 to -1.00)."
     ) in decision.notes
 
 

@@ -24,6 +24,8 @@ from reflux.components.registry.unused.runs import Unused
 from reflux.flows.commands.registry import registry_params
 from reflux.flows.local import leftovers
 from reflux.flows.local.environment import HOME, idle_homes, only_run
+from reflux.flows.repo import cache
+from reflux.flows.repo.checkout import prepare_dvc
 from reflux.flows.report.display import console
 
 if TYPE_CHECKING:
@@ -69,8 +71,12 @@ def collect(older_than: timedelta, dry_run: bool, yes: bool) -> None:
     """
     params, before = registry_params(), datetime.now(UTC) - older_than
     with only_run(), idle_homes(params.project.name) as of_workers:
+        if (root() / ".dvc").is_dir():
+            prepare_dvc()
         parts = [*_parts(params, [HOME, *of_workers], before)]
         rows = [row for part in parts for row in part.rows if row.count]
+        if folder := cache.shared():
+            print(f"DVC's cache stays, as other projects may use {folder}: what they need nobody knows here.")
         if not rows:
             print(f"Nothing to remove: all that is from before {before:%Y-%m-%d} is referred to.")
             return
@@ -98,6 +104,10 @@ def _parts(params: Params, homes: list[Path], before: datetime) -> Iterator[Part
     row = Row("stores of soft labels", len(stores), leftovers.size(stores), "of no version, search or present run")
     yield Part([row], lambda: leftovers.remove(stores))
     yield _in_mlflow(mlflow, params, kept, before)
+    files = cache.unused(kept.data, kept.commits, before)
+    why = f"of no version, branch or tag, and of no commit or run since {before:%Y-%m-%d}"
+    row = Row("files in DVC's cache", len(files), leftovers.size(files), why)
+    yield Part([row], lambda: cache.collect(kept.data, kept.commits, before))
 
 
 def _in_mlflow(mlflow: "MlflowClient", params: Params, kept: References, before: datetime) -> Part:

@@ -27,9 +27,9 @@ def soft_labels(homes: Iterable[Path], kept: Collection[str], before: datetime) 
     return [folder for folder in _folders(homes, SOFT_LABELS) if folder.name not in names and _is_old(folder, before)]
 
 
-def size(folders: Iterable[Path]) -> int:
+def size(paths: Iterable[Path]) -> int:
     """The bytes that are freed: a file that has another name as well, as in DVC's cache, stays."""
-    files = (file.stat() for folder in folders for file in _files(folder))
+    files = (file.stat() for path in paths for file in _files(path))
     return sum(file.st_size for file in files if file.st_nlink == 1)
 
 
@@ -56,5 +56,6 @@ def _was_removed(folder: Path) -> bool:
     return folder.name.startswith(_REMOVED)
 
 
-def _files(folder: Path) -> list[Path]:
-    return [file for file in folder.rglob("*") if file.is_file()]
+def _files(path: Path) -> list[Path]:
+    """The files of a folder; a file is its own."""
+    return [file for file in (path, *path.rglob("*")) if file.is_file()]

@@ -337,6 +337,7 @@ def test_each_pod_reaches_what_it_needs_and_nothing_else():
             {"world", "cluster"} if name in WORKERS else {"world"} if name in ("run", "prefect") else set()
         ), name
         assert not allowed("Egress", pod, "203.0.113.9", 80), name
+        assert not allowed("Egress", pod, "169.254.169.254", 80), name
     template = json.loads(TEMPLATES[0].read_text(encoding="utf-8"))["job_configuration"]["job_manifest"]["spec"]
     assert "app" not in template["template"].get("metadata", {}).get("labels", {}), "runs are those without it"
 

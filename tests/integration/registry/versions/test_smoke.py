@@ -74,6 +74,7 @@ def test_a_sound_version_passes_and_says_how_fast_it_answers(version, monkeypatc
     reason = check(version, latency_ms_p95_max=1000)
 
     assert reason.passed, reason.sentence
+    assert ("and without a network loaded" in reason.sentence) is not bool(no_network_of_its_own())
     assert (reason.gate, reason.side, reason.limit) == ("smoke", "max", 1000)
     assert 0 < reason.value < 1000
     assert "gave the recorded answers to all 12 probe images" in reason.sentence

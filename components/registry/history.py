@@ -3,12 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from reflux.components.registry import client
 from reflux.components.registry.client import CHAMPION, PREVIOUS, describe_champion
 from reflux.components.registry.ledger import ledger
 from reflux.components.registry.ledger.commit import reconcile
 from reflux.components.registry.ledger.ledger import MOVED, Entry
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,8 @@ def history(project: str, model_name: str) -> History:
         Unreachable: MLflow does not answer.
     """
     mlflow = client.connect()
-    reconcile(mlflow, project, model_name)
     with client.translate_errors():
-        aliases = client.aliases(mlflow, model_name)
-        entries = ledger.entries(mlflow, project, model_name)
+        aliases, entries, is_settled = _now(mlflow, project, model_name)
         versions = [int(version.version) for version in client.versions(mlflow, model_name)]
     moves = [entry for entry in entries if entry.outcome in MOVED]
     champion = aliases.get(CHAMPION)
@@ -51,10 +55,22 @@ def history(project: str, model_name: str) -> History:
         champion=champion,
         previous=aliases.get(PREVIOUS),
         since=moves[0] if moves and moves[0].version == champion else None,
-        by_hand=by_hand(moves, aliases),
+        by_hand=by_hand(moves, aliases) if is_settled else [],
         entries=entries,
         undecided=sorted(set(versions) - {entry.version for entry in entries}, reverse=True),
     )
+
+
+def _now(mlflow: "MlflowClient", project: str, model_name: str) -> tuple[dict[str, int], list[Entry], bool]:
+    """The aliases and the attempts, and whether they are of one moment: other processes may promote meanwhile."""
+    for _ in range(_LOOKS):
+        reconcile(mlflow, project, model_name)  # waits for whom it finds at work
+        aliases = client.aliases(mlflow, model_name)
+        is_open = ledger.is_open(mlflow, project, model_name)  # before the entries: one that ends now is among them
+        entries = ledger.entries(mlflow, project, model_name)
+        if not is_open and client.aliases(mlflow, model_name) == aliases:
+            return aliases, entries, True
+    return aliases, entries, False
 
 
 def by_hand(moves: Sequence[Entry], aliases: Mapping[str, int]) -> list[str]:

@@ -107,5 +107,5 @@ def _first_of_twins(mlflow: "MlflowClient", model_name: str, key: str, own: int,
     first = _registered(mlflow, model_name, key)
     if first is None or first[0] == own:
         return own, model_id
-    mlflow.delete_model_version(model_name, str(own))
+    client.if_exists(mlflow.delete_model_version, model_name, str(own))
     return first

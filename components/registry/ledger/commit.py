@@ -161,14 +161,14 @@ def _first_line(error: Exception) -> str:
 
 def _settle(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent | Outcome | Damage, check: Check) -> None:
     """Finish or close one open attempt."""
+    if ledger.is_twin(mlflow, project, run_id):
+        mlflow.delete_run(run_id)
+        return
     if isinstance(intent, Damage):
         ledger.end(mlflow, run_id, ledger.FAILED, intent.sentence)
         return
     if not isinstance(intent, Intent):  # its outcome is written already
         ledger.close(mlflow, run_id, intent)
-        return
-    if ledger.is_twin(mlflow, project, run_id, intent):
-        mlflow.delete_run(run_id)
         return
     aliases = client.aliases(mlflow, intent.model)
     client.version(mlflow, intent.model, intent.version)  # it may be deleted by now

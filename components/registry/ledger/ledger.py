@@ -199,7 +199,7 @@ def close(mlflow: "MlflowClient", run_id: str, outcome: Outcome) -> None:
     mlflow.set_terminated(run_id, "FAILED" if outcome in NOT_CARRIED_OUT else "FINISHED")
     for tag in mlflow.get_run(run_id).data.tags:
         if tag.startswith(_INTENT):
-            mlflow.delete_tag(run_id, tag)
+            client.if_exists(mlflow.delete_tag, run_id, tag)  # gone if its answer was lost
 
 
 def is_open(mlflow: "MlflowClient", project: str, model: str) -> bool:
@@ -230,9 +230,12 @@ def _intended(tags: Mapping[str, str], model: str) -> Intent | Outcome | Damage:
     return intent
 
 
-def is_twin(mlflow: "MlflowClient", project: str, run_id: str, intent: Intent) -> bool:
-    """Tell whether the intent was written twice, because MLflow was slow to answer, and the other one is closed."""
-    same = _runs(mlflow, project, f"tags.`{_ID}` = '{intent.id}' AND attributes.status != 'RUNNING'")
+def is_twin(mlflow: "MlflowClient", project: str, run_id: str) -> bool:
+    """Tell whether an attempt was written twice, because MLflow's answer was late or lost, and the other is closed."""
+    own = mlflow.get_run(run_id).data.tags.get(_ID, "")
+    if not own.isalnum():  # somebody edited it
+        return False
+    same = _runs(mlflow, project, f"tags.`{_ID}` = '{own}' AND attributes.status != 'RUNNING'")
     return any(run.info.run_id != run_id for run in same)
 
 

@@ -128,15 +128,12 @@ def architectures(evaluated: EvaluatedRun) -> dict[str, str]:
 
 
 def _finished(mlflow: "MlflowClient", experiment: str, name: str, key: str, value: str) -> str | None:
-    """A complete model with this tag; marks as failed what a killed attempt left incomplete."""
-    where = f"name = '{name}' AND tags.`{key}` = '{value}'"
-    complete = None
-    for model in mlflow.search_logged_models([experiment], where):
-        if model.status == "READY":
-            complete = model.model_id
-        elif model.status == "PENDING":
+    """A complete model with this tag; marks as failed what killed attempts, also on others, left incomplete."""
+    for model in mlflow.search_logged_models([experiment], f"name = '{name}'"):  # the newest; none finds a status
+        if model.status == "PENDING":
             mlflow.finalize_logged_model(model.model_id, "FAILED")
-    return complete
+    matches = mlflow.search_logged_models([experiment], f"name = '{name}' AND tags.`{key}` = '{value}'")
+    return next((str(model.model_id) for model in matches if model.status == "READY"), None)
 
 
 def _holds(client: "MlflowClient", model_id: str) -> bool:
@@ -163,7 +160,6 @@ def _log(
     figures: Callable[[str], None],
 ) -> str:
     """Log the folder that ``write`` fills; the LoggedModel is READY only when it is complete, with its figures."""
-    from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
     logged = mlflow.create_logged_model(experiment, name, run_id, tags, params)
@@ -174,13 +170,26 @@ def _log(
             write(Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=model_id), folder)
             mlflow.set_logged_model_tags(model_id, {FILES_SHA256: hash_files(folder)})
             mlflow.log_model_artifacts(model_id, str(folder))
-        mlflow.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+        _log_output(mlflow, run_id, model_id)
         figures(model_id)
     except BaseException:
         mlflow.finalize_logged_model(model_id, "FAILED")
         raise
     mlflow.finalize_logged_model(model_id, "READY")
     return model_id
+
+
+def _log_output(mlflow: "MlflowClient", run_id: str, model_id: str) -> None:
+    """Note a model as an output of a run; MLflow refuses a request that its client repeats after a lost answer."""
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.exceptions import MlflowException
+
+    try:
+        mlflow.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    except MlflowException:
+        outputs = mlflow.get_run(run_id).outputs
+        if outputs is None or model_id not in {output.model_id for output in outputs.model_outputs}:
+            raise
 
 
 def _write_student(model: "Model", folder: Path, evaluated: EvaluatedRun, network: Network) -> None:

@@ -1,10 +1,15 @@
+import threading
+
 import pytest
 from mlflow import MlflowClient
 
 from reflux.components.core.artifacts import sha256_file
 from reflux.components.core.errors import UserError
+from reflux.components.registry import client
+from reflux.components.registry import history as history_module
 from reflux.components.registry.history import history
-from tests.integration.registry.faults import registered_file
+from reflux.components.registry.ledger.commit import commit
+from tests.integration.registry.faults import copies, ready, registered_file
 
 
 def test_history_has_every_attempt_newest_first_with_who_why_and_where_from(home, model_name, registered, judge):
@@ -38,6 +43,59 @@ def test_history_has_every_attempt_newest_first_with_who_why_and_where_from(home
     assert newest.lineage.items() >= where_from.items()
     with pytest.raises(UserError, match="No model is registered as nothing"):
         history(home.experiment, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("moment", "nth"),
+    [
+        *(("search_registered_models", nth) for nth in (1, 2)),
+        *((method, nth) for method in ("search_runs", "get_experiment_by_name") for nth in (1, 2, 3)),
+    ],
+)
+def test_a_promotion_meanwhile_is_not_a_move_by_hand(home, original, monkeypatch, moment, nth):
+    name = f"{original.name}-meanwhile"
+    copies(original, name, 2)
+    commit(MlflowClient(), home.experiment, ready(name, 1, None))
+    real, calls = getattr(MlflowClient, moment), []
+
+    def first_promote(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == nth:
+            commit(MlflowClient(), home.experiment, ready(name, 2, 1))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, moment, first_promote)
+    past = history(home.experiment, name)
+    assert len(calls) >= nth
+    assert (past.champion, past.previous, past.by_hand) == (2, 1, [])
+    assert [entry.version for entry in past.entries] == [2, 1]
+
+
+def test_a_promotion_under_way_is_waited_for(home, original, monkeypatch):
+    name = f"{original.name}-under-way"
+    copies(original, name, 2)
+    commit(MlflowClient(), home.experiment, ready(name, 1, None))
+    real, begun, seen = client.set_alias, threading.Event(), threading.Event()
+
+    def set_alias(*args):
+        real(*args)
+        begun.set()
+        seen.wait(30)
+
+    def look(*args, real=history_module.reconcile):
+        if not begun.is_set():
+            promotion.start()
+            begun.wait(30)
+        else:
+            seen.set()
+        return real(*args) if seen.is_set() else []
+
+    promotion = threading.Thread(target=commit, args=(MlflowClient(), home.experiment, ready(name, 2, 1)))
+    monkeypatch.setattr(client, "set_alias", set_alias)
+    monkeypatch.setattr(history_module, "reconcile", look)
+    past = history(home.experiment, name)
+    promotion.join()
+    assert (past.champion, past.previous, past.by_hand) == (2, 1, [])
 
 
 def test_an_alias_that_was_moved_by_hand_is_named(home, model_name, registered, judge):

@@ -235,6 +235,16 @@ def test_a_killed_attempt_leaves_no_version_and_the_next_one_makes_one(home, mod
     assert statuses[made.model_id] == "READY"
 
 
+@pytest.mark.parametrize("name", ["student", "teacher"])
+def test_what_killed_registrations_left_incomplete_is_closed_by_the_next_of_any_evaluation(home, model_name, name):
+    """Also the model of a request that was sent twice, as its answer was lost."""
+    mlflow_client = MlflowClient()
+    experiment = mlflow_client.get_run(home.run_id).info.experiment_id
+    left = mlflow_client.create_logged_model(experiment, name, home.run_id, {"lineage.key": "of another evaluation"})
+    register(home.evaluation(right=162), model_name, home.experiment, home.lineage())
+    assert mlflow_client.get_logged_model(left.model_id).status == "FAILED"
+
+
 def test_callers_at_the_same_moment_make_one_version(home, model_name):
     artifacts = home.evaluation(right=164)
     with ThreadPoolExecutor(4) as pool:

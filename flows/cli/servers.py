@@ -84,9 +84,9 @@ def gc(
 ) -> None:
     """Remove what nothing refers to any more.
 
-    That is: checkpoints of training that was never resumed, soft labels, runs and models in MLflow, and files in DVC's
-    cache. What a registered version, an open promotion, a search or the present artifacts refer to stays, and so does
-    the record of promotions. On a terminal it asks first.
+    That is: checkpoints of training that was never resumed, soft labels, flow runs in Prefect, runs and models in
+    MLflow, and files in DVC's cache. What a registered version, an open promotion, a search or the present artifacts
+    refer to stays, and so does the record of promotions. On a terminal it asks first.
     """
     from reflux.flows.commands.gc import collect
 

@@ -1,7 +1,9 @@
 """``reflux gc``: show what nothing refers to any more, ask, and remove it."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +26,7 @@ from reflux.components.registry.unused.runs import Unused
 from reflux.flows.commands.registry import registry_params
 from reflux.flows.local import leftovers
 from reflux.flows.local.environment import HOME, idle_homes, only_run
+from reflux.flows.local.prefect_server import prefect_server
 from reflux.flows.repo import cache
 from reflux.flows.repo.checkout import prepare_dvc
 from reflux.flows.report.display import console
@@ -70,10 +73,10 @@ def collect(older_than: timedelta, dry_run: bool, yes: bool) -> None:
         UserError: a run is in progress, MLflow does not answer, or something can't be read, and nothing was removed.
     """
     params, before = registry_params(), datetime.now(UTC) - older_than
-    with only_run(), idle_homes(params.project.name) as of_workers:
+    with only_run(), idle_homes(params.project.name) as of_workers, _prefect() as embedded:
         if (root() / ".dvc").is_dir():
             prepare_dvc()
-        parts = [*_parts(params, [HOME, *of_workers], before)]
+        parts = [*_parts(params, [HOME, *of_workers], before, embedded)]
         rows = [row for part in parts for row in part.rows if row.count]
         if folder := cache.shared():
             print(f"DVC's cache stays, as other projects may use {folder}: what they need nobody knows here.")
@@ -92,7 +95,21 @@ def collect(older_than: timedelta, dry_run: bool, yes: bool) -> None:
             print("Nothing was removed.")
 
 
-def _parts(params: Params, homes: list[Path], before: datetime) -> Iterator[Part]:
+@contextmanager
+def _prefect() -> Iterator[bool | None]:
+    """Have Prefect answer during the block; yields whether its server is the project's own, None if there is none."""
+    named = os.environ.get("PREFECT_API_URL")
+    if not named and not (HOME / "prefect" / "prefect.db").is_file():
+        yield None
+        return
+    with prefect_server() as server:
+        if server is not None:
+            server.wait()
+        yield not named
+
+
+def _parts(params: Params, homes: list[Path], before: datetime, embedded: bool | None) -> Iterator[Part]:
+    """What can go. Flow runs come before the runs in MLflow, which say of some whose they are."""
     mlflow = client.connect()
     with client.translate_errors():
         kept = references(mlflow, params.project.name, params.registry.model_name, _named_weights())
@@ -103,6 +120,8 @@ def _parts(params: Params, homes: list[Path], before: datetime) -> Iterator[Part
     stores = leftovers.soft_labels(homes, kept.soft_labels | _present_soft_labels(), before)
     row = Row("stores of soft labels", len(stores), leftovers.size(stores), "of no version, search or present run")
     yield Part([row], lambda: leftovers.remove(stores))
+    if embedded is not None:
+        yield _in_prefect(mlflow, params, kept, before, embedded)
     yield _in_mlflow(mlflow, params, kept, before)
     files = cache.unused(kept.data, kept.commits, before)
     why = f"of no version, branch or tag, and of no commit or run since {before:%Y-%m-%d}"
@@ -110,9 +129,23 @@ def _parts(params: Params, homes: list[Path], before: datetime) -> Iterator[Part
     yield Part([row], lambda: cache.collect(kept.data, kept.commits, before))
 
 
+def _in_prefect(mlflow: "MlflowClient", params: Params, kept: References, before: datetime, embedded: bool) -> Part:
+    from reflux.flows.pipeline import flow_runs  # Prefect reads where its server is when it is imported
+
+    with client.translate_errors():
+        own = None if embedded else unused.flow_runs(mlflow, _experiments(params.project.name))
+    found = flow_runs.unused(params.project.name, own, kept.flow_runs, before)
+    row = Row("flow runs in Prefect", len(found), None, f"ended before {before:%Y-%m-%d}, and made no version")
+    return Part([row], lambda: flow_runs.delete(found))
+
+
+def _experiments(project: str) -> list[str]:
+    return [project, monitor.experiment(project)]
+
+
 def _in_mlflow(mlflow: "MlflowClient", params: Params, kept: References, before: datetime) -> Part:
     project, model_name = params.project.name, params.registry.model_name
-    experiments = [project, monitor.experiment(project)]
+    experiments = _experiments(project)
 
     def found(kept: References) -> Unused:
         return unused.find(mlflow, experiments, kept, _present_runs(), before)

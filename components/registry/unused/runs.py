@@ -25,6 +25,7 @@ MARK = "reflux.removed"  # a tag: of what a person deleted in the UI, nothing is
 LAST = 50  # runs of each experiment that stay however old they are, so that boards and numbers of retrains go on
 
 _PARENT, _JOURNAL, _RESTORED = "mlflow.parentRunId", "reflux.journal", "restored."
+_FLOW_RUN = "prefect.flow_run_id"
 # Studies may be in a database or on a machine that this one does not see; the ledger is the record.
 _NEVER = ("tune", "tune trial", "promotion")
 
@@ -120,6 +121,15 @@ def purge(mlflow: "MlflowClient", unused: Unused) -> None:
         for model in unused.models:
             get_artifact_repository(model.artifact_location).delete_artifacts()
             store._hard_delete_logged_model(model.model_id)
+
+
+def flow_runs(mlflow: "MlflowClient", experiments: Sequence[str]) -> set[str]:
+    """The ids of the flow runs in Prefect that runs of these experiments belong to."""
+    found = [mlflow.get_experiment_by_name(name) for name in experiments]
+    ids = [experiment.experiment_id for experiment in found if experiment is not None]
+    where = f"tags.`{_FLOW_RUN}` LIKE '%'"
+    runs = every(lambda token: mlflow.search_runs(ids, where, page_token=token)) if ids else []
+    return {run.data.tags[_FLOW_RUN] for run in runs}
 
 
 def size(locations: Iterable[str]) -> int | None:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from mlflow.entities import ViewType
 from reflux.components.core.artifacts import write_json
 from reflux.components.core.params.file import override_params
 from reflux.components.registry.unused import runs as unused
-from tests.nights import night, with_file
+from tests.nights import flow_runs, flow_runs_left, night, with_file
 
 PARAMS = Path(__file__).parents[4] / "params.yaml"
 KEPT, OLD = "1" * 64, "2" * 64
@@ -119,3 +121,17 @@ def test_what_workers_of_this_machine_keep_goes_as_well_unless_a_run_has_it(
     with FileLock(busy.parents[2] / "flow-run.lock"):
         assert ("checkpoints", "2", "2.0 kB") in rows(call_reflux("gc")[1])
     assert (idle.exists(), busy.exists()) == (False, True)
+
+
+@pytest.mark.slow
+def test_old_flow_runs_of_the_embedded_server_go_and_that_of_a_version_stays(project, prefect_home):
+    home, mlflow = prefect_home(Path(".reflux/prefect")), MlflowClient()
+    old, kept, new = flow_runs(home, [100, 100, 1])
+    mlflow.create_registered_model("shoes-student")
+    mlflow.create_model_version("shoes-student", "mlartifacts/any", tags={"prefect.flow_run_id": str(kept)})
+    command = [sys.executable, "-m", "reflux.flows.cli", "gc"]  # as Prefect reads its settings once a process
+    for options, left in ((["--dry-run"], {old, kept, new}), ([], {kept, new})):
+        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert ("flow runs in Prefect", "1", "unknown") in rows(done.stdout)
+        assert flow_runs_left(home) == left

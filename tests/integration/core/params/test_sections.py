@@ -35,6 +35,7 @@ from reflux.components.stages.validate.history import HISTORY, remember
 from reflux.flows.monitor import judge
 from tests.datasets import SMALL, class_folders, noise
 from tests.datasets import save as save_image
+from tests.integration.core.params.directions import DIRECTIONS, ENDS, figures
 from tests.integration.core.params.rows import METHOD_GIVEN, ROWS, Proven, Row
 from tests.workspaces import ROOT, training_workspace, watched
 
@@ -214,7 +215,7 @@ def left_by(stage: str) -> dict[str, Any]:
     if stage == "validate":
         left |= {finding["name"]: finding["success"] for finding in json.loads(left["result.json"])["expectations"]}
     begun = [json.loads(path.read_text().splitlines()[0]) for path in Path(".reflux/outbox").glob("*/journal.jsonl")]
-    return left | {"experiment": {start["experiment"] for start in begun if start["name"] == stage}}
+    return left | figures(folder) | {"experiment": {start["experiment"] for start in begun if start["name"] == stage}}
 
 
 def content(file: Path) -> str:
@@ -269,6 +270,26 @@ def test_a_param_changes_what_it_decides(observed, name: str, row: Row):
     assert "refused" not in before, before
     assert ("refused" in after) == expected, after
     assert before.get(row.differs) != after.get(row.differs)
+    if name in ENDS:
+        assert after.get(row.differs) == ENDS[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [(name, row) for name, row in CHANGES if name in DIRECTIONS],
+    ids=[f"{name}-{row.runs}" for name, row in CHANGES if name in DIRECTIONS],
+)
+def test_a_param_moves_what_it_decides_in_its_direction(observed, name: str, row: Row):
+    figure, more = DIRECTIONS[name]
+    settings = settings_of(name, row)
+    values = [observed(row.runs, each) for each in settings]
+    if figure == "distance":
+        section = name.partition(".")[0]
+        start = observed(row.runs, (*row.given, f"{section}.lr=1e-12"))["weights"]
+        values = [{figure: float(np.linalg.norm(each["weights"] - start))} for each in values]
+    before, after = (each[figure] for each in values)
+    assert (after > before) if more else (after < before)
 
 
 @pytest.mark.slow

@@ -39,9 +39,13 @@ def reflux_run(
 
 
 def accuracies(checkout: Path) -> dict[str, float]:
-    """Accuracies of the test split in percent after a run: of the teacher, the student that ships, and the control."""
+    """Accuracies of the test split in percent after a run: of the teacher, the student that ships, and the control.
+
+    Where the control ships instead of the student that was distilled, that one is ``distilled``.
+    """
     metrics = json.loads((checkout / "artifacts/evaluate/metrics.json").read_text(encoding="utf-8"))
     models = {"teacher": metrics["teacher"], "student": shipped(metrics), "control": metrics["control"]}
+    models |= {"distilled": metrics["distilled"]} if "distilled" in metrics else {}
     return {name: 100 * model["accuracy"] for name, model in models.items()}
 
 

@@ -10,19 +10,28 @@ from benchmarks import seeds
 from benchmarks.harness.results import RESULTS, ROOT, read, write
 
 HARD, FIRST = "distill.method=pseudo-labels", "pretrain.mode=self-supervised"
+SELF = "pretrain.model=resnet8_slim"
 
 
 def test_each_arm_of_a_seed_begins_with_the_default_params_which_stay(tmp_path: Path, monkeypatch):
     params, calls = tmp_path / "params.yaml", []
     params.write_text("seed: 0\n")
-    (tmp_path / "artifacts/evaluate").mkdir(parents=True)
+    for stage in ("evaluate", "control"):
+        (tmp_path / "artifacts" / stage).mkdir(parents=True)
+    weights = tmp_path / "artifacts/control/model.safetensors"
+    weights.write_bytes(b"of the default")
+    taught_by = []
 
     def reflux_run(checkout: Path, assignments: list[str]) -> float:
         calls.append((params.read_text(), list(assignments)))
         params.write_text(params.read_text() + f"# {assignments[0]}\n")
-        student, control = {"seed=7": (0.84, 0.78), HARD: (0.82, 0.78), FIRST: (0.85, 0.80)}[assignments[0]]
+        if assignments[0] == SELF:
+            taught_by.append((checkout / assignments[1].removeprefix("pretrain.weights=")).read_bytes())
+        found = {"seed=7": (0.84, 0.78), HARD: (0.82, 0.78), SELF: (0.78, 0.78), FIRST: (0.85, 0.80)}
+        student, control = found[assignments[0]]
         metrics = {"teacher": {"accuracy": 0.83}, "control": {"accuracy": control}}
         metrics |= {"shipped": {"onnx": {"accuracy": student}}}
+        metrics |= {"distilled": {"accuracy": 0.77}} if assignments[0] == SELF else {}  # and the control ships
         (checkout / "artifacts/evaluate/metrics.json").write_text(json.dumps(metrics))
         return 100.0
 
@@ -30,17 +39,23 @@ def test_each_arm_of_a_seed_begins_with_the_default_params_which_stay(tmp_path: 
     result = seeds.run(7, tmp_path)
 
     default = "seed: 0\n# seed=7\n"
-    assert calls == [("seed: 0\n", ["seed=7"]), (default, [HARD]), (default, [FIRST, "pretrain.learns=student"])]
+    taught = [SELF, "pretrain.weights=control.safetensors", "finetune.strategy=none", "finetune.image_size=28"]
+    arms = [[HARD], taught, [FIRST, "pretrain.learns=student"]]
+    assert calls == [("seed: 0\n", ["seed=7"]), *((default, arm) for arm in arms)]
+    assert taught_by == [b"of the default"]
     assert params.read_text() == default
     assert result == {
         "teacher": pytest.approx(83.0),
         "student": pytest.approx(84.0),
         "control": pytest.approx(78.0),
         "student, pseudo-labels": pytest.approx(82.0),
+        "student, self-taught": pytest.approx(77.0),
         "student, self-supervised first": pytest.approx(85.0),
         "control, self-supervised first": pytest.approx(80.0),
         "student - control": pytest.approx(6.0),
         "student - student, pseudo-labels": pytest.approx(2.0),
+        "student, self-taught - control": pytest.approx(-1.0),
+        "student - student, self-taught": pytest.approx(7.0),
         "student - teacher": pytest.approx(1.0),
         "student, self-supervised first - control, self-supervised first": pytest.approx(5.0),
         "student, self-supervised first - student": pytest.approx(1.0),

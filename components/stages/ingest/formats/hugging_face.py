@@ -61,10 +61,9 @@ def _table(file: Path, name: str, kept: Mapping[str, str]) -> Table:
 def _names(schema: pa.Schema, label_column: str | None) -> list[str] | None:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[label_column]["names"]
+        return [str(name) for name in features[label_column]["names"]]
     except (KeyError, ValueError, TypeError):
         return None
-    return [str(name) for name in names]
 
 
 def _images(file: Path, column: str) -> Iterator[bytes | Path]:

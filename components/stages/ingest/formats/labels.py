@@ -82,20 +82,27 @@ def refuse_strange_classes(path: Path, classes: Sequence[str]) -> None:
     """Stop when two classes of the dataset at ``path`` look like one, or one is no line of text.
 
     Raises:
-        UserError: two names are spelled differently in Unicode alone, or one is too long or has control characters.
+        UserError: two names differ in nothing that a person sees, or one is empty, too long or has control characters.
     """
     spellings: dict[str, str] = {}
     for name in classes:
-        if len(name) > _LONGEST or any(unicodedata.category(letter) in _NO_LETTERS for letter in name):
+        look = _look(name)
+        if not look or len(name) > _LONGEST or any(unicodedata.category(letter) in _NO_LETTERS for letter in name):
             raise UserError(
-                f"{path} has the class {name[:_LONGEST]!a}, which is more than a line of {_LONGEST} letters: rename it."
+                f"{path} has the class {name[:_LONGEST]!a}, which is no line of 1 to {_LONGEST} letters: rename it."
             )
-        other = spellings.setdefault(unicodedata.normalize("NFC", name), name)
-        if other != name:
+        if look in spellings:
             raise UserError(
-                f"{path} has two classes that look alike, {other!a} and {name!a}, two spellings of {name} "
+                f"{path} has two classes that look alike, {spellings[look]!a} and {name!a}, two spellings of {look} "
                 "in Unicode: give all their images one of the two names."
             )
+        spellings[look] = name
+
+
+def _look(name: str) -> str:
+    """What a person sees of a name: neither how its accents are coded, nor format characters, nor how many blanks."""
+    shown = "".join(letter for letter in unicodedata.normalize("NFC", name) if unicodedata.category(letter) != "Cf")
+    return " ".join(shown.split())
 
 
 def doubts(classes: Sequence[str]) -> tuple[str, ...]:
@@ -129,7 +136,7 @@ def _order(value: Any) -> tuple[int, float, str]:
 
 def _refuse_unknown(table: Table, column: list[Any], of_value: dict[Any, int], classes: list[str]) -> None:
     wrong = [
-        f"{table.row(i)} has {reprlib.repr(value)}"
+        f"{table.row(i)} has {reprlib.repr(_shown(value))}"
         for i, value in enumerate(column)
         if value is not None and (_no_label(value) or value not in of_value)
     ]
@@ -139,6 +146,11 @@ def _refuse_unknown(table: Table, column: list[Any], of_value: dict[Any, int], c
             f"{table.file} has labels out of range in {len(wrong):,} rows: {listed(wrong, _SHOWN)}; "
             f"labels are one whole number from 0 or one name a row{known}."
         )
+
+
+def _shown(value: Any) -> Any:
+    """A value as a table shows it: Python's own spelling of a date or a time means nothing to a reader."""
+    return value if isinstance(value, int | float | str) else str(value)
 
 
 def _no_label(value: Any) -> bool:

@@ -11,6 +11,9 @@ from reflux.components.stages.ingest.formats import parquet, tables
 from reflux.components.stages.ingest.formats.register import dataset_format
 from reflux.components.stages.ingest.items import Source, Table
 
+_MAX_CSV_BYTES = 2**30  # all of it is in memory several times
+_LONGEST_HEADER = 2**20  # a file without an end of line would be read whole
+
 
 def recognize(path: Path) -> bool:
     """Tell manifests from class folders with a stray CSV file next to them."""
@@ -50,7 +53,7 @@ def _files(path: Path) -> list[Path]:
 def _header(file: Path) -> tuple[str, list[str]]:
     """The delimiter of a CSV file and the cells of its first line."""
     with file.open(encoding="utf-8-sig", errors="replace") as lines:
-        line = lines.readline().strip()
+        line = lines.readline(_LONGEST_HEADER).strip()
     delimiter = max(",;\t", key=line.count)
     return delimiter, [cell.strip().strip('"') for cell in line.split(delimiter)]
 
@@ -58,6 +61,11 @@ def _header(file: Path) -> tuple[str, list[str]]:
 def _table(file: Path, name: str, kept: Mapping[str, str]) -> Table:
     if file.suffix.lower() == ".parquet":
         return parquet_table(file, name, kept)
+    if (size := file.stat().st_size) > _MAX_CSV_BYTES:
+        raise UserError(
+            f"{file} has {size / 1e9:,.1f} GB, more than the {_MAX_CSV_BYTES / 1e9:,.1f} that Reflux reads of a CSV "
+            "file: take out columns, or export a part of the rows."
+        )
     try:
         # As text and without guessing: "007" and "NA" are names of classes.
         frame = pd.read_csv(file, sep=_header(file)[0], dtype=str, keep_default_na=False, encoding="utf-8-sig")

@@ -23,6 +23,7 @@ PATH_COLUMNS = ("path", "image_path", "file_path", "filepath", "file_name", "fil
 _LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "fine_label")
 _SPLIT_COLUMNS = ("split", "subset", "set")
 _SHOWN = 5
+_LONGEST_PATH = 4096  # that Linux takes
 
 
 def source(path: Path, tables: list[Table], kept: Mapping[str, str]) -> Source:
@@ -88,6 +89,8 @@ def inside(file: Path, row: int, value: Any) -> str:
     """
     if _is_empty(value):
         raise UserError(f"{file} has no path in {row_of(file, row)}: fill it in or delete the row.")
+    if len(str(value)) > _LONGEST_PATH:
+        raise UserError(f"{file} has a path of {len(str(value)):,} letters in {row_of(file, row)}: no file has one.")
     path = os.path.normpath(str(value))
     if "\0" in path:
         raise UserError(f"{file} has the path {value!r} in {row_of(file, row)}, with a zero byte: take that out.")

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -71,6 +72,13 @@ def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
     file.write_bytes(whole[:4] + bytes(255 - b for b in whole[4:400]) + whole[400:])
     with pytest.raises(UserError, match="is not readable Parquet"):
         list(open_source(file).items)
+
+
+def test_names_of_classes_that_are_no_list_are_none(tmp_path: Path) -> None:
+    file = hugging_face(tmp_path / "train.parquet", [0, 1])
+    info = {"info": {"features": {"label": {"names": None}}}}
+    pq.write_table(pq.read_table(file).replace_schema_metadata({"huggingface": json.dumps(info)}), file)
+    assert open_source(file).classes == ["0", "1"]
 
 
 def test_columns_of_hugging_face_files_are_kept_and_unlabeled_ones_need_none(tmp_path: Path) -> None:

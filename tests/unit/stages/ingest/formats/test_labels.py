@@ -1,3 +1,4 @@
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,16 @@ def test_two_spellings_of_one_class_are_refused_in_csv(tmp_path: Path) -> None:
         open_source(file)
 
 
-@pytest.mark.parametrize("name", ["cat\ndog", "\x1b[2Jcat", "\ud800", "\xe9" * 251])
+@pytest.mark.parametrize("names", [["cat", "cat"], ["cat", "cat "], ["big cat", "big  cat"], ["cat", "c\u200bat"]])
+def test_two_classes_that_differ_in_nothing_that_is_seen_are_refused(tmp_path: Path, names: list[str]) -> None:
+    file = hugging_face(tmp_path / "a.parquet", [0, 1], names)
+    with pytest.raises(UserError, match=r"two classes that look alike, '.*' and '.*', two spellings of (big )?cat in"):
+        open_source(file)
+
+
+@pytest.mark.parametrize("name", ["cat\ndog", "\x1b[2Jcat", "\ud800", "\xe9" * 251, "\u200b"])
 def test_a_class_that_is_no_line_of_text_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match=r"a.parquet has the class '.*\\.*', which is more than a line of 250 letter"):
+    with pytest.raises(UserError, match=r"a.parquet has the class '.*\\.*', which is no line of 1 to 250 letters"):
         open_source(hugging_face(tmp_path / "a.parquet", [0, 1], [name, "dog"]))
 
 
@@ -54,6 +62,12 @@ def test_a_sentence_does_not_hold_a_whole_book(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"out of range in 2 rows: a.parquet#0 has 'xxxx") as error:
         open_source(file)
     assert len(str(error.value)) < 1000
+
+
+def test_dates_as_labels_are_shown_as_dates(tmp_path: Path) -> None:
+    file = hugging_face(tmp_path / "a.parquet", [date(2024, 5, 1)] * 2, NAMES)
+    with pytest.raises(UserError, match=r"out of range in 2 rows: a.parquet#0 has '2024-05-01', "):
+        open_source(file)
 
 
 def test_different_class_names_are_refused(tmp_path: Path) -> None:

@@ -63,12 +63,21 @@ def test_path_that_leaves_the_manifests_folder_is_refused(tmp_path: Path, path: 
         ("path,label,split\n1.png,,train\n2.png,,test\n", "has no label in 1.png, 2.png"),
         ("path,label\n1.png,-1\n", "labels out of range in 1 rows: 1.png has '-1'"),
         ('path,label\n1.png,a\n"2\0.png",b\n', r"has the path '2\\x00.png' in row 3 .*, with a zero byte: take"),
+        (f"path,label\n{'x' * 5000},a\n", r"has a path of 5,000 letters in row 2 \(the header is row 1\): no file"),
         ("path,label\n1.png,a\n2.png,b,c,d,e\n", "is not readable CSV"),
     ],
 )
 def test_broken_manifest_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         open_source(csv(tmp_path, text))
+
+
+def test_an_endless_manifest_is_not_read(tmp_path: Path) -> None:
+    for file in (csv(tmp_path, "path,label\n1.png,a\n2.png,b\n"), tmp_path / "stray.csv"):
+        with file.open("ab") as end:
+            end.truncate(30 * 2**30)
+    with pytest.raises(UserError, match=r"labels.csv has 32.2 GB, more than the 1.1 that Reflux reads of a CSV file"):
+        open_source(tmp_path)
 
 
 def test_columns_of_a_csv_manifest_are_kept_as_text(tmp_path: Path) -> None:

@@ -54,12 +54,19 @@ def _peak_kb() -> int:
 
 
 @st.composite
-def damaged(draw: st.DrawFn, whole: Sequence[bytes], words: Sequence[bytes] = ()) -> bytes:
-    """A file of which parts were changed, cut, doubled, or replaced by words of its format."""
+def damaged(
+    draw: st.DrawFn,
+    whole: Sequence[bytes],
+    words: Sequence[bytes] = (b"",),
+    others: st.SearchStrategy[bytes] = st.binary(max_size=8),  # noqa: B008 - it has no state
+) -> bytes:
+    """A file of which parts were written over, cut out, doubled, or replaced by words of its format or other bytes."""
     data = bytearray(draw(st.sampled_from(whole)))
-    for _ in range(draw(st.integers(0, 6))):
+    for _ in range(draw(st.integers(0, 5))):
         begin = draw(st.integers(0, len(data)))
         end = min(len(data), begin + draw(st.sampled_from([0, 1, 2, 4, 8, 64, 100_000])))
-        new = draw(st.one_of(st.binary(max_size=8), st.sampled_from([b"", bytes(data[begin:end]) * 2, *words])))
+        new = draw(st.one_of(st.sampled_from(words), others, st.sampled_from([b"", bytes(data[begin:end]) * 2])))
+        if draw(st.booleans()):  # what comes after it stays in its place
+            end = min(len(data), begin + len(new))
         data[begin:end] = new
     return bytes(data)

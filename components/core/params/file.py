@@ -22,6 +22,7 @@ from reflux.components.core.params.sections import Params
 from reflux.components.core.project import instead, root
 
 PARAMS = Path("params.yaml")
+_LONGEST = 200  # characters of what the user wrote, in a sentence
 
 _TEXT = "it must be text, in quotes if it looks like a number or a date"
 _LIST = "it must be a list, such as [a, b]"
@@ -106,8 +107,9 @@ def _overridden(assignments: list[str], path: Path) -> tuple[Any, Params]:
     document = _read(path)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
+        shown = f"-S {_short(' '.join(assignment.split()))}"
         if not equals or not key.strip():
-            raise UserError(f"-S {assignment} is not of the form section.key=value, for example -S student.steps=2000.")
+            raise UserError(f"{shown} is not of the form section.key=value, for example -S student.steps=2000.")
         *parents, leaf = key.strip().split(".")
         node = document
         for parent in parents:
@@ -116,16 +118,16 @@ def _overridden(assignments: list[str], path: Path) -> tuple[Any, Params]:
             node = node[parent] if isinstance(node, dict) else None
         if shared := [name for name, each in _sections(document) if each is node and name != ".".join(parents)]:
             raise UserError(
-                f"-S {assignment}: {'.'.join(parents)} and {shared[0]} are one section in {path}, by an anchor and its "
+                f"{shown}: {'.'.join(parents)} and {shared[0]} are one section in {path}, by an anchor and its "
                 "alias: write both out, or both would change."
             )
         if not isinstance(node, dict):
-            raise UserError(f"-S {assignment}: {'.'.join(parents)} holds a value, not a section of {path}.")
+            raise UserError(f"{shown}: {'.'.join(parents)} holds a value, not a section of {path}.")
         try:
             node[leaf] = _yaml().load(text)
         except (YAMLError, ValueError) as error:
             raise UserError(
-                f"-S {' '.join(assignment.split())}: the value is not valid YAML ({_parser_words(error)}); close its "
+                f"{shown}: the value is not valid YAML ({_parser_words(error)}); close its "
                 "brackets, or put it in quotes."
             ) from None
     return document, check_params(document, "-S" if assignments else str(path))
@@ -203,7 +205,12 @@ def read(path: Path) -> tuple[str, Any]:
 def _parser_words(error: Exception) -> str:
     """The problem in the YAML parser's words, on one line."""
     words = " ".join(str(getattr(error, "problem", None) or error).split())
-    return words.partition(" with value ")[0]  # of a key that is there twice: a Python object
+    return _short(words.partition(" with value ")[0])  # of a key that is there twice: a Python object
+
+
+def _short(text: str) -> str:
+    """A part of a file or of a command line, of a length that a sentence can have."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _sentence(error: ValidationError) -> str:
@@ -239,7 +246,7 @@ def _as_written(value: Any) -> str:
     """A value as YAML has it: null, true."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    return repr(value) if isinstance(value, str | int | float | list) else str(value)
+    return _short(repr(value) if isinstance(value, str | int | float | list) else str(value))
 
 
 def _siblings(location: tuple[Any, ...]) -> list[str]:

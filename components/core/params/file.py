@@ -2,6 +2,7 @@
 
 import difflib
 import io
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.scalarfloat import ScalarFloat
 
 from reflux.components.core.artifacts import atomic
 from reflux.components.core.errors import UserError, listed
@@ -159,9 +161,15 @@ def check_params(document: Any, where: str) -> Params:
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes null as ``null``, where ruamel leaves an empty value."""
+    """Writes null as ``null``, where ruamel leaves it empty, and numbers whole, where it may lose the last digit."""
+
+    def represent_scalar_float(self, data: ScalarFloat) -> Any:
+        node = super().represent_scalar_float(data)
+        is_whole = not math.isfinite(data) or float(node.value) == data
+        return node if is_whole else self.represent_float(float(data))
 
 
+_Representer.add_representer(ScalarFloat, _Representer.represent_scalar_float)
 _Representer.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
 
 
@@ -218,7 +226,7 @@ def _sentence(error: ValidationError) -> str:
     location = first["loc"]
     if location and location[-1] in ("int", "str"):  # the part of a union that pydantic tried first
         location = location[:-1]
-    place = ".".join(str(part) for part in location)
+    place = _short(".".join(str(part) for part in location))
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(first["loc"][-1]), _siblings(first["loc"]), n=1, cutoff=0.5)
         prefix = ".".join(str(part) for part in first["loc"][:-1])

@@ -214,6 +214,20 @@ def test_overrides_edit_in_place_and_keep_the_comments(file: Path):
     assert load_params(file) == changed
 
 
+@pytest.mark.parametrize("number", ["3.397278090894185e-16", "1e-3", "0.1e-3", "2.225073858507e-311"])
+def test_numbers_are_written_whole(file: Path, number: str):
+    override_params([f"student.weight_decay={number}"], file)
+    override_params(["seed=7"], file)
+    assert load_params(file).student.weight_decay == float(number)
+
+
+@pytest.mark.parametrize("assignment", ["student.steps={}", "{}=1", "{}", "student.steps=[{}"])
+def test_a_sentence_quotes_a_part_of_what_is_too_long(file: Path, assignment: str):
+    with pytest.raises(UserError) as refused:
+        check_overrides([assignment.format("x" * 5000)], file)
+    assert len(str(refused.value)) < 1000
+
+
 def test_an_override_changes_its_own_line_alone(file: Path):
     before = file.read_text(encoding="utf-8")
     override_params(["student.steps=7"], file)

@@ -135,7 +135,7 @@ def test_a_param_that_is_not_written_yet(project, plan):
     assert lines["label"].startswith("computed student.steps: 40 → 80 ")
     assert lines["distill"].startswith("computed student.steps: 40 → 80; label changes ")
     assert lines["control"].startswith("computed student.steps: 40 → 80 ")
-    assert lines["compress"].startswith("computed distill changes ")
+    assert lines["compress"].startswith("computed distill and control change ")
     assert lines["evaluate"].startswith("computed compress, distill and control change ")
     rest = [name for name in STAGES if name not in ("label", "distill", "control", "compress", "evaluate")]
     assert {lines[name] for name in rest} == {"unchanged"}
@@ -200,7 +200,7 @@ def test_changed_code_is_named(project, plan, monkeypatch):
         file.write("# edited\n")
     lines, _ = plan()
     assert lines["control"].startswith("computed code in components/stages/control ")
-    assert {name for name, fate in fates(lines).items() if fate == "computed"} == {"control", "evaluate"}
+    assert {name for name, fate in fates(lines).items() if fate == "computed"} == {"control", "compress", "evaluate"}
 
 
 @pytest.mark.long

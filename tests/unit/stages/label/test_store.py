@@ -98,6 +98,12 @@ def test_an_unchanged_store_asks_the_teacher_nothing(tmp_path: Path, teacher: Co
     assert again.shards == first.shards
 
 
+def test_a_store_of_one_image_is_reused_too(tmp_path: Path, teacher: Counted):
+    run(tmp_path, teacher, some_images(1))
+    grown, labeled = run(tmp_path, teacher, some_images(3))
+    assert (grown.computed, grown.reused, labeled) == (4, 2, 4)
+
+
 @pytest.mark.parametrize("format", [DENSE, Format(3, 1)])
 def test_added_images_are_the_only_ones_that_are_computed(tmp_path: Path, teacher: Counted, format: Format):
     run(tmp_path / "reused", teacher, some_images(1100), format=format)

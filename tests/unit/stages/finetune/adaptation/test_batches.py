@@ -35,3 +35,8 @@ def test_each_row_keeps_its_targets_from_any_step_on():
         assert (batch.targets[0] == step).all()
         for value in (0, 1):
             assert batch.targets[1][batch.pixels[:, 0, 0, 0] == value].tolist() == [0, 1, 2]
+
+
+def test_the_rows_of_a_small_part_are_in_the_middle_of_their_shares():
+    batch = next(side_by_side([part(2, 0), part(6, 1)])(0))
+    assert batch.pixels[:, 0, 0, 0].tolist() == [1, 0, 1, 1, 1, 0, 1, 1]

@@ -28,7 +28,7 @@ from reflux.components.core.data.shards import Shard
 from reflux.components.core.precision import autocast
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.training import optim
-from reflux.components.core.training.batches import batches_of_views
+from reflux.components.core.training.batches import TrainingViews, batches_of_views
 from reflux.components.core.training.loop import Batch, Recipe, total
 from reflux.components.modalities.image.layers import teacher_outputs
 from reflux.components.modalities.image.models.pixel_model import PixelModel, pixel_model
@@ -63,7 +63,7 @@ def batches(
 
     outputs = partial(teacher_outputs, teacher.eval(), (), device=device) if teacher else None
     targets_of = hard if teacher else soft_and_hard
-    return batches_of_views(Views(images, 0, AUGMENT), VIEWS, targets_of, batch_size, device, outputs)
+    return batches_of_views(TrainingViews(Views(images, 0, AUGMENT), VIEWS, targets_of, outputs), batch_size, device)
 
 
 class Watch:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from reflux.components.core.data.shards import Shard
 from reflux.components.core.runtime.checkpoint import Checkpoints
-from reflux.components.core.training.loop import Batch, Loss, Recipe, fit
+from reflux.components.core.training.loop import Batch, Loss, Objective, Recipe, Session, Setup, fit
 from reflux.components.stages.distill.criterion import Criterion, Term
 from reflux.components.stages.distill.losses.logits import kd
 
@@ -37,7 +37,8 @@ def train(
     """Train in place by :func:`reflux.components.core.training.loop.fit`; history and checkpoints are not kept."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder), "benchmark", every_s=60)
-        fit(model, optimizer, batches, loss, val, recipe, device, checkpoints, _no_report, advance)
+        session = Session(checkpoints, _no_report, advance)
+        fit(model, optimizer, batches, Objective(loss), val, Setup(recipe, device), session)
         checkpoints.wait()
 
 

@@ -14,7 +14,7 @@ from benchmarks.harness.training import CPU, kd_criterion, train
 from benchmarks.hinton_mnist.paper import TEMPERATURES, WIDTHS
 from reflux.components.core.data.shards import Shard
 from reflux.components.core.training import optim
-from reflux.components.core.training.batches import batches_of_views
+from reflux.components.core.training.batches import TrainingViews, batches_of_views
 from reflux.components.core.training.loop import Recipe, cross_entropy
 from reflux.components.modalities.image.models.pixel_model import PixelModel, pixel_model
 from reflux.components.modalities.image.views.mixing import Views
@@ -84,7 +84,7 @@ def train_network(
     train(
         model,
         optimizer,
-        batches_of_views(Views(images, seed, augment), None, targets_of, settings.batch_size, CPU),
+        batches_of_views(TrainingViews(Views(images, seed, augment), None, targets_of), settings.batch_size, CPU),
         loss,
         part(images, slice(500)),  # validated once, at the end: it chooses nothing
         Recipe(steps, steps, settings.batch_size, settings.lr, warmup=0.05, precision=PRECISION),

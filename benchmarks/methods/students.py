@@ -1,7 +1,7 @@
 """The methods, and how a student is trained by each of them."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.harness.training import CPU
 from benchmarks.methods.outputs import TeacherOutputs
 from benchmarks.methods.task import Task
-from benchmarks.methods.training import AUGMENT, Indices, hard, train, untrained
+from benchmarks.methods.training import AUGMENT, Indices, hard, train, untrained, views_of
 from reflux.components.core.data.draws import permutation
 from reflux.components.core.params.distill import METHODS, Distill
 from reflux.components.core.training import loop
@@ -61,12 +61,13 @@ class Students:
         if method in (CONTROL, LONGER_CONTROL):
             steps = self._steps * (2 if method == LONGER_CONTROL else 1)
             images, views = self._task.control, self._task.control_views
-            train(student, images, views, self._task.val, seed, steps, hard)
+            train(student, views_of(images, views, seed), loop.Objective(hard), self._task.val, steps)
             return [student]
         distill = params_of(method)
         if method == "deep-mutual-learning":
             peers = Peers(student, [untrained(name, seed_before(seed, 1))])
-            self._train(peers, partial(mutual_loss, label_weight=1.0, teacher_weight=1.0), seed)
+            loss = partial(mutual_loss, label_weight=1.0, teacher_weight=1.0)
+            self._train(peers, loop.Objective(loss), seed)
             return [student]
         outputs, chain = self._outputs, [student]
         for number, between in enumerate(networks_between(distill.schedule, name), 1):
@@ -86,7 +87,8 @@ class Students:
         module = criterion.module(student)
         if criterion.has_banks_to_fill:
             criterion.fill_memories(student, self._first_views(outputs, layers))
-        self._train(module, criterion, order, partial(outputs.read, layers=layers), criterion.warmups)
+        objective = loop.Objective(criterion, criterion.warmups)
+        self._train(module, objective, order, partial(outputs.read, layers=layers))
 
     def _first_views(
         self, outputs: TeacherOutputs, layers: Sequence[Layer]
@@ -100,10 +102,9 @@ class Students:
     def _train(
         self,
         model: nn.Module,
-        loss: loop.Loss,
+        objective: loop.Objective,
         order: int,
         soft: Callable[[Indices, Indices], tuple[Tensor, ...]] = lambda *_: (),
-        warmups: Mapping[str, float] | None = None,
     ) -> None:
         task = self._task
-        train(model, task.images, task.views, task.val, self._seed, self._steps, loss, soft, order, warmups)
+        train(model, views_of(task.images, task.views, self._seed, soft, order), objective, task.val, self._steps)

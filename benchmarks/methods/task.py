@@ -9,8 +9,9 @@ from pathlib import Path
 
 from benchmarks.harness.checkout import copy_checkout
 from benchmarks.harness.images import part, read_split
-from benchmarks.methods.training import hard, train, untrained
+from benchmarks.methods.training import hard, train, untrained, views_of
 from reflux.components.core.data.shards import Shard, join, open_shard
+from reflux.components.core.training.loop import Objective
 from reflux.components.modalities.image.models.pixel_model import PixelModel, load, save
 
 TEACHER = "resnet20"
@@ -48,7 +49,7 @@ def many_labels(data: Path, steps: int, kept: Path) -> Task:
     file = kept / "teacher.safetensors"
     if not file.is_file():
         teacher = untrained(TEACHER, 100)
-        train(teacher, images, None, val, 100, steps, hard)
+        train(teacher, views_of(images, None, 100), Objective(hard), val, steps)
         save(teacher, file)
     return Task(images, val, test, load(file), views=1, control=images, control_views=1)
 

@@ -1,7 +1,7 @@
 """The networks, and the one recipe that all of them are trained with."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from reflux.components.core import student as pipeline
 from reflux.components.core.data.shards import Shard
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.runtime.journal import NullJournal
-from reflux.components.core.runtime.world import ALONE
 from reflux.components.core.training import loop
+from reflux.components.core.training.batches import TrainingViews
 from reflux.components.modalities.image.models.pixel_model import PixelModel, pixel_model
 from reflux.components.modalities.image.views.mixing import Views
 from reflux.components.stages.distill.losses.labels import share_of_labels
@@ -45,41 +45,27 @@ def hard(logits: Tensor, labels: Tensor, *_: Tensor) -> dict[str, Tensor]:
     return loop.cross_entropy(logits, labels)
 
 
-def train(
-    model: nn.Module,
+def views_of(
     images: Shard,
     views: int | None,
-    val: Shard,
     seed: int,
-    steps: int,
-    loss: loop.Loss,
     soft: Callable[[Indices, Indices], tuple[Tensor, ...]] = lambda *_: (),
     order: int | None = None,
-    warmups: Mapping[str, float] | None = None,
-) -> None:
-    """Train a network as the pipeline trains a student, with the weights that validation chooses."""
+) -> TrainingViews:
+    """The views of images as the pipeline has them, with soft labels, if there are any, and labels as targets."""
     labels, rendered = torch.from_numpy(images.labels), Views(images, seed, AUGMENT)
 
     def targets_of(indices: Indices, numbers: Indices) -> tuple[Tensor, ...]:
         own = labels[indices]
         return *soft(indices, numbers), own.clamp(min=0), share_of_labels(own), torch.from_numpy(indices)
 
+    return TrainingViews(rendered, views, targets_of, order=order)
+
+
+def train(model: nn.Module, training: TrainingViews, objective: loop.Objective, val: Shard, steps: int) -> None:
+    """Train a network as the pipeline trains a student, with the weights that validation chooses."""
+    setup = loop.Setup(recipe_of(steps), CPU)
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder), "methods", every_s=3600)
-        pipeline.train(
-            model,
-            recipe_of(steps),
-            rendered,
-            views,
-            targets_of,
-            loss,
-            val,
-            CPU,
-            ALONE,
-            checkpoints,
-            NullJournal(),
-            stage="methods",
-            order=order,
-            warmups=warmups,
-        )
+        pipeline.train(model, training, objective, val, setup, pipeline.Phase("methods", NullJournal(), checkpoints))
         checkpoints.clear()

@@ -34,8 +34,8 @@ from reflux.components.core.runtime import progress
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.teacher.soft_labels import SoftLabels, format_for
 from reflux.components.core.training import batches
-from reflux.components.core.training.batches import batches_of_views
-from reflux.components.core.training.loop import Batch, Recipe, fit, total
+from reflux.components.core.training.batches import TrainingViews, batches_of_views
+from reflux.components.core.training.loop import Batch, Objective, Recipe, Session, Setup, fit, total
 from reflux.components.modalities.image.layers import teacher_outputs
 from reflux.components.modalities.image.views.mixing import Views
 from reflux.components.stages.distill.losses.labels import share_of_labels
@@ -87,7 +87,7 @@ def live(setting: Setting, clock: Clock, images: Shard, bf16: bool, ahead: bool 
         setting,
         clock,
         images,
-        batches_of_views(Views(images, SEED, AUGMENT), VIEWS, hard, setting.batch_size, CPU, outputs),
+        batches_of_views(TrainingViews(Views(images, SEED, AUGMENT), VIEWS, hard, outputs), setting.batch_size, CPU),
     )
 
 
@@ -123,7 +123,7 @@ def _stored(setting: Setting, images: Shard) -> Callable[[int], Iterator[Batch]]
     def targets_of(indices: np.ndarray[Any, Any], views: np.ndarray[Any, Any]) -> tuple[Tensor, ...]:
         return soft_labels(indices, views), *_labels(images, indices, views)
 
-    return batches_of_views(Views(images, SEED, AUGMENT), VIEWS, targets_of, setting.batch_size, CPU)
+    return batches_of_views(TrainingViews(Views(images, SEED, AUGMENT), VIEWS, targets_of), setting.batch_size, CPU)
 
 
 def _fit(
@@ -148,15 +148,6 @@ def _fit(
             clock()
 
         clock.ready(loss=loss)
-        fit(
-            student,
-            optimizer,
-            source,
-            criterion,
-            images,
-            Recipe(NEVER, NEVER, setting.batch_size, LR, precision=precision, compile=compiled),
-            CPU,
-            checkpoints,
-            report=clock,
-            advance=advance,
-        )
+        recipe = Recipe(NEVER, NEVER, setting.batch_size, LR, precision=precision, compile=compiled)
+        session = Session(checkpoints, clock, advance)
+        fit(student, optimizer, source, Objective(criterion), images, Setup(recipe, CPU), session)

@@ -1,6 +1,6 @@
 """The student's training: the same network, optimizer, schedule, views and budget with a teacher and without."""
 
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.runtime.journal import Journal
 from reflux.components.core.runtime.world import World
 from reflux.components.core.training import optim
-from reflux.components.core.training.balance import BalancedOrder
-from reflux.components.core.training.batches import TargetsOf, batches_of_views
-from reflux.components.core.training.loop import Loss, Recipe, fit
+from reflux.components.core.training.batches import TargetsOf, TrainingViews, batches_of_views
+from reflux.components.core.training.loop import Objective, Session, Setup, fit
 from reflux.components.core.training.parallel import shard_of_batch
 from reflux.components.modalities.image.models.pixel_model import (
     PixelModel,
@@ -62,61 +61,43 @@ def labels_of(views: Views, classes: int) -> TargetsOf:
     return targets_of
 
 
-def train(
-    model: nn.Module,
-    recipe: Recipe,
-    views: Views,
-    views_per_image: int | None,
-    targets_of: TargetsOf,
-    loss: Loss,
-    val: Shard,
-    device: torch.device,
-    world: World,
-    checkpoints: Checkpoints,
-    journal: Journal,
-    stage: str,
-    teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
-    name: str | None = None,
-    begun: int = 0,
-    order: int | None = None,
-    warmups: Mapping[str, float] | None = None,
-    balanced: BalancedOrder | None = None,
-) -> list[dict[str, float]]:
-    """Train a network in place; returns the history.
+@dataclass(frozen=True)
+class Phase:
+    """One of the training runs of a stage.
 
-    The batches are those of :func:`reflux.components.core.training.batches.batches_of_views`, the rest is for
-    :func:`reflux.components.core.training.loop.fit`.
-
-    Args:
-        model: the student, or a module that holds it as ``student``; in eval mode it returns logits.
+    Attributes:
+        stage: its name.
+        journal, checkpoints: where the run is recorded.
         name: of a training run before the stage's own.
         begun: the steps of the stage's training runs before this one.
     """
+
+    stage: str
+    journal: Journal
+    checkpoints: Checkpoints
+    name: str | None = None
+    begun: int = 0
+
+
+def train(
+    model: nn.Module, training: TrainingViews, objective: Objective, val: Shard, setup: Setup, phase: Phase
+) -> list[dict[str, float]]:
+    """Train a network in place, by :func:`reflux.components.core.training.loop.fit`; returns the history.
+
+    ``model`` is the student, or a module that holds it as ``student``; in eval mode it returns logits.
+    """
+    recipe, journal, checkpoints = setup.recipe, phase.journal, phase.checkpoints
     student: Any = getattr(model, "student", model)
-    journal.params({f"{name or 'student'}_parameters": parameter_count(student), "device": str(device)})
-    shard = shard_of_batch(world, recipe.batch_size, "student.batch_size")
-    batches = batches_of_views(
-        views, views_per_image, targets_of, recipe.batch_size, device, teacher, shard, order, balanced
-    )
+    journal.params({f"{phase.name or 'student'}_parameters": parameter_count(student), "device": str(setup.device)})
+    shard = shard_of_batch(setup.world, recipe.batch_size, "student.batch_size")
+    batches = batches_of_views(training, recipe.batch_size, setup.device, shard)
     groups = optim.weight_decay_groups(model, recipe.weight_decay)
     optimizer = optim.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
     images = recipe.steps * recipe.batch_size
-    with progress.bar(stage, name or student.spec.name, images, done=checkpoints.images) as bar:
-        return fit(
-            model,
-            optimizer,
-            batches,
-            loss,
-            val,
-            recipe,
-            device,
-            checkpoints,
-            report=history.to_journal(journal, checkpoints, name or stage, begun),
-            advance=bar.advance,
-            world=world,
-            train=views.images,
-            warmups=warmups,
-        )
+    report = history.to_journal(journal, checkpoints, phase.name or phase.stage, phase.begun)
+    with progress.bar(phase.stage, phase.name or student.spec.name, images, done=checkpoints.images) as bar:
+        session = Session(checkpoints, report, bar.advance)
+        return fit(model, optimizer, batches, objective, val, setup, session, training.views.images)
 
 
 def save_trained(

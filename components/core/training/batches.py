@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import chain, count
 
 import numpy as np
@@ -30,42 +31,49 @@ _AT_ONCE, _STEPS_AT_ONCE = 2**19, 8
 TargetsOf = Callable[..., tuple[Tensor, ...]]
 
 
-def batches_of_views(
-    views: Views,
-    views_per_image: int | None,
-    targets_of: TargetsOf,
-    batch_size: int,
-    device: torch.device,
-    teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
-    shard: slice = slice(None),
-    order: int | None = None,
-    balanced: BalancedOrder | None = None,
-) -> Callable[[int], Iterator[Batch]]:
-    """Endless batches of augmented views, from any step on.
+@dataclass(frozen=True)
+class TrainingViews:
+    """The views that a network learns from, in their order, with their targets.
 
-    Args:
+    Attributes:
         views: of the images; every epoch has an order of its own.
-        views_per_image: how many views of each image there are; None draws a new one at every visit.
+        per_image: how many views of each image there are; None draws a new one at every visit.
         targets_of: the targets of a batch, from image indices [B] and their views [B].
         teacher: computes the first targets from the pixels; None when ``targets_of`` gives all.
-        shard: the images of each batch that this process trains on; targets are always made for the whole batch.
         order: seed of the order in which epochs visit the images; None is that of the views.
         balanced: an order in which classes are equally frequent; None visits each image once in an epoch.
     """
-    images = views.images
+
+    views: Views
+    per_image: int | None
+    targets_of: TargetsOf
+    teacher: Callable[[Tensor], tuple[Tensor, ...]] | None = None
+    order: int | None = None
+    balanced: BalancedOrder | None = None
+
+
+def batches_of_views(
+    training: TrainingViews, batch_size: int, device: torch.device, shard: slice = slice(None)
+) -> Callable[[int], Iterator[Batch]]:
+    """Endless batches of augmented views, from any step on.
+
+    ``shard`` are the images of each batch that this process trains on; targets are always made for the whole batch.
+    """
+    views, teacher, balanced = training.views, training.teacher, training.balanced
+    images, order = views.images, views.seed if training.order is None else training.order
 
     def at(step: int) -> tuple[Indices, Indices]:
-        own = views.seed if order is None else order
-        chosen = balanced(own, step, batch_size) if balanced else batch_indices(own, step, len(images), batch_size)
+        chosen = balanced(order, step, batch_size) if balanced else batch_indices(order, step, len(images), batch_size)
         indices, visits = chosen
-        return indices, visits if views_per_image is None else visits % views_per_image
+        return indices, visits if training.per_image is None else visits % training.per_image
 
     def fetch(begin: int, steps: int) -> Iterator[Batch]:
         several = [at(step) for step in range(begin, begin + steps)]
         all_indices, all_numbers = (np.concatenate([pair[i][shard] for pair in several]) for i in (0, 1))
         rendered = views.pixels(all_indices, all_numbers, device)
         for pixels, (indices, numbers) in zip(rendered.chunk(steps), several, strict=True):
-            targets = tuple(target[shard].to(device, non_blocking=True) for target in targets_of(indices, numbers))
+            whole = training.targets_of(indices, numbers)
+            targets = tuple(target[shard].to(device, non_blocking=True) for target in whole)
             yield Batch(pixels, (teacher(pixels) if teacher else ()) + targets, batch_size)
 
     size = math.prod(images.images.shape)

@@ -6,7 +6,7 @@ import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import reduce
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -97,6 +97,46 @@ Report = Callable[[dict[str, float]], None]
 Loss = Callable[..., dict[str, Tensor]]
 
 
+@dataclass(frozen=True)
+class Setup:
+    """How and where a network is trained; ``world`` are the processes that train together, each on its shard."""
+
+    recipe: Recipe
+    device: torch.device
+    world: World = ALONE
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training minimizes.
+
+    Attributes:
+        loss: takes the model's output in training, logits [N, K] as a rule, and the batch's targets; returns its parts
+            by name, already weighted, each a value an image [N]. The mean of their sum over the batch is minimized.
+        warmups: the share of the steps over which a part of the loss rises from 0 to its weight, by the part's name.
+        frozen: the parameters that a step, counted from 0, leaves as they are; like a batch, a function of the step.
+    """
+
+    loss: Loss
+    warmups: Mapping[str, float] = field(default_factory=dict)
+    frozen: Callable[[int], Iterable[nn.Parameter]] | None = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a training run leaves and tells.
+
+    Attributes:
+        checkpoints: of this run; if there is one, the run resumes from it.
+        report: called with each row of the history, including the rows from before a resumption.
+        advance: called with each step's number of images, and with the validation accuracy when it is new.
+    """
+
+    checkpoints: Checkpoints
+    report: Report
+    advance: Callable[..., None]
+
+
 def cross_entropy(logits: Tensor, labels: Tensor, log_priors: Tensor | None = None) -> dict[str, Tensor]:
     """The loss of training on labels alone, which are classes [N] or probabilities [N, K].
 
@@ -114,36 +154,25 @@ def fit(
     model: nn.Module,
     optimizer: Optimizer,
     batches: Callable[[int], Iterator[Batch]],
-    loss: Loss,
+    objective: Objective,
     val: Shard,
-    recipe: Recipe,
-    device: torch.device,
-    checkpoints: Checkpoints,
-    report: Report,
-    advance: Callable[..., None],
-    world: World = ALONE,
+    setup: Setup,
+    session: Session,
     train: Shard | None = None,
-    warmups: Mapping[str, float] | None = None,
-    frozen: Callable[[int], Iterable[nn.Parameter]] | None = None,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place and leave it with the weights that validation chooses (``TrainState.choose``).
 
     Args:
-        model: the network to train, on ``device``; in eval mode it returns logits.
+        model: the network to train, on the setup's device; in eval mode it returns logits.
         optimizer: of the model's parameters.
         batches: the batches from a step on; each is a pure function of the step, so that an interrupted run resumes
-            as if it had not been interrupted.
-        loss: takes the model's output in training, logits [N, K] as a rule, and the batch's targets; returns its parts
-            by name, already weighted, each a value an image [N]. The mean of their sum over the batch is minimized.
+            as if it had not been interrupted. Each process gets its shard of them.
+        objective: what is minimized.
         val: the split that chooses the weights; never the test split.
-        checkpoints: of this training run; if there is one, the run resumes from it.
-        report: called with each row of the history, including the rows from before a resumption.
-        advance: called with each step's number of images, and with the validation accuracy when it is new.
-        world: the processes that train together; ``batches`` gives each of them its shard.
+        setup: how and where.
+        session: checkpoints and progress.
         train: the training split; if given, the accuracy on up to 500 of its labeled images (fewer if they are very
             large), without augmentation, is reported with each validation.
-        warmups: the share of the steps over which a part of the loss rises from 0 to its weight, by the part's name.
-        frozen: the parameters that a step, counted from 0, leaves as they are; like a batch, a function of the step.
 
     Returns:
         The history, a row for each validation, as :class:`reflux.components.core.training.state.TrainState` has it.
@@ -152,25 +181,24 @@ def fit(
         UserError: the loss is no longer finite (the message names the step and the latest checkpoint), or the network
             can't be compiled.
     """
-    run = _Run(model, optimizer, val, train, recipe, device, checkpoints, world)
+    recipe, steps = setup.recipe, setup.recipe.steps
+    run = _Run(model, optimizer, val, train, setup, session.checkpoints)
     for row in run.state.history:
-        report(row)
+        session.report(row)
     run.go_on()
     with (
-        data_parallel(model, world, recipe.sync_batch_norm) as module,
+        data_parallel(model, setup.world, recipe.sync_batch_norm) as module,
         compiled(module) if recipe.compile else nullcontext(module) as network,
     ):
-        for batch in islice(batches(run.state.step), recipe.steps - run.state.step):
+        for batch in islice(batches(run.state.step), steps - run.state.step):
             run.seed_step()
-            rise = {name: _rise(run.state.step, recipe.steps, share) for name, share in (warmups or {}).items()}
-            at_rest = frozen(run.state.step) if frozen else ()
-            run.add(batch.of, _step(network, batch, loss, optimizer, recipe, device, world, rise, at_rest))
-            advance(batch.of)
+            run.add(batch.of, _step(network, batch, optimizer, objective, setup, run.state.step))
+            session.advance(batch.of)
             if run.validates:
-                report(row := run.validate())
-                advance(0, val_accuracy=round(row["val_accuracy"], 4))
+                session.report(row := run.validate())
+                session.advance(0, val_accuracy=round(row["val_accuracy"], 4))
                 run.go_on()
-            elif checkpoints.due():
+            elif session.checkpoints.due():
                 run.save()
     return run.end()
 
@@ -187,21 +215,20 @@ class _Run:
         optimizer: Optimizer,
         val: Shard,
         train: Shard | None,
-        recipe: Recipe,
-        device: torch.device,
+        setup: Setup,
         checkpoints: Checkpoints,
-        world: World,
     ) -> None:
+        recipe, world = setup.recipe, setup.world
         world.broadcast_parameters(itertools.chain(model.parameters(), model.buffers()))
         self._seed = torch.initial_seed()  # before a checkpoint sets the one of its step
         self._model, self._optimizer, self._val, self._recipe = model, optimizer, val, recipe
-        self._device, self._checkpoints, self._world = device, checkpoints, world
+        self._device, self._checkpoints, self._world = setup.device, checkpoints, world
         self._schedule = optim.schedule(optimizer, recipe.schedule, recipe.steps, recipe.warmup)
         self._ema = averaged(model, recipe.ema_decay) if recipe.ema_decay else None
         self._eval_model = self._ema.module if self._ema else model
         self._stateful = {"model": model, "optimizer": optimizer, "schedule": self._schedule}
         self._stateful |= {"ema": self._eval_model} if self._ema else {}
-        self.state = resume(self._stateful, checkpoints, device)
+        self.state = resume(self._stateful, checkpoints, setup.device)
         self._train_sample = some_labeled(train, _TRAIN_SAMPLE) if train else None
 
     def go_on(self) -> None:
@@ -274,15 +301,14 @@ def averaged(model: nn.Module, decay: float) -> "ModelEmaV3":
 def _step(
     network: nn.Module,
     batch: Batch,
-    loss: Loss,
     optimizer: Optimizer,
-    recipe: Recipe,
-    device: torch.device,
-    world: World = ALONE,
-    rise: Mapping[str, float] | None = None,
-    frozen: Iterable[nn.Parameter] = (),
+    objective: Objective,
+    setup: Setup,
+    step: int,
 ) -> dict[str, Tensor]:
-    """Take one step of the optimizer; returns the batch's loss and the parts of it, each times its ``rise``."""
+    """Take a step of the optimizer, counted from 0; returns the batch's loss and its parts, as far as they rose."""
+    recipe, device, world = setup.recipe, setup.device, setup.world
+    rise = {name: min(1.0, (step + 1) / (share * recipe.steps)) for name, share in objective.warmups.items()}
     optimizer.zero_grad(set_to_none=True)
     names: list[str] = []
     means = torch.zeros((), device=device)
@@ -292,14 +318,14 @@ def _step(
         with gradient_sync(network, last=micro_batch is micro_batches[-1]):
             with autocast(device, training=True, precision=recipe.precision):
                 output = network(micro_batch.pixels)
-            parts = loss(output, *micro_batch.targets)
-            parts |= {name: factor * parts[name] for name, factor in (rise or {}).items()}
+            parts = objective.loss(output, *micro_batch.targets)
+            parts |= {name: factor * parts[name] for name, factor in rise.items()}
             mean = total(parts).sum() / images
             mean.backward()
         names = ["loss", *parts]
         means = means + torch.stack([mean.detach(), *(part.detach().sum() / images for part in parts.values())])
     means = world.sum(means) / world.size
-    for parameter in frozen:
+    for parameter in objective.frozen(step) if objective.frozen else ():
         # The optimizer leaves alone what has no gradient. Data parallelism needs the gradient of every parameter until
         # here, so that requires_grad can't change from step to step.
         parameter.grad = None
@@ -311,7 +337,3 @@ def _step(
 
 def _gradient_norm(model: nn.Module) -> float:
     return get_total_norm([p.grad for p in model.parameters() if p.grad is not None]).item()
-
-
-def _rise(step: int, steps: int, share: float) -> float:
-    return min(1.0, (step + 1) / (share * steps))

@@ -7,9 +7,10 @@ from reflux.components.core.data.shards import open_shard, read_dataset
 from reflux.components.core.precision import computing
 from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import Stage, run
-from reflux.components.core.student import labels_of, new_student, save_trained, train
+from reflux.components.core.student import Phase, labels_of, new_student, save_trained, train
 from reflux.components.core.training.balance import log_priors_for, order_for
-from reflux.components.core.training.loop import Recipe, cross_entropy
+from reflux.components.core.training.batches import TrainingViews
+from reflux.components.core.training.loop import Objective, Recipe, Setup, cross_entropy
 from reflux.components.modalities.image.views.mixing import Views
 
 
@@ -33,21 +34,15 @@ def main(stage: Stage) -> None:
             sys.stdout.write("Note: no training image has a label: the control stays untrained.\n")
         save_trained(student, {}, stage.out("."), checkpoints, stage.world)
         return
-    recipe = Recipe.of(settings.model_dump(), compile=params.run.compile)
+    targets_of, balanced = labels_of(views, len(dataset.classes)), order_for(settings.balance, images.labels)
+    setup = Setup(Recipe.of(settings.model_dump(), compile=params.run.compile), device, stage.world)
     rows = train(
         student,
-        recipe,
-        views,
-        None,
-        labels_of(views, len(dataset.classes)),
-        partial(cross_entropy, log_priors=log_priors),
+        TrainingViews(views, None, targets_of, balanced=balanced),
+        Objective(partial(cross_entropy, log_priors=log_priors)),
         val,
-        device,
-        stage.world,
-        checkpoints,
-        stage.journal,
-        stage.name,
-        balanced=order_for(settings.balance, images.labels),
+        setup,
+        Phase(stage.name, stage.journal, checkpoints),
     )
     save_trained(student, {stage.name: rows}, stage.out("."), checkpoints, stage.world)
 

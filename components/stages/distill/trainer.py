@@ -17,12 +17,12 @@ from reflux.components.core.data.shards import Dataset, join, open_shard, read_d
 from reflux.components.core.params.distill import Vkd
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.runtime.stage import Stage
-from reflux.components.core.student import labels_of, new_student, save_trained, train, untrained
+from reflux.components.core.student import Phase, labels_of, new_student, save_trained, train, untrained
 from reflux.components.core.teacher.ensemble import load_teacher
 from reflux.components.core.teacher.soft_labels import Indices, SoftLabels, open_store
 from reflux.components.core.training.balance import log_priors_for, order_for
-from reflux.components.core.training.batches import TargetsOf
-from reflux.components.core.training.loop import Loss, Recipe, cross_entropy
+from reflux.components.core.training.batches import TargetsOf, TrainingViews
+from reflux.components.core.training.loop import Loss, Objective, Recipe, Setup, cross_entropy
 from reflux.components.modalities.image.layers import teacher_outputs
 from reflux.components.modalities.image.models.pixel_model import PixelModel, load, save, seed_everything
 from reflux.components.modalities.image.views.mixing import Views, mixed_labels, stored_augment
@@ -156,18 +156,13 @@ class Trainer:
         """Fine-tune the student on the labels alone, in views that never repeat."""
         params = self._stage.params
         views = Views(self._labeled, params.seed, self._augment)
-        return self._run(
-            student,
-            self._recipe(steps=steps, lr=self._method.finish_lr),
-            checkpoints,
-            views,
-            None,
-            labels_of(views, len(self.dataset.classes)),
-            partial(cross_entropy, log_priors=self._log_priors),
-            name=name,
-            order=order,
-            balanced=order_for(params.student.balance, self._labeled.labels),
+        balanced = order_for(params.student.balance, self._labeled.labels)
+        training = TrainingViews(
+            views, None, labels_of(views, len(self.dataset.classes)), order=order, balanced=balanced
         )
+        objective = Objective(partial(cross_entropy, log_priors=self._log_priors))
+        recipe = self._recipe(steps=steps, lr=self._method.finish_lr)
+        return self._run(student, training, objective, recipe, checkpoints, name)
 
     def _distill(
         self,
@@ -210,20 +205,12 @@ class Trainer:
         order: int | None = None,
         steps: int | None = None,
     ) -> list[dict[str, float]]:
-        return self._run(
-            model,
-            self._recipe(steps=steps or self._stage.params.student.steps),
-            checkpoints,
-            self._views,
-            self._manifest["views"],
-            targets_of,
-            loss,
-            teacher=teacher,
-            name=name,
-            order=order,
-            warmups=loss.warmups if isinstance(loss, Criterion) else None,
-            balanced=self._balanced,
+        training = TrainingViews(
+            self._views, self._manifest["views"], targets_of, teacher, order=order, balanced=self._balanced
         )
+        objective = Objective(loss, loss.warmups if isinstance(loss, Criterion) else {})
+        recipe = self._recipe(steps=steps or self._stage.params.student.steps)
+        return self._run(model, training, objective, recipe, checkpoints, name)
 
     def _recipe(self, **changed: float) -> Recipe:
         """The student's recipe, with the settings of a phase."""
@@ -233,32 +220,17 @@ class Trainer:
     def _run(
         self,
         model: nn.Module,
+        training: TrainingViews,
+        objective: Objective,
         recipe: Recipe,
         checkpoints: Checkpoints,
-        views: Views,
-        views_per_image: int | None,
-        targets_of: TargetsOf,
-        loss: Loss,
-        **more: Any,
+        name: str | None,
     ) -> list[dict[str, float]]:
         """Train on this stage's device, judged by its validation split, with its journal and its steps so far."""
         stage = self._stage
-        return train(
-            model,
-            recipe,
-            views,
-            views_per_image,
-            targets_of,
-            loss,
-            self._val,
-            self._device,
-            stage.world,
-            checkpoints,
-            stage.journal,
-            stage.name,
-            begun=self._steps_before,
-            **more,
-        )
+        phase = Phase(stage.name, stage.journal, checkpoints, name, self._steps_before)
+        setup = Setup(recipe, self._device, stage.world)
+        return train(model, training, objective, self._val, setup, phase)
 
     def _new_student(self, seed: int | None = None) -> PixelModel:
         settings, seed = self._stage.params.student, self._stage.params.seed if seed is None else seed

@@ -21,8 +21,8 @@ from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage, run
 from reflux.components.core.training import optim
 from reflux.components.core.training.balance import class_shares, class_weights_for, log_priors_for, order_for
-from reflux.components.core.training.batches import batches_of_views
-from reflux.components.core.training.loop import Loss, Recipe, cross_entropy, fit
+from reflux.components.core.training.batches import TrainingViews, batches_of_views
+from reflux.components.core.training.loop import Loss, Objective, Recipe, Session, Setup, cross_entropy, fit
 from reflux.components.core.training.parallel import shard_of_batch
 from reflux.components.modalities.image.models.pixel_model import PixelModel, adapted, load, save, seed_everything
 from reflux.components.modalities.image.views.mixing import Indices, Views
@@ -54,7 +54,7 @@ from reflux.components.stages.finetune.strategy import (
     refuse_no_labels,
     refuse_nothing_to_learn_from,
 )
-from reflux.components.stages.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
+from reflux.components.stages.finetune.transfer import Probe, freeze_batch_norm, layer_decay_groups, linear_probe
 from reflux.components.stages.finetune.unfreezing import frozen, layer_groups
 
 if TYPE_CHECKING:
@@ -241,26 +241,21 @@ def _probe(
 ) -> History:
     settings, params, images = stage.params.finetune, stage.params, lesson.labeled
     classes = len(teacher.spec.classes)
+    probe = Probe(
+        settings.probe_views,
+        settings.probe_steps,
+        settings.probe_lr,
+        settings.weight_decay,
+        settings.batch_size,
+        params.seed,
+        lesson.augment.model_dump(),
+        class_weights_for(settings.balance, images.labels, classes, device, lesson.shares),
+        log_priors_for(settings.balance, images.labels, classes, device),
+    )
     label = f"{lesson.prefix}linear probe"
     with progress.bar("finetune", label, settings.probe_views * len(images)) as bar:
-        return linear_probe(
-            teacher,
-            images,
-            val,
-            views=settings.probe_views,
-            steps=settings.probe_steps,
-            lr=settings.probe_lr,
-            weight_decay=settings.weight_decay,
-            batch_size=settings.batch_size,
-            seed=params.seed,
-            augment=lesson.augment.model_dump(),
-            device=device,
-            scratch=stage.out("."),
-            report=history.to_journal(stage.journal, checkpoints, f"{lesson.prefix}probe", lesson.begun),
-            advance=bar.advance,
-            class_weights=class_weights_for(settings.balance, images.labels, classes, device, lesson.shares),
-            log_priors=log_priors_for(settings.balance, images.labels, classes, device),
-        )
+        report = history.to_journal(stage.journal, checkpoints, f"{lesson.prefix}probe", lesson.begun)
+        return linear_probe(teacher, images, val, probe, stage.out("."), report, bar.advance)
 
 
 def _train(
@@ -299,21 +294,10 @@ def _train(
     optimizer = optim.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
     views = steps * batch_size * (1 + bool(lesson.source) + bool(lesson.unlabeled))
     with progress.bar("finetune", f"{phase} fine-tuning", views, done=checkpoints.images) as bar:
-        return fit(
-            trained,
-            optimizer,
-            batches,
-            loss,
-            val,
-            recipe,
-            device,
-            checkpoints,
-            report=history.to_journal(stage.journal, checkpoints, phase, begun),
-            advance=bar.advance,
-            world=stage.world,
-            train=train,
-            frozen=_frozen(stage, teacher, lesson.epochs, epoch) if phase.endswith("gradual-unfreezing") else None,
-        )
+        session = Session(checkpoints, history.to_journal(stage.journal, checkpoints, phase, begun), bar.advance)
+        frozen = _frozen(stage, teacher, lesson.epochs, epoch) if phase.endswith("gradual-unfreezing") else None
+        setup = Setup(recipe, device, stage.world)
+        return fit(trained, optimizer, batches, Objective(loss, frozen=frozen), val, setup, session, train)
 
 
 def _batches(stage: Stage, lesson: Lesson, batch_size: int, device: torch.device) -> Batches:
@@ -330,7 +314,7 @@ def _batches(stage: Stage, lesson: Lesson, batch_size: int, device: torch.device
             return (labels[indices], *flags)
 
         views = Views(images, seed, augment)
-        return batches_of_views(views, None, targets, batch_size, device, shard=shard, balanced=balanced)
+        return batches_of_views(TrainingViews(views, None, targets, balanced=balanced), batch_size, device, shard)
 
     parts = [part(lesson.images, lesson.shares)]
     parts += [part(lesson.source, from_source=True)] if lesson.source else []

@@ -1,6 +1,7 @@
 """Strategies of transfer: linear probe, full fine-tuning, and one after the other (Kumar et al. 2022)."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from reflux.components.core.data.shards import Images, Shard, at_once
 from reflux.components.core.precision import autocast
 from reflux.components.core.training.balance import adjusted
+from reflux.components.core.training.loop import Report
 from reflux.components.core.training.optim import exempt_from_decay
 from reflux.components.modalities.image.models.pixel_model import PixelModel
 from reflux.components.modalities.image.views.augment import render, to_pixels, view_draws
@@ -25,24 +27,41 @@ _PROBE_REPORTS = 10
 _PROBE_BATCH = 4096
 
 
+@dataclass(frozen=True)
+class Probe:
+    """How a linear probe is trained.
+
+    Attributes:
+        views: of each image, augmented by ``augment`` with ``seed``.
+        steps: each over all features.
+        lr: the peak learning rate.
+        batch_size: images whose features are computed at a time.
+        class_weights, log_priors: [K], those of :mod:`reflux.components.core.training.balance`.
+    """
+
+    views: int
+    steps: int
+    lr: float
+    weight_decay: float
+    batch_size: int
+    seed: int
+    augment: Mapping[str, Any]
+    class_weights: Tensor | None = None
+    log_priors: Tensor | None = None
+
+
 @torch.inference_mode()
 def features_of_views(
-    model: PixelModel,
-    images: Shard,
-    views: int,
-    batch_size: int,
-    seed: int,
-    augment: dict[str, Any],
-    device: torch.device,
-    advance: Callable[[int], None],
+    model: PixelModel, images: Shard, probe: Probe, advance: Callable[[int], None]
 ) -> Iterator[Tensor]:
     """The frozen backbone's features of every image, view after view, in chunks [n, D]."""
-    for view in range(views):
-        for begin in range(0, len(images), batch_size):
-            rows = slice(begin, begin + batch_size)
+    device = next(model.parameters()).device
+    for view in range(probe.views):
+        for begin in range(0, len(images), probe.batch_size):
+            rows = slice(begin, begin + probe.batch_size)
             ids = images.ids[rows]
-            uniform = view_draws(seed, ids, np.full(len(ids), view))
-            pixels = render(images.images[rows], uniform, **augment, device=device)
+            uniform = view_draws(probe.seed, ids, np.full(len(ids), view))
+            pixels = render(images.images[rows], uniform, **probe.augment, device=device)
             with autocast(device, training=False):
                 yield model.features(pixels)
             advance(len(ids))
@@ -72,42 +91,34 @@ def linear_probe(
     model: PixelModel,
     train: Shard,
     val: Shard,
-    views: int,
-    steps: int,
-    lr: float,
-    weight_decay: float,
-    batch_size: int,
-    seed: int,
-    augment: dict[str, Any],
-    device: torch.device,
+    probe: Probe,
     scratch: Path,
-    report: Callable[[dict[str, float]], None],
+    report: Report,
     advance: Callable[..., None],
-    class_weights: Tensor | None = None,
-    log_priors: Tensor | None = None,
 ) -> list[dict[str, float]]:
     """Train the head alone on features of augmented views; the backbone and its BatchNorm do not change.
 
     Every step computes the loss over all features, a chunk at a time. The features are in unnamed files in ``scratch``,
-    which end with the process. ``class_weights`` and ``log_priors``, each [K], are those of
-    :mod:`reflux.components.core.training.balance`.
+    which end with the process.
 
     Returns:
         The history; the head keeps the weights of the last step.
     """
     model.eval()
+    steps, device = probe.steps, next(model.parameters()).device
+    balance = {"class_weights": probe.class_weights, "log_priors": probe.log_priors}
     head: nn.Module = model.net.get_classifier()  # type: ignore[operator]
-    optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=probe.lr, weight_decay=probe.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     history: list[dict[str, float]] = []
     labels, val_labels = (torch.from_numpy(shard.labels).to(device) for shard in (train, val))
-    labels = labels.repeat(views)
+    labels = labels.repeat(probe.views)
     with TemporaryFile(dir=scratch) as file, TemporaryFile(dir=scratch) as val_file:
-        features = mapped_to(file, features_of_views(model, train, views, batch_size, seed, augment, device, advance))
+        features = mapped_to(file, features_of_views(model, train, probe, advance))
         val_features = mapped_to(val_file, features_of_images(model, val.images, device))
         for step in range(1, steps + 1):
             optimizer.zero_grad(set_to_none=True)
-            loss, train_accuracy = _whole_loss(head, features, labels, device, True, class_weights, log_priors)
+            loss, train_accuracy = _whole_loss(head, features, labels, device, backward=True, **balance)
             optimizer.step()
             schedule.step()
             if step % max(1, steps // _PROBE_REPORTS) == 0:

@@ -4,7 +4,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -16,8 +15,8 @@ from reflux.components.core.runtime.device import resolve_device
 from reflux.components.core.runtime.stage import BEFORE, CHECKPOINTS, Stage
 from reflux.components.core.student import labels_of, untrained
 from reflux.components.core.training import optim
-from reflux.components.core.training.batches import batches_of_views
-from reflux.components.core.training.loop import Batch, Loss, Recipe, cross_entropy, fit
+from reflux.components.core.training.batches import TrainingViews, batches_of_views
+from reflux.components.core.training.loop import Batch, Loss, Objective, Recipe, Session, Setup, cross_entropy, fit
 from reflux.components.modalities.image.models.pixel_model import PixelModel, adapted, parameter_count, seed_everything
 from reflux.components.modalities.image.views.mixing import Views
 from reflux.components.stages.pretrain import simsiam
@@ -86,19 +85,9 @@ class Pretraining:
         optimizer = optim.optimizer(groups, recipe.optimizer, recipe.lr, recipe.weight_decay)
         begun = settings.steps * settings.networks.index(role)
         with progress.bar(stage.name, role, recipe.steps * recipe.batch_size, done=checkpoints.images) as bar:
-            fit(
-                network,
-                optimizer,
-                batches,
-                loss,
-                lesson.val,
-                recipe,
-                self._device,
-                checkpoints,
-                report=history.to_journal(stage.journal, checkpoints, role, begun),
-                advance=bar.advance,
-                train=lesson.labeled,
-            )
+            session = Session(checkpoints, history.to_journal(stage.journal, checkpoints, role, begun), bar.advance)
+            setup = Setup(recipe, self._device)
+            fit(network, optimizer, batches, Objective(loss), lesson.val, setup, session, lesson.labeled)
         checkpoints.wait()
         self._judge(role, model, network)
         return model.cpu()
@@ -111,10 +100,11 @@ class Pretraining:
             pairs = simsiam.pairs_of_views(views, settings.batch_size, self._device)
             return simsiam.SimSiam(model).to(self._device), pairs, simsiam.loss
         targets, tasks = labels_of(views, len(self._lesson.dataset.classes)), self._lesson.tasks
-        batches = partial(batches_of_views, views, None, batch_size=settings.batch_size, device=self._device)
+        training = TrainingViews(views, None, targets_of(tasks, targets) if tasks else targets)
+        batches = batches_of_views(training, settings.batch_size, self._device)
         if not tasks:
-            return model, batches(targets), cross_entropy
-        return MultiTask(model, tasks).to(self._device), batches(targets_of(tasks, targets)), loss_of(tasks)
+            return model, batches, cross_entropy
+        return MultiTask(model, tasks).to(self._device), batches, loss_of(tasks)
 
     def _judge(self, role: str, model: PixelModel, network: nn.Module) -> None:
         """Print and record what each head reaches on the source's held-out images, if there is a source."""

@@ -8,7 +8,7 @@ import torch
 from reflux.components.core.data.shards import Shard
 from reflux.components.core.params.augment import Augment
 from reflux.components.core.training import batches
-from reflux.components.core.training.batches import batches_of_views
+from reflux.components.core.training.batches import TrainingViews, batches_of_views
 from reflux.components.modalities.image.views.mixing import Views
 
 
@@ -19,7 +19,8 @@ def test_fetching_ahead_and_in_line_give_the_same_batches(monkeypatch: pytest.Mo
 
     def first(begin: int) -> list[batches.Batch]:
         cpu = torch.device("cpu")
-        from_step = batches_of_views(views, 2, lambda indices, _numbers: (torch.from_numpy(indices),), 8, cpu)
+        training = TrainingViews(views, 2, lambda indices, _numbers: (torch.from_numpy(indices),))
+        from_step = batches_of_views(training, 8, cpu)
         threads = threading.active_count()
         source = from_step(begin)
         first_batches = list(islice(source, 6))
@@ -39,7 +40,7 @@ def test_another_order_has_the_same_views_in_other_batches():
     views, cpu = Views(images, 0, Augment(shift=0.2, flip=True).model_dump()), torch.device("cpu")
 
     def epoch(order: int | None) -> list[bytes]:
-        from_step = batches_of_views(views, 1, lambda *_: (), 8, cpu, order=order)
+        from_step = batches_of_views(TrainingViews(views, 1, lambda *_: (), order=order), 8, cpu)
         return [pixels.numpy().tobytes() for batch in islice(from_step(0), 2) for pixels in batch.pixels]
 
     assert epoch(None) == epoch(0)

@@ -18,7 +18,7 @@ from reflux.components.core.inference import validate
 from reflux.components.core.params.training import Training
 from reflux.components.core.runtime.checkpoint import Checkpoints
 from reflux.components.core.training import loop, optim
-from reflux.components.core.training.loop import Batch, Recipe, cross_entropy, fit
+from reflux.components.core.training.loop import Batch, Objective, Recipe, Session, Setup, cross_entropy, fit
 from reflux.components.core.training.state import KEPT_WITHIN, standard_error
 from reflux.components.modalities.image.models.pixel_model import pixel_model
 from reflux.components.modalities.image.views.augment import to_pixels
@@ -63,11 +63,10 @@ def train(
     )
     checkpoints = Checkpoints(folder, "0" * 64, every_s)
     rows, counts = [], []
-    history = fit(
-        model, optimizer, batches, loss, val, recipe, CPU, checkpoints, rows.append,
-        advance=lambda count, **_facts: counts.append(count), train=data if with_train_split else None,
-        warmups=warmups, frozen=at_rest and partial(at_rest, model),
-    )  # fmt: skip
+    objective = Objective(loss, warmups or {}, at_rest and partial(at_rest, model))
+    session = Session(checkpoints, rows.append, lambda count, **_facts: counts.append(count))
+    train = data if with_train_split else None
+    history = fit(model, optimizer, batches, objective, val, Setup(recipe, CPU), session, train)
     checkpoints.wait()
     assert rows == history
     return model, history, val, sum(counts)
@@ -196,7 +195,8 @@ def test_clipping_bounds_the_gradient(tmp_path: Path):
     weight = torch.nn.Linear(4, 2)
     one = Batch(torch.full((8, 4), 100.0), (torch.arange(8) % 2,), 8)
     recipe = Recipe(steps=1, eval_every=1, batch_size=8, lr=0.1, clip_norm=0.5)
-    loop._step(weight, one, cross_entropy, Watched(weight.parameters(), lr=0.1), recipe, CPU)
+    optimizer = Watched(weight.parameters(), lr=0.1)
+    loop._step(weight, one, optimizer, Objective(cross_entropy), Setup(recipe, CPU), step=0)
     assert norms == [pytest.approx(0.5, rel=1e-3)]
 
 

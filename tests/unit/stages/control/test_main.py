@@ -67,7 +67,9 @@ def test_the_control_balances_its_classes_by_its_params(controlled):
     call = controlled("steps=2", "balance=logit-adjustment")
     logits, label = torch.tensor([[0.3, 0.1]]), torch.tensor([1])
     adjusted = logits + torch.from_numpy(np.log(counts / counts.sum())).float()
-    assert torch.allclose(call["loss"](logits, label)["ce"], torch.nn.functional.cross_entropy(adjusted, label))
+    assert torch.allclose(
+        call["objective"].loss(logits, label)["ce"], torch.nn.functional.cross_entropy(adjusted, label)
+    )
 
 
 def test_the_control_samples_its_classes_equally(controlled):

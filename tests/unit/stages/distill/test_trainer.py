@@ -69,7 +69,7 @@ def test_a_method_for_more_classes_is_refused(distilled):
 def test_peers_weigh_their_labels_and_each_other_by_the_params(distilled):
     weights = ["distill.label_weight=0.25", "distill.teacher_weight=3"]
     (call,) = distilled("distill.method=deep-mutual-learning", *weights)
-    loss = call["loss"]
+    loss = call["objective"].loss
     one, other = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.0]])
     labels, known = torch.tensor([0]), torch.ones(1)
     parts = loss((one, other), labels, known, labels)
@@ -98,11 +98,11 @@ def test_the_priors_are_those_of_the_labeled_images_and_adjust_their_loss_alone(
     pi, odds = count / count.sum(), [np.exp([2.0, 0.0]), np.exp([0.0, 0.0])]
     losses = [-np.log(pi[0] * each[0] / (pi * each).sum()) for each in odds]
     if method == "kd":
-        parts = call["loss"](logits, other, label, known, index)
+        parts = call["objective"].loss(logits, other, label, known, index)
         assert parts["ce"].item() == pytest.approx(losses[0])
         assert parts["kd"].item() == pytest.approx(kd(logits, other, 4.0).item())
     else:
-        parts = call["loss"]((logits, other), label, known, index)
+        parts = call["objective"].loss((logits, other), label, known, index)
         assert parts["ce"].item() == pytest.approx(sum(losses))
 
 
@@ -134,7 +134,7 @@ def test_the_memory_banks_are_filled_before_the_first_step(distilled, monkeypatc
 
 def test_a_loss_rises_over_its_warmup(distilled):
     (call,) = distilled("distill.method=[{name: dist, warmup: 0.75}, kd]")
-    assert call["warmups"] == {"dist": 0.75}
+    assert call["objective"].warmups == {"dist": 0.75}
 
 
 PHASES = ("student.weights=distilled-features", "distill.finish=labels", "student.steps=20", "distill.finish_lr=0.003")
@@ -142,8 +142,8 @@ PHASES = ("student.weights=distilled-features", "distill.finish=labels", "studen
 
 def test_the_steps_are_divided_among_features_soft_labels_and_labels(distilled):
     calls = distilled(*PHASES, "student.augment={shift: 0}")
-    assert [call["recipe"].steps for call in calls] == [6, 12, 2], "the control's 20 together"
-    assert [call["recipe"].lr for call in calls] == [0.01, 0.01, 0.003]
+    assert [call["setup"].recipe.steps for call in calls] == [6, 12, 2], "the control's 20 together"
+    assert [call["setup"].recipe.lr for call in calls] == [0.01, 0.01, 0.003]
     everything, labeled = {*ids("train"), *ids("unlabeled")}, {*ids("train")}
     assert [{*call["train"].ids} for call in calls] == [everything, everything, labeled]
     features, soft, labels = calls
@@ -163,7 +163,7 @@ def test_the_steps_are_divided_among_features_soft_labels_and_labels(distilled):
 
 def test_an_assistant_teaches_its_features_too(distilled):
     calls = distilled(*PHASES, "distill.method={name: teacher-assistant, assistants: [resnet8]}")
-    assert [call["recipe"].steps for call in calls] == [20, 6, 12, 2]
+    assert [call["setup"].recipe.steps for call in calls] == [20, 6, 12, 2]
     assert calls[1]["model"].projector.each[0].out_features == 64, "resnet8's features"
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from reflux.components.core.data.shards import Dataset, Shard
 from reflux.components.modalities.image.models.pixel_model import adapted, pixel_model
 from reflux.components.stages.finetune import transfer
-from reflux.components.stages.finetune.transfer import freeze_batch_norm, layer_decay_groups, linear_probe
+from reflux.components.stages.finetune.transfer import Probe, freeze_batch_norm, layer_decay_groups, linear_probe
 
 CPU = torch.device("cpu")
 DATASET = Dataset(("dark", "bright"), 16, 1, (0.4,), (0.3,))
@@ -31,6 +31,10 @@ def teacher():
     return adapted(pretrained, DATASET.classes, 32, DATASET.channels)
 
 
+def ignored(*_: object, **__: object) -> None:
+    pass
+
+
 def test_the_teacher_keeps_its_normalization_and_gets_the_datasets_head(teacher):
     assert teacher.spec.classes == DATASET.classes
     assert teacher.spec.mean == (0.5, 0.5, 0.5)
@@ -41,11 +45,10 @@ def test_the_teacher_keeps_its_normalization_and_gets_the_datasets_head(teacher)
 def test_a_linear_probe_learns_and_leaves_the_backbone_alone(teacher, tmp_path: Path):
     before = {name: tensor.clone() for name, tensor in teacher.net.state_dict().items()}
     images: list[int] = []
+    probe = Probe(2, 60, 0.01, weight_decay=0.0, batch_size=16, seed=0, augment=NO_AUGMENT)
     rows = linear_probe(
-        teacher, shard(40, 1), shard(40, 2), views=2, steps=60, lr=0.01, weight_decay=0.0, batch_size=16, seed=0,
-        augment=NO_AUGMENT, device=CPU, scratch=tmp_path, report=lambda row: None,
-        advance=lambda count, **_facts: images.append(count),
-    )  # fmt: skip
+        teacher, shard(40, 1), shard(40, 2), probe, tmp_path, ignored, lambda count, **_facts: images.append(count)
+    )
     after = teacher.net.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"classifier.weight", "classifier.bias"}
@@ -61,10 +64,8 @@ def test_a_linear_probe_in_parts_is_the_same_training(teacher, tmp_path: Path, m
     for size in (4096, 7):
         monkeypatch.setattr(transfer, "_PROBE_BATCH", size)
         teacher.net.load_state_dict(start)
-        rows = linear_probe(
-            teacher, shard(20, 1), shard(20, 2), views=2, steps=10, lr=0.01, weight_decay=0.0, batch_size=16, seed=0,
-            augment=NO_AUGMENT, device=CPU, scratch=tmp_path, report=lambda row: None, advance=lambda *_, **__: None,
-        )  # fmt: skip
+        probe = Probe(2, 10, 0.01, weight_decay=0.0, batch_size=16, seed=0, augment=NO_AUGMENT)
+        rows = linear_probe(teacher, shard(20, 1), shard(20, 2), probe, tmp_path, ignored, ignored)
         heads.append((teacher.net.classifier.weight.detach().clone(), rows[-1]["val_loss"]))
     assert torch.allclose(heads[0][0], heads[1][0], atol=1e-4)
     assert heads[0][1] == pytest.approx(heads[1][1], abs=1e-4)
@@ -75,11 +76,8 @@ def test_a_linear_probe_decays_the_weights_of_its_head(teacher, tmp_path: Path):
     norms = []
     for weight_decay in (0.0, 50.0):
         teacher.net.load_state_dict(start)
-        linear_probe(
-            teacher, shard(8, 1), shard(8, 2), views=1, steps=10, lr=0.01, weight_decay=weight_decay, batch_size=8,
-            seed=0, augment=NO_AUGMENT, device=CPU, scratch=tmp_path, report=lambda row: None,
-            advance=lambda *_, **__: None,
-        )  # fmt: skip
+        probe = Probe(1, 10, 0.01, weight_decay, batch_size=8, seed=0, augment=NO_AUGMENT)
+        linear_probe(teacher, shard(8, 1), shard(8, 2), probe, tmp_path, ignored, ignored)
         norms.append(teacher.net.classifier.weight.norm().item())
     assert norms[1] < norms[0] / 2
 

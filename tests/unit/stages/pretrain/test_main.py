@@ -42,7 +42,7 @@ def test_both_networks_learn_from_all_images_at_their_own_sizes_and_leave_no_che
     teacher, own = learned("pretrain.learns=both", "pretrain.lr=0.3")
     for call, name, size in ((teacher, "resnet8", 16), (own, "resnet8_slim", 12)):
         assert (call["model"].model.spec.name, call["model"].model.spec.image_size) == (name, size)
-        assert call["recipe"].lr == 0.3
+        assert call["setup"].recipe.lr == 0.3
         assert {*call["train"].ids} == {*ids("train")}
         assert {*call["val"].ids} == {*ids("val")}
         assert {"train_simsiam", "train_ce", "val_accuracy"} <= call["result"][-1].keys()

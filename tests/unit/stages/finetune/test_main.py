@@ -120,7 +120,8 @@ def test_the_teacher_learns_each_images_own_label(finetuned):
 def test_the_linear_probe_gets_its_params(finetuned):
     settings = {"weight_decay": 0.07, "probe_lr": 0.003, "probe_steps": 11, "probe_views": 3}
     call = finetuned("strategy=feature-extraction", *(f"{k}={v}" for k, v in settings.items()), by="linear_probe")
-    assert [call[name] for name in ("weight_decay", "lr", "steps", "views")] == list(settings.values())
+    probe = vars(call["probe"])
+    assert [probe[name] for name in ("weight_decay", "lr", "steps", "views")] == list(settings.values())
 
 
 def test_l2_sp_replaces_the_backbones_weight_decay_and_leaves_the_heads(finetuned):
